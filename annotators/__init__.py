@@ -1,0 +1,1 @@
+"""What is known about a document: text and URL columns in, annotation columns out. One annotator a file."""

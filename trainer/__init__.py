@@ -1,0 +1,1 @@
+"""What learns from packed shards: data order, model, optimizer, loop, checkpoint."""
