@@ -1,0 +1,78 @@
+"""Arrow IPC files: writing them whole, reading them mapped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from shards.schema import PackedInfo, ShardError, packed_schema, tokens_schema
+
+NumPyArray = np.ndarray[Any, Any]
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """Write one uncompressed Arrow IPC file."""
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+
+
+def read_table(path: Path) -> pa.Table:
+    """Memory-map an Arrow IPC file; costs no memory until columns are touched.
+
+    Raises:
+        ShardError: the file is missing, cut or not an Arrow file.
+    """
+    try:
+        with pa.memory_map(str(path)) as source:
+            return pa.ipc.open_file(source).read_all()
+    except (pa.ArrowException, OSError) as error:
+        raise ShardError(f"{path}: not a readable Arrow file: {error}") from None
+
+
+def tokens_table(ids: pa.Array, input_ids: pa.Array, *, dtype: np.dtype[Any]) -> pa.Table:
+    """A token file's content: `ids` string [n], `input_ids` list<dtype> [n] without special tokens."""
+    return pa.Table.from_arrays([ids, input_ids], schema=tokens_schema(dtype))
+
+
+def packed_table(
+    input_ids: NumPyArray,
+    *,
+    run_lengths: NumPyArray,
+    run_roles: NumPyArray,
+    run_documents: NumPyArray,
+    runs_per_row: NumPyArray,
+    info: PackedInfo,
+) -> pa.Table:
+    """A packed file's content.
+
+    Args:
+        input_ids: uint16 or uint32 [num_rows, sequence_length + 1].
+        run_lengths: [num_runs] tokens of each run, rows one after the other.
+        run_roles: [num_runs] role of each run.
+        run_documents: [num_runs] row of the run's document in the partition.
+        runs_per_row: [num_rows], summing to num_runs.
+        info: what stands in the schema metadata.
+    """
+    schema = packed_schema(info, input_ids.dtype)
+    offsets = pa.array(np.concatenate([[0], np.cumsum(runs_per_row)]).astype(np.int32))
+    ids = pa.FixedSizeListArray.from_arrays(pa.array(input_ids.reshape(-1)), info.sequence_length + 1)
+
+    def lists(values: NumPyArray, dtype: type[np.generic]) -> pa.ListArray:
+        return pa.ListArray.from_arrays(offsets, pa.array(values.astype(dtype, copy=False)))
+
+    columns = [ids, lists(run_lengths, np.uint32), lists(run_roles, np.uint8), lists(run_documents, np.uint32)]
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def list_values(column: pa.ChunkedArray | pa.Array) -> tuple[NumPyArray, NumPyArray]:
+    """A list column as numpy: offsets int64 [n + 1] and the values, without a Python object an element."""
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if isinstance(array, pa.ChunkedArray):  # a column of no rows has no chunk to combine
+        array = pa.array([], column.type)
+    offsets = array.offsets.to_numpy().astype(np.int64)
+    if len(offsets) == 0:
+        return np.zeros(1, np.int64), array.values.to_numpy()
+    return offsets - offsets[0], array.values.to_numpy()[offsets[0] : offsets[-1]]

@@ -1,0 +1,123 @@
+"""What a run has made: the manifest and the commit records it is built from.
+
+A commit record says of one output file what it holds and what it was made from. The manifest is the sum of the records
+of a run; readers trust nothing else, so a half-written or left-over file is never read.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from shards.schema import FORMAT_VERSION, ShardError
+
+MANIFEST_NAME = "manifest.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Record(_Frozen):
+    """One committed output file."""
+
+    stage: str
+    """`annotations/<annotator>`, `tokens` or `packed/<layout>`: also the file's directory."""
+    partition: str
+    path: str
+    """Relative to the run's output directory."""
+    rows: int = Field(ge=0)
+    bytes: int = Field(ge=0)
+    sha256: str
+    fingerprint: str
+    """sha256 of the stage's settings and of everything the file was made from."""
+    counts: dict[str, int] = {}
+    """What the stage counted: documents, tokens by role, metadata cut, ..."""
+
+    @field_validator("path")
+    @classmethod
+    def _path_stays_inside(cls, path: str) -> str:
+        pure = PurePosixPath(path)
+        if pure.is_absolute() or ".." in pure.parts:
+            raise ValueError(f"path {path!r} leaves the output directory")
+        return path
+
+
+class PartitionInfo(_Frozen):
+    """The part of an input file that one unit of work covers."""
+
+    name: str
+    source: str
+    """The input file as the recipe names it."""
+    rows: int | None = None
+    """Documents, where the file's footer tells."""
+    bytes: int | None = None
+
+
+class QuarantineEntry(_Frozen):
+    """An input that could not be worked on, and why."""
+
+    source: str
+    partition: str | None = None
+    """None when the whole file was left out before it was cut into partitions."""
+    stage: str
+    reason: str
+    rows: int | None = None
+
+
+class StageManifest(_Frozen):
+    """One stage's settings and committed files, in the order of the run's partitions."""
+
+    settings: dict[str, Any]
+    records: list[Record]
+
+
+class Manifest(_Frozen):
+    """The content of `manifest.json`."""
+
+    format_version: int = FORMAT_VERSION
+    colophon_version: str
+    recipe: dict[str, Any]
+    partitions: list[PartitionInfo]
+    stages: dict[str, StageManifest]
+    quarantine: list[QuarantineEntry] = []
+
+    def packed_files(self, output: Path, layout: str) -> list[Path]:
+        """Paths of the layout's files under `output`, in partition order; files without rows are left out.
+
+        Raises:
+            ShardError: the run has no such layout, or a file is not as large as its record says.
+        """
+        stage = self.stages.get(f"packed/{layout}")
+        if stage is None:
+            known = sorted(name.split("/", 1)[1] for name in self.stages if name.startswith("packed/"))
+            raise ShardError(f"{output} has no layout {layout!r}; available: {', '.join(known) or 'none'}")
+        paths = []
+        for record in stage.records:
+            path = output / record.path
+            size = path.stat().st_size if path.exists() else None
+            if size != record.bytes:
+                found = "is missing" if size is None else f"has {size} bytes"
+                raise ShardError(f"{path} {found}; its record says {record.bytes} bytes (colophon verify tells more)")
+            if record.rows:
+                paths.append(path)
+        return paths
+
+
+def read_manifest(output: Path) -> Manifest:
+    """The manifest of the run whose `output.path` is `output`.
+
+    Raises:
+        ShardError: there is none, or it cannot be read.
+    """
+    path = output / MANIFEST_NAME
+    try:
+        return Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ShardError(f"{path} does not exist: {output} is not the output of a finished run") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ShardError(f"{path}: {where}: {first['msg']}") from None

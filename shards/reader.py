@@ -1,0 +1,160 @@
+"""Reading packed sequences: memory-mapped rows and what is derived from their runs.
+
+Opening costs a footer a file. A row costs a copy of its ids and a `np.repeat` of its runs: microseconds, no Python
+object a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shards.files import list_values, read_table
+from shards.manifest import read_manifest
+from shards.schema import PackedInfo, Role, ShardError, TokenizerInfo, full_role_weights, packed_info
+
+NumPyArray = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedRows:
+    """Some rows of a data set. `n` rows of `sequence_length + 1` tokens; labels are `input_ids[:, 1:]`."""
+
+    input_ids: NumPyArray
+    """uint16 or uint32 [n, sequence_length + 1]."""
+    roles: NumPyArray
+    """uint8 [n, sequence_length + 1], a `Role` a token."""
+    segments: NumPyArray
+    """int32 [n, sequence_length + 1]: the segment's number in its row, from 0; padding at the end has a number of its
+    own. Tokens attend within a segment only when documents are masked."""
+    documents: NumPyArray
+    """uint32 [n, sequence_length + 1]: row of the token's document in its partition, `NO_DOCUMENT` for padding."""
+
+    def loss_weights(self, role_weights: NumPyArray) -> NumPyArray:
+        """float32 [n, sequence_length]: the weight of each label, from `role_weights` float32 [7]."""
+        weights: NumPyArray = role_weights.astype(np.float32, copy=False)[self.roles[:, 1:]]
+        return weights
+
+    def positions(self) -> NumPyArray:
+        """int32 [n, sequence_length + 1]: position of each token in its segment, from 0."""
+        index = np.broadcast_to(np.arange(self.segments.shape[1], dtype=np.int32), self.segments.shape)
+        starts = np.where(np.diff(self.segments, axis=1, prepend=-1) != 0, index, 0)
+        return index - np.maximum.accumulate(starts, axis=1)
+
+    def cu_seqlens(self) -> NumPyArray:
+        """int32 [num_segments + 1]: boundaries of the *inputs'* segments, rows joined, for varlen attention."""
+        inputs = self.segments[:, :-1]
+        starts = np.diff(inputs, axis=1, prepend=-1) != 0
+        return np.concatenate([np.flatnonzero(starts.reshape(-1)), [inputs.size]]).astype(np.int32)
+
+
+class PackedFile:
+    """One packed file, memory-mapped."""
+
+    def __init__(self, path: Path) -> None:
+        table = read_table(path)
+        self.path = path
+        self.info: PackedInfo = packed_info(table.schema, path=path)
+        self._table = table  # keeps the mapping alive
+        self.input_ids = _rows_of_ids(table.column("input_ids"), width=self.info.sequence_length + 1)
+        self._offsets, self._lengths = list_values(table.column("run_lengths"))
+        self._roles = list_values(table.column("run_roles"))[1]
+        self._documents = list_values(table.column("run_documents"))[1]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    def runs(self, row: int) -> tuple[NumPyArray, NumPyArray, NumPyArray]:
+        """Lengths uint32, roles uint8 and documents uint32 of one row's runs, each [num_runs]."""
+        part = slice(self._offsets[row], self._offsets[row + 1])
+        return self._lengths[part], self._roles[part], self._documents[part]
+
+    def all_runs(self) -> tuple[NumPyArray, NumPyArray, NumPyArray, NumPyArray]:
+        """Offsets int64 [num_rows + 1], lengths, roles and documents [num_runs] of the whole file."""
+        return self._offsets, self._lengths, self._roles, self._documents
+
+
+class PackedDataset:
+    """All packed files of one layout as one sequence of rows."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        if not paths:
+            raise ShardError("no packed files to read")
+        self.files = [PackedFile(path) for path in paths]
+        self.info = self.files[0].info
+        for file in self.files[1:]:
+            if file.info.fingerprint != self.info.fingerprint:
+                raise ShardError(f"{file.path} was packed with other settings than {self.files[0].path}")
+        self._first_rows = np.cumsum([0] + [len(file) for file in self.files])
+
+    @classmethod
+    def open(cls, output: Path, layout: str) -> PackedDataset:
+        """The files of `layout` that the manifest of the run under `output` names, and no others.
+
+        Raises:
+            ShardError: no manifest, no such layout (the choices are listed), or a file that does not fit its record.
+        """
+        return cls(read_manifest(output).packed_files(output, layout))
+
+    def __len__(self) -> int:
+        return int(self._first_rows[-1])
+
+    @property
+    def sequence_length(self) -> int:
+        """Inputs of a row."""
+        return self.info.sequence_length
+
+    @property
+    def tokenizer(self) -> TokenizerInfo:
+        """The tokenizer that made the ids."""
+        return self.info.tokenizer
+
+    @property
+    def role_weights(self) -> NumPyArray:
+        """float32 [7]: loss weight of a label by its role."""
+        return full_role_weights(self.info.role_weights)
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over settings, files and rows: what a resumed training run must find unchanged."""
+        parts = [self.info.fingerprint, *(f"{file.path.name} {len(file)}" for file in self.files)]
+        return sha256("\n".join(parts).encode()).hexdigest()
+
+    def locate(self, row: int) -> tuple[PackedFile, int]:
+        """The file that holds `row` and the row's number in it."""
+        index = int(np.searchsorted(self._first_rows, row, side="right")) - 1
+        return self.files[index], row - int(self._first_rows[index])
+
+    def rows(self, rows: Sequence[int] | NumPyArray) -> PackedRows:
+        """Copy the named rows out of the files, in the order named."""
+        width = self.sequence_length + 1
+        shape = (len(rows), width)
+        input_ids = np.empty(shape, self.files[0].input_ids.dtype)
+        roles, segments, documents = np.empty(shape, np.uint8), np.empty(shape, np.int32), np.empty(shape, np.uint32)
+        for i, row in enumerate(rows):
+            file, local = self.locate(int(row))
+            lengths, run_roles, run_documents = file.runs(local)
+            input_ids[i] = file.input_ids[local]
+            roles[i] = np.repeat(run_roles, lengths)
+            segments[i] = np.repeat(segment_numbers(run_roles), lengths)
+            documents[i] = np.repeat(run_documents, lengths)
+        return PackedRows(input_ids=input_ids, roles=roles, segments=segments, documents=documents)
+
+
+def segment_numbers(run_roles: NumPyArray) -> NumPyArray:
+    """int32 [num_runs]: which segment of its row a run belongs to. A bos opens a segment, and so does padding."""
+    opens = (run_roles == Role.BOS) | (run_roles == Role.PAD)
+    return (np.cumsum(opens) - 1).astype(np.int32)
+
+
+def _rows_of_ids(column: Any, *, width: int) -> NumPyArray:
+    """View a fixed-size list column as [num_rows, width] without a copy when the file has one record batch."""
+    chunks = [chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, width) for chunk in column.chunks]
+    if not chunks:
+        return np.empty((0, width), column.type.value_type.to_pandas_dtype())
+    return chunks[0] if len(chunks) == 1 else np.concatenate(chunks)

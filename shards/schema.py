@@ -1,0 +1,129 @@
+"""The two kinds of Arrow file that Colophon writes, to the column: token files and packed files.
+
+Both are Arrow IPC *files*, uncompressed, so that a reader memory-maps them. A packed row is one training sequence of
+`sequence_length + 1` ids; what each id is (text, metadata, wrapper, padding, ...) is told by run-length encoded roles,
+never inferred from marker ids. Runs cost about 0.005 byte a token where a mask of bytes costs one.
+"""
+
+from __future__ import annotations
+
+import json
+from enum import IntEnum
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+FORMAT_VERSION = 1
+METADATA_KEY = b"colophon"
+NO_DOCUMENT = 2**32 - 1
+"""What `run_documents` says of a run that belongs to no document: padding."""
+
+
+class ShardError(ValueError):
+    """A file that is not what its schema, its record or a law says; the message is one line for a person."""
+
+
+class Role(IntEnum):
+    """What a token of a packed sequence is. The numbers stand in files: they never change."""
+
+    PAD = 0
+    BOS = 1
+    EOS = 2
+    WRAPPER = 3
+    METADATA = 4
+    META_TOKEN = 5
+    TEXT = 6
+
+
+RoleName = Literal["pad", "bos", "eos", "wrapper", "metadata", "meta_token", "text"]
+ROLE_NAMES: tuple[RoleName, ...] = ("pad", "bos", "eos", "wrapper", "metadata", "meta_token", "text")
+"""Names of the roles as they stand in recipes and schema metadata, by role number."""
+
+
+class TokenizerInfo(BaseModel):
+    """What a reader of a shard needs to know of the tokenizer that made it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    sha256: str
+    num_base_ids: int = Field(ge=1)
+    num_ids: int = Field(ge=1)
+    """Ids including added ones: the rows that an embedding needs."""
+    special: dict[str, int | list[int]]
+    """`bos`, `eos`, `pad`, `boc`, `eoc` and the list `meta`."""
+
+
+class PackedInfo(BaseModel):
+    """The JSON value under the key `colophon` in a packed file's schema metadata."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["packed"] = "packed"
+    format_version: int = FORMAT_VERSION
+    sequence_length: int = Field(ge=2)
+    """Inputs of a row; a row holds one id more, since labels are the inputs shifted by one."""
+    layout: dict[str, Any]
+    """The layout as in the recipe, defaults filled in, with its `name`."""
+    role_weights: dict[RoleName, float]
+    """Loss weight of a label by its role."""
+    tokenizer: TokenizerInfo
+    sources: list[str]
+    """The inputs' paths as the recipe names them; `run_documents` counts rows of the partition."""
+    fingerprint: str
+    """sha256 of the settings that made this layout; equal over all files of one layout."""
+    num_tokens: dict[RoleName, int]
+
+
+def tokens_schema(dtype: np.dtype[Any]) -> pa.Schema:
+    """Token files: row-aligned with their partition, `input_ids` without special tokens."""
+    return pa.schema([("id", pa.string()), ("input_ids", pa.list_(pa.from_numpy_dtype(dtype)))])
+
+
+def packed_schema(info: PackedInfo, dtype: np.dtype[Any]) -> pa.Schema:
+    """Packed files: one row a sequence."""
+    ids = pa.list_(pa.from_numpy_dtype(dtype), info.sequence_length + 1)
+    fields = [
+        pa.field("input_ids", ids, nullable=False),
+        pa.field("run_lengths", pa.list_(pa.uint32()), nullable=False),
+        pa.field("run_roles", pa.list_(pa.uint8()), nullable=False),
+        pa.field("run_documents", pa.list_(pa.uint32()), nullable=False),
+    ]
+    return pa.schema(fields, metadata={METADATA_KEY: info.model_dump_json()})
+
+
+def packed_info(schema: pa.Schema, *, path: object) -> PackedInfo:
+    """The `colophon` metadata of a packed file.
+
+    Raises:
+        ShardError: the file has none, or one of a newer format, or one that does not fit its columns.
+    """
+    raw = (schema.metadata or {}).get(METADATA_KEY)
+    if raw is None:
+        raise ShardError(f"{path}: not a packed shard: its schema has no metadata {METADATA_KEY.decode()!r}")
+    version = _format_version(raw)
+    if version != FORMAT_VERSION:
+        raise ShardError(f"{path}: format version {version}; this Colophon reads version {FORMAT_VERSION}")
+    try:
+        info = PackedInfo.model_validate_json(raw)
+    except ValidationError as error:
+        raise ShardError(f"{path}: damaged shard metadata: {error.errors()[0]['msg']}") from None
+    ids = schema.field("input_ids").type if "input_ids" in schema.names else None
+    if ids is None or not pa.types.is_fixed_size_list(ids) or ids.list_size != info.sequence_length + 1:
+        raise ShardError(f"{path}: column input_ids is {ids}, not a list of {info.sequence_length + 1} ids")
+    return info
+
+
+def _format_version(raw: bytes) -> object:
+    try:
+        value = json.loads(raw)
+    except ValueError:
+        return None
+    return value.get("format_version") if isinstance(value, dict) else None
+
+
+def full_role_weights(weights: dict[RoleName, float]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """float32 [7]: the loss weight of each role by number; roles that `weights` leaves out have weight 0."""
+    return np.array([weights.get(name, 0.0) for name in ROLE_NAMES], dtype=np.float32)
