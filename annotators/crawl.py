@@ -1,0 +1,58 @@
+"""When a document was crawled: the year in the name of its dump, and the two-year slice of TiMoE (PAPER section 4)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from annotators.base import Annotator, AnnotatorConfig
+from annotators.columns import string_column
+
+_CODE_VERSION = 1
+
+# Four digits that stand alone and can be a year of the web: the first such number of the name.
+_YEAR = r"(?s)^(?:.*?[^0-9])??(?P<year>(?:19[89]|20[0-9])[0-9])(?:[^0-9].*)?$"
+
+FIRST_YEAR = 2013
+"""The year in which slice 0 begins."""
+
+
+class CrawlConfig(AnnotatorConfig):
+    """Settings of the `crawl` annotator: none."""
+
+    type_name: ClassVar[str] = "crawl"
+
+    def build(self, name: str) -> CrawlAnnotator:
+        """The annotator; `name` changes nothing in its output."""
+        return CrawlAnnotator(name)
+
+
+class CrawlAnnotator(Annotator):
+    """`dump` (`CC-MAIN-2022-21`) to `crawl_year` (2022) and `crawl_slice`, both int16.
+
+    The year is the first number of exactly four digits from 1980 to 2099, so `CC-MAIN-2009-2010` is of 2009 and other
+    names (`web-2026`) work too. The slice is floor((year − 2013) / 2): 2013 and 2014 are 0, 2021 and 2022 are 4.
+    The same formula goes on below zero: 2011 and 2012 are −1, 2009 and 2010 are −2. Without a year both are null.
+    """
+
+    schema = pa.schema([("crawl_year", pa.int16()), ("crawl_slice", pa.int16())])
+    columns = ("dump",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.settings: dict[str, Any] = {"type": CrawlConfig.type_name, "code_version": _CODE_VERSION}
+
+    def annotate(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """See `Annotator.annotate`; the columns are those of the class."""
+        dumps = string_column(batch, "dump").dictionary_encode()
+        years = _years(dumps.dictionary).take(dumps.indices)
+        # An arithmetic shift is the floor of a division by two; Arrow's own division cuts towards zero.
+        slices = pc.shift_right(pc.subtract(years, pa.scalar(FIRST_YEAR, pa.int16())), pa.scalar(1, pa.int16()))
+        return pa.record_batch([years, slices], schema=self.schema)
+
+
+def _years(names: pa.Array) -> pa.Array:
+    (years,) = pc.extract_regex(names.cast(pa.binary()), _YEAR).flatten()
+    return years.cast(pa.string()).cast(pa.int16())

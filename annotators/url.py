@@ -1,0 +1,170 @@
+"""Where a document comes from: its URL cut into parts, its host, and the domain under which the host is registered.
+
+One regular expression over the Arrow column cuts the URLs; Python sees each distinct authority of a batch once.
+Cost: about 1 µs a row, and 5 µs for each authority not seen before.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import cache, lru_cache
+from importlib.metadata import version
+from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from typing import Any, ClassVar
+
+import idna
+import pyarrow as pa
+import pyarrow.compute as pc
+import tldextract
+
+from annotators.base import Annotator, AnnotatorConfig
+from annotators.columns import string_column
+
+_CODE_VERSION = 1
+
+# The generic syntax of RFC 3986 with a non-empty authority. As browsers do (WHATWG URL, section 4.4), spaces and
+# control characters around the URL are ignored; inside the authority they, and a backslash, make it no URL.
+_PARTS = (
+    r"(?s)^[\x00-\x20]*(?P<prefix>[A-Za-z][A-Za-z0-9+.-]*://)"
+    r"(?P<domain>[^/?#\\\x00-\x20\x7f]+)"
+    r"(?P<suffix>(?:[/?#].*?)?)[\x00-\x20]*$"
+)
+_PORT = re.compile(r":[0-9]*\Z")
+# Underscores are no host name in RFC 952, yet DNS carries them and real sites use them.
+_HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
+
+
+class UrlConfig(AnnotatorConfig):
+    """Settings of the `url` annotator."""
+
+    type_name: ClassVar[str] = "url"
+
+    private_suffixes: bool = False
+    """Count the private part of the public-suffix list too, so that `foo.github.io` is a registered domain of its own
+    rather than a host of `github.io`."""
+
+    def build(self, name: str) -> UrlAnnotator:
+        """The annotator; `name` changes nothing in its output."""
+        return UrlAnnotator(name, private_suffixes=self.private_suffixes)
+
+
+class UrlAnnotator(Annotator):
+    """Cuts `url` into the parts of PAPER section 1 and finds its host and registered domain.
+
+    Output columns, all string:
+      - `url`: as it came.
+      - `url_prefix` (scheme and `://`), `url_domain` (all between `://` and the first of `/?#`: host, and user
+        information and port where given), `url_suffix` (the rest, possibly empty). Joined, they are the URL again
+        without the spaces and control characters around it. All three are null together where the URL has no scheme,
+        no `://` or no authority: `data:`, `mailto:`, `//host/x`, `example.org`, `file:///etc/hosts`.
+      - `url_host`: the authority without user information, port, brackets and one trailing dot; lower case, in the
+        ASCII form of internationalised names (`xn--mnchen-3ya.de`; UTS 46), which is how DNS and block lists write
+        it. Null where that is no host name, IPv4 or IPv6 address.
+      - `url_registered_domain`: public suffix and the label before it (`bbc.co.uk`). Null for addresses, single
+        labels, and hosts that are a public suffix or end in none.
+    """
+
+    schema = pa.schema(
+        [
+            (column, pa.string())
+            for column in ("url", "url_prefix", "url_domain", "url_suffix", "url_host", "url_registered_domain")
+        ]
+    )
+    columns = ("url",)
+
+    def __init__(self, name: str, *, private_suffixes: bool) -> None:
+        self.name = name
+        self._private_suffixes = private_suffixes
+        self.settings: dict[str, Any] = {
+            "type": UrlConfig.type_name,
+            "code_version": _CODE_VERSION,
+            "private_suffixes": private_suffixes,
+            "tldextract": version("tldextract"),
+            "idna": version("idna"),
+        }
+
+    def load(self) -> None:
+        """Read the public-suffix list, about 40 ms."""
+        _suffix_list(self._private_suffixes)
+
+    def annotate(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """See `Annotator.annotate`; the columns are those of the class."""
+        urls = string_column(batch, "url").cast(pa.string())
+        prefixes, domains, suffixes = _split(urls)
+        hosts = _map_distinct(domains, host_of)
+        registered = _map_distinct(hosts, self._registered_domain)
+        return pa.record_batch([urls, prefixes, domains, suffixes, hosts, registered], schema=self.schema)
+
+    def _registered_domain(self, host: str) -> str | None:
+        return registered_domain(host, private_suffixes=self._private_suffixes)
+
+
+@lru_cache(maxsize=1 << 16)
+def host_of(domain: str) -> str | None:
+    """The host name or address in an authority (`user@host:port`), as described at `UrlAnnotator`; None if none."""
+    host = domain.rpartition("@")[2]
+    host = _PORT.sub("", host, count=1)
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1].lower() if _is_ipv6(host[1:-1]) else None
+    if not host.isascii():
+        try:
+            host = idna.encode(host, uts46=True).decode("ascii")
+        except UnicodeError:  # idna.IDNAError is one
+            return None
+    host = host.lower().removesuffix(".")
+    return host if _HOST.match(host) else None
+
+
+@lru_cache(maxsize=1 << 16)
+def registered_domain(host: str, *, private_suffixes: bool = False) -> str | None:
+    """Public suffix of `host` plus one label, by the list shipped with tldextract; None where there is none."""
+    if ":" in host or _is_ipv4(host):
+        return None
+    return _suffix_list(private_suffixes)(host).top_domain_under_public_suffix or None
+
+
+@cache
+def _suffix_list(private_suffixes: bool) -> tldextract.TLDExtract:
+    # No address to fetch a newer list from and no cache on disk: the same list in every worker, without network.
+    return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=private_suffixes)
+
+
+def _split(urls: pa.Array) -> list[pa.Array]:
+    try:
+        return list(pc.extract_regex(urls, _PARTS).flatten())
+    except pa.ArrowInvalid:  # bytes that are not UTF-8 somewhere in the batch: those URLs have no parts
+        return list(pc.extract_regex(_null_where_not_utf8(urls), _PARTS).flatten())
+
+
+def _null_where_not_utf8(values: pa.Array) -> pa.Array:
+    return pa.array([_decode(value) for value in values.cast(pa.binary()).to_pylist()], pa.string())
+
+
+def _decode(value: bytes | None) -> str | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+def _map_distinct(values: pa.Array, function: Callable[[str], str | None]) -> pa.Array:
+    """`function` of each distinct value, put back in its rows; null stays null."""
+    encoded = values.dictionary_encode()
+    mapped = pa.array([function(value) for value in encoded.dictionary.to_pylist()], pa.string())
+    return mapped.take(encoded.indices)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        return IPv6Address(text).scope_id is None
+    except AddressValueError:
+        return False
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        IPv4Address(text)
+    except AddressValueError:
+        return False
+    return True
