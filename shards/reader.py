@@ -44,7 +44,8 @@ class PackedRows:
         """int32 [n, sequence_length + 1]: position of each token in its segment, from 0."""
         index = np.broadcast_to(np.arange(self.segments.shape[1], dtype=np.int32), self.segments.shape)
         starts = np.where(np.diff(self.segments, axis=1, prepend=-1) != 0, index, 0)
-        return index - np.maximum.accumulate(starts, axis=1)
+        positions: NumPyArray = index - np.maximum.accumulate(starts, axis=1)
+        return positions
 
     def cu_seqlens(self) -> NumPyArray:
         """int32 [num_segments + 1]: boundaries of the *inputs'* segments, rows joined, for varlen attention."""

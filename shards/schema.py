@@ -8,6 +8,7 @@ never inferred from marker ids. Runs cost about 0.005 byte a token where a mask 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
 
@@ -42,6 +43,18 @@ ROLE_NAMES: tuple[RoleName, ...] = ("pad", "bos", "eos", "wrapper", "metadata", 
 """Names of the roles as they stand in recipes and schema metadata, by role number."""
 
 
+@dataclass(frozen=True)
+class SpecialIds:
+    """Ids of the special tokens that layouts use; all differ."""
+
+    bos: int
+    eos: int
+    pad: int
+    boc: int
+    eoc: int
+    meta: tuple[int, ...] = ()
+
+
 class TokenizerInfo(BaseModel):
     """What a reader of a shard needs to know of the tokenizer that made it."""
 
@@ -52,8 +65,7 @@ class TokenizerInfo(BaseModel):
     num_base_ids: int = Field(ge=1)
     num_ids: int = Field(ge=1)
     """Ids including added ones: the rows that an embedding needs."""
-    special: dict[str, int | list[int]]
-    """`bos`, `eos`, `pad`, `boc`, `eoc` and the list `meta`."""
+    special: SpecialIds
 
 
 class PackedInfo(BaseModel):
