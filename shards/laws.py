@@ -1,0 +1,187 @@
+"""The laws of a layout, checked on a packed file as it lies on disk, against the tokens it was packed from.
+
+What is checked: rows are full; every segment starts with bos and reads as its layout says; marker ids stand where
+their roles say; every text token of every document is a label exactly once, in order; metadata stands whole in the
+segments that should carry it; eos closes each document once. `colophon verify` and the tests call this.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import TypeAdapter
+
+from shards.files import list_values
+from shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout
+from shards.metadata import DocumentMetadata
+from shards.packing import attachment
+from shards.reader import PackedFile
+from shards.schema import NO_DOCUMENT, ROLE_NAMES, Role
+
+NumPyArray = np.ndarray[Any, Any]
+
+
+def layout_of(file: PackedFile) -> Layout:
+    """The layout that a packed file says it has."""
+    settings = {key: value for key, value in file.info.layout.items() if key != "name"}
+    layout: Layout = TypeAdapter(Layout).validate_python(settings)
+    return layout
+
+
+def broken_laws(file: PackedFile, tokens: pa.Table, metadata: DocumentMetadata | None = None) -> list[str]:
+    """One line for each law that `file` breaks; empty when all hold.
+
+    Args:
+        file: the packed file.
+        tokens: the token file of the same partition.
+        metadata: what the documents' wrappers should hold; without it their content is not compared.
+    """
+    offsets, lengths, roles, _ = file.all_runs()
+    if len(file) != len(offsets) - 1 or (np.diff(offsets) < 1).any():
+        return ["a row has no runs"]
+    per_row = np.add.reduceat(lengths.astype(np.int64), offsets[:-1]) if len(file) else np.zeros(0, np.int64)
+    if (per_row != file.info.sequence_length + 1).any():
+        return [f"row {int(np.argmax(per_row != file.info.sequence_length + 1))}: runs do not fill the row"]
+    if (roles > max(Role)).any():
+        return [f"unknown role {int(roles.max())}"]
+    if len(file) and (roles[offsets[:-1]] != Role.BOS).any():
+        return [f"row {int(np.argmax(roles[offsets[:-1]] != Role.BOS))} does not start with bos"]
+    view = _View(file)
+    return [
+        *_marker_ids(view),
+        *_counts(view),
+        *_segment_shapes(view),
+        *_text(view, tokens),
+        *(_metadata(view, metadata) if metadata is not None else []),
+    ]
+
+
+class _View:
+    """A packed file flattened: runs of all rows one after the other, and each run's segment."""
+
+    def __init__(self, file: PackedFile) -> None:
+        self.file = file
+        self.layout = layout_of(file)
+        _, self.lengths, self.roles, self.documents = file.all_runs()
+        self.ids = file.input_ids.reshape(-1)
+        self.starts = np.cumsum(self.lengths.astype(np.int64)) - self.lengths
+        self.segments = np.cumsum((self.roles == Role.BOS) | (self.roles == Role.PAD)) - 1
+        self.num_segments = int(self.segments[-1]) + 1 if len(self.segments) else 0
+
+    def tokens(self, runs: NumPyArray) -> NumPyArray:
+        """The ids of the runs numbered `runs`, joined."""
+        return self.ids[_ranges(self.starts[runs], self.lengths[runs])]
+
+    def where(self, *roles: Role) -> NumPyArray:
+        """Numbers of the runs with one of `roles`."""
+        return np.flatnonzero(np.isin(self.roles, roles))
+
+
+def _ranges(starts: NumPyArray, lengths: NumPyArray) -> NumPyArray:
+    """Indices start, start + 1, ... of each range, joined."""
+    ends = np.cumsum(lengths.astype(np.int64))
+    total = int(ends[-1]) if len(ends) else 0
+    return np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
+
+
+def _marker_ids(view: _View) -> list[str]:
+    special = view.file.info.tokenizer.special
+    broken = []
+    for role, expected in ((Role.BOS, special.bos), (Role.EOS, special.eos), (Role.PAD, special.pad)):
+        if (view.tokens(view.where(role)) != expected).any():
+            broken.append(f"a token of role {ROLE_NAMES[role]} is not id {expected}")
+    wrapper = view.where(Role.WRAPPER)
+    empty = view.lengths[wrapper] == 2
+    opens = empty | ~np.isin(view.roles[wrapper - 1], (Role.METADATA, Role.META_TOKEN))
+    expected_wrapper = np.repeat(np.where(opens, special.boc, special.eoc), view.lengths[wrapper])
+    # The second id of an empty wrapper is eoc.
+    expected_wrapper[np.cumsum(view.lengths[wrapper])[empty] - 1] = special.eoc
+    if (view.tokens(wrapper) != expected_wrapper).any():
+        broken.append(f"a wrapper is not boc {special.boc} and eoc {special.eoc}")
+    meta = view.where(Role.META_TOKEN)
+    if len(meta):
+        size = view.layout.num_meta_tokens if isinstance(view.layout, MetaTokensLayout) else 0
+        wrong = (view.lengths[meta] != size).any()
+        if wrong or (view.tokens(meta) != np.tile(np.array(special.meta[:size]), len(meta))).any():
+            broken.append("meta tokens are not the tokenizer's, in order")
+    return broken
+
+
+def _counts(view: _View) -> list[str]:
+    found = np.bincount(view.roles, weights=view.lengths, minlength=len(ROLE_NAMES)).astype(np.int64)
+    return [
+        f"{n} tokens of role {name}, the schema metadata says {view.file.info.num_tokens.get(name)}"
+        for name, n in zip(ROLE_NAMES, found.tolist(), strict=True)
+        if view.file.info.num_tokens.get(name, 0) != n
+    ]
+
+
+def _segment_shapes(view: _View) -> list[str]:
+    """Each segment's runs, written as a string of role digits, must be one of the shapes that the layout allows."""
+    digits = (view.roles + ord("0")).astype(np.uint8).tobytes()
+    bounds = np.append(np.searchsorted(view.segments, np.arange(view.num_segments)), len(view.segments))
+    shapes = {digits[a:b].decode() for a, b in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)}
+    return [f"a segment reads {_spell(shape)}" for shape in sorted(shapes - _allowed_shapes(view.layout))]
+
+
+def _allowed_shapes(layout: Layout) -> set[str]:
+    bos, text, eos, wrapper = (str(int(r)) for r in (Role.BOS, Role.TEXT, Role.EOS, Role.WRAPPER))
+    inner = str(int(Role.META_TOKEN if isinstance(layout, MetaTokensLayout) else Role.METADATA))
+    wrappers = [""] if isinstance(layout, PlainLayout) else ["", wrapper, wrapper + inner + wrapper]
+    shapes = {str(int(Role.PAD))}
+    for w in wrappers:
+        body = text + w if isinstance(layout, AppendLayout) else w + text
+        shapes |= {bos + body, bos + body + eos}
+    return shapes
+
+
+def _spell(shape: str) -> str:
+    return " ".join(ROLE_NAMES[int(digit)] for digit in shape)
+
+
+def _text(view: _View, tokens: pa.Table) -> list[str]:
+    """Joined by document, segments that eos closes last, the text runs are the token file."""
+    if ((view.documents == NO_DOCUMENT) != (view.roles == Role.PAD)).any():
+        return ["a run other than padding has no document, or padding has one"]
+    offsets, ids = list_values(tokens.column("input_ids"))
+    if len(view.documents) and view.documents[view.roles != Role.PAD].max() >= len(offsets) - 1:
+        return ["a run names a document that the token file does not have"]
+    broken = []
+    expected_eos = np.flatnonzero(np.diff(offsets) > 0)
+    if not np.array_equal(np.sort(view.documents[view.where(Role.EOS)]), expected_eos):
+        broken.append("eos does not close each document with text exactly once")
+    runs = view.where(Role.TEXT)
+    closed = np.bincount(view.segments[view.where(Role.EOS)], minlength=view.num_segments)
+    order = np.lexsort((runs, closed[view.segments[runs]], view.documents[runs]))
+    if not np.array_equal(view.tokens(runs[order]), ids):
+        broken.append("text tokens differ from the token file: lost, repeated or out of order")
+    return broken
+
+
+def _metadata(view: _View, metadata: DocumentMetadata) -> list[str]:
+    """Segments that should carry metadata carry all of it, the others none."""
+    text = view.where(Role.TEXT)
+    segments, documents = view.segments[text], view.documents[text]
+    last = np.bincount(view.segments[view.where(Role.EOS)], minlength=view.num_segments)[segments] > 0
+    order = np.lexsort((text, last, documents))
+    first = np.zeros(len(text), bool)
+    first[order] = np.append(True, np.diff(documents[order].astype(np.int64)) != 0)[: len(order)]
+    rule = attachment(view.layout)
+    attached = np.array([rule(bool(f), bool(w)) for f, w in zip(first, last, strict=True)], bool)
+    attached &= metadata.wrapped[documents]
+    broken = []
+    size = np.bincount(view.segments, weights=view.lengths * (view.roles == Role.WRAPPER), minlength=view.num_segments)
+    if not np.array_equal(size[segments], np.where(attached, 2, 0)):
+        broken.append("a segment lacks its wrapper, or has one it should not have")
+    role = Role.META_TOKEN if isinstance(view.layout, MetaTokensLayout) else Role.METADATA
+    inner = np.bincount(view.segments, weights=view.lengths * (view.roles == role), minlength=view.num_segments)
+    expected = np.where(attached, metadata.lengths[documents], 0)
+    if not np.array_equal(inner[segments], expected):
+        return [*broken, "a segment's metadata is not as long as it should be"]
+    if role is Role.METADATA:
+        wanted = metadata.ids[_ranges(metadata.starts[documents], expected)]
+        if not np.array_equal(view.tokens(view.where(role)), wanted):
+            broken.append("a segment's metadata is not its document's")
+    return broken
