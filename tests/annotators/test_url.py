@@ -70,8 +70,8 @@ def test_parts_of_a_url(row: tuple[str | None, ...]) -> None:
     "url",
     [
         "", "   ", "data:text/html,<h1>", "javascript:alert(1)", "mailto:a@b.org", "//cdn.example.org/x",
-        "example.org", "/relative", "http://", "https:///path", "https://?q=1", "file:///etc/hosts", "https:\\\\a.org\\b",
-        "http://a b/", "http://a\x00.org/", "1http://a.org/", None,
+        "example.org", "/relative", "http://", "https:///path", "https://?q=1", "file:///etc/hosts",
+        "https:\\\\a.org\\b", "http://a b/", "http://a\x00.org/", "1http://a.org/", None,
     ],
 )  # fmt: skip
 def test_what_has_no_authority_has_no_parts(url: str | None) -> None:
