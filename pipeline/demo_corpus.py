@@ -12,14 +12,14 @@ documented object or the file as its fragment; for the standard library it is th
 where a module has none, its source file in CPython's repository. Distributions that name no address are left out.
 
 `topic` maps the trove classifiers that a distribution declares onto a few names. `quality` is **a label by source and
-by share of prose, for the demonstration only**: no person judged these texts. "high": descriptions and modules most of
-whose characters stand in running sentences. "low": boilerplate and modules that hardly have a sentence (lists of
-parameters, examples, one-line remarks). What lies between has no label.
+by share of prose, for the demonstration only**: no person judged these texts. "high": descriptions, and modules most of
+whose characters stand in running sentences. "low": boilerplate, and modules with hardly a sentence (lists of
+parameters, examples) or with one-line remarks only. What lies between has no label.
 
 Same distributions, same Python: the same bytes. `date` is therefore no clock but the latest date among the calendar
 versions installed (certifi 2026.10.18): the day before which this environment cannot have been put together.
 
-Cost: 4 MB/s of Python source a process, at most 12 MB of it a distribution.
+Cost: 4 MB/s of Python source a process, at most 8 MB of it a distribution.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import date
 from inspect import cleandoc
 from itertools import chain
@@ -55,62 +55,61 @@ import pyarrow.parquet as pq
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("text", "id", "dump", "url", "date", "file_path", "language")]
-    + [("language_score", pa.float64()), ("token_count", pa.int64()), ("score", pa.float64()), ("int_score", pa.int64())]
+    + [("language_score", pa.float64()), ("token_count", pa.int64())]
+    + [("score", pa.float64()), ("int_score", pa.int64())]
     + [("topic", pa.string()), ("quality", pa.string())]
 )
 LABEL_SCHEMA = pa.schema([("text", pa.string()), ("label", pa.string())])
 
+RECORD_NAME = "corpus.json"
 ROW_GROUP_ROWS = 1000
 VALIDATION_SHARE = 0.02
 TEST_SHARE = 0.2
 MAX_DOCUMENT_CHARS = 10_000
-MIN_DOCUMENT_CHARS = 300
+MIN_DOCUMENT_CHARS = 400
 MAX_FILE_BYTES = 400_000
-MAX_SOURCE_BYTES = 12_000_000
+MAX_SOURCE_BYTES = 8_000_000
 """Python source read of one distribution, in an order that a hash of the path gives."""
 MAX_LICENCES = 4
 MAX_REPEATS = 3
 """A docstring that a distribution has more often than this is boilerplate."""
 HIGH_PROSE, LOW_PROSE = 0.7, 0.3
-"""Shares of characters in running sentences from which a document is "high", and up to which it is "low"."""
+"""Shares of characters in running sentences from which a module is "high", and up to which it is "low"."""
+REMARK_CHARS = 90
+"""A module whose docstrings are shorter than this on average has remarks, not documentation: "low"."""
+MAX_LABELLED = 150
+"""Documents of one distribution among the labels, so that the largest do not become the label."""
 
-# Classifier prefixes by topic; the topic with the most classifiers wins, the earlier one in a tie. The last entry
-# counts only where nothing else matches: nearly every distribution is a library of Python modules.
-TOPICS: tuple[tuple[str, tuple[str, ...]], ...] = (
-    (
-        "Mathematics & Physics",
-        ("Topic :: Scientific/Engineering :: Mathematics", "Topic :: Scientific/Engineering :: Physics"),
-    ),
-    ("Data & AI", ("Topic :: Scientific/Engineering", "Topic :: Database")),
-    (
-        "Testing & Quality",
-        (
-            "Topic :: Software Development :: Testing",
-            "Topic :: Software Development :: Quality Assurance",
-            "Framework :: Pytest",
-        ),
-    ),
-    (
-        "Web & Networking",
-        (
-            "Topic :: Internet",
-            "Topic :: Communications",
-            "Topic :: System :: Networking",
-            "Framework :: AnyIO",
-            "Framework :: AsyncIO",
-            "Framework :: Django",
-            "Framework :: Flask",
-            "Framework :: aiohttp",
-        ),
-    ),
-    ("Text & Formats", ("Topic :: Text Processing", "Topic :: File Formats")),
-    ("Systems & Security", ("Topic :: System", "Topic :: Security", "Topic :: Terminals")),
-    ("Software Development", ("Topic :: Software Development", "Topic :: Utilities")),
-)
+GENERAL_TOPIC = "Software Development"
+"""Counts only where nothing else fits: nearly every distribution is a library of Python modules."""
+TOPICS = {
+    "Topic :: Scientific/Engineering :: Mathematics": "Mathematics & Physics",
+    "Topic :: Scientific/Engineering :: Physics": "Mathematics & Physics",
+    "Topic :: Scientific/Engineering": "Data & AI",
+    "Topic :: Database": "Data & AI",
+    "Topic :: Software Development :: Testing": "Testing & Quality",
+    "Topic :: Software Development :: Quality Assurance": "Testing & Quality",
+    "Framework :: Pytest": "Testing & Quality",
+    "Topic :: Internet": "Web & Networking",
+    "Topic :: Communications": "Web & Networking",
+    "Topic :: System :: Networking": "Web & Networking",
+    "Framework :: AnyIO": "Web & Networking",
+    "Framework :: AsyncIO": "Web & Networking",
+    "Framework :: Django": "Web & Networking",
+    "Framework :: Flask": "Web & Networking",
+    "Framework :: aiohttp": "Web & Networking",
+    "Topic :: Text Processing": "Text & Formats",
+    "Topic :: File Formats": "Text & Formats",
+    "Topic :: System": "Systems & Security",
+    "Topic :: Security": "Systems & Security",
+    "Topic :: Terminals": "Systems & Security",
+    "Topic :: Software Development": GENERAL_TOPIC,
+    "Topic :: Utilities": GENERAL_TOPIC,
+}
+"""Topics by classifier prefix. The one most classifiers of a distribution have wins, in a tie the earlier one."""
 
-_SKIPPED_FOLDERS = frozenset(
-    "test tests idle_test testing _vendor vendor vendored _vendored extern externals third_party thirdparty_files "
-    "_bundled site-packages dist-packages __pycache__ node_modules".split()
+_SKIPPED_FOLDERS = re.compile(
+    r"(^|/)(tests?|idle_test|testing|_?vendor(ed)?|externals?|third_?party(_files)?|_bundled|(site|dist)-packages)/"
 )
 _DOCUMENTATION_LABELS = ("documentation", "docs", "docsrtd", "doc")
 _HOME_LABELS = ("homepage", "home", "website")
@@ -119,20 +118,18 @@ _LICENCE = re.compile(r"(?i)^(licen[cs]e|copying|notice)")
 _CALENDAR_VERSION = re.compile(r"(20\d\d)\.(\d{1,2})\.(\d{1,2})")
 _PYTHON_RELEASES = {10: date(2021, 10, 4), 11: date(2022, 10, 24), 12: date(2023, 10, 2), 13: date(2024, 10, 7)}
 
-# Pages of the library reference: those of the top-level modules but these, and of these submodules.
-_PAGELESS = frozenset(
-    "antigravity encodings genericpath idlelib lib2to3 ntpath nturl2path opcode posixpath pydoc_data pyexpat "
-    "sre_compile sre_constants sre_parse this turtledemo".split()
+# Pages of the library reference: those of all top-level modules but these, and of these submodules.
+_PAGELESS = re.compile(
+    r"_.*|antigravity|encodings|genericpath|idlelib|lib2to3|ntpath|nturl2path|opcode|posixpath|pydoc_data|sre_.*|this"
+    r"|turtledemo|.*\..*"
 )
-_SUBMODULE_PAGES = frozenset(
-    "collections.abc concurrent.futures curses.ascii curses.panel email.charset email.contentmanager email.encoders "
-    "email.errors email.generator email.header email.headerregistry email.iterators email.message email.mime "
-    "email.parser email.policy email.utils html.entities html.parser http.client http.cookiejar http.cookies "
-    "http.server importlib.metadata importlib.resources importlib.resources.abc logging.config logging.handlers "
-    "multiprocessing.shared_memory tkinter.colorchooser tkinter.dnd tkinter.font tkinter.messagebox "
-    "tkinter.scrolledtext tkinter.ttk unittest.mock urllib.error urllib.parse urllib.request urllib.robotparser "
-    "xml.dom xml.dom.minidom xml.dom.pulldom xml.etree.ElementTree xml.sax xml.sax.handler xmlrpc.client "
-    "xmlrpc.server".split()
+_SUBMODULE_PAGES = re.compile(
+    r"concurrent\.futures|curses\.(ascii|panel)|html\.(entities|parser)|http\.(client|cookiejar|cookies|server)"
+    r"|email\.(charset|contentmanager|encoders|errors|generator|header|headerregistry|iterators|message|mime|parser"
+    r"|policy|utils)|importlib\.(metadata|resources)|logging\.(config|handlers)|multiprocessing\.shared_memory"
+    r"|tkinter\.(colorchooser|dnd|font|messagebox|scrolledtext|ttk)|unittest\.mock"
+    r"|urllib\.(error|parse|request|robotparser)|xml\.(dom|dom\.minidom|dom\.pulldom|etree\.ElementTree|sax|sax\.handler)"
+    r"|xmlrpc\.(client|server)"
 )
 
 
@@ -190,6 +187,11 @@ class _Document:
 class _Collected:
     documents: tuple[_Document, ...]
     num_unreadable_files: int
+
+
+_Sections = list[tuple[str, str]]
+"""Names below the module (empty for the module itself) and their docstrings."""
+_Labelled = list[tuple[_Document, str]]
 
 
 def write_demo_corpus(
@@ -320,31 +322,24 @@ def _recorded_files(folder: Path) -> tuple[str, ...]:
     """Files of the distribution below its site-packages, as its RECORD lists them; none without a RECORD."""
     try:
         record = (folder / "RECORD").read_text("utf-8", "replace")
-    except OSError:
+        paths = {row[0] for row in csv.reader(record.splitlines()) if row}
+    except (OSError, csv.Error):
         return ()
-    paths = {row[0] for row in csv.reader(record.splitlines()) if row}
-    return tuple(sorted(path for path in paths if not path.startswith(("/", "..")) and ":" not in path))
+    return tuple(sorted(path for path in paths if not path.startswith("/") and ".." not in path.split("/")))
 
 
 def _topic(classifiers: list[str]) -> str | None:
-    votes: Counter[str] = Counter()
-    for classifier in classifiers:
-        if (topic := _topic_of_classifier(classifier)) is not None:
-            votes[topic] += 1
-    specific = [name for name, _ in TOPICS[:-1] if votes[name]]
+    votes = Counter(topic for c in classifiers if (topic := _topic_of_classifier(c)) is not None)
+    specific = [topic for topic in dict.fromkeys(TOPICS.values()) if topic != GENERAL_TOPIC and votes[topic]]
     if specific:
-        return max(specific, key=lambda name: votes[name])
-    return TOPICS[-1][0] if votes else None
+        return max(specific, key=lambda topic: votes[topic])
+    return GENERAL_TOPIC if votes else None
 
 
 def _topic_of_classifier(classifier: str) -> str | None:
-    """The topic with the longest prefix that fits at a `::`."""
-    fits = [(len(prefix), name) for name, prefixes in TOPICS for prefix in prefixes if _is_below(classifier, prefix)]
-    return max(fits)[1] if fits else None
-
-
-def _is_below(classifier: str, prefix: str) -> bool:
-    return classifier == prefix or classifier.startswith(f"{prefix} ::")
+    """The topic of the longest prefix."""
+    prefixes = [prefix for prefix in TOPICS if f"{classifier} ".startswith(f"{prefix} ")]
+    return TOPICS[max(prefixes, key=len)] if prefixes else None
 
 
 def _snapshot_date(distributions: list[_Distribution]) -> date:
@@ -383,11 +378,12 @@ def _tasks(distributions: list[_Distribution], stdlib_path: Path | None) -> list
 
 def _standard_library(path: Path) -> _Distribution:
     names = (file.relative_to(path).as_posix() for file in path.rglob("*.py"))
+    modules = (name for name in names if name.split("/")[0].removesuffix(".py") in sys.stdlib_module_names)
     return _Distribution(
         name="python",
         version=platform.python_version(),
         root=path,
-        files=tuple(sorted(name for name in names if name.split("/")[0].removesuffix(".py") in sys.stdlib_module_names)),
+        files=tuple(sorted(modules)),
         metadata_path="",
         description="",
         topic=None,
@@ -421,39 +417,38 @@ def _take(parts: Iterable[_Collected], max_documents: int | None) -> list[_Colle
 def _documents_of(distribution: _Distribution) -> _Collected:
     modules, num_unreadable = _modules(distribution)
     repeats = Counter(text for _, sections in modules for _, text in sections)
-    documents = [
-        document
-        for path, sections in modules
-        for document in _module_documents(
-            distribution, path, [s for s in sections if repeats[s[1]] <= MAX_REPEATS]
-        )
-    ]
+    documents: list[_Document] = []
+    for path, sections in modules:
+        own = [(name, text) for name, text in sections if repeats[text] <= MAX_REPEATS]
+        documents += _module_documents(distribution, path, own)
     if distribution.readme_url is not None:
         documents += _description_documents(distribution, distribution.readme_url)
-        files, undecodable = _file_documents(distribution, distribution.readme_url)
+        files, num_undecodable = _file_documents(distribution, distribution.readme_url)
         documents += files
-        num_unreadable += undecodable
+        num_unreadable += num_undecodable
     kept = tuple(d for d in documents if len(d.text) >= MIN_DOCUMENT_CHARS)
     return _Collected(documents=kept, num_unreadable_files=num_unreadable)
 
 
-def _modules(distribution: _Distribution) -> tuple[list[tuple[str, list[tuple[str, str]]]], int]:
-    """`(path, [(qualified name, docstring)])` of the modules that have docstrings; the number that do not parse."""
+def _modules(distribution: _Distribution) -> tuple[list[tuple[str, _Sections]], int]:
+    """Path and sections of the modules that have docstrings; the number of files that do not parse."""
     modules, num_bytes, num_unreadable = [], 0, 0
     for path in sorted(filter(_is_module, distribution.files), key=_hash):
         try:
             source = (distribution.root / path).read_bytes()
-            num_bytes += len(source)
-            if num_bytes > MAX_SOURCE_BYTES:
-                break
-            sections = list(_sections(source, _module_name(path)))
         except OSError:
             continue
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last: nested deeper than the parser goes
+        if len(source) > MAX_FILE_BYTES:
+            continue
+        num_bytes += len(source)
+        if num_bytes > MAX_SOURCE_BYTES:
+            break
+        try:
+            sections = list(_sections(source))
+        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deep for the parser
             num_unreadable += 1
             continue
-        if sections:
-            modules.append((path, sections))
+        modules.append((path, sections))
     return modules, num_unreadable
 
 
@@ -461,40 +456,36 @@ def _is_module(path: str) -> bool:
     *folders, file = path.split("/")
     named = all(name.isidentifier() for name in (*folders, file.removesuffix(".py")))
     tested = file.startswith(("test_", "conftest")) or file.endswith(("_test.py", "_pb2.py", "_pb2_grpc.py"))
-    return file.endswith(".py") and named and not tested and not _SKIPPED_FOLDERS.intersection(folders)
+    return file.endswith(".py") and named and not tested and not _SKIPPED_FOLDERS.search(path)
 
 
 def _module_name(path: str) -> str:
     return ".".join(part for part in path.removesuffix(".py").split("/") if part != "__init__")
 
 
-def _sections(source: bytes, module: str) -> Iterator[tuple[str, str]]:
-    """Qualified names and docstrings worth reading, in the order of the source."""
-    if len(source) > MAX_FILE_BYTES or (b'"""' not in source and b"'''" not in source):
+def _sections(source: bytes) -> Iterator[tuple[str, str]]:
+    """Names and docstrings worth reading, in the order of the source."""
+    if b'"""' not in source and b"'''" not in source:
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # invalid escapes in other people's code
         tree = ast.parse(source)
-    for name, docstring in _docstrings(tree, module):
-        text = _tidy(cleandoc(docstring))
+    for name, docstring in chain([("", ast.get_docstring(tree, clean=False))], _docstrings(tree, ())):
+        text = _tidy(cleandoc(docstring or ""))
         if _is_worth_reading(text):
             yield name, text
 
 
-def _docstrings(node: ast.AST, name: str) -> Iterator[tuple[str, str]]:
-    if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-        docstring = ast.get_docstring(node, clean=False)
-        if docstring:
-            yield name, docstring
+def _docstrings(node: ast.AST, path: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
+    """Of functions and classes, those under `if` and `try` included, those inside functions not."""
     for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.ClassDef):
-            yield from _docstrings(child, f"{name}.{child.name}")
-        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
-            docstring = ast.get_docstring(child, clean=False)
-            if docstring and not re.fullmatch(r"__(?!init|call|new)\w+__", child.name):
-                yield f"{name}.{child.name}", docstring
+        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if not re.fullmatch(r"__(?!init__|call__|new__)\w+__", child.name):
+                yield ".".join((*path, child.name)), ast.get_docstring(child, clean=False)
+            if isinstance(child, ast.ClassDef):
+                yield from _docstrings(child, (*path, child.name))
         elif isinstance(child, ast.If | ast.Try | ast.With):
-            yield from _docstrings(child, name)
+            yield from _docstrings(child, path)
 
 
 def _is_worth_reading(text: str) -> bool:
@@ -502,26 +493,24 @@ def _is_worth_reading(text: str) -> bool:
     return len(text.split()) >= 4 and len(text) >= 25 and not signature_only
 
 
-def _module_documents(
-    distribution: _Distribution, path: str, sections: list[tuple[str, str]]
-) -> Iterator[_Document]:
+def _module_documents(distribution: _Distribution, path: str, sections: _Sections) -> Iterator[_Document]:
+    is_standard = distribution.documentation_url is None
     module = _module_name(path)
     for number, part in enumerate(_parts(sections)):
-        text = "\n\n".join(f"{name}\n\n{text}" for name, text in part)
-        prose = _prose_share("\n".join(text for _, text in part))
+        text = "\n\n".join(f"{name}\n\n{text}" if name else text for name, text in part)
         yield _Document(
-            text=text[:MAX_DOCUMENT_CHARS].rstrip(),
-            url=_module_url(distribution, path, anchor=part[0][0] if number else module),
-            file_path=f"{distribution.root.name}/{path}" if distribution.name == "python" else path,
-            # the standard library is many packages, for the split of the labels
-            package=module.split(".")[0] if distribution.name == "python" else distribution.name,
+            text=_clip(f"{module}\n\n{text}"),
+            url=_module_url(distribution, path, anchor=f"{module}.{part[0][0]}" if number else module),
+            file_path=f"{distribution.root.name}/{path}" if is_standard else path,
+            # the standard library is many packages to the split of the labels
+            package=module.split(".")[0] if is_standard else distribution.name,
             topic=distribution.topic,
-            quality="high" if prose >= HIGH_PROSE else "low" if prose <= LOW_PROSE else None,
+            quality=_module_quality([text for _, text in part]),
         )
 
 
-def _parts(sections: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
-    part: list[tuple[str, str]] = []
+def _parts(sections: _Sections) -> Iterator[_Sections]:
+    part: _Sections = []
     size = 0
     for name, text in sections:
         if part and size + len(text) > MAX_DOCUMENT_CHARS:
@@ -533,20 +522,27 @@ def _parts(sections: list[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
         yield part
 
 
+def _module_quality(texts: list[str]) -> str | None:
+    prose = _prose_share("\n".join(texts))
+    if prose <= LOW_PROSE or sum(map(len, texts)) < REMARK_CHARS * len(texts):
+        return "low"
+    return "high" if prose >= HIGH_PROSE else None
+
+
 def _module_url(distribution: _Distribution, path: str, *, anchor: str) -> str:
     if distribution.documentation_url is not None:
         return f"{distribution.documentation_url}#{anchor}"
     module = _module_name(path)
     fragment = f"#{anchor}" if anchor != module else ""
     branch = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if module in _SUBMODULE_PAGES or not ("." in module or module.startswith("_") or module in _PAGELESS):
-        return f"https://docs.python.org/{branch}/library/{module}.html{fragment}"
+    if _SUBMODULE_PAGES.fullmatch(module) or not _PAGELESS.fullmatch(module):
+        return f"https://docs.python.org/{branch}/library/{module.lower()}.html{fragment}"
     return f"https://github.com/python/cpython/blob/{branch}/Lib/{path}{fragment}"
 
 
 def _description_documents(distribution: _Distribution, url: str) -> Iterator[_Document]:
     readme, changelog = _split_changelog(_plain(distribution.description))
-    for text, anchor, quality in ((readme, "", _description_quality(readme)), (changelog, "changelog", "low")):
+    for text, anchor, quality in ((readme, "", "high"), (changelog, "changelog", "low")):
         yield _Document(
             text=_clip(text),
             url=f"{url}#{anchor}" if anchor else url,
@@ -579,7 +575,7 @@ def _file_documents(distribution: _Distribution, url: str) -> tuple[list[_Docume
                 file_path=path,
                 package=distribution.name,
                 topic=distribution.topic,
-                quality="low" if is_licence else _description_quality(text),
+                quality="low" if is_licence else "high",
             )
         )
     return documents, num_unreadable
@@ -592,16 +588,12 @@ def _is_licence(path: str) -> bool:
 
 def _is_guide(path: str) -> bool:
     file = PurePosixPath(path)
-    inside = ".dist-info" not in file.parts[0] and not _SKIPPED_FOLDERS.intersection(file.parts)
+    inside = ".dist-info" not in file.parts[0] and not _SKIPPED_FOLDERS.search(path)
     return inside and file.suffix.lower() in (".md", ".rst") and "template" not in path
 
 
 def _file_anchor(path: str) -> str:
     return re.sub(r"^[^/]*\.dist-info/(licenses/)?", "", path)
-
-
-def _description_quality(text: str) -> str | None:
-    return "high" if _prose_share(text) >= (HIGH_PROSE + LOW_PROSE) / 2 else None
 
 
 # --- text ------------------------------------------------------------------------------------------------------------
@@ -618,7 +610,10 @@ def _tidy(text: str) -> str:
 
 _MARKUP = (
     (r"(?s)<!--.*?-->", ""),
-    (r"(?i)</?(a|b|br|center|details|div|em|h\d|hr|img|kbd|p|picture|source|span|strong|sub|summary|sup)\b[^<>]*>", ""),
+    (
+        r"(?i)(?<![`\w])</?(a|b|br|center|details|div|em|h\d|hr|img|kbd|p|picture|source|span|strong|sub|summary|sup)\b[^<>]*>",
+        "",
+    ),
     (r"\[?!\[[^\]]*\](\([^)]*\)|\[[^\]]*\])(\](\([^)]*\)|\[[^\]]*\]))?", ""),  # images, and images that are links
     (r"(?m)^\.\. (\|[^|]*\| )?(image|figure|raw|contents)::.*(\n(?=[ \t\n]).*)*", ""),
     (r"(?m)^\.\. _[^\n]*: *http\S*$", ""),
@@ -657,10 +652,15 @@ def _prose_share(text: str) -> float:
     return sum(len(line) for line in lines if _is_prose(line)) / total if total else 0.0
 
 
+_PLAIN_WORD = re.compile(r"[\"'(`*]*[A-Za-z][a-z'’-]*[.,;:!?)\"'`*]*")
+_NO_SENTENCE = (">>>", "...", "|", "+", "#", ":", "@")
+
+
 def _is_prose(line: str) -> bool:
     words = line.split()
-    plain = sum(re.fullmatch(r"[\"'(`*]*[A-Za-z][a-z'’-]*[.,;:!?)\"'`*]*", word) is not None for word in words)
-    return len(words) >= 6 and plain >= 0.75 * len(words) and not line.startswith((">>>", "...", "|", "+", "#", ":", "@"))
+    if len(words) < 6 or line.startswith(_NO_SENTENCE):
+        return False
+    return sum(_PLAIN_WORD.fullmatch(word) is not None for word in words) >= 0.75 * len(words)
 
 
 # --- the corpus ------------------------------------------------------------------------------------------------------
@@ -692,35 +692,58 @@ def _write(
     num_unreadable_files: int,
     fingerprint: str,
 ) -> DemoCorpus:
-    """Write all files, the record `corpus.json` last; files of an earlier corpus under other names are removed."""
-    record = output / "corpus.json"
-    record.unlink(missing_ok=True)
+    """Write all files, the record last; training files of an earlier corpus under other names are removed."""
+    record_file = output / RECORD_NAME
+    record_file.unlink(missing_ok=True)
     num_validation = max(1, round(VALIDATION_SHARE * len(documents)))
     validation, train = documents[:num_validation], documents[num_validation:]
-    train_files = tuple(output / "corpus" / f"train-{number:05d}.parquet" for number in range(num_files))
-    for stale in set((output / "corpus").glob("train-?????.parquet")) - set(train_files):
+    record = {
+        "num_train_files": num_files,
+        "num_documents": len(documents),
+        "num_validation_documents": num_validation,
+        "text_bytes": sum(len(d.text.encode()) for d in documents),
+        "topics": _counts(d.topic for d in documents),
+        "qualities": _counts(d.quality for d in documents),
+        "num_unreadable_files": num_unreadable_files,
+        "fingerprint": fingerprint,
+    }
+    corpus = _corpus(output, record, reused=False)
+    for stale in set((output / "corpus").glob("train-?????.parquet")) - set(corpus.train_files):
         stale.unlink()
-    for number, path in enumerate(train_files):
+    for number, path in enumerate(corpus.train_files):
         share = train[len(train) * number // num_files : len(train) * (number + 1) // num_files]
         _write_table(_table(share, snapshot), path)
-    validation_file = output / "corpus-validation" / "validation.parquet"
-    _write_table(_table(validation, snapshot), validation_file)
-    corpus = DemoCorpus(
-        output=output,
-        train_files=train_files,
-        validation_file=validation_file,
-        label_files=_write_labels(output / "labels", train),
-        num_documents=len(documents),
-        num_validation_documents=num_validation,
-        text_bytes=sum(len(d.text.encode()) for d in documents),
-        topics=_counts(d.topic for d in documents),
-        qualities=_counts(d.quality for d in documents),
-        num_unreadable_files=num_unreadable_files,
-        fingerprint=fingerprint,
-        reused=False,
-    )
-    _replace(record, lambda path: path.write_text(json.dumps(_to_json(corpus), indent=1, sort_keys=True) + "\n"))
+    _write_table(_table(validation, snapshot), corpus.validation_file)
+    _write_labels(corpus.label_files, train)
+    _replace(record_file, lambda path: path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n"))
     return corpus
+
+
+def _corpus(output: Path, record: dict[str, Any], *, reused: bool) -> DemoCorpus:
+    fields = dict(record)
+    num_train_files = fields.pop("num_train_files")
+    return DemoCorpus(
+        output=output,
+        train_files=tuple(output / "corpus" / f"train-{number:05d}.parquet" for number in range(num_train_files)),
+        validation_file=output / "corpus-validation" / "validation.parquet",
+        label_files={
+            f"{kind}_{part}": output / "labels" / f"{kind}_{part}.parquet"
+            for kind in ("topic", "quality")
+            for part in ("train", "test")
+        },
+        reused=reused,
+        **fields,
+    )
+
+
+def _existing(output: Path, fingerprint: str) -> DemoCorpus | None:
+    """The corpus that a finished earlier run left, if it is of the same environment and none of its files is gone."""
+    try:
+        corpus = _corpus(output, json.loads((output / RECORD_NAME).read_text()), reused=True)
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    files = (*corpus.train_files, corpus.validation_file, *corpus.label_files.values())
+    return corpus if corpus.fingerprint == fingerprint and all(path.is_file() for path in files) else None
 
 
 def _table(documents: list[_Document], snapshot: date) -> pa.Table:
@@ -740,43 +763,40 @@ def _table(documents: list[_Document], snapshot: date) -> pa.Table:
     return pa.table({name: columns.get(name, [None] * len(documents)) for name in SCHEMA.names}, schema=SCHEMA)
 
 
-def _write_labels(folder: Path, documents: list[_Document]) -> dict[str, Path]:
-    files = {}
+def _write_labels(files: dict[str, Path], documents: list[_Document]) -> None:
     for kind in ("topic", "quality"):
-        labelled = [(d, label) for d in documents if (label := getattr(d, kind)) is not None]
-        for name, rows in zip(("train", "test"), _split_labels(labelled), strict=True):
-            columns = {"text": [d.text for d, _ in rows], "label": [label for _, label in rows]}
-            files[f"{kind}_{name}"] = folder / f"{kind}_{name}.parquet"
-            _write_table(pa.table(columns, schema=LABEL_SCHEMA), files[f"{kind}_{name}"])
-    return files
+        labelled, taken = [], Counter[str]()
+        for document in documents:
+            label = getattr(document, kind)
+            if label is not None and taken[document.package] < MAX_LABELLED:
+                taken[document.package] += 1
+                labelled.append((document, label))
+        for part, rows in zip(("train", "test"), _split_labels(labelled), strict=True):
+            columns = {"text": [document.text for document, _ in rows], "label": [label for _, label in rows]}
+            _write_table(pa.table(columns, schema=LABEL_SCHEMA), files[f"{kind}_{part}"])
 
 
-def _split_labels(
-    labelled: list[tuple[_Document, str]],
-) -> tuple[list[tuple[_Document, str]], list[tuple[_Document, str]]]:
-    """About TEST_SHARE of each label to the test, by whole packages as far as each label stays in both.
+def _split_labels(labelled: _Labelled) -> tuple[_Labelled, _Labelled]:
+    """About TEST_SHARE of each label to the test: whole packages, so that none is on both sides.
 
-    A label that only one package has, or that whole packages cannot share out, is split by document.
+    A label that whole packages cannot share out (only one package has it, say) is split by document.
     """
     sizes: dict[str, Counter[str]] = {}
     for document, label in labelled:
         sizes.setdefault(document.package, Counter())[label] += 1
-    totals = sum(sizes.values(), Counter())
-    in_test: Counter[str] = Counter()
-    test_packages = set()
+    totals = sum(sizes.values(), Counter[str]())
+    in_test, test_packages = Counter[str](), set()
     for package in sorted(sizes, key=_hash):
         if all(in_test[label] + size <= 1.25 * TEST_SHARE * totals[label] for label, size in sizes[package].items()):
             test_packages.add(package)
             in_test.update(sizes[package])
-    by_document = {label for label in totals if not in_test[label]}
-    seen: Counter[str] = Counter()
-    train, test = [], []
+    parts: tuple[_Labelled, _Labelled] = ([], [])
+    seen = Counter[str]()
     for document, label in labelled:
         seen[label] += 1
-        every = round(1 / TEST_SHARE)
-        goes = seen[label] % every == 2 if label in by_document else document.package in test_packages
-        (test if goes else train).append((document, label))
-    return train, test
+        by_document = seen[label] % round(1 / TEST_SHARE) == 2
+        parts[document.package in test_packages if in_test[label] else by_document].append((document, label))
+    return parts
 
 
 def _write_table(table: pa.Table, path: Path) -> None:
@@ -794,9 +814,6 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-# --- the record ------------------------------------------------------------------------------------------------------
-
-
 def _counts(labels: Iterable[str | None]) -> dict[str, int]:
     return dict(sorted(Counter(label or "unlabelled" for label in labels).items()))
 
@@ -811,29 +828,3 @@ def _summary(corpus: DemoCorpus) -> str:
 def _places(search_paths: Sequence[Path] | None, stdlib_path: Path | None) -> str:
     paths = [*(search_paths or []), *([stdlib_path] if stdlib_path is not None else [])]
     return ", ".join(str(path) for path in paths) or "no folder at all"
-
-
-def _to_json(corpus: DemoCorpus) -> dict[str, Any]:
-    """Paths relative to the output, so that the folder can be moved."""
-    fields = asdict(corpus)
-    for name in ("output", "reused"):
-        del fields[name]
-    fields["train_files"] = [path.relative_to(corpus.output).as_posix() for path in corpus.train_files]
-    fields["validation_file"] = corpus.validation_file.relative_to(corpus.output).as_posix()
-    fields["label_files"] = {k: p.relative_to(corpus.output).as_posix() for k, p in corpus.label_files.items()}
-    return fields
-
-
-def _existing(output: Path, fingerprint: str) -> DemoCorpus | None:
-    try:
-        fields = json.loads((output / "corpus.json").read_text())
-        if fields["fingerprint"] != fingerprint:
-            return None
-        fields["train_files"] = tuple(output / name for name in fields["train_files"])
-        fields["validation_file"] = output / fields["validation_file"]
-        fields["label_files"] = {kind: output / name for kind, name in fields["label_files"].items()}
-        corpus = DemoCorpus(**fields, output=output, reused=True)
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    files = (*corpus.train_files, corpus.validation_file, *corpus.label_files.values())
-    return corpus if all(path.is_file() for path in files) else None
