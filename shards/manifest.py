@@ -64,7 +64,10 @@ class QuarantineEntry(_Frozen):
     """None when the whole file was left out before it was cut into partitions."""
     stage: str
     reason: str
+    line: int | None = None
+    """The line of a JSONL file; the rest of its partition went on."""
     rows: int | None = None
+    """Documents left out, where a footer tells."""
 
 
 class StageManifest(_Frozen):

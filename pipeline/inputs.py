@@ -1,0 +1,275 @@
+"""From the paths of a recipe to partitions: the unit of work, of retry and of resume.
+
+A Parquet file is cut at row groups, from its footer alone; any other file is one partition. A partition's name depends
+only on how the recipe spells the file's path and on where in the file it begins, so appending files renames nothing.
+"""
+
+from __future__ import annotations
+
+import glob
+import re
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.errors import UsageError
+from pipeline.recipe import InputFormat, InputSection
+from shards.manifest import QuarantineEntry
+
+_SUFFIXES: dict[str, InputFormat] = {
+    ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".arrow": "arrow",
+    ".warc": "warc",
+}
+_COMPRESSIONS = (".gz", ".zst")
+_FOOTER_THREADS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputFile:
+    """One file of the input."""
+
+    source: str
+    """As the recipe spells it: the file's identity in names and records."""
+    url: str
+    """Absolute, for workers whose working directory is another."""
+    format: InputFormat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Partition:
+    """The part of a file that one worker works on at a time."""
+
+    name: str
+    source: str
+    url: str
+    format: InputFormat
+    row_groups: tuple[int, int] | None
+    """First and one past the last row group; None: the whole file."""
+    first_row: int
+    """The partition's first row in its file; document ids made up for rows without one count on from it."""
+    rows: int | None
+    """Documents, where a footer tells."""
+    bytes: int
+    """Uncompressed bytes of the row groups, else the file's size: what the work costs, roughly."""
+    identity: str
+    """Changes when the file's content does."""
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What there is to work on, and what cannot be read at all."""
+
+    partitions: tuple[Partition, ...]
+    quarantine: tuple[QuarantineEntry, ...]
+
+
+@dataclass(frozen=True)
+class ColumnNeed:
+    """A column that a stage needs: its FineWeb name, what it is called in the input, whether it must be there."""
+
+    name: str
+    in_input: str
+    required: bool = True
+
+
+def plan_inputs(config: InputSection, *, needs: Sequence[ColumnNeed]) -> Inputs:
+    """All partitions of the input in the order of the recipe's paths, files of a glob sorted by name.
+
+    A file that cannot be opened or lacks a needed column is quarantined as a whole.
+
+    Raises:
+        UsageError: a path that matches nothing, a suffix of no known format, or no file with the needed columns.
+    """
+    files = list(expand(config))
+    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
+        plans = list(pool.map(lambda file: _plan_file(file, config=config, needs=needs), files))
+    partitions = tuple(p for plan in plans if not isinstance(plan, QuarantineEntry) for p in plan)
+    quarantine = tuple(plan for plan in plans if isinstance(plan, QuarantineEntry))
+    if quarantine and len(quarantine) == len(plans):
+        raise UsageError(f"no input file can be read; the first, {quarantine[0].source}: {quarantine[0].reason}")
+    return Inputs(partitions, quarantine)
+
+
+def expand(config: InputSection) -> Iterator[InputFile]:
+    """The files that the recipe's paths name, each once."""
+    seen: set[str] = set()
+    for path in config.paths:
+        for file in _expand_one(path, config.format):
+            if file.url not in seen:
+                seen.add(file.url)
+                yield file
+
+
+def _expand_one(path: str, declared: InputFormat | None) -> list[InputFile]:
+    found = list(_remote(path) if "://" in path else _local(path))
+    searched = not (len(found) == 1 and found[0][0] == path)
+    files = []
+    for source, url in found:
+        # A search takes what looks like data and leaves stray and hidden files alone; a named file must be known.
+        hidden = source.rsplit("/", 1)[-1].startswith((".", "_"))
+        file_format = declared or format_of(source)
+        if searched and (hidden or file_format is None):
+            continue
+        if file_format is None:
+            raise UsageError(
+                f"input.paths: {source}: no format known by this suffix; known: {', '.join(_SUFFIXES)} "
+                f"(also {', '.join(_COMPRESSIONS)}), or set input.format"
+            )
+        files.append(InputFile(source=source, url=url, format=file_format))
+    if not files:
+        raise UsageError(f"input.paths: {path}: no such file, or no data file there")
+    return files
+
+
+def _local(path: str) -> Iterator[tuple[str, str]]:
+    root = Path(path).expanduser()
+    if root.is_file():
+        yield path, str(root.absolute())
+        return
+    pattern = f"{glob.escape(str(root))}/**/*" if root.is_dir() else str(root)
+    for match in sorted(glob.glob(pattern, recursive=True)):
+        if Path(match).is_file():
+            yield match, str(Path(match).absolute())
+
+
+def _remote(path: str) -> Iterator[tuple[str, str]]:
+    filesystem, inner = _filesystem(path)
+    try:
+        if any(c in inner for c in "*?["):
+            matches = filesystem.glob(inner)
+        elif filesystem.isdir(inner):
+            matches = filesystem.find(inner)
+        else:
+            matches = [inner] if filesystem.exists(inner) else []
+    except Exception as error:
+        raise UsageError(f"input.paths: {path}: cannot be listed: {error}") from error
+    for match in sorted(matches):
+        url = path if match == inner else filesystem.unstrip_protocol(match)
+        yield url, url
+
+
+def _filesystem(path: str) -> tuple[Any, str]:
+    try:
+        filesystem, inner = fsspec.url_to_fs(path)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"input.paths: {path}: {error}") from error
+    return filesystem, inner
+
+
+def format_of(source: str) -> InputFormat | None:
+    """The format that the file's suffix says, a compression's suffix taken off."""
+    name = source.lower()
+    for compression in _COMPRESSIONS:
+        name = name.removesuffix(compression)
+    return next((known for suffix, known in _SUFFIXES.items() if name.endswith(suffix)), None)
+
+
+def _plan_file(
+    file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]
+) -> list[Partition] | QuarantineEntry:
+    try:
+        if file.format == "parquet":
+            return _plan_parquet(file, config=config, needs=needs)
+        return [_whole_file(file)]
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return QuarantineEntry(source=file.source, stage="input", reason=reason)
+
+
+def _whole_file(file: InputFile) -> Partition:
+    filesystem, path = fsspec.url_to_fs(file.url)
+    info = filesystem.info(path)
+    changed = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified")
+    return Partition(
+        name=_name(file.source, first_row_group=None),
+        source=file.source,
+        url=file.url,
+        format=file.format,
+        row_groups=None,
+        first_row=0,
+        rows=None,
+        bytes=int(info["size"]),
+        identity=_digest(f"{info['size']} {changed}".encode()),
+    )
+
+
+def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]) -> list[Partition]:
+    with fsspec.open(file.url, "rb") as handle, pq.ParquetFile(handle) as parquet:
+        footer = parquet.metadata
+        missing = missing_columns(parquet.schema_arrow, needs)
+    if missing:
+        raise ValueError(missing)
+    # The footer holds every column chunk's place, size and statistics: it stands for the content.
+    sink = pa.BufferOutputStream()
+    footer.write_metadata_file(sink)
+    identity = _digest(sink.getvalue())
+    whole = Partition(
+        name="",
+        source=file.source,
+        url=file.url,
+        format="parquet",
+        row_groups=None,
+        first_row=0,
+        rows=0,
+        bytes=0,
+        identity=identity,
+    )
+    partitions, first_row = [], 0
+    for begin, end in _cut([footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)], config):
+        groups = [footer.row_group(i) for i in range(begin, end)]
+        rows = sum(group.num_rows for group in groups)
+        if rows:
+            part = replace(whole, row_groups=(begin, end), first_row=first_row, rows=rows)
+            size = sum(group.total_byte_size for group in groups)
+            partitions.append(replace(part, name=_name(file.source, first_row_group=begin), bytes=size))
+        first_row += rows
+    return partitions
+
+
+def missing_columns(schema: pa.Schema, needs: Sequence[ColumnNeed]) -> str | None:
+    """What `schema` lacks, in one line, or None."""
+    for need in needs:
+        if need.required and need.in_input not in schema.names:
+            return f"no column {need.in_input!r}; columns: {', '.join(schema.names)}"
+        if need.name == "text":
+            found = schema.field(need.in_input).type
+            if not (pa.types.is_string(found) or pa.types.is_large_string(found)):
+                return f"column {need.in_input!r} is {found}, not string"
+    return None
+
+
+def _cut(sizes: Sequence[int], config: InputSection) -> Iterator[tuple[int, int]]:
+    """Ranges of row groups of about `partition_bytes` each; a row group larger than that is one of its own."""
+    begin, filled = 0, 0
+    for i, size in enumerate(sizes):
+        if filled and filled + size > config.partition_bytes:
+            yield begin, i
+            begin, filled = i, 0
+        filled += size
+    if begin < len(sizes):
+        yield begin, len(sizes)
+
+
+def _name(source: str, *, first_row_group: int | None) -> str:
+    stem = source.rsplit("/", 1)[-1]
+    for suffix in (*_COMPRESSIONS, *_SUFFIXES):
+        stem = stem.removesuffix(suffix)
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:48]
+    place = "" if first_row_group is None else f"-{first_row_group:05d}"
+    return f"{readable}-{_digest(source.encode())[:8]}{place}"
+
+
+def _digest(data: Any) -> str:
+    return sha256(data).hexdigest()

@@ -1,0 +1,198 @@
+"""Reading a partition as batches of columns under their FineWeb names, whatever the file calls them.
+
+Rows keep their order and number: a null text stays a row. What cannot be a row (a broken JSON line) is reported, never
+dropped in silence. What cannot be read at all raises InputError.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.errors import InputError
+from pipeline.inputs import ColumnNeed, Partition, missing_columns
+from shards.manifest import QuarantineEntry
+
+BATCH_ROWS = 1024
+_BATCH_BYTES = 16 << 20
+_STRINGS = ("text", "id", "url", "dump", "date", "file_path", "language")
+_TYPES = {name: pa.string() for name in _STRINGS} | {
+    "language_score": pa.float64(),
+    "score": pa.float64(),
+    "token_count": pa.int64(),
+    "int_score": pa.int64(),
+}
+
+
+@dataclass
+class PartitionReader:
+    """Iterating gives record batches with the columns `needs`, in their order; counts and problems fill meanwhile."""
+
+    partition: Partition
+    needs: Sequence[ColumnNeed]
+    stage: str
+    texts_null: int = 0
+    texts_repaired: int = 0
+    """Texts that held bytes which are not UTF-8; each such byte became U+FFFD."""
+    problems: list[QuarantineEntry] = field(default_factory=list)
+    """Rows of the file that could not be documents, named by line."""
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        row = self.partition.first_row
+        try:
+            for batch in self._batches():
+                yield self._canonical(batch, first_row=row)
+                row += batch.num_rows
+        except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(reason) from error
+        expected = self.partition.rows
+        if expected is not None and row - self.partition.first_row != expected:
+            raise InputError(f"{row - self.partition.first_row} rows read, the footer promises {expected}")
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        if self.partition.format == "parquet":
+            return self._parquet()
+        rows = self._json_lines() if self.partition.format == "jsonl" else _datatrove_rows(self.partition)
+        return _columns(rows, self.needs)
+
+    def _parquet(self) -> Iterator[pa.RecordBatch]:
+        begin, end = self.partition.row_groups or (0, 0)
+        with (
+            fsspec.open(self.partition.url, "rb") as handle,
+            # Without checksums pyarrow may hand over a damaged page as text.
+            pq.ParquetFile(handle, page_checksum_verification=True, pre_buffer=True) as parquet,
+        ):
+            missing = missing_columns(parquet.schema_arrow, self.needs)
+            if missing:
+                raise InputError(missing)
+            present = [need.in_input for need in self.needs if need.in_input in parquet.schema_arrow.names]
+            yield from parquet.iter_batches(BATCH_ROWS, row_groups=range(begin, end), columns=present)
+
+    def _json_lines(self) -> Iterator[dict[str, Any]]:
+        text = next((need.in_input for need in self.needs if need.name == "text"), None)
+        with fsspec.open(self.partition.url, "rb", compression="infer") as handle:
+            for number, line in enumerate(io.BufferedReader(handle), start=1):
+                try:
+                    yield _json_row(line, text)
+                except ValueError as error:
+                    entry = QuarantineEntry(
+                        source=self.partition.source,
+                        partition=self.partition.name,
+                        stage=self.stage,
+                        line=number,
+                        reason=str(error),
+                        rows=1,
+                    )
+                    self.problems.append(entry)
+
+    def _canonical(self, batch: pa.RecordBatch, *, first_row: int) -> pa.RecordBatch:
+        arrays = {need.name: self._column(batch, need, first_row=first_row) for need in self.needs}
+        if "text" in arrays:
+            self.texts_null += arrays["text"].null_count
+        return pa.RecordBatch.from_pydict(arrays)
+
+    def _column(self, batch: pa.RecordBatch, need: ColumnNeed, *, first_row: int) -> pa.Array:
+        found = batch.column(need.in_input) if need.in_input in batch.schema.names else None
+        if found is not None and pa.types.is_dictionary(found.type):
+            found = found.dictionary_decode()
+        if found is not None and (pa.types.is_string(found.type) or pa.types.is_large_string(found.type)):
+            found, repaired = _valid_utf8(found)
+            self.texts_repaired += repaired if need.name == "text" else 0
+        if need.name == "id":
+            return self._ids(found, num_rows=batch.num_rows, first_row=first_row)
+        if found is None:
+            return pa.nulls(batch.num_rows, _TYPES.get(need.name, pa.string()))
+        return found
+
+    def _ids(self, found: pa.Array | None, *, num_rows: int, first_row: int) -> pa.Array:
+        """Document ids; a row without one is named by its file and row, as datatrove does."""
+        made = pa.array([f"{self.partition.source}/{first_row + i}" for i in range(num_rows)])
+        return made if found is None else pc.coalesce(found.cast(pa.string()), made)
+
+
+def _valid_utf8(array: pa.Array) -> tuple[pa.Array, int]:
+    """The array with every byte that is not UTF-8 as U+FFFD, and how many values had one."""
+    try:
+        array.validate(full=True)
+        return array, 0
+    except pa.ArrowInvalid:
+        pass
+    values = array.cast(pa.large_binary() if pa.types.is_large_string(array.type) else pa.binary()).to_pylist()
+    repaired = [None if value is None else value.decode("utf-8", errors="replace") for value in values]
+    bad = sum(text is not None and text.encode() != value for text, value in zip(repaired, values, strict=True))
+    return pa.array(repaired, array.type), bad
+
+
+def _json_row(line: bytes, text: str | None) -> dict[str, Any]:
+    if not line.strip():
+        raise ValueError("blank line")
+    row = orjson.loads(line)
+    if not isinstance(row, dict):
+        raise ValueError(f"a JSON {type(row).__name__}, not an object")
+    if text is not None:
+        if text not in row:
+            raise ValueError(f"no key {text!r}; keys: {', '.join(row)}")
+        if not isinstance(row[text], str | None):
+            raise ValueError(f"{text!r} is {type(row[text]).__name__}, not a string")
+    return row
+
+
+def _datatrove_rows(partition: Partition) -> Iterator[dict[str, Any]]:
+    """Rows through datatrove's reader for the format. Its adapter would skip rows without text; ours hands them on."""
+    from datatrove.pipeline.readers import CSVReader, IpcReader, WarcReader
+
+    reader_class: Any = {"csv": CSVReader, "arrow": IpcReader, "warc": WarcReader}[partition.format]
+
+    def keep_all(_: Any, data: dict[str, Any], path: str, id_in_file: int | str) -> dict[str, Any]:
+        return {"text": "kept", "id": str(id_in_file), "metadata": {"row": dict(data)}}
+
+    folder, _, name = partition.url.rpartition("/")
+    reader = reader_class(folder, glob_pattern=PurePosixPath(name).name, adapter=keep_all)
+    for document in reader.read_file(name):
+        yield document.metadata["row"]
+
+
+def _columns(rows: Iterable[Mapping[str, Any]], needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBatch]:
+    """Rows as record batches of at most `BATCH_ROWS` rows or about 16 MB of text."""
+    batch: list[Mapping[str, Any]] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(len(value) for value in row.values() if isinstance(value, str))
+        if len(batch) == BATCH_ROWS or size >= _BATCH_BYTES:
+            yield _record_batch(batch, needs)
+            batch, size = [], 0
+    if batch:
+        yield _record_batch(batch, needs)
+
+
+def _record_batch(rows: Sequence[Mapping[str, Any]], needs: Sequence[ColumnNeed]) -> pa.RecordBatch:
+    names = {need.in_input: _TYPES.get(need.name) for need in needs}
+    return pa.RecordBatch.from_pydict({n: _typed([row.get(n) for row in rows], t) for n, t in names.items()})
+
+
+def _typed(values: list[Any], wanted: pa.DataType | None) -> pa.Array:
+    """An Arrow column of Python values; what does not fit the wanted type is null, except that ids become text."""
+    if wanted is None:
+        return pa.array(values)
+    if pa.types.is_string(wanted):
+        return pa.array([v if v is None or isinstance(v, str) else str(v) for v in values], wanted)
+    convert = int if pa.types.is_integer(wanted) else float
+    return pa.array([_number(v, convert) for v in values], wanted)
+
+
+def _number(value: Any, convert: type[int] | type[float]) -> float | int | None:
+    try:
+        return None if value is None else convert(value)
+    except (TypeError, ValueError, OverflowError):
+        return None

@@ -1,0 +1,261 @@
+"""A recipe: one TOML file that says what goes in, what is known of it, how it is packed and what is trained.
+
+Sections are frozen pydantic models that forbid unknown keys. Everything that can be wrong in a recipe alone is found
+here; what needs models, vocabularies or inputs is found by `pipeline.prepare`, also before anything is written.
+"""
+
+from __future__ import annotations
+
+import sys
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+
+from annotators.base import AnnotatorConfig, annotator_types
+from pipeline.errors import UsageError
+from shards.layouts import Layout, MetaTokensLayout
+from shards.packing import PackingMethod
+from shards.tokenizer import TokenizerConfig
+from trainer.config import TrainConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+Model = TypeVar("Model", bound=BaseModel)
+InputFormat = Literal["parquet", "jsonl", "csv", "arrow", "warc"]
+DEFAULT_META_TOKENS = 5
+
+
+class Section(BaseModel):
+    """A table of a recipe."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class InputSection(Section):
+    """`[input]`: where documents come from."""
+
+    paths: list[str] = Field(min_length=1)
+    """Files, directories and globs; local or any fsspec URL (`s3://`, `gs://`, `hf://datasets/...`)."""
+    format: InputFormat | None = None
+    """None: by the file's suffix."""
+    columns: dict[str, str] = {}
+    """The input's own column names by FineWeb's: `{ text = "content" }`."""
+    partition_bytes: int = Field(64 << 20, ge=1)
+    """Uncompressed bytes of a unit of work; a Parquet file is cut at row groups."""
+
+    @field_validator("paths", mode="before")
+    @classmethod
+    def _one_path_is_a_list(cls, paths: Any) -> Any:
+        return [paths] if isinstance(paths, str) else paths
+
+
+class OutputSection(Section):
+    """`[output]`: where a run's files go."""
+
+    path: str
+
+
+class PackSection(Section):
+    """`[pack]`: the shape of sequences, the same for all layouts."""
+
+    sequence_length: int = Field(2048, ge=2)
+    """Inputs of a sequence; a packed row holds one id more."""
+    method: PackingMethod = "concat"
+    seed: int = Field(0, ge=-(2**63), lt=2**63)
+    """With a document's id it decides whether the document's metadata is dropped."""
+
+
+class RaySection(Section):
+    """`[ray]`: where a run's workers live."""
+
+    address: str | None = None
+    """`auto`, `ray://...` or `host:port` of a running cluster; None starts a local one for the run."""
+    num_workers: int | None = Field(None, ge=1)
+    """Worker processes; None: one for each CPU of the cluster."""
+    worker_memory_bytes: int | None = Field(None, ge=1)
+    """Memory that Ray reserves for a worker. A worker that has grown past it is replaced after its partition."""
+    partition_timeout_seconds: float | None = Field(None, gt=0)
+    """A partition that takes longer is taken from its worker, which is killed, and tried again."""
+    max_attempts: int = Field(3, ge=1)
+    """How often a partition is tried when its worker dies or hangs."""
+
+
+class Recipe(Section):
+    """A whole recipe."""
+
+    input: InputSection
+    output: OutputSection
+    annotators: dict[str, SerializeAsAny[AnnotatorConfig]] = {}
+    tokenizer: TokenizerConfig | None = None
+    pack: PackSection = PackSection()
+    layouts: dict[str, Layout] = {}
+    ray: RaySection = RaySection()
+    train: dict[str, TrainConfig] = {}
+
+    @field_validator("annotators", "layouts", "train")
+    @classmethod
+    def _names_are_directories(cls, sections: dict[str, Any]) -> dict[str, Any]:
+        for name in sections:
+            if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
+                raise ValueError(f"{name!r} becomes a directory name: use letters, digits, '-', '_' and '.'")
+        return sections
+
+    @property
+    def num_meta_tokens(self) -> int:
+        """Meta tokens that the vocabulary holds: enough for every layout, at least the paper's 5."""
+        asked = [layout.num_meta_tokens for layout in self.layouts.values() if isinstance(layout, MetaTokensLayout)]
+        return max([DEFAULT_META_TOKENS, *asked])
+
+
+def load_recipe(name: str, *, overrides: Sequence[str] = ()) -> Recipe:
+    """Read the recipe `name`, a TOML file's path or the name of one that Colophon brings.
+
+    Args:
+        name: `recipes/web.toml` or `web`.
+        overrides: `section.key=value`, the value in TOML syntax (a bare word is a string).
+
+    Raises:
+        UsageError: one line that names the file, the key and the choices.
+    """
+    path = find_recipe(name)
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not valid TOML: {error}") from None
+    for override in overrides:
+        _override(raw, override)
+    return parse_recipe(raw, where=str(path))
+
+
+def parse_recipe(raw: Mapping[str, Any], *, where: str) -> Recipe:
+    """The recipe that a parsed TOML file says; `where` names it in errors."""
+    annotators = raw.get("annotators", {})
+    if not isinstance(annotators, dict):
+        raise UsageError(f"{where}: annotators must be tables, [annotators.<name>]")
+    built = {name: _annotator(name, section, where=where) for name, section in annotators.items()}
+    recipe = validated(Recipe, {**raw, "annotators": built}, where=where)
+    for name, train in recipe.train.items():
+        if train.layout not in recipe.layouts:
+            raise UsageError(
+                f"{where}: train.{name}.layout: no layout {train.layout!r}; available: {_list(recipe.layouts)}"
+            )
+    return recipe
+
+
+def find_recipe(name: str) -> Path:
+    """The file that `name` means."""
+    path = Path(name)
+    if path.is_file():
+        return path
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    raise UsageError(f"no recipe file {name}; recipes that Colophon brings: {_list(shipped)}")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes of the package `recipes` by name."""
+    files = (Path(str(entry)) for entry in resources.files("recipes").iterdir())
+    return {file.stem: file for file in sorted(files) if file.suffix == ".toml"}
+
+
+def _annotator(name: str, section: Any, *, where: str) -> AnnotatorConfig:
+    if not isinstance(section, dict):
+        raise UsageError(f"{where}: annotators.{name} must be a table")
+    types = annotator_types()
+    type_name = section.get("type", name)
+    if type_name not in types:
+        raise UsageError(f"{where}: annotators.{name}: unknown annotator {type_name!r}; available: {_list(types)}")
+    settings = {key: value for key, value in section.items() if key != "type"}
+    return validated(types[type_name], settings, where=where, under=("annotators", name))
+
+
+def validated(model: type[Model], data: Mapping[str, Any], *, where: str, under: tuple[str, ...] = ()) -> Model:
+    """`data` as `model`, or a UsageError of one line for the first thing that is wrong."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in (*under, *_keys(first["loc"], data)))
+        raise UsageError(f"{where}: {key}: {_say(first, model)}") from None
+
+
+def _keys(loc: Sequence[int | str], data: Any) -> Iterator[int | str]:
+    """`loc` without the tags that pydantic puts in for the members of a union: only keys of the recipe."""
+    for i, part in enumerate(loc):
+        try:
+            data = data[part]
+        except (KeyError, IndexError, TypeError):
+            # Not in the data: a union's tag, unless it is the key that is missing.
+            if i < len(loc) - 1:
+                continue
+        yield part
+
+
+def _say(error: Any, model: type[BaseModel]) -> str:
+    if error["type"] == "extra_forbidden":
+        known = _fields_at(model, error["loc"][:-1])
+        return f"unknown key; available: {_list(known)}" if known else "unknown key"
+    if error["type"] == "missing":
+        return "is required"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    shown = error.get("input")
+    return f"{message}, got {shown!r}" if isinstance(shown, str | int | float | bool) else message
+
+
+def _fields_at(model: Any, loc: Sequence[int | str]) -> list[str]:
+    """The keys that the table at `loc` may have."""
+    current: Any = model
+    for part in loc:
+        current = _step(current, part)
+    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _step(annotation: Any, part: int | str) -> Any:
+    """From a type to the type of its member `part`: a field, a dict's value, the tagged member of a union."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        field = annotation.model_fields.get(str(part))
+        return field.annotation if field is not None else None
+    members = [m for arg in typing.get_args(annotation) for m in (typing.get_args(arg) or (arg,))]
+    models = [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
+    if typing.get_origin(annotation) is dict:
+        return typing.get_args(annotation)[1]
+    tagged = [m for m in models if part in _tags(m)]
+    if tagged:
+        return tagged[0]
+    return _step(models[0], part) if models else None
+
+
+def _tags(model: type[BaseModel]) -> set[Any]:
+    """What tells a union's member apart in pydantic's error locations: its name or a literal field's value."""
+    literals = (field.annotation for field in model.model_fields.values())
+    values = {v for a in literals if typing.get_origin(a) is Literal for v in typing.get_args(a)}
+    return {model.__name__, *values}
+
+
+def _override(raw: dict[str, Any], override: str) -> None:
+    """Put `a.b=c` into the parsed TOML."""
+    key, equals, text = override.partition("=")
+    *tables, last = key.split(".")
+    if not equals or not all([*tables, last]):
+        raise UsageError(f"--set {override}: write section.key=value")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    for table in tables:
+        raw = raw.setdefault(table, {})
+        if not isinstance(raw, dict):
+            raise UsageError(f"--set {override}: {table} is not a table of the recipe")
+    raw[last] = value
+
+
+def _list(names: typing.Iterable[str]) -> str:
+    return ", ".join(sorted(names)) or "none"

@@ -1,0 +1,221 @@
+"""The commit protocol: a file is written under a temporary name, checked, synced, renamed, and then recorded.
+
+Readers trust records only, so a crash at any point leaves nothing that looks finished. On an object store, which
+cannot rename, a file gets a name of its own for each attempt and the record names the winner. Execution is at least
+once; what is visible is exactly once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import fsspec
+from pydantic import ValidationError
+
+from pipeline.errors import ColophonError
+from shards.manifest import MANIFEST_NAME, Manifest, Record
+
+RECORDS = "records"
+_HASH_BLOCK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Store:
+    """A run's output directory: a local path, or any fsspec URL. Cheap to make, and picklable."""
+
+    root: str
+
+    @property
+    def is_local(self) -> bool:
+        """Whether files have paths on this machine."""
+        return "://" not in self.root
+
+    @property
+    def path(self) -> Path:
+        """The local directory.
+
+        Raises:
+            ColophonError: it is on an object store.
+        """
+        if not self.is_local:
+            raise ColophonError(f"{self.root} is not a local directory")
+        return Path(self.root)
+
+    def commit(
+        self,
+        *,
+        stage: str,
+        partition: str,
+        suffix: str,
+        write: Callable[[Path], None],
+        check: Callable[[Path], None],
+        rows: int,
+        fingerprint: str,
+        counts: Mapping[str, int],
+    ) -> Record:
+        """Make one output file visible and return its record.
+
+        Args:
+            stage: directory of the file under the root.
+            partition: the file's name without suffix.
+            suffix: with the dot.
+            write: writes the whole file at the path it is given.
+            check: reads it back and raises if it is not what it should be.
+            rows: of the file.
+            fingerprint: of everything it was made from.
+            counts: what reports add up.
+        """
+        attempt = uuid.uuid4().hex[:12]
+        final = f"{stage}/{partition}{suffix}" if self.is_local else f"{stage}/{partition}.{attempt}{suffix}"
+        with self._scratch(stage, f".{partition}.{attempt}{suffix}.tmp") as temporary:
+            write(temporary)
+            check(temporary)
+            size, digest = temporary.stat().st_size, file_sha256(temporary)
+            self._publish(temporary, final)
+        record = Record(
+            stage=stage,
+            partition=partition,
+            path=final,
+            rows=rows,
+            bytes=size,
+            sha256=digest,
+            fingerprint=fingerprint,
+            counts=dict(counts),
+        )
+        self.write_text(record_path(stage, partition), record.model_dump_json())
+        return record
+
+    @contextmanager
+    def _scratch(self, stage: str, name: str) -> Iterator[Path]:
+        """A place for a file in the making: beside its final name, so that the rename stays on one file system."""
+        if self.is_local:
+            directory = self.path / stage
+            directory.mkdir(parents=True, exist_ok=True)
+            temporary = directory / name
+            try:
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
+        else:
+            with tempfile.TemporaryDirectory(prefix="colophon-") as scratch:
+                yield Path(scratch) / name
+
+    def _publish(self, temporary: Path, final: str) -> None:
+        if self.is_local:
+            sync(temporary)
+            temporary.rename(self.path / final)
+            sync((self.path / final).parent)
+        else:
+            filesystem, path = fsspec.url_to_fs(f"{self.root}/{final}")
+            filesystem.put_file(str(temporary), path)
+
+    def record(self, stage: str, partition: str) -> Record | None:
+        """The commit record of a partition's file, if the file was committed and is there in its full size."""
+        text = self.read_text(record_path(stage, partition))
+        if text is None:
+            return None
+        try:
+            record = Record.model_validate_json(text)
+        except ValidationError:
+            return None
+        return record if self.size(record.path) == record.bytes else None
+
+    def size(self, path: str) -> int | None:
+        """Bytes of a file under the root; None if there is none."""
+        try:
+            if self.is_local:
+                return (self.path / path).stat().st_size
+            filesystem, full = fsspec.url_to_fs(f"{self.root}/{path}")
+            return int(filesystem.info(full)["size"])
+        except FileNotFoundError:
+            return None
+
+    @contextmanager
+    def local(self, path: str) -> Iterator[Path]:
+        """A file under the root as a local path: itself, or a copy for as long as the context lasts."""
+        if self.is_local:
+            yield self.path / path
+            return
+        with tempfile.TemporaryDirectory(prefix="colophon-") as scratch:
+            copy = Path(scratch) / path.rsplit("/", 1)[-1]
+            filesystem, full = fsspec.url_to_fs(f"{self.root}/{path}")
+            filesystem.get_file(full, str(copy))
+            yield copy
+
+    def read_text(self, path: str) -> str | None:
+        """A small file's content; None if there is no such file."""
+        try:
+            if self.is_local:
+                return (self.path / path).read_text(encoding="utf-8")
+            filesystem, full = fsspec.url_to_fs(f"{self.root}/{path}")
+            return str(filesystem.cat_file(full).decode("utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def write_text(self, path: str, text: str) -> None:
+        """Replace a small file whole: a reader sees the old content or the new one."""
+        if not self.is_local:
+            filesystem, full = fsspec.url_to_fs(f"{self.root}/{path}")
+            filesystem.pipe_file(full, text.encode())
+            return
+        final = self.path / path
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.tmp")
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            sync(temporary)
+            temporary.rename(final)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync(final.parent)
+
+    def read_json(self, path: str) -> Any:
+        """A small JSON file's value; None if there is no such file."""
+        text = self.read_text(path)
+        return None if text is None else json.loads(text)
+
+    def write_manifest(self, manifest: Manifest) -> None:
+        """Replace the manifest."""
+        self.write_text(MANIFEST_NAME, manifest.model_dump_json(indent=1))
+
+
+def record_path(stage: str, partition: str) -> str:
+    """Where a commit record lies under the root."""
+    return f"{RECORDS}/{stage}/{partition}.json"
+
+
+def settings_path(stage: str) -> str:
+    """Where the settings that a stage's files were made with lie under the root; no partition has this name."""
+    return f"{RECORDS}/{stage}/.settings.json"
+
+
+def sync(path: Path) -> None:
+    """fsync a file or directory."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 of a file's bytes, in hex."""
+    digest = sha256()
+    with path.open("rb") as handle:
+        while block := handle.read(_HASH_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """sha256 of a JSON value."""
+    return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
