@@ -1,0 +1,214 @@
+"""The layout of fastText model files: what a file says about itself, read without the library and checked.
+
+Format (fastText 0.9, `.bin` and `.ftz`, little endian): magic and version, 13 settings, the dictionary (words, then
+labels; each a NUL-terminated string, an int64 count and a type byte), pruned n-grams, input matrix, output matrix.
+The library itself reads a cut or foreign file without complaint, or tries to allocate what a wrong number asks for.
+"""
+
+from __future__ import annotations
+
+import mmap
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+from struct import Struct
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from annotators.base import AnnotatorError
+
+_MAGIC = (793712314).to_bytes(4, "little")
+_VERSIONS = (11, 12)
+_MODELS = {1: "cbow", 2: "skipgram", 3: "supervised"}
+_LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
+_START = Struct("<4si12id")
+_SIZES = Struct("<3i2q")
+_ENTRY_TAIL = 9  # int64 count and int8 type behind the NUL of each dictionary entry
+_BOOL = Struct("<?")
+_MATRIX = Struct("<2q")
+_QUANTIZED_MATRIX = Struct("<?2qi")
+_QUANTIZER = Struct("<4i")
+_CENTROIDS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastTextHeader:
+    """What the file of a supervised model says about itself, and that its length fits what it says."""
+
+    version: int
+    loss: str
+    """`softmax`, `ova` (one versus all), `hs` (hierarchical softmax) or `ns` (negative sampling)."""
+    labels: tuple[str, ...]
+    """As written in the file, `__label__` included, in the order of the output matrix."""
+    num_words: int
+    num_tokens: int
+    """Tokens of the training text."""
+    dim: int
+    word_ngrams: int
+    min_chars: int
+    """Shortest and longest character n-grams (`minn`, `maxn`); 0 and 0: none."""
+    max_chars: int
+    buckets: int
+    """Rows of the input matrix that hashed n-grams share."""
+    quantized: bool
+    file_bytes: int
+
+
+def read_header(path: str | Path) -> FastTextHeader:
+    """The header of the supervised fastText model in `path`, with every size checked against the file's length.
+
+    Memory-mapped: reads the dictionary (about 0.3 s for 2 million words) and skips the matrices.
+
+    Raises:
+        AnnotatorError: the file is missing, no fastText model, cut short, or a model without labels.
+    """
+    path = Path(path)
+    if path.is_file() and path.stat().st_size == 0:
+        raise AnnotatorError(f"{path}: not a usable fastText model: it is empty")  # which cannot be mapped
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            return _Parser(data).header()
+    except FileNotFoundError:
+        raise AnnotatorError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:  # a folder, no permission, an empty file, or what the parser found
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise AnnotatorError(f"{path}: not a usable fastText model: {reason}") from None
+
+
+class _Parser:
+    """Reads one model file from front to back; every read is checked against the end. ValueError says what is wrong."""
+
+    def __init__(self, data: mmap.mmap) -> None:
+        self._data = data
+        self._at = 0
+
+    def header(self) -> FastTextHeader:
+        if self._data[: len(_MAGIC)] != _MAGIC:
+            raise ValueError("it does not begin as one")
+        _, version, dim, *_, word_ngrams, loss, model, buckets, min_chars, max_chars, _, _ = self._read(_START)
+        if version not in _VERSIONS:
+            raise ValueError(f"format version {version}; known: {', '.join(map(str, _VERSIONS))}")
+        if _MODELS.get(model) != "supervised":
+            raise ValueError(f"it holds {_MODELS.get(model, 'unknown')} vectors without labels; train a classifier")
+        if loss not in _LOSSES or min(dim, word_ngrams) < 1 or min(buckets, min_chars, max_chars) < 0:
+            raise ValueError("its settings make no sense")
+        num_words, num_tokens, pruned, labels = self._dictionary()
+        if pruned >= 0:
+            buckets = pruned
+        quantized = self._input_matrix(min_rows=num_words + buckets, dim=dim)
+        self._output_matrix(rows=len(labels), dim=dim, may_be_quantized=quantized)
+        return FastTextHeader(
+            version=version,
+            loss=_LOSSES[loss],
+            labels=labels,
+            num_words=num_words,
+            num_tokens=num_tokens,
+            dim=dim,
+            word_ngrams=word_ngrams,
+            min_chars=min_chars,
+            max_chars=0 if version == 11 else max_chars,  # as the library: version 11 classifiers have no subwords
+            buckets=buckets,
+            quantized=quantized,
+            file_bytes=len(self._data),
+        )
+
+    def _dictionary(self) -> tuple[int, int, int, tuple[str, ...]]:
+        size, num_words, num_labels, num_tokens, pruned = self._read(_SIZES)
+        if min(num_words, num_labels, num_tokens) < 0 or size != num_words + num_labels or pruned < -1:
+            raise ValueError("its dictionary sizes make no sense")
+        if num_labels == 0:
+            raise ValueError("it has no labels")
+        self._need(size * (1 + _ENTRY_TAIL))
+        start = self._at
+        ends = self._entry_ends(size)
+        kinds = np.frombuffer(self._data, np.int8)[ends + _ENTRY_TAIL]
+        if kinds[:num_words].any() or not (kinds[num_words:] == 1).all():
+            raise ValueError("its dictionary does not list words, then labels")
+        first = int(ends[num_words - 1]) + 1 + _ENTRY_TAIL if num_words else start
+        labels = self._labels(first, ends[num_words:])
+        self._skip(8 * max(pruned, 0))
+        return num_words, num_tokens, pruned, labels
+
+    def _entry_ends(self, size: int) -> npt.NDArray[np.int64]:
+        """Positions of the NUL behind each dictionary entry's string; leaves the cursor behind the last entry."""
+        find, start, step = self._data.find, self._at, 1 + _ENTRY_TAIL
+        ends = array("q")
+        at = start
+        for _ in range(size):
+            at = find(b"\0", at)
+            if at < 0:
+                raise ValueError("its dictionary is cut short")
+            ends.append(at)
+            at += step
+        self._at = at
+        self._need(0)
+        return np.frombuffer(ends, np.int64)
+
+    def _labels(self, start: int, ends: npt.NDArray[np.int64]) -> tuple[str, ...]:
+        starts = [start, *(int(end) + 1 + _ENTRY_TAIL for end in ends[:-1])]
+        try:
+            labels = tuple(self._data[a:b].decode() for a, b in zip(starts, map(int, ends), strict=True))
+        except UnicodeDecodeError:
+            raise ValueError("a label is not UTF-8") from None
+        if len(set(labels)) < len(labels):
+            raise ValueError("a label occurs twice")
+        return labels
+
+    def _input_matrix(self, *, min_rows: int, dim: int) -> bool:
+        (quantized,) = self._read(_BOOL)
+        rows, columns = self._quantized_matrix() if quantized else self._matrix()
+        # The library does not check the row of a word or n-gram against the size of the matrix.
+        if rows < min_rows or columns != dim:
+            raise ValueError(f"its input matrix is {rows} x {columns}, not {min_rows} x {dim}")
+        return bool(quantized)
+
+    def _output_matrix(self, *, rows: int, dim: int, may_be_quantized: bool) -> None:
+        (quantized,) = self._read(_BOOL)
+        shape = self._quantized_matrix() if quantized and may_be_quantized else self._matrix()
+        if shape != (rows, dim):
+            raise ValueError(f"its output matrix is {shape[0]} x {shape[1]}, not {rows} x {dim}")
+
+    def _matrix(self) -> tuple[int, int]:
+        rows, columns = self._read(_MATRIX)
+        if min(rows, columns) < 0:
+            raise ValueError("a matrix has a negative size")
+        self._skip(4 * rows * columns)
+        return rows, columns
+
+    def _quantized_matrix(self) -> tuple[int, int]:
+        normed, rows, columns, num_codes = self._read(_QUANTIZED_MATRIX)
+        if min(rows, columns, num_codes) < 0:
+            raise ValueError("a matrix has a negative size")
+        self._skip(num_codes)
+        num_parts = self._quantizer(columns)
+        if num_codes != rows * num_parts:
+            raise ValueError("a quantized matrix does not have the codes of its rows")
+        if normed:
+            self._skip(rows)
+            self._quantizer(1)
+        return rows, columns
+
+    def _quantizer(self, dim: int) -> int:
+        """Skips a product quantizer; returns the codes of one row."""
+        own_dim, num_parts, part, last_part = self._read(_QUANTIZER)
+        sound = own_dim == dim and num_parts >= 1 and 1 <= last_part <= part
+        if not sound or (num_parts - 1) * part + last_part != dim:
+            raise ValueError("a quantized matrix has parts that make no sense")
+        self._skip(4 * dim * _CENTROIDS)
+        return int(num_parts)
+
+    def _read(self, layout: Struct) -> tuple[Any, ...]:
+        self._need(layout.size)
+        values = layout.unpack_from(self._data, self._at)
+        self._at += layout.size
+        return values
+
+    def _skip(self, num_bytes: int) -> None:
+        self._need(num_bytes)
+        self._at += num_bytes
+
+    def _need(self, num_bytes: int) -> None:
+        if self._at + num_bytes > len(self._data):
+            raise ValueError("it is cut short")
