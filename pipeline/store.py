@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,7 +22,7 @@ import fsspec
 from pydantic import ValidationError
 
 from pipeline.errors import ColophonError
-from shards.manifest import MANIFEST_NAME, Manifest, Record
+from shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record
 
 RECORDS = "records"
 _HASH_BLOCK = 1 << 20
@@ -61,6 +61,7 @@ class Store:
         rows: int,
         fingerprint: str,
         counts: Mapping[str, int],
+        problems: Sequence[QuarantineEntry] = (),
     ) -> Record:
         """Make one output file visible and return its record.
 
@@ -73,6 +74,7 @@ class Store:
             rows: of the file.
             fingerprint: of everything it was made from.
             counts: what reports add up.
+            problems: rows of the input that are not in the file.
         """
         attempt = uuid.uuid4().hex[:12]
         final = f"{stage}/{partition}{suffix}" if self.is_local else f"{stage}/{partition}.{attempt}{suffix}"
@@ -90,6 +92,7 @@ class Store:
             sha256=digest,
             fingerprint=fingerprint,
             counts=dict(counts),
+            problems=list(problems),
         )
         self.write_text(record_path(stage, partition), record.model_dump_json())
         return record

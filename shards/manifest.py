@@ -20,6 +20,20 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class QuarantineEntry(_Frozen):
+    """An input that could not be worked on, and why."""
+
+    source: str
+    partition: str | None = None
+    """None when the whole file was left out before it was cut into partitions."""
+    stage: str
+    reason: str
+    line: int | None = None
+    """The line of a JSONL file; the rest of its partition went on."""
+    rows: int | None = None
+    """Documents left out, where a footer tells."""
+
+
 class Record(_Frozen):
     """One committed output file."""
 
@@ -35,6 +49,8 @@ class Record(_Frozen):
     """sha256 of the stage's settings and of everything the file was made from."""
     counts: dict[str, int] = {}
     """What the stage counted: documents, tokens by role, metadata cut, ..."""
+    problems: list[QuarantineEntry] = []
+    """Rows of the input that could not be documents; a manifest names them once, under `quarantine`."""
 
     @field_validator("path")
     @classmethod
@@ -54,20 +70,6 @@ class PartitionInfo(_Frozen):
     rows: int | None = None
     """Documents, where the file's footer tells."""
     bytes: int | None = None
-
-
-class QuarantineEntry(_Frozen):
-    """An input that could not be worked on, and why."""
-
-    source: str
-    partition: str | None = None
-    """None when the whole file was left out before it was cut into partitions."""
-    stage: str
-    reason: str
-    line: int | None = None
-    """The line of a JSONL file; the rest of its partition went on."""
-    rows: int | None = None
-    """Documents left out, where a footer tells."""
 
 
 class StageManifest(_Frozen):
@@ -113,14 +115,20 @@ def read_manifest(output: Path) -> Manifest:
     """The manifest of the run whose `output.path` is `output`.
 
     Raises:
-        ShardError: there is none, or it cannot be read.
+        ShardError: there is none, it cannot be read, or another version of the format wrote it.
     """
     path = output / MANIFEST_NAME
     try:
-        return Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         raise ShardError(f"{path} does not exist: {output} is not the output of a finished run") from None
+    except OSError as error:
+        raise ShardError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ShardError(f"{path}: {where}: {first['msg']}") from None
+        raise ShardError(": ".join(filter(None, (str(path), where, first["msg"])))) from None
+    if manifest.format_version != FORMAT_VERSION:
+        version = manifest.format_version
+        raise ShardError(f"{path}: format version {version}; this Colophon reads version {FORMAT_VERSION}")
+    return manifest

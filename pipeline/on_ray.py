@@ -1,0 +1,255 @@
+"""Ray, and nothing but Ray: a pool of actors, one process a core, and jobs sent to a cluster.
+
+The driver keeps what must not be lost: which tasks wait, which run where and since when. An actor that dies or hangs is
+replaced and its tasks are tried again; what a task did before it died does not matter, because only commits count.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+# Read when ray is imported: nothing is reported anywhere, and output of workers is ours to print.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+
+import psutil
+import ray
+from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+
+from pipeline.errors import ColophonError, UsageError
+from pipeline.recipe import RaySection
+from pipeline.work import Outcome, Stage, Task, Worker, attempt
+
+_IN_FLIGHT = 2  # one is worked on while the next one's arguments travel
+_LOCAL_OBJECT_STORE_BYTES = 100 << 20  # tasks and records are small; texts never pass through Ray
+_WORKER_ENVIRONMENT = {
+    # One process a core: libraries must not start threads of their own on top.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "RAYON_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "POLARS_MAX_THREADS": "1",
+}
+
+
+def connect(config: RaySection, *, log: Callable[[str], None]) -> None:
+    """Attach to the cluster that `RAY_ADDRESS` or the recipe names, or start one on this machine's loopback.
+
+    Raises:
+        UsageError: no cluster answers at the address.
+    """
+    if ray.is_initialized():
+        return
+    address = os.environ.get("RAY_ADDRESS") or config.address
+    try:
+        if address:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            log(f"ray: attached to {address}, {int(ray.cluster_resources().get('CPU', 0))} CPUs")
+        else:
+            ray.init(
+                num_cpus=config.num_workers or os.cpu_count() or 1,
+                include_dashboard=False,
+                object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+                _node_ip_address="127.0.0.1",
+            )
+            log(f"ray: started on this machine, {int(ray.cluster_resources().get('CPU', 0))} workers")
+    except (ConnectionError, RayError, ValueError, RuntimeError) as error:
+        raise UsageError(f"ray: no cluster at {address}: {str(error).splitlines()[0]}") from error
+
+
+def disconnect() -> None:
+    """Leave the cluster; one that `connect` started ends."""
+    ray.shutdown()
+
+
+class _Actor:
+    """One process: starts the stage's worker once and works on tasks."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._worker: Worker = stage.start()
+
+    def work(self, task: Task) -> tuple[Outcome, int]:
+        """The outcome and this process's resident bytes after it."""
+        return attempt(self._worker, task), psutil.Process().memory_info().rss
+
+
+@dataclass
+class _Slot:
+    """An actor and the tasks that it has, in the order in which it works on them."""
+
+    actor: Any
+    tasks: dict[Any, Task] = field(default_factory=dict)
+    busy_since: float = 0.0
+    retiring: bool = False
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Runs tasks on actors of the connected cluster, largest partitions first."""
+
+    config: RaySection
+
+    def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Outcomes as they finish.
+
+        Raises:
+            ColophonError: a worker raised what no retry mends (a full disk, a defect).
+        """
+        if tasks:
+            pool = _Pool(stage, tasks, config=self.config)
+            try:
+                yield from pool.outcomes()
+            finally:
+                pool.close()
+
+
+class _Pool:
+    def __init__(self, stage: Stage, tasks: Sequence[Task], *, config: RaySection) -> None:
+        # Largest first, so that no worker is left alone with a large partition at the end.
+        self._waiting = deque(sorted(tasks, key=lambda task: -task.partition.bytes))
+        self._attempts = dict.fromkeys((task.partition.name for task in tasks), 0)
+        self._config = config
+        self._stage = ray.put(stage)
+        cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
+        self._size = min(config.num_workers or cpus, len(tasks))
+        self._slots = [self._new_slot() for _ in range(self._size)]
+
+    def _new_slot(self) -> _Slot:
+        options: dict[str, Any] = {"num_cpus": 1, "runtime_env": {"env_vars": _WORKER_ENVIRONMENT}}
+        if self._config.worker_memory_bytes is not None:
+            options["memory"] = self._config.worker_memory_bytes
+        return _Slot(ray.remote(**options)(_Actor).remote(self._stage))
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """Every task's outcome, once."""
+        while self._waiting or any(slot.tasks for slot in self._slots):
+            self._fill()
+            ready, _ = ray.wait([ref for slot in self._slots for ref in slot.tasks], timeout=self._patience())
+            for ref in ready:
+                slot = next((slot for slot in self._slots if ref in slot.tasks), None)
+                if slot is not None:  # else its actor died together with another task of it
+                    yield from self._collect(slot, ref)
+            yield from self._kill_overdue()
+
+    def _fill(self) -> None:
+        """Hand out waiting tasks: first one to every actor, then the next in line."""
+        for depth in range(1, _IN_FLIGHT + 1):
+            for slot in self._slots:
+                if self._waiting and len(slot.tasks) < depth and not slot.retiring:
+                    if not slot.tasks:
+                        slot.busy_since = time.monotonic()
+                    task = self._waiting.popleft()
+                    slot.tasks[slot.actor.work.remote(task)] = task
+
+    def _collect(self, slot: _Slot, ref: Any) -> Iterator[Outcome]:
+        try:
+            outcome, resident_bytes = ray.get(ref)
+        except (RayActorError, ActorDiedError) as error:
+            yield from self._replace(slot, reason=_died(error))
+            return
+        except RayTaskError as error:
+            cause = error.cause
+            raise ColophonError(f"{type(cause).__name__}: {cause}") from error
+        del slot.tasks[ref]
+        slot.busy_since = time.monotonic()
+        limit = self._config.worker_memory_bytes
+        slot.retiring |= limit is not None and resident_bytes > limit
+        if slot.retiring and not slot.tasks:
+            self._swap(slot)
+        yield outcome
+
+    def _replace(self, slot: _Slot, *, reason: str) -> Iterator[Outcome]:
+        """The actor is gone: its first task is blamed, the others only wait again."""
+        tasks = list(slot.tasks.values())
+        self._swap(slot)
+        blamed = tasks[0]
+        self._attempts[blamed.partition.name] += 1
+        self._waiting.extendleft(tasks[1:])
+        if self._attempts[blamed.partition.name] >= self._config.max_attempts:
+            yield Outcome(task=blamed, error=f"{reason} ({self._config.max_attempts} attempts)")
+        else:
+            self._waiting.append(blamed)
+
+    def _swap(self, slot: _Slot) -> None:
+        with suppress(RayError):
+            ray.kill(slot.actor)
+        self._slots[self._slots.index(slot)] = self._new_slot()
+
+    def _patience(self) -> float | None:
+        """Seconds until the next running task is overdue."""
+        limit = self._config.partition_timeout_seconds
+        if limit is None:
+            return None
+        begun = min(slot.busy_since for slot in self._slots if slot.tasks)
+        return max(begun + limit - time.monotonic(), 0.01)
+
+    def _kill_overdue(self) -> Iterator[Outcome]:
+        limit = self._config.partition_timeout_seconds
+        for slot in list(self._slots):
+            if limit is not None and slot.tasks and time.monotonic() - slot.busy_since > limit:
+                yield from self._replace(slot, reason=f"took longer than {limit:g} seconds")
+
+    def close(self) -> None:
+        """End all actors."""
+        for slot in self._slots:
+            with suppress(RayError):
+                ray.kill(slot.actor)
+
+
+def _died(error: RayError) -> str:
+    """The first line of Ray's account that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "worker died: " + (lines[0] if lines else type(error).__name__)
+
+
+def submit_job(
+    entrypoint: str, *, address: str, working_dir: Path, requirements: list[str], log: Callable[[str], None]
+) -> int:
+    """Run a command on a cluster through Ray's job API, hand its log lines to `log`, and return its exit code.
+
+    Args:
+        entrypoint: the shell command.
+        address: of the job server, `http://HOST:8265`.
+        working_dir: uploaded; the command runs in it, and its packages are importable.
+        requirements: what pip installs for the job; none if empty.
+        log: gets the job's output as it comes.
+
+    Raises:
+        UsageError: no job server answers at the address.
+    """
+    import asyncio
+
+    from ray.job_submission import JobSubmissionClient
+
+    runtime_env: dict[str, Any] = {"working_dir": str(working_dir), "excludes": _NOT_UPLOADED}
+    if requirements:
+        runtime_env["pip"] = {"packages": requirements, "pip_check": False}
+    try:
+        client = JobSubmissionClient(address)
+        job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UsageError(f"submit: no Ray job server at {address}: {str(error).splitlines()[0]}") from error
+
+    async def follow() -> None:
+        async for text in client.tail_job_logs(job):
+            log(text)
+
+    asyncio.run(follow())
+    info = client.get_job_info(job)
+    if info.driver_exit_code is not None:
+        return int(info.driver_exit_code)
+    return 0 if str(info.status) == "SUCCEEDED" else 1
+
+
+_NOT_UPLOADED = [".git", ".venv", "out", "models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]

@@ -1,0 +1,173 @@
+"""pack: a partition's tokens and annotations as training sequences, one file for each layout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.annotate import stage_of as annotation_stage
+from pipeline.errors import InputError
+from pipeline.recipe import PackSection
+from pipeline.store import Store
+from pipeline.tokenizing import STAGE as TOKENS
+from pipeline.work import Task, TaskResult
+from shards.files import list_values, packed_table, read_table, write_table
+from shards.layouts import Layout
+from shards.manifest import Record
+from shards.metadata import DocumentMetadata, document_metadata
+from shards.packing import pack
+from shards.reader import PackedFile
+from shards.schema import PackedInfo, TokenizerInfo
+from shards.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
+
+SUFFIX = ".arrow"
+
+
+def stage_of(layout: str) -> str:
+    """The stage, and so the directory, of a layout's files."""
+    return f"packed/{layout}"
+
+
+@dataclass(frozen=True)
+class PackStage:
+    """All layouts of a recipe over the same tokens."""
+
+    store: Store
+    pack: PackSection
+    layouts: Mapping[str, Layout]
+    providers: Mapping[str, str]
+    """Which annotator makes each annotation column."""
+    settings: Mapping[str, str]
+    """Fingerprint of each layout's settings by its stage."""
+    tokenizer: TokenizerConfig
+    num_meta_tokens: int
+
+    @property
+    def title(self) -> str:
+        """For progress and summaries."""
+        return "pack"
+
+    def start(self) -> PackWorker:
+        """Load the vocabulary, for metadata."""
+        return PackWorker(self, load_tokenizer(self.tokenizer, num_meta_tokens=self.num_meta_tokens))
+
+
+class PackWorker:
+    """Arranges partitions in layouts."""
+
+    def __init__(self, stage: PackStage, tokenizer: Tokenizer) -> None:
+        self._stage = stage
+        self._tokenizer = tokenizer
+
+    def work(self, task: Task) -> TaskResult:
+        """Pack one partition in every layout that is not up to date."""
+        with self._stage.store.local(task.upstream[TOKENS].path) as path:
+            tokens = read_table(path)
+            wanted = {name: layout for name, layout in self._stage.layouts.items() if stage_of(name) in task.outputs}
+            records = tuple(self._pack(task, name, layout, tokens) for name, layout in wanted.items())
+        return TaskResult(
+            records=records, documents=tokens.num_rows, text_bytes=task.upstream[TOKENS].counts["text_bytes"]
+        )
+
+    def _pack(self, task: Task, name: str, layout: Layout, tokens: pa.Table) -> Record:
+        offsets, ids = list_values(tokens.column("input_ids"))
+        packed = pack(
+            layout,
+            text_offsets=offsets,
+            text_ids=ids,
+            metadata=self._metadata(task, layout, tokens),
+            special=self._tokenizer.special,
+            sequence_length=self._stage.pack.sequence_length,
+            method=self._stage.pack.method,
+        )
+        info = PackedInfo(
+            sequence_length=self._stage.pack.sequence_length,
+            layout={"name": name, **layout.model_dump(mode="json")},
+            role_weights=layout.weights(),
+            tokenizer=tokenizer_info(self._tokenizer),
+            sources=[task.partition.source],
+            fingerprint=self._stage.settings[stage_of(name)],
+            num_tokens=packed.num_tokens,
+        )
+        table = packed_table(
+            packed.input_ids,
+            run_lengths=packed.run_lengths,
+            run_roles=packed.run_roles,
+            run_documents=packed.run_documents,
+            runs_per_row=packed.runs_per_row,
+            info=info,
+        )
+        return self._stage.store.commit(
+            stage=stage_of(name),
+            partition=task.partition.name,
+            suffix=SUFFIX,
+            write=lambda path: write_table(path, table),
+            check=lambda path: _check_rows(path, table.num_rows),
+            rows=table.num_rows,
+            fingerprint=task.outputs[stage_of(name)],
+            counts={**packed.counts, **{f"tokens_{role}": n for role, n in packed.num_tokens.items()}},
+        )
+
+    def _metadata(self, task: Task, layout: Layout, tokens: pa.Table) -> DocumentMetadata:
+        return partition_metadata(
+            layout,
+            tokens=tokens,
+            records=task.upstream,
+            providers=self._stage.providers,
+            store=self._stage.store,
+            tokenizer=self._tokenizer,
+            seed=self._stage.pack.seed,
+        )
+
+
+def partition_metadata(
+    layout: Layout,
+    *,
+    tokens: pa.Table,
+    records: Mapping[str, Record],
+    providers: Mapping[str, str],
+    store: Store,
+    tokenizer: Tokenizer,
+    seed: int,
+) -> DocumentMetadata:
+    """The metadata of a partition's documents, from its token file and the annotation files in `records`."""
+    ids = tokens.column("id").combine_chunks()
+    columns = _annotations(layout.fields, records=records, providers=providers, store=store)
+    for name, column in columns.items():
+        if len(column) != tokens.num_rows:
+            raise InputError(f"annotation {name} has {len(column)} rows, the token file {tokens.num_rows}")
+    return document_metadata(layout, ids=ids, columns=columns, tokenizer=tokenizer, seed=seed)
+
+
+def _annotations(
+    fields: tuple[str, ...], *, records: Mapping[str, Record], providers: Mapping[str, str], store: Store
+) -> dict[str, Any]:
+    columns: dict[str, Any] = {}
+    for annotator in dict.fromkeys(providers[field] for field in fields):
+        names = [field for field in fields if providers[field] == annotator]
+        with store.local(records[annotation_stage(annotator)].path) as path:
+            table = pq.read_table(path, columns=names)
+        columns |= {name: table.column(name).combine_chunks() for name in names}
+    return columns
+
+
+def tokenizer_info(tokenizer: Tokenizer) -> TokenizerInfo:
+    """What a packed file says of the tokenizer."""
+    return TokenizerInfo(
+        name=tokenizer.name,
+        sha256=tokenizer.sha256,
+        num_base_ids=tokenizer.num_base_ids,
+        num_ids=tokenizer.num_ids,
+        special=tokenizer.special,
+    )
+
+
+def _check_rows(path: Path, rows: int) -> None:
+    found = len(PackedFile(path))
+    if found != rows:
+        raise InputError(f"{path}: {found} rows written of {rows}")

@@ -1,0 +1,126 @@
+"""What is to be done: for each stage and partition, the output files whose commit record is not today's.
+
+A file's fingerprint covers the settings of its stage, its partition's content and extent, and the fingerprints of the
+files it is made from. It is known before anything runs, so a plan needs records only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from pipeline.annotate import AnnotateStage
+from pipeline.annotate import stage_of as annotation_stage
+from pipeline.errors import UsageError
+from pipeline.inputs import Partition
+from pipeline.packing import PackStage
+from pipeline.packing import stage_of as packed_stage
+from pipeline.prepare import Prepared, differences
+from pipeline.store import fingerprint, settings_path
+from pipeline.tokenizing import STAGE as TOKENS
+from pipeline.tokenizing import TokenizeStage
+from pipeline.work import Stage, Task
+from shards.manifest import Record
+
+TITLES = ("annotate", "tokenize", "pack")
+"""The stages of a run, in order; each is also a command."""
+_RECORD_THREADS = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a recipe asks for, held against what is committed."""
+
+    prepared: Prepared
+
+    def outputs(self, title: str) -> list[str]:
+        """The directories that a stage fills: `annotations/<annotator>`, `tokens`, `packed/<layout>`."""
+        if title == "annotate":
+            return [annotation_stage(annotator.name) for annotator in self.prepared.annotators]
+        if title == "tokenize":
+            return [TOKENS]
+        return [packed_stage(name) for name in self.prepared.recipe.layouts]
+
+    def upstream(self, output: str) -> list[str]:
+        """The directories whose files an output's files are made from."""
+        providers = self.prepared.providers
+        if output == TOKENS:
+            return []
+        if output.startswith("packed/"):
+            layout = self.prepared.recipe.layouts[output.removeprefix("packed/")]
+            return [TOKENS, *dict.fromkeys(annotation_stage(providers[name]) for name in layout.fields)]
+        annotator = next(a for a in self.prepared.annotators if annotation_stage(a.name) == output)
+        return list(dict.fromkeys(annotation_stage(providers[c]) for c in annotator.columns if c in providers))
+
+    def fingerprint(self, output: str, partition: Partition) -> str:
+        """sha256 of everything that the output's file for a partition is made from."""
+        extent = [partition.identity, partition.row_groups, partition.first_row]
+        made_from = [self.fingerprint(source, partition) for source in self.upstream(output)]
+        return fingerprint([self.prepared.settings_fingerprints[output], extent, made_from])
+
+    def record(self, output: str, partition: Partition) -> Record | None:
+        """The commit record of the output's file, if that file is up to date."""
+        found = self.prepared.store.record(output, partition.name)
+        return found if found is not None and found.fingerprint == self.fingerprint(output, partition) else None
+
+    def tasks(self, title: str, *, without: Mapping[str, object]) -> list[Task]:
+        """One task for each partition that is not in `without`; a task without outputs is up to date."""
+        partitions = [p for p in self.prepared.inputs.partitions if p.name not in without]
+        with ThreadPoolExecutor(_RECORD_THREADS) as pool:
+            return list(pool.map(lambda partition: self._task(title, partition), partitions))
+
+    def _task(self, title: str, partition: Partition) -> Task:
+        made = {output: self.record(output, partition) for output in self.outputs(title)}
+        sources = {source for output in made for source in self.upstream(output)}
+        known = {**{source: self.record(source, partition) for source in sources - set(made)}, **made}
+        return Task(
+            partition=partition,
+            outputs={output: self.fingerprint(output, partition) for output, record in made.items() if record is None},
+            upstream={output: record for output, record in known.items() if record is not None},
+        )
+
+    def check_upstream(self, title: str, task: Task) -> None:
+        """What the task reads must be up to date.
+
+        Raises:
+            UsageError: an earlier stage has not been run with today's recipe.
+        """
+        for output in task.outputs:
+            for source in self.upstream(output):
+                if source not in task.upstream and source not in task.outputs:
+                    command = "annotate" if source.startswith("annotations/") else "tokenize"
+                    raise UsageError(
+                        f"{title}: {source} of partition {task.partition.name} is not made or not up to date: "
+                        f"run `colophon {command}` first, or `colophon run` for all stages"
+                    )
+
+    def changed_settings(self, title: str) -> dict[str, list[str]]:
+        """By output of a stage, how today's settings differ from those that its files were made with."""
+        changed = {}
+        for output in self.outputs(title):
+            old = self.prepared.store.read_json(settings_path(output))
+            new = self.prepared.settings[output]
+            if old is not None and old != new:
+                changed[output] = differences(old, new)
+        return changed
+
+    def stage(self, title: str) -> Stage:
+        """What an executor sends to its workers."""
+        prepared, recipe = self.prepared, self.prepared.recipe
+        if title == "annotate":
+            return AnnotateStage(prepared.store, prepared.annotators, prepared.annotate_needs)
+        if recipe.tokenizer is None:
+            raise UsageError(f"{prepared.where}: [tokenizer] is required to {title}")
+        if title == "tokenize":
+            needs = prepared.tokenize_needs
+            return TokenizeStage(prepared.store, recipe.tokenizer, recipe.num_meta_tokens, needs)
+        return PackStage(
+            store=prepared.store,
+            pack=recipe.pack,
+            layouts=recipe.layouts,
+            providers=prepared.providers,
+            settings=prepared.settings_fingerprints,
+            tokenizer=recipe.tokenizer,
+            num_meta_tokens=recipe.num_meta_tokens,
+        )

@@ -1,0 +1,183 @@
+"""Everything that is checked before anything is written: models, vocabulary, columns, templates and their fit.
+
+`prepare` turns a recipe into what the stages need. It loads labels and vocabularies, reads footers, and starts nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from annotators.base import Annotator, AnnotatorError
+from pipeline.annotate import stage_of as annotation_stage
+from pipeline.errors import UsageError
+from pipeline.inputs import ColumnNeed, Inputs, plan_inputs
+from pipeline.packing import stage_of as packed_stage
+from pipeline.packing import tokenizer_info
+from pipeline.recipe import Recipe
+from pipeline.store import Store, fingerprint
+from pipeline.tokenizing import STAGE as TOKENS
+from shards.packing import smallest_row
+from shards.schema import FORMAT_VERSION
+from shards.tokenizer import Tokenizer, TokenizerError, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A recipe whose parts are known to fit together."""
+
+    recipe: Recipe
+    where: str
+    """What errors call the recipe."""
+    annotators: tuple[Annotator, ...]
+    """In an order in which each comes after those whose columns it reads."""
+
+    @property
+    def store(self) -> Store:
+        """The run's output directory."""
+        return Store(self.recipe.output.path.rstrip("/"))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The recipe's tokenizer.
+
+        Raises:
+            UsageError: the recipe names none, or it cannot be loaded.
+        """
+        if self.recipe.tokenizer is None:
+            raise UsageError(f"{self.where}: [tokenizer] is required to tokenize and pack")
+        try:
+            return load_tokenizer(self.recipe.tokenizer, num_meta_tokens=self.recipe.num_meta_tokens)
+        except TokenizerError as error:
+            raise UsageError(f"{self.where}: tokenizer: {error}") from error
+
+    @cached_property
+    def providers(self) -> dict[str, str]:
+        """Which annotator makes each annotation column."""
+        return {column: a.name for a in self.annotators for column in a.schema.names}
+
+    @cached_property
+    def inputs(self) -> Inputs:
+        """The partitions. Reads the footers of Parquet files."""
+        needs = {need.name: need for need in (*self.annotate_needs, *self.tokenize_needs)}
+        return plan_inputs(self.recipe.input, needs=list(needs.values()))
+
+    @property
+    def annotate_needs(self) -> tuple[ColumnNeed, ...]:
+        """Input columns that the annotators read."""
+        columns = dict.fromkeys(c for a in self.annotators for c in a.columns if c not in self.providers)
+        return tuple(self._need(column) for column in columns)
+
+    @property
+    def tokenize_needs(self) -> tuple[ColumnNeed, ...]:
+        """The text, and the id where there is one: a row without id is named by its file and row."""
+        return self._need("text"), self._need("id", required=False)
+
+    def _need(self, column: str, *, required: bool = True) -> ColumnNeed:
+        return ColumnNeed(column, self.recipe.input.columns.get(column, column), required)
+
+    @cached_property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """What each stage's files depend on besides their input, readable: annotations, tokens and packed layouts."""
+        settings: dict[str, dict[str, Any]] = {}
+        for annotator in self.annotators:
+            columns = {c: self._need(c).in_input for c in annotator.columns if c not in self.providers}
+            settings[annotation_stage(annotator.name)] = {"annotator": annotator.settings, "columns": columns}
+        if self.recipe.tokenizer is not None:
+            columns = {need.name: need.in_input for need in self.tokenize_needs}
+            settings[TOKENS] = {"tokenizer": self.tokenizer.settings, "columns": columns}
+            for name, layout in self.recipe.layouts.items():
+                settings[packed_stage(name)] = {
+                    "layout": layout.model_dump(mode="json"),
+                    "pack": self.recipe.pack.model_dump(mode="json"),
+                    "tokenizer": tokenizer_info(self.tokenizer).model_dump(mode="json"),
+                    "format_version": FORMAT_VERSION,
+                }
+        return settings
+
+    @cached_property
+    def settings_fingerprints(self) -> dict[str, str]:
+        """sha256 of each stage's settings."""
+        return {stage: fingerprint(settings) for stage, settings in self.settings.items()}
+
+
+def prepare(recipe: Recipe, *, where: str) -> Prepared:
+    """Check that the recipe's parts exist and fit together.
+
+    Raises:
+        UsageError: one line that names what does not fit, where, and the choices.
+    """
+    prepared = Prepared(recipe, where, _sorted(_build(recipe, where=where), where=where))
+    _check_templates(prepared)
+    _check_lengths(prepared)
+    return prepared
+
+
+def _build(recipe: Recipe, *, where: str) -> list[Annotator]:
+    built: list[Annotator] = []
+    owners: dict[str, str] = {}
+    for name, config in recipe.annotators.items():
+        try:
+            annotator = config.build(name)
+        except AnnotatorError as error:
+            raise UsageError(f"{where}: {error}") from error
+        for column in annotator.schema.names:
+            if column in owners:
+                raise UsageError(f"{where}: annotators {owners[column]} and {name} both make the column {column!r}")
+            owners[column] = name
+        built.append(annotator)
+    return built
+
+
+def _sorted(annotators: Sequence[Annotator], *, where: str) -> tuple[Annotator, ...]:
+    """Each annotator after those whose columns it reads; otherwise in the recipe's order."""
+    made = {column for annotator in annotators for column in annotator.schema.names}
+    waiting, order, known = list(annotators), [], set[str]()
+    while waiting:
+        ready = [a for a in waiting if all(c in known or c not in made for c in a.columns)]
+        if not ready:
+            raise UsageError(f"{where}: annotators need each other's columns: {', '.join(a.name for a in waiting)}")
+        order.append(ready[0])
+        waiting.remove(ready[0])
+        known.update(ready[0].schema.names)
+    return tuple(order)
+
+
+def _check_templates(prepared: Prepared) -> None:
+    available = ", ".join(sorted(prepared.providers)) or "none (the recipe has no [annotators.*])"
+    for name, layout in prepared.recipe.layouts.items():
+        for field in layout.fields:
+            if field not in prepared.providers:
+                raise UsageError(
+                    f"{prepared.where}: layouts.{name}.template: no annotator makes {field!r}; available: {available}"
+                )
+
+
+def _check_lengths(prepared: Prepared) -> None:
+    length = prepared.recipe.pack.sequence_length
+    for name, layout in prepared.recipe.layouts.items():
+        needed = smallest_row(layout) - 1
+        if length < needed:
+            raise UsageError(
+                f"{prepared.where}: pack.sequence_length is {length}, layouts.{name} needs at least {needed}: "
+                "bos, wrapper, its longest metadata, one text token and eos must fit"
+            )
+
+
+def differences(old: Any, new: Any, *, at: str = "") -> list[str]:
+    """The leaves in which two JSON values differ, `a.b: old -> new`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [
+            line
+            for key in keys
+            for line in differences(old.get(key), new.get(key), at=f"{at}.{key}" if at else str(key))
+        ]
+    return [] if old == new else [f"{at}: {_short(old)} -> {_short(new)}"]
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

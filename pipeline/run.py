@@ -1,0 +1,207 @@
+"""`colophon run`: annotate, tokenize, pack. Each stage works on what its plan says; the manifest is written at the end.
+
+Changed settings over old output are an error that names the difference, unless the run rebuilds; changed or new input
+is worked on as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from rich.console import Console
+
+from pipeline.errors import ColophonError, ExitCode, UsageError
+from pipeline.inputs import Partition
+from pipeline.plan import TITLES, Plan
+from pipeline.prepare import Prepared
+from pipeline.progress import watch
+from pipeline.store import settings_path
+from pipeline.work import Executor, Outcome
+from shards.manifest import Manifest, PartitionInfo, QuarantineEntry, StageManifest
+
+QUARANTINE = "quarantine.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageTiming:
+    """What one stage did in this run."""
+
+    title: str
+    partitions: int
+    documents: int
+    text_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResult:
+    """What a run leaves."""
+
+    manifest: Manifest
+    timings: tuple[StageTiming, ...]
+    start_seconds: float
+    """Outside the stages: planning, and starting Ray."""
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """3 when anything was left out."""
+        return ExitCode.QUARANTINED if self.manifest.quarantine else ExitCode.COMPLETE
+
+
+class Run:
+    """One run of some stages of a recipe."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        stages: Sequence[str] = TITLES,
+        executor: Executor,
+        console: Console,
+        connect: Callable[[], None] = lambda: None,
+        rebuild: bool = False,
+        strict: bool = False,
+    ) -> None:
+        """Describe a run.
+
+        Args:
+            prepared: the recipe, checked.
+            stages: which of annotate, tokenize and pack.
+            executor: where tasks are worked on.
+            console: where progress is shown.
+            connect: called before the first task is run; not at all when everything is up to date.
+            rebuild: work over output that was made with other settings.
+            strict: stop at the first input that cannot be read.
+        """
+        self._prepared = prepared
+        self._plan = Plan(prepared)
+        self._stages = [title for title in TITLES if title in stages and self._plan.outputs(title)]
+        self._executor = executor
+        self._console = console
+        self._connect = connect
+        self._rebuild = rebuild
+        self._strict = strict
+        self._quarantined: dict[str, QuarantineEntry] = {}  # by partition; left out of all later stages
+
+    def execute(self) -> RunResult:
+        """Run the stages and write the manifest.
+
+        Raises:
+            UsageError: settings changed over old output and `rebuild` is not set.
+            ColophonError: a stage failed, or `strict` is set and something had to be quarantined.
+        """
+        begun = time.monotonic()
+        self._check_strict(self._prepared.inputs.quarantine)
+        self._check_settings()
+        self._write_settings()
+        timings = tuple(self._run_stage(title) for title in self._stages)
+        manifest = self._manifest()
+        self._prepared.store.write_manifest(manifest)
+        self._write_quarantine(manifest.quarantine)
+        start_seconds = time.monotonic() - begun - sum(timing.seconds for timing in timings)
+        return RunResult(manifest=manifest, timings=timings, start_seconds=start_seconds)
+
+    def _check_settings(self) -> None:
+        for title in self._stages:
+            for output, lines in self._plan.changed_settings(title).items():
+                if not self._rebuild:
+                    raise UsageError(
+                        f"{self._prepared.store.root}/{output} was made with other settings: {'; '.join(lines[:4])} "
+                        "(--rebuild redoes what this makes stale; another output.path keeps both)"
+                    )
+
+    def _write_settings(self) -> None:
+        store = self._prepared.store
+        for output in (output for title in self._stages for output in self._plan.outputs(title)):
+            text = json.dumps(self._prepared.settings[output], sort_keys=True, indent=1)
+            if store.read_text(settings_path(output)) != text:
+                store.write_text(settings_path(output), text)
+
+    def _run_stage(self, title: str) -> StageTiming:
+        stage = self._plan.stage(title)
+        planned = self._plan.tasks(title, without=self._quarantined)
+        tasks = [task for task in planned if task.outputs]
+        for task in tasks:
+            self._plan.check_upstream(title, task)
+        if len(tasks) < len(planned):
+            self._console.print(
+                f"{title}: {len(planned) - len(tasks)} of {len(planned)} partitions are up to date", highlight=False
+            )
+        if tasks:
+            self._connect()
+        begun = time.monotonic()
+        outcomes = watch(
+            self._executor.run(stage, tasks),
+            title=stage.title,
+            total_bytes=sum(task.partition.bytes for task in tasks),
+            total_tasks=len(tasks),
+            console=self._console,
+        )
+        documents, text_bytes = self._take(outcomes, title=title)
+        return StageTiming(
+            title=title,
+            partitions=len(tasks),
+            documents=documents,
+            text_bytes=text_bytes,
+            seconds=time.monotonic() - begun if tasks else 0.0,
+        )
+
+    def _take(self, outcomes: Iterable[Outcome], *, title: str) -> tuple[int, int]:
+        """Documents and bytes of text worked on; what could not be is quarantined."""
+        documents = text_bytes = 0
+        for outcome in outcomes:
+            if outcome.result is None:
+                self._quarantine(outcome.task.partition, stage=title, reason=outcome.error or "no reason given")
+                continue
+            self._check_strict([problem for record in outcome.result.records for problem in record.problems])
+            documents += outcome.result.documents
+            text_bytes += outcome.result.text_bytes
+        return documents, text_bytes
+
+    def _quarantine(self, partition: Partition, *, stage: str, reason: str) -> None:
+        entry = QuarantineEntry(
+            source=partition.source, partition=partition.name, stage=stage, reason=reason, rows=partition.rows
+        )
+        self._quarantined[partition.name] = entry
+        self._check_strict([entry])
+
+    def _check_strict(self, entries: Sequence[QuarantineEntry]) -> None:
+        if self._strict and entries:
+            raise ColophonError(f"--strict: {describe(entries[0])}")
+
+    def _manifest(self) -> Manifest:
+        """All up-to-date files of the recipe, those of earlier runs included."""
+        prepared, plan = self._prepared, self._plan
+        good = [p for p in prepared.inputs.partitions if p.name not in self._quarantined]
+        stages: dict[str, StageManifest] = {}
+        problems: dict[tuple[str, int | None], QuarantineEntry] = {}
+        for output in (output for title in TITLES for output in plan.outputs(title)):
+            if output not in prepared.settings:
+                continue
+            records = [record for p in good if (record := plan.record(output, p)) is not None]
+            problems.update({(p.source, p.line): p for record in records for p in record.problems})
+            if records:
+                told_once = [record.model_copy(update={"problems": []}) for record in records]
+                stages[output] = StageManifest(settings=prepared.settings[output], records=told_once)
+        return Manifest(
+            colophon_version=version("colophon"),
+            recipe=prepared.recipe.model_dump(mode="json"),
+            partitions=[PartitionInfo(name=p.name, source=p.source, rows=p.rows, bytes=p.bytes) for p in good],
+            stages=stages,
+            quarantine=[*prepared.inputs.quarantine, *self._quarantined.values(), *problems.values()],
+        )
+
+    def _write_quarantine(self, entries: Sequence[QuarantineEntry]) -> None:
+        text = "".join(entry.model_dump_json(exclude_none=True) + "\n" for entry in entries)
+        if text or self._prepared.store.size(QUARANTINE) is not None:
+            self._prepared.store.write_text(QUARANTINE, text)
+
+
+def describe(entry: QuarantineEntry) -> str:
+    """One line for a person."""
+    place = f"{entry.source}:{entry.line}" if entry.line is not None else entry.source
+    return f"{place}: {entry.reason} ({entry.stage})"

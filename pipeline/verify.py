@@ -1,0 +1,104 @@
+"""`colophon verify`: every file of a run against its commit record, and every packed file against the laws."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from pipeline.errors import UsageError
+from pipeline.packing import partition_metadata
+from pipeline.prepare import Prepared
+from pipeline.store import file_sha256
+from pipeline.tokenizing import STAGE as TOKENS
+from shards.files import read_table
+from shards.laws import broken_laws
+from shards.manifest import MANIFEST_NAME, Manifest, Record
+from shards.reader import PackedFile
+from shards.schema import ShardError
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is not as its record or a law says."""
+
+    path: str
+    message: str
+
+
+def load_manifest(prepared: Prepared) -> Manifest:
+    """The manifest under the recipe's output.
+
+    Raises:
+        UsageError: the recipe has not been run, or the manifest is damaged.
+    """
+    text = prepared.store.read_text(MANIFEST_NAME)
+    if text is None:
+        raise UsageError(f"{prepared.store.root} has no {MANIFEST_NAME}: run `colophon run` first")
+    try:
+        return Manifest.model_validate_json(text)
+    except ValidationError as error:
+        raise UsageError(f"{prepared.store.root}/{MANIFEST_NAME} is damaged: {error.errors()[0]['msg']}") from None
+
+
+def verify(prepared: Prepared, manifest: Manifest) -> Iterator[tuple[Record, list[Finding]]]:
+    """Each committed file with what is wrong with it, usually nothing."""
+    by_partition: dict[str, dict[str, Record]] = {}
+    for stage, content in manifest.stages.items():
+        for record in content.records:
+            by_partition.setdefault(record.partition, {})[stage] = record
+    for records in by_partition.values():
+        for record in records.values():
+            messages = _against_record(prepared, record) or _content(prepared, record, records)
+            yield record, [Finding(record.path, message) for message in messages]
+
+
+def _against_record(prepared: Prepared, record: Record) -> list[str]:
+    size = prepared.store.size(record.path)
+    if size is None:
+        return ["is missing"]
+    if size != record.bytes:
+        return [f"has {size} bytes, its record says {record.bytes}"]
+    with prepared.store.local(record.path) as path:
+        if file_sha256(path) != record.sha256:
+            return ["its bytes differ from those that were committed (sha256)"]
+    return []
+
+
+def _content(prepared: Prepared, record: Record, records: dict[str, Record]) -> list[str]:
+    with ExitStack() as stack:
+        path = stack.enter_context(prepared.store.local(record.path))
+        try:
+            if record.stage.startswith("packed/"):
+                if TOKENS not in records:
+                    return ["its token file is not in the manifest"]
+                tokens = stack.enter_context(prepared.store.local(records[TOKENS].path))
+                return _packed(prepared, path, read_table(tokens), record, records)
+            rows = read_table(path).num_rows if record.stage == TOKENS else pq.read_metadata(path).num_rows
+        except (ShardError, pa.ArrowException) as error:
+            return [str(error)]
+    return [] if rows == record.rows else [f"has {rows} rows, its record says {record.rows}"]
+
+
+def _packed(prepared: Prepared, path: Path, tokens: pa.Table, record: Record, records: dict[str, Record]) -> list[str]:
+    file = PackedFile(path)
+    if len(file) != record.rows:
+        return [f"has {len(file)} rows, its record says {record.rows}"]
+    layout = prepared.recipe.layouts.get(record.stage.removeprefix("packed/"))
+    if layout is None:
+        return broken_laws(file, tokens)
+    metadata = partition_metadata(
+        layout,
+        tokens=tokens,
+        records=records,
+        providers=prepared.providers,
+        store=prepared.store,
+        tokenizer=prepared.tokenizer,
+        seed=prepared.recipe.pack.seed,
+    )
+    return broken_laws(file, tokens, metadata)
