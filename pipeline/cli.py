@@ -103,7 +103,15 @@ def run(
 
     Example: `colophon run recipes/web.toml --set pack.sequence_length=1024`
     """
-    _run(recipe, settings, ("annotate", "tokenize", "pack"), executor, rebuild, strict, dry_run)
+    _run(
+        recipe,
+        settings,
+        ("annotate", "tokenize", "pack"),
+        executor=executor,
+        rebuild=rebuild,
+        strict=strict,
+        dry_run=dry_run,
+    )
 
 
 @app.command()
@@ -119,7 +127,7 @@ def annotate(
 
     Example: `colophon annotate recipes/web.toml`
     """
-    _run(recipe, settings, ("annotate",), executor, rebuild, strict, dry_run)
+    _run(recipe, settings, ("annotate",), executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
 
 
 @app.command()
@@ -135,7 +143,7 @@ def tokenize(
 
     Example: `colophon tokenize recipes/web.toml`
     """
-    _run(recipe, settings, ("tokenize",), executor, rebuild, strict, dry_run)
+    _run(recipe, settings, ("tokenize",), executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
 
 
 @app.command()
@@ -151,13 +159,14 @@ def pack(
 
     Example: `colophon pack recipes/web.toml --set layouts.prepend-url.dropout=0.2 --rebuild`
     """
-    _run(recipe, settings, ("pack",), executor, rebuild, strict, dry_run)
+    _run(recipe, settings, ("pack",), executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
 
 
 def _run(
     recipe: str,
     settings: list[str] | None,
     stages: tuple[str, ...],
+    *,
     executor: ExecutorName,
     rebuild: bool,
     strict: bool,
