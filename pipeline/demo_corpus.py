@@ -55,6 +55,8 @@ from urllib.parse import quote, urldefrag, urlsplit
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.errors import UsageError
+
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("text", "id", "dump", "url", "date", "file_path", "language")]
     + [("language_score", pa.float64()), ("token_count", pa.int64())]
@@ -82,8 +84,6 @@ REMARK_CHARS = 90
 MAX_LABELLED = 150
 """Documents of one distribution among the labels, so that the largest do not become the label."""
 
-GENERAL_TOPIC = "Software Development"
-"""Counts only where nothing else fits: nearly every distribution is a library of Python modules."""
 TOPICS = {
     "Topic :: Scientific/Engineering :: Mathematics": "Mathematics & Physics",
     "Topic :: Scientific/Engineering :: Physics": "Mathematics & Physics",
@@ -105,10 +105,10 @@ TOPICS = {
     "Topic :: System": "Systems & Security",
     "Topic :: Security": "Systems & Security",
     "Topic :: Terminals": "Systems & Security",
-    "Topic :: Software Development": GENERAL_TOPIC,
-    "Topic :: Utilities": GENERAL_TOPIC,
 }
-"""Topics by classifier prefix. The one most classifiers of a distribution have wins, in a tie the earlier one."""
+"""Topics by classifier prefix. The one most classifiers of a distribution have wins, in a tie the earlier one.
+
+"Software Development" and "Utilities" say nothing here: nearly every distribution is a library of Python modules."""
 
 _SKIPPED_FOLDERS = re.compile(
     r"(^|/)(tests?|idle_test|testing|_?vendor(ed)?|externals?|third_?party(_files)?|_bundled|(site|dist)-packages)/"
@@ -133,10 +133,6 @@ _SUBMODULE_PAGES = re.compile(
     r"|urllib\.(error|parse|request|robotparser)|xml\.(dom|dom\.minidom|dom\.pulldom|etree\.ElementTree|sax|sax\.handler)"
     r"|xmlrpc\.(client|server)"
 )
-
-
-class DemoCorpusError(ValueError):
-    """There is no documentation to make a corpus of; the message is one line for a person."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,6 +168,7 @@ class _Distribution:
     description: str
     topic: str | None
     documentation_url: str | None
+    """Of the standard library None: each module has its own page. Others without one give no documents."""
     readme_url: str | None
 
 
@@ -214,11 +211,11 @@ def write_demo_corpus(
     of the running interpreter. `num_workers` processes parse; their number changes nothing in the result.
 
     Raises:
-        DemoCorpusError: the folders hold too little documentation for `num_files` files, or `num_files` is not one.
+        UsageError: the folders hold too little documentation for `num_files` files, or `num_files` is not one.
         OSError: `output` cannot be written.
     """
     if num_files < 1:
-        raise DemoCorpusError(f"num_files must be at least 1, got {num_files}")
+        raise UsageError(f"num_files must be at least 1, got {num_files}")
     if search_paths is None and stdlib_path is None:
         search_paths, stdlib_path = _installed_paths(), Path(sysconfig.get_path("stdlib"))
     distributions = _find_distributions(search_paths or [])
@@ -232,7 +229,7 @@ def write_demo_corpus(
     documents = _distinct(chain.from_iterable(part.documents for part in collected))[:max_documents]
     if len(documents) < 2 * num_files:
         places = ", ".join(str(path) for path in (*(search_paths or []), stdlib_path) if path is not None)
-        raise DemoCorpusError(f"too little documentation for {num_files} files: {len(documents)} documents in {places}")
+        raise UsageError(f"too little documentation for {num_files} files: {len(documents)} documents in {places}")
     corpus = _write(
         output,
         documents,
@@ -335,10 +332,7 @@ def _recorded_files(folder: Path) -> tuple[str, ...]:
 
 def _topic(classifiers: list[str]) -> str | None:
     votes = Counter(topic for c in classifiers if (topic := _topic_of_classifier(c)) is not None)
-    specific = [topic for topic in dict.fromkeys(TOPICS.values()) if topic != GENERAL_TOPIC and votes[topic]]
-    if specific:
-        return max(specific, key=lambda topic: votes[topic])
-    return GENERAL_TOPIC if votes else None
+    return max(dict.fromkeys(TOPICS.values()), key=lambda topic: votes[topic]) if votes else None
 
 
 def _topic_of_classifier(classifier: str) -> str | None:
