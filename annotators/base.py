@@ -11,6 +11,7 @@ import importlib
 import json
 import pkgutil
 from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any, ClassVar
 
@@ -60,6 +61,23 @@ class Annotator(ABC):
     def load(self) -> None:  # noqa: B027 - most annotators have nothing to load
         """Load models. Called once in every worker process before `annotate`."""
 
+    @property
+    def num_calibration_documents(self) -> int | None:
+        """How many sampled documents `calibrate` must see before the first `annotate`; None: no calibration is due.
+
+        Most annotators need none. One that does (quantile bins) is replaced before a run, by the driver:
+        `annotator = annotator.with_calibration(stored or annotator.calibrate(sample))`, and then pickled to workers.
+        """
+        return None
+
+    def calibrate(self, sample: Iterable[pa.RecordBatch]) -> dict[str, Any]:
+        """What this annotator learns from batches of documents that hold `columns`, as JSON to be stored."""
+        return {}
+
+    def with_calibration(self, calibration: Mapping[str, Any]) -> Annotator:
+        """This annotator knowing what `calibrate` returned, which becomes part of its `settings`."""
+        return self
+
     @abstractmethod
     def annotate(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """`batch` holds at least `self.columns`; the result has `self.schema` and the same number and order of rows.
@@ -73,7 +91,8 @@ def annotator_types() -> dict[str, type[AnnotatorConfig]]:
     """All annotators of this package by the name that recipes use."""
     for module in pkgutil.iter_modules(annotators.__path__):
         importlib.import_module(f"annotators.{module.name}")
-    return {config.type_name: config for config in sorted(_subclasses(AnnotatorConfig), key=lambda c: c.type_name)}
+    found = _subclasses(AnnotatorConfig)  # type: ignore[type-abstract]  # it is only asked for its subclasses
+    return {config.type_name: config for config in sorted(found, key=lambda config: config.type_name)}
 
 
 def _subclasses(cls: type[AnnotatorConfig]) -> list[type[AnnotatorConfig]]:

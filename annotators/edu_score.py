@@ -1,0 +1,65 @@
+"""FineWeb-Edu's two qualities of a document from its educational score (PAPER section 1)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from annotators.base import Annotator, AnnotatorConfig
+from annotators.columns import number_column
+
+_CODE_VERSION = 1
+
+
+class EduScoreConfig(AnnotatorConfig):
+    """Settings of the `edu_score` annotator."""
+
+    type_name: ClassVar[str] = "edu_score"
+
+    column: str = Field(default="score", min_length=1)
+    """A numeric input column, or another annotator's, such as `quality_score`."""
+    prefix: str = Field(default="quality", min_length=1)
+    """The output columns are `<prefix>_coarse` and `<prefix>_fine`."""
+
+    def build(self, name: str) -> EduScoreAnnotator:
+        """The annotator; `name` changes nothing in its output."""
+        return EduScoreAnnotator(name, column=self.column, prefix=self.prefix)
+
+
+class EduScoreAnnotator(Annotator):
+    """A score from 0 to 5 as `<prefix>_coarse` and `<prefix>_fine`, both int8.
+
+    - coarse: `int(round(clip(score, 0, 5)))`, FineWeb-Edu's `int_score`. As Python's `round`, halves go to the even
+      neighbour: 2.5 is 2 and 3.5 is 4.
+    - fine: `floor(10 * score)` from 0 to 50, computed in the precision of the column. 10 times 4.1 is rounded to 41
+      in float32 and in float64 alike, but a float32 4.1 taken to float64 first would give 40.
+
+    Negative scores count as 0 and scores above 5 as 5. Null, NaN and infinite scores are null: they are no scores.
+    Integer columns are computed in float64. Cost: none worth naming.
+    """
+
+    def __init__(self, name: str, *, column: str, prefix: str) -> None:
+        self.name = name
+        self.columns = (column,)
+        self.schema = pa.schema([(f"{prefix}_coarse", pa.int8()), (f"{prefix}_fine", pa.int8())])
+        self.settings: dict[str, Any] = {
+            "type": EduScoreConfig.type_name,
+            "code_version": _CODE_VERSION,
+            "column": column,
+            "prefix": prefix,
+        }
+
+    def annotate(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """See `Annotator.annotate`; the columns are those of the class.
+
+        Raises:
+            AnnotatorError: the column is missing or holds no numbers.
+        """
+        scores = number_column(batch, self.columns[0]).to_numpy(zero_copy_only=False)
+        unknown = ~np.isfinite(scores)
+        clipped = np.clip(np.where(unknown, 0, scores), 0, 5)  # keeps the dtype of the column
+        qualities = (np.rint(clipped), np.floor(10 * clipped))
+        return pa.record_batch([pa.array(q.astype(np.int8), mask=unknown) for q in qualities], schema=self.schema)

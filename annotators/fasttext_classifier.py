@@ -1,0 +1,172 @@
+"""Any fastText classifier as an annotator: its text preparation, how a score is made of its labels, and bins.
+
+PAPER section 5 names the settings of the public models. Cost: that of the library, 5 to 12 MB of text a second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cached_property
+from typing import Any, ClassVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import model_validator
+
+from annotators.base import Annotator, AnnotatorConfig, AnnotatorError
+from annotators.columns import string_column
+from annotators.fasttext_model import FastTextModel, file_sha256
+from annotators.scoring import Bins, Floats, ScoreRule, ascending
+from annotators.text_preparation import TextPreparation
+
+_CODE_VERSION = 1
+_SLICE_ROWS = 1024
+# A text in which fastText reads no word at all: its separators only.
+_A_WORD = r"[^ \n\r\t\v\f\x00]"
+
+
+class FastTextConfig(AnnotatorConfig):
+    """Settings of a `fasttext` annotator."""
+
+    type_name: ClassVar[str] = "fasttext"
+
+    model: str
+    """Local path of a supervised fastText model, `.bin` or `.ftz`."""
+    normalize: TextPreparation = TextPreparation()
+    """How a text is made one line: as the model's own training data was."""
+    score: ScoreRule
+    clip: tuple[float, float] | None = None
+    """Lowest and highest score; what lies outside is set to the nearer one, before bins."""
+    bins: Bins | None = None
+
+    @model_validator(mode="after")
+    def _clip_and_bins(self) -> FastTextConfig:
+        if self.clip is not None and not ascending(self.clip):
+            raise ValueError(f"clip must be [lowest, highest], got {list(self.clip)}")
+        if self.bins is not None and self.score.argmax:
+            raise ValueError("bins need a score; argmax already gives a label")
+        return self
+
+    def build(self, name: str) -> FastTextAnnotator:
+        """The annotator under `name`; reads the model's labels (a second for millions of words), not its matrices.
+
+        Raises:
+            AnnotatorError: the model is missing or is none, or it lacks a label of `score`.
+        """
+        try:
+            model = FastTextModel(self.model)
+        except AnnotatorError as error:
+            raise AnnotatorError(f"annotators.{name}.model: {error}") from None
+        return FastTextAnnotator(name, config=self, model=model)
+
+
+class FastTextAnnotator(Annotator):
+    """Scores `text` with one classifier.
+
+    Output columns under the name NAME:
+      - with `argmax`: `NAME` (string, the renamed label) and `NAME_score` (float32, its probability);
+      - else: `NAME_score` (float32) and, with bins, `NAME` (string where the bins have labels, else int16).
+    All are null for a null text and for one without a word: nothing is known about an empty document.
+
+    Pickling reads the model's sha256 first and leaves its matrices out, so that a worker never hashes.
+    """
+
+    columns = ("text",)
+
+    def __init__(
+        self, name: str, *, config: FastTextConfig, model: FastTextModel, edges: tuple[float, ...] | None = None
+    ) -> None:
+        """`edges`: those of quantile bins, once they are known."""
+        self.name = name
+        self._config = config
+        self._model = model
+        self._scorer = config.score.for_labels(model.header.labels, where=f"annotators.{name}.score")
+        self._edges = edges if config.bins is None or config.bins.edges is None else config.bins.edges
+        fields = [(f"{name}_score", pa.float32())]
+        if self._scorer.names is not None:
+            fields.insert(0, (name, pa.string()))
+        if config.bins is not None:
+            fields.insert(0, (name, config.bins.type))
+        self.schema = pa.schema(fields)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:  # type: ignore[override]
+        """See `Annotator.settings`. The first use reads the whole model file for its sha256, 1 to 5 s a GB."""
+        return {
+            "type": FastTextConfig.type_name,
+            "code_version": _CODE_VERSION,
+            "name": self.name,
+            "config": self._config.model_dump(mode="json", exclude={"model"}),
+            "edges": None if self._edges is None else list(self._edges),
+            "model_sha256": file_sha256(self._config.model),
+        }
+
+    def __getstate__(self) -> dict[str, Any]:
+        _ = self.settings
+        return self.__dict__
+
+    def load(self) -> None:
+        """Read the model's matrices: 1 to 5 s, and as much memory as the file, for models of gigabytes."""
+        self._model.load()
+
+    @property
+    def num_calibration_documents(self) -> int | None:
+        """The sample that quantile bins want; None for other bins, and once the edges are known."""
+        bins = self._config.bins
+        return None if bins is None or self._edges is not None else bins.sample
+
+    def calibrate(self, sample: Iterable[pa.RecordBatch]) -> dict[str, Any]:
+        """`{"edges": [...]}`, the inner quantiles of the scores of the documents in `sample`.
+
+        Raises:
+            AnnotatorError: this annotator needs no calibration, or no document of the sample has a score.
+        """
+        if self._config.bins is None or self.num_calibration_documents is None:
+            raise AnnotatorError(f"annotators.{self.name}: there are no quantiles to find")
+        parts = [self._scores(rows) for batch in sample for rows in self._probabilities(batch)]
+        scores = np.concatenate([np.empty(0, np.float32), *parts])
+        try:
+            return {"edges": list(self._config.bins.quantile_edges(scores[~np.isnan(scores)]))}
+        except AnnotatorError as error:
+            raise AnnotatorError(f"annotators.{self.name}.bins: {error}") from None
+
+    def with_calibration(self, calibration: Mapping[str, Any]) -> FastTextAnnotator:
+        """The same annotator with the edges that `calibrate` found; they are part of its settings."""
+        edges = tuple(map(float, calibration["edges"]))
+        return FastTextAnnotator(self.name, config=self._config, model=self._model, edges=edges)
+
+    def annotate(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """See `Annotator.annotate`; the columns are those of the class.
+
+        Raises:
+            AnnotatorError: quantile bins without their edges, or a model that cannot be loaded.
+        """
+        if self.num_calibration_documents is not None:
+            raise AnnotatorError(
+                f"annotators.{self.name}.bins: the edges of the quantiles are not known; calibrate first"
+            )
+        parts = [self._columns(rows) for rows in self._probabilities(batch)]
+        empty = pa.record_batch([pa.array([], field.type) for field in self.schema], schema=self.schema)
+        return pa.concat_batches([empty, *parts])
+
+    def _probabilities(self, batch: pa.RecordBatch) -> Iterator[Floats]:
+        """[rows, num_labels] for slices of `batch`, NaN where there is no word: memory does not grow with the batch."""
+        texts = string_column(batch, "text")
+        for start in range(0, len(texts), _SLICE_ROWS):
+            prepared = self._config.normalize(texts.slice(start, _SLICE_ROWS))
+            has_word = pc.match_substring_regex(prepared, _A_WORD)
+            yield self._model.probabilities(pc.if_else(has_word, prepared, None))
+
+    def _scores(self, rows: Floats) -> Floats:
+        scores = self._scorer.scores(rows)
+        return scores if self._config.clip is None else np.clip(scores, *self._config.clip).astype(np.float32)
+
+    def _columns(self, rows: Floats) -> pa.RecordBatch:
+        scores = self._scores(rows)
+        columns = [pa.array(scores, mask=np.isnan(scores))]
+        if self._scorer.names is not None:
+            columns.insert(0, self._scorer.labels(rows))
+        if self._config.bins is not None:
+            columns.insert(0, self._config.bins.assign(scores, self._edges or ()))
+        return pa.record_batch(columns, schema=self.schema)
