@@ -68,7 +68,8 @@ class AnnotateWorker:
                 for annotator in wanted:
                     output = annotate_batch(annotator, columns, num_rows=batch.num_rows)
                     done[annotator.name].append(output)
-                    columns |= dict(zip(output.schema.names, output.columns, strict=True))
+                    # What the input calls by this name stays the input's (`url` is both).
+                    columns = dict(zip(output.schema.names, output.columns, strict=True)) | columns
                 documents += batch.num_rows
                 text_bytes += _text_bytes(batch)
         records = tuple(self._commit(task, a, done[a.name], rows=documents, reader=reader) for a in wanted)

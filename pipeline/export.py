@@ -13,25 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError, UsageError
-from pipeline.inputs import ColumnNeed, Partition
+from pipeline.inputs import FINEWEB_TYPES, ColumnNeed, Partition
 from pipeline.plan import Plan
 from pipeline.readers import PartitionReader
 from pipeline.store import Store, sync
 from pipeline.work import Task, TaskResult
-
-_FINEWEB_COLUMNS = (
-    "text",
-    "id",
-    "dump",
-    "url",
-    "date",
-    "file_path",
-    "language",
-    "language_score",
-    "token_count",
-    "score",
-    "int_score",
-)
 
 
 def export_tasks(plan: Plan) -> list[Task]:
@@ -100,7 +86,7 @@ class ExportWorker:
                 parquet = pq.ParquetFile(handle, page_checksum_verification=True)
                 table = parquet.read_row_groups(list(range(*partition.row_groups)))
             return table.rename_columns([renamed.get(name, name) for name in table.column_names])
-        needs = [ColumnNeed(name, self._stage.columns.get(name, name), required=False) for name in _FINEWEB_COLUMNS]
+        needs = [ColumnNeed(name, self._stage.columns.get(name, name), required=False) for name in FINEWEB_TYPES]
         return pa.Table.from_batches(list(PartitionReader(partition, needs, stage="export")))
 
     def _write(self, frame: pl.DataFrame, path: Path) -> None:

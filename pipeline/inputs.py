@@ -33,6 +33,14 @@ _SUFFIXES: dict[str, InputFormat] = {
     ".warc": "warc",
 }
 _COMPRESSIONS = (".gz", ".zst")
+FINEWEB_TYPES: dict[str, pa.DataType] = {
+    **dict.fromkeys(("text", "id", "dump", "url", "date", "file_path", "language"), pa.string()),
+    "language_score": pa.float64(),
+    "token_count": pa.int64(),
+    "score": pa.float64(),
+    "int_score": pa.int64(),
+}
+"""The columns of FineWeb and FineWeb-Edu. These names always mean the input's columns."""
 _FOOTER_THREADS = 16
 
 

@@ -51,7 +51,8 @@ class Plan:
             layout = self.prepared.recipe.layouts[output.removeprefix("packed/")]
             return [TOKENS, *dict.fromkeys(annotation_stage(providers[name]) for name in layout.fields)]
         annotator = next(a for a in self.prepared.annotators if annotation_stage(a.name) == output)
-        return list(dict.fromkeys(annotation_stage(providers[c]) for c in annotator.columns if c in providers))
+        read = (self.prepared.provider(column) for column in annotator.columns)
+        return list(dict.fromkeys(annotation_stage(name) for name in read if name is not None))
 
     def fingerprint(self, output: str, partition: Partition) -> str:
         """sha256 of everything that the output's file for a partition is made from."""

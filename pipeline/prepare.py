@@ -13,7 +13,7 @@ from typing import Any
 from annotators.base import Annotator, AnnotatorError
 from pipeline.annotate import stage_of as annotation_stage
 from pipeline.errors import UsageError
-from pipeline.inputs import ColumnNeed, Inputs, plan_inputs
+from pipeline.inputs import FINEWEB_TYPES, ColumnNeed, Inputs, plan_inputs
 from pipeline.packing import stage_of as packed_stage
 from pipeline.packing import tokenizer_info
 from pipeline.recipe import Recipe
@@ -67,8 +67,12 @@ class Prepared:
     @property
     def annotate_needs(self) -> tuple[ColumnNeed, ...]:
         """Input columns that the annotators read."""
-        columns = dict.fromkeys(c for a in self.annotators for c in a.columns if c not in self.providers)
+        columns = dict.fromkeys(c for a in self.annotators for c in a.columns if self.provider(c) is None)
         return tuple(self._need(column) for column in columns)
+
+    def provider(self, column: str) -> str | None:
+        """The annotator that makes a column which an annotator reads; None: it is the input's."""
+        return None if column in FINEWEB_TYPES else self.providers.get(column)
 
     @property
     def tokenize_needs(self) -> tuple[ColumnNeed, ...]:
@@ -83,7 +87,7 @@ class Prepared:
         """What each stage's files depend on besides their input, readable: annotations, tokens and packed layouts."""
         settings: dict[str, dict[str, Any]] = {}
         for annotator in self.annotators:
-            columns = {c: self._need(c).in_input for c in annotator.columns if c not in self.providers}
+            columns = {c: self._need(c).in_input for c in annotator.columns if self.provider(c) is None}
             settings[annotation_stage(annotator.name)] = {"annotator": annotator.settings, "columns": columns}
         if self.recipe.tokenizer is not None:
             columns = {need.name: need.in_input for need in self.tokenize_needs}
@@ -133,7 +137,7 @@ def _build(recipe: Recipe, *, where: str) -> list[Annotator]:
 
 def _sorted(annotators: Sequence[Annotator], *, where: str) -> tuple[Annotator, ...]:
     """Each annotator after those whose columns it reads; otherwise in the recipe's order."""
-    made = {column for annotator in annotators for column in annotator.schema.names}
+    made = {column for annotator in annotators for column in annotator.schema.names} - set(FINEWEB_TYPES)
     waiting, order, known = list(annotators), [], set[str]()
     while waiting:
         ready = [a for a in waiting if all(c in known or c not in made for c in a.columns)]

@@ -19,18 +19,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
-from pipeline.inputs import ColumnNeed, Partition, missing_columns
+from pipeline.inputs import FINEWEB_TYPES, ColumnNeed, Partition, missing_columns
 from shards.manifest import QuarantineEntry
 
 BATCH_ROWS = 1024
 _BATCH_BYTES = 16 << 20
-_STRINGS = ("text", "id", "url", "dump", "date", "file_path", "language")
-_TYPES = {name: pa.string() for name in _STRINGS} | {
-    "language_score": pa.float64(),
-    "score": pa.float64(),
-    "token_count": pa.int64(),
-    "int_score": pa.int64(),
-}
 
 
 @dataclass
@@ -111,7 +104,7 @@ class PartitionReader:
         if need.name == "id":
             return self._ids(found, num_rows=batch.num_rows, first_row=first_row)
         if found is None:
-            return pa.nulls(batch.num_rows, _TYPES.get(need.name, pa.string()))
+            return pa.nulls(batch.num_rows, FINEWEB_TYPES.get(need.name, pa.string()))
         return found
 
     def _ids(self, found: pa.Array | None, *, num_rows: int, first_row: int) -> pa.Array:
@@ -177,7 +170,7 @@ def _columns(rows: Iterable[Mapping[str, Any]], needs: Sequence[ColumnNeed]) -> 
 
 
 def _record_batch(rows: Sequence[Mapping[str, Any]], needs: Sequence[ColumnNeed]) -> pa.RecordBatch:
-    names = {need.in_input: _TYPES.get(need.name) for need in needs}
+    names = {need.in_input: FINEWEB_TYPES.get(need.name) for need in needs}
     return pa.RecordBatch.from_pydict({n: _typed([row.get(n) for row in rows], t) for n, t in names.items()})
 
 

@@ -1,0 +1,54 @@
+# One target a stage; each sets up what it needs. `make help` lists them.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+COLOPHON := $(BIN)/colophon
+RECIPE ?= demo
+ARGS ?=
+
+# torch comes first and alone: an unpinned one, or one that another package asks for, would bring gigabytes of CUDA.
+STAMP := $(VENV)/.installed
+$(STAMP): constraints.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+.PHONY: help setup demo run annotate tokenize pack train verify submit check lint types test clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+setup: $(STAMP) ## make .venv from constraints.txt; nothing to do when it is up to date
+
+demo: setup ## the whole job on documentation of the installed packages, into out/demo (minutes)
+	$(BIN)/python -m examples.demo
+
+run: setup ## annotate, tokenize and pack RECIPE (a file or a name: make run RECIPE=web)
+	$(COLOPHON) run $(RECIPE) $(ARGS)
+
+annotate tokenize pack verify: setup ## one stage of RECIPE
+	$(COLOPHON) $@ $(RECIPE) $(ARGS)
+
+train: setup ## train on the packed shards of RECIPE
+	$(COLOPHON) train $(RECIPE) $(ARGS)
+
+submit: setup ## run RECIPE on the Ray cluster at ADDRESS=http://HOST:8265
+	$(COLOPHON) submit $(RECIPE) --address $(ADDRESS) $(ARGS)
+
+check: lint types ## ruff and mypy
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup
+	$(BIN)/mypy
+
+test: setup ## all tests, on as many processes as there are cores
+	$(BIN)/pytest --numprocesses auto --dist loadgroup $(ARGS)
+
+clean: ## remove what setup and runs made
+	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis
