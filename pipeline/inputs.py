@@ -73,6 +73,8 @@ class Partition:
     """Uncompressed bytes of the row groups, else the file's size: what the work costs, roughly."""
     identity: str
     """Changes when the file's content does."""
+    text: str = "text"
+    """The input's name for the text column: a JSON line without it is no document, whatever columns are read."""
 
 
 @dataclass(frozen=True)
@@ -190,13 +192,13 @@ def _plan_file(
     try:
         if file.format == "parquet":
             return _plan_parquet(file, config=config, needs=needs)
-        return [_whole_file(file)]
+        return [_whole_file(file, text=config.columns.get("text", "text"))]
     except (pa.ArrowException, OSError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return QuarantineEntry(source=file.source, stage="input", reason=reason)
 
 
-def _whole_file(file: InputFile) -> Partition:
+def _whole_file(file: InputFile, *, text: str) -> Partition:
     filesystem, path = fsspec.url_to_fs(file.url)
     info = filesystem.info(path)
     changed = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified")
@@ -210,6 +212,7 @@ def _whole_file(file: InputFile) -> Partition:
         rows=None,
         bytes=int(info["size"]),
         identity=_digest(f"{info['size']} {changed}".encode()),
+        text=text,
     )
 
 

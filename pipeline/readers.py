@@ -72,11 +72,10 @@ class PartitionReader:
             yield from parquet.iter_batches(BATCH_ROWS, row_groups=range(begin, end), columns=present)
 
     def _json_lines(self) -> Iterator[dict[str, Any]]:
-        text = next((need.in_input for need in self.needs if need.name == "text"), None)
         with fsspec.open(self.partition.url, "rb", compression="infer") as handle:
             for number, line in enumerate(io.BufferedReader(handle), start=1):
                 try:
-                    yield _json_row(line, text)
+                    yield _json_row(line, self.partition.text)
                 except ValueError as error:
                     entry = QuarantineEntry(
                         source=self.partition.source,
@@ -126,17 +125,16 @@ def _valid_utf8(array: pa.Array) -> tuple[pa.Array, int]:
     return pa.array(repaired, array.type), bad
 
 
-def _json_row(line: bytes, text: str | None) -> dict[str, Any]:
+def _json_row(line: bytes, text: str) -> dict[str, Any]:
     if not line.strip():
         raise ValueError("blank line")
     row = orjson.loads(line)
     if not isinstance(row, dict):
         raise ValueError(f"a JSON {type(row).__name__}, not an object")
-    if text is not None:
-        if text not in row:
-            raise ValueError(f"no key {text!r}; keys: {', '.join(row)}")
-        if not isinstance(row[text], str | None):
-            raise ValueError(f"{text!r} is {type(row[text]).__name__}, not a string")
+    if text not in row:
+        raise ValueError(f"no key {text!r}; keys: {', '.join(row)}")
+    if not isinstance(row[text], str | None):
+        raise ValueError(f"{text!r} is {type(row[text]).__name__}, not a string")
     return row
 
 
