@@ -23,8 +23,28 @@ help: ## list the targets
 
 setup: $(STAMP) ## make .venv from constraints.txt; nothing to do when it is up to date
 
-demo: setup ## the whole job on documentation of the installed packages, into out/demo (minutes)
-	$(BIN)/python -m examples.demo
+# Every line is a command that works on its own. Models are made once: a new one would make annotations stale.
+DEMO := out/demo
+CLASSIFIER := --dimensions 64 --buckets 200000
+$(DEMO)/models/%.bin: $(DEMO)/corpus.json
+	$(COLOPHON) train-classifier --train $(DEMO)/labels/$*_train.parquet --test $(DEMO)/labels/$*_test.parquet \
+	  --output $@ $(CLASSIFIER)
+$(DEMO)/models/demo.tiktoken: $(DEMO)/corpus.json
+	$(COLOPHON) train-tokenizer --input '$(DEMO)/corpus/*.parquet' --vocabulary-size 16384 --output $@
+$(DEMO)/corpus.json: | $(STAMP)
+	$(COLOPHON) demo-corpus --output $(DEMO)
+
+demo: setup $(DEMO)/models/quality.bin $(DEMO)/models/topic.bin $(DEMO)/models/demo.tiktoken ## the whole job on text of this machine, into out/demo
+	$(COLOPHON) run demo
+	$(COLOPHON) verify demo
+	$(COLOPHON) train demo --overwrite
+	$(COLOPHON) inspect demo --document 7 --layout prepend-url --sequence 7 --tokens 120
+	@echo
+	@echo 'Look further:'
+	@echo '  $(COLOPHON) inspect demo --layout append-topic --sequence 3    roles coloured, unpaid tokens dimmed'
+	@echo '  $(COLOPHON) run demo                                           nothing is done twice'
+	@echo '  $(COLOPHON) export demo --to out/demo-annotated                Parquet with the annotations beside the text'
+	@echo '  head -n 3 $(DEMO)/training/prepend-url/metrics.jsonl'
 
 run: setup ## annotate, tokenize and pack RECIPE (a file or a name: make run RECIPE=web)
 	$(COLOPHON) run $(RECIPE) $(ARGS)

@@ -349,6 +349,45 @@ def submit(
     raise typer.Exit(code)
 
 
+@app.command("train-tokenizer")
+def train_tokenizer(
+    paths: Annotated[list[str], typer.Option("--input", help="Files, directories or globs, as in [input] paths.")],
+    output: Annotated[Path, typer.Option(help="The .tiktoken file to write.")],
+    vocabulary_size: Annotated[int, typer.Option(help="Tokens in the file, its 256 bytes among them.")] = 32_768,
+    pattern: Annotated[str, typer.Option(help="Split pattern: a known name or a regular expression.")] = "o200k_base",
+    text: Annotated[str, typer.Option(help="The input's text column.")] = "text",
+    max_megabytes: Annotated[int, typer.Option(help="Stop reading after so much text.")] = 1000,
+) -> None:
+    """Train a byte-level BPE vocabulary on the input; tiktoken loads the file.
+
+    Example: `colophon train-tokenizer --input "data/*.parquet" --vocabulary-size 32768 --output models/own.tiktoken`
+    """
+    from pipeline.labelled import read_texts
+    from shards.tokenizer_training import train_tokenizer as train_vocabulary
+
+    texts = read_texts(paths, text=text, max_bytes=max_megabytes * 1_000_000)
+    trained = train_vocabulary(texts, vocabulary_size=vocabulary_size, output=output, pattern=pattern)
+    typer.echo(
+        f"{trained.path}: {trained.num_tokens:,} tokens, trained on {trained.num_texts:,} texts, "
+        f"{trained.text_bytes / 1e6:.1f} MB"
+    )
+    if trained.num_tokens < vocabulary_size:
+        typer.echo(f"the text has no pairs to merge for the other {vocabulary_size - trained.num_tokens:,} tokens")
+
+
+@app.command("demo-corpus")
+def demo_corpus(
+    output: Annotated[Path, typer.Option(help="Directory for the shards and label files.")],
+) -> None:
+    """Write the demo's corpus: documentation of the installed packages as FineWeb-style shards, with labels.
+
+    Example: `colophon demo-corpus --output out/demo`
+    """
+    from pipeline.demo_corpus import write_demo_corpus
+
+    write_demo_corpus(output, report=_echo)
+
+
 @app.command()
 def recipes() -> None:
     """List the recipes that Colophon brings.
