@@ -124,7 +124,7 @@ class Tokenizer:
         return [self._token_string(token_id) for token_id in self._checked(ids)]
 
     def _encode(self, text: str | None) -> npt.NDArray[Any]:
-        return self._backend.encode(text).astype(self.dtype) if text else np.empty(0, dtype=self.dtype)
+        return self._backend.encode(text).astype(self.dtype, copy=False) if text else np.empty(0, dtype=self.dtype)
 
     def _checked(self, ids: npt.ArrayLike) -> list[int]:
         numbers: list[int] = np.asarray(ids, dtype=np.int64).ravel().tolist()
