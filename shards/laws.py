@@ -1,8 +1,9 @@
 """The laws of a layout, checked on a packed file as it lies on disk, against the tokens it was packed from.
 
-What is checked: rows are full; every segment starts with bos and reads as its layout says; marker ids stand where
-their roles say; every text token of every document is a label exactly once, in order; metadata stands whole in the
-segments that should carry it; eos closes each document once. `colophon verify` and the tests call this.
+What is checked: rows are full, with padding at their ends only; every segment starts with bos, belongs to one document
+and reads as its layout says; marker ids stand where their roles say; labels are paid as the layout says; every text
+token of every document is a label exactly once, in order; metadata stands whole in the segments that should carry it;
+eos closes each document once. `colophon verify` and the tests call this.
 """
 
 from __future__ import annotations
@@ -11,22 +12,29 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from shards.files import list_values
 from shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout
 from shards.metadata import DocumentMetadata
 from shards.packing import attachment
 from shards.reader import PackedFile
-from shards.schema import NO_DOCUMENT, ROLE_NAMES, Role
+from shards.schema import NO_DOCUMENT, ROLE_NAMES, Role, ShardError
 
 NumPyArray = np.ndarray[Any, Any]
 
 
 def layout_of(file: PackedFile) -> Layout:
-    """The layout that a packed file says it has."""
+    """The layout that a packed file says it has.
+
+    Raises:
+        ShardError: it says none that this Colophon knows.
+    """
     settings = {key: value for key, value in file.info.layout.items() if key != "name"}
-    layout: Layout = TypeAdapter(Layout).validate_python(settings)
+    try:
+        layout: Layout = TypeAdapter(Layout).validate_python(settings)
+    except ValidationError as error:
+        raise ShardError(f"{file.path}: damaged layout in the shard metadata: {error.errors()[0]['msg']}") from None
     return layout
 
 
@@ -38,24 +46,38 @@ def broken_laws(file: PackedFile, tokens: pa.Table, metadata: DocumentMetadata |
         tokens: the token file of the same partition.
         metadata: what the documents' wrappers should hold; without it their content is not compared.
     """
-    offsets, lengths, roles, _ = file.all_runs()
-    if len(file) != len(offsets) - 1 or (np.diff(offsets) < 1).any():
-        return ["a row has no runs"]
-    per_row = np.add.reduceat(lengths.astype(np.int64), offsets[:-1]) if len(file) else np.zeros(0, np.int64)
-    if (per_row != file.info.sequence_length + 1).any():
-        return [f"row {int(np.argmax(per_row != file.info.sequence_length + 1))}: runs do not fill the row"]
-    if (roles > max(Role)).any():
-        return [f"unknown role {int(roles.max())}"]
-    if len(file) and (roles[offsets[:-1]] != Role.BOS).any():
-        return [f"row {int(np.argmax(roles[offsets[:-1]] != Role.BOS))} does not start with bos"]
+    damage = _damage(file)
+    if damage:
+        return [damage]
     view = _View(file)
     return [
+        *_weights(view),
+        *_marker_lengths(view),
         *_marker_ids(view),
         *_counts(view),
         *_segment_shapes(view),
         *_text(view, tokens),
         *(_metadata(view, metadata) if metadata is not None else []),
     ]
+
+
+def _damage(file: PackedFile) -> str | None:
+    """What makes a file's runs unreadable, so that no other law can be checked."""
+    offsets, lengths, roles, _ = file.all_runs()
+    if len(file) != len(offsets) - 1 or (np.diff(offsets) < 1).any():
+        return "a row has no runs"
+    if (lengths == 0).any():
+        return "a run is empty"
+    width = file.info.sequence_length + 1
+    per_row = np.add.reduceat(lengths.astype(np.int64), offsets[:-1]) if len(file) else np.zeros(0, np.int64)
+    if (per_row != width).any():
+        return f"row {int(np.argmax(per_row != width))}: runs do not fill the row"
+    if (roles > max(Role)).any():
+        return f"unknown role {int(roles.max())}"
+    if (roles[offsets[:-1]] != Role.BOS).any():
+        return f"row {int(np.argmax(roles[offsets[:-1]] != Role.BOS))} does not start with bos"
+    pads = np.flatnonzero(roles == Role.PAD)
+    return None if np.isin(pads, offsets[1:] - 1).all() else "padding stands before the end of a row"
 
 
 class _View:
@@ -84,6 +106,28 @@ def _ranges(starts: NumPyArray, lengths: NumPyArray) -> NumPyArray:
     ends = np.cumsum(lengths.astype(np.int64))
     total = int(ends[-1]) if len(ends) else 0
     return np.repeat(starts - (ends - lengths), lengths) + np.arange(total)
+
+
+def _weights(view: _View) -> list[str]:
+    said, expected = view.file.info.role_weights, view.layout.weights()
+    return [
+        f"labels of role {name} have weight {said.get(name, 0.0):g}, the layout says {expected[name]:g}"
+        for name in ROLE_NAMES
+        if said.get(name, 0.0) != expected[name]
+    ]
+
+
+def _marker_lengths(view: _View) -> list[str]:
+    """bos and eos are one token; boc and eoc are one each, or one run of two when nothing stands between them."""
+    broken = []
+    for role in (Role.BOS, Role.EOS):
+        if (view.lengths[view.where(role)] != 1).any():
+            broken.append(f"a run of role {ROLE_NAMES[role]} is longer than one token")
+    wrapper = view.where(Role.WRAPPER)
+    pairs = np.bincount(view.segments[wrapper], minlength=view.num_segments)[view.segments[wrapper]]
+    if (view.lengths[wrapper] * pairs != 2).any():
+        broken.append("a wrapper is not one boc and one eoc")
+    return broken
 
 
 def _marker_ids(view: _View) -> list[str]:
@@ -145,6 +189,8 @@ def _text(view: _View, tokens: pa.Table) -> list[str]:
     """Joined by document, segments that eos closes last, the text runs are the token file."""
     if ((view.documents == NO_DOCUMENT) != (view.roles == Role.PAD)).any():
         return ["a run other than padding has no document, or padding has one"]
+    if ((np.diff(view.documents) != 0) & (np.diff(view.segments) == 0)).any():
+        return ["a segment's runs name more than one document"]
     offsets, ids = list_values(tokens.column("input_ids"))
     if len(view.documents) and view.documents[view.roles != Role.PAD].max() >= len(offsets) - 1:
         return ["a run names a document that the token file does not have"]

@@ -87,9 +87,11 @@ def pack(
         method: `concat` or `best_fit`.
 
     Raises:
-        ValueError: the rows are too short for the layout.
+        ValueError: the rows are too short for the layout, or the tokenizer has fewer meta tokens than it asks for.
     """
     width = sequence_length + 1
+    if isinstance(layout, MetaTokensLayout) and layout.num_meta_tokens > len(special.meta):
+        raise ValueError(f"the tokenizer has {len(special.meta)} meta tokens, the layout asks {layout.num_meta_tokens}")
     if width < smallest_row(layout):
         raise ValueError(f"sequence_length must be at least {smallest_row(layout) - 1} for this layout")
     lengths = np.diff(text_offsets)

@@ -55,7 +55,11 @@ class PackedRows:
 
 
 class PackedFile:
-    """One packed file, memory-mapped."""
+    """One packed file, memory-mapped.
+
+    Raises:
+        ShardError: the file cannot be read, is no packed shard, or its columns do not fit each other.
+    """
 
     def __init__(self, path: Path) -> None:
         table = read_table(path)
@@ -64,8 +68,10 @@ class PackedFile:
         self._table = table  # keeps the mapping alive
         self.input_ids = _rows_of_ids(table.column("input_ids"), width=self.info.sequence_length + 1)
         self._offsets, self._lengths = list_values(table.column("run_lengths"))
-        self._roles = list_values(table.column("run_roles"))[1]
-        self._documents = list_values(table.column("run_documents"))[1]
+        role_offsets, self._roles = list_values(table.column("run_roles"))
+        document_offsets, self._documents = list_values(table.column("run_documents"))
+        if not (np.array_equal(self._offsets, role_offsets) and np.array_equal(self._offsets, document_offsets)):
+            raise ShardError(f"{path}: run_lengths, run_roles and run_documents differ in their number of runs")
 
     def __len__(self) -> int:
         return len(self.input_ids)

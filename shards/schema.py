@@ -125,6 +125,12 @@ def packed_info(schema: pa.Schema, *, path: object) -> PackedInfo:
     ids = schema.field("input_ids").type if "input_ids" in schema.names else None
     if ids is None or not pa.types.is_fixed_size_list(ids) or ids.list_size != info.sequence_length + 1:
         raise ShardError(f"{path}: column input_ids is {ids}, not a list of {info.sequence_length + 1} ids")
+    if ids.value_type not in (pa.uint16(), pa.uint32()):
+        raise ShardError(f"{path}: column input_ids holds {ids.value_type}, not uint16 or uint32")
+    for field in packed_schema(info, np.dtype(ids.value_type.to_pandas_dtype())):
+        found = schema.field(field.name).type if field.name in schema.names else None
+        if found != field.type:
+            raise ShardError(f"{path}: column {field.name} is {found or 'missing'}, not {field.type}")
     return info
 
 
