@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from pipeline import __version__
 from pipeline.errors import ColophonError, ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -52,16 +53,21 @@ DryRunOption = Annotated[
 ]
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"colophon {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
-    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
 ) -> None:
-    if version:
-        from importlib.metadata import version as installed
-
-        typer.echo(f"colophon {installed('colophon')}")
-        raise typer.Exit
+    """The options of `colophon` itself; `main` looks for --debug on its own, to catch errors of parsing too."""
 
 
 def main() -> None:

@@ -16,13 +16,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-# Read when ray is imported: nothing is reported anywhere, and output of workers is ours to print.
+# Read when ray is imported. Nothing is reported anywhere; a cluster's token is used where this user has one.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+_TOKEN_FILE = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+if os.environ.get("RAY_AUTH_TOKEN") or _TOKEN_FILE.is_file():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import psutil
 import ray
-from ray.exceptions import ActorDiedError, RayActorError, RayError, RayTaskError
+from ray._private import ray_constants
+from ray.exceptions import ActorDiedError, AuthenticationError, RayActorError, RayError, RayTaskError
 
 from pipeline.errors import ColophonError, UsageError
 from pipeline.recipe import RaySection
@@ -30,6 +34,7 @@ from pipeline.work import Outcome, Stage, Task, Worker, attempt
 
 _IN_FLIGHT = 2  # one is worked on while the next one's arguments travel
 _LOCAL_OBJECT_STORE_BYTES = 100 << 20  # tasks and records are small; texts never pass through Ray
+_TOKEN_HELP = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it"
 _WORKER_ENVIRONMENT = {
     # One process a core: libraries must not start threads of their own on top.
     "OMP_NUM_THREADS": "1",
@@ -53,19 +58,31 @@ def connect(config: RaySection, *, log: Callable[[str], None]) -> None:
     try:
         if address:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
-            log(f"ray: attached to {address}, {int(ray.cluster_resources().get('CPU', 0))} CPUs")
+            log(f"ray: attached to {address}, {_num_cpus()} CPUs")
         else:
-            ray.init(
-                num_cpus=config.num_workers or os.cpu_count() or 1,
-                include_dashboard=False,
-                object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _node_ip_address="127.0.0.1",
-            )
-            log(f"ray: started on this machine, {int(ray.cluster_resources().get('CPU', 0))} workers")
+            _start_local(config)
+            log(f"ray: started on this machine, {_num_cpus()} workers")
+    except AuthenticationError as error:
+        raise UsageError(f"ray: the cluster at {address} asks for a token: {_TOKEN_HELP}") from error
     except (ConnectionError, RayError, ValueError, RuntimeError) as error:
         raise UsageError(f"ray: no cluster at {address}: {str(error).splitlines()[0]}") from error
+
+
+def _start_local(config: RaySection) -> None:
+    # Ray's own switch for clusters of one machine, its default on macOS: the node's address is loopback.
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+    ray.init(
+        num_cpus=config.num_workers or os.cpu_count() or 1,
+        include_dashboard=False,
+        object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
+
+
+def _num_cpus() -> int:
+    return max(int(ray.cluster_resources().get("CPU", 1)), 1)
 
 
 def disconnect() -> None:
@@ -121,9 +138,8 @@ class _Pool:
         self._attempts = dict.fromkeys((task.partition.name for task in tasks), 0)
         self._config = config
         self._stage = ray.put(stage)
-        cpus = max(int(ray.cluster_resources().get("CPU", 1)), 1)
-        self._size = min(config.num_workers or cpus, len(tasks))
-        self._slots = [self._new_slot() for _ in range(self._size)]
+        size = min(config.num_workers or _num_cpus(), len(tasks))
+        self._slots = [self._new_slot() for _ in range(size)]
 
     def _new_slot(self) -> _Slot:
         options: dict[str, Any] = {"num_cpus": 1, "runtime_env": {"env_vars": _WORKER_ENVIRONMENT}}
@@ -238,6 +254,8 @@ def submit_job(
     try:
         client = JobSubmissionClient(address)
         job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
+    except AuthenticationError as error:
+        raise UsageError(f"submit: the cluster at {address} asks for a token: {_TOKEN_HELP}") from error
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise UsageError(f"submit: no Ray job server at {address}: {str(error).splitlines()[0]}") from error
 

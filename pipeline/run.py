@@ -10,10 +10,10 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 
 from rich.console import Console
 
+from pipeline import __version__
 from pipeline.errors import ColophonError, ExitCode, UsageError
 from pipeline.inputs import Partition
 from pipeline.plan import TITLES, Plan
@@ -188,7 +188,7 @@ class Run:
                 told_once = [record.model_copy(update={"problems": []}) for record in records]
                 stages[output] = StageManifest(settings=prepared.settings[output], records=told_once)
         return Manifest(
-            colophon_version=version("colophon"),
+            colophon_version=__version__,
             recipe=prepared.recipe.model_dump(mode="json"),
             partitions=[PartitionInfo(name=p.name, source=p.source, rows=p.rows, bytes=p.bytes) for p in good],
             stages=stages,
