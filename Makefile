@@ -25,10 +25,9 @@ setup: $(STAMP) ## make .venv from constraints.txt; nothing to do when it is up 
 
 # Every line is a command that works on its own. Models are made once: a new one would make annotations stale.
 DEMO := out/demo
-CLASSIFIER := --dimensions 64 --buckets 200000
 $(DEMO)/models/%.bin: $(DEMO)/corpus.json
 	$(COLOPHON) train-classifier --train $(DEMO)/labels/$*_train.parquet --test $(DEMO)/labels/$*_test.parquet \
-	  --output $@ $(CLASSIFIER)
+	  --output $@
 $(DEMO)/models/demo.tiktoken: $(DEMO)/corpus.json
 	$(COLOPHON) train-tokenizer --input '$(DEMO)/corpus/*.parquet' --vocabulary-size 16384 --output $@
 $(DEMO)/corpus.json: | $(STAMP)

@@ -355,6 +355,61 @@ def submit(
     raise typer.Exit(code)
 
 
+@app.command("train-classifier")
+def train_classifier(
+    train: Annotated[list[str], typer.Option(help="Labelled files: Parquet or JSONL with a text and a label column.")],
+    output: Annotated[Path, typer.Option(help="The model to write; its card goes to <output>.json.")],
+    test: Annotated[Optional[list[str]], typer.Option(help="Labelled files to test on.")] = None,  # noqa: UP045
+    text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
+    label: Annotated[str, typer.Option(help="Name of the label column.")] = "label",
+    normalize: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="KEY=VALUE", help="Text preparation, as in the annotator's [normalize]: lower=true, ..."),
+    ] = None,
+    setting: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="KEY=VALUE", help="A training setting: dim=64, epoch=10, word_ngrams=2, buckets=200000, ..."
+        ),
+    ] = None,
+    autotune: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(metavar="SECONDS", help="Let fastText look for settings for so long."),
+    ] = None,
+) -> None:
+    """Train a fastText classifier; print precision, recall, F1 and the confusion matrix on the test files.
+
+    Example: `colophon train-classifier --train train.parquet --test test.parquet --output models/quality.bin`
+    """
+    from annotators.classifier_report import format_report
+    from annotators.fasttext_training import DEFAULT_PREPARATION, TrainingSettings
+    from annotators.fasttext_training import train_classifier as train_model
+    from annotators.text_preparation import TextPreparation
+    from pipeline.labelled import read_labelled
+    from pipeline.recipe import parse_settings, validated
+
+    changed = parse_settings("--normalize", normalize or [])
+    preparation = {**DEFAULT_PREPARATION.model_dump(), **changed}
+    settings = parse_settings("--setting", setting or [])
+    if autotune is not None:
+        settings["autotune_seconds"] = autotune
+    settings_model = validated(TrainingSettings, settings, where="--setting")
+    preparation_model = validated(TextPreparation, preparation, where="--normalize")
+    texts, labels = read_labelled(train, text=text, label=label)
+    trained = train_model(
+        texts,
+        labels,
+        output=output,
+        normalize=preparation_model,
+        settings=settings_model,
+        test=read_labelled(test, text=text, label=label) if test else None,
+        report=_echo,
+    )
+    if trained.report is not None:
+        typer.echo(format_report(trained.report))
+    typer.echo(f"{trained.path}: {trained.path.stat().st_size / 1e6:.1f} MB; its card: {trained.path}.json")
+
+
 @app.command("train-tokenizer")
 def train_tokenizer(
     paths: Annotated[list[str], typer.Option("--input", help="Files, directories or globs, as in [input] paths.")],

@@ -240,12 +240,20 @@ def _tags(model: type[BaseModel]) -> set[Any]:
     return {model.__name__, *values}
 
 
-def _override(raw: dict[str, Any], override: str) -> None:
+def parse_settings(option: str, assignments: Sequence[str]) -> dict[str, Any]:
+    """A table from command-line assignments such as `lower=true`; `option` names them in errors."""
+    table: dict[str, Any] = {}
+    for assignment in assignments:
+        _override(table, assignment, option=option)
+    return table
+
+
+def _override(raw: dict[str, Any], override: str, *, option: str = "--set") -> None:
     """Put `a.b=c` into the parsed TOML."""
     key, equals, text = override.partition("=")
     *tables, last = key.split(".")
     if not equals or not all([*tables, last]):
-        raise UsageError(f"--set {override}: write section.key=value")
+        raise UsageError(f"{option} {override}: write key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -253,7 +261,7 @@ def _override(raw: dict[str, Any], override: str) -> None:
     for table in tables:
         raw = raw.setdefault(table, {})
         if not isinstance(raw, dict):
-            raise UsageError(f"--set {override}: {table} is not a table of the recipe")
+            raise UsageError(f"{option} {override}: {table} is not a table")
     raw[last] = value
 
 
