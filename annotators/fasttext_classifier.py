@@ -11,19 +11,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import model_validator
 
 from annotators.base import Annotator, AnnotatorConfig, AnnotatorError
 from annotators.columns import string_column
 from annotators.fasttext_model import FastTextModel, file_sha256
+from annotators.model_card import preparation_of
 from annotators.scoring import Bins, Floats, ScoreRule, ascending
 from annotators.text_preparation import TextPreparation
 
 _CODE_VERSION = 1
 _SLICE_ROWS = 1024
-# A text in which fastText reads no word at all: its separators only.
-_A_WORD = r"[^ \n\r\t\v\f\x00]"
 
 
 class FastTextConfig(AnnotatorConfig):
@@ -33,8 +31,9 @@ class FastTextConfig(AnnotatorConfig):
 
     model: str
     """Local path of a supervised fastText model, `.bin` or `.ftz`."""
-    normalize: TextPreparation = TextPreparation()
-    """How a text is made one line: as the model's own training data was."""
+    normalize: TextPreparation | None = None
+    """How a text is made one line: as the model's training data was. Left out: what the card beside the model says
+    (`<model>.json`, written by training), and without a card each newline becomes a space."""
     score: ScoreRule
     clip: tuple[float, float] | None = None
     """Lowest and highest score; what lies outside is set to the nearer one, before bins."""
@@ -56,9 +55,10 @@ class FastTextConfig(AnnotatorConfig):
         """
         try:
             model = FastTextModel(self.model)
+            normalize = self.normalize or preparation_of(self.model) or TextPreparation()
         except AnnotatorError as error:
             raise AnnotatorError(f"annotators.{name}.model: {error}") from None
-        return FastTextAnnotator(name, config=self, model=model)
+        return FastTextAnnotator(name, config=self.model_copy(update={"normalize": normalize}), model=model)
 
 
 class FastTextAnnotator(Annotator):
@@ -77,11 +77,14 @@ class FastTextAnnotator(Annotator):
     def __init__(
         self, name: str, *, config: FastTextConfig, model: FastTextModel, edges: tuple[float, ...] | None = None
     ) -> None:
-        """`edges`: those of quantile bins, once they are known."""
+        """`config` has its text preparation filled in; `edges` are those of quantile bins, once they are known."""
         self.name = name
         self._config = config
+        self._normalize = config.normalize or TextPreparation()
         self._model = model
-        self._scorer = config.score.for_labels(model.header.labels, where=f"annotators.{name}.score")
+        self._scorer = config.score.for_labels(
+            model.header.labels, where=f"annotators.{name}.score", loss=model.header.loss
+        )
         self._edges = edges if config.bins is None or config.bins.edges is None else config.bins.edges
         fields = [(f"{name}_score", pa.float32())]
         if self._scorer.names is not None:
@@ -154,9 +157,7 @@ class FastTextAnnotator(Annotator):
         """[rows, num_labels] for slices of `batch`, NaN where there is no word: memory does not grow with the batch."""
         texts = string_column(batch, "text")
         for start in range(0, len(texts), _SLICE_ROWS):
-            prepared = self._config.normalize(texts.slice(start, _SLICE_ROWS))
-            has_word = pc.match_substring_regex(prepared, _A_WORD)
-            yield self._model.probabilities(pc.if_else(has_word, prepared, None))
+            yield self._model.probabilities(self._normalize.for_scoring(texts.slice(start, _SLICE_ROWS)))
 
     def _scores(self, rows: Floats) -> Floats:
         scores = self._scorer.scores(rows)

@@ -79,6 +79,11 @@ class FastTextModel:
         self._model: Any = None
         self._columns = {label: column for column, label in enumerate(self.header.labels)}
 
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """The labels as names, in the order of `header.labels`."""
+        return tuple(decode_label(label) for label in self.header.labels)
+
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_model": None}
 

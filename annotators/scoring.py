@@ -19,6 +19,7 @@ from annotators.weborganizer import format_name, topic_name
 
 Floats = npt.NDArray[np.float32]
 
+_SUM_TO_ONE = ("softmax", "hs")
 _MAX_LABELS_LISTED = 12
 _PRESETS: dict[str, Callable[[str], str | None]] = {
     "weborganizer_topics": topic_name,
@@ -37,7 +38,8 @@ class ScoreRule(BaseModel):
     probability_of: str | None = None
     """The score is the probability of this label."""
     expected: dict[str, float] | None = None
-    """The score is the sum over labels of probability times this number. Every label of the model needs a number."""
+    """The score is the sum over labels of probability times this number. Every label of the model needs a number.
+    Probabilities of a one-versus-all model, which do not sum to 1, are divided by their sum first."""
     argmax: Literal[True] | None = None
     """The most probable label (of equals, the first in the model); the score is its probability."""
     rename: dict[str, str] | Literal["weborganizer_topics", "weborganizer_formats"] | None = None
@@ -55,15 +57,17 @@ class ScoreRule(BaseModel):
             raise ValueError("the numbers of expected must be finite")
         return self
 
-    def for_labels(self, labels: Sequence[str], *, where: str) -> Scorer:
-        """The rule for a model with these `labels`; `where` (`annotators.quality.score`) begins its error messages.
+    def for_labels(self, labels: Sequence[str], *, where: str, loss: str) -> Scorer:
+        """The rule for a model with these `labels` and this `loss` (as in `FastTextHeader`).
+
+        `where` (`annotators.quality.score`) begins the error messages.
 
         Raises:
             AnnotatorError: a label of the rule is not among them, or one of them has no number or preset name.
         """
         position = _positions(labels)
         if self.argmax:
-            return Scorer(weights=None, names=self._names(labels, position, where=where))
+            return Scorer(names=self._names(labels, position, where=where))
         rule = "expected" if self.expected is not None else "probability_of"
         numbers = {str(self.probability_of): 1.0} if self.expected is None else self.expected
         _check_labels(numbers, labels, position, where=f"{where}.{rule}")
@@ -73,7 +77,7 @@ class ScoreRule(BaseModel):
         missing = [i for i in range(len(labels)) if i not in {position[label] for label in numbers}]
         if self.expected is not None and missing:
             raise AnnotatorError(f"{where}.expected: no number for {_listed([labels[i] for i in missing])}")
-        return Scorer(weights=weights, names=None)
+        return Scorer(weights=weights, normalized=self.expected is not None and loss not in _SUM_TO_ONE)
 
     def _names(self, labels: Sequence[str], position: dict[str, int], *, where: str) -> tuple[str, ...]:
         names = [decode_label(label) for label in labels]
@@ -93,17 +97,24 @@ class ScoreRule(BaseModel):
 class Scorer:
     """A score rule that knows the labels of its model. Exactly one of the two is not None."""
 
-    weights: npt.NDArray[np.float64] | None
+    weights: npt.NDArray[np.float64] | None = None
     """float64 [num_labels]: the score is the weighted sum of probabilities."""
-    names: tuple[str, ...] | None
+    names: tuple[str, ...] | None = None
     """Of the labels, as the annotation writes them: the score is the largest probability."""
+    normalized: bool = False
+    """Divide the probabilities of a row by their sum first; a row of zeros then has no score."""
 
     def scores(self, probabilities: Floats) -> Floats:
         """float32 [rows] of float32 [rows, num_labels]; a row of NaN gives NaN."""
         if self.weights is None:
             return np.asarray(probabilities.max(axis=1))
         # In float64 and row by row: the same row gives the same bits in every batch, which a BLAS product does not.
-        return np.asarray((probabilities.astype(np.float64) * self.weights).sum(axis=1), np.float32)
+        rows = probabilities.astype(np.float64)
+        scores = (rows * self.weights).sum(axis=1)
+        if self.normalized:
+            total = rows.sum(axis=1)
+            scores = np.divide(scores, total, out=np.full(len(rows), np.nan), where=total > 0)
+        return np.asarray(scores, np.float32)
 
     def labels(self, probabilities: Floats) -> pa.Array:
         """The name of the most probable label of each row, null for a row of NaN."""

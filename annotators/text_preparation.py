@@ -17,6 +17,8 @@ _LINE_BREAK = r"\r\n|[\n\r\x0b\x0c\x1c-\x1e\x{85}\x{2028}\x{2029}]"
 # Quotes, brackets and sentence marks in the way of word n-grams. Marks that occur inside words and numbers (hyphen,
 # apostrophe, full stop, comma) are separated as well, as in the fastText tutorial.
 _PUNCTUATION = r"([\pP\pS])"
+# What fastText does not take as the end of a word.
+_A_WORD = r"[^ \n\r\t\v\f\x00]"
 
 
 class TextPreparation(BaseModel):
@@ -52,6 +54,11 @@ class TextPreparation(BaseModel):
         if self.separate_punctuation:
             texts = pc.replace_substring_regex(texts, _PUNCTUATION, r" \1 ")
         return texts
+
+    def for_scoring(self, texts: pa.Array) -> pa.Array:
+        """As a call, but null for texts in which fastText reads no word: nothing is known about an empty document."""
+        prepared = self(texts)
+        return pc.if_else(pc.match_substring_regex(prepared, _A_WORD), prepared, None)
 
     def _without_newlines(self, texts: pa.Array) -> pa.Array:
         if self.newline == "join_lines":
