@@ -1,0 +1,141 @@
+"""Checkpoints: a directory a step, whole or not there.
+
+    checkpoints/step-00001000/model.safetensors        float32 weights, by parameter name
+                              optimizer.safetensors    AdamW's moments and step counts, by parameter name
+                              state.json               step, counts, random state, what the run must share
+
+It is written under a temporary name, synced, and renamed; so the newest one by name can be trusted.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from trainer.errors import TrainerError
+from trainer.optimizer import load_optimizer_tensors, optimizer_tensors
+
+MODEL_NAME, OPTIMIZER_NAME, STATE_NAME = "model.safetensors", "optimizer.safetensors", "state.json"
+_TEMPORARY = ".unfinished-"
+
+
+class TrainingState(BaseModel):
+    """Where a run stands between two updates: the integers from which everything else follows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    step: int = Field(ge=0)
+    """Updates made; the data order is a function of it."""
+    tokens: int = 0
+    """Labels seen so far, padding not counted."""
+    text_tokens: int = 0
+    skipped_batches: int = 0
+    """Global batches without a paid label."""
+
+
+class _SavedState(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    training: TrainingState
+    shared: dict[str, Any]
+    """What a resumed run must share: settings, tokenizer and fingerprints of the shards."""
+    torch_rng: str
+    """State of torch's CPU generator, base64."""
+
+
+def save_checkpoint(
+    directory: Path,
+    *,
+    state: TrainingState,
+    shared: dict[str, Any],
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    keep: int,
+) -> Path:
+    """Write the checkpoint of `state.step` into `directory` and remove all but the newest `keep`."""
+    final = directory / f"step-{state.step:08d}"
+    unfinished = directory / f"{_TEMPORARY}{final.name}"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    save_file(dict(model.state_dict()), unfinished / MODEL_NAME)
+    save_file(optimizer_tensors(model, optimizer), unfinished / OPTIMIZER_NAME)
+    rng = base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
+    saved = _SavedState(training=state, shared=shared, torch_rng=rng)
+    (unfinished / STATE_NAME).write_text(saved.model_dump_json(indent=1))
+    for path in (*unfinished.iterdir(), unfinished):
+        _sync(path)
+    unfinished.rename(final)
+    _sync(directory)
+    for old in _checkpoints(directory)[:-keep]:
+        # Renamed first: a kill halfway through must not leave half a checkpoint under a final name.
+        shutil.rmtree(old.rename(directory / f"{_TEMPORARY}{old.name}"))
+    return final
+
+
+def latest_checkpoint(directory: Path) -> Path | None:
+    """The newest checkpoint in `directory`, if there is one."""
+    return next(reversed(_checkpoints(directory)), None)
+
+
+def load_checkpoint(
+    path: Path, *, shared: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
+) -> TrainingState:
+    """Put weights, optimizer and random state back as they were.
+
+    Raises:
+        TrainerError: the checkpoint is of another run (the differences are named), or cannot be read.
+    """
+    try:
+        saved = _SavedState.model_validate_json((path / STATE_NAME).read_bytes())
+        different = differences(saved.shared, shared)
+        if different:
+            raise TrainerError(f"cannot resume from {path}: this run differs from it: {'; '.join(different)}")
+        model.load_state_dict(load_file(path / MODEL_NAME))
+        load_optimizer_tensors(model, optimizer, load_file(path / OPTIMIZER_NAME))
+    except (OSError, ValidationError, SafetensorError) as error:
+        raise TrainerError(f"{path}: damaged checkpoint: {str(error).splitlines()[0]}") from None
+    torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(saved.torch_rng)), dtype=torch.uint8))
+    return saved.training
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """`model.hidden_size 128 -> 256` for each entry of two nested JSON tables that is not the same."""
+    flat_before, flat_now = _flatten(before), _flatten(now)
+    names = [*flat_before, *(name for name in flat_now if name not in flat_before)]
+    pairs = [(name, flat_before.get(name), flat_now.get(name)) for name in names]
+    return [f"{name} {_short(old)} -> {_short(new)}" for name, old, new in pairs if old != new]
+
+
+def _flatten(table: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in table.items():
+        flat.update(_flatten(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value})
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 16 else f"{text[:12]}…"
+
+
+def _checkpoints(directory: Path) -> list[Path]:
+    return sorted(directory.glob("step-*"))
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or a directory's entries, are on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

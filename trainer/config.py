@@ -1,0 +1,193 @@
+"""Settings of a training run, as they stand under `[train.<name>]` of a recipe. Imports no torch.
+
+Defaults are those of the paper's width (arXiv 2511.21613; the group's public script where the paper is silent).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MODEL_PRESETS: dict[str, dict[str, Any]] = {
+    "1m": {"num_layers": 4, "hidden_size": 128, "ffn_size": 384, "num_heads": 4, "num_kv_heads": 2},
+    "10m": {"num_layers": 6, "hidden_size": 384, "ffn_size": 1024, "num_heads": 6, "num_kv_heads": 2},
+    "124m": {"num_layers": 12, "hidden_size": 768, "ffn_size": 2048, "num_heads": 12, "num_kv_heads": 12},
+    "350m": {"num_layers": 24, "hidden_size": 1024, "ffn_size": 2816, "num_heads": 16, "num_kv_heads": 16},
+    "1.5b": {
+        "num_layers": 16,
+        "hidden_size": 2048,
+        "ffn_size": 8192,
+        "num_heads": 32,
+        "num_kv_heads": 8,
+        "init_std": 0.008944,
+        "tie_embeddings": False,
+    },
+}
+"""Sizes by name. `1m` and `10m` count without embeddings, `124m` and `350m` with GPT-2's vocabulary, `1.5b` (the
+paper's model) with Mistral-Nemo's."""
+
+PAPER_WARMUP_STEPS = 2000
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ModelConfig(_Frozen):
+    """A Llama decoder. In a recipe a preset's name, or a table whose `preset` gives what it leaves out."""
+
+    num_layers: int = Field(ge=1)
+    hidden_size: int = Field(ge=1)
+    ffn_size: int = Field(ge=1)
+    num_heads: int = Field(ge=1)
+    num_kv_heads: int = Field(ge=1)
+    rope_base: float = Field(500_000.0, gt=1)
+    norm_eps: float = Field(1e-5, gt=0)
+    init_std: float = Field(0.02, gt=0)
+    """Spread of the initial weights; those that write into the residual stream have it divided by sqrt(2 layers)."""
+    tie_embeddings: bool = True
+    """Whether the output layer is the embedding."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, value: Any) -> Any:
+        table = {"preset": value} if isinstance(value, str) else value
+        if not isinstance(table, dict) or "preset" not in table:
+            return table
+        preset = table["preset"]
+        if preset not in MODEL_PRESETS:
+            raise ValueError(f"unknown model preset {preset!r}; available: {', '.join(MODEL_PRESETS)}")
+        return {**MODEL_PRESETS[preset], **{key: entry for key, entry in table.items() if key != "preset"}}
+
+    @model_validator(mode="after")
+    def _heads_fit(self) -> ModelConfig:
+        if self.hidden_size % self.num_heads:
+            raise ValueError(f"hidden_size {self.hidden_size} is not a multiple of num_heads {self.num_heads}")
+        if self.head_size % 2:
+            raise ValueError(f"hidden_size / num_heads is {self.head_size}; RoPE turns pairs, so it must be even")
+        if self.num_heads % self.num_kv_heads:
+            raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {self.num_kv_heads}")
+        return self
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_heads
+
+
+class OptimizerConfig(_Frozen):
+    """AdamW with decoupled weight decay, and clipping of the gradient's norm."""
+
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.95, ge=0, lt=1)
+    eps: float = Field(1e-8, gt=0)
+    weight_decay: float = Field(0.1, ge=0)
+    max_grad_norm: float | None = Field(1.0, gt=0)
+    """None: no clipping."""
+
+
+class _Schedule(_Frozen):
+    warmup_steps: int | None = Field(None, ge=0)
+    """Steps of linear warm-up. None: the paper's 2,000, but at most a tenth of all steps."""
+    min_lr_ratio: float = Field(0.1, ge=0, le=1)
+    """The last step's learning rate as a share of the highest."""
+
+    def warmup(self, steps: int) -> int:
+        """Warm-up steps of a run of `steps` steps."""
+        return min(PAPER_WARMUP_STEPS, steps // 10) if self.warmup_steps is None else self.warmup_steps
+
+    def decay_steps(self, steps: int) -> int:
+        """Steps over which the rate falls at the end of a run of `steps` steps."""
+        return steps - self.warmup(steps)
+
+
+class CosineSchedule(_Schedule):
+    """Warm-up, then half a cosine down to the lowest rate."""
+
+    type: Literal["cosine"] = "cosine"
+
+
+class WsdSchedule(_Schedule):
+    """Warm-up, a stable phase, then decay over the last `decay_fraction` of all steps."""
+
+    type: Literal["wsd"]
+    decay_fraction: float = Field(0.2, ge=0, le=1)
+    decay: Literal["1-sqrt", "linear"] = "1-sqrt"
+    min_lr_ratio: float = Field(0.0, ge=0, le=1)
+
+    def decay_steps(self, steps: int) -> int:
+        """Steps over which the rate falls at the end of a run of `steps` steps."""
+        return round(self.decay_fraction * steps)
+
+
+ScheduleConfig = Annotated[CosineSchedule | WsdSchedule, Field(discriminator="type")]
+
+
+class TrainConfig(_Frozen):
+    """One training run: which packed layout, which model, how long, how it is validated and kept."""
+
+    layout: str
+    """Name of a packed layout of the run."""
+    model: ModelConfig
+    steps: int = Field(ge=1)
+    batch_size: int = Field(504, ge=1)
+    """Sequences an update, over all devices."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Sequences that one device works on at once. None: the largest divisor of `batch_size` up to 8."""
+    learning_rate: float = Field(3e-4, gt=0)
+    """The highest; `schedule` tells the way there and down."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = CosineSchedule()
+    seed: int = Field(0, ge=0)
+    """Of the initial weights, of the order of the data and of what is held out."""
+    document_masking: bool = True
+    """Tokens attend within their own segment only, and positions restart there. False: plain causal attention over the
+    whole sequence, as in the paper's code; document k then reads the metadata of document k - 1."""
+    validation_output: str | None = None
+    """Output directory of another run whose layout of the same name is validated on. None: rows are held out."""
+    validation_rows: int | None = Field(None, ge=0)
+    """Rows to validate on; 0: none. None: all rows of `validation_output`, or else a hundredth of the layout's rows
+    (at most 256) held out of training. Two layouts see the same documents only with all rows of `validation_output`."""
+    validation_every: int = Field(250, ge=1)
+    """Steps between validations; there is one after the last step as well."""
+    checkpoint_every: int = Field(1000, ge=1)
+    """Steps between checkpoints; there is one after the last step as well."""
+    keep_checkpoints: int = Field(2, ge=1)
+    log_every: int = Field(10, ge=1)
+    """Steps between console lines; `metrics.jsonl` has every step."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the matrix products; weights and optimizer stay float32. auto: bfloat16 on CUDA, float32 on CPU."""
+
+    @model_validator(mode="after")
+    def _batches_divide(self) -> TrainConfig:
+        if self.batch_size % self.rows_at_once:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_fits(self) -> TrainConfig:
+        warmup, decay = self.schedule.warmup(self.steps), self.schedule.decay_steps(self.steps)
+        if warmup > self.steps:
+            raise ValueError(f"schedule.warmup_steps {warmup} is more than the run's {self.steps} steps")
+        if warmup + decay > self.steps:
+            raise ValueError(f"warm-up of {warmup} and decay of {decay} steps are more than the run's {self.steps}")
+        return self
+
+    @property
+    def rows_at_once(self) -> int:
+        """Sequences of a micro-batch."""
+        if self.micro_batch_size is not None:
+            return self.micro_batch_size
+        return next(size for size in range(min(8, self.batch_size), 0, -1) if self.batch_size % size == 0)
+
+    def decides_result(self) -> dict[str, Any]:
+        """The settings that a resumed run must share with its checkpoint: other values would be another run.
+
+        Rates and lengths are not among them: to train a finished WSD run for longer is a resume.
+        """
+        names = {"layout", "model", "batch_size", "seed", "document_masking", "validation_rows"}
+        return self.model_dump(mode="json", include=names)

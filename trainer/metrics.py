@@ -1,0 +1,94 @@
+"""What a run tells while it goes on: `metrics.jsonl`, and a line on the console.
+
+One object a step:
+
+    step, loss (what is minimised), text_loss (mean over text labels, unweighted), metadata_loss (likewise; null where
+    the layout does not pay for metadata), tokens and text_tokens (labels seen since the start, without padding), lr,
+    grad_norm (before clipping), tokens_per_second, skipped_batches (without a paid label, since the start)
+
+and one a validation: step, validation_text_loss, validation_text_tokens. Losses are in nats a token; a batch without
+a paid label has null for `loss` and `grad_norm`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+
+class MetricsLog:
+    """An append-only JSONL file; a line is on its way to disk when `write` returns."""
+
+    def __init__(self, path: Path, *, resumed_at: int) -> None:
+        """Open `path`, cut back to what stands before a run that goes on after update `resumed_at`.
+
+        The validation after that update is cut too: a checkpoint is written before it, so the run does it again.
+        """
+        kept = [line for line in _lines(path) if _stands_before(line, resumed_at)]
+        temporary = path.with_name(f".{path.name}")
+        temporary.write_text("".join(f"{line}\n" for line in kept))
+        temporary.replace(path)
+        self._file = path.open("a", buffering=1)
+
+    def __enter__(self) -> MetricsLog:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one object."""
+        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+
+    def sync(self) -> None:
+        """Wait until everything written is on disk."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def _stands_before(line: str, resumed_at: int) -> bool:
+    try:
+        record = json.loads(line)
+    except ValueError:  # the last line of a killed run
+        return False
+    return bool(record["step"] < resumed_at or (record["step"] == resumed_at and "loss" in record))
+
+
+class Pace:
+    """Seconds a step, averaged with more weight on recent ones."""
+
+    def __init__(self) -> None:
+        self._seconds: float | None = None
+
+    def add(self, seconds: float) -> None:
+        """Count one step."""
+        self._seconds = seconds if self._seconds is None else 0.95 * self._seconds + 0.05 * seconds
+
+    def left(self, steps: int) -> timedelta:
+        """Time that `steps` more steps will take."""
+        return timedelta(seconds=round(steps * (self._seconds or 0.0)))
+
+
+def step_line(record: Mapping[str, Any], *, steps: int, pace: Pace) -> str:
+    """One step for the console."""
+    fields = [
+        f"step {record['step']}/{steps}",
+        f"loss {_loss(record['loss'])}",
+        f"text {_loss(record['text_loss'])}",
+        f"lr {record['lr']:.2e}",
+        f"{record['tokens_per_second']:,.0f} tokens/s",
+        f"{pace.left(steps - record['step'])} left",
+    ]
+    return "  ".join(fields)
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"

@@ -1,0 +1,25 @@
+"""Learning rates as pure functions of the step. Steps count from 1: the first update is step 1, the last is `steps`."""
+
+from __future__ import annotations
+
+import math
+
+from trainer.config import CosineSchedule, ScheduleConfig, WsdSchedule
+
+
+def learning_rate(step: int, *, steps: int, peak: float, schedule: ScheduleConfig) -> float:
+    """The rate of update `step` (1..steps): linear up to `peak` over the warm-up, then down as the schedule says."""
+    warmup = schedule.warmup(steps)
+    if step <= warmup:
+        return peak * step / warmup
+    lowest = peak * schedule.min_lr_ratio
+    decay_steps = schedule.decay_steps(steps)
+    done = max(0.0, (step - (steps - decay_steps)) / decay_steps) if decay_steps else 0.0
+    return lowest + (peak - lowest) * _share_left(done, schedule)
+
+
+def _share_left(done: float, schedule: CosineSchedule | WsdSchedule) -> float:
+    """What is left of the way from peak to lowest when `done` (0..1) of the decay is over."""
+    if isinstance(schedule, CosineSchedule):
+        return (1 + math.cos(math.pi * done)) / 2
+    return 1 - done if schedule.decay == "linear" else 1 - math.sqrt(done)
