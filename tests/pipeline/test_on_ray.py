@@ -1,0 +1,169 @@
+"""Work on real Ray: the same bytes as without it, and what happens when workers die, hang or break."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ColophonError, InputError, UsageError
+from pipeline.inputs import Partition
+from pipeline.recipe import RaySection
+from pipeline.work import Outcome, Task, TaskResult
+from tests.pipeline.small_run import run_recipe, write_small_run
+
+on_ray = pytest.importorskip("pipeline.on_ray")
+ray = on_ray.ray
+pytestmark = [
+    pytest.mark.ray,
+    pytest.mark.xdist_group("ray"),
+    # Ray leaves sockets and log files to the end of the process.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[list[str]]:
+    """An embedded cluster of two workers; the value is what `connect` said."""
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        on_ray.connect(RaySection(num_workers=2), log=said.append)
+        yield said
+        on_ray.disconnect()
+
+
+@dataclass(frozen=True)
+class Misbehaving:
+    """A stage whose worker does what the partition's name says, the first time or every time."""
+
+    marks: Path
+    title: str = "misbehaving"
+
+    def start(self) -> MisbehavingWorker:
+        return MisbehavingWorker(self.marks)
+
+
+class MisbehavingWorker:
+    def __init__(self, marks: Path) -> None:
+        self._marks = marks
+
+    def work(self, task: Task) -> TaskResult:
+        name = task.partition.name
+        mark = self._marks / f"{name}.{os.getpid()}"
+        mark.touch()
+        first_time = len(list(self._marks.glob(f"{name}.*"))) == 1
+        if name.startswith("dies-always") or (name.startswith("dies-once") and first_time):
+            os.kill(os.getpid(), signal.SIGKILL)
+        if name.startswith("hangs-once") and first_time:
+            signal.pause()
+        if name.startswith("unreadable"):
+            raise InputError("a reason")
+        if name.startswith("defect"):
+            raise RuntimeError("something nobody expected")
+        return TaskResult(records=(), documents=1, text_bytes=task.partition.bytes)
+
+
+def tasks(*names: str) -> list[Task]:
+    return [
+        Task(
+            partition=Partition(
+                name=name,
+                source=name,
+                url=name,
+                format="jsonl",
+                row_groups=None,
+                first_row=0,
+                rows=1,
+                bytes=size,
+                identity=name,
+            ),
+            outputs={"out": "fingerprint"},
+        )
+        for size, name in enumerate(names, start=1)
+    ]
+
+
+def run(marks: Path, *names: str, config: RaySection | None = None) -> dict[str, Outcome]:
+    executor = on_ray.RayExecutor(config or RaySection(num_workers=2))
+    outcomes = list(executor.run(Misbehaving(marks), tasks(*names)))
+    assert len(outcomes) == len(names), "every task has exactly one outcome"
+    return {outcome.task.partition.name: outcome for outcome in outcomes}
+
+
+def test_the_cluster_lives_on_loopback(cluster: list[str]) -> None:
+    assert cluster == ["ray: started on this machine, 2 workers"]
+    assert [node["NodeManagerAddress"] for node in ray.nodes()] == ["127.0.0.1"]
+
+
+def test_ray_writes_the_bytes_that_one_process_writes(cluster: list[str], tmp_path: Path) -> None:
+    recipe = write_small_run(tmp_path)
+    inline = run_recipe(recipe, output=tmp_path / "inline")
+    on_workers = run_recipe(recipe, output=tmp_path / "ray", executor=on_ray.RayExecutor(RaySection(num_workers=2)))
+    assert len(inline) > 10
+    assert on_workers == inline
+
+
+def test_all_tasks_are_done_when_nothing_goes_wrong(cluster: list[str], tmp_path: Path) -> None:
+    outcomes = run(tmp_path, *(f"good-{i}" for i in range(9)))
+    assert all(outcome.result is not None and outcome.result.documents == 1 for outcome in outcomes.values())
+
+
+def test_a_partition_whose_worker_died_is_tried_again(cluster: list[str], tmp_path: Path) -> None:
+    outcomes = run(tmp_path, "good-1", "dies-once", "good-2", "good-3")
+    assert all(outcome.result is not None for outcome in outcomes.values())
+    assert len(list(tmp_path.glob("dies-once.*"))) == 2
+
+
+def test_a_partition_that_kills_every_worker_is_given_up_and_the_rest_is_done(
+    cluster: list[str], tmp_path: Path
+) -> None:
+    config = RaySection(num_workers=2, max_attempts=2)
+    outcomes = run(tmp_path, "good-1", "good-2", "dies-always", "good-3", "good-4", config=config)
+    failed = outcomes.pop("dies-always")
+    assert failed.error is not None
+    assert failed.error.startswith("worker died") and failed.error.endswith("(2 attempts)")
+    assert all(outcome.result is not None for outcome in outcomes.values())
+
+
+def test_a_worker_that_hangs_is_killed_and_its_partition_tried_again(cluster: list[str], tmp_path: Path) -> None:
+    config = RaySection(num_workers=2, partition_timeout_seconds=5)
+    outcomes = run(tmp_path, "good-1", "hangs-once", config=config)
+    assert all(outcome.result is not None for outcome in outcomes.values())
+    assert len(list(tmp_path.glob("hangs-once.*"))) == 2
+
+
+def test_an_unreadable_partition_is_an_outcome(cluster: list[str], tmp_path: Path) -> None:
+    outcomes = run(tmp_path, "good-1", "unreadable")
+    assert outcomes["unreadable"].error == "a reason"
+    assert outcomes["good-1"].result is not None
+
+
+def test_a_defect_ends_the_run_and_says_what_it_was(cluster: list[str], tmp_path: Path) -> None:
+    with pytest.raises(ColophonError, match="RuntimeError: something nobody expected"):
+        run(tmp_path, "good-1", "defect")
+
+
+def test_a_worker_that_has_grown_is_replaced(cluster: list[str], tmp_path: Path) -> None:
+    """With a limit of one byte every worker has outgrown it after its first partition."""
+    config = RaySection(num_workers=1, worker_memory_bytes=1)
+    outcomes = run(tmp_path, *(f"good-{i}" for i in range(4)), config=config)
+    assert all(outcome.result is not None for outcome in outcomes.values())
+    processes = {mark.suffix for mark in tmp_path.glob("good-*")}
+    assert len(processes) > 1
+
+
+def test_an_address_where_nobody_answers_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(UsageError, match="no cluster at not-an-address"):
+        on_ray.connect(RaySection(address="not-an-address"), log=lambda line: None)
