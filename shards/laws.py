@@ -50,15 +50,17 @@ def broken_laws(file: PackedFile, tokens: pa.Table, metadata: DocumentMetadata |
     if damage:
         return [damage]
     view = _View(file)
-    return [
+    broken = [
         *_weights(view),
         *_marker_lengths(view),
         *_marker_ids(view),
         *_counts(view),
         *_segment_shapes(view),
-        *_text(view, tokens),
-        *(_metadata(view, metadata) if metadata is not None else []),
     ]
+    damage = _document_damage(view, num_documents=len(tokens))
+    if damage:
+        return [*broken, damage]
+    return [*broken, *_text(view, tokens), *(_metadata(view, metadata) if metadata is not None else [])]
 
 
 def _damage(file: PackedFile) -> str | None:
@@ -185,15 +187,20 @@ def _spell(shape: str) -> str:
     return " ".join(ROLE_NAMES[int(digit)] for digit in shape)
 
 
+def _document_damage(view: _View, *, num_documents: int) -> str | None:
+    """What is wrong with the documents that runs name, so that nothing can be compared by document."""
+    if ((view.documents == NO_DOCUMENT) != (view.roles == Role.PAD)).any():
+        return "a run other than padding has no document, or padding has one"
+    if ((np.diff(view.documents) != 0) & (np.diff(view.segments) == 0)).any():
+        return "a segment's runs name more than one document"
+    if (view.documents[view.roles != Role.PAD] >= num_documents).any():
+        return "a run names a document that the token file does not have"
+    return None
+
+
 def _text(view: _View, tokens: pa.Table) -> list[str]:
     """Joined by document, segments that eos closes last, the text runs are the token file."""
-    if ((view.documents == NO_DOCUMENT) != (view.roles == Role.PAD)).any():
-        return ["a run other than padding has no document, or padding has one"]
-    if ((np.diff(view.documents) != 0) & (np.diff(view.segments) == 0)).any():
-        return ["a segment's runs name more than one document"]
     offsets, ids = list_values(tokens.column("input_ids"))
-    if len(view.documents) and view.documents[view.roles != Role.PAD].max() >= len(offsets) - 1:
-        return ["a run names a document that the token file does not have"]
     broken = []
     expected_eos = np.flatnonzero(np.diff(offsets) > 0)
     if not np.array_equal(np.sort(view.documents[view.where(Role.EOS)]), expected_eos):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import shards.packing
+from shards.files import list_values
+from shards.laws import broken_laws
+from shards.layouts import dropped
 from shards.packing import Packed
 from tests.shards import oracle
 from tests.shards.cases import (
@@ -68,7 +71,7 @@ def expected_body(case: Case) -> dict[int, list[int]]:
 
 class TestAgainstTheOracle:
     @given(cases(methods=["concat"]))
-    @settings(max_examples=300)
+    @settings(max_examples=250)
     def test_concat_is_the_oracle(self, case: Case) -> None:
         expected = oracle.concat(
             case.layout, list(case.documents), sequence_length=case.sequence_length, seed=case.seed
@@ -76,7 +79,7 @@ class TestAgainstTheOracle:
         assert rows_of(case.pack()) == expected
 
     @given(cases(methods=["best_fit"]))
-    @settings(max_examples=200)
+    @settings(max_examples=120)
     def test_best_fit_fills_rows_like_a_naive_best_fit_decreasing(self, case: Case) -> None:
         expected = oracle.best_fit_sizes(
             case.layout, list(case.documents), sequence_length=case.sequence_length, seed=case.seed
@@ -84,7 +87,7 @@ class TestAgainstTheOracle:
         assert sorted(used(row) for row in rows_of(case.pack())) == expected
 
     @given(cases(methods=["best_fit"]))
-    @settings(max_examples=200)
+    @settings(max_examples=120)
     def test_best_fit_writes_the_segments_that_the_oracle_writes(self, case: Case) -> None:
         expected = []
         for number, document in enumerate(case.documents):
@@ -117,7 +120,7 @@ class TestAgainstTheOracle:
 
 class TestLaws:
     @given(cases())
-    @settings(max_examples=200)
+    @settings(max_examples=120)
     def test_every_body_token_is_a_label_exactly_once_in_order(self, case: Case) -> None:
         rows = rows_of(case.pack())
         # A label is a token behind position 0 of its row.
@@ -143,7 +146,7 @@ class TestLaws:
             assert all(token.role == "pad" for token in row[used(row) :])
 
     @given(cases(layout=layouts(positions=["prepend", "append", "meta_tokens"])))
-    @settings(max_examples=200)
+    @settings(max_examples=120)
     def test_the_metadata_of_a_segment_stands_in_that_segment(self, case: Case) -> None:
         seen: Counter[int] = Counter()
         for _, tokens in segments_of(rows_of(case.pack())):
@@ -152,7 +155,7 @@ class TestLaws:
             assert {token.document for token in tokens} == {number}
             inside = oracle.metadata_ids(case.layout, case.documents[number], seed=case.seed)
             last = tokens[-1].role == "eos"
-            first = text_of(tokens) == list(case.documents[number].text[: len(text_of(tokens))]) and not seen[number]
+            first = not seen[number]
             every = case.layout.segments == "every"  # type: ignore[union-attr]
             if every and inside is not None:
                 wrapped = [token.id for token in tokens if token.role in ("wrapper", "metadata", "meta_token")]
@@ -166,13 +169,13 @@ class TestLaws:
 
     @given(cases(layout=layouts(positions=["prepend", "meta_tokens"])))
     def test_the_first_text_token_after_the_wrapper_is_paid(self, case: Case) -> None:
-        weights = oracle.weights(case.layout.model_copy(update={"role_weights": {}}))
+        weights = case.layout.model_copy(update={"role_weights": {}}).weights()
         for row in rows_of(case.pack()):
-            for before, label in zip(row, row[1:], strict=False):
+            for before, label in pairwise(row):
                 if before.role == "wrapper" and before.id == SPECIAL.eoc and label.role != "wrapper":
-                    assert (label.role, weights[label.role]) == ("text", 1)
+                    assert (label.role, weights["text"]) == ("text", 1)
                 if label.role in ("wrapper", "metadata", "meta_token", "bos", "pad"):
-                    assert weights[label.role] == 0
+                    assert weights[label.role] == 0  # type: ignore[index]
 
     @given(cases())
     def test_eos_closes_each_document_once_and_has_text_in_its_segment(self, case: Case) -> None:
@@ -192,7 +195,7 @@ class TestLaws:
         assert order == sorted(order)  # type: ignore[type-var]
 
     @given(cases(methods=["best_fit"]))
-    @settings(max_examples=200)
+    @settings(max_examples=120)
     def test_best_fit_cuts_no_document_that_fits_in_a_row(self, case: Case) -> None:
         segments = Counter(tokens[0].document for _, tokens in segments_of(rows_of(case.pack())))
         for number, document in enumerate(case.documents):
@@ -202,7 +205,7 @@ class TestLaws:
                 assert segments[number] == 1
 
     @given(cases(methods=["best_fit"]))
-    @settings(max_examples=200)
+    @settings(max_examples=120)
     def test_no_two_best_fit_rows_of_whole_pieces_fit_in_one(self, case: Case) -> None:
         """A row is opened only for a piece that no open row has room for, so any two hold more than one row's ids.
 
@@ -219,7 +222,7 @@ class TestLaws:
         segments = segments_of(rows_of(case.pack()))
         rows = rows_of(case.pack())
         starts: Counter[int] = Counter()
-        for (row, tokens), (following, after) in zip(segments, segments[1:], strict=False):
+        for (row, tokens), (following, after) in pairwise(segments):
             assert tokens[0].document is not None
             assert after[0].document is not None
             starts[tokens[0].document] += len(text_of(tokens))
@@ -240,8 +243,8 @@ class TestLaws:
         with written(case) as first, written(case) as second:
             assert first.path.read_bytes() == second.path.read_bytes()
 
-    @given(cases(min_documents=2), st.data())
-    def test_documents_are_packed_by_position_not_by_id(self, case: Case, data: st.DataObject) -> None:
+    @given(cases(min_documents=2))
+    def test_documents_are_packed_by_position_not_by_id(self, case: Case) -> None:
         """Two documents with one id stay two documents."""
         twins = case.where(documents=tuple(Document("same", d.text, d.columns) for d in case.documents))
         assert body_by_document(rows_of(twins.pack())) == expected_body(case)
@@ -274,13 +277,9 @@ class TestDropout:
             seed=seed,
         )
 
-    @given(
-        st.lists(st.text(max_size=5), unique=True, min_size=1, max_size=30),
-        st.randoms(use_true_random=False),
-        st.data(),
-    )
+    @given(st.lists(st.text(max_size=5), unique=True, min_size=1, max_size=30), st.data())
     @settings(max_examples=50)
-    def test_order_and_division_change_nothing(self, names: list[str], random: object, data: st.DataObject) -> None:
+    def test_order_and_division_change_nothing(self, names: list[str], data: st.DataObject) -> None:
         together = self.kept(self.case(names))
         cut = data.draw(st.integers(0, len(names)))
         shuffled = data.draw(st.permutations(names))
@@ -302,13 +301,13 @@ class TestDropout:
 
     def test_more_dropout_drops_the_same_documents_and_more(self) -> None:
         names = [f"doc-{i}" for i in range(500)]
-        dropped = [
+        lost = [
             {name for name, kept in self.kept(self.case(names, dropout=rate)).items() if not kept}
             for rate in (0.0, 0.1, 0.5, 1.0)
         ]
-        assert dropped[0] == set()
-        assert dropped[3] == set(names)
-        assert dropped[0] < dropped[1] < dropped[2] < dropped[3]
+        assert lost[0] == set()
+        assert lost[3] == set(names)
+        assert lost[0] < lost[1] < lost[2] < lost[3]
 
     @pytest.mark.parametrize("rate", [0.1, 0.5])
     @pytest.mark.parametrize("seed", [0, 1, 12345])
@@ -323,9 +322,9 @@ class TestDropout:
     def test_seeds_are_independent(self) -> None:
         """Half of what one seed drops at 50 %, another drops too: six standard deviations of that share."""
         names = [f"doc-{i}" for i in range(20_000)]
-        sets = [{name for name in names if oracle.is_dropped(name, dropout=0.5, seed=seed)} for seed in (0, 1, -1, 256)]
-        for a, b in combinations(sets, 2):
-            assert abs(len(a & b) - 5_000) < 6 * math.sqrt(20_000 * 0.25 * 0.75)
+        masks = [dropped(names, dropout=0.5, seed=seed) for seed in (0, 1, -1, 256)]
+        for a, b in combinations(masks, 2):
+            assert abs((a & b).sum() - 5_000) < 6 * math.sqrt(20_000 * 0.25 * 0.75)
 
 
 @given(st.lists(documents, max_size=20))
@@ -339,8 +338,6 @@ def test_distinct_metadata_is_tokenized_once(many: list[Document]) -> None:
 
 def test_tokens_of_one_partition_are_packed_like_those_of_a_sliced_table() -> None:
     """Offsets that do not begin at 0, as a slice of a token file has them, change nothing."""
-    from shards.files import list_values
-
     values = pa.array([[1, 2], [3], [], [4, 5, 6]], pa.list_(pa.uint16()))
     offsets, ids = list_values(values.slice(1))
     assert offsets.tolist() == [0, 1, 1, 4]
@@ -353,8 +350,6 @@ def test_tokens_of_one_partition_are_packed_like_those_of_a_sliced_table() -> No
 @pytest.mark.shared
 def test_real_text_and_urls_obey_the_laws(shared_data: Path) -> None:
     """200 real documents: text as bytes, the URL as metadata, both methods, three layouts, one body."""
-    from shards.laws import broken_laws
-
     file = min(shared_data.glob("web/*.parquet"))
     table = next(pq.ParquetFile(file).iter_batches(200, columns=["id", "url", "text"]))
     real = tuple(
