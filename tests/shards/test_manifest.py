@@ -1,0 +1,182 @@
+"""The manifest: what a reader may trust, and one line for everything that is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from shards.manifest import (
+    MANIFEST_NAME,
+    Manifest,
+    PartitionInfo,
+    QuarantineEntry,
+    Record,
+    StageManifest,
+    read_manifest,
+)
+from shards.reader import PackedDataset
+from shards.schema import ShardError
+from tests.shards.cases import Case, documents_of, make_layout
+
+CASE = Case(layout=make_layout("plain"), documents=documents_of([20, 21], [30]), sequence_length=4)
+
+
+def record(path: str, **changes: Any) -> Record:
+    values: dict[str, Any] = {
+        "stage": "packed/plain",
+        "partition": "p0",
+        "path": path,
+        "rows": 1,
+        "bytes": 1,
+        "sha256": "0" * 64,
+        "fingerprint": "f" * 64,
+    }
+    return Record(**{**values, **changes})
+
+
+def manifest_of(**layouts: list[Record]) -> Manifest:
+    stages = {f"packed/{name}": StageManifest(settings={}, records=records) for name, records in layouts.items()}
+    return Manifest(
+        colophon_version="0.1.0",
+        recipe={"output": {"path": "out"}},
+        partitions=[PartitionInfo(name="p0", source="data/a.parquet", rows=2)],
+        stages={"tokens": StageManifest(settings={}, records=[]), **stages},
+        quarantine=[QuarantineEntry(source="data/b.parquet", stage="annotate", reason="not a Parquet file")],
+    )
+
+
+def save(output: Path, manifest: Manifest) -> Manifest:
+    (output / MANIFEST_NAME).write_text(manifest.model_dump_json())
+    return manifest
+
+
+def packed_record(output: Path, name: str, case: Case = CASE) -> Record:
+    """Write `case` under `output` and describe it."""
+    path = output / "packed" / "plain" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = case.write(path)
+    return record(f"packed/plain/{name}", rows=len(file), bytes=path.stat().st_size)
+
+
+class TestPaths:
+    @pytest.mark.parametrize("path", ["/etc/passwd", "../x.arrow", "packed/../../x.arrow", "packed/..", ".."])
+    def test_a_path_that_leaves_the_output_is_refused(self, path: str) -> None:
+        with pytest.raises(ValidationError, match="leaves the output directory"):
+            record(path)
+
+    @pytest.mark.parametrize("path", ["packed/plain/p0.arrow", "x", "packed/a..b.arrow", "packed/...", "späß/x.arrow"])
+    def test_a_path_inside_is_kept(self, path: str) -> None:
+        assert record(path).path == path
+
+    def test_a_manifest_with_such_a_path_is_one_line(self, tmp_path: Path) -> None:
+        content = json.loads(manifest_of(plain=[record("x")]).model_dump_json())
+        content["stages"]["packed/plain"]["records"][0]["path"] = "../../secret"
+        (tmp_path / MANIFEST_NAME).write_text(json.dumps(content))
+        with pytest.raises(
+            ShardError, match=r"stages\.packed/plain\.records\.0\.path: .*'../../secret' leaves"
+        ) as error:
+            read_manifest(tmp_path)
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("field", ["rows", "bytes"])
+    def test_negative_numbers_are_refused(self, field: str) -> None:
+        with pytest.raises(ValidationError):
+            record("x", **{field: -1})
+
+
+class TestReading:
+    def test_round_trip(self, tmp_path: Path) -> None:
+        manifest = save(tmp_path, manifest_of(plain=[record("x", counts={"documents": 2})]))
+        assert read_manifest(tmp_path) == manifest
+
+    def test_no_manifest(self, tmp_path: Path) -> None:
+        with pytest.raises(ShardError, match=r"manifest\.json does not exist: .* is not the output of a finished run"):
+            read_manifest(tmp_path)
+
+    def test_the_output_is_a_file(self, tmp_path: Path) -> None:
+        (tmp_path / "out").write_text("")
+        with pytest.raises(ShardError, match=r"manifest\.json cannot be read: Not a directory"):
+            read_manifest(tmp_path / "out")
+
+    @pytest.mark.parametrize(
+        ("content", "line"),
+        [
+            (b"", "Invalid JSON"),
+            (b"{", "Invalid JSON"),
+            (b'{"format_version": 1,\n"partitions": [', "Invalid JSON"),
+            (b"\xff\xfe", "Invalid JSON"),
+            (b"[]", "Input should be an object"),
+            (b"{}", "colophon_version: Field required"),
+        ],
+    )
+    def test_broken_content_is_one_line(self, tmp_path: Path, content: bytes, line: str) -> None:
+        (tmp_path / MANIFEST_NAME).write_bytes(content)
+        with pytest.raises(ShardError) as error:
+            read_manifest(tmp_path)
+        message = str(error.value)
+        assert message.startswith(f"{tmp_path / MANIFEST_NAME}: {line}")
+        assert "\n" not in message
+
+    def test_an_unknown_key_is_named(self, tmp_path: Path) -> None:
+        content = {**json.loads(manifest_of().model_dump_json()), "surprise": 1}
+        (tmp_path / MANIFEST_NAME).write_text(json.dumps(content))
+        with pytest.raises(ShardError, match="surprise: Extra inputs are not permitted"):
+            read_manifest(tmp_path)
+
+    def test_another_format_version(self, tmp_path: Path) -> None:
+        save(tmp_path, manifest_of().model_copy(update={"format_version": 7}))
+        with pytest.raises(ShardError, match="format version 7; this Colophon reads version 1"):
+            read_manifest(tmp_path)
+
+
+class TestPackedFiles:
+    def test_files_in_the_order_of_partitions(self, tmp_path: Path) -> None:
+        records = [packed_record(tmp_path, name) for name in ("b.arrow", "a.arrow")]
+        manifest = manifest_of(plain=records)
+        assert manifest.packed_files(tmp_path, "plain") == [tmp_path / r.path for r in records]
+
+    def test_files_without_rows_are_left_out(self, tmp_path: Path) -> None:
+        empty = packed_record(tmp_path, "a.arrow", CASE.where(documents=()))
+        full = packed_record(tmp_path, "b.arrow")
+        assert empty.rows == 0
+        assert manifest_of(plain=[empty, full]).packed_files(tmp_path, "plain") == [tmp_path / full.path]
+
+    def test_an_unknown_layout_lists_the_choices(self, tmp_path: Path) -> None:
+        manifest = manifest_of(plain=[], **{"prepend-url": []})
+        with pytest.raises(ShardError, match=r"has no layout 'prepend'; available: plain, prepend-url$"):
+            manifest.packed_files(tmp_path, "prepend")
+
+    def test_a_run_without_layouts(self, tmp_path: Path) -> None:
+        with pytest.raises(ShardError, match=r"has no layout 'plain'; available: none$"):
+            manifest_of().packed_files(tmp_path, "plain")
+
+    def test_a_file_of_another_size_is_named(self, tmp_path: Path) -> None:
+        good = packed_record(tmp_path, "a.arrow")
+        with (tmp_path / good.path).open("ab") as file:
+            file.write(b"more")
+        found = good.bytes + 4
+        with pytest.raises(ShardError, match=rf"a\.arrow has {found} bytes; its record says {good.bytes} bytes"):
+            manifest_of(plain=[good]).packed_files(tmp_path, "plain")
+
+    def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(ShardError, match=r"gone\.arrow is missing; its record says 1 bytes"):
+            manifest_of(plain=[record("packed/plain/gone.arrow")]).packed_files(tmp_path, "plain")
+
+    def test_a_left_over_file_is_never_read(self, tmp_path: Path) -> None:
+        good = packed_record(tmp_path, "a.arrow")
+        packed_record(tmp_path, "left-over.arrow")
+        save(tmp_path, manifest_of(plain=[good]))
+        dataset = PackedDataset.open(tmp_path, "plain")
+        assert [file.path.name for file in dataset.files] == ["a.arrow"]
+        assert len(dataset) == good.rows
+
+    def test_opening_a_layout_that_is_not_there(self, tmp_path: Path) -> None:
+        save(tmp_path, manifest_of(plain=[]))
+        with pytest.raises(ShardError, match="no layout 'append'; available: plain"):
+            PackedDataset.open(tmp_path, "append")
+        with pytest.raises(ShardError, match="no packed files to read"):
+            PackedDataset.open(tmp_path, "plain")
