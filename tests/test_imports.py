@@ -1,0 +1,184 @@
+"""The import law: imports run one way, and heavy libraries stay where they belong.
+
+    pipeline → annotators, shards        trainer → shards        annotators, shards → nothing else of ours
+
+Two exceptions, both here and nowhere else:
+
+- `pipeline/recipe.py` imports `trainer.config` (settings without torch), since `[train.<name>]` is part of a recipe.
+- `pipeline/cli.py` imports `trainer` inside the function of the command that trains.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("annotators", "shards", "pipeline", "trainer", "recipes")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+ALLOWED = {
+    "annotators": set(),
+    "shards": set(),
+    "pipeline": {"annotators", "shards", "recipes"},
+    "trainer": {"shards"},
+    "recipes": set(),
+}
+SETTINGS_EXCEPTION = ("pipeline/recipe.py", "trainer.config")
+LAZY_EXCEPTION = "pipeline/cli.py"
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+IMPORT_CALLS = ("import_module", "importlib.import_module", "__import__")
+
+
+class Import(NamedTuple):
+    """One import as it stands in a file."""
+
+    file: str
+    module: str
+    line: int
+    in_function: bool
+
+    @property
+    def top(self) -> str:
+        return self.module.split(".")[0]
+
+
+def imports_of(source: str, file: str) -> Iterator[Import]:
+    """Every import of a source text, also those in functions, under TYPE_CHECKING and by a literal name."""
+
+    def walk(node: ast.AST, in_function: bool) -> Iterator[Import]:
+        for child in ast.iter_child_nodes(node):
+            for module in modules_of(child, file):
+                yield Import(file, module, getattr(child, "lineno", 0), in_function)
+            yield from walk(child, in_function or isinstance(child, FUNCTIONS))
+
+    return walk(ast.parse(source), False)
+
+
+def modules_of(node: ast.AST, file: str) -> list[str]:
+    """The modules that one statement or call imports; `from trainer import config` may name a module too."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    if isinstance(node, ast.ImportFrom):
+        above = Path(file).parts[: -node.level] if node.level else ()
+        return [".".join([*above, *filter(None, [node.module]), alias.name]) for alias in node.names]
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in IMPORT_CALLS and node.args:
+        name = node.args[0]
+        return [name.value] if isinstance(name, ast.Constant) and isinstance(name.value, str) else []
+    return []
+
+
+def all_imports() -> list[Import]:
+    found = []
+    for path in FILES:
+        found += imports_of(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
+    return found
+
+
+IMPORTS = all_imports()
+
+
+def is_within(module: str, parent: str) -> bool:
+    return module == parent or module.startswith(f"{parent}.")
+
+
+def is_exception(found: Import) -> bool:
+    file, module = SETTINGS_EXCEPTION
+    if found.file == file and is_within(found.module, module):
+        return True
+    return found.file == LAZY_EXCEPTION and found.in_function and found.top == "trainer"
+
+
+def broken_imports(found: list[Import]) -> list[str]:
+    """Imports of our own packages that run the wrong way."""
+    return [
+        f"{i.file}:{i.line} imports {i.module}"
+        for i in found
+        if i.top in PACKAGES
+        and i.top != (own := i.file.split("/")[0])
+        and i.top not in ALLOWED[own]
+        and not is_exception(i)
+    ]
+
+
+def test_the_files_are_found() -> None:
+    names = {path.relative_to(ROOT).as_posix() for path in FILES}
+    assert {"annotators/base.py", "shards/packing.py", "pipeline/recipe.py", "trainer/config.py"} <= names
+
+
+def test_imports_run_one_way() -> None:
+    assert broken_imports(IMPORTS) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "broken"),
+    [
+        ("shards/x.py", "import numpy\nfrom shards.schema import Role", False),
+        ("shards/x.py", "from annotators.base import Annotator", True),
+        ("shards/x.py", "def f():\n    import pipeline.run", True),
+        ("annotators/x.py", "from shards import schema", True),
+        ("annotators/x.py", "import importlib\nimportlib.import_module('trainer.loop')", True),
+        ("trainer/x.py", "from shards.reader import PackedDataset", False),
+        ("trainer/x.py", "from pipeline.errors import UsageError", True),
+        ("trainer/x.py", "if TYPE_CHECKING:\n    from annotators import base", True),
+        ("pipeline/x.py", "import annotators.base, shards", False),
+        ("pipeline/x.py", "def f():\n    from trainer.loop import train", True),
+        ("pipeline/x.py", "from trainer.config import TrainConfig", True),
+        ("pipeline/recipe.py", "from trainer.config import TrainConfig", False),
+        ("pipeline/recipe.py", "from trainer.loop import train", True),
+        ("pipeline/cli.py", "def f():\n    from trainer.loop import train", False),
+        ("pipeline/cli.py", "from trainer.loop import train", True),
+        ("shards/x.py", "from ..trainer import loop", True),
+        ("pipeline/x.py", "from . import errors", False),
+    ],
+)
+def test_the_law_itself(file: str, source: str, broken: bool) -> None:
+    assert bool(broken_imports(list(imports_of(source, file)))) == broken
+
+
+def test_torch_only_under_trainer() -> None:
+    assert [i for i in IMPORTS if i.top == "torch" and not i.file.startswith("trainer/")] == []
+
+
+def test_ray_in_one_file_of_the_pipeline() -> None:
+    files = {i.file for i in IMPORTS if i.top == "ray"}
+    assert len(files) == 1, files
+    assert next(iter(files)).startswith("pipeline/")
+
+
+def test_no_module_is_named_after_the_standard_library() -> None:
+    """A script in the module's folder would shadow it; `__init__` and `__main__` are names of their own kind."""
+    names = {path.stem for path in FILES} - {"__init__", "__main__"}
+    assert names & sys.stdlib_module_names == set()
+
+
+def loaded_after(statement: str, *libraries: str) -> set[str]:
+    """Which of `libraries` a fresh interpreter has loaded after `statement`."""
+    code = f"{statement}\nimport sys\nprint(*(name for name in {libraries!r} if name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_the_check_sees_what_is_loaded() -> None:
+    assert loaded_after("import shards.schema", "torch", "pyarrow", "numpy") == {"pyarrow", "numpy"}
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        # `colophon --help` answers before any of these is needed.
+        ("pipeline.cli", ("torch", "ray", "datatrove", "polars", "pyarrow", "fasttext", "tiktoken", "tokenizers")),
+        ("trainer.config", ("torch", "ray", "pyarrow", "polars")),
+        ("pipeline.recipe", ("torch", "ray", "datatrove", "polars")),
+        ("shards.reader", ("torch", "ray", "datatrove", "polars", "tiktoken", "tokenizers", "pandas")),
+        ("annotators.base", ("torch", "ray", "datatrove", "polars", "fasttext")),
+    ],
+)
+def test_importing_a_module_loads_no_library_that_it_may_not_need(module: str, absent: tuple[str, ...]) -> None:
+    assert loaded_after(f"import {module}", *absent) == set()
