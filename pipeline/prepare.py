@@ -60,9 +60,20 @@ class Prepared:
 
     @cached_property
     def inputs(self) -> Inputs:
-        """The partitions. Reads the footers of Parquet files."""
+        """The partitions. Reads the footers of Parquet files.
+
+        Raises:
+            UsageError: there is nothing that could be read, or a column is renamed that nothing reads.
+        """
         needs = {need.name: need for need in (*self.annotate_needs, *self.tokenize_needs)}
-        return plan_inputs(self.recipe.input, needs=list(needs.values()))
+        known = [*FINEWEB_TYPES, *(name for name in needs if name not in FINEWEB_TYPES)]
+        for name in self.recipe.input.columns:
+            if name not in known:
+                raise UsageError(f"{self.where}: input.columns.{name}: unknown column; available: {', '.join(known)}")
+        try:
+            return plan_inputs(self.recipe.input, needs=list(needs.values()))
+        except UsageError as error:
+            raise UsageError(f"{self.where}: {error}") from error
 
     @property
     def annotate_needs(self) -> tuple[ColumnNeed, ...]:

@@ -59,7 +59,7 @@ class InputSection(Section):
 class OutputSection(Section):
     """`[output]`: where a run's files go."""
 
-    path: str
+    path: str = Field(min_length=1)
 
 
 class PackSection(Section):
@@ -171,7 +171,7 @@ def _annotator(name: str, section: Any, *, where: str) -> AnnotatorConfig:
         raise UsageError(f"{where}: annotators.{name} must be a table")
     types = annotator_types()
     type_name = section.get("type", name)
-    if type_name not in types:
+    if not isinstance(type_name, str) or type_name not in types:
         raise UsageError(f"{where}: annotators.{name}: unknown annotator {type_name!r}; available: {_list(types)}")
     settings = {key: value for key, value in section.items() if key != "type"}
     return validated(types[type_name], settings, where=where, under=("annotators", name))
@@ -205,6 +205,10 @@ def _say(error: Any, model: type[BaseModel]) -> str:
         return f"unknown key; available: {_list(known)}" if known else "unknown key"
     if error["type"] == "missing":
         return "is required"
+    if error["type"].startswith("union_tag"):
+        key, given = error["ctx"]["discriminator"].strip("'"), error["ctx"].get("tag")
+        said = f"{key} is required" if given is None else f"unknown {key} {given!r}"
+        return f"{said}; available: {_list(_tags_at(model, error['loc'], key))}"
     message = str(error["msg"]).removeprefix("Value error, ")
     shown = error.get("input")
     return f"{message}, got {shown!r}" if isinstance(shown, str | int | float | bool) else message
@@ -212,10 +216,20 @@ def _say(error: Any, model: type[BaseModel]) -> str:
 
 def _fields_at(model: Any, loc: Sequence[int | str]) -> list[str]:
     """The keys that the table at `loc` may have."""
-    current: Any = model
-    for part in loc:
-        current = _step(current, part)
+    current = _type_at(model, loc)
     return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+
+
+def _tags_at(model: Any, loc: Sequence[int | str], key: str) -> list[str]:
+    """The values of `key` that tell the members of the union at `loc` apart."""
+    members = _models(_type_at(model, loc))
+    return [tag for member in members for tag in typing.get_args(member.model_fields[key].annotation)]
+
+
+def _type_at(model: Any, loc: Sequence[int | str]) -> Any:
+    for part in loc:
+        model = _step(model, part)
+    return model
 
 
 def _step(annotation: Any, part: int | str) -> Any:
@@ -223,14 +237,19 @@ def _step(annotation: Any, part: int | str) -> Any:
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(str(part))
         return field.annotation if field is not None else None
-    members = [m for arg in typing.get_args(annotation) for m in (typing.get_args(arg) or (arg,))]
-    models = [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
     if typing.get_origin(annotation) is dict:
         return typing.get_args(annotation)[1]
+    models = _models(annotation)
     tagged = [m for m in models if part in _tags(m)]
     if tagged:
         return tagged[0]
     return _step(models[0], part) if models else None
+
+
+def _models(annotation: Any) -> list[type[BaseModel]]:
+    """The models that a union joins."""
+    members = [m for arg in typing.get_args(annotation) for m in (typing.get_args(arg) or (arg,))]
+    return [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
 
 
 def _tags(model: type[BaseModel]) -> set[Any]:
