@@ -74,7 +74,7 @@ def modules_of(node: ast.AST, file: str) -> list[str]:
 
 
 def all_imports() -> list[Import]:
-    found = []
+    found: list[Import] = []
     for path in FILES:
         found += imports_of(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
     return found

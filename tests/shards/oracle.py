@@ -12,7 +12,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from shards.layouts import AppendLayout, LayoutConfig, MetaTokensLayout, PlainLayout, PrependLayout
+from shards.layouts import AppendLayout, MetaTokensLayout, PlainLayout, PrependLayout
 from shards.schema import SpecialIds
 
 AnyLayout = PlainLayout | PrependLayout | AppendLayout | MetaTokensLayout
@@ -157,7 +157,8 @@ def best_fit_sizes(layout: AnyLayout, documents: list[Document], *, sequence_len
     Which of two equally full rows is taken never changes this list, so any tie rule must give it.
     """
     width = sequence_length + 1
-    sizes, rest = [], []
+    sizes: list[int] = []
+    rest: list[int] = []
     for number, document in enumerate(documents):
         inside = metadata_ids(layout, document, seed=seed)
         start = 0
@@ -177,8 +178,7 @@ def best_fit_sizes(layout: AnyLayout, documents: list[Document], *, sequence_len
 def weights(layout: AnyLayout) -> dict[str, float]:
     """Loss weight of a label by role."""
     own = {"wrapper": 1.0, "metadata": 1.0} if isinstance(layout, AppendLayout) else {}
-    given: dict[str, float] = dict(layout.role_weights) if isinstance(layout, LayoutConfig) else {}
-    return {**DEFAULT_WEIGHTS, **own, **given}
+    return {**DEFAULT_WEIGHTS, **own, **layout.role_weights}
 
 
 def row_segments(row: list[Token]) -> list[int]:

@@ -71,7 +71,7 @@ class TestSettings:
 
     def test_layouts_are_frozen(self) -> None:
         with pytest.raises(ValidationError):
-            make_layout("plain").role_weights = {"text": 2}
+            make_layout("plain").role_weights = {"text": 2}  # type: ignore[misc]
 
     def test_fields(self) -> None:
         assert make_layout("plain").fields == ()
@@ -93,7 +93,7 @@ class TestWeights:
         }  # fmt: skip
 
     def test_any_role_but_padding_can_be_set(self) -> None:
-        given_weights = {name: 0.25 for name in ROLE_NAMES if name != "pad"}
+        given_weights: dict[str, float] = {name: 0.25 for name in ROLE_NAMES if name != "pad"}
         assert make_layout("append", template="x", role_weights=given_weights).weights() == {
             "pad": 0,
             **given_weights,

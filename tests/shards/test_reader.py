@@ -49,7 +49,7 @@ class TestRows:
         tokens = [expected[row] for row in wanted]
         assert rows.input_ids.shape == (len(wanted), case.width)
         assert rows.input_ids.tolist() == [[t.id for t in row] for row in tokens]
-        assert rows.roles.tolist() == [[ROLE_NAMES.index(t.role) for t in row] for row in tokens]  # type: ignore[arg-type]
+        assert rows.roles.tolist() == [[ROLE_NAMES.index(t.role) for t in row] for row in tokens]
         assert rows.documents.tolist() == [
             [NO_DOCUMENT if t.document is None else t.document for t in row] for row in tokens
         ]
@@ -267,7 +267,7 @@ class TestOtherReaders:
         for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"):
             monkeypatch.setenv(name, "1")
         monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        import datasets
+        import datasets  # type: ignore[import-untyped]
 
         loaded = datasets.load_dataset(
             "arrow", data_files=str(file.path), split="train", cache_dir=str(tmp_path / "cache")
