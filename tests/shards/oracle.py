@@ -178,7 +178,7 @@ def best_fit_sizes(layout: AnyLayout, documents: list[Document], *, sequence_len
 def weights(layout: AnyLayout) -> dict[str, float]:
     """Loss weight of a label by role."""
     own = {"wrapper": 1.0, "metadata": 1.0} if isinstance(layout, AppendLayout) else {}
-    return {**DEFAULT_WEIGHTS, **own, **layout.role_weights}
+    return {**DEFAULT_WEIGHTS, **own, **{str(role): weight for role, weight in layout.role_weights.items()}}
 
 
 def row_segments(row: list[Token]) -> list[int]:
