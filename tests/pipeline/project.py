@@ -1,0 +1,228 @@
+"""A small project as a person would have it: FineWeb-style Parquet, a tokenizer file, a recipe, and the command line.
+
+Paths in the recipe are relative, so that a project can be copied with its output: tests that need a finished run start
+from a copy of one.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import json
+import os
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+
+from pipeline import cli
+from pipeline.calibration import calibrated
+from pipeline.prepare import Prepared, prepare
+from pipeline.recipe import load_recipe
+from pipeline.run import Run, RunResult
+from pipeline.work import Executor, InlineExecutor
+from shards.manifest import Manifest, QuarantineEntry
+
+RECIPE = """
+[input]
+paths = ["data/*.parquet"]
+partition_bytes = 7000
+
+[output]
+path = "out"
+
+[annotators.url]
+[annotators.crawl]
+[annotators.edu_score]
+
+[tokenizer]
+path = "small.tiktoken"
+pattern = "gpt2"
+
+[pack]
+sequence_length = 64
+
+[layouts.plain]
+position = "plain"
+
+[layouts.prepend-url]
+position = "prepend"
+template = "{url}"
+max_metadata_tokens = 24
+
+[layouts.append-quality]
+position = "append"
+template = "{quality_fine} {crawl_year}"
+max_metadata_tokens = 8
+
+[layouts.meta-tokens]
+position = "meta_tokens"
+
+[train.tiny]
+layout = "prepend-url"
+model = "1m"
+steps = 1
+batch_size = 1
+"""
+
+LAYOUTS = ("plain", "prepend-url", "append-quality", "meta-tokens")
+ROWS_OF_FILES = (80, 70, 50)
+_ROW_GROUP = 16
+_MERGES = (b"th", b"the", b"in", b"er", b" a", b" the", b"an", b"on", b"\xc3\xbc", b"ing")
+_TEXT = "the reader ändert nothing in größe über and another column läuft on 東京 🙂 τέλος value of it ing other"
+_SPECIAL = "<|endoftext|> <|context_begin|> <s>"
+
+
+@dataclass(frozen=True)
+class Called:
+    """What a call of the command line gave."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def line(self) -> str:
+        """The one line of an error; fails if there is any other output on stderr."""
+        lines = self.err.splitlines()
+        assert len(lines) == 1, self.err
+        assert "Traceback" not in self.err
+        assert lines[0].startswith("colophon: ")
+        return lines[0].removeprefix("colophon: ")
+
+
+def colophon(*arguments: str) -> Called:
+    """Call the real entry point in this process."""
+    out, err = io.StringIO(), io.StringIO()
+    code: Any = 0
+    with (
+        mock.patch.object(sys, "argv", ["colophon", *arguments]),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        try:
+            cli.main()
+        except SystemExit as ended:
+            code = ended.code
+    return Called(int(code or 0), out.getvalue(), err.getvalue())
+
+
+def run(*arguments: str, recipe: str = "recipe.toml") -> Called:
+    """`colophon run` in this process without Ray."""
+    return colophon("run", recipe, "--executor", "inline", *arguments)
+
+
+def prepared_recipe(*overrides: str, recipe: str = "recipe.toml") -> Prepared:
+    """The recipe of the working directory, checked."""
+    return prepare(load_recipe(recipe, overrides=overrides), where=recipe)
+
+
+def execute(
+    *overrides: str, executor: Executor | None = None, stages: Sequence[str] | None = None, **options: bool
+) -> RunResult:
+    """Run the recipe of the working directory with an executor of the test's."""
+    prepared = calibrated(prepared_recipe(*overrides), write=True, log=lambda line: None)
+    return Run(
+        prepared,
+        stages=stages or ("annotate", "tokenize", "pack"),
+        executor=executor or InlineExecutor(),
+        console=Console(file=io.StringIO()),
+        **options,
+    ).execute()
+
+
+def manifest(output: str = "out") -> Manifest:
+    """The manifest of a run."""
+    return Manifest.model_validate_json((Path(output) / "manifest.json").read_text(encoding="utf-8"))
+
+
+def quarantine(output: str = "out") -> list[QuarantineEntry]:
+    """The entries of `quarantine.jsonl`."""
+    lines = (Path(output) / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
+    return [QuarantineEntry.model_validate_json(line) for line in lines]
+
+
+def hashes(manifest: Manifest) -> dict[tuple[str, str], str]:
+    """sha256 of every committed file by stage and partition: the content of a run, wherever it lies."""
+    stages = manifest.stages.values()
+    return {(r.stage, r.partition): r.sha256 for stage in stages for r in stage.records}
+
+
+def snapshot(root: Path = Path()) -> dict[str, tuple[int, int]]:
+    """Inode and time of change of every file under `root`: equal snapshots mean that nothing was written."""
+    found = (Path(folder) / name for folder, _, names in os.walk(root) for name in names)
+    return {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in found}
+
+
+def redone(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> set[str]:
+    """The data files that were written anew between two snapshots of an output directory."""
+    data = (".parquet", ".arrow")
+    return {path for path, state in after.items() if path.endswith(data) and before.get(path) != state}
+
+
+def directories(paths: set[str], *, output: str = "out") -> set[str]:
+    """The directories of output files, relative to the output."""
+    return {str(Path(path).parent.relative_to(output)) for path in paths}
+
+
+def document(number: int) -> dict[str, Any]:
+    """A document by its number: some without text, URL, id, dump or score."""
+    source = random.Random(number)
+    text: str | None = " ".join(source.choices(_TEXT.split(), k=source.randrange(1, 40)))
+    if number % 23 == 5:
+        text = None
+    elif number % 19 == 3:
+        text = ""
+    elif number % 17 == 2:
+        text = f"{text}\x00 {_SPECIAL}\r\n"
+    return {
+        "text": text,
+        "id": None if number % 29 == 4 else f"<urn:uuid:{number:08}>",
+        "dump": "elsewhere" if number % 31 == 7 else f"CC-MAIN-{2013 + number % 12}-{number % 50:02}",
+        "url": None if number % 13 == 6 else f"https://host{number % 9}.example.org/p/{number}?q=ü",
+        "language": "en",
+        "score": None if number % 11 == 8 else source.uniform(-0.5, 5.5),
+    }
+
+
+SCHEMA = pa.schema(
+    [*((name, pa.string()) for name in ("text", "id", "dump", "url", "language")), ("score", pa.float64())]
+)
+
+
+def write_documents(path: Path, numbers: Sequence[int], *, row_group_size: int = _ROW_GROUP) -> None:
+    """A Parquet file of numbered documents, with checksums."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.Table.from_pylist([document(number) for number in numbers], SCHEMA)
+    pq.write_table(table, path, row_group_size=row_group_size, write_page_checksum=True, compression="zstd")
+
+
+def write_project(root: Path) -> None:
+    """Input, tokenizer file and recipe."""
+    first = 0
+    for file, rows in enumerate(ROWS_OF_FILES):
+        write_documents(root / f"data/part-{file}.parquet", range(first, first + rows))
+        first += rows
+    write_tokenizer(root / "small.tiktoken")
+    (root / "recipe.toml").write_text(RECIPE, encoding="utf-8")
+
+
+def write_tokenizer(path: Path) -> None:
+    """A vocabulary of the 256 bytes and some merges, in tiktoken's format."""
+    tokens = [*(bytes([byte]) for byte in range(256)), *_MERGES]
+    lines = (f"{base64.b64encode(token).decode()} {rank}\n" for rank, token in enumerate(tokens))
+    path.write_text("".join(lines))
+
+
+def write_json_lines(path: Path, rows: Sequence[Any]) -> None:
+    """One JSON value a line."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

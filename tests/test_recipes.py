@@ -1,0 +1,45 @@
+"""The recipes that Colophon brings: readable by name, and sound as far as a recipe alone can tell."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pipeline.recipe import find_recipe, load_recipe, shipped_recipes
+from shards.packing import smallest_row
+from tests.pipeline.project import colophon
+
+NAMES = sorted(shipped_recipes())
+
+
+def test_the_recipes_of_the_issue_are_there() -> None:
+    assert {"demo", "fineweb-edu", "web"} <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_recipe_parses_by_name(name: str) -> None:
+    recipe = load_recipe(name)
+    assert recipe.tokenizer is not None
+    assert {layout.position for layout in recipe.layouts.values()} == {"plain", "prepend", "append", "meta_tokens"}
+    assert all(smallest_row(layout) <= recipe.pack.sequence_length + 1 for layout in recipe.layouts.values())
+    assert all(train.layout in recipe.layouts for train in recipe.train.values())
+    assert recipe.output.path == f"out/{name}"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_shipped_recipe_begins_with_what_it_is_for(name: str) -> None:
+    first = find_recipe(name).read_text(encoding="utf-8").splitlines()[0]
+    assert re.fullmatch(r"# \S.{20,}\.", first)
+    listed = colophon("recipes")
+    assert listed.code == 0
+    assert f"{name} " in listed.out
+    assert first.lstrip("# ") in listed.out
+
+
+def test_a_file_goes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("web").write_text("[input]\npaths = ['own.parquet']\n[output]\npath = 'own'\n")
+    assert load_recipe("web").output.path == "own"
+    assert load_recipe("demo").output.path == "out/demo"
