@@ -29,12 +29,12 @@ $(DEMO)/models/%.bin: $(DEMO)/corpus.json
 	$(COLOPHON) train-classifier --train $(DEMO)/labels/$*_train.parquet --test $(DEMO)/labels/$*_test.parquet \
 	  --output $@
 $(DEMO)/models/demo.tiktoken: $(DEMO)/corpus.json
-	$(COLOPHON) train-tokenizer --input '$(DEMO)/corpus/*.parquet' --vocabulary-size 16384 --output $@
+	$(COLOPHON) train-tokenizer --input '$(DEMO)/corpus/*.parquet' --vocabulary-size 8192 --output $@
 $(DEMO)/corpus.json: | $(STAMP)
 	$(COLOPHON) demo-corpus --output $(DEMO)
 
 demo: setup $(DEMO)/models/quality.bin $(DEMO)/models/topic.bin $(DEMO)/models/demo.tiktoken ## the whole job on text of this machine, into out/demo
-	$(COLOPHON) run demo
+	$(COLOPHON) run demo --rebuild
 	$(COLOPHON) verify demo
 	$(COLOPHON) train demo --overwrite
 	$(COLOPHON) inspect demo --document 7 --layout prepend-url --sequence 7 --tokens 120

@@ -70,8 +70,9 @@ class Meter:
             f"{self.title}: {self.tasks}/{self.total_tasks} partitions",
             f"{self.documents:,} documents",
             f"{self.documents / self.seconds:,.0f} documents/s",
-            f"{self.text_bytes / self.seconds / 1e6:.1f} MB/s",
         ]
+        if self.text_bytes:  # annotators may need no text
+            parts.append(f"{self.text_bytes / self.seconds / 1e6:.1f} MB/s")
         if self.failed:
             parts.append(f"{self.failed} quarantined")
         if left is not None and self.tasks < self.total_tasks:

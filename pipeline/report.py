@@ -131,7 +131,7 @@ def _stage_table(summary: dict[str, Any]) -> Table:
             f"{stage['documents']:,}",
             f"{stage['seconds']:.1f}",
             f"{stage['documents_per_second']:,.0f}",
-            f"{stage['mb_per_second']:.1f}",
+            f"{stage['mb_per_second']:.1f}" if stage["text_bytes"] else "-",
         )
     return table
 
@@ -191,9 +191,17 @@ def _describe_column(column: pl.Series) -> dict[str, Any]:
         low, middle, high = (0.0 if q is None else q for q in quantiles)
         described["values"] = f"10 % {low:.3g}, median {middle:.3g}, 90 % {high:.3g}" if len(known) else ""
     else:
-        top = known.value_counts(sort=True).head(_TOP_VALUES)
-        described["values"] = ", ".join(f"{_short(value)} {n / len(known):.1%}" for value, n in top.iter_rows())
+        described["values"] = _frequent(known)
     return described
+
+
+def _frequent(known: pl.Series) -> str:
+    """The most frequent values with their shares; of values that hardly repeat, an example."""
+    if known.n_unique() > len(known) / 2:
+        return f"such as {_short(known[0])}" if len(known) else ""
+    # Ties are broken by value: a table of equal counts would change from run to run.
+    counts = known.value_counts(name="n").sort(["n", known.name], descending=[True, False]).head(_TOP_VALUES)
+    return ", ".join(f"{_short(value)} {n / len(known):.1%}" for value, n in counts.iter_rows())
 
 
 def _short(value: object) -> str:

@@ -98,6 +98,9 @@ def show_sequence(prepared: Prepared, *, layout: str, row: int, console: Console
     ids = np.asarray(file.input_ids[local])
     text, at = Text(), 0
     for length, role, document in zip(lengths.tolist(), roles.tolist(), documents.tolist(), strict=True):
+        if tokens is not None and at >= tokens:
+            text.append(f"\n[{len(ids) - at} more tokens]", style="dim")
+            break
         shown = ids[at : at + length] if tokens is None else ids[at : min(at + length, max(tokens, at))]
         if role == Role.BOS:
             text.append(f"\n[document {document}]\n" if at else f"[document {document}]\n", style="bold blue")
