@@ -1,4 +1,4 @@
-"""When a document was crawled: the year in the name of its dump, and the two-year slice of TiMoE (PAPER section 4)."""
+"""When a document was crawled: the year in the name of its dump, and the two-year slice of TiMoE (arXiv 2508.08827)."""
 
 from __future__ import annotations
 

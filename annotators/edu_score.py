@@ -1,4 +1,4 @@
-"""FineWeb-Edu's two qualities of a document from its educational score (PAPER section 1)."""
+"""FineWeb-Edu's two qualities of a document from its educational score (as in "Beyond URLs", arXiv 2511.21613)."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Any fastText classifier as an annotator: its text preparation, how a score is made of its labels, and bins.
 
-PAPER section 5 names the settings of the public models. Cost: that of the library, 5 to 12 MB of text a second.
+docs/annotators.md has the settings of public models. Cost: that of the library, 5 to 12 MB of text a second.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How a text is made one line before a classifier reads it. Training and annotating share these settings.
 
 fastText reads a line: what stands after the first newline it would not see. How newlines are replaced changes scores
-(PAPER section 5 names the preparation of each public model), so the settings are part of an annotator's fingerprint.
+(docs/annotators.md has that of public models), so the settings are part of an annotator's fingerprint.
 """
 
 from __future__ import annotations

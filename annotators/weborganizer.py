@@ -1,4 +1,4 @@
-"""The topics and formats of WebOrganizer (arXiv 2502.10341; PAPER section 1), and their names from model labels."""
+"""The topics and formats of WebOrganizer (arXiv 2502.10341), and their names from model labels."""
 
 from __future__ import annotations
 

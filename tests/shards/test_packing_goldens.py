@@ -98,7 +98,7 @@ class TestPlain:
 
 
 class TestPrepend:
-    """PAPER: no label from boc through eoc is paid; the first text token after eoc is."""
+    """The paper: no label from boc through eoc is paid; the first text token after eoc is."""
 
     def test_one_document(self) -> None:
         assert shown(case_of("prepend", [20, 21], sequence_length=8)) == [
@@ -186,7 +186,7 @@ class TestPrepend:
 
 
 class TestAppend:
-    """PAPER: the metadata stands after the text, before eos, and is paid with weight 1."""
+    """The paper: the metadata stands after the text, before eos, and is paid with weight 1."""
 
     def test_one_document(self) -> None:
         assert shown(case_of("append", [20, 21], sequence_length=8)) == [
@@ -224,7 +224,7 @@ class TestAppend:
 
 
 class TestMetaTokens:
-    """PAPER: BOS boc s1 ... s5 eoc text, masked like prepend, the same for every document."""
+    """The paper: BOS boc s1 ... s5 eoc text, masked like prepend, the same for every document."""
 
     def test_five_meta_tokens(self) -> None:
         assert shown(case_of("meta_tokens", [20, 21], [30], sequence_length=20)) == [
