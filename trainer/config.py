@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 MODEL_PRESETS: dict[str, dict[str, Any]] = {
     "1m": {"num_layers": 4, "hidden_size": 128, "ffn_size": 384, "num_heads": 4, "num_kv_heads": 2},
@@ -159,6 +159,11 @@ class TrainConfig(_Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the matrix products; weights and optimizer stay float32. auto: bfloat16 on CUDA, float32 on CPU."""
+
+    @field_validator("schedule", mode="before")
+    @classmethod
+    def _cosine_unless_said(cls, value: Any) -> Any:
+        return {"type": "cosine", **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainConfig:

@@ -18,16 +18,16 @@ from typing import Any
 import torch
 
 from shards.schema import Role
-from trainer.attention import document_mask
-from trainer.checkpoint import TrainingState, latest_checkpoint, load_checkpoint, save_checkpoint
+from trainer.checkpoint import TrainingState, differences, latest_checkpoint, load_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
 from trainer.data import Batch, TrainingData
 from trainer.errors import TrainerError
-from trainer.loss import LossSums, LossTotals, global_sum
+from trainer.loss import LossTotals
 from trainer.metrics import MetricsLog, Pace, step_line
 from trainer.model import Decoder
 from trainer.optimizer import build_optimizer, clip_gradients, set_learning_rate
 from trainer.schedule import learning_rate
+from trainer.step import Precision, accumulate_gradients, evaluate
 from trainer.stopping import StopRequest
 
 Report = Callable[[str], None]
@@ -83,7 +83,7 @@ def train(
     with (
         MetricsLog(run.directory / "metrics.jsonl", resumed_at=run.state.step) as metrics,
         StopRequest() as stop,
-        closing(run.data.batches(run.state.step + 1, pin=run.device.type == "cuda")) as batches,
+        closing(run.data.batches(run.state.step + 1, pin=run.on_cuda)) as batches,
     ):
         while not stop.requested:
             if run.is_due(config.validation_every):
@@ -102,24 +102,24 @@ class _Run:
 
     def __init__(self, config: TrainConfig, *, output: Path, directory: Path, report: Report) -> None:
         self.config, self.directory, self._report = config, directory, report
-        self.device = choose_device(config.device)
-        self._autocast_dtype = choose_autocast(config.dtype, self.device)
+        self._precision = choose_precision(config)
         self.data = TrainingData(config, output=output)
         self.model = Decoder(config.model, tokenizer=self.data.dataset.tokenizer)
         self.model.initialise(seed=config.seed)
-        self.model.to(self.device)
+        self.model.to(self._precision.device)
         self._optimizer = build_optimizer(self.model, config.optimizer)
         self.state = TrainingState(step=0)
         self._pays_metadata = bool(self.data.dataset.role_weights[Role.METADATA])
         self._pace = Pace()
-        self._tokens, self._seconds = 0, 0.0
         self._last: dict[str, Any] = {}
         self._validation_loss: float | None = None
 
     def start(self, *, resume: bool, overwrite: bool) -> None:
         """Make the run's directory, or take up what is in it."""
-        if overwrite:
-            shutil.rmtree(self.directory, ignore_errors=True)
+        if resume and overwrite:
+            raise TrainerError("a run is either resumed or overwritten, not both")
+        if self.directory.exists() and overwrite:
+            shutil.rmtree(self.directory)
         elif self.directory.exists() and not resume:
             raise TrainerError(f"{self.directory} exists; resume it, overwrite it or give another name")
         checkpoint = latest_checkpoint(self.directory / "checkpoints")
@@ -127,13 +127,16 @@ class _Run:
             self.state = load_checkpoint(checkpoint, shared=self._shared(), model=self.model, optimizer=self._optimizer)
             self._report(f"resumed after step {self.state.step} from {checkpoint}")
         self.directory.mkdir(parents=True, exist_ok=True)
-        described = {"config": self.config.model_dump(mode="json"), "num_parameters": self.model.num_parameters}
-        text = json.dumps({**described, "shared": self._shared(), "torch": torch.__version__}, indent=1)
-        (self.directory / "config.json").write_text(text + "\n")
+        self._write_config()
         self._report(
-            f"{self.model.num_parameters:,} parameters on {self.device}, {len(self.data.rows):,} rows of "
+            f"{self.model.num_parameters:,} parameters on {self._precision.device}, {len(self.data.rows):,} rows of "
             f"{self.data.dataset.sequence_length} tokens, {len(self.data.validation_rows):,} to validate on"
         )
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether batches have to be copied to a GPU."""
+        return self._precision.device.type == "cuda"
 
     def is_due(self, every: int) -> bool:
         """Whether something done every so many steps, and after the last, is to be done now."""
@@ -143,53 +146,44 @@ class _Run:
     def step(self, batch: Batch, metrics: MetricsLog) -> None:
         """One update of the weights from this rank's part of a global batch."""
         started = time.perf_counter()
-        number = self.state.step + 1
-        rate = learning_rate(
-            number, steps=self.config.steps, peak=self.config.learning_rate, schedule=self.config.schedule
-        )
+        config, number = self.config, self.state.step + 1
+        rate = learning_rate(number, steps=config.steps, peak=config.learning_rate, schedule=config.schedule)
         set_learning_rate(self._optimizer, rate)
-        total_weight = global_sum(batch.loss_weights.sum(dtype=torch.float64)).item()
-        totals = self._accumulate(batch, total_weight=total_weight)
-        norm = self._update(number) if total_weight else None
-        self._count(totals, skipped=not total_weight)
+        self._optimizer.zero_grad(set_to_none=True)
+        totals = accumulate_gradients(
+            self.model,
+            batch,
+            micro_batch_size=config.rows_at_once,
+            document_masking=config.document_masking,
+            precision=self._precision,
+        )
+        norm = self._update(number) if totals.weight else None
+        self._count(totals)
         seconds = time.perf_counter() - started
-        self._pace.add(seconds)
-        self._tokens, self._seconds = self._tokens + totals.tokens, self._seconds + seconds
-        self._last = {
-            "step": number,
-            "loss": totals.weighted / total_weight if total_weight else None,
-            "text_loss": totals.mean(Role.TEXT),
-            "metadata_loss": totals.mean(Role.METADATA) if self._pays_metadata else None,
-            "tokens": self.state.tokens,
-            "text_tokens": self.state.text_tokens,
-            "lr": rate,
-            "grad_norm": norm,
-            "tokens_per_second": totals.tokens / seconds,
-            "skipped_batches": self.state.skipped_batches,
-        }
+        self._pace.add(seconds, tokens=totals.tokens)
+        self._last = self._record(totals, rate=rate, norm=norm, seconds=seconds)
         metrics.write(self._last)
-        if number == 1 or self.is_due(self.config.log_every):
-            self._report(step_line(self._last, steps=self.config.steps, pace=self._pace))
+        if number == 1 or self.is_due(config.log_every):
+            self._report(step_line(self._last, steps=config.steps, pace=self._pace))
 
     def validate(self, metrics: MetricsLog) -> None:
         """Loss over the text labels of all validation rows, if there are any."""
-        if not len(self.data.validation_rows):
-            return
-        sums = LossSums(self.device)
-        with torch.no_grad():
-            for batch in self.data.validation_batches():
-                self._forward(batch, sums)
-        totals = sums.totals()
-        self._validation_loss = totals.mean(Role.TEXT)
-        metrics.write(
-            {
-                "step": self.state.step,
-                "validation_text_loss": self._validation_loss,
-                "validation_text_tokens": totals.count(Role.TEXT),
-            }
+        totals = evaluate(
+            self.model,
+            self.data.validation_batches(),
+            document_masking=self.config.document_masking,
+            precision=self._precision,
         )
-        if self._validation_loss is not None:
-            self._report(f"step {self.state.step}/{self.config.steps}  validation text {self._validation_loss:.4f}")
+        self._validation_loss = totals.mean(Role.TEXT)
+        if self._validation_loss is None:
+            return
+        record = {
+            "step": self.state.step,
+            "validation_text_loss": self._validation_loss,
+            "validation_text_tokens": totals.labels_by_role[Role.TEXT],
+        }
+        metrics.write(record)
+        self._report(f"step {self.state.step}/{self.config.steps}  validation text {self._validation_loss:.4f}")
 
     def save(self) -> None:
         """Write a checkpoint."""
@@ -213,36 +207,21 @@ class _Run:
             text_loss=self._last.get("text_loss"),
             validation_text_loss=self._validation_loss,
             num_parameters=self.model.num_parameters,
-            tokens_per_second=self._tokens / self._seconds if self._seconds else None,
+            tokens_per_second=self._pace.tokens_per_second,
         )
+
+    def _write_config(self) -> None:
+        """Write `config.json`; tell what it said otherwise before a resume."""
+        path, now = self.directory / "config.json", self.config.model_dump(mode="json")
+        if self.state.step and path.exists():
+            for difference in differences(json.loads(path.read_text())["config"], now):
+                self._report(f"changed since the checkpoint: {difference}")
+        described = {"config": now, "num_parameters": self.model.num_parameters, "torch": str(torch.__version__)}
+        path.write_text(json.dumps({**described, "shared": self._shared()}, indent=1) + "\n")
 
     def _shared(self) -> dict[str, Any]:
         tokenizer = self.data.dataset.tokenizer.model_dump(mode="json")
         return {**self.config.decides_result(), "tokenizer": tokenizer, **self.data.fingerprints()}
-
-    def _accumulate(self, batch: Batch, *, total_weight: float) -> LossTotals:
-        """Gradients of the global batch's loss, summed over its micro-batches."""
-        self._optimizer.zero_grad(set_to_none=True)
-        sums = LossSums(self.device)
-        for micro in batch.split(self.config.rows_at_once):
-            weighted = self._forward(micro, sums)
-            if total_weight:
-                torch.autograd.backward(weighted / total_weight)
-        return sums.totals()
-
-    def _forward(self, batch: Batch, sums: LossSums) -> torch.Tensor:
-        """Weighted sum of one micro-batch's losses, counted in `sums`."""
-        on_device = batch.to(self.device)
-        masked = self.config.document_masking
-        mask = document_mask(on_device.segments) if masked else None
-        positions = on_device.positions if masked else _row_positions(on_device.positions)
-        with torch.autocast(self.device.type, dtype=self._autocast_dtype, enabled=self._autocast_dtype is not None):
-            summed: tuple[torch.Tensor, torch.Tensor] = self.model(
-                on_device.input_ids, positions, mask, on_device.labels, on_device.loss_weights
-            )
-        weighted, losses = summed
-        sums.add(weighted, losses, on_device.label_roles.flatten())
-        return weighted
 
     def _update(self, number: int) -> float:
         """Clip and step; returns the gradients' norm."""
@@ -255,35 +234,42 @@ class _Run:
         self._optimizer.step()
         return norm
 
-    def _count(self, totals: LossTotals, *, skipped: bool) -> None:
+    def _count(self, totals: LossTotals) -> None:
         before = self.state
         self.state = TrainingState(
             step=before.step + 1,
             tokens=before.tokens + totals.tokens,
-            text_tokens=before.text_tokens + totals.count(Role.TEXT),
-            skipped_batches=before.skipped_batches + skipped,
+            text_tokens=before.text_tokens + totals.labels_by_role[Role.TEXT],
+            skipped_batches=before.skipped_batches + (not totals.weight),
         )
 
+    def _record(self, totals: LossTotals, *, rate: float, norm: float | None, seconds: float) -> dict[str, Any]:
+        """One line of `metrics.jsonl`; `trainer.metrics` tells what the fields are."""
+        return {
+            "step": self.state.step,
+            "loss": totals.loss,
+            "text_loss": totals.mean(Role.TEXT),
+            "metadata_loss": totals.mean(Role.METADATA) if self._pays_metadata else None,
+            "tokens": self.state.tokens,
+            "text_tokens": self.state.text_tokens,
+            "lr": rate,
+            "grad_norm": norm,
+            "tokens_per_second": totals.tokens / seconds,
+            "skipped_batches": self.state.skipped_batches,
+        }
 
-def choose_device(wanted: str) -> torch.device:
-    """The device that `device = ...` of a recipe means here.
+
+def choose_precision(config: TrainConfig) -> Precision:
+    """What `device` and `dtype` of a recipe mean here.
 
     Raises:
         TrainerError: CUDA is asked for and not there.
     """
     available = torch.cuda.is_available()
-    if wanted == "cuda" and not available:
+    if config.device == "cuda" and not available:
         raise TrainerError("device is cuda, but torch finds no CUDA device; available: cpu")
-    return torch.device("cuda" if available and wanted != "cpu" else "cpu")
-
-
-def choose_autocast(wanted: str, device: torch.device) -> torch.dtype | None:
-    """The dtype of matrix products, or None where they stay float32."""
-    if wanted == "bfloat16" or (wanted == "auto" and device.type == "cuda"):
-        return torch.bfloat16
-    return None
-
-
-def _row_positions(positions: torch.Tensor) -> torch.Tensor:
-    """Positions that run through the whole row: int32 [b, L]."""
-    return torch.arange(positions.shape[1], dtype=torch.int32, device=positions.device).expand_as(positions)
+    cuda = available and config.device != "cpu"
+    bfloat16 = config.dtype == "bfloat16" or (config.dtype == "auto" and cuda)
+    return Precision(
+        device=torch.device("cuda" if cuda else "cpu"), autocast_dtype=torch.bfloat16 if bfloat16 else None
+    )

@@ -6,6 +6,7 @@ made for a few tokens at a time, and their gradient is taken while they are ther
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -104,45 +105,55 @@ def _grad_logits(log_probs: Tensor, labels: Tensor, loss_weights: Tensor) -> Ten
     return grad.mul_(loss_weights[:, None])
 
 
-class LossSums:
-    """Losses summed by role over micro-steps and ranks, for reporting."""
-
-    def __init__(self, device: torch.device) -> None:
-        self.weighted = torch.zeros((), dtype=torch.float64, device=device)
-        self._by_role = torch.zeros((2, len(ROLE_NAMES)), dtype=torch.float64, device=device)
-
-    def add(self, weighted: Tensor, token_losses: Tensor, label_roles: Tensor) -> None:
-        """Count one micro-batch: its weighted sum, its losses [n] and its labels' roles [n]."""
-        self.weighted += weighted.detach()
-        counted = torch.stack([token_losses.double(), torch.ones_like(token_losses, dtype=torch.float64)])
-        self._by_role.index_add_(1, label_roles.long(), counted)
-
-    def totals(self) -> LossTotals:
-        """The sums over all ranks, on the host; waits for the device once."""
-        values = global_sum(torch.cat([self.weighted[None], self._by_role.flatten()])).tolist()
-        roles = len(ROLE_NAMES)
-        return LossTotals(values[0], values[1 : 1 + roles], values[1 + roles :])
-
-
+@dataclass(frozen=True, kw_only=True)
 class LossTotals:
-    """Weighted loss, and losses and labels by role, summed over a global batch or a validation set."""
+    """Losses summed over a global batch or a validation set."""
 
-    def __init__(self, weighted: float, losses: list[float], labels: list[float]) -> None:
-        self.weighted = weighted
-        self._losses, self._labels = losses, [round(count) for count in labels]
+    weighted: float
+    """Sum of weight x loss."""
+    weight: float
+    """Sum of weights."""
+    losses_by_role: tuple[float, ...]
+    """[7]: sum of unweighted losses in nats, by the role of the label."""
+    labels_by_role: tuple[int, ...]
+    """[7]: number of labels."""
 
-    def mean(self, role: Role) -> float | None:
-        """Mean unweighted loss in nats of the labels of a role; None where there are none."""
-        return self._losses[role] / self._labels[role] if self._labels[role] else None
-
-    def count(self, role: Role) -> int:
-        """Labels of a role."""
-        return self._labels[role]
+    @property
+    def loss(self) -> float | None:
+        """What training minimises: the weighted mean; None where no label is paid."""
+        return self.weighted / self.weight if self.weight else None
 
     @property
     def tokens(self) -> int:
         """Labels that are not padding."""
-        return sum(self._labels) - self._labels[Role.PAD]
+        return sum(self.labels_by_role) - self.labels_by_role[Role.PAD]
+
+    def mean(self, role: Role) -> float | None:
+        """Mean unweighted loss in nats of the labels of a role; None where there are none."""
+        labels = self.labels_by_role[role]
+        return self.losses_by_role[role] / labels if labels else None
+
+
+class LossSums:
+    """Losses summed on the device over micro-batches, for reporting."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._overall = torch.zeros(2, dtype=torch.float64, device=device)
+        self._by_role = torch.zeros((2, len(ROLE_NAMES)), dtype=torch.float64, device=device)
+
+    def add(self, weighted: Tensor, losses: Tensor, *, label_roles: Tensor, loss_weights: Tensor) -> None:
+        """Count one micro-batch: its weighted sum, and its labels' losses and roles, both [n]."""
+        self._overall += torch.stack([weighted.detach().double(), loss_weights.sum(dtype=torch.float64)])
+        counted = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)])
+        self._by_role.index_add_(1, label_roles.long(), counted)
+
+    def totals(self) -> LossTotals:
+        """The sums over all ranks, on the host; waits for the device once."""
+        weighted, weight, *by_role = global_sum(torch.cat([self._overall, self._by_role.flatten()])).tolist()
+        losses, labels = by_role[: len(ROLE_NAMES)], by_role[len(ROLE_NAMES) :]
+        return LossTotals(
+            weighted=weighted, weight=weight, losses_by_role=tuple(losses), labels_by_role=tuple(map(round, labels))
+        )
 
 
 def global_sum(values: Tensor) -> Tensor:

@@ -63,18 +63,26 @@ def _stands_before(line: str, resumed_at: int) -> bool:
 
 
 class Pace:
-    """Seconds a step, averaged with more weight on recent ones."""
+    """How fast steps go: over all of them, and lately."""
 
     def __init__(self) -> None:
-        self._seconds: float | None = None
+        self._tokens, self._seconds = 0, 0.0
+        self._seconds_lately: float | None = None
 
-    def add(self, seconds: float) -> None:
+    def add(self, seconds: float, *, tokens: int) -> None:
         """Count one step."""
-        self._seconds = seconds if self._seconds is None else 0.95 * self._seconds + 0.05 * seconds
+        self._tokens, self._seconds = self._tokens + tokens, self._seconds + seconds
+        lately = self._seconds_lately
+        self._seconds_lately = seconds if lately is None else 0.95 * lately + 0.05 * seconds
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """Over all steps counted."""
+        return self._tokens / self._seconds if self._seconds else None
 
     def left(self, steps: int) -> timedelta:
-        """Time that `steps` more steps will take."""
-        return timedelta(seconds=round(steps * (self._seconds or 0.0)))
+        """Time that `steps` more steps will take at the pace of the last twenty or so."""
+        return timedelta(seconds=round(steps * (self._seconds_lately or 0.0)))
 
 
 def step_line(record: Mapping[str, Any], *, steps: int, pace: Pace) -> str:

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from trainer.checkpoint import (
+    OPTIMIZER_NAME,
+    STATE_NAME,
+    TrainingState,
+    differences,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
+from trainer.errors import TrainerError
+
+SHARED = {"seed": 0, "shards": "a" * 64, "model": {"num_layers": 2}}
+
+
+def make(seed: int = 0) -> tuple[nn.Linear, torch.optim.AdamW]:
+    torch.manual_seed(seed)
+    model = nn.Linear(3, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
+    model(torch.ones(3)).sum().backward()
+    optimizer.step()
+    return model, optimizer
+
+
+def save(directory: Path, step: int, *, seed: int = 0, keep: int = 2) -> Path:
+    model, optimizer = make(seed)
+    state = TrainingState(step=step, tokens=7 * step)
+    return save_checkpoint(directory, state=state, shared=SHARED, model=model, optimizer=optimizer, keep=keep)
+
+
+def load(path: Path, *, shared: dict[str, Any] = SHARED) -> tuple[TrainingState, nn.Linear]:
+    model, optimizer = make(seed=99)
+    return load_checkpoint(path, shared=shared, model=model, optimizer=optimizer), model
+
+
+def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
+    path = save(tmp_path, 12, seed=5)
+    saved, _ = make(seed=5)
+    rng = torch.get_rng_state()
+    torch.rand(10)
+    state, model = load(path)
+    assert state == TrainingState(step=12, tokens=84)
+    assert torch.equal(model.weight, saved.weight)
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert path.name == "step-00000012"
+
+
+def test_the_newest_are_kept(tmp_path: Path) -> None:
+    for step in (2, 9, 10, 100):
+        save(tmp_path, step, keep=2)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010", "step-00000100"]
+    assert latest_checkpoint(tmp_path) == tmp_path / "step-00000100"
+
+
+def test_no_checkpoint_yet(tmp_path: Path) -> None:
+    assert latest_checkpoint(tmp_path) is None
+    assert latest_checkpoint(tmp_path / "missing") is None
+
+
+def test_a_save_that_breaks_leaves_nothing_under_a_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(tmp_path, 1)
+
+    def break_off(*args: object) -> None:
+        raise OSError("disk full")
+
+    with monkeypatch.context() as patched, pytest.raises(OSError, match="disk full"):
+        patched.setattr("trainer.checkpoint.optimizer_tensors", break_off)
+        save(tmp_path, 2)
+    assert latest_checkpoint(tmp_path) == tmp_path / "step-00000001"
+    save(tmp_path, 2)  # what the broken one left behind is no obstacle
+    assert load(tmp_path / "step-00000002")[0].step == 2
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", OPTIMIZER_NAME, STATE_NAME])
+@pytest.mark.parametrize("damage", ["cut", "missing"])
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, name: str, damage: str) -> None:
+    file = save(tmp_path, 1) / name
+    content = file.read_bytes()
+    file.unlink()
+    if damage == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(TrainerError, match="step-00000001: damaged checkpoint: ") as raised:
+        load(tmp_path / "step-00000001")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_checkpoint_of_another_run_is_refused_with_the_difference(tmp_path: Path) -> None:
+    path = save(tmp_path, 1)
+    other = {"seed": 0, "shards": "b" * 64, "model": {"num_layers": 4}}
+    with pytest.raises(TrainerError) as raised:
+        load(path, shared=other)
+    assert str(raised.value).endswith("shards aaaaaaaaaaaa… -> bbbbbbbbbbbb…; model.num_layers 2 -> 4")
+
+
+def test_differences_name_what_is_only_on_one_side() -> None:
+    assert differences({"a": 1, "b": {"c": None}}, {"a": 1, "d": "x"}) == ["d null -> x"]
+    assert differences({"a": [1]}, {}) == ["a [1] -> null"]

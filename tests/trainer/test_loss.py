@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from shards.reader import PackedDataset
+from shards.schema import ROLE_NAMES, Role
+from tests.trainer.runs import LAYOUTS, TINY_MODEL, TOKENIZER
+from trainer.config import ModelConfig
+from trainer.data import Batch, read_batch
+from trainer.loss import LossTotals, chunked_cross_entropy
+from trainer.model import Decoder
+from trainer.step import Precision, accumulate_gradients, evaluate
+
+CPU = Precision(device=torch.device("cpu"))
+
+
+def make_model(seed: int = 0) -> Decoder:
+    model = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER)
+    model.initialise(seed=seed)
+    return model
+
+
+def gradients(model: nn.Module) -> dict[str, Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def accumulate(model: Decoder, batch: Batch, *, micro_batch_size: int) -> tuple[LossTotals, dict[str, Tensor]]:
+    model.zero_grad()
+    totals = accumulate_gradients(model, batch, micro_batch_size=micro_batch_size, document_masking=True, precision=CPU)
+    return totals, gradients(model)
+
+
+def dense_reference(model: Decoder, dataset: PackedDataset, rows: range) -> tuple[Tensor, dict[Role, list[float]]]:
+    """The loss in float64 from the runs alone: each segment through the model by itself, whole logits, labels one by
+    one with the weight of their role's name. Also all losses by role."""
+    weighted, weight = torch.zeros((), dtype=torch.float64), 0.0
+    by_role: dict[Role, list[float]] = {role: [] for role in Role}
+    for row in rows:
+        file, local = dataset.locate(row)
+        ids = torch.from_numpy(file.input_ids[local].astype("int64"))
+        roles: list[Role] = []
+        starts: list[int] = []
+        for length, role, _ in zip(*file.runs(local), strict=True):
+            if role in {Role.BOS, Role.PAD}:
+                starts.append(len(roles))
+            roles += [Role(role)] * int(length)
+        for start, end in zip(starts, [*starts[1:], len(roles)], strict=True):
+            inputs = ids[start : min(end, len(ids) - 1)]
+            if not len(inputs):  # the row's last id is only a label
+                continue
+            states = model.hidden_states(inputs[None], torch.arange(len(inputs))[None], None)
+            logits = (states[0] @ model.output_weight.T)[:, : TOKENIZER.num_ids]
+            labels = ids[start + 1 : start + 1 + len(inputs)]
+            losses = cross_entropy(logits, labels, reduction="none")
+            for loss, role in zip(losses, roles[start + 1 :], strict=False):
+                paid = dataset.info.role_weights[ROLE_NAMES[role]]
+                weighted, weight = weighted + paid * loss, weight + paid
+                by_role[role].append(loss.item())
+    return weighted / weight, by_role
+
+
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "unpaid"])
+def test_loss_and_gradient_of_every_layout_against_a_dense_float64_reference(packed_run: Path, layout: str) -> None:
+    dataset, rows = PackedDataset.open(packed_run, layout), range(7)
+    model = make_model()
+    totals, found = accumulate(model, read_batch(dataset, rows), micro_batch_size=3)
+
+    reference = make_model().double()
+    loss, by_role = dense_reference(reference, dataset, rows)
+    loss.backward()  # type: ignore[no-untyped-call]
+
+    assert totals.loss == pytest.approx(loss.item(), rel=1e-6)
+    for role in Role:
+        assert totals.labels_by_role[role] == len(by_role[role])
+        if by_role[role]:
+            assert totals.mean(role) == pytest.approx(sum(by_role[role]) / len(by_role[role]), rel=1e-6)
+    for name, expected in gradients(reference).items():
+        torch.testing.assert_close(
+            found[name].double(), expected, rtol=1e-3, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}"
+        )
+
+
+@pytest.mark.parametrize("micro_batch_size", [1, 2, 5])
+def test_micro_batches_of_unequal_weight_add_up_to_the_batch(packed_run: Path, micro_batch_size: int) -> None:
+    batch = read_batch(PackedDataset.open(packed_run, "append"), range(8))
+    batch.loss_weights[:5] *= torch.rand(5, 48, generator=torch.Generator().manual_seed(0)).round()
+    batch.loss_weights[2] = 0  # a micro-batch without a paid label
+    assert len({part.loss_weights.sum().item() for part in batch.split(micro_batch_size)}) > 1
+    model = make_model()
+    whole, expected = accumulate(model, batch, micro_batch_size=8)
+    parts, found = accumulate(model, batch, micro_batch_size=micro_batch_size)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-6)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-7)
+
+
+def test_a_batch_without_a_paid_label_has_no_loss_and_no_gradient(packed_run: Path) -> None:
+    dataset = PackedDataset.open(packed_run, "unpaid")
+    totals, found = accumulate(make_model(), read_batch(dataset, range(4)), micro_batch_size=2)
+    assert totals.loss is None
+    assert not found
+    text_loss = totals.mean(Role.TEXT)  # still reported
+    assert text_loss is not None
+    assert 3 < text_loss < 6
+
+
+@pytest.mark.parametrize("chunk_tokens", [1, 7, 50, 64])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_chunks_change_neither_loss_nor_gradient(chunk_tokens: int, dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(50, 16, generator=generator, dtype=dtype, requires_grad=True)
+    weight = torch.randn(64, 16, generator=generator, dtype=dtype, requires_grad=True)
+    labels = torch.randint(0, 61, (50,), generator=generator)
+    loss_weights = torch.rand(50, generator=generator, dtype=dtype)
+
+    expected = cross_entropy((hidden @ weight.T)[:, :61], labels, reduction="none")
+    expected_gradients = torch.autograd.grad(3 * (expected * loss_weights).sum(), (hidden, weight))
+    total, losses = chunked_cross_entropy(hidden, weight, labels, loss_weights, num_ids=61, chunk_tokens=chunk_tokens)
+    torch.testing.assert_close(losses, expected.detach())
+    torch.testing.assert_close(total, (expected * loss_weights).sum())
+    found = torch.autograd.grad(3 * total, (hidden, weight))
+    for gradient, expected_gradient in zip(found, expected_gradients, strict=True):
+        torch.testing.assert_close(gradient, expected_gradient, rtol=1e-4, atol=1e-5)
+    assert (found[1][61:] == 0).all()  # ids that do not exist
+
+
+def test_bfloat16_gives_about_the_same_loss_and_float32_gradients(packed_run: Path) -> None:
+    batch = read_batch(PackedDataset.open(packed_run, "prepend"), range(8))
+    model = make_model()
+    exact, expected = accumulate(model, batch, micro_batch_size=4)
+    model.zero_grad()
+    totals = accumulate_gradients(
+        model,
+        batch,
+        micro_batch_size=4,
+        document_masking=True,
+        precision=Precision(device=torch.device("cpu"), autocast_dtype=torch.bfloat16),
+    )
+    assert totals.loss == pytest.approx(exact.loss, rel=1e-2)
+    assert totals.loss != exact.loss
+    for name, gradient in gradients(model).items():
+        assert gradient.dtype == torch.float32
+        assert nn.functional.cosine_similarity(gradient.flatten(), expected[name].flatten(), dim=0) > 0.99
+
+
+def test_evaluation_leaves_no_gradient_and_agrees_with_training(packed_run: Path) -> None:
+    batch = read_batch(PackedDataset.open(packed_run, "prepend"), range(8))
+    model = make_model()
+    evaluated = evaluate(model, batch.split(3), document_masking=True, precision=CPU)
+    assert not gradients(model)
+    trained, _ = accumulate(model, batch, micro_batch_size=8)
+    assert evaluated.mean(Role.TEXT) == pytest.approx(trained.mean(Role.TEXT), rel=1e-6)
+    assert evaluated.tokens == trained.tokens
