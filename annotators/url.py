@@ -50,7 +50,7 @@ class UrlConfig(AnnotatorConfig):
 
 
 class UrlAnnotator(Annotator):
-    """Cuts `url` into the parts that "Beyond URLs" (arXiv 2511.21613) compares and finds its host and registered domain.
+    """Cuts `url` into the parts that "Beyond URLs" (arXiv 2511.21613) compares; finds host and registered domain.
 
     Output columns, all string:
       - `url`: as it came.
