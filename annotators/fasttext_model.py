@@ -96,11 +96,14 @@ class FastTextModel:
         if self._model is not None:
             return
         try:
-            if Path(self.path).stat().st_size != self.header.file_bytes:
-                raise AnnotatorError(f"{self.path}: the file has changed since its header was read")
-            self._model = fasttext.load_model(self.path).f
-        except (OSError, ValueError, RuntimeError, MemoryError) as error:
-            raise error if isinstance(error, AnnotatorError) else AnnotatorError(f"{self.path}: {error}") from None
+            unchanged = Path(self.path).stat().st_size == self.header.file_bytes
+            self._model = fasttext.load_model(self.path).f if unchanged else None
+        except OSError as error:
+            raise AnnotatorError(f"{self.path}: {error.strerror}") from None
+        except (ValueError, RuntimeError, MemoryError) as error:
+            raise AnnotatorError(f"{self.path}: {str(error) or 'too large for the memory there is'}") from None
+        if self._model is None:
+            raise AnnotatorError(f"{self.path}: the file has changed since its header was read")
 
     def probabilities(self, texts: pa.Array) -> npt.NDArray[np.float32]:
         r"""float32 [len(texts), num_labels], in the order of `header.labels`; NaN rows for null texts.

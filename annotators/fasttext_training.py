@@ -1,8 +1,8 @@
 """Training a fastText classifier whose model the `fasttext` annotator reads, with a JSON card beside it.
 
 The library (0.9.3) fills a tenth of the input matrix for each training thread and leaves the rest as it found the
-memory, which is why it can stop with "Encountered NaN". Eleven threads fill all of it, whatever the number of cores
-(measured: with one thread most small models failed, with twelve none did), so this module never uses fewer.
+memory, which is why it can stop with "Encountered NaN". Eleven threads fill all of it on any number of cores, so that
+training never uses fewer (measured on small models: most failed with one thread, none with twelve).
 Threads update the same matrix without locks: equal seeds give models of equal quality, not of equal bytes.
 
 Cost: reads each text once per epoch at 5 to 10 MB/s a core; the model file is 4 * dim * (words + buckets) bytes.
@@ -18,59 +18,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import fasttext
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field
 
 from annotators.base import AnnotatorError
 from annotators.classifier_report import ClassifierReport, evaluate_classifier
-from annotators.fasttext_model import FastTextModel, decode_label, encode_label, file_sha256
+from annotators.fasttext_model import FastTextModel, decode_label, encode_label, file_sha256, read_header
+from annotators.fasttext_settings import TrainingSettings, search
 from annotators.model_card import MODEL_CARD_FORMAT, card_path
 from annotators.text_preparation import TextPreparation
+
+__all__ = ["DEFAULT_PREPARATION", "Labelled", "TrainedClassifier", "TrainingSettings", "train_classifier"]
 
 DEFAULT_PREPARATION = TextPreparation(lower=True, separate_punctuation=True)
 """What training uses unless told otherwise: on small training sets it generalises better than raw text."""
 
-_MIN_THREADS = 11
 _ATTEMPTS = 5
 _ATTEMPTS_AT_FULL_RATE = 2
 _VALIDATION_PART = 10
 # A word that begins like a label would be one in a training file; when a model reads a text it skips such words.
 _LABEL_LIKE = r"(^|[ \n\r\t\v\f\x00])__label__[^ \n\r\t\v\f\x00]*"
-
-
-class TrainingSettings(BaseModel):
-    """fastText's training parameters. The defaults were chosen by cross-validation inside training sets.
-
-    `word_ngrams`, `dim`, `epoch`, `lr`, `min_count`, `min_chars`, `max_chars` and `buckets` are what autotune searches;
-    with `autotune_seconds` only those given explicitly are kept.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    word_ngrams: int = Field(default=2, ge=1, le=10)
-    """Longest word n-gram that is a feature."""
-    dim: int = Field(default=50, ge=1, le=2000)
-    epoch: int = Field(default=10, ge=1)
-    lr: float = Field(default=0.5, gt=0)
-    """Learning rate at the start; it falls linearly to zero."""
-    min_count: int = Field(default=1, ge=1)
-    """Words seen less often are left out."""
-    min_chars: int = Field(default=0, ge=0)
-    """Shortest and longest character n-grams; 0 and 0: none."""
-    max_chars: int = Field(default=0, ge=0)
-    buckets: int = Field(default=1 << 18, ge=1)
-    """Rows that hashed n-grams share; for millions of documents 2,000,000."""
-    loss: Literal["ova", "softmax", "hs"] = "ova"
-    """`ova` (each label against all others; its probabilities need not sum to 1), `softmax`, or `hs`."""
-    threads: int = Field(default=_MIN_THREADS, ge=_MIN_THREADS)
-    seed: int = Field(default=0, ge=0, lt=2**31)
-    autotune_seconds: int | None = Field(default=None, ge=1)
-    """Search the parameters for this long, then train with the best."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +82,8 @@ def train_classifier(
         output: path of the model, `.bin` by custom; its folder is made.
         normalize: how a text is made one line. The annotator must use the same: it finds it in the card.
         settings: fastText's parameters.
-        validation: (texts, labels) that autotune judges by; without them a tenth of the rows, which the final model
-            is then not trained on.
+        validation: (texts, labels) by whose macro F1 autotune judges; without them a tenth of the rows, which the
+            final model is trained on as well.
         test: (texts, labels) for the scores in the card.
         report: called with a line for a person.
 
@@ -124,13 +95,18 @@ def train_classifier(
     rows.check()
     if rows.num_left_out:
         report(f"{rows.num_left_out:,} rows without a text or a label are left out")
-    held_out = None if validation is None else _Rows.of(*validation)
-    if settings.autotune_seconds and held_out is None:
-        rows, held_out = rows.split(len(rows.texts) // _VALIDATION_PART)
     path = Path(output)
+    if path.is_dir():
+        raise AnnotatorError(f"{path}: this is a folder; a model is a file")
     with tempfile.TemporaryDirectory(prefix="colophon-") as folder, _replacing(path) as unfinished:
-        model, attempts = _fit(rows, held_out, folder=Path(folder), normalize=normalize, settings=settings, log=report)
+        lines = Path(folder) / "train.txt"
+        if settings.autotune_seconds:
+            settings = _tuned(rows, validation, lines=lines, normalize=normalize, settings=settings, report=report)
+        rows.write(lines, normalize)
+        model, attempts = _fit(lines, settings, report=report)
         model.saveModel(str(unfinished))
+        if not read_header(unfinished).num_words:
+            raise AnnotatorError(f"no word of the texts occurs min_count = {settings.min_count} times")
         scores = None if test is None else evaluate_classifier(FastTextModel(unfinished), *test, normalize=normalize)
         found = _found_settings(model, settings)
         card = _card(unfinished, rows, normalize=normalize, settings=found, attempts=attempts, test=scores)
@@ -168,7 +144,7 @@ class _Rows:
 
     def check(self) -> None:
         if len(self.labels.unique()) < 2:
-            seen = ", ".join(self.labels.unique().to_pylist()) or "none"
+            seen = ", ".join(map(decode_label, self.labels.unique().to_pylist())) or "none"
             raise AnnotatorError(
                 f"a classifier needs at least two labels; labels of the {len(self.texts)} texts: {seen}"
             )
@@ -198,34 +174,45 @@ def _strings(values: pa.Array | Sequence[str | None]) -> pa.Array:
         raise AnnotatorError(f"texts and labels must be strings: {error}") from None
 
 
-def _fit(
+def _tuned(
     rows: _Rows,
-    held_out: _Rows | None,
+    validation: Labelled | None,
     *,
-    folder: Path,
+    lines: Path,
     normalize: TextPreparation,
     settings: TrainingSettings,
-    log: Callable[[str], None],
-) -> tuple[Any, int]:
+    report: Callable[[str], None],
+) -> TrainingSettings:
+    """`settings` with the parameters that are best on `validation`, or on a tenth of `rows`."""
+    if validation is None:
+        rows, held_out = rows.split(-(-len(rows.texts) // _VALIDATION_PART))
+        validation = (held_out.texts, pa.array([decode_label(label) for label in held_out.labels.to_pylist()]))
+    rows.write(lines, normalize)
+    trial = lines.with_name("trial.bin")
+
+    def score(candidate: TrainingSettings) -> float | None:
+        try:
+            fasttext.train_supervised(str(lines), verbose=0, **_parameters(candidate)).save_model(str(trial))
+        except (RuntimeError, ValueError):  # NaN, or no word is frequent enough
+            return None
+        return evaluate_classifier(trial, *validation, normalize=normalize).macro_f1
+
+    return search(settings, score=score, report=report)
+
+
+def _fit(lines: Path, settings: TrainingSettings, *, report: Callable[[str], None]) -> tuple[Any, int]:
     """The library's model object, and how many attempts it took."""
-    rows.write(folder / "train.txt", normalize)
     parameters = _parameters(settings)
-    if settings.autotune_seconds and held_out is not None:
-        held_out.write(folder / "validation.txt", normalize)
-        parameters |= {
-            "autotuneValidationFile": str(folder / "validation.txt"),
-            "autotuneDuration": settings.autotune_seconds,
-        }
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return fasttext.train_supervised(str(folder / "train.txt"), verbose=0, **parameters).f, attempt
+            return fasttext.train_supervised(str(lines), verbose=0, **parameters).f, attempt
         except RuntimeError as error:
             if "NaN" not in str(error):
                 raise AnnotatorError(f"fastText could not train: {error}") from None
+            report(f"attempt {attempt} of {_ATTEMPTS} ended in NaN (fastText: {error})")
             parameters["seed"] = settings.seed + attempt
             if attempt >= _ATTEMPTS_AT_FULL_RATE:
-                parameters["lr"] = parameters.get("lr", settings.lr) / 2
-            log(f"attempt {attempt} of {_ATTEMPTS} ended in NaN (fastText: {error})")
+                parameters["lr"] /= 2
         except (ValueError, MemoryError) as error:  # an empty vocabulary, or more memory than there is
             raise AnnotatorError(f"fastText could not train: {error}") from None
     raise AnnotatorError(f"fastText training ended in NaN {_ATTEMPTS} times; try a lower lr than {settings.lr}")
@@ -245,14 +232,13 @@ _LIBRARY_NAMES = {
 
 
 def _parameters(settings: TrainingSettings) -> dict[str, Any]:
-    """Arguments of `train_supervised`: with autotune only what was set, as every argument given is not searched."""
-    fixed = settings.model_fields_set if settings.autotune_seconds else set(_LIBRARY_NAMES)
-    chosen = {library: getattr(settings, ours) for ours, library in _LIBRARY_NAMES.items() if ours in fixed}
-    return chosen | {"loss": settings.loss, "thread": settings.threads, "seed": settings.seed}
+    """Arguments of the library's `train_supervised`."""
+    named = {library: getattr(settings, ours) for ours, library in _LIBRARY_NAMES.items()}
+    return named | {"thread": settings.threads, "seed": settings.seed}
 
 
 def _found_settings(model: Any, settings: TrainingSettings) -> dict[str, Any]:
-    """`settings` with what the model was trained with in the end, after autotune or retries."""
+    """`settings` with what the model was trained with in the end, after retries."""
     used = model.getArgs()
     found = {ours: getattr(used, library) for ours, library in _LIBRARY_NAMES.items() if ours != "loss"}
     return settings.model_dump(mode="json") | found
@@ -304,6 +290,7 @@ def _replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        unfinished.touch()  # a folder that cannot be written is found before hours of training, not after
         try:
             yield unfinished
             unfinished.replace(path)

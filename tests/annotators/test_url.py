@@ -13,8 +13,6 @@ from hypothesis import strategies as st
 from annotators.base import AnnotatorError
 from annotators.url import UrlConfig
 
-SHARED = Path(__file__).parents[2].parent / "shared"
-
 
 def annotate(urls: list[str | None], **settings: bool) -> list[dict[str, str | None]]:
     batch = pa.record_batch({"url": pa.array(urls, pa.string())})
@@ -113,9 +111,8 @@ def test_a_column_that_is_not_text_is_named() -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.exists(), reason="shared data is not beside this checkout")
-def test_weird_urls() -> None:
-    (batch,) = pq.read_table(SHARED / "data/hostile/weird_urls.parquet").combine_chunks().to_batches()
+def test_weird_urls(shared_data: Path) -> None:
+    (batch,) = pq.read_table(shared_data / "hostile/weird_urls.parquet").combine_chunks().to_batches()
     rows = UrlConfig().build("url").annotate(batch).to_pylist()
     assert len(rows) == 87
     assert rows[0]["url_host"] == rows[1]["url_host"] == "xn--mnchen-3ya.de"

@@ -1,0 +1,173 @@
+"""What every annotator promises, whichever it is: these tests find the annotators themselves."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from annotators.base import Annotator, annotator_types
+
+# Settings that an annotator cannot do without; a new annotator with a required setting adds its line here.
+SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "fasttext": [
+        {"model": "softmax.bin", "score": {"probability_of": "high"}, "bins": {"edges": [0.2, 0.8]}},
+        {"model": "softmax.bin", "score": {"argmax": True}},
+        {"model": "ova.bin", "score": {"expected": {"high": 2, "low": 0, "Science & Tech": 1}}, "clip": [0, 1]},
+        {"model": "chars.bin", "score": {"probability_of": "low"}, "bins": {"quantiles": 3, "labels": ["a", "b", "c"]}},
+    ],
+}
+CASES = [(name, number) for name in annotator_types() for number in range(len(SETTINGS.get(name, [{}])))]
+
+TEXTS = [
+    "theorem proof of energy",
+    "click\nlol omg\nbuy",
+    None,
+    "",
+    " \n ",
+    "\x00",
+    "unseen words",
+    "é </s> high",
+    "x" * 9999,
+]
+URLS = ["https://www.bbc.co.uk/a?b#c", None, "", "mailto:a@b", "http://[::1]/", "http://münchen.de", "http://[x/", "x"]
+DUMPS = ["CC-MAIN-2022-21", None, "", "2009", "none", "CC-MAIN-2013-20"]
+SCORES = [2.5, None, float("nan"), float("inf"), float("-inf"), -1.0, 4.1, 99.0]
+
+
+def batch_of(picks: list[int]) -> pa.RecordBatch:
+    def column(values: list[Any], kind: pa.DataType) -> pa.Array:
+        return pa.array([values[pick % len(values)] for pick in picks], kind)
+
+    return pa.record_batch(
+        {
+            "text": column(TEXTS, pa.string()),
+            "url": column(URLS, pa.string()),
+            "dump": column(DUMPS, pa.string()),
+            "score": column(SCORES, pa.float64()),
+            "unrelated": column(SCORES, pa.float64()),
+        }
+    )
+
+
+ALL = batch_of(list(range(72)))
+
+
+@pytest.fixture(scope="session")
+def built(models: Path) -> dict[tuple[str, int], Annotator]:
+    return {case: build(*case, models=models) for case in CASES}
+
+
+def build(name: str, number: int, *, models: Path) -> Annotator:
+    settings = dict(SETTINGS.get(name, [{}])[number])
+    if "model" in settings:
+        settings["model"] = str(models / settings["model"])
+    annotator = annotator_types()[name].model_validate(settings).build(f"my_{name}")
+    if annotator.num_calibration_documents is not None:
+        annotator = annotator.with_calibration(annotator.calibrate([ALL]))
+    return annotator
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+def annotator(request: pytest.FixtureRequest, built: dict[tuple[str, int], Annotator]) -> Annotator:
+    found: Annotator = built[request.param]
+    return found
+
+
+def same(left: pa.RecordBatch, right: pa.RecordBatch) -> bool:
+    """Equal by value, where NaN would not be."""
+    return left.schema.equals(right.schema) and left.to_pydict() == right.to_pydict()
+
+
+def test_the_four_annotators_are_found() -> None:
+    assert {"crawl", "edu_score", "fasttext", "url"} <= set(annotator_types())
+
+
+def test_rows_schema_and_purity(annotator: Annotator) -> None:
+    before = ALL.serialize().to_pybytes()
+    first, second = annotator.annotate(ALL), annotator.annotate(ALL)
+    assert first.schema.equals(annotator.schema)
+    assert first.num_rows == ALL.num_rows
+    first.validate(full=True)
+    assert same(first, second)
+    assert ALL.serialize().to_pybytes() == before
+
+
+def test_no_nan_leaves_an_annotator(annotator: Annotator) -> None:
+    for column in annotator.annotate(ALL).columns:
+        if pa.types.is_floating(column.type):
+            assert not np.isnan(column.drop_null().to_numpy()).any()
+
+
+def test_it_needs_only_its_columns(annotator: Annotator) -> None:
+    alone = ALL.select(list(annotator.columns))
+    assert same(annotator.annotate(alone), annotator.annotate(ALL))
+
+
+def test_an_empty_batch(annotator: Annotator) -> None:
+    empty = annotator.annotate(ALL.slice(0, 0))
+    assert empty.num_rows == 0
+    assert empty.schema.equals(annotator.schema)
+
+
+def test_all_nulls(annotator: Annotator) -> None:
+    nulls = pa.record_batch({name: pa.nulls(3, ALL.schema.field(name).type) for name in annotator.columns})
+    assert {value for row in annotator.annotate(nulls).to_pylist() for value in row.values()} == {None}
+    untyped = pa.record_batch({name: pa.nulls(3) for name in annotator.columns})
+    assert same(annotator.annotate(untyped), annotator.annotate(nulls))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+@given(picks=st.lists(st.integers(0, 71), max_size=40), cut=st.integers(0, 40), data=st.data())
+def test_batches_do_not_matter(
+    case: tuple[str, int],
+    built: dict[tuple[str, int], Annotator],
+    picks: list[int],
+    cut: int,
+    data: st.DataObject,
+) -> None:
+    """annotate(a + b) is annotate(a) + annotate(b), also for slices that start in the middle of their buffers."""
+    annotator, batch = built[case], batch_of(picks)
+    whole = annotator.annotate(batch)
+    cut = min(cut, batch.num_rows)
+    parts = [annotator.annotate(batch.slice(0, cut)), annotator.annotate(batch.slice(cut))]
+    assert same(whole, pa.concat_batches(parts))
+    if picks:
+        row = data.draw(st.integers(0, len(picks) - 1))
+        assert same(whole.slice(row, 1), annotator.annotate(batch.slice(row, 1)))
+
+
+def test_string_columns_of_every_kind(annotator: Annotator) -> None:
+    expected = annotator.annotate(ALL)
+    for kind in (pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())):
+        columns = [
+            column.dictionary_encode()
+            if pa.types.is_dictionary(kind) and pa.types.is_string(column.type)
+            else (column.cast(kind) if pa.types.is_string(column.type) else column)
+            for column in ALL.columns
+        ]
+        assert same(annotator.annotate(pa.record_batch(columns, ALL.schema.names)), expected)
+
+
+def test_it_travels_to_a_worker(annotator: Annotator) -> None:
+    arrived = pickle.loads(pickle.dumps(annotator))
+    arrived.load()
+    assert arrived.fingerprint == annotator.fingerprint
+    assert same(arrived.annotate(ALL), annotator.annotate(ALL))
+
+
+def test_settings_are_json(annotator: Annotator) -> None:
+    assert json.loads(json.dumps(annotator.settings)) == annotator.settings
+
+
+def test_column_names_are_unique(built: dict[tuple[str, int], Annotator]) -> None:
+    first_of_each = [annotator for (_, number), annotator in built.items() if number == 0]
+    names = [name for annotator in first_of_each for name in annotator.schema.names]
+    assert len(names) == len(set(names))
