@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
 from pipeline.recipe import InputFormat, InputSection
+from pipeline.transient import is_transient, retried
 from shards.manifest import QuarantineEntry
 
 _SUFFIXES: dict[str, InputFormat] = {
@@ -104,7 +105,7 @@ def plan_inputs(config: InputSection, *, needs: Sequence[ColumnNeed]) -> Inputs:
     """
     files = list(expand(config))
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        plans = list(pool.map(lambda file: _plan_file(file, config=config, needs=needs), files))
+        plans = list(pool.map(lambda file: retried(lambda: _plan_file(file, config=config, needs=needs)), files))
     partitions = tuple(p for plan in plans if not isinstance(plan, QuarantineEntry) for p in plan)
     quarantine = tuple(plan for plan in plans if isinstance(plan, QuarantineEntry))
     if quarantine and len(quarantine) == len(plans):
@@ -194,6 +195,8 @@ def _plan_file(
             return _plan_parquet(file, config=config, needs=needs)
         return [_whole_file(file, text=config.columns.get("text", "text"))]
     except (pa.ArrowException, OSError, ValueError) as error:
+        if is_transient(error):
+            raise
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return QuarantineEntry(source=file.source, stage="input", reason=reason)
 
@@ -279,7 +282,7 @@ def _name(source: str, *, first_row_group: int | None) -> str:
         stem = stem.removesuffix(suffix)
     readable = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:48]
     place = "" if first_row_group is None else f"-{first_row_group:05d}"
-    return f"{readable}-{_digest(source.encode())[:8]}{place}"
+    return f"{readable}-{_digest(source.encode())[:12]}{place}"
 
 
 def _digest(data: Any) -> str:

@@ -6,7 +6,9 @@ dropped in silence. What cannot be read at all raises InputError.
 
 from __future__ import annotations
 
+import csv
 import io
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -20,10 +22,14 @@ import pyarrow.parquet as pq
 
 from pipeline.errors import InputError
 from pipeline.inputs import FINEWEB_TYPES, ColumnNeed, Partition, missing_columns
+from pipeline.transient import is_transient
+from pipeline.zstd_file import register
 from shards.manifest import QuarantineEntry
 
 BATCH_ROWS = 1024
 _BATCH_BYTES = 16 << 20
+
+register()
 
 
 @dataclass
@@ -46,6 +52,8 @@ class PartitionReader:
                 yield self._canonical(batch, first_row=row)
                 row += batch.num_rows
         except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+            if is_transient(error):
+                raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             raise InputError(reason) from error
         expected = self.partition.rows
@@ -55,7 +63,7 @@ class PartitionReader:
     def _batches(self) -> Iterator[pa.RecordBatch]:
         if self.partition.format == "parquet":
             return self._parquet()
-        rows = self._json_lines() if self.partition.format == "jsonl" else _datatrove_rows(self.partition)
+        rows = self._json_lines() if self.partition.format == "jsonl" else self._datatrove_rows()
         return _columns(rows, self.needs)
 
     def _parquet(self) -> Iterator[pa.RecordBatch]:
@@ -72,8 +80,11 @@ class PartitionReader:
             yield from parquet.iter_batches(BATCH_ROWS, row_groups=range(begin, end), columns=present)
 
     def _json_lines(self) -> Iterator[dict[str, Any]]:
-        with fsspec.open(self.partition.url, "rb", compression="infer") as handle:
-            for number, line in enumerate(io.BufferedReader(handle), start=1):
+        with (
+            fsspec.open(self.partition.url, "rb", compression="infer") as handle,
+            io.BufferedReader(handle) as lines,
+        ):
+            for number, line in enumerate(lines, start=1):
                 try:
                     yield _json_row(line, self.partition.text)
                 except ValueError as error:
@@ -86,6 +97,13 @@ class PartitionReader:
                         rows=1,
                     )
                     self.problems.append(entry)
+
+    def _datatrove_rows(self) -> Iterator[dict[str, Any]]:
+        for number, row in enumerate(_datatrove_rows(self.partition)):
+            missing = [need.in_input for need in self.needs if need.required and need.in_input not in row]
+            if missing and not number:
+                raise InputError(f"no column {missing[0]!r}; columns: {', '.join(map(str, row))}")
+            yield row
 
     def _canonical(self, batch: pa.RecordBatch, *, first_row: int) -> pa.RecordBatch:
         arrays = {need.name: self._column(batch, need, first_row=first_row) for need in self.needs}
@@ -143,13 +161,24 @@ def _datatrove_rows(partition: Partition) -> Iterator[dict[str, Any]]:
     from datatrove.pipeline.readers import CSVReader, IpcReader, WarcReader
 
     reader_class: Any = {"csv": CSVReader, "arrow": IpcReader, "warc": WarcReader}[partition.format]
+    csv.field_size_limit(sys.maxsize)  # or a text of more than 128 KiB would be an error
 
     def keep_all(_: Any, data: dict[str, Any], path: str, id_in_file: int | str) -> dict[str, Any]:
         return {"text": "kept", "id": str(id_in_file), "metadata": {"row": dict(data)}}
 
     folder, _, name = partition.url.rpartition("/")
     reader = reader_class(folder, glob_pattern=PurePosixPath(name).name, adapter=keep_all)
-    for document in reader.read_file(name):
+    documents = iter(reader.read_file(name))
+    while True:
+        try:
+            document = next(documents, None)
+        except Exception as error:
+            # Each format's parser has errors of its own, all of them about the file.
+            if is_transient(error):
+                raise
+            raise InputError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
+        if document is None:
+            return
         yield document.metadata["row"]
 
 

@@ -6,7 +6,6 @@ turns tasks into records. How workers are run is the executor's business alone.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -14,12 +13,9 @@ from typing import Protocol
 from annotators.base import AnnotatorError
 from pipeline.errors import InputError
 from pipeline.inputs import Partition
+from pipeline.transient import is_transient, retried
 from shards.manifest import Record
 from shards.schema import ShardError
-
-_TRANSIENT = (ConnectionError, TimeoutError, InterruptedError)
-_TRANSIENT_ATTEMPTS = 4
-_FIRST_PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,18 +86,14 @@ def attempt(worker: Worker, task: Task) -> Outcome:
     Raises:
         Exception: anything else is a defect or a full disk, and ends the run.
     """
-    for number in range(1, _TRANSIENT_ATTEMPTS + 1):
-        try:
-            result = worker.work(task)
-        except (InputError, AnnotatorError, ShardError) as error:
-            return Outcome(task=task, error=str(error))
-        except _TRANSIENT as error:
-            if number == _TRANSIENT_ATTEMPTS:
-                return Outcome(task=task, error=f"{type(error).__name__}: {error} ({number} attempts)")
-            time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (number - 1))
-        else:
-            return Outcome(task=task, result=result)
-    raise AssertionError("unreachable: every attempt returns or raises")
+    try:
+        return Outcome(task=task, result=retried(lambda: worker.work(task)))
+    except (InputError, AnnotatorError, ShardError) as error:
+        return Outcome(task=task, error=str(error))
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        return Outcome(task=task, error=f"{type(error).__name__}: {error} (tried again, in vain)")
 
 
 class InlineExecutor:
