@@ -129,7 +129,7 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
 @pytest.mark.parametrize(("document", "section"), SECTIONS, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_every_key_of_a_recipe_is_documented(document: str, section: Any) -> None:
     text = (ROOT / "docs" / f"{document}.md").read_text(encoding="utf-8")
-    missing = [name for name in section.model_fields if f"`{name}`" not in text]
+    missing = [name for name in section.model_fields if f"`{name}" not in text]
     assert not missing, f"docs/{document}.md does not name {missing}"
 
 
