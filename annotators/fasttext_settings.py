@@ -1,7 +1,7 @@
 """Parameters of fastText training, and a search for better ones within a time.
 
-The search is ours because the library's own autotune (0.9.3) can run for ever: its timer thread ends at once when it
-starts before the main thread has set the flag that it reads (seen once in some ten runs on a busy machine).
+The search is ours because the library's own autotune (0.9.3) can run for ever: `Autotune::startTimer` starts the timer
+thread before it sets the flag that this thread reads, and a timer that loses the race ends at once (met in practice).
 """
 
 from __future__ import annotations
