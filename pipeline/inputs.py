@@ -259,7 +259,10 @@ def missing_columns(schema: pa.Schema, needs: Sequence[ColumnNeed]) -> str | Non
             return f"no column {need.in_input!r}; columns: {', '.join(schema.names)}"
         if need.name == "text":
             found = schema.field(need.in_input).type
-            if not (pa.types.is_string(found) or pa.types.is_large_string(found)):
+            kind = found.value_type if pa.types.is_dictionary(found) else found
+            if not any(
+                is_text(kind) for is_text in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
+            ):
                 return f"column {need.in_input!r} is {found}, not string"
     return None
 

@@ -115,6 +115,8 @@ class PartitionReader:
         found = batch.column(need.in_input) if need.in_input in batch.schema.names else None
         if found is not None and pa.types.is_dictionary(found.type):
             found = found.dictionary_decode()
+        if found is not None and pa.types.is_string_view(found.type):
+            found = found.cast(pa.large_string())
         if found is not None and (pa.types.is_string(found.type) or pa.types.is_large_string(found.type)):
             found, repaired = _valid_utf8(found)
             self.texts_repaired += repaired if need.name == "text" else 0
