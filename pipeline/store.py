@@ -82,6 +82,7 @@ class Store:
             write(temporary)
             check(temporary)
             size, digest = temporary.stat().st_size, file_sha256(temporary)
+            self._withdraw(record_path(stage, partition))
             self._publish(temporary, final)
         record = Record(
             stage=stage,
@@ -111,6 +112,12 @@ class Store:
         else:
             with tempfile.TemporaryDirectory(prefix="colophon-") as scratch:
                 yield Path(scratch) / name
+
+    def _withdraw(self, record: str) -> None:
+        """Delete the record of a file that is about to be replaced: it must not vouch for the new content."""
+        if self.is_local and (self.path / record).exists():
+            (self.path / record).unlink()
+            sync((self.path / record).parent)
 
     def _publish(self, temporary: Path, final: str) -> None:
         if self.is_local:
