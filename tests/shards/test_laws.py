@@ -276,6 +276,20 @@ class TestDamageIsNamed:
         assert laws_of(case, case.pack()) == []
         assert line in "\n".join(laws_of(case, damage(case.pack())))
 
+    def test_half_a_wrapper_is_seen_without_the_metadata(self) -> None:
+        """A dropped document without its eoc: bos boc text text text eos pad."""
+        dropping = PREPEND.layout.model_copy(update={"dropout": 1.0})
+        case = PREPEND.where(layout=dropping, documents=PREPEND.documents[:1])
+        packed = case.pack()
+        row = packed.input_ids[0].tolist()
+        assert row[:6] == [1, 3, 4, 20, 21, 22]
+        ids, lengths, last = packed.input_ids.copy(), packed.run_lengths.copy(), int(packed.runs_per_row[0]) - 1
+        ids[0] = [*row[:2], *row[3:], SPECIAL.pad]
+        lengths[1] -= 1
+        lengths[last] += 1
+        broken = recounted(replace(packed, input_ids=ids, run_lengths=lengths))
+        assert laws_of(case, broken, with_metadata=False) == ["a wrapper is not one boc and one eoc"]
+
     def test_wrong_num_tokens(self) -> None:
         packed = PREPEND.pack()
         wrong = replace(packed, num_tokens={**packed.num_tokens, "text": 14})
