@@ -9,31 +9,42 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import pyarrow as pa
 
 from annotators.base import Annotator, AnnotatorError
+from pipeline.annotate import stage_of as annotation_stage
 from pipeline.errors import InputError, UsageError
 from pipeline.inputs import ColumnNeed, Partition
-from pipeline.prepare import Prepared
+from pipeline.prepare import Prepared, changed_settings, differences
 from pipeline.readers import BATCH_ROWS, PartitionReader
 
 _SAMPLED_PARTITIONS = 32
 
 
-def calibrated(prepared: Prepared, *, write: bool, log: Callable[[str], None]) -> Prepared:
+def calibrated(prepared: Prepared, *, write: bool, log: Callable[[str], None], rebuild: bool = False) -> Prepared:
     """`prepared` with every annotator calibrated: from what is kept, else (when `write`) from a sample.
 
     Raises:
-        UsageError: the sample holds nothing to calibrate on.
+        UsageError: the sample holds nothing to calibrate on, or what is kept was fitted with other settings and
+            `rebuild` is not set.
     """
-    annotators = tuple(_calibrated(annotator, prepared, write=write, log=log) for annotator in prepared.annotators)
-    return replace(prepared, annotators=annotators)
+    fit = partial(_calibrated, prepared=prepared, write=write, log=log, rebuild=rebuild)
+    annotators = tuple(fit(annotator) for annotator in prepared.annotators)
+    if annotators == prepared.annotators:
+        return prepared
+    known = replace(prepared, annotators=annotators)
+    # Footers and vocabulary are not read twice.
+    known.__dict__.update({name: value for name, value in prepared.__dict__.items() if name in ("inputs", "tokenizer")})
+    return known
 
 
-def _calibrated(annotator: Annotator, prepared: Prepared, *, write: bool, log: Callable[[str], None]) -> Annotator:
+def _calibrated(
+    annotator: Annotator, *, prepared: Prepared, write: bool, log: Callable[[str], None], rebuild: bool
+) -> Annotator:
     wanted = annotator.num_calibration_documents
     if wanted is None:
         return annotator
@@ -43,6 +54,9 @@ def _calibrated(annotator: Annotator, prepared: Prepared, *, write: bool, log: C
         return annotator.with_calibration(kept["calibration"])
     if not write:
         return annotator
+    if kept is not None and not rebuild:
+        lines = differences(kept["settings"], annotator.settings)
+        raise changed_settings(f"{prepared.store.root}/{annotation_stage(annotator.name)}", lines)
     log(f"annotators.{annotator.name}: fitting quantiles on a sample of {wanted:,} documents")
     needs = [need for need in prepared.annotate_needs if need.name in annotator.columns]
     annotator.load()

@@ -186,7 +186,7 @@ def _run(
     prepared = _prepare(recipe, settings)
     if "tokenize" in stages or "pack" in stages:
         _ = prepared.tokenizer  # fails now rather than after an hour of annotating
-    prepared = calibrated(prepared, write=not dry_run and "annotate" in stages, log=_echo)
+    prepared = calibrated(prepared, write=not dry_run and "annotate" in stages, log=_echo, rebuild=rebuild)
     if dry_run:
         from pipeline.dry_run import print_plan
 

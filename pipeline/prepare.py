@@ -181,6 +181,14 @@ def _check_lengths(prepared: Prepared) -> None:
             )
 
 
+def changed_settings(path: str, lines: Sequence[str]) -> UsageError:
+    """The error for output at `path` that was made with other settings; `lines` are the differences."""
+    return UsageError(
+        f"{path} was made with other settings: {'; '.join(lines[:4])} "
+        "(--rebuild redoes what this makes stale; another output.path keeps both)"
+    )
+
+
 def differences(old: Any, new: Any, *, at: str = "") -> list[str]:
     """The leaves in which two JSON values differ, `a.b: old -> new`."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):

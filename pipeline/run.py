@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from pipeline import __version__
-from pipeline.errors import ColophonError, ExitCode, UsageError
+from pipeline.errors import ColophonError, ExitCode
 from pipeline.inputs import Partition
 from pipeline.plan import TITLES, Plan
-from pipeline.prepare import Prepared
+from pipeline.prepare import Prepared, changed_settings
 from pipeline.progress import watch
 from pipeline.store import settings_path
 from pipeline.work import Executor, Outcome
@@ -109,10 +109,7 @@ class Run:
         for title in self._stages:
             for output, lines in self._plan.changed_settings(title).items():
                 if not self._rebuild:
-                    raise UsageError(
-                        f"{self._prepared.store.root}/{output} was made with other settings: {'; '.join(lines[:4])} "
-                        "(--rebuild redoes what this makes stale; another output.path keeps both)"
-                    )
+                    raise changed_settings(f"{self._prepared.store.root}/{output}", lines)
 
     def _write_settings(self) -> None:
         store = self._prepared.store
