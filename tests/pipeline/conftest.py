@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from annotators.fasttext_training import TrainingSettings, train_classifier
 from tests.pipeline.project import run, write_project
 
 
@@ -50,3 +51,12 @@ def _copied(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(template, root)
     monkeypatch.chdir(root)
     return root
+
+
+@pytest.fixture(scope="session")
+def quality_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small fastText model with the labels `high` and `low`."""
+    texts = ["the reader and value of column", "nothing läuft größe über in"] * 30
+    settings = TrainingSettings(dim=4, epoch=5, word_ngrams=1, buckets=100, min_count=1)
+    path = tmp_path_factory.mktemp("models") / "quality.bin"
+    return train_classifier(texts, ["high", "low"] * 30, output=path, settings=settings).path

@@ -126,16 +126,21 @@ def prepared_recipe(*overrides: str, recipe: str = "recipe.toml") -> Prepared:
 
 
 def execute(
-    *overrides: str, executor: Executor | None = None, stages: Sequence[str] | None = None, **options: bool
+    *overrides: str,
+    executor: Executor | None = None,
+    stages: Sequence[str] = ("annotate", "tokenize", "pack"),
+    rebuild: bool = False,
+    strict: bool = False,
 ) -> RunResult:
     """Run the recipe of the working directory with an executor of the test's."""
-    prepared = calibrated(prepared_recipe(*overrides), write=True, log=lambda line: None)
+    prepared = calibrated(prepared_recipe(*overrides), write=True, log=lambda line: None, rebuild=rebuild)
     return Run(
         prepared,
-        stages=stages or ("annotate", "tokenize", "pack"),
+        stages=stages,
         executor=executor or InlineExecutor(),
         console=Console(file=io.StringIO()),
-        **options,
+        rebuild=rebuild,
+        strict=strict,
     ).execute()
 
 
