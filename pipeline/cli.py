@@ -307,15 +307,13 @@ def verify(recipe: RecipeArgument, settings: SetOption = None) -> None:
     from pipeline.verify import verify as check
 
     prepared = calibrated(_prepare(recipe, settings), write=False, log=_echo)
-    files = rows = 0
-    findings = []
+    files = rows = bad = 0
     for record, found in check(prepared, load_manifest(prepared)):
-        files, rows = files + 1, rows + record.rows
-        findings += found
+        files, rows, bad = files + 1, rows + record.rows, bad + bool(found)
         for finding in found:
             typer.echo(f"{finding.path}: {finding.message}", err=True)
-    if findings:
-        raise ColophonError(f"{len(findings)} of {files} files are not what they should be")
+    if bad:
+        raise ColophonError(f"{bad} of {files} files are not what they should be")
     typer.echo(f"{files} files, {rows:,} rows: all as recorded, all laws hold")
 
 
@@ -503,8 +501,9 @@ def _console() -> Any:
     from rich.console import Console
 
     # Tables keep their width where the output is a file: 80 columns would fold them.
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
+    # What stands in documents and file names is never markup.
+    console = Console(markup=False, emoji=False)
+    return console if console.is_terminal else Console(width=160, markup=False, emoji=False)
 
 
 def _echo(line: str) -> None:

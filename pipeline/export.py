@@ -71,7 +71,7 @@ class ExportWorker:
         assert isinstance(frame, pl.DataFrame)
         for stage, record in task.upstream.items():
             with self._stage.store.local(record.path) as path:
-                annotations = pl.read_parquet(path)
+                annotations = pl.read_parquet(path, glob=False)
             if annotations.height != frame.height:
                 raise InputError(f"{stage} has {annotations.height} rows, the input {frame.height}")
             frame = pl.concat([frame, _beside(annotations, frame)], how="horizontal")

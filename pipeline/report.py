@@ -13,6 +13,7 @@ from rich.table import Table
 
 from pipeline.run import QUARANTINE, RunResult, StageTiming, describe
 from pipeline.store import Store
+from pipeline.terminal import printable
 from pipeline.tokenizing import STAGE as TOKENS
 from shards.manifest import Manifest, Record
 from shards.schema import ROLE_NAMES
@@ -175,7 +176,7 @@ def _columns(manifest: Manifest, annotator: str, store: Store) -> list[dict[str,
             rows += record.rows
     if not paths:
         return []
-    table = pl.read_parquet(paths)
+    table = pl.read_parquet(paths, glob=False)
     return [{"annotator": annotator, "column": name, **_describe_column(table[name])} for name in table.columns]
 
 
@@ -205,7 +206,7 @@ def _frequent(known: pl.Series) -> str:
 
 
 def _short(value: object) -> str:
-    text = str(value)
+    text = printable(str(value))
     return text if len(text) <= 32 else text[:31] + "…"
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from pipeline.errors import UsageError
 from pipeline.prepare import Prepared
 from pipeline.readers import PartitionReader
+from pipeline.terminal import printable
 from pipeline.tokenizing import STAGE as TOKENS
 from shards.files import list_values, read_table
 from shards.layouts import describe_weights
@@ -44,19 +45,19 @@ def show_document(prepared: Prepared, manifest: Manifest, *, row: int, console: 
         with prepared.store.local(record.path) as path:
             if stage == TOKENS:
                 tokens = read_table(path).slice(local, 1)
-                table.add_row("id", str(tokens.column("id")[0].as_py()))
+                table.add_row("id", _value(tokens.column("id")[0].as_py()))
                 table.add_row("tokens", f"{len(list_values(tokens.column('input_ids'))[1]):,}")
             else:
                 for name, value in pq.read_table(path).slice(local, 1).to_pylist()[0].items():
                     table.add_row(f"{name}  ({stage.removeprefix('annotations/')})", _value(value))
-    table.add_row("text", Text(_text(prepared, partition, local)[:characters] + "…"))
+    table.add_row("text", Text(printable(_text(prepared, partition, local)[:characters]) + "…"))
     console.print(table)
 
 
 def _value(value: object) -> Text:
     if isinstance(value, float):
         return Text(f"{value:.4f}")
-    return Text("null", style="dim") if value is None else Text(str(value))
+    return Text("null", style="dim") if value is None else Text(printable(str(value)))
 
 
 def _locate(manifest: Manifest, row: int) -> tuple[str, int]:
@@ -64,7 +65,7 @@ def _locate(manifest: Manifest, row: int) -> tuple[str, int]:
     records = stage.records if stage is not None else []
     before = 0
     for record in records:
-        if row < before + record.rows:
+        if 0 <= row < before + record.rows:
             return record.partition, row - before
         before += record.rows
     raise UsageError(f"inspect: there is no document {row}; the run has {before:,}, numbered from 0")
@@ -84,15 +85,17 @@ def _text(prepared: Prepared, partition_name: str, row: int) -> str:
 def show_sequence(prepared: Prepared, *, layout: str, row: int, console: Console, tokens: int | None = None) -> None:
     """A packed sequence: each token in the colour of its role, dimmed where its label is not paid for."""
     dataset = PackedDataset.open(prepared.store.path, layout)
-    if row >= len(dataset):
+    if not 0 <= row < len(dataset):
         raise UsageError(f"inspect: {layout} has no sequence {row}; it has {len(dataset):,}, numbered from 0")
     file, local = dataset.locate(row)
     lengths, roles, documents = file.runs(local)
     weights = full_role_weights(file.info.role_weights)
     console.print(
-        f"[bold]{layout}[/bold], sequence {row:,}: row {local} of {file.path.name}; "
-        f"paid for: {describe_weights(file.info.role_weights)}",
-        highlight=False,
+        Text(layout, style="bold").append(
+            f", sequence {row:,}: row {local} of {file.path.name}; "
+            f"paid for: {describe_weights(file.info.role_weights)}",
+            style="not bold",
+        )
     )
     console.print(_legend(sorted({Role(int(role)) for role in roles})))
     ids = np.asarray(file.input_ids[local])

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from pipeline.errors import UsageError
+from pipeline.errors import InputError, UsageError
 from pipeline.packing import partition_metadata
-from pipeline.prepare import Prepared
-from pipeline.store import file_sha256
+from pipeline.packing import stage_of as packed_stage
+from pipeline.prepare import Prepared, changed_settings, differences
+from pipeline.store import file_sha256, record_path
 from pipeline.tokenizing import STAGE as TOKENS
 from shards.files import read_table
 from shards.laws import broken_laws
@@ -47,7 +48,15 @@ def load_manifest(prepared: Prepared) -> Manifest:
 
 
 def verify(prepared: Prepared, manifest: Manifest) -> Iterator[tuple[Record, list[Finding]]]:
-    """Each committed file with what is wrong with it, usually nothing."""
+    """Each committed file with what is wrong with it, usually nothing.
+
+    Raises:
+        UsageError: the recipe is not the one that made the files.
+    """
+    for stage, content in manifest.stages.items():
+        lines = differences(content.settings, prepared.settings.get(stage, content.settings))
+        if lines:
+            raise changed_settings(f"{prepared.store.root}/{stage}", lines)
     by_partition: dict[str, dict[str, Record]] = {}
     for stage, content in manifest.stages.items():
         for record in content.records:
@@ -67,6 +76,11 @@ def _against_record(prepared: Prepared, record: Record) -> list[str]:
     with prepared.store.local(record.path) as path:
         if file_sha256(path) != record.sha256:
             return ["its bytes differ from those that were committed (sha256)"]
+    committed = prepared.store.record(record.stage, record.partition)
+    if committed is None:
+        return [f"its commit record, {record_path(record.stage, record.partition)}, is missing or damaged"]
+    if committed.model_copy(update={"problems": []}) != record:
+        return [f"its commit record, {record_path(record.stage, record.partition)}, differs from the manifest"]
     return []
 
 
@@ -80,8 +94,8 @@ def _content(prepared: Prepared, record: Record, records: dict[str, Record]) -> 
                 tokens = stack.enter_context(prepared.store.local(records[TOKENS].path))
                 return _packed(prepared, path, read_table(tokens), record, records)
             rows = read_table(path).num_rows if record.stage == TOKENS else pq.read_metadata(path).num_rows
-        except (ShardError, pa.ArrowException) as error:
-            return [str(error)]
+        except (ShardError, InputError, pa.ArrowException, OSError) as error:
+            return [f"cannot be checked: {error}".splitlines()[0]]
     return [] if rows == record.rows else [f"has {rows} rows, its record says {record.rows}"]
 
 
@@ -89,6 +103,8 @@ def _packed(prepared: Prepared, path: Path, tokens: pa.Table, record: Record, re
     file = PackedFile(path)
     if len(file) != record.rows:
         return [f"has {len(file)} rows, its record says {record.rows}"]
+    if packed_stage(str(file.info.layout.get("name"))) != record.stage:
+        return [f"holds the layout {file.info.layout.get('name')!r}"]
     layout = prepared.recipe.layouts.get(record.stage.removeprefix("packed/"))
     if layout is None:
         return broken_laws(file, tokens)
