@@ -1,0 +1,86 @@
+"""The `colophon` command. Modules that cost time are imported by the command that needs them."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import Annotated
+
+import typer
+
+from pipeline import __version__
+from pipeline.cli import looking, running, training
+from pipeline.errors import ColophonError, ExitCode
+
+app = typer.Typer(
+    name="colophon",
+    help="Annotate pretraining text with where it comes from and what it is, pack it in every layout, train on it.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+for command in (
+    running.run,
+    running.annotate,
+    running.tokenize,
+    running.pack,
+    training.train,
+    looking.inspect,
+    looking.verify,
+    looking.export,
+    running.submit,
+    training.train_classifier,
+    training.train_tokenizer,
+    training.demo_corpus,
+    looking.recipes,
+):
+    app.command(command.__name__.replace("_", "-"))(command)
+
+
+_OUR_PACKAGES = ("annotators", "pipeline", "shards", "trainer")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"colophon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
+    ] = False,
+) -> None:
+    """The options of `colophon` itself; `main` looks for --debug on its own, to catch errors of parsing too."""
+
+
+def main() -> None:
+    """Entry point: runs a command, turns its errors into one line and an exit code."""
+    try:
+        app(standalone_mode=True)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to go on", ExitCode.FAILED)
+    except Exception as error:
+        if "--debug" in sys.argv:
+            traceback.print_exc()
+        _fail(*_explain(error))
+
+
+def _explain(error: Exception) -> tuple[str, ExitCode]:
+    if isinstance(error, ColophonError):
+        return str(error), error.exit_code
+    if isinstance(error, ValueError) and type(error).__module__.split(".")[0] in _OUR_PACKAGES:
+        return str(error), ExitCode.USAGE
+    first_line = (str(error).splitlines() or [""])[0]
+    return f"{type(error).__name__}: {first_line} (--debug shows where)", ExitCode.FAILED
+
+
+def _fail(message: str, code: ExitCode) -> None:
+    typer.echo(f"colophon: {message}", err=True)
+    sys.exit(int(code))

@@ -1,0 +1,107 @@
+"""Commands that look at a run: inspect, verify, export, and the list of recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pipeline.cli.options import (
+    ExecutorName,
+    ExecutorOption,
+    RecipeArgument,
+    SetOption,
+    echo,
+    executor_of,
+    load_and_check,
+    make_console,
+)
+from pipeline.errors import ColophonError
+
+
+def export(
+    recipe: RecipeArgument,
+    to: Annotated[Path, typer.Option(help="Directory for the Parquet files.")],
+    settings: SetOption = None,
+    executor: ExecutorOption = ExecutorName.INLINE,
+) -> None:
+    """Write the input with its annotations beside it, as Parquet for publishing.
+
+    Example: `colophon export recipes/web.toml --to out/web-annotated`
+    """
+    from pipeline.calibration import calibrated
+    from pipeline.export import ExportStage, export_tasks
+    from pipeline.plan import Plan
+    from pipeline.progress import watch
+
+    console = make_console()
+    prepared = calibrated(load_and_check(recipe, settings), write=False, log=echo)
+    tasks = export_tasks(Plan(prepared))
+    to.mkdir(parents=True, exist_ok=True)
+    stage = ExportStage(prepared.store, to.absolute(), prepared.recipe.input.columns)
+    with executor_of(executor, prepared) as (works, connect):
+        connect()
+        total = sum(task.partition.bytes for task in tasks)
+        outcomes = works.run(stage, tasks)
+        for outcome in watch(outcomes, title="export", total_bytes=total, total_tasks=len(tasks), console=console):
+            if outcome.error is not None:
+                raise ColophonError(f"export: {outcome.task.partition.source}: {outcome.error}")
+    typer.echo(f"{len(tasks)} files in {to}")
+
+
+def inspect(
+    recipe: RecipeArgument,
+    document: Annotated[Optional[int], typer.Option(help="Number of a document in the input, from 0.")] = None,  # noqa: UP045
+    layout: Annotated[Optional[str], typer.Option(help="A layout, to see one of its sequences.")] = None,  # noqa: UP045
+    sequence: Annotated[int, typer.Option(help="Number of the layout's sequence, from 0.")] = 0,
+    tokens: Annotated[Optional[int], typer.Option(help="Show only so many tokens of the sequence.")] = None,  # noqa: UP045
+    settings: SetOption = None,
+) -> None:
+    """Show a document's annotations, or a packed sequence with roles coloured and unpaid tokens dimmed.
+
+    Example: `colophon inspect recipes/web.toml --layout prepend-url --sequence 3`
+    """
+    from pipeline.calibration import calibrated
+    from pipeline.show import show_document, show_sequence
+    from pipeline.verify import load_manifest
+
+    console = make_console()
+    prepared = calibrated(load_and_check(recipe, settings), write=False, log=echo)
+    manifest = load_manifest(prepared)
+    if document is not None or layout is None:
+        show_document(prepared, manifest, row=document or 0, console=console)
+    if layout is not None:
+        show_sequence(prepared, layout=layout, row=sequence, console=console, tokens=tokens)
+
+
+def verify(recipe: RecipeArgument, settings: SetOption = None) -> None:
+    """Check every file of a run against its commit record, and every packed file against the laws of its layout.
+
+    Example: `colophon verify recipes/web.toml`
+    """
+    from pipeline.calibration import calibrated
+    from pipeline.verify import load_manifest
+    from pipeline.verify import verify as check
+
+    prepared = calibrated(load_and_check(recipe, settings), write=False, log=echo)
+    files = rows = bad = 0
+    for record, found in check(prepared, load_manifest(prepared)):
+        files, rows, bad = files + 1, rows + record.rows, bad + bool(found)
+        for finding in found:
+            typer.echo(f"{finding.path}: {finding.message}", err=True)
+    if bad:
+        raise ColophonError(f"{bad} of {files} files are not what they should be")
+    typer.echo(f"{files} files, {rows:,} rows: all as recorded, all laws hold")
+
+
+def recipes() -> None:
+    """List the recipes that Colophon brings.
+
+    Example: `colophon recipes`
+    """
+    from pipeline.recipe import shipped_recipes
+
+    for name, path in shipped_recipes().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        typer.echo(f"{name:<14} {first}")

@@ -1,0 +1,132 @@
+"""Commands that train: the decoder, classifiers, tokenizers; and the demo's corpus to train them on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pipeline.cli.options import RecipeArgument, SetOption, echo
+from pipeline.errors import UsageError
+
+
+def train(
+    recipe: RecipeArgument,
+    name: Annotated[Optional[str], typer.Option(help="Which [train.NAME]; all of them if left out.")] = None,  # noqa: UP045
+    settings: SetOption = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier training of this name.")] = False,
+) -> None:
+    """Train a Llama-style decoder on packed shards.
+
+    Example: `colophon train recipes/web.toml --name tiny --set train.tiny.steps=200`
+    """
+    from pipeline.recipe import load_recipe
+    from trainer.loop import train as train_one
+
+    loaded = load_recipe(recipe, overrides=settings or [])
+    if not loaded.train:
+        raise UsageError(f"{recipe}: has no [train.<name>] to train")
+    if name is not None and name not in loaded.train:
+        raise UsageError(f"{recipe}: no [train.{name}]; available: {', '.join(loaded.train)}")
+    for each in [name] if name is not None else list(loaded.train):
+        train_one(
+            loaded.train[each],
+            name=each,
+            output=Path(loaded.output.path),
+            resume=resume,
+            overwrite=overwrite,
+            report=echo,
+        )
+
+
+def train_classifier(
+    train: Annotated[list[str], typer.Option(help="Labelled files: Parquet or JSONL with a text and a label column.")],
+    output: Annotated[Path, typer.Option(help="The model to write; its card goes to <output>.json.")],
+    test: Annotated[Optional[list[str]], typer.Option(help="Labelled files to test on.")] = None,  # noqa: UP045
+    text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
+    label: Annotated[str, typer.Option(help="Name of the label column.")] = "label",
+    normalize: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="KEY=VALUE", help="Text preparation, as in the annotator's [normalize]: lower=true, ..."),
+    ] = None,
+    setting: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            metavar="KEY=VALUE", help="A training setting: dim=64, epoch=10, word_ngrams=2, buckets=200000, ..."
+        ),
+    ] = None,
+    autotune: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(metavar="SECONDS", help="Search for better settings for so long, on a part of the rows held out."),
+    ] = None,
+) -> None:
+    """Train a fastText classifier; print precision, recall, F1 and the confusion matrix on the test files.
+
+    Example: `colophon train-classifier --train train.parquet --test test.parquet --output models/quality.bin`
+    """
+    from annotators.classifier_report import format_report
+    from annotators.fasttext_training import DEFAULT_PREPARATION, TrainingSettings
+    from annotators.fasttext_training import train_classifier as train_model
+    from annotators.text_preparation import TextPreparation
+    from pipeline.labelled import read_labelled
+    from pipeline.recipe import parse_settings, validated
+
+    changed = parse_settings("--normalize", normalize or [])
+    preparation = {**DEFAULT_PREPARATION.model_dump(), **changed}
+    settings = parse_settings("--setting", setting or [])
+    if autotune is not None:
+        settings["autotune_seconds"] = autotune
+    settings_model = validated(TrainingSettings, settings, where="--setting")
+    preparation_model = validated(TextPreparation, preparation, where="--normalize")
+    texts, labels = read_labelled(train, text=text, label=label)
+    trained = train_model(
+        texts,
+        labels,
+        output=output,
+        normalize=preparation_model,
+        settings=settings_model,
+        test=read_labelled(test, text=text, label=label) if test else None,
+        report=echo,
+    )
+    if trained.report is not None:
+        typer.echo(format_report(trained.report))
+    typer.echo(f"{trained.path}: {trained.path.stat().st_size / 1e6:.1f} MB; its card: {trained.path}.json")
+
+
+def train_tokenizer(
+    paths: Annotated[list[str], typer.Option("--input", help="Files, directories or globs, as in [input] paths.")],
+    output: Annotated[Path, typer.Option(help="The .tiktoken file to write.")],
+    vocabulary_size: Annotated[int, typer.Option(help="Tokens in the file, its 256 bytes among them.")] = 32_768,
+    pattern: Annotated[str, typer.Option(help="Split pattern: a known name or a regular expression.")] = "o200k_base",
+    text: Annotated[str, typer.Option(help="The input's text column.")] = "text",
+    max_megabytes: Annotated[int, typer.Option(help="Stop reading after so much text.")] = 1000,
+) -> None:
+    """Train a byte-level BPE vocabulary on the input; tiktoken loads the file.
+
+    Example: `colophon train-tokenizer --input "data/*.parquet" --vocabulary-size 32768 --output models/own.tiktoken`
+    """
+    from pipeline.labelled import read_texts
+    from shards.tokenizer_training import train_tokenizer as train_vocabulary
+
+    texts = read_texts(paths, text=text, max_bytes=max_megabytes * 1_000_000)
+    trained = train_vocabulary(texts, vocabulary_size=vocabulary_size, output=output, pattern=pattern)
+    typer.echo(
+        f"{trained.path}: {trained.num_tokens:,} tokens, trained on {trained.num_texts:,} texts, "
+        f"{trained.text_bytes / 1e6:.1f} MB"
+    )
+    if trained.num_tokens < vocabulary_size:
+        typer.echo(f"the text has no pairs to merge for the other {vocabulary_size - trained.num_tokens:,} tokens")
+
+
+def demo_corpus(
+    output: Annotated[Path, typer.Option(help="Directory for the shards and label files.")],
+) -> None:
+    """Write the demo's corpus: documentation of the installed packages as FineWeb-style shards, with labels.
+
+    Example: `colophon demo-corpus --output out/demo`
+    """
+    from pipeline.demo_corpus import write_demo_corpus
+
+    write_demo_corpus(output, report=echo)
