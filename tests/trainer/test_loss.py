@@ -156,3 +156,21 @@ def test_evaluation_leaves_no_gradient_and_agrees_with_training(packed_run: Path
     trained, _ = accumulate(model, batch, micro_batch_size=8)
     assert evaluated.mean(Role.TEXT) == pytest.approx(trained.mean(Role.TEXT), rel=1e-6)
     assert evaluated.tokens == trained.tokens
+
+
+def test_without_document_masking_a_row_is_one_text(packed_run: Path) -> None:
+    batch = read_batch(PackedDataset.open(packed_run, "plain"), range(6))
+    assert (batch.segments[:, -1] > 0).any()
+    model = make_model()
+    for parameter in model.parameters():
+        parameter.data *= 3  # so that what a token sees, and where, makes a difference
+    losses = {
+        masked: evaluate(model, batch.split(2), document_masking=masked, precision=CPU).loss for masked in (True, False)
+    }
+    with torch.no_grad():
+        states = model.hidden_states(batch.input_ids, torch.arange(48).expand(6, -1), None)
+        logits = (states @ model.output_weight.T)[..., : TOKENIZER.num_ids]
+        expected = cross_entropy(logits.transpose(1, 2), batch.labels, reduction="none")
+    weighted = (expected * batch.loss_weights).sum() / batch.loss_weights.sum()
+    assert losses[False] == pytest.approx(weighted.item(), rel=1e-5)
+    assert losses[True] != pytest.approx(weighted.item(), rel=1e-4)
