@@ -4,4 +4,8 @@ from __future__ import annotations
 
 
 class TrainerError(ValueError):
-    """A setting, a checkpoint or a loss that training cannot go on with; the message is one line for a person."""
+    """A setting, a shard or a checkpoint that training cannot work with; the message is one line for a person."""
+
+
+class DivergedError(RuntimeError):
+    """A run whose numbers are no longer finite; the message is one line with advice."""

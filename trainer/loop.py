@@ -21,7 +21,7 @@ from shards.schema import Role
 from trainer.checkpoint import TrainingState, differences, latest_checkpoint, load_checkpoint, save_checkpoint
 from trainer.config import TrainConfig
 from trainer.data import Batch, TrainingData
-from trainer.errors import TrainerError
+from trainer.errors import DivergedError, TrainerError
 from trainer.loss import LossTotals
 from trainer.metrics import MetricsLog, Pace, step_line
 from trainer.model import Decoder
@@ -76,7 +76,8 @@ def train(
 
     Raises:
         ShardError: the layout is not there, or its files do not fit their records.
-        TrainerError: a run of this name exists, a checkpoint of other shards or settings, a loss that is not finite.
+        TrainerError: a run of this name exists, or a checkpoint of other shards or settings.
+        DivergedError: a gradient that is not finite; the weights of the step before are in the last checkpoint.
     """
     run = _Run(config, output=output, directory=output / "training" / name, report=report)
     run.start(resume=resume, overwrite=overwrite)
@@ -227,7 +228,7 @@ class _Run:
         """Clip and step; returns the gradients' norm."""
         norm = clip_gradients(self.model, max_norm=self.config.optimizer.max_grad_norm).item()
         if not math.isfinite(norm):
-            raise TrainerError(
+            raise DivergedError(
                 f"step {number}: the gradient is {norm}; weights are left as they were. Try a lower learning_rate or "
                 "a longer schedule.warmup_steps, and resume from the last checkpoint"
             )

@@ -75,8 +75,8 @@ def main() -> None:
 def _explain(error: Exception) -> tuple[str, ExitCode]:
     if isinstance(error, ColophonError):
         return str(error), error.exit_code
-    if isinstance(error, ValueError) and type(error).__module__.split(".")[0] in _OUR_PACKAGES:
-        return str(error), ExitCode.USAGE
+    if type(error).__module__.split(".")[0] in _OUR_PACKAGES:
+        return str(error), ExitCode.USAGE if isinstance(error, ValueError) else ExitCode.FAILED
     first_line = (str(error).splitlines() or [""])[0]
     return f"{type(error).__name__}: {first_line} (--debug shows where)", ExitCode.FAILED
 

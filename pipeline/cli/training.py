@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from pipeline.cli.options import RecipeArgument, SetOption, echo
-from pipeline.errors import UsageError
+from pipeline.errors import ColophonError, UsageError
 
 
 def train(
@@ -30,8 +30,10 @@ def train(
         raise UsageError(f"{recipe}: has no [train.<name>] to train")
     if name is not None and name not in loaded.train:
         raise UsageError(f"{recipe}: no [train.{name}]; available: {', '.join(loaded.train)}")
+    if "://" in loaded.output.path:
+        raise UsageError(f"{recipe}: output.path {loaded.output.path}: training maps shards from a local directory")
     for each in [name] if name is not None else list(loaded.train):
-        train_one(
+        result = train_one(
             loaded.train[each],
             name=each,
             output=Path(loaded.output.path),
@@ -39,6 +41,8 @@ def train(
             overwrite=overwrite,
             report=echo,
         )
+        if result.stopped_by is not None:
+            raise ColophonError(f"stopped by {result.stopped_by} after step {result.state.step}; --resume goes on")
 
 
 def train_classifier(

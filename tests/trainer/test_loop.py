@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from shards.schema import ShardError
 from tests.trainer.runs import LAYOUTS, config, write_run
 from trainer.checkpoint import latest_checkpoint
-from trainer.errors import TrainerError
+from trainer.errors import DivergedError, TrainerError
 from trainer.loop import train
 
 
@@ -205,7 +205,7 @@ def test_a_gradient_that_is_not_finite_ends_with_advice(run_output: Path) -> Non
     settings = config(
         steps=30, learning_rate=1e30, checkpoint_every=1, optimizer={"max_grad_norm": None}, validation_rows=0
     )
-    with pytest.raises(TrainerError, match=r"step \d+: the gradient is (nan|inf); .*lower learning_rate"):
+    with pytest.raises(DivergedError, match=r"step \d+: the gradient is (nan|inf); .*lower learning_rate"):
         train(settings, name="a", output=run_output)
     assert all(weight.isfinite().all() for weight in weights_of(run_output, "a").values())
 
