@@ -17,11 +17,13 @@ from pipeline.inputs import FINEWEB_TYPES, ColumnNeed, Partition
 from pipeline.plan import Plan
 from pipeline.readers import PartitionReader
 from pipeline.store import Store, sync
+from pipeline.transient import is_transient
 from pipeline.work import Task, TaskResult
+from shards.manifest import MANIFEST_NAME, Manifest
 
 
 def export_tasks(plan: Plan) -> list[Task]:
-    """A task for each partition, with the annotation files to join.
+    """A task for each partition that the run did not quarantine, with the annotation files to join.
 
     Raises:
         UsageError: the recipe has no annotators, or a partition's annotations are not up to date.
@@ -30,7 +32,10 @@ def export_tasks(plan: Plan) -> list[Task]:
     if not outputs:
         raise UsageError(f"{plan.prepared.where}: nothing to export: the recipe has no [annotators.*]")
     tasks = []
+    left_out = _quarantined(plan.prepared.store)
     for partition in plan.prepared.inputs.partitions:
+        if partition.name in left_out:
+            continue
         records = {output: plan.record(output, partition) for output in outputs}
         missing = [output for output, record in records.items() if record is None]
         if missing:
@@ -38,6 +43,12 @@ def export_tasks(plan: Plan) -> list[Task]:
         upstream = {output: record for output, record in records.items() if record is not None}
         tasks.append(Task(partition=partition, outputs={}, upstream=upstream))
     return tasks
+
+
+def _quarantined(store: Store) -> set[str | None]:
+    """The partitions that the last run could not read."""
+    text = store.read_text(MANIFEST_NAME)
+    return set() if text is None else {e.partition for e in Manifest.model_validate_json(text).quarantine if not e.line}
 
 
 @dataclass(frozen=True)
@@ -82,9 +93,14 @@ class ExportWorker:
         """All columns of the partition; of a file that is not Parquet, those that FineWeb has."""
         renamed = {own: name for name, own in self._stage.columns.items()}
         if partition.format == "parquet" and partition.row_groups is not None:
-            with fsspec.open(partition.url, "rb") as handle:
-                parquet = pq.ParquetFile(handle, page_checksum_verification=True)
-                table = parquet.read_row_groups(list(range(*partition.row_groups)))
+            try:
+                with fsspec.open(partition.url, "rb") as handle:
+                    parquet = pq.ParquetFile(handle, page_checksum_verification=True)
+                    table = parquet.read_row_groups(list(range(*partition.row_groups)))
+            except (pa.ArrowException, OSError) as error:
+                if is_transient(error):
+                    raise
+                raise InputError(str(error).splitlines()[0]) from error
             return table.rename_columns([renamed.get(name, name) for name in table.column_names])
         needs = [ColumnNeed(name, self._stage.columns.get(name, name), required=False) for name in FINEWEB_TYPES]
         return pa.Table.from_batches(list(PartitionReader(partition, needs, stage="export")))

@@ -47,7 +47,8 @@ def export(
         for outcome in watch(outcomes, title="export", total_bytes=total, total_tasks=len(tasks), console=console):
             if outcome.error is not None:
                 raise ColophonError(f"export: {outcome.task.partition.source}: {outcome.error}")
-    typer.echo(f"{len(tasks)} files in {to}")
+    left_out = len(prepared.inputs.partitions) - len(tasks)
+    typer.echo(f"{len(tasks)} files in {to}" + (f"; {left_out} quarantined partitions left out" if left_out else ""))
 
 
 def inspect(
