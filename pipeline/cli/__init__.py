@@ -40,6 +40,8 @@ for command in (
     app.command(command.__name__.replace("_", "-"))(command)
 
 
+_INTERRUPTED = 130
+"""What typer ends with after Ctrl-C, as shells do."""
 _OUR_PACKAGES = ("annotators", "pipeline", "shards", "trainer")
 
 
@@ -64,8 +66,10 @@ def main() -> None:
     """Entry point: runs a command, turns its errors into one line and an exit code."""
     try:
         app(standalone_mode=True)
-    except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to go on", ExitCode.FAILED)
+    except SystemExit as ended:
+        if ended.code == _INTERRUPTED:
+            typer.echo("colophon: interrupted; run the same command again to go on", err=True)
+        raise
     except Exception as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
