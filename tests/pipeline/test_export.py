@@ -1,0 +1,163 @@
+"""Export: the input's rows in order with the annotations beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.pipeline.project import (
+    ROWS_OF_FILES,
+    SCHEMA,
+    Called,
+    colophon,
+    document,
+    manifest,
+    prepared_recipe,
+    run,
+    write_json_lines,
+)
+
+
+def damage(path: Path) -> None:
+    """Flip a bit in the texts of the first row group; the footer stays as it was."""
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    data[chunk.dictionary_page_offset + 30] ^= 0x55
+    path.write_bytes(bytes(data))
+
+
+def export(*arguments: str, to: str = "exported") -> Called:
+    return colophon("export", "recipe.toml", "--to", to, *arguments)
+
+
+def exported(to: str = "exported") -> list[dict[str, Any]]:
+    """All rows in the order of the run's partitions."""
+    paths = [Path(to, f"{partition.name}.parquet") for partition in manifest().partitions]
+    assert {path.name for path in Path(to).iterdir()} == {path.name for path in paths}
+    return [row for path in paths for row in pq.read_table(path).to_pylist()]
+
+
+def test_rows_are_the_inputs_with_their_own_annotations(finished: Path) -> None:
+    called = export()
+    assert (called.code, called.err) == (0, "")
+    rows = exported()
+    documents = [document(number) for number in range(sum(ROWS_OF_FILES))]
+    assert [{name: row[name] for name in SCHEMA.names} for row in rows] == documents
+    for row, original in zip(rows, documents, strict=True):
+        year = original["dump"][8:12]
+        assert row["crawl_year"] == (int(year) if year.isdigit() else None)
+        host = None if original["url"] is None else original["url"].split("/")[2]
+        assert (row["url_domain"], row["url_host"]) == (host, host)
+        score = original["score"]
+        assert row["quality_coarse"] == (None if score is None else round(min(max(score, 0), 5)))
+
+
+def test_an_annotation_that_repeats_an_input_column_stands_there_once(finished: Path) -> None:
+    assert export().code == 0
+    (path, *_) = Path("exported").iterdir()
+    names = pq.read_schema(path).names
+    made = [name for name in prepared_recipe().providers if name != "url"]
+    assert names == [*SCHEMA.names, *made]
+
+
+def test_the_types_are_finewebs_and_the_annotators(finished: Path) -> None:
+    assert export().code == 0
+    (path, *_) = Path("exported").iterdir()
+    types = dict(zip(pq.read_schema(path).names, pq.read_schema(path).types, strict=True))
+    assert types["crawl_year"] == pa.int16()
+    assert types["quality_fine"] == pa.int8()
+    assert types["score"] == pa.float64()
+    assert types["text"] in (pa.string(), pa.large_string())
+
+
+def test_renamed_input_columns_come_out_under_finewebs_names(project: Path) -> None:
+    table = pa.Table.from_pylist([document(number) for number in range(40)], SCHEMA)
+    renamed = table.rename_columns(["content", "key", "dump", "link", "language", "score"])
+    pq.write_table(renamed.append_column("extra", pa.array(range(40))), "own.parquet")
+    settings = [
+        argument
+        for setting in (
+            "input.paths=own.parquet",
+            'input.columns={ text = "content", id = "key", url = "link" }',
+        )
+        for argument in ("--set", setting)
+    ]
+    assert run(*settings).code == 0
+    assert export(*settings).code == 0
+    rows = exported()
+    assert [{name: row[name] for name in SCHEMA.names} for row in rows] == table.to_pylist()
+    assert [row["extra"] for row in rows] == list(range(40))
+    assert "link" not in rows[0]
+
+
+def test_a_column_with_an_annotations_name_stays_the_inputs(project: Path) -> None:
+    table = pa.Table.from_pylist([document(number) for number in range(5)], SCHEMA)
+    pq.write_table(table.append_column("crawl_year", pa.array(["mine"] * 5)), "own.parquet")
+    settings = ("--set", "input.paths=own.parquet")
+    assert run(*settings).code == 0
+    assert export(*settings).code == 0
+    assert [(row["crawl_year"], row["crawl_year_annotated"]) for row in exported()] == [
+        ("mine", 2013 + number) for number in range(5)
+    ]
+
+
+def test_json_lines_are_joined_without_their_bad_lines(project: Path) -> None:
+    rows: list[Any] = [document(number) for number in range(12)]
+    write_json_lines(Path("own.jsonl"), [*rows[:5], "nonsense", *rows[5:]])
+    settings = ("--set", "input.paths=own.jsonl")
+    assert run(*settings).code == 3
+    assert export(*settings).code == 0
+    out = exported()
+    assert [(row["text"], row["url"], row["score"]) for row in out] == [
+        (row["text"], row["url"], row["score"]) for row in rows
+    ]
+    assert [row["crawl_year"] for row in out] == [
+        int(row["dump"][8:12]) if row["dump"] != "elsewhere" else None for row in rows
+    ]
+    assert [row["id"] for row in out] == [
+        f"own.jsonl/{number}" if row["id"] is None else row["id"] for number, row in enumerate(rows)
+    ]
+
+
+def test_exporting_twice_replaces_the_files(finished: Path) -> None:
+    assert export().code == 0
+    first = exported()
+    assert export().code == 0
+    assert exported() == first
+
+
+def test_exporting_before_annotating_is_one_line_and_writes_nothing(project: Path) -> None:
+    called = export()
+    assert called.code == 2
+    assert called.line.startswith("export: annotations/url of part-0-")
+    assert called.line.endswith(" is not up to date: run `colophon annotate`")
+    assert not Path("exported").exists()
+
+
+def test_exporting_annotations_of_another_recipe_is_one_line(finished: Path) -> None:
+    called = export("--set", "annotators.url.private_suffixes=true")
+    assert called.code == 2
+    assert called.line.endswith(" is not up to date: run `colophon annotate`")
+    assert not Path("exported").exists()
+
+
+def test_input_that_cannot_be_read_any_more_is_one_line(finished: Path) -> None:
+    damage(Path("data/part-1.parquet"))
+    called = export()
+    assert called.code == 1
+    assert called.line.startswith("export: data/part-1.parquet: ")
+    assert "CRC" in called.line
+    assert not [path for path in Path("exported").iterdir() if path.suffix == ".tmp"]
+
+
+def test_what_a_run_quarantined_is_left_out_and_said(project: Path) -> None:
+    damage(Path("data/part-1.parquet"))
+    assert run().code == 3
+    called = export()
+    assert (called.code, called.err) == (0, "")
+    partitions = len(manifest().partitions)
+    assert called.out.endswith(f"{partitions} files in exported; 1 quarantined partitions left out\n")
+    assert len(exported()) == sum(partition.rows or 0 for partition in manifest().partitions)
