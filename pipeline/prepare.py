@@ -127,6 +127,7 @@ def prepare(recipe: Recipe, *, where: str) -> Prepared:
     prepared = Prepared(recipe, where, _sorted(_build(recipe, where=where), where=where))
     _check_templates(prepared)
     _check_lengths(prepared)
+    _check_output(prepared)
     return prepared
 
 
@@ -179,6 +180,14 @@ def _check_lengths(prepared: Prepared) -> None:
                 f"{prepared.where}: pack.sequence_length is {length}, layouts.{name} needs at least {needed}: "
                 "bos, wrapper, its longest metadata, one text token and eos must fit"
             )
+
+
+def _check_output(prepared: Prepared) -> None:
+    if prepared.store.is_local:
+        path = prepared.store.path
+        there = next((place for place in (path, *path.parents) if place.exists()), None)
+        if there is not None and not there.is_dir():
+            raise UsageError(f"{prepared.where}: output.path: {there} is a file; a run's output is a directory")
 
 
 def changed_settings(path: str, lines: Sequence[str]) -> UsageError:

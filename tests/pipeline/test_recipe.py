@@ -96,6 +96,8 @@ WRONG: list[tuple[str, str, str]] = [
     ),
     (URL, "", "layouts.prepend-url.template: is required"),
     ('path = "out"', "", "output.path: is required"),
+    ('path = "out"', 'path = "small.tiktoken"', "output.path: small.tiktoken is a file; a run's output is a directory"),
+    ('path = "out"', 'path = "recipe.toml/x/y"', "output.path: recipe.toml is a file; a run's output is a directory"),
     ("[output]\n", "[outputs]\n", "output: is required"),
     (URL, 'template = "{topic}"', f"layouts.prepend-url.template: no annotator makes 'topic'; available: {COLUMNS}"),
     (URL, 'template = "{url"', "layouts.prepend-url.template: expected '}' before end of string, got '{url'"),
