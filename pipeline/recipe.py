@@ -60,6 +60,12 @@ class OutputSection(Section):
     """`[output]`: where a run's files go."""
 
     path: str = Field(min_length=1)
+    """Local, `~` meaning the home directory, or an fsspec URL."""
+
+    @field_validator("path")
+    @classmethod
+    def _home_is_meant(cls, path: str) -> str:
+        return path if "://" in path else str(Path(path).expanduser())
 
 
 class PackSection(Section):

@@ -131,6 +131,6 @@ def demo_corpus(
 
     Example: `colophon demo-corpus --output out/demo`
     """
-    from pipeline.demo_corpus import write_demo_corpus
+    from pipeline.demo.corpus import write_demo_corpus
 
     write_demo_corpus(output, report=echo)

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import demo_corpus
-from pipeline.demo_corpus import SCHEMA, DemoCorpus, write_demo_corpus
+from pipeline.demo.corpus import SCHEMA, DemoCorpus, write_demo_corpus
+from pipeline.demo.documents import MIN_DOCUMENT_CHARS
+from pipeline.demo.prose import MAX_DOCUMENT_CHARS
 from pipeline.errors import UsageError
 
 MATHS = "Topic :: Scientific/Engineering :: Mathematics"
@@ -161,7 +162,7 @@ def test_a_long_module_is_cut_between_docstrings_and_each_part_has_its_anchor(si
     texts = {
         row["url"]: str(row["text"]) for row in rows(build(site, tmp_path / "demo")) if row["file_path"] == "long.py"
     }
-    assert list(texts) and all(len(text) <= demo_corpus.MAX_DOCUMENT_CHARS for text in texts.values())
+    assert list(texts) and all(len(text) <= MAX_DOCUMENT_CHARS for text in texts.values())
     assert len(texts) > 2 and "https://long.example.org/docs/#long" in texts
     names = [name for text in texts.values() for name in re.findall(r"^f\d$", text, re.MULTILINE)]
     assert sorted(names) == [f"f{k}" for k in range(9)]
@@ -323,7 +324,7 @@ def test_huge_and_non_utf8_metadata_is_bounded(site: Path, tmp_path: Path) -> No
     info = install(site, "huge", {}, description="\n\n".join(prose(f"huge{k}") for k in range(1500)))
     (info / "METADATA").write_bytes((info / "METADATA").read_bytes().replace(b"\n\n", b"\n\n\xe9t\xe9 ", 1))
     text = str(row_at(build(site, tmp_path / "demo"), "https://huge.example.org/docs/")["text"])
-    assert demo_corpus.MAX_DOCUMENT_CHARS / 2 < len(text) <= demo_corpus.MAX_DOCUMENT_CHARS
+    assert MAX_DOCUMENT_CHARS / 2 < len(text) <= MAX_DOCUMENT_CHARS
     assert text.startswith("\ufffdt\ufffd ") and text.endswith(".")
 
 
@@ -369,4 +370,4 @@ def test_the_real_environment_gives_real_documents(tmp_path: Path) -> None:
     assert len(documents) > 100 and len({urlsplit(str(row["url"])).hostname for row in documents}) > 3
     for row in documents:
         assert str(row["url"]).startswith(("https://", "http://"))
-        assert demo_corpus.MIN_DOCUMENT_CHARS <= len(str(row["text"])) <= demo_corpus.MAX_DOCUMENT_CHARS
+        assert MIN_DOCUMENT_CHARS <= len(str(row["text"])) <= MAX_DOCUMENT_CHARS
