@@ -200,10 +200,11 @@ def build_encoding(name: str, ranks: dict[bytes, int], *, pattern: str) -> tikto
     return encoding
 
 
+@cache
 def byte_characters() -> dict[int, str]:
     """The character that GPT-2 and `tokenizers` write for each byte: itself if it shows, else one from U+0100 on."""
     shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in set(shown)]
+    hidden = sorted(set(range(256)) - set(shown))
     return {byte: chr(byte) for byte in shown} | {byte: chr(256 + k) for k, byte in enumerate(hidden)}
 
 

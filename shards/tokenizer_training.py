@@ -25,8 +25,9 @@ from shards.tokenizer_backends import BYTE_OF_CHAR, build_encoding
 from shards.tokenizer_files import sidecar_path
 from shards.tokenizer_specials import TokenizerError
 
-_MAX_CHARACTERS = 1_000_000
-"""Longer texts are trained on in pieces: the expression engine of `tokenizers` gives up on longer matches."""
+_MAX_CHARACTERS = 10_000
+"""Longer texts are trained on in pieces, cut before white space where there is any. Training takes time with the square
+of a word's length, and the expression engine of `tokenizers` gives up on matches of millions of characters."""
 
 _POSSESSIVE_INTERVAL = re.compile(r"\{\d*,?\d*\}\+")
 
@@ -138,7 +139,13 @@ class _Counted:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    return (text[start : start + _MAX_CHARACTERS] for start in range(0, len(text), _MAX_CHARACTERS))
+    start = 0
+    while len(text) - start > _MAX_CHARACTERS:
+        end = start + _MAX_CHARACTERS
+        space = max(text.rfind(" ", start + 1, end), text.rfind("\n", start + 1, end))
+        yield text[start : space if space > 0 else end]
+        start = space if space > 0 else end
+    yield text[start:]
 
 
 def _checked_pattern(pattern: str, *, vocabulary_size: int, output: Path) -> str:

@@ -131,7 +131,7 @@ def test_a_vocabulary_of_ranks_has_no_reserved_slots(tmp_path: Path) -> None:
     path = write_ranks(tmp_path / "bytes.tiktoken", [b"the"])
     with pytest.raises(TokenizerError, match=r"has 0 free; take fewer meta tokens or special_slots = 'added'"):
         load_tokenizer(TokenizerConfig(path=str(path), pattern="gpt2", special_slots="reserved"))
-    with pytest.raises(TokenizerError, match="'the' .* is an ordinary token"):
+    with pytest.raises(TokenizerError, match=r"'the' .* is an ordinary token"):
         load_tokenizer(TokenizerConfig(path=str(path), pattern="gpt2", eoc="the"))
 
 
@@ -141,7 +141,7 @@ def test_a_json_gives_its_own_special_tokens(tmp_path: Path) -> None:
     names = tokenizer.token_strings([tokenizer.special.bos, tokenizer.special.eos, tokenizer.special.pad])
     assert names == ["<s>", "</s>", "<pad>"]
     assert tokenizer.special.boc == tokenizer.num_base_ids
-    with pytest.raises(TokenizerError, match="'<plain>' .* is an ordinary token"):
+    with pytest.raises(TokenizerError, match=r"'<plain>' .* is an ordinary token"):
         load_tokenizer(TokenizerConfig(path=path, boc="<plain>"))
-    with pytest.raises(TokenizerError, match="no room for 2 .* has 1 free"):
+    with pytest.raises(TokenizerError, match=r"no room for 2 .* has 1 free"):
         load_tokenizer(TokenizerConfig(path=path, special_slots="reserved"), num_meta_tokens=0)
