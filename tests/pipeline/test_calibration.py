@@ -62,7 +62,7 @@ def test_the_edges_are_the_quantiles_of_the_sample_and_the_bins_are_theirs(setti
     # The sample holds all documents.
     np.testing.assert_allclose(kept(), np.quantile(scores, [0.25, 0.5, 0.75]), rtol=1e-6)
     np.testing.assert_array_equal(bins, np.searchsorted(np.float32(kept()), scores, side="right"))
-    assert set(bins) == {0, 1, 2, 3}
+    assert 3 in bins  # the largest score is not below any edge; equal scores may leave another bin empty
 
 
 def test_a_second_run_uses_what_is_kept(settings: list[str]) -> None:

@@ -131,7 +131,7 @@ def test_a_submitted_run_ends_with_the_exit_code_of_its_job(cluster: Cluster, wo
     options = ("--address", cluster.jobs, "--no-install", "--set", "input.paths=/no/such/file.parquet")
     done = colophon("submit", "recipe.toml", *options, cwd=working_dir, environment=cluster.environment)
     assert done.returncode == 2
-    assert "colophon: input.paths: /no/such/file.parquet: no such file" in done.stdout
+    assert "colophon: recipe.toml: input.paths: /no/such/file.parquet: no such file" in done.stdout
 
 
 @pytest.mark.parametrize("how", ["environment", "recipe"])
