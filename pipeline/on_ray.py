@@ -26,7 +26,7 @@ if os.environ.get("RAY_AUTH_TOKEN") or _TOKEN_FILE.is_file():
 import psutil
 import ray
 from ray._private import ray_constants
-from ray.exceptions import ActorDiedError, AuthenticationError, RayActorError, RayError, RayTaskError
+from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
 from pipeline.errors import ColophonError, UsageError
 from pipeline.recipe import RaySection
@@ -171,12 +171,12 @@ class _Pool:
     def _collect(self, slot: _Slot, ref: Any) -> Iterator[Outcome]:
         try:
             outcome, resident_bytes = ray.get(ref)
-        except (RayActorError, ActorDiedError) as error:
-            yield from self._replace(slot, reason=_died(error))
-            return
         except RayTaskError as error:
             cause = error.cause
             raise ColophonError(f"{type(cause).__name__}: {cause}") from error
+        except RayError as error:  # the actor, its node or its environment: not what the work is
+            yield from self._replace(slot, reason=_died(error))
+            return
         del slot.tasks[ref]
         slot.busy_since = time.monotonic()
         limit = self._config.worker_memory_bytes

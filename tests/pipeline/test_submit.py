@@ -44,8 +44,20 @@ def raylet(address: str, *options: str, environment: dict[str, str]) -> Iterator
     """A node of a cluster, on a loopback address of its own; it and all that it started end with the context."""
     command = [shutil.which("ray", path=environment["PATH"]) or "ray", "start", "--block", "--num-cpus=1"]
     limits = ["--object-store-memory=100000000", "--disable-usage-stats", f"--node-ip-address={address}"]
+    # Of these a second node on the same machine, or another cluster, would take the same by default.
+    agents = (
+        "dashboard-agent-listen-port",
+        "dashboard-agent-grpc-port",
+        "runtime-env-agent-port",
+        "metrics-export-port",
+    )
+    ports = [f"--{agent}={free_port()}" for agent in agents]
     process = subprocess.Popen(
-        [*command, *limits, *options], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        [*command, *limits, *ports, *options],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
     )
     assert process.stdout is not None
     try:
@@ -84,9 +96,30 @@ def cluster() -> Iterator[Cluster]:
             raylet("127.0.0.2", "--head", f"--port={gcs_port}", *serving, environment=environment),
             raylet("127.0.0.3", f"--address=127.0.0.2:{gcs_port}", environment=environment),
         ):
-            yield Cluster(f"http://127.0.0.1:{jobs_port}", f"127.0.0.2:{gcs_port}", environment)
+            cluster = Cluster(f"http://127.0.0.1:{jobs_port}", f"127.0.0.2:{gcs_port}", environment)
+            wait_for_both_nodes(cluster)
+            yield cluster
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def wait_for_both_nodes(cluster: Cluster) -> None:
+    """Until a driver sees two CPUs; each look takes a driver's start, so there is no need to sleep between them."""
+    look = (
+        f"import ray; ray.init(address={cluster.address!r}, log_to_driver=False); print(ray.cluster_resources()['CPU'])"
+    )
+    for _ in range(20):
+        seen = subprocess.run(
+            [sys.executable, "-c", look],
+            env=cluster.environment,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        if seen.stdout.strip() == "2.0":
+            return
+    raise AssertionError(f"the cluster has no two nodes: {seen.stdout} {seen.stderr}")
 
 
 def colophon(*arguments: str, cwd: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
