@@ -36,10 +36,7 @@ _IN_FLIGHT = 2  # one is worked on while the next one's arguments travel
 _LOCAL_OBJECT_STORE_BYTES = 100 << 20  # tasks and records are small; texts never pass through Ray
 _TOKEN_HELP = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it"
 _WORKER_ENVIRONMENT = {
-    # One process a core: libraries must not start threads of their own on top.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
+    # One process a core: libraries must not start threads of their own on top. Ray sees to OpenMP's and BLAS's itself.
     "RAYON_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "POLARS_MAX_THREADS": "1",
@@ -94,6 +91,8 @@ class _Actor:
     """One process: starts the stage's worker once and works on tasks."""
 
     def __init__(self, stage: Stage) -> None:
+        # Read when the libraries are first used; a runtime environment of their own would cost each actor seconds.
+        os.environ.update(_WORKER_ENVIRONMENT)
         self._worker: Worker = stage.start()
 
     def work(self, task: Task) -> tuple[Outcome, int]:
@@ -142,7 +141,7 @@ class _Pool:
         self._slots = [self._new_slot() for _ in range(size)]
 
     def _new_slot(self) -> _Slot:
-        options: dict[str, Any] = {"num_cpus": 1, "runtime_env": {"env_vars": _WORKER_ENVIRONMENT}}
+        options: dict[str, Any] = {"num_cpus": 1}
         if self._config.worker_memory_bytes is not None:
             options["memory"] = self._config.worker_memory_bytes
         return _Slot(ray.remote(**options)(_Actor).remote(self._stage))
@@ -224,9 +223,9 @@ class _Pool:
 
 
 def _died(error: RayError) -> str:
-    """The first line of Ray's account that says something."""
+    """Ray's account without its line breaks: the first line names the kind, the next ones the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "worker died: " + (lines[0] if lines else type(error).__name__)
+    return "worker died: " + (" ".join(lines)[:300] if lines else type(error).__name__)
 
 
 def submit_job(

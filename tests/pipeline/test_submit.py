@@ -90,11 +90,11 @@ def cluster() -> Iterator[Cluster]:
     }
     jobs_port, gcs_port = free_port(), free_port()
     scratch = tempfile.mkdtemp(prefix="ray")  # short: sockets lie in it
-    serving = ("--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}", f"--temp-dir={scratch}")
+    serving = ("--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}", f"--temp-dir={scratch}/a")
     try:
         with (
             raylet("127.0.0.2", "--head", f"--port={gcs_port}", *serving, environment=environment),
-            raylet("127.0.0.3", f"--address=127.0.0.2:{gcs_port}", environment=environment),
+            raylet("127.0.0.3", f"--address=127.0.0.2:{gcs_port}", f"--temp-dir={scratch}/b", environment=environment),
         ):
             cluster = Cluster(f"http://127.0.0.1:{jobs_port}", f"127.0.0.2:{gcs_port}", environment)
             wait_for_both_nodes(cluster)
