@@ -26,7 +26,7 @@ from shards.tokenizer_files import sidecar_path
 from shards.tokenizer_specials import TokenizerError
 
 _MAX_CHARACTERS = 10_000
-"""Longer texts are trained on in pieces, cut before white space where there is any. Training takes time with the square
+"""Longer texts are trained on in pieces, cut between words where there are any. Training takes time with the square
 of a word's length, and the expression engine of `tokenizers` gives up on matches of millions of characters."""
 
 _POSSESSIVE_INTERVAL = re.compile(r"\{\d*,?\d*\}\+")
@@ -139,12 +139,17 @@ class _Counted:
 
 
 def _pieces(text: str) -> Iterator[str]:
+    """The text in order, each piece up to `_MAX_CHARACTERS` long and, unless it has no such place, ending at a word's
+    end: before a space that follows a visible character, which no known pattern has inside a token."""
     start = 0
     while len(text) - start > _MAX_CHARACTERS:
-        end = start + _MAX_CHARACTERS
-        space = max(text.rfind(" ", start + 1, end), text.rfind("\n", start + 1, end))
-        yield text[start : space if space > 0 else end]
-        start = space if space > 0 else end
+        window = text[start : start + _MAX_CHARACTERS]
+        cut = window.rfind(" ", 1)
+        while cut > 0 and window[cut - 1].isspace():
+            cut = window.rfind(" ", 1, cut)
+        cut = cut if cut > 0 else _MAX_CHARACTERS
+        yield window[:cut]
+        start += cut
     yield text[start:]
 
 
