@@ -18,6 +18,7 @@ from shards.tokenizer_specials import Assignment
 from tests.shards.vocabularies import (
     CORPUS,
     SPECIAL_STRINGS,
+    edit_json,
     read_encoding,
     write_byte_level_json,
     write_ranks,
@@ -119,6 +120,13 @@ def test_what_a_json_adds_to_or_cuts_from_text_is_off(byte_level: Tokenizer) -> 
     assert len(ids) > 64
     assert byte_level.decode(ids) == CORPUS[0] * 3
     assert encode(byte_level, "") == [[]]
+
+
+def test_special_strings_have_the_ids_of_a_json_without_special_tokens(tmp_path: Path, byte_level: Tokenizer) -> None:
+    path = edit_json(write_byte_level_json(tmp_path / "tokenizer.json"), added_tokens=[])
+    without = load_tokenizer(TokenizerConfig(path=str(path)))
+    texts = [*SPECIAL_STRINGS, "".join(SPECIAL_STRINGS), *CORPUS]
+    assert encode(byte_level, *texts) == encode(without, *texts)
 
 
 def test_plain_added_tokens_of_a_json_belong_to_its_text(byte_level: Tokenizer) -> None:

@@ -64,7 +64,7 @@ def test_reserved_slots_in_tekken_numbering_start_at_61() -> None:
 
 
 def test_other_reserved_slots_start_at_the_first() -> None:
-    existing = {"<s>": 300, "</s>": 301} | {f"<|reserved_special_token_{k}|>": 310 + k for k in range(4)}
+    existing = {"<s>": 300, "</s>": 301} | {f"<|reserved_special_token_{k}|>": 310 + k for k in (2, 0, 3, 1)}
     result = assign(slots="reserved", existing=existing, meta=2)
     assert result.special == SpecialIds(bos=300, eos=301, pad=500, boc=310, eoc=311, meta=(312, 313))
     assert result.num_ids == 501
