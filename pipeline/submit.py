@@ -35,8 +35,9 @@ def submit_run(
     set_options = [word for override in overrides for word in ("--set", override)]
     command = ["python", "-m", "pipeline", "run", _inside(recipe, working_dir), *set_options, *flags]
     return submit_job(
-        # The job's driver attaches to the cluster that it runs on.
-        f"RAY_ADDRESS=auto {shlex.join(command)}",
+        # Ray's job supervisor puts the address of its own cluster into the job's RAY_ADDRESS, which a recipe cannot
+        # override; "auto" would be any cluster that runs on the node.
+        shlex.join(command),
         address=address,
         working_dir=working_dir,
         requirements=_requirements(requirements, working_dir) if install else [],

@@ -149,7 +149,7 @@ def test_a_submitted_run_makes_the_files_that_a_run_here_makes(cluster: Cluster,
     options = ("--address", cluster.jobs, "--no-install", "--set", f"output.path={output}")
     done = colophon("submit", "recipe.toml", *options, cwd=working_dir, environment=cluster.environment)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "ray: attached to auto, 2 CPUs" in done.stdout
+    assert f"ray: attached to {cluster.address}, 2 CPUs" in done.stdout, "not to another cluster of the machine"
     assert "pack: " in done.stdout, "the job's log is streamed"
     expected = run_recipe(working_dir / "recipe.toml", output=working_dir.parent / "here")
     checked = colophon(
