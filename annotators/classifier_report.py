@@ -112,7 +112,7 @@ def _most_probable(model: FastTextModel, texts: pa.Array, normalize: TextPrepara
     scorer = ScoreRule(argmax=True).for_labels(model.header.labels, where="model", loss=model.header.loss)
     given: list[str | None] = []
     for start in range(0, len(texts), _SLICE_ROWS):
-        rows = model.probabilities(normalize.for_scoring(texts.slice(start, _SLICE_ROWS)))
+        rows = model.probabilities(texts.slice(start, _SLICE_ROWS), preparation=normalize)
         given += scorer.labels(rows).to_pylist()
     return given
 

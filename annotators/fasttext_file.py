@@ -55,6 +55,50 @@ class FastTextHeader:
     quantized: bool
     file_bytes: int
 
+    @property
+    def is_collapsible(self) -> bool:
+        """Whether input times output matrix has no longer rows than the input matrix: no more labels than `dim`."""
+        return len(self.labels) <= self.dim
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatrixPlace:
+    """Where a matrix lies in the file: float32 [rows, columns], or the codes of a product quantizer."""
+
+    at: int
+    rows: int
+    columns: int
+    codes: QuantizedPlace | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedPlace:
+    """Codes uint8 [rows, parts] and centroids of the parts; norms, where the rows were normalized before."""
+
+    codes_at: int
+    parts: int
+    part_columns: int
+    centroids_at: int
+    norm_codes_at: int | None
+    norm_centroids_at: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FastTextLayout:
+    """Where everything is in a model file, checked as `read_header` checks it."""
+
+    path: str
+    header: FastTextHeader
+    entries_at: int
+    entry_ends: npt.NDArray[np.int64]
+    """int64 [words + labels]: positions of the NUL behind each dictionary entry's string."""
+    hash_buckets: int
+    """What hashes are divided by; pruning leaves fewer rows than that."""
+    pruned_at: int | None
+    """Pairs int32 [header.buckets, 2] of a hash and its row among the n-grams; None if nothing was pruned."""
+    inputs: MatrixPlace
+    outputs: MatrixPlace
+
 
 def read_header(path: str | Path) -> FastTextHeader:
     """The header of the supervised fastText model in `path`, with every size checked against the file's length.
@@ -64,12 +108,17 @@ def read_header(path: str | Path) -> FastTextHeader:
     Raises:
         AnnotatorError: the file is missing, no fastText model, cut short, or a model without labels.
     """
+    return read_layout(path).header
+
+
+def read_layout(path: str | Path) -> FastTextLayout:
+    """The header and where everything is; cost and errors as `read_header`."""
     path = Path(path)
     if path.is_file() and path.stat().st_size == 0:
         raise AnnotatorError(f"{path}: not a usable fastText model: it is empty")  # which cannot be mapped
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return _Parser(data).header()
+            return _Parser(data, path=str(path)).layout()
     except FileNotFoundError:
         raise AnnotatorError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:  # a folder, no permission, an empty file, or what the parser found
@@ -80,11 +129,12 @@ def read_header(path: str | Path) -> FastTextHeader:
 class _Parser:
     """Reads one model file from front to back; every read is checked against the end. ValueError says what is wrong."""
 
-    def __init__(self, data: mmap.mmap) -> None:
+    def __init__(self, data: mmap.mmap, *, path: str) -> None:
         self._data = data
+        self._path = path
         self._at = 0
 
-    def header(self) -> FastTextHeader:
+    def layout(self) -> FastTextLayout:
         if self._data[: len(_MAGIC)] != _MAGIC:
             raise ValueError("it does not begin as one")
         _, version, dim, *_, word_ngrams, loss, model, buckets, min_chars, max_chars, _, _ = self._read(_START)
@@ -94,12 +144,12 @@ class _Parser:
             raise ValueError(f"it holds {_MODELS.get(model, 'unknown')} vectors without labels; train a classifier")
         if loss not in _LOSSES or min(dim, word_ngrams) < 1 or min(buckets, min_chars, max_chars) < 0:
             raise ValueError("its settings make no sense")
-        num_words, num_tokens, pruned, labels = self._dictionary()
-        if pruned >= 0:
-            buckets = pruned
-        quantized = self._input_matrix(min_rows=num_words + buckets, dim=dim)
-        self._output_matrix(rows=len(labels), dim=dim, may_be_quantized=quantized)
-        return FastTextHeader(
+        num_words, num_tokens, pruned, labels, entries_at, entry_ends = self._dictionary()
+        pruned_at = self._at - 8 * pruned if pruned >= 0 else None
+        num_rows = buckets if pruned_at is None else pruned
+        inputs = self._input_matrix(min_rows=num_words + num_rows, dim=dim)
+        outputs = self._output_matrix(rows=len(labels), dim=dim, may_be_quantized=inputs.codes is not None)
+        header = FastTextHeader(
             version=version,
             loss=_LOSSES[loss],
             labels=labels,
@@ -109,12 +159,22 @@ class _Parser:
             word_ngrams=word_ngrams,
             min_chars=min_chars,
             max_chars=0 if version == 11 else max_chars,  # as the library: version 11 classifiers have no subwords
-            buckets=buckets,
-            quantized=quantized,
+            buckets=num_rows,
+            quantized=inputs.codes is not None,
             file_bytes=len(self._data),
         )
+        return FastTextLayout(
+            path=self._path,
+            header=header,
+            entries_at=entries_at,
+            entry_ends=entry_ends,
+            hash_buckets=buckets,
+            pruned_at=pruned_at,
+            inputs=inputs,
+            outputs=outputs,
+        )
 
-    def _dictionary(self) -> tuple[int, int, int, tuple[str, ...]]:
+    def _dictionary(self) -> tuple[int, int, int, tuple[str, ...], int, npt.NDArray[np.int64]]:
         size, num_words, num_labels, num_tokens, pruned = self._read(_SIZES)
         if min(num_words, num_labels, num_tokens) < 0 or size != num_words + num_labels or pruned < -1:
             raise ValueError("its dictionary sizes make no sense")
@@ -129,7 +189,7 @@ class _Parser:
         first = int(ends[num_words - 1]) + 1 + _ENTRY_TAIL if num_words else start
         labels = self._labels(first, ends[num_words:])
         self._skip(8 * max(pruned, 0))
-        return num_words, num_tokens, pruned, labels
+        return num_words, num_tokens, pruned, labels, start, ends
 
     def _entry_ends(self, size: int) -> npt.NDArray[np.int64]:
         """Positions of the NUL behind each dictionary entry's string; leaves the cursor behind the last entry."""
@@ -156,48 +216,53 @@ class _Parser:
             raise ValueError("a label occurs twice")
         return labels
 
-    def _input_matrix(self, *, min_rows: int, dim: int) -> bool:
+    def _input_matrix(self, *, min_rows: int, dim: int) -> MatrixPlace:
         (quantized,) = self._read(_BOOL)
-        rows, columns = self._quantized_matrix() if quantized else self._matrix()
+        place = self._quantized_matrix() if quantized else self._matrix()
         # The library does not check the row of a word or n-gram against the size of the matrix.
-        if rows < min_rows or columns != dim:
-            raise ValueError(f"its input matrix is {rows} x {columns}, not {min_rows} x {dim}")
-        return bool(quantized)
+        if place.rows < min_rows or place.columns != dim:
+            raise ValueError(f"its input matrix is {place.rows} x {place.columns}, not {min_rows} x {dim}")
+        return place
 
-    def _output_matrix(self, *, rows: int, dim: int, may_be_quantized: bool) -> None:
+    def _output_matrix(self, *, rows: int, dim: int, may_be_quantized: bool) -> MatrixPlace:
         (quantized,) = self._read(_BOOL)
-        shape = self._quantized_matrix() if quantized and may_be_quantized else self._matrix()
-        if shape != (rows, dim):
-            raise ValueError(f"its output matrix is {shape[0]} x {shape[1]}, not {rows} x {dim}")
+        place = self._quantized_matrix() if quantized and may_be_quantized else self._matrix()
+        if (place.rows, place.columns) != (rows, dim):
+            raise ValueError(f"its output matrix is {place.rows} x {place.columns}, not {rows} x {dim}")
+        return place
 
-    def _matrix(self) -> tuple[int, int]:
+    def _matrix(self) -> MatrixPlace:
         rows, columns = self._read(_MATRIX)
         if min(rows, columns) < 0:
             raise ValueError("a matrix has a negative size")
-        self._skip(4 * rows * columns)
-        return rows, columns
+        return MatrixPlace(at=self._skip(4 * rows * columns), rows=rows, columns=columns)
 
-    def _quantized_matrix(self) -> tuple[int, int]:
+    def _quantized_matrix(self) -> MatrixPlace:
         normed, rows, columns, num_codes = self._read(_QUANTIZED_MATRIX)
         if min(rows, columns, num_codes) < 0:
             raise ValueError("a matrix has a negative size")
-        self._skip(num_codes)
-        num_parts = self._quantizer(columns)
-        if num_codes != rows * num_parts:
+        codes_at = self._skip(num_codes)
+        parts, part_columns, centroids_at = self._quantizer(columns)
+        if num_codes != rows * parts:
             raise ValueError("a quantized matrix does not have the codes of its rows")
-        if normed:
-            self._skip(rows)
-            self._quantizer(1)
-        return rows, columns
+        norm_codes_at = self._skip(rows) if normed else None
+        codes = QuantizedPlace(
+            codes_at=codes_at,
+            parts=parts,
+            part_columns=part_columns,
+            centroids_at=centroids_at,
+            norm_codes_at=norm_codes_at,
+            norm_centroids_at=self._quantizer(1)[2] if normed else None,
+        )
+        return MatrixPlace(at=codes_at, rows=rows, columns=columns, codes=codes)
 
-    def _quantizer(self, dim: int) -> int:
-        """Skips a product quantizer; returns the codes of one row."""
+    def _quantizer(self, dim: int) -> tuple[int, int, int]:
+        """Skips a product quantizer; returns the codes of one row, the columns of each, and where centroids begin."""
         own_dim, num_parts, part, last_part = self._read(_QUANTIZER)
         sound = own_dim == dim and num_parts >= 1 and 1 <= last_part <= part
         if not sound or (num_parts - 1) * part + last_part != dim:
             raise ValueError("a quantized matrix has parts that make no sense")
-        self._skip(4 * dim * _CENTROIDS)
-        return int(num_parts)
+        return int(num_parts), int(part), self._skip(4 * dim * _CENTROIDS)
 
     def _read(self, layout: Struct) -> tuple[Any, ...]:
         self._need(layout.size)
@@ -205,9 +270,11 @@ class _Parser:
         self._at += layout.size
         return values
 
-    def _skip(self, num_bytes: int) -> None:
+    def _skip(self, num_bytes: int) -> int:
+        """Where the skipped bytes begin."""
         self._need(num_bytes)
         self._at += num_bytes
+        return self._at - num_bytes
 
     def _need(self, num_bytes: int) -> None:
         if self._at + num_bytes > len(self._data):

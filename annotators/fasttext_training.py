@@ -27,8 +27,10 @@ import pyarrow.compute as pc
 
 from annotators.base import AnnotatorError
 from annotators.classifier_report import ClassifierReport, evaluate_classifier
-from annotators.fasttext_model import FastTextModel, decode_label, encode_label, file_sha256, read_header
+from annotators.fasttext_file import read_header
+from annotators.fasttext_model import FastTextModel, decode_label, encode_label
 from annotators.fasttext_settings import TrainingSettings, search
+from annotators.model_cache import file_sha256
 from annotators.model_card import MODEL_CARD_FORMAT, card_path
 from annotators.text_preparation import TextPreparation
 
@@ -107,7 +109,11 @@ def train_classifier(
         model.saveModel(str(unfinished))
         if not read_header(unfinished).num_words:
             raise AnnotatorError(f"no word of the texts occurs min_count = {settings.min_count} times")
-        scores = None if test is None else evaluate_classifier(FastTextModel(unfinished), *test, normalize=normalize)
+        scores = (
+            None
+            if test is None
+            else evaluate_classifier(FastTextModel(unfinished, cached=False), *test, normalize=normalize)
+        )
         found = _found_settings(model, settings)
         card = _card(unfinished, rows, normalize=normalize, settings=found, attempts=attempts, test=scores)
     with _replacing(card_path(path)) as unfinished:

@@ -17,8 +17,6 @@ _LINE_BREAK = r"\r\n|[\n\r\x0b\x0c\x1c-\x1e\x{85}\x{2028}\x{2029}]"
 # Quotes, brackets and sentence marks in the way of word n-grams. Marks that occur inside words and numbers (hyphen,
 # apostrophe, full stop, comma) are separated as well, as in the fastText tutorial.
 _PUNCTUATION = r"([\pP\pS])"
-# What fastText does not take as the end of a word.
-_A_WORD = r"[^ \n\r\t\v\f\x00]"
 
 
 class TextPreparation(BaseModel):
@@ -45,7 +43,7 @@ class TextPreparation(BaseModel):
 
         Bytes that are not UTF-8 are replaced by U+FFFD. Cost: 150 to 2,000 MB/s a step.
         """
-        texts = _utf8(texts)
+        texts = self.valid(texts)
         if self.max_chars is not None:
             texts = pc.utf8_slice_codeunits(texts, 0, self.max_chars)
         texts = self._without_newlines(texts)
@@ -55,10 +53,22 @@ class TextPreparation(BaseModel):
             texts = pc.replace_substring_regex(texts, _PUNCTUATION, r" \1 ")
         return texts
 
-    def for_scoring(self, texts: pa.Array) -> pa.Array:
-        """As a call, but null for texts in which fastText reads no word: nothing is known about an empty document."""
-        prepared = self(texts)
-        return pc.if_else(pc.match_substring_regex(prepared, _A_WORD), prepared, None)
+    @property
+    def only_separates_words(self) -> bool:
+        """Whether fastText reads the same words in the raw text, line feeds taken as the end of a word."""
+        changed = self.lower or self.separate_punctuation or self.max_chars is not None
+        return self.newline in ("space", "collapse") and not changed
+
+    @staticmethod
+    def valid(texts: pa.Array) -> pa.Array:
+        """`texts`, with the bytes replaced that are not UTF-8: Parquet can hold them, and Arrow reads them unseen."""
+        try:
+            texts.validate(full=True)
+        except pa.ArrowInvalid:
+            binary = pa.large_binary() if pa.types.is_large_string(texts.type) else pa.binary()
+            values = texts.cast(binary).to_pylist()
+            return pa.array([None if v is None else v.decode("utf-8", "replace") for v in values], texts.type)
+        return texts
 
     def _without_newlines(self, texts: pa.Array) -> pa.Array:
         if self.newline == "join_lines":
@@ -66,14 +76,3 @@ class TextPreparation(BaseModel):
         if self.newline == "collapse":
             return pc.replace_substring_regex(texts, r"\n+", " ")
         return pc.replace_substring(texts, "\n", " " if self.newline == "space" else "")
-
-
-def _utf8(texts: pa.Array) -> pa.Array:
-    """`texts`, with the bytes replaced that are not UTF-8: Parquet files can hold them, and Arrow reads them unseen."""
-    try:
-        texts.validate(full=True)
-    except pa.ArrowInvalid:
-        binary = pa.large_binary() if pa.types.is_large_string(texts.type) else pa.binary()
-        values = texts.cast(binary).to_pylist()
-        return pa.array([None if v is None else v.decode("utf-8", "replace") for v in values], texts.type)
-    return texts

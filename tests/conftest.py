@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,15 @@ settings.register_profile(
 )
 settings.register_profile("search", parent=settings.get_profile("ci"), derandomize=False, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tables of models go into a directory of this session, for processes that tests start as well."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLOPHON_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+        yield
+
 
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
 

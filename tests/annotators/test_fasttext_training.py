@@ -14,9 +14,11 @@ import pytest
 from annotators.base import AnnotatorError
 from annotators.classifier_report import evaluate_classifier, format_report
 from annotators.fasttext_classifier import FastTextConfig
-from annotators.fasttext_model import FastTextModel, file_sha256, read_header
+from annotators.fasttext_file import read_header
+from annotators.fasttext_model import FastTextModel
 from annotators.fasttext_settings import TrainingSettings, search
 from annotators.fasttext_training import DEFAULT_PREPARATION, TrainedClassifier, train_classifier
+from annotators.model_cache import file_sha256
 from annotators.text_preparation import TextPreparation
 from tests.annotators.conftest import labelled
 

@@ -1,0 +1,469 @@
+"""Everything that numba compiles: finding words, summing rows, and what makes a model's tables.
+
+One file on purpose: numba keeps compiled code on disk and makes it anew when the file of a function has changed, but
+not when a function that it calls has changed in another file. Numba knows no keyword-only arguments, hence the many
+positional ones; indices are unsigned where a check for negative ones would cost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, ParamSpec, TypeVar, cast
+
+import numpy as np
+import numpy.typing as npt
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+
+LABEL_SIGN = 1 << 30
+"""Set in the size of a word that begins with `__label__`: fastText takes it for a label unless it is a known word."""
+
+_SEPARATOR = np.zeros(256, np.uint8)
+_SEPARATOR[[0, 9, 10, 11, 12, 13, 32]] = 1
+_LABEL = np.frombuffer(b"__label__", np.uint8)
+_FNV_32, _FNV_32_PRIME = 2166136261, 16777619
+_FNV_64, _FNV_64_PRIME = 14695981039346656037, 1099511628211
+_END_HASH = np.int32(-677604519)
+END_KEY = np.uint64(8922757976467958425)
+"""The key of `</s>`."""
+_NGRAM_FACTOR = 116049371  # with it fastText goes from the hash of n words to that of n + 1
+_SLOT_FACTOR = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: spreads keys over the upper bits
+_AHEAD = 16
+_MAX_CHOSEN = 1024
+_MAX_CHOSEN_FLOATS = 32768
+_LINE_FLOATS = 16
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def compiled(function: Callable[P, R]) -> Callable[P, R]:
+    """Compiled at the first call and kept on disk beside the source (or in numba's user-wide cache); frees the GIL."""
+    return cast(Callable[P, R], njit(cache=True, nogil=True, error_model="numpy")(function))
+
+
+def inlined(function: Callable[P, R]) -> Callable[P, R]:
+    """Pasted into the compiled functions that call it: across a call numba counts references to every array."""
+    return cast(Callable[P, R], njit(inline="always")(function))
+
+
+def compiled_with_contraction(function: Callable[P, R]) -> Callable[P, R]:
+    """As `compiled`; a product and the sum it goes into may be rounded once."""
+    return cast(Callable[P, R], njit(cache=True, nogil=True, fastmath={"contract"})(function))
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(_: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of `array`'s element `index` (counted over the flat array), without waiting for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(call, [address, number(0), number(3), number(1)])  # to read, into all levels, data
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def multiply_high(_: Any, __: Any, ___: Any) -> Any:
+    """The upper 64 bits of the product of two uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
+        return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+class Words(NamedTuple):
+    """Words of some texts, one after the other. Numba takes it as it is."""
+
+    data: npt.NDArray[np.uint8]
+    """The bytes of the texts."""
+    firsts: npt.NDArray[np.int64]
+    """int64 [texts + 1]: the first word of each text; those of text i end where those of text i + 1 begin."""
+    hashes: npt.NDArray[np.int32]
+    """int32 [words]: 32-bit FNV-1a over signed bytes, as fastText computes it."""
+    keys: npt.NDArray[np.uint64]
+    """uint64 [words]: 64-bit FNV-1a, never 0. Two words of a text collection share one with odds of 1 in 10^19."""
+    starts: npt.NDArray[np.int64]
+    """int64 [words]: where each begins in `data`."""
+    sizes: npt.NDArray[np.int32]
+    """int32 [words]: bytes of each, plus `LABEL_SIGN` for some."""
+
+
+class Shape(NamedTuple):
+    """The numbers that rule how a model reads words."""
+
+    stride: int
+    """Floats of a row, padding included: 2, 4 or a multiple of 8."""
+    num_words: int
+    """Known words; higher numbers in `slots` are labels."""
+    word_ngrams: int
+    min_chars: int
+    max_chars: int
+    """Longest character n-gram; 0: words have no subwords."""
+    hash_buckets: int
+    inverse: np.uint64
+    """2^64 // `hash_buckets`: with it the remainder of a hash takes no division."""
+    slot_shift: int
+    """64 - log2 of the number of slots."""
+
+
+class Tables(NamedTuple):
+    """A model as scoring needs it. Numba takes it as it is."""
+
+    slots: npt.NDArray[np.uint64]
+    """uint64 [2^k, 2]: an open hash table of keys and word numbers; key 0 is an empty slot."""
+    rows: npt.NDArray[np.float32]
+    """float32 [(num_words + n-gram rows) * stride]; with subwords, a word's row is the sum over its subwords."""
+    counts: npt.NDArray[np.int32]
+    """int32 [num_words]: how many rows each word's row is the sum of; empty if all are 1."""
+    kept: npt.NDArray[np.int32]
+    """int32 [hash_buckets]: the n-gram row of a hash, -1 where it was pruned; empty if nothing was pruned."""
+
+
+@compiled
+def find_words(words: Words, spans: npt.NDArray[np.int64]) -> int:
+    """Fill `words` with those of the texts `words.data[begin:end]` for each of `spans`; returns their number."""
+    data = words.data
+    n = 0
+    for text in range(spans.shape[0]):
+        at, end = np.uintp(spans[text, 0]), np.uintp(spans[text, 1])
+        while True:
+            while at < end and _SEPARATOR[data[at]]:
+                at += np.uintp(1)
+            if at >= end:
+                break
+            start = at
+            h, key = np.uint64(_FNV_32), np.uint64(_FNV_64)
+            while at < end and not _SEPARATOR[data[at]]:
+                h = _hashed(h, data[at])
+                key = (key ^ np.uint64(data[at])) * np.uint64(_FNV_64_PRIME)
+                at += np.uintp(1)
+            words.hashes[n] = np.int32(np.uint32(h))
+            words.keys[n] = max(key, np.uint64(1))
+            words.starts[n] = np.int64(start)
+            words.sizes[n] = np.int32(at - start)
+            if data[start] == _LABEL[0] and _begins_as_label(data, start, at):
+                words.sizes[n] |= np.int32(LABEL_SIGN)
+            n += 1
+            if key == END_KEY:
+                break
+        if n > words.firsts[text] and words.keys[n - 1] != END_KEY:
+            words.hashes[n], words.keys[n], words.starts[n], words.sizes[n] = _END_HASH, END_KEY, 0, 0
+            n += 1
+        words.firsts[text + 1] = n
+    return n
+
+
+@inlined
+def _hashed(h: Any, byte: Any) -> Any:
+    """One step of the library's hash: bytes above 127 count as negative numbers. The lower 32 bits matter."""
+    return (h ^ np.uint64(np.int64(np.int8(byte)))) * np.uint64(_FNV_32_PRIME)
+
+
+@compiled
+def _begins_as_label(data: npt.NDArray[np.uint8], start: Any, end: Any) -> bool:
+    if end - start < _LABEL.size:
+        return False
+    for i in range(_LABEL.size):
+        if data[start + np.uintp(i)] != _LABEL[i]:
+            return False
+    return True
+
+
+@compiled
+def sum_rows(words: Words, tables: Tables, shape: Shape, sums: Doubles, counts: npt.NDArray[np.int64]) -> None:
+    """Fill `sums` (float64 [texts, stride]) with the sums of rows over each text, `counts` with how many they are.
+
+    Rows lie far apart in memory, so each is asked for (prefetched) when its number is known and added some hundred
+    numbers later. Sums are float32 over those and float64 over their sums, so that long texts lose nothing. A text
+    without words keeps its zeros. Cost: 130 to 280 MB of text a second on one core of 2.6 GHz, for 24 and 2 floats a
+    row and bigrams.
+    """
+    # Few enough rows that all of them are still in the cache when they are added.
+    room = max(64, min(_MAX_CHOSEN, _MAX_CHOSEN_FLOATS // shape.stride))
+    chosen = np.empty(room + shape.word_ngrams, np.uint32)
+    spans = np.zeros(max(shape.word_ngrams, 2), np.uint64)
+    for text in range(sums.shape[0]):
+        if words.firsts[text] < words.firsts[text + 1]:
+            counts[text] = _sum_text(words, text, tables, shape, chosen, spans, sums[text])
+
+
+@inlined
+def _sum_text(words: Words, text: Any, tables: Tables, shape: Shape, chosen: Any, spans: Any, sums: Any) -> Any:
+    """Add the rows of one text to `sums`; returns their number. `spans[n - 1]` is the hash of the last n words."""
+    rows, stride, buckets = tables.rows, shape.stride, np.uint64(shape.hash_buckets)
+    per_word = shape.word_ngrams
+    total, n, depth = 0, 0, 0
+    for i in range(words.firsts[text], words.firsts[text + 1]):
+        if i + _AHEAD < words.keys.size:
+            prefetch(tables.slots, 2 * np.intp(slot_of(words.keys[i + _AHEAD], shape.slot_shift)))
+        number = word_number(tables.slots, words.keys[i], shape.slot_shift)
+        if number >= shape.num_words or (number < 0 and (words.sizes[i] & LABEL_SIGN) != 0):
+            continue
+        if n + per_word > chosen.size:
+            total += n
+            n = _add(rows, stride, chosen, n, sums)
+        if number >= 0:
+            chosen[n] = np.uint32(number)  # not asked for: most words are frequent ones, whose rows are at hand
+            n += 1
+            if tables.counts.size:
+                total += tables.counts[number] - 1
+        elif shape.max_chars > 0 and words.keys[i] != END_KEY:
+            found = np.empty(max_subwords(words, i, shape), np.int64)
+            for j in range(subword_rows(words, i, tables.kept, shape, found)):
+                if n + per_word > chosen.size:
+                    total += n
+                    n = _add(rows, stride, chosen, n, sums)
+                n = _choose(shape.num_words + found[j], rows, stride, chosen, n)
+        h = np.uint64(np.int64(words.hashes[i]))
+        for length in range(depth, 0, -1):
+            spans[length] = spans[length - 1] * np.uint64(_NGRAM_FACTOR) + h
+            row = ngram_row(tables.kept, _remainder(spans[length], buckets, shape.inverse))
+            if row >= 0:
+                n = _choose(shape.num_words + row, rows, stride, chosen, n)
+        spans[0] = h
+        depth = min(depth + 1, shape.word_ngrams - 1)
+    total += n
+    _add(rows, stride, chosen, n, sums)
+    return total
+
+
+@inlined
+def _choose(row: Any, rows: npt.NDArray[np.float32], stride: Any, chosen: Any, n: Any) -> Any:
+    """Ask for a row and note that it is to be added; there must be room."""
+    place = np.intp(row) * stride
+    prefetch(rows, place)
+    if stride > _LINE_FLOATS:
+        prefetch(rows, place + _LINE_FLOATS)
+    chosen[n] = np.uint32(row)
+    return n + 1
+
+
+@inlined
+def _remainder(h: Any, buckets: Any, inverse: Any) -> Any:
+    """`h % buckets` without a division: the quotient by the inverse is at most one too small."""
+    rest = h - multiply_high(h, inverse) * buckets
+    return rest - buckets if rest >= buckets else rest
+
+
+@compiled
+def slot_of(key: Any, shift: Any) -> Any:
+    """Where the search for a key begins."""
+    return (key * np.uint64(_SLOT_FACTOR)) >> np.uint64(shift)
+
+
+@compiled
+def word_number(slots: npt.NDArray[np.uint64], key: Any, shift: Any) -> Any:
+    """int64: the number of the word or label with this key, -1 if the model does not know it."""
+    slot, mask = slot_of(key, shift), np.uint64(slots.shape[0] - 1)
+    while slots[slot, 0] != np.uint64(0):
+        if slots[slot, 0] == key:
+            return np.int64(slots[slot, 1])
+        slot = (slot + np.uint64(1)) & mask
+    return np.int64(-1)
+
+
+@compiled
+def ngram_row(kept: npt.NDArray[np.int32], bucket: Any) -> Any:
+    """int64: the row of a hash among those of n-grams, -1 if it was pruned."""
+    return np.int64(kept[bucket]) if kept.size else np.int64(bucket)
+
+
+@compiled
+def max_subwords(words: Words, i: Any, shape: Shape) -> Any:
+    """No fewer than word i has subwords."""
+    return (np.int64(words.sizes[i] & ~LABEL_SIGN) + 2) * shape.max_chars
+
+
+@compiled
+def subword_rows(words: Words, i: Any, kept: npt.NDArray[np.int32], shape: Shape, found: Any) -> int:
+    """Fill `found` (int64) with the n-gram rows of word i's subwords, as far as there is room; returns their number.
+
+    Character n-grams of `<word>`, without a single `<` or `>`; characters are UTF-8's, damaged ones included.
+    """
+    size = np.int64(words.sizes[i] & ~LABEL_SIGN) + 2
+    start = words.starts[i] - 1
+    n = 0
+    for begin in range(size):
+        if _is_inside_character(_byte(words.data, start, begin, size)):
+            continue
+        h, at, length = np.uint64(_FNV_32), begin, 0
+        while at < size and length < shape.max_chars:
+            h = _hashed(h, _byte(words.data, start, at, size))
+            at += 1
+            while at < size and _is_inside_character(_byte(words.data, start, at, size)):
+                h = _hashed(h, _byte(words.data, start, at, size))
+                at += 1
+            length += 1
+            if length >= shape.min_chars and not (length == 1 and (begin == 0 or at == size)):
+                row = ngram_row(kept, np.uint64(np.uint32(h)) % np.uint64(shape.hash_buckets))
+                if row >= 0:
+                    if n < found.size:
+                        found[n] = row
+                    n += 1
+    return n
+
+
+@compiled
+def _byte(data: npt.NDArray[np.uint8], start: Any, at: Any, size: Any) -> Any:
+    if at == 0:
+        return np.uint8(60)  # <
+    return np.uint8(62) if at == size - 1 else data[start + at]  # >
+
+
+@compiled
+def _is_inside_character(byte: Any) -> bool:
+    return bool((byte & np.uint8(0xC0)) == np.uint8(0x80))
+
+
+@compiled
+def _add(rows: npt.NDArray[np.float32], stride: Any, chosen: Any, n: Any, sums: Any) -> int:
+    """Add the n chosen rows to `sums`, 2, 4 or 8 columns at a time, which stay in registers; returns 0, the new n."""
+    zero = np.float32(0)
+    if stride == 2:
+        a, b = zero, zero
+        for j in range(n):
+            p = np.uintp(chosen[j]) * np.uintp(2)
+            a += rows[p]
+            b += rows[p + np.uintp(1)]
+        sums[0] += a
+        sums[1] += b
+        return 0
+    if stride == 4:
+        a, b, c, d = zero, zero, zero, zero
+        for j in range(n):
+            p = np.uintp(chosen[j]) * np.uintp(4)
+            a += rows[p]
+            b += rows[p + np.uintp(1)]
+            c += rows[p + np.uintp(2)]
+            d += rows[p + np.uintp(3)]
+        sums[0] += a
+        sums[1] += b
+        sums[2] += c
+        sums[3] += d
+        return 0
+    for column in range(0, stride, 8):
+        a, b, c, d = zero, zero, zero, zero
+        e, f, g, h = zero, zero, zero, zero
+        for j in range(n):
+            p = np.uintp(chosen[j]) * np.uintp(stride) + np.uintp(column)
+            a += rows[p]
+            b += rows[p + np.uintp(1)]
+            c += rows[p + np.uintp(2)]
+            d += rows[p + np.uintp(3)]
+            e += rows[p + np.uintp(4)]
+            f += rows[p + np.uintp(5)]
+            g += rows[p + np.uintp(6)]
+            h += rows[p + np.uintp(7)]
+        sums[column] += a
+        sums[column + 1] += b
+        sums[column + 2] += c
+        sums[column + 3] += d
+        sums[column + 4] += e
+        sums[column + 5] += f
+        sums[column + 6] += g
+        sums[column + 7] += h
+    return 0
+
+
+@compiled
+def find_features(words: Words, text: Any, tables: Tables, shape: Shape, found: Any) -> int:
+    """Fill `found` (int64) with the numbers of the text's rows in the library's order, as far as there is room.
+
+    Returns how many there are.
+    """
+    first, last = words.firsts[text], words.firsts[text + 1]
+    hashes = np.empty(last - first, np.uint64)
+    num_hashes, n = 0, 0
+    for i in range(first, last):
+        number = word_number(tables.slots, words.keys[i], shape.slot_shift)
+        if number >= shape.num_words or (number < 0 and (words.sizes[i] & LABEL_SIGN) != 0):
+            continue
+        if number >= 0:
+            if n < found.size:
+                found[n] = number
+            n += 1
+        if shape.max_chars > 0 and words.keys[i] != END_KEY:
+            num_subwords = subword_rows(words, i, tables.kept, shape, found[min(n, found.size) :])
+            for j in range(n, min(n + num_subwords, found.size)):
+                found[j] += shape.num_words
+            n += num_subwords
+        hashes[num_hashes] = np.uint64(np.int64(words.hashes[i]))
+        num_hashes += 1
+    for i in range(num_hashes):
+        h = hashes[i]
+        for j in range(i + 1, min(i + shape.word_ngrams, num_hashes)):
+            h = h * np.uint64(_NGRAM_FACTOR) + hashes[j]
+            row = ngram_row(tables.kept, h % np.uint64(shape.hash_buckets))
+            if row >= 0:
+                if n < found.size:
+                    found[n] = row + shape.num_words
+                n += 1
+    return n
+
+
+@compiled_with_contraction
+def dots(mean: Floats, output: Floats, logits: Floats) -> None:
+    """A label's dot product in one float32, multiplication and addition rounded together as compilers of C++ do."""
+    for label in range(output.shape[0]):
+        total = np.float32(0)
+        for column in range(output.shape[1]):
+            total += output[label, column] * mean[column]
+        logits[label] = total
+
+
+@compiled
+def fill_slots(slots: npt.NDArray[np.uint64], keys: Any, firsts: Any, numbers: Any, shift: Any) -> None:
+    """Put the first key of each of the texts `numbers` into the hash table, with its number."""
+    mask = np.uint64(slots.shape[0] - 1)
+    for number in numbers:
+        key = keys[firsts[number]]
+        slot = slot_of(key, shift)
+        while slots[slot, 0] != np.uint64(0):
+            slot = (slot + np.uint64(1)) & mask
+        slots[slot, 0] = key
+        slots[slot, 1] = np.uint64(number)
+
+
+@compiled
+def sum_subwords(words: Words, numbers: Any, tables: Tables, shape: Shape) -> None:
+    """Make the row of each word the sum over the word itself and its subwords; `</s>` has none."""
+    rows = tables.rows.reshape(-1, shape.stride)
+    total = np.empty(shape.stride, np.float64)
+    tables.counts[:] = 1
+    for number in numbers:
+        i = words.firsts[number]
+        if words.keys[i] == END_KEY:
+            continue
+        found = np.empty(max_subwords(words, i, shape), np.int64)
+        num_found = subword_rows(words, i, tables.kept, shape, found)
+        for column in range(shape.stride):
+            total[column] = rows[number, column]
+        for j in range(num_found):
+            for column in range(shape.stride):
+                total[column] += rows[shape.num_words + found[j], column]
+        for column in range(shape.stride):
+            rows[number, column] = np.float32(total[column])
+        tables.counts[number] = 1 + num_found
+
+
+@compiled
+def multiply(means: Any, output: Any, logits: Any) -> None:
+    """logits += means @ output, each row in one order: BLAS gives the same row other bits in another batch."""
+    for text in range(means.shape[0]):
+        for column in range(means.shape[1]):
+            for label in range(output.shape[1]):
+                logits[text, label] += means[text, column] * output[column, label]

@@ -1,0 +1,116 @@
+"""Making a model's tables from its file: the dictionary as a hash table, and the rows that scoring sums.
+
+With fewer labels than dimensions the rows are input times output matrix ("collapsed": 2 or 24 floats where there were
+100 or 256); else they are those of the input matrix, and the output matrix is applied to their mean. Cost: 1 to 8 s a
+GB of model, 16 MB of memory besides the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from annotators.base import AnnotatorError
+from annotators.fasttext_file import FastTextLayout
+from annotators.kernel.compiled import LABEL_SIGN, Floats, Shape, Tables, Words, fill_slots, sum_subwords
+from annotators.kernel.matrices import Matrix
+from annotators.kernel.words import split_spans
+
+Allocate = Callable[[str, tuple[int, ...], type[np.generic]], npt.NDArray[Any]]
+"""Zeros of a name, shape and dtype: in memory, or a file that will be mapped."""
+
+
+class Linear(NamedTuple):
+    """A model ready to score."""
+
+    tables: Tables
+    shape: Shape
+    output: Floats
+    """float32 [dim, labels] to multiply the mean row with; empty [0, labels] where that is done already."""
+
+
+def build(layout: FastTextLayout, *, allocate: Allocate) -> Linear:
+    """The tables of the model in `layout.path`.
+
+    Raises:
+        AnnotatorError: its matrices hold NaN or infinite numbers.
+    """
+    header = layout.header
+    collapsed = header.is_collapsible
+    output = Matrix(path=layout.path, place=layout.outputs).rows(slice(None))
+    width = len(header.labels) if collapsed else header.dim
+    stride = 2 if width <= 2 else 4 if width <= 4 else -(-width // 8) * 8
+    words, known = _dictionary(layout)
+    capacity = 1 << max((2 * len(known)).bit_length(), 4)
+    slots = allocate("slots", (capacity, 2), np.uint64)
+    shape = _shape(layout, stride=stride, slot_shift=64 - capacity.bit_length() + 1)
+    fill_slots(slots, words.keys, words.firsts, known, shape.slot_shift)
+    rows = allocate("rows", ((header.num_words + header.buckets) * stride,), np.float32)
+    _fill_rows(rows.reshape(-1, stride), layout, output=output.T if collapsed else None)
+    counts = allocate("counts", (header.num_words if shape.max_chars else 0,), np.int32)
+    tables = Tables(slots=slots, rows=rows, counts=counts, kept=_kept(layout, allocate=allocate))
+    if shape.max_chars:
+        sum_subwords(words, known[known < header.num_words], tables, shape)
+    applied_later = allocate("output", (0 if collapsed else header.dim, len(header.labels)), np.float32)
+    applied_later[:] = output.T[: len(applied_later)]
+    for array in (*tables, applied_later):
+        array.flags.writeable = False  # as those that are mapped: numba compiles for the two apart
+    return Linear(tables, shape, applied_later)
+
+
+def label_counts(layout: FastTextLayout) -> list[int]:
+    """How often each label was seen in training, in the order of `header.labels`."""
+    data = np.memmap(layout.path, np.uint8, "r")
+    ends = layout.entry_ends[layout.header.num_words :]
+    return [int(np.frombuffer(data[end + 1 : end + 9].tobytes(), np.int64)[0]) for end in ends]
+
+
+def _dictionary(layout: FastTextLayout) -> tuple[Words, npt.NDArray[np.int64]]:
+    """One text for each entry of the dictionary, and which entries are a word: one with white space never is found."""
+    tail = 10  # NUL, int64 count and type stand between two strings
+    starts = np.concatenate([[layout.entries_at], layout.entry_ends[:-1] + tail])
+    spans = np.stack([starts, layout.entry_ends], axis=1)
+    words = split_spans(np.asarray(np.memmap(layout.path, np.uint8, "r")), spans)
+    with_words = np.flatnonzero(np.diff(words.firsts))
+    sizes = words.sizes[words.firsts[with_words]] & ~LABEL_SIGN
+    return words, with_words[sizes == (spans[:, 1] - spans[:, 0])[with_words]]
+
+
+def _shape(layout: FastTextLayout, *, stride: int, slot_shift: int) -> Shape:
+    header, buckets = layout.header, layout.hash_buckets
+    return Shape(
+        stride=stride,
+        num_words=header.num_words,
+        word_ngrams=header.word_ngrams if buckets else 1,
+        min_chars=header.min_chars,
+        max_chars=header.max_chars if buckets else 0,
+        hash_buckets=max(buckets, 1),
+        inverse=np.uint64(min((1 << 64) // max(buckets, 1), (1 << 64) - 1)),
+        slot_shift=slot_shift,
+    )
+
+
+def _fill_rows(rows: Floats, layout: FastTextLayout, *, output: Floats | None) -> None:
+    for which, block in Matrix(path=layout.path, place=layout.inputs).blocks():
+        part = rows[which]  # the file may have more rows than words and n-grams
+        values = block[: len(part)] if output is None else block[: len(part)] @ output
+        if not np.isfinite(values).all():
+            raise AnnotatorError(f"{layout.path}: its matrices hold NaN or infinite numbers; train it again")
+        part[:, : values.shape[1]] = values
+
+
+def _kept(layout: FastTextLayout, *, allocate: Allocate) -> npt.NDArray[np.int32]:
+    if layout.pruned_at is None:
+        return allocate("kept", (0,), np.int32)
+    kept = allocate("kept", (max(layout.hash_buckets, 1),), np.int32)
+    kept[:] = -1
+    if layout.header.buckets:
+        pairs = np.memmap(layout.path, np.int32, "r", layout.pruned_at, (layout.header.buckets, 2))
+        sound = (pairs[:, 0] >= 0) & (pairs[:, 0] < len(kept)) & (pairs[:, 1] >= 0)
+        if not (sound & (pairs[:, 1] < layout.header.buckets)).all():
+            raise AnnotatorError(f"{layout.path}: its pruned n-grams point outside of its matrix")
+        kept[pairs[:, 0]] = pairs[:, 1]
+    return kept
