@@ -1,7 +1,8 @@
 """The library's own arithmetic for a few texts: rows added one after the other in float32, in the library's order.
 
 One-versus-all models look their sigmoid up in a table of steps, so a number that lies next to a step has to be rounded
-as the library rounds it. That takes whole rows of the input matrix; hence only where it matters.
+as the library rounds it; and over some ten thousand rows the rounding of a float32 sum shows by itself. That takes
+whole rows of the input matrix; hence only where it matters.
 """
 
 from __future__ import annotations
