@@ -58,6 +58,11 @@ class Annotator(ABC):
         """sha256 of `settings`: equal fingerprints give equal output on equal input."""
         return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Lines for a person about how it will run, where that is not how such annotators usually do."""
+        return ()
+
     def load(self) -> None:  # noqa: B027 - most annotators have nothing to load
         """Load models. Called once in every worker process before `annotate`."""
 

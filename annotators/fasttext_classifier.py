@@ -111,6 +111,15 @@ class FastTextAnnotator(Annotator):
         _ = self.settings
         return self.__dict__
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Says so where the model's matrices are too wide to be multiplied beforehand."""
+        header = self._model.header
+        if header.is_collapsible:
+            return ()
+        size = f"{len(header.labels):,} labels, more than the model's {header.dim} dimensions"
+        return (f"{self.name}: {size}: rows are summed as they are, which takes longer",)
+
     def load(self) -> None:
         """Map the model's tables; makes them first where this machine has not got them: 1 to 8 s a GB.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import fasttext
 import numpy as np
 import pytest
 
+from annotators.fasttext_model import encode_label
 from annotators.fasttext_settings import TrainingSettings
 from annotators.fasttext_training import train_classifier
 from annotators.text_preparation import TextPreparation
@@ -56,4 +58,50 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [f"label {number}" for number in range(260)]  # the library quantizes an output from 256 labels on
     many = TrainingSettings(dim=4, buckets=300, epoch=1, loss="softmax")
     train_classifier(names * 2, names * 2, output=folder / "many.bin", settings=many)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def quantized(models: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Models quantized by the library: plainly; with pruned n-grams and separate norms; with a quantized output."""
+    folder = tmp_path_factory.mktemp("quantized")
+    options: dict[str, dict[str, object]] = {
+        "plain.ftz": {},
+        "pruned.ftz": {"cutoff": 300, "qnorm": True},
+        "output.ftz": {"qout": True, "qnorm": True},
+    }
+    sources = {"output.ftz": "many.bin"}
+    return [
+        quantize(models / sources.get(name, "softmax.bin"), folder / name, **option) for name, option in options.items()
+    ]
+
+
+def quantize(source: Path, target: Path, **options: object) -> Path:
+    lines = write_lines(target.with_suffix(".txt"), *labelled(["high", "low"]))
+    model = fasttext.load_model(str(source))
+    model.quantize(lines, verbose=0, thread=12, **options)
+    model.save_model(str(target))
+    return target
+
+
+def write_lines(path: Path, texts: list[str], labels: list[str]) -> str:
+    rows = [f"{encode_label(label)} {' '.join(text.split())}\n" for text, label in zip(texts, labels, strict=True)]
+    path.write_text("".join(rows))
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def kinds(models: Path, quantized: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with those models and `trigrams.bin`, `wide.bin` (one versus all, 3 dimensions, 9 labels),
+    `chars_hs.bin` (subwords under hierarchical softmax) and `chars_pruned.ftz` (with subwords left out)."""
+    folder = tmp_path_factory.mktemp("kinds")
+    for path in [*models.glob("*.bin"), *quantized]:
+        (folder / path.name).symlink_to(path)
+    train(folder / "trigrams.bin", list(WORDS), loss="softmax", word_ngrams=3, buckets=97)
+    train(folder / "chars_hs.bin", list(WORDS), loss="hs", min_chars=1, max_chars=4, word_ngrams=1)
+    quantize(models / "chars.bin", folder / "chars_pruned.ftz", cutoff=300, qnorm=True)
+    texts, labels = labelled(list(WORDS))
+    nine = [f"{label} {number % 3}" for number, label in enumerate(labels)]
+    wide = TrainingSettings(dim=3, buckets=300, epoch=5, loss="ova")
+    train_classifier(texts, nine, output=folder / "wide.bin", normalize=TextPreparation(), settings=wide)
     return folder

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import struct
 from pathlib import Path
@@ -17,33 +16,8 @@ from hypothesis import strategies as st
 from annotators.base import AnnotatorError
 from annotators.fasttext_file import FastTextHeader, read_header
 from annotators.fasttext_model import FastTextModel, decode_label, encode_label
-from annotators.model_cache import file_sha256
-from tests.annotators.conftest import labelled
 
 MODELS = ["softmax.bin", "ova.bin", "hs.bin", "chars.bin", "words.bin"]
-
-
-def write_lines(path: Path, texts: list[str], labels: list[str]) -> str:
-    rows = [f"{encode_label(label)} {' '.join(text.split())}\n" for text, label in zip(texts, labels, strict=True)]
-    path.write_text("".join(rows))
-    return str(path)
-
-
-@pytest.fixture(scope="session")
-def quantized(models: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Models quantized by the library: plainly; with pruned n-grams and separate norms; with a quantized output."""
-    folder = tmp_path_factory.mktemp("quantized")
-    options: dict[str, dict[str, object]] = {
-        "plain.ftz": {},
-        "pruned.ftz": {"cutoff": 300, "qnorm": True},
-        "output.ftz": {"qout": True, "qnorm": True},
-    }
-    lines = write_lines(folder / "lines.txt", *labelled(["high", "low"]))
-    for name, option in options.items():
-        model = fasttext.load_model(str(models / ("many.bin" if "qout" in option else "softmax.bin")))
-        model.quantize(lines, verbose=0, thread=12, **option)
-        model.save_model(str(folder / name))
-    return [folder / name for name in options]
 
 
 def by_library(path: Path, line: str) -> dict[str, float]:
@@ -196,17 +170,6 @@ def test_a_model_with_nan_is_an_error(models: Path, tmp_path: Path) -> None:
     path.write_bytes(data[:-output_bytes] + np.full(output_bytes // 4, np.nan, np.float32).tobytes())
     with pytest.raises(AnnotatorError, match=r"nan\.bin: .*NaN"):
         FastTextModel(path).probabilities(pa.array(["theorem"]))
-
-
-def test_sha256_follows_the_file(tmp_path: Path) -> None:
-    path = tmp_path / "file"
-    path.write_bytes(b"abc")
-    assert file_sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    path.write_bytes(b"abd")
-    os.utime(path, ns=(1, 1))
-    assert file_sha256(path) != "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    with pytest.raises(AnnotatorError, match="No such file"):
-        file_sha256(tmp_path / "none")
 
 
 @given(st.text(min_size=1))
