@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,13 +14,15 @@ import pyarrow.parquet as pq
 
 from annotators.base import Annotator
 from pipeline.errors import InputError
+from pipeline.flow import Clock, WriteBehind, read_ahead
 from pipeline.inputs import ColumnNeed
 from pipeline.readers import PartitionReader
-from pipeline.store import Store
+from pipeline.store import Draft, Store
 from pipeline.work import Task, TaskResult
-from shards.manifest import Record
+from shards.manifest import QuarantineEntry, Record
 
 SUFFIX = ".parquet"
+ROW_GROUP_ROWS = 1 << 16
 
 
 def stage_of(annotator: str) -> str:
@@ -54,26 +57,51 @@ class AnnotateWorker:
         self._loaded: set[str] = set()
 
     def work(self, task: Task) -> TaskResult:
-        """Annotate one partition: read, annotate batch by batch, commit one file for each annotator."""
+        """Annotate one partition: read, annotate and write batch by batch, commit one file for each annotator."""
+        clock = Clock()
         wanted = [a for a in self._stage.annotators if stage_of(a.name) in task.outputs]
-        self._load(wanted)
+        with clock.measure("load"):
+            self._load(wanted)
         reader = self._reader(task, wanted)
-        done: dict[str, list[pa.RecordBatch]] = {a.name: [] for a in wanted}
-        documents = text_bytes = 0
         with ExitStack() as stack:
+            files = {a.name: stack.enter_context(self._file(task, a)) for a in wanted}
+            documents, text_bytes = self._annotate(task, wanted, reader, files=files, clock=clock)
+            with clock.measure("write"):
+                records = tuple(
+                    files[a.name].commit(task.outputs[stage_of(a.name)], rows=documents, problems=reader.problems)
+                    for a in wanted
+                )
+        return TaskResult(records=records, documents=documents, text_bytes=text_bytes, seconds=clock.seconds)
+
+    def _annotate(
+        self,
+        task: Task,
+        wanted: Sequence[Annotator],
+        reader: PartitionReader,
+        *,
+        files: Mapping[str, AnnotationFile],
+        clock: Clock,
+    ) -> tuple[int, int]:
+        """Run the annotators over all batches; the number of documents and the bytes of their texts."""
+        documents = text_bytes = 0
+        with (
+            ExitStack() as stack,
+            closing(read_ahead(clock.each("read", reader))) as batches,
+            WriteBehind() as later,
+        ):
             earlier = self._earlier(task, wanted, stack)
-            for batch in reader:
+            for batch in batches:
                 columns = dict(zip(batch.schema.names, batch.columns, strict=True))
                 columns |= {name: column.slice(documents, batch.num_rows) for name, column in earlier.items()}
                 for annotator in wanted:
-                    output = annotate_batch(annotator, columns, num_rows=batch.num_rows)
-                    done[annotator.name].append(output)
+                    with clock.measure("work"):
+                        output = annotate_batch(annotator, columns, num_rows=batch.num_rows)
+                    later(partial(clock.call, "write", files[annotator.name].add, output))
                     # What the input calls by this name stays the input's (`url` is both).
                     columns = dict(zip(output.schema.names, output.columns, strict=True)) | columns
                 documents += batch.num_rows
                 text_bytes += _text_bytes(batch)
-        records = tuple(self._commit(task, a, done[a.name], rows=documents, reader=reader) for a in wanted)
-        return TaskResult(records=records, documents=documents, text_bytes=text_bytes)
+        return documents, text_bytes
 
     def _load(self, annotators: Sequence[Annotator]) -> None:
         for annotator in annotators:
@@ -95,25 +123,63 @@ class AnnotateWorker:
             if annotator in wanted or record is None or not columns.intersection(annotator.schema.names):
                 continue
             path = stack.enter_context(self._stage.store.local(record.path))
-            table = pq.read_table(path, columns=[n for n in annotator.schema.names if n in columns])
+            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+                names = [name for name in annotator.schema.names if name in columns]
+                table = parquet.read(columns=names, use_threads=False)
             found |= {name: table.column(name).combine_chunks() for name in table.column_names}
         return found
 
-    def _commit(
-        self, task: Task, annotator: Annotator, batches: list[pa.RecordBatch], *, rows: int, reader: PartitionReader
-    ) -> Record:
-        table = pa.Table.from_batches(batches, annotator.schema)
-        return self._stage.store.commit(
-            stage=stage_of(annotator.name),
-            partition=task.partition.name,
-            suffix=SUFFIX,
-            write=lambda path: pq.write_table(table, path, compression="zstd", write_page_checksum=True),
+    @contextmanager
+    def _file(self, task: Task, annotator: Annotator) -> Iterator[AnnotationFile]:
+        stage = stage_of(annotator.name)
+        with (
+            self._stage.store.draft(stage=stage, partition=task.partition.name, suffix=SUFFIX) as draft,
+            AnnotationFile(draft, annotator.schema) as file,
+        ):
+            yield file
+
+
+class AnnotationFile:
+    """One annotator's Parquet file as it grows, in row groups of `ROW_GROUP_ROWS` whatever the batches were."""
+
+    def __init__(self, draft: Draft, schema: pa.Schema) -> None:
+        self._draft = draft
+        self._schema = schema
+        self._writer = pq.ParquetWriter(draft.path, schema, compression="zstd", write_page_checksum=True)
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows_waiting = 0
+        self._nulls = dict.fromkeys(schema.names, 0)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take a batch; full row groups are written."""
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            self._nulls[name] += column.null_count
+        self._waiting.append(batch)
+        self._rows_waiting += batch.num_rows
+        while self._rows_waiting >= ROW_GROUP_ROWS:
+            table = pa.Table.from_batches(self._waiting, self._schema)
+            self._writer.write_table(table.slice(0, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
+            self._waiting = table.slice(ROW_GROUP_ROWS).to_batches()
+            self._rows_waiting -= ROW_GROUP_ROWS
+
+    def commit(self, fingerprint: str, *, rows: int, problems: Sequence[QuarantineEntry]) -> Record:
+        """Write what waits, close the file and make it visible."""
+        if self._rows_waiting or not rows:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema), row_group_size=ROW_GROUP_ROWS)
+        self._writer.close()
+        return self._draft.commit(
             check=lambda path: _check_rows(path, rows),
             rows=rows,
-            fingerprint=task.outputs[stage_of(annotator.name)],
-            counts={f"{name}_null": table.column(name).null_count for name in table.column_names},
-            problems=reader.problems,
+            fingerprint=fingerprint,
+            counts={f"{name}_null": nulls for name, nulls in self._nulls.items()},
+            problems=problems,
         )
+
+    def __enter__(self) -> AnnotationFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
 
 
 def annotate_batch(annotator: Annotator, columns: dict[str, pa.Array], *, num_rows: int) -> pa.RecordBatch:

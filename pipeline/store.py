@@ -50,6 +50,20 @@ class Store:
             raise ColophonError(f"{self.root} is not a local directory")
         return Path(self.root)
 
+    @contextmanager
+    def draft(self, *, stage: str, partition: str, suffix: str) -> Iterator[Draft]:
+        """A file in the making, for as long as the context lasts; nothing of it stays unless it is committed.
+
+        Args:
+            stage: directory of the file under the root.
+            partition: the file's name without suffix.
+            suffix: with the dot.
+        """
+        attempt = uuid.uuid4().hex[:12]
+        final = f"{stage}/{partition}{suffix}" if self.is_local else f"{stage}/{partition}.{attempt}{suffix}"
+        with self._scratch(stage, f".{partition}.{attempt}{suffix}.tmp") as temporary:
+            yield Draft(store=self, stage=stage, partition=partition, final=final, path=temporary)
+
     def commit(
         self,
         *,
@@ -63,40 +77,13 @@ class Store:
         counts: Mapping[str, int],
         problems: Sequence[QuarantineEntry] = (),
     ) -> Record:
-        """Make one output file visible and return its record.
+        """Make one output file at once: `write` writes the whole file at the path it is given.
 
-        Args:
-            stage: directory of the file under the root.
-            partition: the file's name without suffix.
-            suffix: with the dot.
-            write: writes the whole file at the path it is given.
-            check: reads it back and raises if it is not what it should be.
-            rows: of the file.
-            fingerprint: of everything it was made from.
-            counts: what reports add up.
-            problems: rows of the input that are not in the file.
+        For the other arguments see `draft` and `Draft.commit`.
         """
-        attempt = uuid.uuid4().hex[:12]
-        final = f"{stage}/{partition}{suffix}" if self.is_local else f"{stage}/{partition}.{attempt}{suffix}"
-        with self._scratch(stage, f".{partition}.{attempt}{suffix}.tmp") as temporary:
-            write(temporary)
-            check(temporary)
-            size, digest = temporary.stat().st_size, file_sha256(temporary)
-            self._withdraw(record_path(stage, partition))
-            self._publish(temporary, final)
-        record = Record(
-            stage=stage,
-            partition=partition,
-            path=final,
-            rows=rows,
-            bytes=size,
-            sha256=digest,
-            fingerprint=fingerprint,
-            counts=dict(counts),
-            problems=list(problems),
-        )
-        self.write_text(record_path(stage, partition), record.model_dump_json())
-        return record
+        with self.draft(stage=stage, partition=partition, suffix=suffix) as draft:
+            write(draft.path)
+            return draft.commit(check=check, rows=rows, fingerprint=fingerprint, counts=counts, problems=problems)
 
     @contextmanager
     def _scratch(self, stage: str, name: str) -> Iterator[Path]:
@@ -119,14 +106,19 @@ class Store:
             (self.path / record).unlink()
             sync((self.path / record).parent)
 
-    def _publish(self, temporary: Path, final: str) -> None:
+    def publish(self, temporary: Path, record: Record) -> None:
+        """Put a finished file where its record says, then write the record: from then on readers see it."""
+        note = record_path(record.stage, record.partition)
+        self._withdraw(note)
         if self.is_local:
+            final = self.path / record.path
             sync(temporary)
-            temporary.rename(self.path / final)
-            sync((self.path / final).parent)
+            temporary.rename(final)
+            sync(final.parent)
         else:
-            filesystem, path = fsspec.url_to_fs(f"{self.root}/{final}")
+            filesystem, path = fsspec.url_to_fs(f"{self.root}/{record.path}")
             filesystem.put_file(str(temporary), path)
+        self.write_text(note, record.model_dump_json())
 
     def record(self, stage: str, partition: str) -> Record | None:
         """The commit record of a partition's file, if the file was committed and is there in its full size."""
@@ -196,6 +188,52 @@ class Store:
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest."""
         self.write_text(MANIFEST_NAME, manifest.model_dump_json(indent=1))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """An output file before it is visible."""
+
+    store: Store
+    stage: str
+    partition: str
+    final: str
+    """Where it will lie under the root."""
+    path: Path
+    """Where it is written now: closed and whole before `commit`."""
+
+    def commit(
+        self,
+        *,
+        check: Callable[[Path], None],
+        rows: int,
+        fingerprint: str,
+        counts: Mapping[str, int],
+        problems: Sequence[QuarantineEntry] = (),
+    ) -> Record:
+        """Check and publish the file, then write its record, which makes it visible.
+
+        Args:
+            check: reads the file back and raises if it is not what it should be.
+            rows: of the file.
+            fingerprint: of everything it was made from.
+            counts: what reports add up.
+            problems: rows of the input that are not in the file.
+        """
+        check(self.path)
+        record = Record(
+            stage=self.stage,
+            partition=self.partition,
+            path=self.final,
+            rows=rows,
+            bytes=self.path.stat().st_size,
+            sha256=file_sha256(self.path),
+            fingerprint=fingerprint,
+            counts=dict(counts),
+            problems=list(problems),
+        )
+        self.store.publish(self.path, record)
+        return record
 
 
 def record_path(stage: str, partition: str) -> str:

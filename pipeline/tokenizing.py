@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
+from pipeline.flow import Clock, WriteBehind, read_ahead
 from pipeline.inputs import ColumnNeed
 from pipeline.readers import PartitionReader
-from pipeline.store import Store
+from pipeline.store import Draft, Store
 from pipeline.work import Task, TaskResult
-from shards.files import read_table, tokens_table, write_table
+from shards.files import growing_table, read_table, tokens_table
+from shards.schema import tokens_schema
 from shards.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
 
 STAGE = "tokens"
@@ -48,40 +53,51 @@ class TokenizeWorker:
         self._tokenizer = tokenizer
 
     def work(self, task: Task) -> TaskResult:
-        """Tokenize one partition: read, encode batch by batch, commit one row-aligned file."""
+        """Tokenize one partition: read, encode and write batch by batch, commit one row-aligned file."""
+        clock = Clock()
         reader = PartitionReader(task.partition, self._stage.needs, stage="tokenize")
-        tables, text_bytes = [], 0
-        for batch in reader:
-            text = batch.column("text")
-            ids = self._tokenizer.encode_batch(text)
-            tables.append(tokens_table(batch.column("id"), ids, dtype=self._tokenizer.dtype))
-            text_bytes += pc.sum(pc.binary_length(text)).as_py() or 0
-        empty = tokens_table(pa.array([], pa.string()), self._no_ids(), dtype=self._tokenizer.dtype)
-        table = pa.concat_tables([empty, *tables])
-        lengths = pc.list_value_length(table.column("input_ids"))
-        counts = {
-            "tokens": pc.sum(lengths).as_py() or 0,
-            "text_bytes": text_bytes,
-            "documents_empty": int(np.count_nonzero(lengths.to_numpy() == 0)),
-            "texts_null": reader.texts_null,
-            "texts_repaired": reader.texts_repaired,
-            "lines_bad": len(reader.problems),
-        }
-        record = self._stage.store.commit(
-            stage=STAGE,
-            partition=task.partition.name,
-            suffix=SUFFIX,
-            write=lambda path: write_table(path, table.combine_chunks()),
-            check=lambda path: _check_rows(path, table.num_rows),
-            rows=table.num_rows,
-            fingerprint=task.outputs[STAGE],
-            counts=counts,
-            problems=reader.problems,
+        with self._stage.store.draft(stage=STAGE, partition=task.partition.name, suffix=SUFFIX) as draft:
+            counts = self._encode(reader, draft, clock=clock)
+            counts |= {"texts_null": reader.texts_null, "texts_repaired": reader.texts_repaired}
+            rows = counts.pop("rows")
+            with clock.measure("write"):
+                record = draft.commit(
+                    check=lambda path: _check_rows(path, rows),
+                    rows=rows,
+                    fingerprint=task.outputs[STAGE],
+                    counts={**counts, "lines_bad": len(reader.problems)},
+                    problems=reader.problems,
+                )
+        return TaskResult(
+            records=(record,), documents=rows, text_bytes=record.counts["text_bytes"], seconds=clock.seconds
         )
-        return TaskResult(records=(record,), documents=table.num_rows, text_bytes=text_bytes)
 
-    def _no_ids(self) -> pa.Array:
-        return pa.array([], pa.list_(pa.from_numpy_dtype(self._tokenizer.dtype)))
+    def _encode(self, reader: PartitionReader, draft: Draft, *, clock: Clock) -> dict[str, int]:
+        """Write the ids of all batches to the draft; what was counted on the way."""
+        counts = Counter({"rows": 0, "tokens": 0, "text_bytes": 0, "documents_empty": 0})
+        dtype = self._tokenizer.dtype
+        with (
+            closing(read_ahead(clock.each("read", reader))) as batches,
+            growing_table(draft.path, tokens_schema(dtype)) as write,
+            WriteBehind() as later,
+        ):
+            for batch in batches:
+                with clock.measure("work"):
+                    text = batch.column("text")
+                    table = tokens_table(batch.column("id"), self._tokenizer.encode_batch(text), dtype=dtype)
+                    counts.update(_counted(text, table))
+                later(partial(clock.call, "write", write, table))
+        return dict(counts)
+
+
+def _counted(text: pa.Array, table: pa.Table) -> dict[str, int]:
+    lengths = pc.list_value_length(table.column("input_ids"))
+    return {
+        "rows": table.num_rows,
+        "tokens": pc.sum(lengths).as_py() or 0,
+        "text_bytes": pc.sum(pc.binary_length(text)).as_py() or 0,
+        "documents_empty": int(np.count_nonzero(lengths.to_numpy() == 0)),
+    }
 
 
 def _check_rows(path: Path, rows: int) -> None:

@@ -36,6 +36,8 @@ class TaskResult:
     records: tuple[Record, ...]
     documents: int
     text_bytes: int
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """What it took by step, see `pipeline.flow.STEPS`; steps overlap, so that their sum exceeds the time gone by."""
 
 
 @dataclass(frozen=True, kw_only=True)

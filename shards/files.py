@@ -1,7 +1,9 @@
-"""Arrow IPC files: writing them whole, reading them mapped."""
+"""Arrow IPC files: writing them whole or as they grow, reading them mapped."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,16 @@ def write_table(path: Path, table: pa.Table) -> None:
     """Write one uncompressed Arrow IPC file."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
+
+
+@contextmanager
+def growing_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
+    """Write an uncompressed Arrow IPC file by tables with `schema`, each a record batch (one a chunk, if it has any).
+
+    The file is whole when the context ends.
+    """
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+        yield writer.write_table
 
 
 def read_table(path: Path) -> pa.Table:
@@ -65,6 +77,13 @@ def packed_table(
 
     columns = [ids, lists(run_lengths, np.uint32), lists(run_roles, np.uint8), lists(run_documents, np.uint32)]
     return pa.Table.from_arrays(columns, schema=schema)
+
+
+def list_chunks(column: pa.ChunkedArray) -> tuple[NumPyArray, list[NumPyArray]]:
+    """A list column as numpy without a copy: offsets int64 [n + 1] into all values, and the values of each chunk."""
+    parts = [list_values(chunk) for chunk in column.chunks]
+    lengths = [np.zeros(0, np.int64), *(np.diff(offsets) for offsets, _ in parts)]
+    return np.concatenate([[0], np.cumsum(np.concatenate(lengths))]), [values for _, values in parts]
 
 
 def list_values(column: pa.ChunkedArray | pa.Array) -> tuple[NumPyArray, NumPyArray]:

@@ -1,0 +1,108 @@
+"""Reading ahead, writing behind, and what each of them took.
+
+A worker's own thread only annotates, tokenizes or packs. The next batch is read and decoded on a second thread, what is
+done is written on a third; both let go of the interpreter for nearly all of their time. Each holds a fixed number of
+batches, so a slow side stops the other instead of filling memory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any, Literal, TypeVar
+
+Item = TypeVar("Item")
+Step = Literal["load", "read", "work", "write"]
+STEPS: tuple[Step, ...] = ("load", "read", "work", "write")
+"""What a worker's time goes into: models and vocabularies, reading and decoding, the work, writing and commit."""
+_DEPTH = 2
+_END: Any = object()
+
+
+class Clock:
+    """Seconds by step. Steps that overlap, each on its own thread, are counted in full."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, float] = dict.fromkeys(STEPS, 0.0)
+
+    @property
+    def seconds(self) -> Mapping[str, float]:
+        """What was measured so far, in seconds of wall time."""
+        return dict(self._seconds)
+
+    @contextmanager
+    def measure(self, step: Step) -> Iterator[None]:
+        """Count the time of the block."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[step] += time.perf_counter() - begun
+
+    def call(self, step: Step, function: Callable[[Item], object], argument: Item) -> None:
+        """Call `function`, counting its time."""
+        with self.measure(step):
+            function(argument)
+
+    def each(self, step: Step, items: Iterable[Item]) -> Iterator[Item]:
+        """`items`, counting the time that getting each takes."""
+        source = iter(items)
+        while True:
+            with self.measure(step):
+                item = next(source, _END)
+            if item is _END:
+                return
+            yield item
+
+
+def read_ahead(items: Iterable[Item], *, depth: int = _DEPTH) -> Generator[Item, None, None]:
+    """`items` in their order, of which up to `depth` are got on another thread before they are asked for.
+
+    An exception of `items` is raised where its item would have come. The thread ends with the iteration, also when that
+    is closed early: use `contextlib.closing` where an exception may leave the loop.
+    """
+    source = iter(items)
+    waiting: deque[Future[Item]] = deque()
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
+        try:
+            waiting.extend(thread.submit(next, source, _END) for _ in range(depth))
+            while (item := waiting.popleft().result()) is not _END:
+                waiting.append(thread.submit(next, source, _END))
+                yield item
+                del item  # or it would live until the next one is there
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+class WriteBehind:
+    """Calls made one after the other on another thread; at most `depth` wait.
+
+    As a context manager it waits for all calls at the end of the block.
+    """
+
+    def __init__(self, *, depth: int = _DEPTH) -> None:
+        self._depth = depth
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
+        self._waiting: deque[Future[None]] = deque()
+
+    def __call__(self, call: Callable[[], None]) -> None:
+        """Have `call` made; waits while too many are before it. Raises what an earlier one raised."""
+        while len(self._waiting) >= self._depth:
+            self._waiting.popleft().result()
+        self._waiting.append(self._thread.submit(call))
+
+    def __enter__(self) -> WriteBehind:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            for future in self._waiting:
+                future.cancel()
+        self._thread.shutdown(wait=True)
+        if kind is None:
+            while self._waiting:
+                self._waiting.popleft().result()
