@@ -12,15 +12,16 @@ import pyarrow.parquet as pq
 
 from pipeline.annotate import stage_of as annotation_stage
 from pipeline.errors import InputError
+from pipeline.flow import Clock, WriteBehind
 from pipeline.recipe import PackSection
 from pipeline.store import Store
 from pipeline.tokenizing import STAGE as TOKENS
 from pipeline.work import Task, TaskResult
-from shards.files import list_values, packed_table, read_table, write_table
+from shards.files import list_chunks, packed_table, read_table, write_table
 from shards.layouts import Layout
 from shards.manifest import Record
 from shards.metadata import DocumentMetadata, document_metadata
-from shards.packing import pack
+from shards.packing import Packed, pack
 from shards.reader import PackedFile
 from shards.schema import PackedInfo, TokenizerInfo
 from shards.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
@@ -65,26 +66,47 @@ class PackWorker:
         self._tokenizer = tokenizer
 
     def work(self, task: Task) -> TaskResult:
-        """Pack one partition in every layout that is not up to date."""
-        with self._stage.store.local(task.upstream[TOKENS].path) as path:
-            tokens = read_table(path)
-            wanted = {name: layout for name, layout in self._stage.layouts.items() if stage_of(name) in task.outputs}
-            records = tuple(self._pack(task, name, layout, tokens) for name, layout in wanted.items())
+        """Pack one partition in every layout that is not up to date; each is committed while the next one is packed."""
+        clock = Clock()
+        records: list[Record] = []
+        wanted = [name for name in self._stage.layouts if stage_of(name) in task.outputs]
+        with self._stage.store.local(task.upstream[TOKENS].path) as path, WriteBehind(depth=1) as later:
+            with clock.measure("read"):
+                tokens = read_table(path)
+            for name in wanted:
+                packed = self._pack(task, name, tokens, clock=clock)
+
+                def commit(name: str = name, packed: Packed = packed) -> None:
+                    with clock.measure("write"):
+                        records.append(self._commit(task, name, packed))
+
+                later(commit)
         return TaskResult(
-            records=records, documents=tokens.num_rows, text_bytes=task.upstream[TOKENS].counts["text_bytes"]
+            records=tuple(records),
+            documents=tokens.num_rows,
+            text_bytes=task.upstream[TOKENS].counts["text_bytes"],
+            seconds=clock.seconds,
         )
 
-    def _pack(self, task: Task, name: str, layout: Layout, tokens: pa.Table) -> Record:
-        offsets, ids = list_values(tokens.column("input_ids"))
-        packed = pack(
-            layout,
-            text_offsets=offsets,
-            text_ids=ids,
-            metadata=self._metadata(task, layout, tokens),
-            special=self._tokenizer.special,
-            sequence_length=self._stage.pack.sequence_length,
-            method=self._stage.pack.method,
-        )
+    def _pack(self, task: Task, name: str, tokens: pa.Table, *, clock: Clock) -> Packed:
+        layout = self._stage.layouts[name]
+        with clock.measure("read"):
+            metadata = self._metadata(task, layout, tokens)
+        offsets, chunks = list_chunks(tokens.column("input_ids"))
+        with clock.measure("work"):
+            return pack(
+                layout,
+                text_offsets=offsets,
+                text_ids=chunks,
+                metadata=metadata,
+                special=self._tokenizer.special,
+                sequence_length=self._stage.pack.sequence_length,
+                method=self._stage.pack.method,
+                allocate=self._stage.store.scratch_array,
+            )
+
+    def _commit(self, task: Task, name: str, packed: Packed) -> Record:
+        layout = self._stage.layouts[name]
         info = PackedInfo(
             sequence_length=self._stage.pack.sequence_length,
             layout={"name": name, **layout.model_dump(mode="json")},
@@ -150,8 +172,8 @@ def _annotations(
     columns: dict[str, Any] = {}
     for annotator in dict.fromkeys(providers[field] for field in fields):
         names = [field for field in fields if providers[field] == annotator]
-        with store.local(records[annotation_stage(annotator)].path) as path:
-            table = pq.read_table(path, columns=names)
+        with store.local(records[annotation_stage(annotator)].path) as path, pq.ParquetFile(path) as parquet:
+            table = parquet.read(columns=names, use_threads=False)
         columns |= {name: table.column(name).combine_chunks() for name in names}
     return columns
 

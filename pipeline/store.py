@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 from pydantic import ValidationError
 
 from pipeline.errors import ColophonError
@@ -26,6 +27,7 @@ from shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record
 
 RECORDS = "records"
 _HASH_BLOCK = 1 << 20
+_ARRAY_IN_MEMORY_BYTES = 96 << 20
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,13 @@ class Store:
             return int(filesystem.info(full)["size"])
         except FileNotFoundError:
             return None
+
+    def scratch_array(self, shape: tuple[int, int], dtype: Any) -> np.ndarray[Any, Any]:
+        """An array to be filled and written: in memory, or, if it is large, mapped from a file that has no name."""
+        if shape[0] * shape[1] * np.dtype(dtype).itemsize <= _ARRAY_IN_MEMORY_BYTES:
+            return np.empty(shape, dtype)
+        with tempfile.TemporaryFile(dir=self.path if self.is_local else None) as file:
+            return np.memmap(file, dtype, "w+", shape=shape)
 
     @contextmanager
     def local(self, path: str) -> Iterator[Path]:

@@ -80,10 +80,11 @@ def packed_table(
 
 
 def list_chunks(column: pa.ChunkedArray) -> tuple[NumPyArray, list[NumPyArray]]:
-    """A list column as numpy without a copy: offsets int64 [n + 1] into all values, and the values of each chunk."""
+    """A list column as numpy without a copy: offsets int64 [n + 1] into all values, and each chunk's values."""
     parts = [list_values(chunk) for chunk in column.chunks]
     lengths = [np.zeros(0, np.int64), *(np.diff(offsets) for offsets, _ in parts)]
-    return np.concatenate([[0], np.cumsum(np.concatenate(lengths))]), [values for _, values in parts]
+    values = [values for _, values in parts] or [np.zeros(0, column.type.value_type.to_pandas_dtype())]
+    return np.concatenate([[0], np.cumsum(np.concatenate(lengths))]), values
 
 
 def list_values(column: pa.ChunkedArray | pa.Array) -> tuple[NumPyArray, NumPyArray]:
