@@ -193,19 +193,29 @@ def sum_rows(words: Words, tables: Tables, shape: Shape, sums: Doubles, counts: 
     row and bigrams.
     """
     # Few enough rows that all of them are still in the cache when they are added.
-    room = max(64, min(_MAX_CHOSEN, _MAX_CHOSEN_FLOATS // shape.stride))
-    chosen = np.empty(room + shape.word_ngrams, np.uint32)
-    spans = np.zeros(max(shape.word_ngrams, 2), np.uint64)
+    room = max(64, min(_MAX_CHOSEN, _MAX_CHOSEN_FLOATS // shape.stride)) + shape.word_ngrams + shape.max_chars
+    chosen, spans = np.empty(room, np.uint32), np.zeros(max(shape.word_ngrams, 2), np.uint64)
+    letters, found = letters_of(words, shape), np.empty(shape.max_chars, np.int64)
     for text in range(sums.shape[0]):
         if words.firsts[text] < words.firsts[text + 1]:
-            counts[text] = _sum_text(words, text, tables, shape, chosen, spans, sums[text])
+            counts[text] = _sum_text(words, text, tables, shape, chosen, spans, letters, found, sums[text])
 
 
 @inlined
-def _sum_text(words: Words, text: Any, tables: Tables, shape: Shape, chosen: Any, spans: Any, sums: Any) -> Any:
+def _sum_text(
+    words: Words,
+    text: Any,
+    tables: Tables,
+    shape: Shape,
+    chosen: npt.NDArray[np.uint32],
+    spans: npt.NDArray[np.uint64],
+    letters: npt.NDArray[np.uint8],
+    found: npt.NDArray[np.int64],
+    sums: Doubles,
+) -> Any:
     """Add the rows of one text to `sums`; returns their number. `spans[n - 1]` is the hash of the last n words."""
     rows, stride, buckets = tables.rows, shape.stride, np.uint64(shape.hash_buckets)
-    per_word = shape.word_ngrams
+    per_word = shape.word_ngrams + shape.max_chars
     total, n, depth = 0, 0, 0
     for i in range(words.firsts[text], words.firsts[text + 1]):
         if i + _AHEAD < words.keys.size:
@@ -222,12 +232,13 @@ def _sum_text(words: Words, text: Any, tables: Tables, shape: Shape, chosen: Any
             if tables.counts.size:
                 total += tables.counts[number] - 1
         elif shape.max_chars > 0 and words.keys[i] != END_KEY:
-            found = np.empty(max_subwords(words, i, shape), np.int64)
-            for j in range(subword_rows(words, i, tables.kept, shape, found)):
+            size = spell(words, i, letters)
+            for begin in range(size):
                 if n + per_word > chosen.size:
                     total += n
                     n = _add(rows, stride, chosen, n, sums)
-                n = _choose(shape.num_words + found[j], rows, stride, chosen, n)
+                for j in range(subwords_at(letters, size, begin, tables.kept, shape, found)):
+                    n = _choose(found[j], rows, stride, chosen, n)
         h = np.uint64(np.int64(words.hashes[i]))
         for length in range(depth, 0, -1):
             spans[length] = spans[length - 1] * np.uint64(_NGRAM_FACTOR) + h
@@ -283,45 +294,56 @@ def ngram_row(kept: npt.NDArray[np.int32], bucket: Any) -> Any:
 
 
 @compiled
-def max_subwords(words: Words, i: Any, shape: Shape) -> Any:
-    """No fewer than word i has subwords."""
-    return (np.int64(words.sizes[i] & ~LABEL_SIGN) + 2) * shape.max_chars
+def letters_of(words: Words, shape: Shape) -> npt.NDArray[np.uint8]:
+    """Room for the longest of the words as `spell` writes it; none where words have no subwords."""
+    longest = np.int32(0)
+    for size in words.sizes if shape.max_chars > 0 else words.sizes[:0]:
+        longest = max(longest, size & ~np.int32(LABEL_SIGN))
+    return np.empty(np.int64(longest) + 2, np.uint8)
 
 
 @compiled
-def subword_rows(words: Words, i: Any, kept: npt.NDArray[np.int32], shape: Shape, found: Any) -> int:
-    """Fill `found` (int64) with the n-gram rows of word i's subwords, as far as there is room; returns their number.
+def spell(words: Words, i: Any, letters: npt.NDArray[np.uint8]) -> Any:
+    """Write word i as `<word>`; returns its bytes."""
+    start, size = np.uintp(words.starts[i]), np.uintp(words.sizes[i] & ~np.int32(LABEL_SIGN))
+    letters[0] = 60
+    for at in range(size):
+        letters[np.uintp(at) + np.uintp(1)] = words.data[start + np.uintp(at)]
+    letters[size + np.uintp(1)] = 62
+    return np.int64(size) + 2
 
-    Character n-grams of `<word>`, without a single `<` or `>`; characters are UTF-8's, damaged ones included.
+
+@compiled
+def subwords_at(
+    letters: npt.NDArray[np.uint8],
+    size: Any,
+    begin: Any,
+    kept: npt.NDArray[np.int32],
+    shape: Shape,
+    found: npt.NDArray[np.int64],
+) -> int:
+    """Fill `found` (int64 [max_chars]) with the n-gram rows of the subwords that begin at a byte; returns how many.
+
+    Subwords are character n-grams of `<word>`, but not `<` or `>` alone; characters are UTF-8's, damaged ones included.
     """
-    size = np.int64(words.sizes[i] & ~LABEL_SIGN) + 2
-    start = words.starts[i] - 1
     n = 0
-    for begin in range(size):
-        if _is_inside_character(_byte(words.data, start, begin, size)):
-            continue
-        h, at, length = np.uint64(_FNV_32), begin, 0
-        while at < size and length < shape.max_chars:
-            h = _hashed(h, _byte(words.data, start, at, size))
-            at += 1
-            while at < size and _is_inside_character(_byte(words.data, start, at, size)):
-                h = _hashed(h, _byte(words.data, start, at, size))
-                at += 1
-            length += 1
-            if length >= shape.min_chars and not (length == 1 and (begin == 0 or at == size)):
-                row = ngram_row(kept, np.uint64(np.uint32(h)) % np.uint64(shape.hash_buckets))
-                if row >= 0:
-                    if n < found.size:
-                        found[n] = row
-                    n += 1
+    if _is_inside_character(letters[np.uintp(begin)]):
+        return n
+    h, at = np.uint64(_FNV_32), np.uintp(begin)
+    for length in range(1, shape.max_chars + 1):
+        if at >= size:
+            break
+        h = _hashed(h, letters[at])
+        at += np.uintp(1)
+        while at < size and _is_inside_character(letters[at]):
+            h = _hashed(h, letters[at])
+            at += np.uintp(1)
+        if length >= shape.min_chars and not (length == 1 and (begin == 0 or at == size)):
+            row = ngram_row(kept, _remainder(np.uint64(np.uint32(h)), np.uint64(shape.hash_buckets), shape.inverse))
+            if row >= 0:
+                found[n] = row + shape.num_words
+                n += 1
     return n
-
-
-@compiled
-def _byte(data: npt.NDArray[np.uint8], start: Any, at: Any, size: Any) -> Any:
-    if at == 0:
-        return np.uint8(60)  # <
-    return np.uint8(62) if at == size - 1 else data[start + at]  # >
 
 
 @compiled
@@ -380,27 +402,25 @@ def _add(rows: npt.NDArray[np.float32], stride: Any, chosen: Any, n: Any, sums: 
 
 
 @compiled
-def find_features(words: Words, text: Any, tables: Tables, shape: Shape, found: Any) -> int:
-    """Fill `found` (int64) with the numbers of the text's rows in the library's order, as far as there is room.
-
-    Returns how many there are.
-    """
+def find_features(words: Words, text: Any, tables: Tables, shape: Shape, features: npt.NDArray[np.int64]) -> None:
+    """Fill `features` (int64, of the length that `sum_rows` counted) with the text's rows in the library's order."""
     first, last = words.firsts[text], words.firsts[text + 1]
     hashes = np.empty(last - first, np.uint64)
+    letters, found = letters_of(words, shape), np.empty(shape.max_chars, np.int64)
     num_hashes, n = 0, 0
     for i in range(first, last):
         number = word_number(tables.slots, words.keys[i], shape.slot_shift)
         if number >= shape.num_words or (number < 0 and (words.sizes[i] & LABEL_SIGN) != 0):
             continue
         if number >= 0:
-            if n < found.size:
-                found[n] = number
+            features[n] = number
             n += 1
         if shape.max_chars > 0 and words.keys[i] != END_KEY:
-            num_subwords = subword_rows(words, i, tables.kept, shape, found[min(n, found.size) :])
-            for j in range(n, min(n + num_subwords, found.size)):
-                found[j] += shape.num_words
-            n += num_subwords
+            size = spell(words, i, letters)
+            for begin in range(size):
+                for j in range(subwords_at(letters, size, begin, tables.kept, shape, found)):
+                    features[n] = found[j]
+                    n += 1
         hashes[num_hashes] = np.uint64(np.int64(words.hashes[i]))
         num_hashes += 1
     for i in range(num_hashes):
@@ -409,10 +429,20 @@ def find_features(words: Words, text: Any, tables: Tables, shape: Shape, found: 
             h = h * np.uint64(_NGRAM_FACTOR) + hashes[j]
             row = ngram_row(tables.kept, h % np.uint64(shape.hash_buckets))
             if row >= 0:
-                if n < found.size:
-                    found[n] = row + shape.num_words
+                features[n] = row + shape.num_words
                 n += 1
-    return n
+
+
+@compiled
+def add_rows(matrix: Floats, features: npt.NDArray[np.int64], total: Floats) -> None:
+    """total (float32 [columns]) += the rows of `matrix`, one after the other; it need not be aligned."""
+    for i in range(features.size):
+        if i + _AHEAD < features.size:
+            for column in range(0, total.size, _LINE_FLOATS):
+                prefetch(matrix, features[i + _AHEAD] * total.size + column)
+        row = matrix[features[i]]
+        for column in range(total.size):
+            total[column] += row[column]
 
 
 @compiled_with_contraction
@@ -443,21 +473,23 @@ def sum_subwords(words: Words, numbers: Any, tables: Tables, shape: Shape) -> No
     """Make the row of each word the sum over the word itself and its subwords; `</s>` has none."""
     rows = tables.rows.reshape(-1, shape.stride)
     total = np.empty(shape.stride, np.float64)
+    letters, found = letters_of(words, shape), np.empty(shape.max_chars, np.int64)
     tables.counts[:] = 1
     for number in numbers:
         i = words.firsts[number]
         if words.keys[i] == END_KEY:
             continue
-        found = np.empty(max_subwords(words, i, shape), np.int64)
-        num_found = subword_rows(words, i, tables.kept, shape, found)
         for column in range(shape.stride):
             total[column] = rows[number, column]
-        for j in range(num_found):
-            for column in range(shape.stride):
-                total[column] += rows[shape.num_words + found[j], column]
+        size = spell(words, i, letters)
+        for begin in range(size):
+            num_found = subwords_at(letters, size, begin, tables.kept, shape, found)
+            for j in range(num_found):
+                for column in range(shape.stride):
+                    total[column] += rows[found[j], column]
+            tables.counts[number] += num_found
         for column in range(shape.stride):
             rows[number, column] = np.float32(total[column])
-        tables.counts[number] = 1 + num_found
 
 
 @compiled

@@ -13,16 +13,22 @@ import numpy as np
 import numpy.typing as npt
 
 from annotators.fasttext_file import FastTextLayout
-from annotators.kernel.compiled import Floats, Shape, Tables, Words, dots, find_features
+from annotators.kernel.compiled import Floats, Shape, Tables, Words, add_rows, dots, find_features
 from annotators.kernel.matrices import Matrix
 
 _CHUNK_ROWS = 4096
 
 
 def logits_as_the_library(
-    words: Words, texts: npt.NDArray[np.int64], *, layout: FastTextLayout, tables: Tables, shape: Shape
+    words: Words,
+    texts: npt.NDArray[np.int64],
+    *,
+    counts: npt.NDArray[np.int64],
+    layout: FastTextLayout,
+    tables: Tables,
+    shape: Shape,
 ) -> Floats:
-    """float32 [len(texts), labels] for some of the texts of `words`, each of which has a word that counts.
+    """float32 [len(texts), labels] for some of the texts of `words`; `counts` is how many rows each of all sums.
 
     Cost: that of the library, about 10 MB of text a second; reads rows of the model file, which stay in no process.
     """
@@ -31,23 +37,19 @@ def logits_as_the_library(
     output = np.require(output, requirements=["A", "C"])
     logits = np.empty((len(texts), len(output)), np.float32)
     for row, text in zip(logits, texts, strict=True):
-        dots(_mean(inputs, _features(words, int(text), tables, shape)), output, row)
+        features = np.empty(counts[text], np.int64)
+        find_features(words, text, tables, shape, features)
+        dots(_mean(inputs, features), output, row)
     return logits
-
-
-def _features(words: Words, text: int, tables: Tables, shape: Shape) -> npt.NDArray[np.int64]:
-    """int64: the rows of the input matrix that the text's words and n-grams stand for, in the library's order."""
-    found = np.empty(4096, np.int64)
-    num_found = find_features(words, text, tables, shape, found)
-    if num_found > len(found):
-        found = np.empty(num_found, np.int64)
-        find_features(words, text, tables, shape, found)
-    return found[:num_found]
 
 
 def _mean(inputs: Matrix, features: npt.NDArray[np.int64]) -> Floats:
     total = np.zeros(inputs.shape[1], np.float32)
-    for start in range(0, len(features), _CHUNK_ROWS):
-        rows = inputs.rows(features[start : start + _CHUNK_ROWS])
-        total = np.add.reduce(np.concatenate([total[None], rows]))  # over the first axis numpy adds row by row
+    mapped = inputs.mapped()
+    if mapped is not None:
+        add_rows(mapped, features, total)
+    else:
+        for start in range(0, len(features), _CHUNK_ROWS):
+            chunk = inputs.rows(features[start : start + _CHUNK_ROWS])
+            add_rows(chunk, np.arange(len(chunk)), total)
     return cast(Floats, total * np.float32(1.0 / len(features)))

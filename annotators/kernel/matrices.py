@@ -9,7 +9,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from annotators.fasttext_file import MatrixPlace, QuantizedPlace
+from annotators.fasttext_file import MatrixPlace
 from annotators.kernel.compiled import Floats
 
 _CENTROIDS = 256
@@ -30,9 +30,14 @@ class Matrix:
 
     def rows(self, which: slice | npt.NDArray[np.int64]) -> Floats:
         """float32 [rows, columns]: some rows, in the order asked for."""
-        if self.place.codes is None:
-            return np.asarray(self._mapped(self.place.at, np.float32, self.shape)[which])
-        return self._decoded(self.place.codes, which)
+        mapped = self.mapped()
+        return np.asarray(mapped[which]) if mapped is not None else self._decoded(which)
+
+    def mapped(self) -> Floats | None:
+        """The file's own floats, which need not be aligned; None where it holds codes."""
+        if self.place.codes is not None:
+            return None
+        return np.asarray(self._mapped(self.place.at, np.float32, self.shape))
 
     def blocks(self) -> Iterator[tuple[slice, Floats]]:
         """All rows in blocks of about 16 MB, mapped one at a time so that resident memory stays small."""
@@ -47,9 +52,10 @@ class Matrix:
             return np.empty(shape, dtype)
         return np.memmap(self.path, dtype, "r", at, shape)
 
-    def _decoded(self, codes: QuantizedPlace, which: slice | npt.NDArray[np.int64]) -> Floats:
+    def _decoded(self, which: slice | npt.NDArray[np.int64]) -> Floats:
         """Each row is put together from centroids, one for each part, times the row's norm where norms are kept."""
-        rows, columns = self.shape
+        (rows, columns), codes = self.shape, self.place.codes
+        assert codes is not None
         chosen = np.asarray(self._mapped(codes.codes_at, np.uint8, (rows, codes.parts))[which])
         centroids = self._mapped(codes.centroids_at, np.float32, (_CENTROIDS * columns,))
         decoded = np.empty((len(chosen), columns), np.float32)

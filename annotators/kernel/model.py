@@ -25,11 +25,12 @@ from annotators.text_preparation import TextPreparation
 _FORMAT = 1
 """Of the cached files; a new number makes them anew."""
 _SHAPE_FILE = "shape.json"
-_ROUNDING = 5e-7
-"""How far the library's float32 sums of n rows are from ours, over the square root of n: twice what was met."""
+_ROUNDING = 1e-7
+"""How far the library's float32 sums of n rows are from ours, over the square root of n and the largest of the
+outputs: twice what was met."""
 _TOLERANCE = 2.5e-5
 """Where its rounding may change a probability by more, the text is scored in its own order."""
-_MAX_ROWS = 200_000
+_MAX_ROWS = 100_000
 """Above, sums of much the same rows were met that rounded in one direction."""
 
 
@@ -53,13 +54,13 @@ class Scorer:
         words = words_of(texts, preparation)
         means, counts = self._means(words)
         logits = self._logits(means)
-        rounding = _ROUNDING * np.sqrt(counts)
+        rounding = _ROUNDING * np.sqrt(counts) * (1 + np.abs(logits).max(axis=1))
         if self._header.loss in ("ova", "ns"):
             doubtful = heads.near_a_step(logits, rounding[:, None]).any(axis=1)
         else:
             likeliest = self._head(logits).max(axis=1, initial=0)
-            doubtful = (likeliest * (1 - likeliest) * rounding > _TOLERANCE) | (counts > _MAX_ROWS)
-        return self._head(self._as_the_library(logits, np.flatnonzero(doubtful), words))
+            doubtful = likeliest * (1 - likeliest) * rounding > _TOLERANCE
+        return self._head(self._as_the_library(logits, np.flatnonzero(doubtful | (counts > _MAX_ROWS)), counts, words))
 
     def _head(self, logits: Doubles) -> Floats:
         if self._tree is not None:
@@ -82,12 +83,16 @@ class Scorer:
         multiply(means, self._linear.output, logits)
         return logits
 
-    def _as_the_library(self, logits: Doubles, doubtful: npt.NDArray[np.int64], words: Words) -> Doubles:
+    def _as_the_library(
+        self, logits: Doubles, doubtful: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], words: Words
+    ) -> Doubles:
         """`logits`, with those texts computed in the library's own order for which its rounding would show."""
         if len(doubtful):
             tables, shape, _ = self._linear
             logits = logits.copy()
-            logits[doubtful] = logits_as_the_library(words, doubtful, layout=self._layout(), tables=tables, shape=shape)
+            logits[doubtful] = logits_as_the_library(
+                words, doubtful, counts=counts, layout=self._layout(), tables=tables, shape=shape
+            )
         return logits
 
     def _check_size(self) -> None:
