@@ -43,8 +43,8 @@ R = TypeVar("R")
 
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
-    """Compiled at the first call and kept on disk beside the source (or in numba's user-wide cache); frees the GIL."""
-    return cast(Callable[P, R], njit(cache=True, nogil=True, error_model="numpy")(function))
+    """Compiled at the first call and kept on disk beside the source, else in numba's user-wide cache; frees the GIL."""
+    return _kept_on_disk(function, {"error_model": "numpy"})
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
@@ -54,7 +54,14 @@ def inlined(function: Callable[P, R]) -> Callable[P, R]:
 
 def compiled_with_contraction(function: Callable[P, R]) -> Callable[P, R]:
     """As `compiled`; a product and the sum it goes into may be rounded once."""
-    return cast(Callable[P, R], njit(cache=True, nogil=True, fastmath={"contract"})(function))
+    return _kept_on_disk(function, {"fastmath": {"contract"}})
+
+
+def _kept_on_disk(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
+    try:
+        return cast(Callable[P, R], njit(cache=True, nogil=True, **options)(function))
+    except RuntimeError:  # neither place can be written: each process compiles for itself, some seconds
+        return cast(Callable[P, R], njit(nogil=True, **options)(function))
 
 
 @intrinsic  # type: ignore[untyped-decorator]

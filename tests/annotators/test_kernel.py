@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import fasttext
+import numba
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from annotators.fasttext_model import FastTextModel
+from annotators.kernel import compiled as compiled_code
 from annotators.kernel import heads, words
 from annotators.kernel.compiled import END_KEY, LABEL_SIGN
 from annotators.kernel.words import split, words_of
@@ -155,6 +158,21 @@ def test_the_steps_of_the_sigmoid_are_the_librarys() -> None:
     np.testing.assert_allclose(heads.stepped_sigmoid(logits)[0], expected, atol=1e-7)
     near = heads.near_a_step(np.array([[0.5, 0.5 + 1e-4, 0.49, 20.0, np.nan]]), np.array([[1e-3]]))
     assert near.tolist() == [[True, True, False, False, False]]
+
+
+def test_without_a_place_for_compiled_code_it_is_compiled_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    def njit(**options: Any) -> Any:
+        if options.pop("cache", False):
+            raise RuntimeError("cannot cache function: no locator available")
+        return numba.njit(**options)
+
+    monkeypatch.setattr(compiled_code, "njit", njit)
+
+    @compiled_code.compiled
+    def twice(x: int) -> int:
+        return 2 * x
+
+    assert twice(21) == 42
 
 
 def test_only_one_file_is_compiled() -> None:
