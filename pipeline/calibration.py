@@ -38,7 +38,9 @@ def calibrated(prepared: Prepared, *, write: bool, log: Callable[[str], None], r
         return prepared
     known = replace(prepared, annotators=annotators)
     # Footers and vocabulary are not read twice.
-    known.__dict__.update({name: value for name, value in prepared.__dict__.items() if name in ("inputs", "tokenizer")})
+    known.__dict__.update(
+        {name: value for name, value in prepared.__dict__.items() if name in ("files", "inputs", "tokenizer")}
+    )
     return known
 
 

@@ -95,15 +95,22 @@ class ColumnNeed:
     required: bool = True
 
 
-def plan_inputs(config: InputSection, *, needs: Sequence[ColumnNeed]) -> Inputs:
+def plan_inputs(
+    config: InputSection, *, needs: Sequence[ColumnNeed], files: Sequence[InputFile] | None = None
+) -> Inputs:
     """All partitions of the input in the order of the recipe's paths, files of a glob sorted by name.
 
     A file that cannot be opened or lacks a needed column is quarantined as a whole.
 
+    Args:
+        config: paths, format, how large a partition is.
+        needs: columns that every file must have.
+        files: what `expand` found, where it is known already.
+
     Raises:
         UsageError: a path that matches nothing, a suffix of no known format, or no file with the needed columns.
     """
-    files = list(expand(config))
+    files = list(expand(config)) if files is None else files
     with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
         plans = list(pool.map(lambda file: retried(lambda: _plan_file(file, config=config, needs=needs)), files))
     partitions = tuple(p for plan in plans if not isinstance(plan, QuarantineEntry) for p in plan)

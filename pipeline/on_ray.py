@@ -6,12 +6,13 @@ replaced and its tasks are tried again; what a task did before it died does not 
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,21 +26,21 @@ if os.environ.get("RAY_AUTH_TOKEN") or _TOKEN_FILE.is_file():
 
 import psutil
 import ray
-from ray._private import ray_constants
+from ray._private import parameter, ray_constants
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
 from pipeline.errors import ColophonError, UsageError
 from pipeline.recipe import RaySection
-from pipeline.work import Outcome, Stage, Task, Worker, attempt
+from pipeline.work import Executor, Outcome, Stage, Task, Workplace
 
 _IN_FLIGHT = 2  # one is worked on while the next one's arguments travel
 _LOCAL_OBJECT_STORE_BYTES = 100 << 20  # tasks and records are small; texts never pass through Ray
 _TOKEN_HELP = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it"
 _WORKER_ENVIRONMENT = {
-    # One process a core: libraries must not start threads of their own on top. Ray sees to OpenMP's and BLAS's itself.
-    "RAYON_NUM_THREADS": "1",
+    # One process a core: libraries must not start threads of their own on top.
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
+    **dict.fromkeys(("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS"), "1"),
     "TOKENIZERS_PARALLELISM": "false",
-    "POLARS_MAX_THREADS": "1",
 }
 
 
@@ -68,14 +69,41 @@ def connect(config: RaySection, *, log: Callable[[str], None]) -> None:
 def _start_local(config: RaySection) -> None:
     # Ray's own switch for clusters of one machine, its default on macOS: the node's address is loopback.
     ray_constants.ENABLE_RAY_CLUSTER = False
-    os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    ray.init(
-        num_cpus=config.num_workers or os.cpu_count() or 1,
-        include_dashboard=False,
-        object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
-        logging_level=logging.ERROR,
-        log_to_driver=False,
-    )
+    # Processes that Ray starts ahead of the actors import numpy before an actor could set anything.
+    with _environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **_WORKER_ENVIRONMENT}), _few_processes():
+        ray.init(
+            num_cpus=config.num_workers or os.cpu_count() or 1,
+            include_dashboard=False,
+            object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+        )
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for processes that are started meanwhile; this process's own are put back."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def _few_processes() -> Iterator[None]:
+    """A cluster of this machine alone needs no autoscaler, and nobody follows its logs: 90 MB and a second less."""
+    full = parameter.RayParams
+    parameter.RayParams = functools.partial(full, no_monitor=True, include_log_monitor=False)
+    try:
+        yield
+    finally:
+        parameter.RayParams = full
 
 
 def _num_cpus() -> int:
@@ -88,16 +116,26 @@ def disconnect() -> None:
 
 
 class _Actor:
-    """One process: starts the stage's worker once and works on tasks."""
+    """One process: works on the tasks of one stage after the other."""
 
-    def __init__(self, stage: Stage) -> None:
+    def __init__(self) -> None:
         # Read when the libraries are first used; a runtime environment of their own would cost each actor seconds.
         os.environ.update(_WORKER_ENVIRONMENT)
-        self._worker: Worker = stage.start()
+        import pyarrow as pa
 
-    def work(self, task: Task) -> tuple[Outcome, int]:
-        """The outcome and this process's resident bytes after it."""
-        return attempt(self._worker, task), psutil.Process().memory_info().rss
+        pa.set_cpu_count(1)
+        pa.set_io_thread_count(1)
+        self._workplace = Workplace()
+
+    def ready(self) -> None:
+        """Answers when the process is there."""
+
+    def work(self, number: int, stage: list[Any], task: Task) -> tuple[Outcome, int]:
+        """The outcome and this process's own resident bytes after it; `stage` holds a reference, got when needed."""
+        outcome = self._workplace.work(task, number=number, stage=lambda: ray.get(stage[0]))
+        memory = psutil.Process().memory_info()
+        # Pages of mapped files are not counted: models that all workers share, and what the system can drop.
+        return outcome, memory.rss - getattr(memory, "shared", 0)
 
 
 @dataclass
@@ -110,11 +148,25 @@ class _Slot:
     retiring: bool = False
 
 
-@dataclass(frozen=True)
-class RayExecutor:
-    """Runs tasks on actors of the connected cluster, largest partitions first."""
+class RayExecutor(Executor):
+    """Runs tasks on actors of the connected cluster, largest partitions first; all stages on the same actors.
 
-    config: RaySection
+    As a context manager it ends its actors.
+    """
+
+    def __init__(self, config: RaySection) -> None:
+        """Start nothing yet."""
+        self._config = config
+        self._slots: list[_Slot] = []
+        self._num_stages = 0
+
+    def ready(self, num_tasks: int) -> None:
+        """Start as many actors as there are workers or tasks, and wait for the first one."""
+        wanted = min(self._config.num_workers or _num_cpus(), num_tasks)
+        new = [self._new_slot() for _ in range(wanted - len(self._slots))]
+        self._slots += new
+        if new:
+            ray.wait([slot.actor.ready.remote() for slot in new], num_returns=1)
 
     def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """Outcomes as they finish.
@@ -122,37 +174,73 @@ class RayExecutor:
         Raises:
             ColophonError: a worker raised what no retry mends (a full disk, a defect).
         """
-        if tasks:
-            pool = _Pool(stage, tasks, config=self.config)
-            try:
-                yield from pool.outcomes()
-            finally:
-                pool.close()
+        if not tasks:
+            return
+        self.ready(len(tasks))
+        self._num_stages += 1
+        work = _StageRun(self, self._num_stages, stage, tasks)
+        try:
+            yield from work.outcomes()
+        except BaseException:  # also when nobody wants more: what is in flight must not meet the next stage
+            self.close()
+            raise
 
+    @property
+    def config(self) -> RaySection:
+        """How many actors, how large, and how often a task is tried."""
+        return self._config
 
-class _Pool:
-    def __init__(self, stage: Stage, tasks: Sequence[Task], *, config: RaySection) -> None:
-        # Largest first, so that no worker is left alone with a large partition at the end.
-        self._waiting = deque(sorted(tasks, key=lambda task: -task.partition.bytes))
-        self._attempts = dict.fromkeys((task.partition.name for task in tasks), 0)
-        self._config = config
-        self._stage = ray.put(stage)
-        size = min(config.num_workers or _num_cpus(), len(tasks))
-        self._slots = [self._new_slot() for _ in range(size)]
+    @property
+    def slots(self) -> Sequence[_Slot]:
+        """The actors."""
+        return tuple(self._slots)
+
+    def swap(self, slot: _Slot) -> None:
+        """A new actor in the place of one that is gone or is to go."""
+        with suppress(RayError):
+            ray.kill(slot.actor)
+        self._slots[self._slots.index(slot)] = self._new_slot()
+
+    def close(self) -> None:
+        """End all actors."""
+        for slot in self._slots:
+            with suppress(RayError):
+                ray.kill(slot.actor)
+        self._slots = []
+
+    def __enter__(self) -> RayExecutor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _new_slot(self) -> _Slot:
         options: dict[str, Any] = {"num_cpus": 1}
         if self._config.worker_memory_bytes is not None:
             options["memory"] = self._config.worker_memory_bytes
-        return _Slot(ray.remote(**options)(_Actor).remote(self._stage))
+        return _Slot(ray.remote(**options)(_Actor).remote())
+
+
+class _StageRun:
+    """The tasks of one stage: which wait, which run where and since when."""
+
+    def __init__(self, executor: RayExecutor, number: int, stage: Stage, tasks: Sequence[Task]) -> None:
+        # Largest first, so that no worker is left alone with a large partition at the end.
+        self._waiting = deque(sorted(tasks, key=lambda task: -task.partition.bytes))
+        self._attempts = dict.fromkeys((task.partition.name for task in tasks), 0)
+        self._executor = executor
+        self._config = executor.config
+        self._number = number
+        self._stage = [ray.put(stage)]  # in a list: Ray would hand the stage itself over with every task
 
     def outcomes(self) -> Iterator[Outcome]:
         """Every task's outcome, once."""
-        while self._waiting or any(slot.tasks for slot in self._slots):
+        while self._waiting or any(slot.tasks for slot in self._executor.slots):
             self._fill()
-            ready, _ = ray.wait([ref for slot in self._slots for ref in slot.tasks], timeout=self._patience())
+            running = [ref for slot in self._executor.slots for ref in slot.tasks]
+            ready, _ = ray.wait(running, timeout=self._patience())
             for ref in ready:
-                slot = next((slot for slot in self._slots if ref in slot.tasks), None)
+                slot = next((slot for slot in self._executor.slots if ref in slot.tasks), None)
                 if slot is not None:  # else its actor died together with another task of it
                     yield from self._collect(slot, ref)
             yield from self._kill_overdue()
@@ -160,16 +248,16 @@ class _Pool:
     def _fill(self) -> None:
         """Hand out waiting tasks: first one to every actor, then the next in line."""
         for depth in range(1, _IN_FLIGHT + 1):
-            for slot in self._slots:
+            for slot in self._executor.slots:
                 if self._waiting and len(slot.tasks) < depth and not slot.retiring:
                     if not slot.tasks:
                         slot.busy_since = time.monotonic()
                     task = self._waiting.popleft()
-                    slot.tasks[slot.actor.work.remote(task)] = task
+                    slot.tasks[slot.actor.work.remote(self._number, self._stage, task)] = task
 
     def _collect(self, slot: _Slot, ref: Any) -> Iterator[Outcome]:
         try:
-            outcome, resident_bytes = ray.get(ref)
+            outcome, own_bytes = ray.get(ref)
         except RayTaskError as error:
             cause = error.cause
             raise ColophonError(f"{type(cause).__name__}: {cause}") from error
@@ -179,15 +267,15 @@ class _Pool:
         del slot.tasks[ref]
         slot.busy_since = time.monotonic()
         limit = self._config.worker_memory_bytes
-        slot.retiring |= limit is not None and resident_bytes > limit
+        slot.retiring |= limit is not None and own_bytes > limit
         if slot.retiring and not slot.tasks:
-            self._swap(slot)
+            self._executor.swap(slot)
         yield outcome
 
     def _replace(self, slot: _Slot, *, reason: str) -> Iterator[Outcome]:
         """The actor is gone: its first task is blamed, the others only wait again."""
         tasks = list(slot.tasks.values())
-        self._swap(slot)
+        self._executor.swap(slot)
         blamed = tasks[0]
         self._attempts[blamed.partition.name] += 1
         self._waiting.extendleft(tasks[1:])
@@ -196,30 +284,19 @@ class _Pool:
         else:
             self._waiting.append(blamed)
 
-    def _swap(self, slot: _Slot) -> None:
-        with suppress(RayError):
-            ray.kill(slot.actor)
-        self._slots[self._slots.index(slot)] = self._new_slot()
-
     def _patience(self) -> float | None:
         """Seconds until the next running task is overdue."""
         limit = self._config.partition_timeout_seconds
         if limit is None:
             return None
-        begun = min(slot.busy_since for slot in self._slots if slot.tasks)
+        begun = min(slot.busy_since for slot in self._executor.slots if slot.tasks)
         return max(begun + limit - time.monotonic(), 0.01)
 
     def _kill_overdue(self) -> Iterator[Outcome]:
         limit = self._config.partition_timeout_seconds
-        for slot in list(self._slots):
+        for slot in self._executor.slots:
             if limit is not None and slot.tasks and time.monotonic() - slot.busy_since > limit:
                 yield from self._replace(slot, reason=f"took longer than {limit:g} seconds")
-
-    def close(self) -> None:
-        """End all actors."""
-        for slot in self._slots:
-            with suppress(RayError):
-                ray.kill(slot.actor)
 
 
 def _died(error: RayError) -> str:

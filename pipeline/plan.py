@@ -106,6 +106,13 @@ class Plan:
                 changed[output] = differences(old, new)
         return changed
 
+    def notes(self, title: str) -> list[str]:
+        """What a person should know of how a stage will run: one line each, from annotators and the tokenizer."""
+        if title == "annotate":
+            return [note for annotator in self.prepared.annotators for note in getattr(annotator, "notes", ())]
+        engine = getattr(self.prepared.tokenizer, "engine", None) if title == "tokenize" else None
+        return [] if engine is None else [f"tokenizer {self.prepared.tokenizer.name}: {engine}"]
+
     def stage(self, title: str) -> Stage:
         """What an executor sends to its workers."""
         prepared, recipe = self.prepared, self.prepared.recipe

@@ -13,12 +13,13 @@ from typing import Any
 from annotators.base import Annotator, AnnotatorError
 from pipeline.annotate import stage_of as annotation_stage
 from pipeline.errors import UsageError
-from pipeline.inputs import FINEWEB_TYPES, ColumnNeed, Inputs, plan_inputs
+from pipeline.inputs import FINEWEB_TYPES, ColumnNeed, InputFile, Inputs, expand, plan_inputs
 from pipeline.packing import stage_of as packed_stage
 from pipeline.packing import tokenizer_info
 from pipeline.recipe import Recipe
 from pipeline.store import Store, fingerprint
 from pipeline.tokenizing import STAGE as TOKENS
+from shards.manifest import MANIFEST_NAME
 from shards.packing import smallest_row
 from shards.schema import FORMAT_VERSION
 from shards.tokenizer import Tokenizer, TokenizerError, load_tokenizer
@@ -59,6 +60,23 @@ class Prepared:
         return {column: a.name for a in self.annotators for column in a.schema.names}
 
     @cached_property
+    def files(self) -> tuple[InputFile, ...]:
+        """The input files.
+
+        Raises:
+            UsageError: a path matches nothing, or has a suffix of no known format.
+        """
+        try:
+            return tuple(expand(self.recipe.input))
+        except UsageError as error:
+            raise UsageError(f"{self.where}: {error}") from error
+
+    @property
+    def was_run(self) -> bool:
+        """Whether a run has ended under this output."""
+        return self.store.size(MANIFEST_NAME) is not None
+
+    @cached_property
     def inputs(self) -> Inputs:
         """The partitions. Reads the footers of Parquet files.
 
@@ -70,8 +88,9 @@ class Prepared:
         for name in self.recipe.input.columns:
             if name not in known:
                 raise UsageError(f"{self.where}: input.columns.{name}: unknown column; available: {', '.join(known)}")
+        files = self.files
         try:
-            return plan_inputs(self.recipe.input, needs=list(needs.values()))
+            return plan_inputs(self.recipe.input, needs=list(needs.values()), files=files)
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from error
 

@@ -1,4 +1,7 @@
-"""The summary of a run: tables for people, `report/summary.json` for programs. Both come from the manifest alone."""
+"""The summary of a run: tables for people, `report/summary.json` for programs. Both come from the manifest alone.
+
+`report/run.json` has what the last run took: start, stages, and the steps of its workers.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ import polars as pl
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.flow import STEPS
 from pipeline.run import QUARANTINE, RunResult, StageTiming, describe
 from pipeline.store import Store
 from pipeline.terminal import printable
@@ -19,6 +23,7 @@ from shards.manifest import Manifest, Record
 from shards.schema import ROLE_NAMES
 
 SUMMARY = "report/summary.json"
+RUN = "report/run.json"
 _TOP_VALUES = 3
 _SAMPLE_ROWS = 1_000_000
 
@@ -210,6 +215,28 @@ def _short(value: object) -> str:
     return text if len(text) <= 32 else text[:31] + "…"
 
 
-def write_summary(summary: dict[str, Any], *, store: Store) -> None:
-    """`report/summary.json` under the run's output."""
+def run_report(result: RunResult) -> dict[str, Any]:
+    """What this run took, as a JSON value.
+
+    `start`: seconds outside the stages, and how many of them the run waited for Ray. Each stage: what `summarize` says,
+    `worker_seconds` by step summed over all workers, and each step's `share` of their sum. Loading stands apart.
+    """
+    return {
+        "colophon_version": result.manifest.colophon_version,
+        "start": {"seconds": round(result.start_seconds, 3), "connect_seconds": round(result.connect_seconds, 3)},
+        "stages": {timing.title: {**_timing(timing), **_steps(timing)} for timing in result.timings},
+        "notes": list(result.notes),
+    }
+
+
+def _steps(timing: StageTiming) -> dict[str, dict[str, float]]:
+    seconds: dict[str, float] = {step: round(timing.worker_seconds.get(step, 0.0), 4) for step in STEPS}
+    running = {step: n for step, n in seconds.items() if step != "load"}
+    total = max(sum(running.values()), 1e-9)
+    return {"worker_seconds": seconds, "share": {step: round(n / total, 4) for step, n in running.items()}}
+
+
+def write_report(summary: dict[str, Any], result: RunResult, *, store: Store) -> None:
+    """`report/summary.json` and `report/run.json` under the run's output."""
     store.write_text(SUMMARY, json.dumps(summary, indent=1))
+    store.write_text(RUN, json.dumps(run_report(result), indent=1))

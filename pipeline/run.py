@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 
 from pipeline import __version__
 from pipeline.errors import ColophonError, ExitCode
+from pipeline.flow import STEPS
 from pipeline.inputs import Partition
 from pipeline.plan import TITLES, Plan
 from pipeline.prepare import Prepared, changed_settings
 from pipeline.progress import watch
 from pipeline.store import settings_path
-from pipeline.work import Executor, Outcome
+from pipeline.work import Executor, Outcome, TaskResult
 from shards.manifest import Manifest, PartitionInfo, QuarantineEntry, StageManifest
 
 QUARANTINE = "quarantine.jsonl"
@@ -35,6 +36,8 @@ class StageTiming:
     documents: int
     text_bytes: int
     seconds: float
+    worker_seconds: Mapping[str, float] = field(default_factory=dict)
+    """Summed over all workers, by step, see `pipeline.flow.STEPS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,10 @@ class RunResult:
     timings: tuple[StageTiming, ...]
     start_seconds: float
     """Outside the stages: planning, and starting Ray."""
+    connect_seconds: float = 0.0
+    """Of these, how long the run waited for Ray and its first worker."""
+    notes: tuple[str, ...] = ()
+    """What annotators and the tokenizer say of how they ran."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -86,6 +93,8 @@ class Run:
         self._rebuild = rebuild
         self._strict = strict
         self._quarantined: dict[str, QuarantineEntry] = {}  # by partition; left out of all later stages
+        self._connect_seconds = 0.0
+        self._notes: list[str] = []
 
     def execute(self) -> RunResult:
         """Run the stages and write the manifest.
@@ -103,7 +112,13 @@ class Run:
         self._prepared.store.write_manifest(manifest)
         self._write_quarantine(manifest.quarantine)
         start_seconds = time.monotonic() - begun - sum(timing.seconds for timing in timings)
-        return RunResult(manifest=manifest, timings=timings, start_seconds=start_seconds)
+        return RunResult(
+            manifest=manifest,
+            timings=timings,
+            start_seconds=start_seconds,
+            connect_seconds=self._connect_seconds,
+            notes=tuple(self._notes),
+        )
 
     def _check_settings(self) -> None:
         for title in self._stages:
@@ -129,7 +144,7 @@ class Run:
                 f"{title}: {len(planned) - len(tasks)} of {len(planned)} partitions are up to date", highlight=False
             )
         if tasks:
-            self._connect()
+            self._begin(title, num_tasks=len(tasks))
         begun = time.monotonic()
         outcomes = watch(
             self._executor.run(stage, tasks),
@@ -138,26 +153,36 @@ class Run:
             total_tasks=len(tasks),
             console=self._console,
         )
-        documents, text_bytes = self._take(outcomes, title=title)
+        results = self._take(outcomes, title=title)
         return StageTiming(
             title=title,
             partitions=len(tasks),
-            documents=documents,
-            text_bytes=text_bytes,
+            documents=sum(result.documents for result in results),
+            text_bytes=sum(result.text_bytes for result in results),
             seconds=time.monotonic() - begun if tasks else 0.0,
+            worker_seconds={step: sum(result.seconds.get(step, 0.0) for result in results) for step in STEPS},
         )
 
-    def _take(self, outcomes: Iterable[Outcome], *, title: str) -> tuple[int, int]:
-        """Documents and bytes of text worked on; what could not be is quarantined."""
-        documents = text_bytes = 0
+    def _begin(self, title: str, *, num_tasks: int) -> None:
+        """Say how the stage will run, and have its workers started."""
+        for note in self._plan.notes(title):
+            self._notes.append(note)
+            self._console.print(note, highlight=False, soft_wrap=True)
+        begun = time.monotonic()
+        self._connect()
+        self._executor.ready(num_tasks)
+        self._connect_seconds += time.monotonic() - begun
+
+    def _take(self, outcomes: Iterable[Outcome], *, title: str) -> list[TaskResult]:
+        """What workers handed back, without the records; what could not be worked on is quarantined."""
+        results = []
         for outcome in outcomes:
             if outcome.result is None:
                 self._quarantine(outcome.task.partition, stage=title, reason=outcome.error or "no reason given")
                 continue
             self._check_strict([problem for record in outcome.result.records for problem in record.problems])
-            documents += outcome.result.documents
-            text_bytes += outcome.result.text_bytes
-        return documents, text_bytes
+            results.append(replace(outcome.result, records=()))
+        return results
 
     def _quarantine(self, partition: Partition, *, stage: str, reason: str) -> None:
         entry = QuarantineEntry(

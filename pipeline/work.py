@@ -6,9 +6,14 @@ turns tasks into records. How workers are run is the executor's business alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import ctypes
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
+
+import pyarrow as pa
 
 from annotators.base import AnnotatorError
 from pipeline.errors import InputError
@@ -75,11 +80,53 @@ class Stage(Protocol):
 
 
 class Executor(Protocol):
-    """Runs tasks somewhere."""
+    """Runs tasks somewhere. One executor runs all stages of a run, one after the other."""
+
+    def ready(self, num_tasks: int) -> None:
+        """Called before a stage of so many tasks: start what must run for it, so that this counts as starting."""
+        return
 
     def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """Outcomes as they come; every task has exactly one."""
         ...
+
+
+class Workplace:
+    """One process that works for one stage after the other; only the present stage's worker is kept."""
+
+    def __init__(self) -> None:
+        self._number: int | None = None
+        self._worker: Worker | None = None
+
+    def work(self, task: Task, *, number: int, stage: Callable[[], Stage]) -> Outcome:
+        """Work on a task of the stage with that number; `stage` gives it when its worker must be started.
+
+        The time that starting takes counts as loading of the task for which it was done.
+
+        Raises:
+            Exception: see `attempt`.
+        """
+        begun = time.perf_counter()
+        if self._worker is None or self._number != number:
+            self._worker = None
+            release_memory()
+            self._worker = stage().start()
+            self._number = number
+        started = time.perf_counter() - begun
+        outcome = attempt(self._worker, task)
+        if outcome.result is None:
+            return outcome
+        seconds = {**outcome.result.seconds, "load": outcome.result.seconds.get("load", 0.0) + started}
+        return replace(outcome, result=replace(outcome.result, seconds=seconds))
+
+
+def release_memory() -> None:
+    """Give memory that nothing uses back to the system: what an earlier stage's models and batches took."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
+    if trim is not None:
+        trim(0)
 
 
 def attempt(worker: Worker, task: Task) -> Outcome:
@@ -98,13 +145,11 @@ def attempt(worker: Worker, task: Task) -> Outcome:
         return Outcome(task=task, error=f"{type(error).__name__}: {error} (tried again, in vain)")
 
 
-class InlineExecutor:
+class InlineExecutor(Executor):
     """Works on tasks one after the other in this process, without Ray."""
 
     def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """Outcomes in the tasks' order."""
-        if not tasks:
-            return
-        worker = stage.start()
+        workplace = Workplace()
         for task in tasks:
-            yield attempt(worker, task)
+            yield workplace.work(task, number=0, stage=lambda: stage)

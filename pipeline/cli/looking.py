@@ -40,10 +40,10 @@ def export(
     tasks = export_tasks(Plan(prepared))
     to.mkdir(parents=True, exist_ok=True)
     stage = ExportStage(prepared.store, to.absolute(), prepared.recipe.input.columns)
-    with executor_of(executor, prepared) as (works, connect):
-        connect()
+    with executor_of(executor, prepared) as place:
+        place.connect()
         total = sum(task.partition.bytes for task in tasks)
-        outcomes = works.run(stage, tasks)
+        outcomes = place.executor.run(stage, tasks)
         for outcome in watch(outcomes, title="export", total_bytes=total, total_tasks=len(tasks), console=console):
             if outcome.error is not None:
                 raise ColophonError(f"export: {outcome.task.partition.source}: {outcome.error}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -48,33 +48,54 @@ def load_and_check(recipe: str, settings: list[str] | None) -> Prepared:
 
 
 class executor_of:  # noqa: N801 - used as a function
-    """The executor asked for, and what to call before its first task; leaves Ray at the end."""
+    """Where tasks are worked on: `executor`, and `connect` before its first task. Leaves Ray at the end."""
 
     def __init__(self, name: ExecutorName, prepared: Prepared) -> None:
-        self._name = name
-        self._ray = prepared.recipe.ray
-        self._connected = False
-
-    def __enter__(self) -> tuple[Any, Callable[[], None]]:
-        if self._name is ExecutorName.INLINE:
+        self._config = prepared.recipe.ray
+        self._connection: Future[list[str]] | None = None
+        self.executor: Any
+        if name is ExecutorName.INLINE:
             from pipeline.work import InlineExecutor
 
-            return InlineExecutor(), lambda: None
-        from pipeline.on_ray import RayExecutor
+            self.executor, self._on_ray = InlineExecutor(), False
+        else:
+            from pipeline.on_ray import RayExecutor
 
-        return RayExecutor(self._ray), self._connect
+            self.executor, self._on_ray = RayExecutor(self._config), True
 
-    def _connect(self) -> None:
+    def __enter__(self) -> executor_of:
+        return self
+
+    def begin(self) -> None:
+        """Start connecting, on a thread: for a run that will surely have work, while its plan is made."""
+        if self._on_ray and self._connection is None:
+            # Ray's processes are killed by the system when the thread that started them ends: it ends last.
+            self._thread = ThreadPoolExecutor(1)
+            self._connection = self._thread.submit(self._connect)
+
+    def connect(self) -> None:
+        """Be connected."""
+        self.begin()
+        if self._connection is not None:
+            lines = self._connection.result()
+            while lines:
+                echo(lines.pop(0))
+
+    def _connect(self) -> list[str]:
         from pipeline.on_ray import connect
 
-        connect(self._ray, log=echo)
-        self._connected = True
+        lines: list[str] = []
+        connect(self._config, log=lines.append)
+        return lines
 
     def __exit__(self, *_: object) -> None:
-        if self._connected:
+        if self._connection is not None:
             from pipeline.on_ray import disconnect
 
+            wait([self._connection])
+            self.executor.close()
             disconnect()
+            self._thread.shutdown()
 
 
 def make_console() -> Any:

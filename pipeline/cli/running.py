@@ -101,31 +101,34 @@ def _run(
     dry_run: bool,
 ) -> None:
     from pipeline.calibration import calibrated
-    from pipeline.report import print_summary, summarize, write_summary
+    from pipeline.report import print_summary, summarize, write_report
     from pipeline.run import Run
 
     console = make_console()
     prepared = load_and_check(recipe, settings)
     if "tokenize" in stages or "pack" in stages:
         _ = prepared.tokenizer  # fails now rather than after an hour of annotating
-    prepared = calibrated(prepared, write=not dry_run and "annotate" in stages, log=echo, rebuild=rebuild)
     if dry_run:
         from pipeline.dry_run import print_plan
 
+        prepared = calibrated(prepared, write=False, log=echo, rebuild=rebuild)
         print_plan(prepared, stages=stages, console=console)
         return
-    with executor_of(executor, prepared) as (works, connect):
+    with executor_of(executor, prepared) as place:
+        if prepared.files and not prepared.was_run:
+            place.begin()
+        prepared = calibrated(prepared, write="annotate" in stages, log=echo, rebuild=rebuild)
         result = Run(
             prepared,
             stages=stages,
-            executor=works,
+            executor=place.executor,
             console=console,
-            connect=connect,
+            connect=place.connect,
             rebuild=rebuild,
             strict=strict,
         ).execute()
     summary = summarize(result, store=prepared.store)
-    write_summary(summary, store=prepared.store)
+    write_report(summary, result, store=prepared.store)
     print_summary(summary, result.manifest, console=console)
     raise typer.Exit(int(result.exit_code))
 

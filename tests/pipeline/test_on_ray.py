@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, ClassVar
 
+import pyarrow as pa
 import pytest
 
 from pipeline.errors import ColophonError, InputError, UsageError
@@ -94,8 +98,8 @@ def tasks(*names: str) -> list[Task]:
 
 
 def run(marks: Path, *names: str, config: RaySection | None = None) -> dict[str, Outcome]:
-    executor = on_ray.RayExecutor(config or RaySection(num_workers=2))
-    outcomes = list(executor.run(Misbehaving(marks), tasks(*names)))
+    with on_ray.RayExecutor(config or RaySection(num_workers=2)) as executor:
+        outcomes = list(executor.run(Misbehaving(marks), tasks(*names)))
     assert len(outcomes) == len(names), "every task has exactly one outcome"
     return {outcome.task.partition.name: outcome for outcome in outcomes}
 
@@ -108,7 +112,8 @@ def test_the_cluster_lives_on_loopback(cluster: list[str]) -> None:
 def test_ray_writes_the_bytes_that_one_process_writes(cluster: list[str], tmp_path: Path) -> None:
     recipe = write_small_run(tmp_path)
     inline = run_recipe(recipe, output=tmp_path / "inline")
-    on_workers = run_recipe(recipe, output=tmp_path / "ray", executor=on_ray.RayExecutor(RaySection(num_workers=2)))
+    with on_ray.RayExecutor(RaySection(num_workers=2)) as executor:
+        on_workers = run_recipe(recipe, output=tmp_path / "ray", executor=executor)
     assert len(inline) > 10
     assert on_workers == inline
 
@@ -160,6 +165,92 @@ def test_a_worker_that_has_grown_is_replaced(cluster: list[str], tmp_path: Path)
     assert all(outcome.result is not None for outcome in outcomes.values())
     processes = {mark.suffix for mark in tmp_path.glob("good-*")}
     assert len(processes) > 1
+
+
+@dataclass(frozen=True)
+class Telling:
+    """A stage whose worker tells its process, what of it is left of earlier stages' workers, and its thread counts."""
+
+    title: str
+
+    def start(self) -> TellingWorker:
+        return TellingWorker(self.title)
+
+
+class TellingWorker:
+    living: ClassVar[weakref.WeakSet[TellingWorker]] = weakref.WeakSet()
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        TellingWorker.living.add(self)
+
+    def work(self, task: Task) -> TaskResult:
+        workers = sorted(worker.title for worker in TellingWorker.living)
+        threads = {name: os.environ.get(name) for name in THREAD_COUNTS}
+        told = {"process": os.getpid(), "workers": workers, "arrow": [pa.cpu_count(), pa.io_thread_count()]}
+        Path(task.partition.url).write_text(json.dumps({**told, "threads": threads}))
+        return TaskResult(records=(), documents=1, text_bytes=1)
+
+
+THREAD_COUNTS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "POLARS_MAX_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+
+def told_by(executor: Any, directory: Path, *titles: str) -> list[dict[str, Any]]:
+    """What the workers of some stages tell, each over two tasks."""
+    told = []
+    for title in titles:
+        names = [str(directory / f"{title}-{i}.json") for i in range(2)]
+        outcomes = list(executor.run(Telling(title), tasks(*names)))
+        assert all(outcome.result is not None and "load" in outcome.result.seconds for outcome in outcomes)
+        told += [{"stage": title, **json.loads(Path(name).read_text())} for name in names]
+    return told
+
+
+def test_all_stages_run_in_the_same_processes_which_keep_no_worker_of_an_earlier_stage(
+    cluster: list[str], tmp_path: Path
+) -> None:
+    with on_ray.RayExecutor(RaySection(num_workers=1)) as executor:
+        told = told_by(executor, tmp_path, "first", "second", "third")
+    assert len({entry["process"] for entry in told}) == 1
+    assert [entry["workers"] for entry in told] == [[entry["stage"]] for entry in told]
+
+
+def test_a_worker_has_one_thread_of_each_library_and_the_driver_keeps_its_own(
+    cluster: list[str], tmp_path: Path
+) -> None:
+    before = {name: os.environ.get(name) for name in THREAD_COUNTS}
+    with on_ray.RayExecutor(RaySection(num_workers=2)) as executor:
+        told = told_by(executor, tmp_path, "stage")
+    for entry in told:
+        assert entry["threads"] == dict.fromkeys(THREAD_COUNTS, "1")
+        assert entry["arrow"] == [1, 1]
+    assert {name: os.environ.get(name) for name in THREAD_COUNTS} == before
+
+
+def test_a_stage_after_one_that_failed_starts_afresh(cluster: list[str], tmp_path: Path) -> None:
+    with on_ray.RayExecutor(RaySection(num_workers=1)) as executor:
+        with pytest.raises(ColophonError, match="nobody expected"):
+            list(executor.run(Misbehaving(tmp_path), tasks("good-1", "defect", "good-2")))
+        told = told_by(executor, tmp_path, "next")
+    assert [entry["workers"] for entry in told] == [["next"]] * 2
+
+
+def test_only_as_many_processes_as_tasks_are_started(cluster: list[str], tmp_path: Path) -> None:
+    with on_ray.RayExecutor(RaySection(num_workers=2)) as executor:
+        executor.ready(1)
+        assert len(executor.slots) == 1
+        executor.ready(5)
+        assert len(executor.slots) == 2
+        executor.ready(1)
+        assert len(executor.slots) == 2
+    assert not executor.slots
 
 
 def test_an_address_where_nobody_answers_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:

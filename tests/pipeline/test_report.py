@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.progress import Meter, duration, watch
-from pipeline.report import print_summary, summarize, write_summary
+from pipeline.report import print_summary, summarize, write_report
 from pipeline.terminal import printable
 from pipeline.work import Outcome, Task, TaskResult
 from shards.files import read_table
@@ -119,7 +119,7 @@ def test_an_empty_run_is_summarised(project: Path) -> None:
     summary = summarize(result, store=prepared_recipe().store)
     console = Console(file=io.StringIO(), markup=False)
     print_summary(summary, result.manifest, console=console)
-    write_summary(summary, store=prepared_recipe().store)
+    write_report(summary, result, store=prepared_recipe().store)
     assert summary["documents"]["documents"] == 0
     assert summary["layouts"] == {}
 

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import ExitCode, UsageError
 from pipeline.plan import Plan
-from pipeline.work import InlineExecutor, Outcome, Stage, Task, attempt
+from pipeline.work import Executor, InlineExecutor, Outcome, Stage, Task, attempt
 from tests.pipeline.project import (
     LAYOUTS,
     RECIPE,
@@ -34,7 +34,7 @@ PACKED = {f"packed/{layout}" for layout in LAYOUTS}
 ALL = {"annotations/url", "annotations/crawl", "annotations/edu_score", "tokens", *PACKED}
 
 
-class NoExecutor:
+class NoExecutor(Executor):
     """Fails when there is anything to do."""
 
     def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
@@ -42,7 +42,7 @@ class NoExecutor:
         return iter(())
 
 
-class ShufflingExecutor:
+class ShufflingExecutor(Executor):
     """Tasks in another order, each in a worker of its own, as many processes would do them."""
 
     def __init__(self, seed: int) -> None:
@@ -53,7 +53,7 @@ class ShufflingExecutor:
             yield attempt(stage.start(), task)
 
 
-class DyingExecutor:
+class DyingExecutor(Executor):
     """Does some tasks and dies, the last time in the middle of one."""
 
     def __init__(self, tasks: int) -> None:
