@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.errors import UsageError
+from pipeline.flow import in_threads
 from pipeline.recipe import InputFormat, InputSection
 from pipeline.transient import is_transient, retried
 from shards.manifest import QuarantineEntry
@@ -42,7 +43,6 @@ FINEWEB_TYPES: dict[str, pa.DataType] = {
     "int_score": pa.int64(),
 }
 """The columns of FineWeb and FineWeb-Edu. These names always mean the input's columns."""
-_FOOTER_THREADS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,8 +111,7 @@ def plan_inputs(
         UsageError: a path that matches nothing, a suffix of no known format, or no file with the needed columns.
     """
     files = list(expand(config)) if files is None else files
-    with ThreadPoolExecutor(_FOOTER_THREADS) as pool:
-        plans = list(pool.map(lambda file: retried(lambda: _plan_file(file, config=config, needs=needs)), files))
+    plans = in_threads(lambda file: retried(lambda: _plan_file(file, config=config, needs=needs)), files)
     partitions = tuple(p for plan in plans if not isinstance(plan, QuarantineEntry) for p in plan)
     quarantine = tuple(plan for plan in plans if isinstance(plan, QuarantineEntry))
     if quarantine and len(quarantine) == len(plans):
@@ -227,7 +226,9 @@ def _whole_file(file: InputFile, *, text: str) -> Partition:
 
 
 def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]) -> list[Partition]:
-    with fsspec.open(file.url, "rb") as handle, pq.ParquetFile(handle) as parquet:
+    with ExitStack() as stack:
+        source = stack.enter_context(fsspec.open(file.url, "rb")) if "://" in file.url else file.url
+        parquet = stack.enter_context(pq.ParquetFile(source))
         footer = parquet.metadata
         missing = missing_columns(parquet.schema_arrow, needs)
     if missing:

@@ -6,13 +6,13 @@ files it is made from. It is known before anything runs, so a plan needs records
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pipeline.annotate import AnnotateStage
 from pipeline.annotate import stage_of as annotation_stage
 from pipeline.errors import UsageError
+from pipeline.flow import in_threads
 from pipeline.inputs import Partition
 from pipeline.packing import PackStage
 from pipeline.packing import stage_of as packed_stage
@@ -25,7 +25,6 @@ from shards.manifest import Record
 
 TITLES = ("annotate", "tokenize", "pack")
 """The stages of a run, in order; each is also a command."""
-_RECORD_THREADS = 16
 
 
 @dataclass(frozen=True)
@@ -33,6 +32,7 @@ class Plan:
     """What a recipe asks for, held against what is committed."""
 
     prepared: Prepared
+    _fingerprints: dict[tuple[str, str], str] = field(default_factory=dict, init=False, repr=False)
 
     def outputs(self, title: str) -> list[str]:
         """The directories that a stage fills: `annotations/<annotator>`, `tokens`, `packed/<layout>`."""
@@ -56,9 +56,13 @@ class Plan:
 
     def fingerprint(self, output: str, partition: Partition) -> str:
         """sha256 of everything that the output's file for a partition is made from."""
-        extent = [partition.identity, partition.row_groups, partition.first_row]
-        made_from = [self.fingerprint(source, partition) for source in self.upstream(output)]
-        return fingerprint([self.prepared.settings_fingerprints[output], extent, made_from])
+        known = self._fingerprints.get((output, partition.name))
+        if known is None:
+            extent = [partition.identity, partition.row_groups, partition.first_row]
+            made_from = [self.fingerprint(source, partition) for source in self.upstream(output)]
+            known = fingerprint([self.prepared.settings_fingerprints[output], extent, made_from])
+            self._fingerprints[output, partition.name] = known
+        return known
 
     def record(self, output: str, partition: Partition) -> Record | None:
         """The commit record of the output's file, if that file is up to date."""
@@ -68,16 +72,16 @@ class Plan:
     def tasks(self, title: str, *, without: Mapping[str, object]) -> list[Task]:
         """One task for each partition that is not in `without`; a task without outputs is up to date."""
         partitions = [p for p in self.prepared.inputs.partitions if p.name not in without]
-        with ThreadPoolExecutor(_RECORD_THREADS) as pool:
-            return list(pool.map(lambda partition: self._task(title, partition), partitions))
+        outputs = self.outputs(title)
+        read = {source for output in outputs for source in self.upstream(output)}
+        there = {output: self.prepared.store.recorded(output) for output in (*outputs, *read - set(outputs))}
+        return in_threads(lambda partition: self._task(partition, outputs, there), partitions)
 
-    def _task(self, title: str, partition: Partition) -> Task:
-        made = {output: self.record(output, partition) for output in self.outputs(title)}
-        sources = {source for output in made for source in self.upstream(output)}
-        known = {**{source: self.record(source, partition) for source in sources - set(made)}, **made}
+    def _task(self, partition: Partition, outputs: Sequence[str], there: Mapping[str, set[str]]) -> Task:
+        known = {o: self.record(o, partition) if partition.name in there[o] else None for o in there}
         return Task(
             partition=partition,
-            outputs={output: self.fingerprint(output, partition) for output, record in made.items() if record is None},
+            outputs={output: self.fingerprint(output, partition) for output in outputs if known[output] is None},
             upstream={output: record for output, record in known.items() if record is not None},
         )
 

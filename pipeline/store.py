@@ -133,6 +133,18 @@ class Store:
             return None
         return record if self.size(record.path) == record.bytes else None
 
+    def recorded(self, stage: str) -> set[str]:
+        """The partitions of which a commit record lies there, sound or not: one listing instead of a look for each."""
+        if self.is_local:
+            directory = self.path / RECORDS / stage
+            names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
+        else:
+            filesystem, full = fsspec.url_to_fs(f"{self.root}/{RECORDS}/{stage}")
+            filesystem.invalidate_cache()  # other processes write too
+            names = [path.rsplit("/", 1)[-1] for path in filesystem.find(full, maxdepth=1)]
+            filesystem.invalidate_cache()
+        return {name.removesuffix(".json") for name in names}
+
     def size(self, path: str) -> int | None:
         """Bytes of a file under the root; None if there is none."""
         try:
