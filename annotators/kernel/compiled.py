@@ -44,24 +44,15 @@ R = TypeVar("R")
 
 def compiled(function: Callable[P, R]) -> Callable[P, R]:
     """Compiled at the first call and kept on disk beside the source, else in numba's user-wide cache; frees the GIL."""
-    return _kept_on_disk(function, {"error_model": "numpy"})
+    try:
+        return cast(Callable[P, R], njit(cache=True, nogil=True, error_model="numpy")(function))
+    except RuntimeError:  # neither place can be written: each process compiles for itself, some seconds
+        return cast(Callable[P, R], njit(nogil=True, error_model="numpy")(function))
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
     """Pasted into the compiled functions that call it: across a call numba counts references to every array."""
     return cast(Callable[P, R], njit(inline="always")(function))
-
-
-def compiled_with_contraction(function: Callable[P, R]) -> Callable[P, R]:
-    """As `compiled`; a product and the sum it goes into may be rounded once."""
-    return _kept_on_disk(function, {"fastmath": {"contract"}})
-
-
-def _kept_on_disk(function: Callable[P, R], options: dict[str, Any]) -> Callable[P, R]:
-    try:
-        return cast(Callable[P, R], njit(cache=True, nogil=True, **options)(function))
-    except RuntimeError:  # neither place can be written: each process compiles for itself, some seconds
-        return cast(Callable[P, R], njit(nogil=True, **options)(function))
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -452,9 +443,9 @@ def add_rows(matrix: Floats, features: npt.NDArray[np.int64], total: Floats) -> 
             total[column] += row[column]
 
 
-@compiled_with_contraction
+@compiled
 def dots(mean: Floats, output: Floats, logits: Floats) -> None:
-    """A label's dot product in one float32, multiplication and addition rounded together as compilers of C++ do."""
+    """A label's dot product in one float32, each product rounded before it is added: so GCC compiles the library."""
     for label in range(output.shape[0]):
         total = np.float32(0)
         for column in range(output.shape[1]):

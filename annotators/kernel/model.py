@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -26,9 +26,7 @@ _FORMAT = 1
 """Of the cached files; a new number makes them anew."""
 _SHAPE_FILE = "shape.json"
 _ROUNDING = 1e-7
-"""How far the library's float32 sums of n rows are from ours, over the square root of n and the largest output. Four
-times that was met where many labels share few dimensions, and is taken where a step may be missed."""
-_TOLERANCE = 2.5e-5
+_TOLERANCE = 2e-5
 """Where its rounding may change a probability by more, the text is scored in its own order."""
 _MAX_ROWS = 50_000
 """Above, sums of much the same rows were met that rounded in one direction."""
@@ -54,15 +52,26 @@ class Scorer:
         words = words_of(texts, preparation)
         means, counts = self._means(words)
         logits = self._logits(means)
-        stepped = self._header.loss in ("ova", "ns")
-        unit = _ROUNDING if self._header.is_collapsible and not stepped else 4 * _ROUNDING
-        rounding = unit * np.sqrt(counts) * (1 + np.abs(logits).max(axis=1))
-        if stepped:
+        rounding = self._rounding(means, logits, counts)
+        if self._header.loss in ("ova", "ns"):
             doubtful = heads.near_a_step(logits, rounding[:, None]).any(axis=1)
         else:
             likeliest = self._head(logits).max(axis=1, initial=0)
             doubtful = likeliest * (1 - likeliest) * rounding > _TOLERANCE
         return self._head(self._as_the_library(logits, np.flatnonzero(doubtful | (counts > _MAX_ROWS)), counts, words))
+
+    def _rounding(self, means: Doubles, logits: Doubles, counts: npt.NDArray[np.int64]) -> Doubles:
+        """float64 [texts]: a bound, met by experience, of how far the library's float32 sums are from ours.
+
+        Rounding grows with the square root of the number of rows and with what is summed: with the terms of the dot
+        product where these are known, else with its result.
+        """
+        size = 1 + np.abs(logits).max(axis=1)
+        if len(self._linear.output):
+            squares = np.zeros_like(logits)
+            multiply(means**2, self._linear.output**2, squares)
+            size = np.sqrt(squares.max(axis=1))
+        return cast(Doubles, _ROUNDING * np.sqrt(counts) * size)
 
     def _head(self, logits: Doubles) -> Floats:
         if self._tree is not None:
