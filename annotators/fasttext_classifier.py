@@ -118,7 +118,7 @@ class FastTextAnnotator(Annotator):
         if header.is_collapsible:
             return ()
         size = f"{len(header.labels):,} labels, more than the model's {header.dim} dimensions"
-        return (f"{self.name}: {size}: rows are summed as they are, which takes longer",)
+        return (f"{self.name}: {size}: scored as the library does, in about its time",)
 
     def load(self) -> None:
         """Map the model's tables; makes them first where this machine has not got them: 1 to 8 s a GB.

@@ -104,7 +104,7 @@ class Shape(NamedTuple):
     """The numbers that rule how a model reads words."""
 
     stride: int
-    """Floats of a row, padding included: 2, 4 or a multiple of 8."""
+    """Floats of a row of `Tables.rows`, padding included: 2, 4 or a multiple of 8; 0 if there are none."""
     num_words: int
     """Known words; higher numbers in `slots` are labels."""
     word_ngrams: int
@@ -124,11 +124,16 @@ class Tables(NamedTuple):
     slots: npt.NDArray[np.uint64]
     """uint64 [2^k, 2]: an open hash table of keys and word numbers; key 0 is an empty slot."""
     rows: npt.NDArray[np.float32]
-    """float32 [(num_words + n-gram rows) * stride]; with subwords, a word's row is the sum over its subwords."""
+    """float32 [(num_words + n-gram rows) * stride]: input times output matrix, where labels are no more than
+    dimensions. With subwords, a word's row is the sum over its subwords."""
     counts: npt.NDArray[np.int32]
     """int32 [num_words]: how many rows each word's row is the sum of; empty if all are 1."""
     kept: npt.NDArray[np.int32]
     """int32 [hash_buckets]: the n-gram row of a hash, -1 where it was pruned; empty if nothing was pruned."""
+    list_firsts: npt.NDArray[np.int64]
+    """int64 [num_words + 1]: where the subwords of each word begin in `lists`; empty if there are none."""
+    lists: npt.NDArray[np.int32]
+    """int32: numbers of the rows of the words' subwords, for models without `rows`."""
 
 
 @compiled
@@ -400,57 +405,88 @@ def _add(rows: npt.NDArray[np.float32], stride: Any, chosen: Any, n: Any, sums: 
 
 
 @compiled
-def find_features(words: Words, text: Any, tables: Tables, shape: Shape, features: npt.NDArray[np.int64]) -> None:
-    """Fill `features` (int64, of the length that `sum_rows` counted) with the text's rows in the library's order."""
+def logits_in_order(
+    words: Words,
+    texts: npt.NDArray[np.int64],
+    tables: Tables,
+    shape: Shape,
+    inputs: Floats,
+    output: Floats,
+    logits: Floats,
+) -> None:
+    """Fill `logits` (float32 [texts, labels]) for some texts of `words` as the library does, rounding included.
+
+    Rows of `inputs` (float32 [rows, dim], need not be aligned) are added in float32 one after the other: words with
+    their subwords, then n-grams. A label's dot product is one float32, each product rounded before it is added: so GCC
+    compiles the library. NaN for a text without rows. Cost: about that of the library.
+    """
+    total = np.empty(inputs.shape[1], np.float32)
+    letters, found = letters_of(words, shape), np.empty(shape.max_chars, np.int64)
+    for i in range(texts.size):
+        total[:] = 0
+        count = _add_text(words, texts[i], tables, shape, inputs, letters, found, total)
+        scale = np.float32(1.0 / count) if count else np.float32(np.nan)
+        for label in range(output.shape[0]):
+            product = np.float32(0)
+            for column in range(total.size):
+                product += output[label, column] * (total[column] * scale)
+            logits[i, label] = product
+
+
+@compiled
+def _add_text(
+    words: Words, text: Any, tables: Tables, shape: Shape, inputs: Floats, letters: Any, found: Any, total: Any
+) -> int:
+    """Add the rows of a text to `total`; returns their number."""
     first, last = words.firsts[text], words.firsts[text + 1]
     hashes = np.empty(last - first, np.uint64)
-    letters, found = letters_of(words, shape), np.empty(shape.max_chars, np.int64)
     num_hashes, n = 0, 0
     for i in range(first, last):
         number = word_number(tables.slots, words.keys[i], shape.slot_shift)
         if number >= shape.num_words or (number < 0 and (words.sizes[i] & LABEL_SIGN) != 0):
             continue
+        hashes[num_hashes] = np.uint64(np.int64(words.hashes[i]))
+        num_hashes += 1
         if number >= 0:
-            features[n] = number
+            _add_row(inputs, number, total)
             n += 1
-        if shape.max_chars > 0 and words.keys[i] != END_KEY:
+        if number >= 0 and tables.list_firsts.size:
+            for j in range(tables.list_firsts[number], tables.list_firsts[number + 1]):
+                _add_row(inputs, tables.lists[j], total)
+                n += 1
+        elif shape.max_chars > 0 and words.keys[i] != END_KEY:
             size = spell(words, i, letters)
             for begin in range(size):
                 for j in range(subwords_at(letters, size, begin, tables.kept, shape, found)):
-                    features[n] = found[j]
+                    _add_row(inputs, found[j], total)
                     n += 1
-        hashes[num_hashes] = np.uint64(np.int64(words.hashes[i]))
-        num_hashes += 1
-    for i in range(num_hashes):
+    return n + _add_ngrams(hashes[:num_hashes], tables, shape, inputs, total)
+
+
+@compiled
+def _add_ngrams(hashes: npt.NDArray[np.uint64], tables: Tables, shape: Shape, inputs: Floats, total: Any) -> int:
+    chosen = np.empty(hashes.size * (shape.word_ngrams - 1), np.int64)
+    n = 0
+    for i in range(hashes.size):
         h = hashes[i]
-        for j in range(i + 1, min(i + shape.word_ngrams, num_hashes)):
+        for j in range(i + 1, min(i + shape.word_ngrams, hashes.size)):
             h = h * np.uint64(_NGRAM_FACTOR) + hashes[j]
-            row = ngram_row(tables.kept, h % np.uint64(shape.hash_buckets))
+            row = ngram_row(tables.kept, _remainder(h, np.uint64(shape.hash_buckets), shape.inverse))
             if row >= 0:
-                features[n] = row + shape.num_words
+                chosen[n] = row + shape.num_words
                 n += 1
-
-
-@compiled
-def add_rows(matrix: Floats, features: npt.NDArray[np.int64], total: Floats) -> None:
-    """total (float32 [columns]) += the rows of `matrix`, one after the other; it need not be aligned."""
-    for i in range(features.size):
-        if i + _AHEAD < features.size:
+    for i in range(n):
+        if i + _AHEAD < n:
             for column in range(0, total.size, _LINE_FLOATS):
-                prefetch(matrix, features[i + _AHEAD] * total.size + column)
-        row = matrix[features[i]]
-        for column in range(total.size):
-            total[column] += row[column]
+                prefetch(inputs, chosen[i + _AHEAD] * total.size + column)
+        _add_row(inputs, chosen[i], total)
+    return n
 
 
-@compiled
-def dots(mean: Floats, output: Floats, logits: Floats) -> None:
-    """A label's dot product in one float32, each product rounded before it is added: so GCC compiles the library."""
-    for label in range(output.shape[0]):
-        total = np.float32(0)
-        for column in range(output.shape[1]):
-            total += output[label, column] * mean[column]
-        logits[label] = total
+@inlined
+def _add_row(inputs: Floats, row: Any, total: Any) -> None:
+    for column in range(total.size):
+        total[column] += inputs[row, column]
 
 
 @compiled
@@ -491,9 +527,22 @@ def sum_subwords(words: Words, numbers: Any, tables: Tables, shape: Shape) -> No
 
 
 @compiled
-def multiply(means: Any, output: Any, logits: Any) -> None:
-    """logits += means @ output, each row in one order: BLAS gives the same row other bits in another batch."""
-    for text in range(means.shape[0]):
-        for column in range(means.shape[1]):
-            for label in range(output.shape[1]):
-                logits[text, label] += means[text, column] * output[column, label]
+def list_subwords(
+    words: Words, numbers: Any, kept: npt.NDArray[np.int32], shape: Shape, firsts: Any, lists: npt.NDArray[np.int32]
+) -> None:
+    """Fill `lists` with the subword rows of each word, where `firsts` (int64 [num_words + 1]) says they begin.
+
+    With empty `lists` it fills `firsts` instead: with how many there are of each word.
+    """
+    letters, found = letters_of(words, shape), np.empty(shape.max_chars, np.int64)
+    for number in numbers:
+        i = words.firsts[number]
+        n = firsts[number] if lists.size else 0
+        for begin in range(spell(words, i, letters) if words.keys[i] != END_KEY else 0):
+            size = np.int64(words.sizes[i] & ~np.int32(LABEL_SIGN)) + 2
+            for j in range(subwords_at(letters, size, begin, kept, shape, found)):
+                if lists.size:
+                    lists[n] = found[j]
+                n += 1
+        if not lists.size:
+            firsts[number] = n

@@ -1,55 +1,35 @@
-"""The library's own arithmetic for a few texts: rows added one after the other in float32, in the library's order.
+"""The library's own arithmetic: rows of the input matrix added one after the other in float32, in the library's order.
 
-One-versus-all models look their sigmoid up in a table of steps, so a number that lies next to a step has to be rounded
-as the library rounds it; and over some ten thousand rows the rounding of a float32 sum shows by itself. That takes
-whole rows of the input matrix; hence only where it matters.
+Models with more labels than dimensions are scored so. For others it takes whole rows where scoring else takes a few
+floats; so it is for single texts only. One-versus-all models look their sigmoid up in a table of steps, so a number
+next to a step has to be rounded as the library rounds it; and over some ten thousand rows the rounding of a float32
+sum shows by itself.
 """
 
 from __future__ import annotations
-
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
 from annotators.fasttext_file import FastTextLayout
-from annotators.kernel.compiled import Floats, Shape, Tables, Words, add_rows, dots, find_features
+from annotators.kernel.compiled import Floats, Words, logits_in_order
 from annotators.kernel.matrices import Matrix
-
-_CHUNK_ROWS = 4096
-
-
-def logits_as_the_library(
-    words: Words,
-    texts: npt.NDArray[np.int64],
-    *,
-    counts: npt.NDArray[np.int64],
-    layout: FastTextLayout,
-    tables: Tables,
-    shape: Shape,
-) -> Floats:
-    """float32 [len(texts), labels] for some of the texts of `words`; `counts` is how many rows each of all sums.
-
-    Cost: that of the library, about 10 MB of text a second; reads rows of the model file, which stay in no process.
-    """
-    inputs = Matrix(path=layout.path, place=layout.inputs)
-    output = Matrix(path=layout.path, place=layout.outputs).rows(slice(None))
-    output = np.require(output, requirements=["A", "C"])
-    logits = np.empty((len(texts), len(output)), np.float32)
-    for row, text in zip(logits, texts, strict=True):
-        features = np.empty(counts[text], np.int64)
-        find_features(words, text, tables, shape, features)
-        dots(_mean(inputs, features), output, row)
-    return logits
+from annotators.kernel.tables import Linear
 
 
-def _mean(inputs: Matrix, features: npt.NDArray[np.int64]) -> Floats:
-    total = np.zeros(inputs.shape[1], np.float32)
-    mapped = inputs.mapped()
-    if mapped is not None:
-        add_rows(mapped, features, total)
-    else:
-        for start in range(0, len(features), _CHUNK_ROWS):
-            chunk = inputs.rows(features[start : start + _CHUNK_ROWS])
-            add_rows(chunk, np.arange(len(chunk)), total)
-    return cast(Floats, total * np.float32(1.0 / len(features)))
+class ExactLogits:
+    """The model file's input matrix, mapped (its pages belong to no process), and its output matrix."""
+
+    def __init__(self, layout: FastTextLayout, linear: Linear) -> None:
+        mapped = Matrix(path=layout.path, place=layout.inputs).mapped()
+        self._inputs = linear.decoded if mapped is None else mapped
+        output = Matrix(path=layout.path, place=layout.outputs).rows(slice(None))
+        self._output = np.require(output, requirements=["A", "C"])
+        self._linear = linear
+
+    def __call__(self, words: Words, texts: npt.NDArray[np.int64]) -> Floats:
+        """float32 [len(texts), labels] for some of the texts of `words`; NaN for one without words."""
+        logits = np.empty((len(texts), len(self._output)), np.float32)
+        tables, shape, _ = self._linear
+        logits_in_order(words, texts, tables, shape, self._inputs, self._output, logits)
+        return logits

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,17 +16,18 @@ from numpy.lib.format import open_memmap
 from annotators.base import AnnotatorError
 from annotators.fasttext_file import FastTextHeader, FastTextLayout, read_layout
 from annotators.kernel import heads
-from annotators.kernel.compiled import Doubles, Floats, Shape, Tables, Words, multiply, sum_rows
-from annotators.kernel.exact import logits_as_the_library
+from annotators.kernel.compiled import Doubles, Floats, Shape, Tables, Words, sum_rows
+from annotators.kernel.exact import ExactLogits
 from annotators.kernel.tables import Allocate, Linear, build, label_counts
 from annotators.kernel.words import words_of
 from annotators.model_cache import file_sha256, made_once
 from annotators.text_preparation import TextPreparation
 
-_FORMAT = 1
+_FORMAT = 2
 """Of the cached files; a new number makes them anew."""
 _SHAPE_FILE = "shape.json"
 _ROUNDING = 1e-7
+"""How far the library's float32 sums of n rows are from ours, over the square root of n and the largest output."""
 _TOLERANCE = 2e-5
 """Where its rounding may change a probability by more, the text is scored in its own order."""
 _MAX_ROWS = 50_000
@@ -42,69 +44,52 @@ class Scorer:
             AnnotatorError: the file is not the one of `header`, cannot be read, or holds NaN.
         """
         self._path, self._header = path, header
-        self._known_layout: FastTextLayout | None = None
         self._check_size()
-        self._linear = _mapped(self._cache()) if cached else build(self._layout(), allocate=_in_memory)
-        self._tree = heads.huffman_tree(label_counts(self._layout())) if header.loss == "hs" else None
+        self._linear = _mapped(self._cache(), header) if cached else build(self._layout, allocate=_in_memory)
+        self._tree = heads.huffman_tree(label_counts(self._layout)) if header.loss == "hs" else None
 
     def probabilities(self, texts: pa.Array, preparation: TextPreparation) -> Floats:
         """See `FastTextModel.probabilities`."""
         words = words_of(texts, preparation)
-        means, counts = self._means(words)
-        logits = self._logits(means)
-        rounding = self._rounding(means, logits, counts)
+        if not self._header.is_collapsible:
+            return self._head(self._exact(words, np.arange(len(texts))).astype(np.float64))
+        logits, counts = self._logits(words)
+        doubtful = np.flatnonzero(self._is_doubtful(logits, counts))
+        if len(doubtful):
+            logits = logits.copy()
+            logits[doubtful] = self._exact(words, doubtful)
+        return self._head(logits)
+
+    def _logits(self, words: Words) -> tuple[Doubles, npt.NDArray[np.int64]]:
+        """float64 [texts, labels] (NaN for a text without words), and int64 [texts], of how many rows they are."""
+        num_texts = len(words.firsts) - 1
+        sums, counts = np.zeros((num_texts, self._linear.shape.stride)), np.zeros(num_texts, np.int64)
+        sum_rows(words, self._linear.tables, self._linear.shape, sums, counts)
+        sums[counts == 0] = np.nan
+        return (sums / np.maximum(counts, 1)[:, None])[:, : len(self._header.labels)], counts
+
+    def _is_doubtful(self, logits: Doubles, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """bool [texts]: where the library's rounding may show in its probabilities."""
+        rounding = _ROUNDING * np.sqrt(counts) * (1 + np.abs(logits).max(axis=1))
         if self._header.loss in ("ova", "ns"):
-            doubtful = heads.near_a_step(logits, rounding[:, None]).any(axis=1)
+            shows = heads.near_a_step(logits, rounding[:, None]).any(axis=1)
         else:
-            likeliest = self._head(logits).max(axis=1, initial=0)
-            doubtful = likeliest * (1 - likeliest) * rounding > _TOLERANCE
-        return self._head(self._as_the_library(logits, np.flatnonzero(doubtful | (counts > _MAX_ROWS)), counts, words))
-
-    def _rounding(self, means: Doubles, logits: Doubles, counts: npt.NDArray[np.int64]) -> Doubles:
-        """float64 [texts]: a bound, met by experience, of how far the library's float32 sums are from ours.
-
-        Rounding grows with the square root of the number of rows and with what is summed: with the terms of the dot
-        product where these are known, else with its result.
-        """
-        size = 1 + np.abs(logits).max(axis=1)
-        if len(self._linear.output):
-            squares = np.zeros_like(logits)
-            multiply(means**2, self._linear.output**2, squares)
-            size = np.sqrt(squares.max(axis=1))
-        return cast(Doubles, _ROUNDING * np.sqrt(counts) * size)
+            likeliest = self._head(logits).max(axis=1)
+            shows = likeliest * (1 - likeliest) * rounding > _TOLERANCE
+        return shows | (counts > _MAX_ROWS)
 
     def _head(self, logits: Doubles) -> Floats:
         if self._tree is not None:
             return heads.hierarchical(logits, self._tree)
         return heads.softmax(logits) if self._header.loss == "softmax" else heads.stepped_sigmoid(logits)
 
-    def _means(self, words: Words) -> tuple[Doubles, npt.NDArray[np.int64]]:
-        """float64 [texts, stride], the mean rows (NaN for a text without words), and int64 [texts], how many rows."""
-        num_texts = len(words.firsts) - 1
-        sums, counts = np.zeros((num_texts, self._linear.shape.stride)), np.zeros(num_texts, np.int64)
-        sum_rows(words, self._linear.tables, self._linear.shape, sums, counts)
-        sums[counts == 0] = np.nan
-        return sums / np.maximum(counts, 1)[:, None], counts
+    @cached_property
+    def _exact(self) -> ExactLogits:
+        return ExactLogits(self._layout, self._linear)
 
-    def _logits(self, means: Doubles) -> Doubles:
-        """float64 [texts, labels] of the mean rows."""
-        if not len(self._linear.output):
-            return means[:, : len(self._header.labels)]
-        logits = np.zeros((len(means), self._linear.output.shape[1]))
-        multiply(means, self._linear.output, logits)
-        return logits
-
-    def _as_the_library(
-        self, logits: Doubles, doubtful: npt.NDArray[np.int64], counts: npt.NDArray[np.int64], words: Words
-    ) -> Doubles:
-        """`logits`, with those texts computed in the library's own order for which its rounding would show."""
-        if len(doubtful):
-            tables, shape, _ = self._linear
-            logits = logits.copy()
-            logits[doubtful] = logits_as_the_library(
-                words, doubtful, counts=counts, layout=self._layout(), tables=tables, shape=shape
-            )
-        return logits
+    @cached_property
+    def _layout(self) -> FastTextLayout:
+        return read_layout(self._path)
 
     def _check_size(self) -> None:
         try:
@@ -114,16 +99,11 @@ class Scorer:
         if size != self._header.file_bytes:
             raise AnnotatorError(f"{self._path}: the file has changed since its header was read")
 
-    def _layout(self) -> FastTextLayout:
-        if self._known_layout is None:
-            self._known_layout = read_layout(self._path)
-        return self._known_layout
-
     def _cache(self) -> Path:
         return made_once(f"fasttext/{file_sha256(self._path)}-{_FORMAT}", self._make)
 
     def _make(self, directory: Path) -> None:
-        linear = build(self._layout(), allocate=_in_files(directory))
+        linear = build(self._layout, allocate=_in_files(directory))
         numbers = {name: int(number) for name, number in linear.shape._asdict().items()}
         (directory / _SHAPE_FILE).write_text(json.dumps(numbers))
 
@@ -146,19 +126,24 @@ def _in_files(directory: Path) -> Allocate:
     return allocate
 
 
-def _mapped(directory: Path) -> Linear:
+def _mapped(directory: Path, header: FastTextHeader) -> Linear:
     """The tables in a directory of the cache."""
     numbers = json.loads((directory / _SHAPE_FILE).read_text())
     shape = Shape(**(numbers | {"inverse": np.uint64(numbers["inverse"])}))
 
     def array(name: str, empty: npt.NDArray[Any]) -> npt.NDArray[Any]:
         path = directory / f"{name}.npy"
-        return np.asarray(np.load(path, mmap_mode="r")) if path.is_file() else empty
+        if path.is_file():
+            return np.asarray(np.load(path, mmap_mode="r"))
+        empty.flags.writeable = False
+        return empty
 
     tables = Tables(
         slots=array("slots", np.empty((0, 2), np.uint64)),
         rows=array("rows", np.empty(0, np.float32)),
         counts=array("counts", np.empty(0, np.int32)),
         kept=array("kept", np.empty(0, np.int32)),
+        list_firsts=array("list_firsts", np.empty(0, np.int64)),
+        lists=array("lists", np.empty(0, np.int32)),
     )
-    return Linear(tables, shape, array("output", np.empty((0, 0), np.float32)))
+    return Linear(tables, shape, array("decoded", np.empty((0, header.dim), np.float32)))

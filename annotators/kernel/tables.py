@@ -1,8 +1,8 @@
 """Making a model's tables from its file: the dictionary as a hash table, and the rows that scoring sums.
 
-With fewer labels than dimensions the rows are input times output matrix ("collapsed": 2 or 24 floats where there were
-100 or 256); else they are those of the input matrix, and the output matrix is applied to their mean. Cost: 1 to 8 s a
-GB of model, 16 MB of memory besides the result.
+With no more labels than dimensions the rows are input times output matrix ("collapsed": 2 or 24 floats where there
+were 100 or 256). Else rows are read from the input matrix itself, and what is made is the list of each word's subwords.
+Cost: 1 to 8 s a GB of model, 16 MB of memory besides the result.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from annotators.base import AnnotatorError
 from annotators.fasttext_file import FastTextLayout
-from annotators.kernel.compiled import LABEL_SIGN, Floats, Shape, Tables, Words, fill_slots, sum_subwords
+from annotators.kernel.compiled import LABEL_SIGN, Floats, Shape, Tables, Words, fill_slots, list_subwords, sum_subwords
 from annotators.kernel.matrices import Matrix
 from annotators.kernel.words import split_spans
 
@@ -28,8 +28,8 @@ class Linear(NamedTuple):
 
     tables: Tables
     shape: Shape
-    output: Floats
-    """float32 [dim, labels] to multiply the mean row with; empty [0, labels] where that is done already."""
+    decoded: Floats
+    """float32 [rows, dim]: the input matrix of a quantized model; empty for others, whose own file is mapped."""
 
 
 def build(layout: FastTextLayout, *, allocate: Allocate) -> Linear:
@@ -39,26 +39,39 @@ def build(layout: FastTextLayout, *, allocate: Allocate) -> Linear:
         AnnotatorError: its matrices hold NaN or infinite numbers.
     """
     header = layout.header
-    collapsed = header.is_collapsible
-    output = Matrix(path=layout.path, place=layout.outputs).rows(slice(None))
-    width = len(header.labels) if collapsed else header.dim
-    stride = 2 if width <= 2 else 4 if width <= 4 else -(-width // 8) * 8
     words, known = _dictionary(layout)
     capacity = 1 << max((2 * len(known)).bit_length(), 4)
-    slots = allocate("slots", (capacity, 2), np.uint64)
-    shape = _shape(layout, stride=stride, slot_shift=64 - capacity.bit_length() + 1)
-    fill_slots(slots, words.keys, words.firsts, known, shape.slot_shift)
-    rows = allocate("rows", ((header.num_words + header.buckets) * stride,), np.float32)
-    _fill_rows(rows.reshape(-1, stride), layout, output=output.T if collapsed else None)
-    counts = allocate("counts", (header.num_words if shape.max_chars else 0,), np.int32)
-    tables = Tables(slots=slots, rows=rows, counts=counts, kept=_kept(layout, allocate=allocate))
-    if shape.max_chars:
-        sum_subwords(words, known[known < header.num_words], tables, shape)
-    applied_later = allocate("output", (0 if collapsed else header.dim, len(header.labels)), np.float32)
-    applied_later[:] = output.T[: len(applied_later)]
-    for array in (*tables, applied_later):
+    shape = _shape(layout, slot_shift=64 - capacity.bit_length() + 1)
+    has_subwords, num_rows = shape.max_chars > 0, header.num_words + header.buckets
+    tables = Tables(
+        slots=allocate("slots", (capacity, 2), np.uint64),
+        rows=allocate("rows", (num_rows * shape.stride,), np.float32),
+        counts=allocate("counts", (header.num_words if has_subwords and shape.stride else 0,), np.int32),
+        kept=_kept(layout, allocate=allocate),
+        list_firsts=np.empty(0, np.int64),
+        lists=np.empty(0, np.int32),
+    )
+    fill_slots(tables.slots, words.keys, words.firsts, known, shape.slot_shift)
+    decoded = allocate("decoded", (layout.inputs.rows, header.dim) if header.quantized else (0, header.dim), np.float32)
+    _fill_rows(tables.rows.reshape(-1, shape.stride) if shape.stride else None, layout, decoded=decoded)
+    known_words = known[known < header.num_words]
+    if has_subwords and shape.stride:
+        sum_subwords(words, known_words, tables, shape)
+    elif has_subwords:
+        tables = _listed(words, known_words, tables, shape, allocate=allocate)
+    for array in (*tables, decoded):
         array.flags.writeable = False  # as those that are mapped: numba compiles for the two apart
-    return Linear(tables, shape, applied_later)
+    return Linear(tables, shape, decoded)
+
+
+def _listed(words: Words, known: npt.NDArray[np.int64], tables: Tables, shape: Shape, *, allocate: Allocate) -> Tables:
+    counts = np.zeros(shape.num_words, np.int64)
+    list_subwords(words, known, tables.kept, shape, counts, np.empty(0, np.int32))
+    firsts = allocate("list_firsts", (shape.num_words + 1,), np.int64)
+    np.cumsum(counts, out=firsts[1:])
+    lists = allocate("lists", (max(int(firsts[-1]), 1),), np.int32)
+    list_subwords(words, known, tables.kept, shape, firsts, lists)
+    return tables._replace(list_firsts=firsts, lists=lists)
 
 
 def label_counts(layout: FastTextLayout) -> list[int]:
@@ -79,10 +92,11 @@ def _dictionary(layout: FastTextLayout) -> tuple[Words, npt.NDArray[np.int64]]:
     return words, with_words[sizes == (spans[:, 1] - spans[:, 0])[with_words]]
 
 
-def _shape(layout: FastTextLayout, *, stride: int, slot_shift: int) -> Shape:
+def _shape(layout: FastTextLayout, *, slot_shift: int) -> Shape:
     header, buckets = layout.header, layout.hash_buckets
+    width = len(header.labels) if header.is_collapsible else 0
     return Shape(
-        stride=stride,
+        stride=width if width == 0 else 2 if width <= 2 else 4 if width <= 4 else -(-width // 8) * 8,
         num_words=header.num_words,
         word_ngrams=header.word_ngrams if buckets else 1,
         min_chars=header.min_chars,
@@ -93,13 +107,18 @@ def _shape(layout: FastTextLayout, *, stride: int, slot_shift: int) -> Shape:
     )
 
 
-def _fill_rows(rows: Floats, layout: FastTextLayout, *, output: Floats | None) -> None:
+def _fill_rows(rows: Floats | None, layout: FastTextLayout, *, decoded: Floats) -> None:
+    """Fill `rows` with input times output matrix and `decoded` with the input matrix, as far as they are wanted."""
+    output = Matrix(path=layout.path, place=layout.outputs).rows(slice(None))
     for which, block in Matrix(path=layout.path, place=layout.inputs).blocks():
-        part = rows[which]  # the file may have more rows than words and n-grams
-        values = block[: len(part)] if output is None else block[: len(part)] @ output
-        if not np.isfinite(values).all():
+        values = block if rows is None else block @ output.T
+        if not (np.isfinite(values).all() and np.isfinite(output).all()):
             raise AnnotatorError(f"{layout.path}: its matrices hold NaN or infinite numbers; train it again")
-        part[:, : values.shape[1]] = values
+        if rows is not None:
+            part = rows[which]  # the file may have more rows than words and n-grams
+            part[:, : values.shape[1]] = values[: len(part)]
+        if len(decoded):
+            decoded[which] = block
 
 
 def _kept(layout: FastTextLayout, *, allocate: Allocate) -> npt.NDArray[np.int32]:

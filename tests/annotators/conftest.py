@@ -93,13 +93,16 @@ def write_lines(path: Path, texts: list[str], labels: list[str]) -> str:
 @pytest.fixture(scope="session")
 def kinds(models: Path, quantized: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with those models and `trigrams.bin`, `wide.bin` (one versus all, 3 dimensions, 9 labels),
-    `chars_hs.bin` (subwords under hierarchical softmax) and `chars_pruned.ftz` (with subwords left out)."""
+    `chars_hs.bin` (subwords under hierarchical softmax) and `chars_pruned.ftz` (with subwords left out), and as a
+    language-id model has it, more labels than dimensions and subwords: `chars_wide.bin`, `chars_wide_pruned.ftz`."""
     folder = tmp_path_factory.mktemp("kinds")
     for path in [*models.glob("*.bin"), *quantized]:
         (folder / path.name).symlink_to(path)
     train(folder / "trigrams.bin", list(WORDS), loss="softmax", word_ngrams=3, buckets=97)
     train(folder / "chars_hs.bin", list(WORDS), loss="hs", min_chars=1, max_chars=4, word_ngrams=1)
+    train(folder / "chars_wide.bin", list(WORDS), loss="softmax", dim=2, min_chars=2, max_chars=4)
     quantize(models / "chars.bin", folder / "chars_pruned.ftz", cutoff=300, qnorm=True)
+    quantize(folder / "chars_wide.bin", folder / "chars_wide_pruned.ftz", cutoff=300, qnorm=True)
     texts, labels = labelled(list(WORDS))
     nine = [f"{label} {number % 3}" for number, label in enumerate(labels)]
     wide = TrainingSettings(dim=3, buckets=300, epoch=5, loss="ova")

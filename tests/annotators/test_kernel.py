@@ -25,6 +25,7 @@ from tests.annotators.conftest import COMMON, WORDS
 
 KINDS = ["softmax.bin", "ova.bin", "hs.bin", "chars.bin", "words.bin", "many.bin", "plain.ftz", "pruned.ftz"]
 KINDS += ["output.ftz", "trigrams.bin", "wide.bin", "chars_hs.bin", "chars_pruned.ftz"]
+KINDS += ["chars_wide.bin", "chars_wide_pruned.ftz"]
 SEPARATORS = " \n\r\t\v\f\0"
 KNOWN = [*COMMON, *(word for group in WORDS.values() for word in group)]
 TOKENS = [*KNOWN, "</s>", "__label__high", "__label__", "__label__never", "é", "漢字", "zzq"]
@@ -129,7 +130,7 @@ def test_every_kind_of_model_equals_the_library(kinds: Path, name: str, texts: l
     assert_equal_to_the_library(kinds / name, texts)
 
 
-@pytest.mark.parametrize("name", ["softmax.bin", "ova.bin", "chars.bin", "chars_hs.bin"])
+@pytest.mark.parametrize("name", ["softmax.bin", "ova.bin", "chars.bin", "chars_hs.bin", "chars_wide.bin"])
 def test_long_texts_equal_the_library(kinds: Path, name: str) -> None:
     rng = np.random.default_rng(0)
     long = " ".join(rng.choice([*KNOWN, "zzq", "laser-"], 300_000))
@@ -137,7 +138,9 @@ def test_long_texts_equal_the_library(kinds: Path, name: str) -> None:
 
 
 @pytest.mark.shared
-@pytest.mark.parametrize("name", ["softmax.bin", "ova.bin", "hs.bin", "chars.bin", "chars_pruned.ftz", "wide.bin"])
+@pytest.mark.parametrize(
+    "name", ["softmax.bin", "ova.bin", "hs.bin", "chars.bin", "chars_pruned.ftz", "chars_wide.bin"]
+)
 def test_real_text_equals_the_library(kinds: Path, shared_data: Path, name: str) -> None:
     files = [*sorted(shared_data.glob("multilingual/*.parquet")), shared_data / "web" / "train-00003.parquet"]
     files += [shared_data / "hostile" / name for name in ("odd_text.parquet", "nulls.parquet", "huge_document.parquet")]

@@ -99,14 +99,17 @@ def test_a_file_is_read_once_for_its_sha256(tmp_path: Path, monkeypatch: pytest.
         file_sha256(tmp_path / "none")
 
 
-@pytest.mark.parametrize("name", ["softmax.bin", "chars.bin", "many.bin"])
-def test_mapped_tables_are_those_in_memory(models: Path, name: str, empty_cache: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "table"),
+    [("softmax.bin", "rows"), ("chars.bin", "rows"), ("many.bin", "slots"), ("output.ftz", "decoded")],
+)
+def test_mapped_tables_are_those_in_memory(kinds: Path, name: str, table: str, empty_cache: Path) -> None:
     texts = pa.array(["theorem proof lol", "zzq the energy", "never"])
-    in_memory = FastTextModel(models / name, cached=False).probabilities(texts)
+    in_memory = FastTextModel(kinds / name, cached=False).probabilities(texts)
     assert not (empty_cache / "fasttext").exists()
-    mapped = FastTextModel(models / name)
+    mapped = FastTextModel(kinds / name)
     np.testing.assert_array_equal(mapped.probabilities(texts), in_memory)
-    again = FastTextModel(models / name)
+    again = FastTextModel(kinds / name)
     np.testing.assert_array_equal(again.probabilities(texts), in_memory)
     (directory,) = (path for path in (empty_cache / "fasttext").iterdir() if path.is_dir())
-    assert str(directory / "rows.npy") in Path("/proc/self/maps").read_text(), "shared pages of one file"
+    assert str(directory / f"{table}.npy") in Path("/proc/self/maps").read_text(), "shared pages of one file"
