@@ -72,7 +72,7 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
         return [result for part in threads.map(lambda part: list(map(function, part)), parts) for result in part]
 
 
-def read_ahead(items: Iterable[Item], *, depth: int = _DEPTH) -> Generator[Item, None, None]:
+def read_ahead(items: Iterable[Item], *, depth: int = 1) -> Generator[Item, None, None]:
     """`items` in their order, of which up to `depth` are got on another thread before they are asked for.
 
     An exception of `items` is raised where its item would have come. The thread ends with the iteration, also when that

@@ -31,7 +31,7 @@ from shards.manifest import QuarantineEntry
 
 BATCH_ROWS = 1024
 _BATCH_BYTES = 16 << 20
-_READ_BYTES = 8 << 20
+_READ_BYTES = 2 << 20
 _COLUMN_BUFFER_BYTES = 1 << 20
 _REMOTE_BLOCK_BYTES = 4 << 20
 _REMOTE_BLOCKS = 8
@@ -163,7 +163,7 @@ def open_parquet(url: str) -> Iterator[pq.ParquetFile]:
 
 
 def _rows_of_a_batch(footer: pq.FileMetaData, row_groups: range) -> int:
-    """At most `BATCH_ROWS`, and fewer where a row has so many bytes that a batch would be larger than a few MB."""
+    """At most `BATCH_ROWS`, and fewer where a row has so many bytes that a batch would have more than 2 MB."""
     groups = [footer.row_group(i) for i in row_groups]
     row_bytes = max((g.total_byte_size / g.num_rows for g in groups if g.num_rows), default=0)
     return max(1, min(BATCH_ROWS, int(_READ_BYTES / max(row_bytes, 1))))
