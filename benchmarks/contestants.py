@@ -1,0 +1,194 @@
+"""Who does the job: how each is started, whether it can be, and how its output is read."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks import outputs
+from benchmarks.job import Job
+from benchmarks.workload import ROOT
+
+COLOPHON = "colophon"
+PARTITION_BYTES = 16 << 20
+"""So that two workers share a few files evenly; the default of 64 MB is meant for larger inputs."""
+INSTALL = "pip install -e '.[bench]'"
+_RECIPE = """\
+[input]
+paths = {paths}
+partition_bytes = {partition_bytes}
+
+[output]
+path = {output}
+
+[annotators.quality]
+type = "fasttext"
+model = {quality}
+normalize = {{ newline = "space" }}
+score = {{ probability_of = {high} }}
+
+[annotators.topic]
+type = "fasttext"
+model = {topic}
+normalize = {{ newline = "space" }}
+score = {{ argmax = true }}
+
+[tokenizer]
+path = {vocabulary}
+pattern = {pattern}
+
+[ray]
+num_workers = {workers}
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """One way to do the job."""
+
+    name: str
+    title: str
+    """For tables and charts."""
+    command: Callable[[Job], Sequence[str]]
+    """Started in a fresh process, in the root of the checkout, with the job's output directory there and empty."""
+    read: outputs.Reader
+    modules: tuple[str, ...]
+    """What it imports."""
+    packages: tuple[str, ...]
+    """Whose versions results name."""
+    megabytes_per_second: float
+    """Roughly, for two workers: only to say beforehand how long a run takes."""
+    start_seconds: float
+    strips: bool = False
+    """Whether it strips texts before it scores them."""
+    env: Mapping[str, str] = field(default_factory=dict)
+    python: str = sys.executable
+
+    def missing(self) -> str | None:
+        """Why it cannot take part; None if it can."""
+        if self.python != sys.executable:
+            code = f"import importlib.util as u; print(*(m for m in {self.modules!r} if u.find_spec(m) is None))"
+            done = subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=False)
+            absent = done.stdout.split() if done.returncode == 0 else [self.python]
+        else:
+            absent = [module for module in self.modules if importlib.util.find_spec(module) is None]
+        return f"not installed: {', '.join(absent)} ({INSTALL})" if absent else None
+
+    def versions(self) -> dict[str, str]:
+        """Of its packages."""
+        if self.python == sys.executable:
+            return {package: version(package) for package in self.packages}
+        code = f"from importlib.metadata import version as v; print(*(v(p) for p in {self.packages!r}))"
+        done = subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True)
+        return dict(zip(self.packages, done.stdout.split(), strict=True))
+
+
+def write_recipe(job: Job, *, partition_bytes: int = PARTITION_BYTES, more: str = "") -> Path:
+    """The job as a recipe beside its output."""
+    path = Path(f"{job.output}.toml")
+    values = {
+        "paths": list(job.files),
+        "output": job.output,
+        "quality": job.quality.model,
+        "high": job.high,
+        "topic": job.topic.model,
+        "vocabulary": job.vocabulary.tiktoken,
+        "pattern": job.vocabulary.pattern_name,
+    }
+    # JSON strings are TOML strings as long as no character is written as a pair of surrogates.
+    quoted = {name: json.dumps(value, ensure_ascii=False) for name, value in values.items()}
+    text = _RECIPE.format(**quoted, workers=job.workers, partition_bytes=partition_bytes)
+    path.write_text(text + more, encoding="utf-8")
+    return path
+
+
+def _colophon(job: Job) -> list[str]:
+    return [sys.executable, "-m", "pipeline", "run", str(write_recipe(job))]
+
+
+def _peer(module: str, python: str = sys.executable) -> Callable[[Job], list[str]]:
+    def command(job: Job) -> list[str]:
+        return [python, "-m", f"benchmarks.peers.{module}", str(job.save(Path(f"{job.output}.json")))]
+
+    return command
+
+
+def contestants(*, work: Path, dolma_python: str | None = None) -> dict[str, Contestant]:
+    """All of them by name, Colophon first.
+
+    Args:
+        work: where caches lie that are filled before time is taken.
+        dolma_python: the interpreter of an environment with Dolma, whose pins do not agree with those of the others.
+    """
+    # Ray's processes import the recipe's packages, the peers this one: both are found from the root.
+    env = {"PYTHONPATH": str(ROOT), "COLOPHON_CACHE_DIR": str(work / "cache" / "colophon")}
+    assets = {"HF_ASSETS_CACHE": str(work / "cache" / "assets"), "PYTHONPATH": str(ROOT)}
+    found = [
+        Contestant(
+            name=COLOPHON,
+            title="Colophon",
+            command=_colophon,
+            read=outputs.read_colophon,
+            modules=("ray", "gigatoken", "numba"),
+            packages=("ray", "gigatoken", "numba", "pyarrow"),
+            megabytes_per_second=15,
+            start_seconds=8,
+            env=env,
+        ),
+        Contestant(
+            name="hand_written",
+            title="script: fasttext + tiktoken",
+            command=_peer("hand_written"),
+            read=outputs.read_arrow,
+            modules=("fasttext", "tiktoken", "pyarrow"),
+            packages=("fasttext", "tiktoken", "pyarrow"),
+            megabytes_per_second=3,
+            start_seconds=10,
+            env={"PYTHONPATH": str(ROOT)},
+        ),
+        Contestant(
+            name="ray_data",
+            title="Ray Data",
+            command=_peer("ray_data"),
+            read=outputs.read_parquet,
+            modules=("ray.data", "pandas", "fasttext", "tiktoken"),
+            packages=("ray", "fasttext", "tiktoken"),
+            megabytes_per_second=1.1,
+            start_seconds=25,
+            env={"PYTHONPATH": str(ROOT), "RAY_USAGE_STATS_ENABLED": "0"},
+        ),
+        Contestant(
+            name="datatrove",
+            title="datatrove",
+            command=_peer("datatrove_local"),
+            read=outputs.read_datatrove,
+            modules=("datatrove", "fasttext", "fasteners", "tokenizers"),
+            packages=("datatrove", "fasttext", "tokenizers"),
+            megabytes_per_second=0.95,
+            start_seconds=25,
+            strips=True,
+            env=assets,
+        ),
+    ]
+    if dolma_python is not None:
+        found.append(
+            Contestant(
+                name="dolma",
+                title="Dolma",
+                command=_peer("dolma_cli", dolma_python),
+                read=outputs.read_dolma,
+                modules=("dolma",),
+                packages=("dolma", "fasttext-wheel", "tokenizers"),
+                megabytes_per_second=1,
+                start_seconds=30,
+                env={"PYTHONPATH": str(ROOT)},
+                python=dolma_python,
+            )
+        )
+    return {contestant.name: contestant for contestant in found}

@@ -1,0 +1,236 @@
+"""What each contestant wrote, brought into one form, and whether it is the same.
+
+One form: a table sorted by document id with `id`, `quality` (probability of one label), `topic` (the label as it stands
+in the model), `topic_score` and `input_ids`. The fastText library adds 1e-5 to each probability; it is taken off again.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from annotators.fasttext_model import encode_label
+from benchmarks.job import Job
+from shards.files import list_values
+from shards.manifest import read_manifest
+
+TOLERANCE = 2e-5
+"""Of a probability: what float32 sums in another order may differ by."""
+_LIBRARY_OFFSET = 1e-5
+_FLOAT32 = 2e-7
+"""Rounding of two probabilities that were written as float32."""
+_TIES_AMONG = 10_000
+"""Of so many documents one may have another label, if the scores of both labels agree: a tie."""
+_NAMES = ["id", "quality", "topic", "topic_score", "input_ids"]
+Reader = Callable[[Job], pa.Table]
+
+
+class OutputDiffers(RuntimeError):
+    """A contestant did not do the job."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What stands in the input; arrays in the order of sorted ids."""
+
+    ids: pa.Array
+    blank: np.ndarray[Any, np.dtype[np.bool_]]
+    """Documents without a word: no score is right or wrong there."""
+    padded: np.ndarray[Any, np.dtype[np.bool_]]
+    """Documents that begin or end with white space outside of ASCII, which Python strips and fastText reads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How far one output is from another that passed."""
+
+    documents: int
+    tokens: int
+    largest_difference: float
+    """Of a probability."""
+    other_labels: int
+    """Documents whose best label is another one of the same probability."""
+    not_compared: int
+    """Documents whose scores were left out, see `Expected`."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**asdict(self), "largest_difference": float(f"{self.largest_difference:.3g}")}
+
+
+def expected_of(job: Job) -> Expected:
+    """Read the input's ids and texts."""
+    table = pa.concat_tables(pq.read_table(file, columns=["id", "text"]) for file in job.files).sort_by("id")
+    blank, padded = [], []
+    for value in table["text"]:
+        text = value.as_py() or ""
+        ascii_stripped = text.strip(" \t\n\v\f\r\0")
+        blank.append(not ascii_stripped)
+        padded.append(text.strip().strip("\0") != ascii_stripped)
+    return Expected(ids=table["id"].combine_chunks(), blank=np.array(blank, bool), padded=np.array(padded, bool))
+
+
+def compare(reference: pa.Table, found: pa.Table, *, expected: Expected, strips: bool = False) -> Agreement:
+    """Check an output against another.
+
+    Args:
+        reference: in the one form.
+        found: in the one form.
+        expected: what stands in the input.
+        strips: whether the contestant strips texts before it scores them.
+
+    Raises:
+        OutputDiffers: a document is missing, twice there or foreign, tokens differ, or scores differ by more than
+            `TOLERANCE`.
+    """
+    for table in (reference, found):
+        _check_documents(table["id"].combine_chunks(), expected.ids)
+    _check_tokens(reference, found)
+    left_out = expected.blank | (expected.padded if strips else False)
+    compared = ~left_out
+    largest = max(_check_column(reference, found, name, compared) for name in ("quality", "topic_score"))
+    other = pc.not_equal(reference["topic"], found["topic"]).to_numpy()
+    num_other = int(np.count_nonzero(np.asarray(other, bool) & compared))
+    if num_other > len(compared) // _TIES_AMONG:
+        raise OutputDiffers(f"{num_other} of {len(compared)} documents have another label")
+    return Agreement(
+        documents=found.num_rows,
+        tokens=len(list_values(found["input_ids"])[1]),
+        largest_difference=largest,
+        other_labels=num_other,
+        not_compared=int(np.count_nonzero(left_out)),
+    )
+
+
+def _check_documents(found: pa.Array, ids: pa.Array) -> None:
+    if found.equals(ids):
+        return
+    missing, foreign = (set(a.to_pylist()) - set(b.to_pylist()) for a, b in ((ids, found), (found, ids)))
+    raise OutputDiffers(f"{len(found)} documents of {len(ids)}; {len(missing)} missing, {len(foreign)} foreign")
+
+
+def _check_tokens(reference: pa.Table, found: pa.Table) -> None:
+    (offsets, values), (their_offsets, their_values) = (list_values(t["input_ids"]) for t in (reference, found))
+    if not np.array_equal(offsets, their_offsets):
+        differing = int(np.count_nonzero(np.diff(offsets) != np.diff(their_offsets)))
+        raise OutputDiffers(f"{differing} documents have another number of tokens")
+    if not np.array_equal(values, their_values):
+        raise OutputDiffers(f"{int(np.count_nonzero(values != their_values))} tokens differ")
+
+
+def _check_column(reference: pa.Table, found: pa.Table, name: str, compared: np.ndarray[Any, Any]) -> float:
+    ours, theirs = (pc.fill_null(t[name].cast(pa.float64()), np.nan).to_numpy()[compared] for t in (reference, found))
+    difference = np.abs(ours - theirs)
+    if np.isnan(difference).any():
+        raise OutputDiffers(f"{int(np.isnan(difference).sum())} documents have no {name}")
+    largest = float(difference.max(initial=0))
+    if largest > TOLERANCE + _FLOAT32:
+        above = int(np.count_nonzero(difference > TOLERANCE + _FLOAT32))
+        raise OutputDiffers(f"{name} differs by up to {largest:.3g}, in {above} documents by more than {TOLERANCE:g}")
+    return largest
+
+
+def read_arrow(job: Job) -> pa.Table:
+    """Arrow files with the columns of the one form: the hand-written script."""
+    files = sorted(Path(job.output).glob("*.arrow"))
+    return _from_library(pa.concat_tables(pa.ipc.open_file(file).read_all() for file in files))
+
+
+def read_parquet(job: Job) -> pa.Table:
+    """Parquet files with the columns of the one form: Ray Data."""
+    return _from_library(pa.concat_tables(pq.read_table(file) for file in sorted(Path(job.output).rglob("*.parquet"))))
+
+
+def read_datatrove(job: Job) -> pa.Table:
+    """One Parquet file of scores and one file of tokens with its index for each task, rows in the same order."""
+    dtype = np.dtype("<u2" if job.vocabulary.num_ids <= 1 << 16 else "<u4")
+    parts = []
+    for scores in sorted(Path(job.output, "scores").glob("*.parquet")):
+        tokens = Path(job.output, "tokens", f"{scores.stem}_tokens.ds")
+        if not tokens.is_file():
+            tokens = next(Path(job.output, "tokens").glob(f"{scores.stem}*.ds"))
+        ends = np.fromfile(f"{tokens}.index", "<u8").astype(np.int32)
+        lists = pa.ListArray.from_arrays(
+            pa.array(np.concatenate([[0], ends]).astype(np.int32)), np.fromfile(tokens, dtype)
+        )
+        table = pq.read_table(scores)
+        parts.append(table.append_column("input_ids", lists))
+    return _from_library(pa.concat_tables(parts))
+
+
+def read_dolma(job: Job) -> pa.Table:
+    """Attributes as JSON lines with spans, and memory-mapped tokens with a table of documents; eos ends each one."""
+    attributes: dict[str, Mapping[str, Any]] = {}
+    for file in sorted(Path(job.output, "attributes").rglob("*.gz")):
+        with gzip.open(file, "rt", encoding="utf-8") as lines:
+            attributes |= {row["id"]: row["attributes"] for row in map(json.loads, lines)}
+    ids, rows = [], []
+    dtype = np.dtype(np.uint16 if job.vocabulary.num_ids < 1 << 16 else np.uint32)
+    for file in sorted(Path(job.output, "tokens").rglob("*.npy")):
+        tokens = np.fromfile(file, dtype)
+        with gzip.open(file.with_name(file.name.removesuffix(".npy") + ".csv.gz"), "rt", encoding="utf-8") as lines:
+            for start, end, document, *_ in csv.reader(lines):
+                ids.append(document)
+                rows.append(tokens[int(start) : int(end) - 1])
+    scores = [_dolma_scores(attributes[document], job) for document in ids]
+    columns = [ids, *([score[i] for score in scores] for i in range(3)), _lists(rows, dtype)]
+    return _from_library(pa.table(dict(zip(_NAMES, columns, strict=True))))
+
+
+def _dolma_scores(attributes: Mapping[str, Any], job: Job) -> tuple[float, str, float]:
+    """Attributes `<experiment>__<tagger>__<label>`: one span [start, end, score] a label."""
+    by_tagger: dict[str, dict[str, float]] = {"quality": {}, "topic": {}}
+    for key, spans in attributes.items():
+        _, tagger, label = key.split("__", 2)
+        by_tagger[tagger][label] = spans[0][2]
+    names = {f"{i}": label for i, label in enumerate(job.topic.labels)}
+    topic = max(by_tagger["topic"], key=lambda label: by_tagger["topic"][label])
+    return by_tagger["quality"]["high"], names[topic], by_tagger["topic"][topic]
+
+
+def read_colophon(job: Job) -> pa.Table:
+    """The files that the manifest names."""
+    output = Path(job.output)
+    stages = read_manifest(output).stages
+    parts = []
+    for quality, topic, tokens in zip(
+        *(stages[name].records for name in ("annotations/quality", "annotations/topic", "tokens")), strict=True
+    ):
+        ids = pa.ipc.open_file(output / tokens.path).read_all()
+        scores = pq.read_table(output / quality.path)
+        topics = pq.read_table(output / topic.path)
+        names = {name: encode_label(name) for name in topics["topic"].unique().to_pylist() if name is not None}
+        labels = pa.array([names.get(name) for name in topics["topic"].to_pylist()], pa.string())
+        columns = [ids["id"], scores["quality_score"], labels, topics["topic_score"], ids["input_ids"]]
+        parts.append(pa.table(dict(zip(_NAMES, columns, strict=True))))
+    return _one_form(pa.concat_tables(parts))
+
+
+def _from_library(table: pa.Table) -> pa.Table:
+    for name in ("quality", "topic_score"):
+        scores = pc.subtract(table[name].cast(pa.float64()), _LIBRARY_OFFSET)
+        table = table.set_column(table.schema.get_field_index(name), name, scores)
+    return _one_form(table)
+
+
+def _one_form(table: pa.Table) -> pa.Table:
+    wanted = pa.schema(
+        [("id", pa.string()), ("quality", pa.float64()), ("topic", pa.string()), ("topic_score", pa.float64())]
+        + [("input_ids", pa.list_(pa.uint32()))]
+    )
+    return table.select(_NAMES).cast(wanted).sort_by("id").combine_chunks()
+
+
+def _lists(rows: list[np.ndarray[Any, Any]], dtype: np.dtype[Any]) -> pa.ListArray:
+    offsets = np.cumsum([0, *map(len, rows)]).astype(np.int32)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate([np.empty(0, dtype), *rows])))

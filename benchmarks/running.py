@@ -1,0 +1,85 @@
+"""Running one command: its wall time, what its processes held at most, and that nothing of it stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.memory import MARKER, Peak, ProcessTree, Sampler
+
+_LINGER_SECONDS = 30.0
+_LOG_TAIL = 2000
+
+
+class CommandFailed(RuntimeError):
+    """A contestant ended with an error; the message ends with the tail of its log."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One run of one command."""
+
+    wall_seconds: float
+    """From starting the command to its end: what a user waits for."""
+    tree_seconds: float
+    """Until the last process of its tree was gone as well."""
+    peak: Peak | None
+
+
+def run_measured(
+    command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Measured:
+    """Run `command` in a fresh process; its output goes to `log`. Processes that outlive it by 30 s are killed.
+
+    Raises:
+        CommandFailed: it returned something other than 0.
+    """
+    marker = uuid.uuid4().hex
+    tree = ProcessTree(marker)
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output, Sampler(tree) as sampler:
+        began = time.monotonic()
+        process = subprocess.Popen(
+            list(command),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=cwd,
+            env={**os.environ, **(env or {}), MARKER: marker},
+        )
+        try:
+            code = process.wait()
+            ended = time.monotonic()
+        finally:
+            _end(process, tree)
+    if code != 0:
+        tail = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]
+        raise CommandFailed(f"{' '.join(command[:4])} ended with {code}; the end of {log}:\n{tail}")
+    return Measured(wall_seconds=ended - began, tree_seconds=time.monotonic() - began, peak=sampler.peak)
+
+
+def _end(process: subprocess.Popen[bytes], tree: ProcessTree) -> None:
+    """Wait for what the command left running (Ray's daemons), and end what does not end by itself.
+
+    An interrupted benchmark waits for nothing.
+    """
+    if process.poll() is None:
+        _kill([process.pid, *tree.pids()])
+        process.wait()
+    deadline = time.monotonic() + _LINGER_SECONDS
+    while (left := tree.pids()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    _kill(left)
+
+
+def _kill(pids: Sequence[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

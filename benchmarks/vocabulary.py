@@ -1,0 +1,104 @@
+"""One vocabulary in the formats that contestants read: a `.tiktoken` file and a Hugging Face `tokenizer.json`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import tiktoken
+from tokenizers import Tokenizer
+
+from benchmarks.job import Vocabulary
+from shards.patterns import PATTERNS
+
+PATTERN_NAME = "gpt2"
+"""The one whose expression is built into `tokenizers`: peers that use that library run it at its full speed."""
+
+
+class VocabularyError(RuntimeError):
+    """The two formats do not give the same ids."""
+
+
+def both_formats(path: Path, *, texts: Sequence[str], output: Path) -> Vocabulary:
+    """The vocabulary in the `.tiktoken` file `path`, whose `tokenizer.json` is written to `output`.
+
+    Args:
+        path: ranks, base64 and number a line.
+        texts: on which the two must give the same ids.
+        output: the JSON file.
+
+    Raises:
+        VocabularyError: they do not.
+    """
+    ranks = read_ranks(path)
+    output.write_text(json.dumps(huggingface_json(ranks), ensure_ascii=False), encoding="utf-8")
+    reference = tiktoken.Encoding(
+        "bench", pat_str=PATTERNS[PATTERN_NAME], mergeable_ranks=dict(ranks), special_tokens={}
+    )
+    encoded = Tokenizer.from_file(str(output)).encode_batch(list(texts))
+    for text, found in zip(texts, encoded, strict=True):
+        if found.ids != reference.encode(text, disallowed_special=()):
+            raise VocabularyError(
+                f"{output.name} gives other ids than {path.name} for a text that begins {text[:60]!r}"
+            )
+    return Vocabulary(
+        tiktoken=str(path),
+        pattern_name=PATTERN_NAME,
+        pattern=PATTERNS[PATTERN_NAME],
+        huggingface=str(output),
+        num_ids=max(ranks.values()) + 1,
+    )
+
+
+def read_ranks(path: Path) -> dict[bytes, int]:
+    """Token to id, in the order of ids."""
+    lines = (line.split() for line in path.read_bytes().splitlines() if line)
+    ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
+    return dict(sorted(ranks.items(), key=lambda item: item[1]))
+
+
+def huggingface_json(ranks: Mapping[bytes, int]) -> dict[str, object]:
+    """A byte-level BPE `tokenizer.json` with the same ids.
+
+    tiktoken merges whatever pair joins to the token of the lowest rank, so every way to cut a token into two others is
+    a merge of its rank.
+    """
+    merges = [(token[:i], token[i:]) for token in ranks for i in range(1, len(token))]
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "pre_tokenizer": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True},
+        "post_processor": None,
+        "decoder": {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True},
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "ignore_merges": True,
+            "vocab": {_visible(token): rank for token, rank in ranks.items()},
+            "merges": [f"{_visible(a)} {_visible(b)}" for a, b in merges if a in ranks and b in ranks],
+        },
+    }
+
+
+def _visible(token: bytes) -> str:
+    return "".join(_CHAR_OF_BYTE[byte] for byte in token)
+
+
+def _char_of_byte() -> list[str]:
+    """GPT-2's rule: printable Latin-1 stands for itself, the other bytes for the characters from U+0100 on, in order."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = iter(range(256, 512))
+    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
+
+
+_CHAR_OF_BYTE = _char_of_byte()

@@ -1,0 +1,215 @@
+"""The whole job, all contestants on the same input, interleaved by rounds; their outputs are checked to be the same."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from benchmarks.contestants import COLOPHON, PARTITION_BYTES, Contestant
+from benchmarks.machine import machine
+from benchmarks.outputs import TOLERANCE, Expected, compare, expected_of
+from benchmarks.running import CommandFailed
+from benchmarks.summary import Spread, interleaved, ratios
+from benchmarks.timed import Done, done
+from benchmarks.workload import Workload
+
+Log = Callable[[str], None]
+METHOD = (
+    "Each round runs every contestant once, in a fresh process with an empty output directory and the same number of "
+    "workers, first on a small file a worker (its wall time is `start`), then on the input; every round begins with "
+    "another contestant. Before the first round each contestant does the small job once, untimed by the ratios "
+    "(`first_run`): Colophon makes its collapsed models and compiled code there, datatrove copies model files, all "
+    "files are read once. Wall time is that of the command, from its start to its end. Memory is the peak of the sum of "
+    "proportional set sizes of its processes, sampled four times a second. Outputs of every run are compared: the same "
+    f"documents, the same token ids, probabilities within {TOLERANCE:g} after the 1e-5 that the fastText library adds."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """One contestant in one round."""
+
+    start_seconds: float
+    wall_seconds: float
+    peak_bytes: int | None
+    steps: dict[str, Any] = field(default_factory=dict)
+    """What Colophon's own report says."""
+
+
+def expected_seconds(chosen: Mapping[str, Contestant], workload: Workload, *, rounds: int) -> float:
+    """About how long `run_whole_job` will take."""
+    work = sum(workload.text_bytes / 1e6 / c.megabytes_per_second for c in chosen.values())
+    start = sum(c.start_seconds for c in chosen.values())
+    return rounds * (work + 2 * start) + 3 * start
+
+
+def run_whole_job(
+    chosen: Mapping[str, Contestant], workload: Workload, *, rounds: int, work: Path, log: Log
+) -> dict[str, Any]:
+    """Run and compare; the content of `whole_job.json`.
+
+    Args:
+        chosen: those who take part. One whose first run fails is left out, with the reason.
+        workload: the job.
+        rounds: how often.
+        work: directory for outputs and logs.
+        log: gets a line a run.
+
+    Raises:
+        OutputDiffers: somebody's output is not the same.
+        CommandFailed: a contestant failed later than in its first run.
+    """
+    log(f"expected: about {expected_seconds(chosen, workload, rounds=rounds) / 60:.0f} minutes")
+    shutil.rmtree(work / "cache" / "colophon", ignore_errors=True)
+    expected = expected_of(workload.job)
+    first, left_out = _first_runs(chosen, workload, work=work, log=log)
+    names = [name for name in chosen if name in first]
+    runs: dict[str, list[_Run]] = {name: [] for name in names}
+    judge = _Judge(expected)
+    for number, name in interleaved(names, rounds=rounds):
+        run = _one(chosen[name], workload, judge=judge, work=work)
+        runs[name].append(run)
+        log(_line(number, chosen[name], run, workload))
+    return {
+        "format": 1,
+        "method": METHOD,
+        "machine": machine(),
+        "workers": workload.job.workers,
+        "rounds": rounds,
+        "input": described_input(workload),
+        "colophon": {"partition_bytes": PARTITION_BYTES, "executor": "ray"},
+        "contestants": {
+            name: {
+                "title": chosen[name].title,
+                "versions": chosen[name].versions(),
+                "first_run_seconds": round(first[name], 2),
+                **_summary(runs[name], workload),
+                "agreement": judge.found[name],
+            }
+            for name in names
+        },
+        **_all_ratios(runs, workload),
+        "left_out": left_out,
+        "steps": [run.steps for run in runs.get(COLOPHON, [])],
+    }
+
+
+def described_input(workload: Workload) -> dict[str, Any]:
+    """What results say of the input."""
+    return {
+        "name": workload.name,
+        "files": len(workload.job.files),
+        "documents": workload.documents,
+        "text_bytes": workload.text_bytes,
+        "start_text_bytes": workload.start_text_bytes,
+        "vocabulary": {"ids": workload.job.vocabulary.num_ids, "pattern": workload.job.vocabulary.pattern_name},
+        "classifiers": list(workload.models),
+    }
+
+
+class _Judge:
+    """Compares every output with the first one."""
+
+    def __init__(self, expected: Expected) -> None:
+        self.found: dict[str, dict[str, Any]] = {}
+        self._expected = expected
+        self._reference: tuple[pa.Table, Contestant] | None = None
+
+    def check(self, finished: Done) -> None:
+        contestant, output = finished.contestant, finished.output()
+        if self._reference is None:
+            self._reference = output, contestant
+        reference, by = self._reference
+        agreement = compare(reference, output, expected=self._expected, strips=contestant.strips or by.strips)
+        self.found[contestant.name] = {"compared_with": by.name, **agreement.as_dict()}
+
+
+def _first_runs(
+    chosen: Mapping[str, Contestant], workload: Workload, *, work: Path, log: Log
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Seconds of each contestant's first run, and why others are left out."""
+    seconds: dict[str, float] = {}
+    left_out: dict[str, str] = {}
+    for name, contestant in chosen.items():
+        missing = contestant.missing()
+        if missing is None:
+            try:
+                with done(contestant, workload.start, work=work) as first:
+                    seconds[name] = first.measured.wall_seconds
+                    log(f"first run, {contestant.title}: {seconds[name]:.1f} s")
+            except CommandFailed as error:
+                log(str(error))
+                missing = f"failed in its first run: {str(error).splitlines()[-1]}"
+        if missing is not None:
+            left_out[name] = missing
+            log(f"left out, {contestant.title}: {missing}")
+    return seconds, left_out
+
+
+def _one(contestant: Contestant, workload: Workload, *, judge: _Judge, work: Path) -> _Run:
+    with done(contestant, workload.start, work=work) as small:
+        start_seconds = small.measured.wall_seconds
+    with done(contestant, workload.job, work=work) as whole:
+        judge.check(whole)
+        peak = whole.measured.peak
+        return _Run(
+            start_seconds=start_seconds,
+            wall_seconds=whole.measured.wall_seconds,
+            peak_bytes=None if peak is None else peak.pss_bytes,
+            steps=colophon_steps(whole) if contestant.name == COLOPHON else {},
+        )
+
+
+def colophon_steps(finished: Done) -> dict[str, Any]:
+    """Start and stages of `report/run.json`."""
+    report = json.loads(Path(finished.job.output, "report", "run.json").read_text(encoding="utf-8"))
+    return {key: report[key] for key in ("start", "stages", "notes")}
+
+
+def _summary(runs: list[_Run], workload: Workload) -> dict[str, Any]:
+    walls = [run.wall_seconds for run in runs]
+    peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
+    megabytes = workload.text_bytes / 1e6
+    marginal = _marginal(runs, workload)
+    return {
+        "wall_seconds": Spread.of(walls).as_dict(),
+        "start_seconds": Spread.of([run.start_seconds for run in runs]).as_dict(),
+        "megabytes_per_second": Spread.of([megabytes / wall for wall in walls]).as_dict(),
+        "documents_per_second": Spread.of([workload.documents / wall for wall in walls]).as_dict(),
+        "megabytes_per_second_without_start": Spread.of([megabytes / seconds for seconds in marginal]).as_dict(),
+        "peak_pss_bytes": Spread.of(peaks).as_dict() if peaks else None,
+    }
+
+
+def _marginal(runs: list[_Run], workload: Workload) -> list[float]:
+    """Seconds that the input takes without starting: the difference of the two jobs, scaled to the whole input."""
+    scale = workload.text_bytes / max(workload.text_bytes - workload.start_text_bytes, 1)
+    return [max(run.wall_seconds - run.start_seconds, 1e-3) * scale for run in runs]
+
+
+def _all_ratios(runs: Mapping[str, list[_Run]], workload: Workload) -> dict[str, Any]:
+    if COLOPHON not in runs:
+        return {"ratios": {}, "ratio_details": {}, "ratio_details_without_start": {}}
+    walls = {name: Spread.of([run.wall_seconds for run in of]) for name, of in runs.items()}
+    without = {name: Spread.of(_marginal(of, workload)) for name, of in runs.items()}
+    details = ratios(walls, of=COLOPHON)
+    return {
+        "ratios": {name: detail["ratio"] for name, detail in details.items()},
+        "ratio_details": details,
+        "ratio_details_without_start": ratios(without, of=COLOPHON),
+    }
+
+
+def _line(number: int, contestant: Contestant, run: _Run, workload: Workload) -> str:
+    memory = "" if run.peak_bytes is None else f", {run.peak_bytes / 1e9:.2f} GB"
+    speed = workload.text_bytes / 1e6 / run.wall_seconds
+    return (
+        f"round {number + 1}, {contestant.title}: {run.wall_seconds:.1f} s ({speed:.2f} MB/s{memory}), "
+        f"small job {run.start_seconds:.1f} s"
+    )

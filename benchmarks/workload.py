@@ -1,0 +1,279 @@
+"""What all contestants are given: input files, two classifiers of real sizes, a vocabulary; made once and kept."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from annotators.fasttext_file import read_header
+from annotators.fasttext_training import TrainingSettings, train_classifier
+from annotators.text_preparation import TextPreparation
+from benchmarks.job import Classifier, Job
+from benchmarks.vocabulary import PATTERN_NAME, both_formats
+from pipeline.demo.corpus import write_demo_corpus
+from shards.tokenizer_training import train_tokenizer
+
+ROOT = Path(__file__).parents[1]
+SHARED = ROOT.parent / "shared" / "data"
+DEFAULT_MEGABYTES = 90
+START_DOCUMENTS = 64
+_COMPARED_TEXTS = 1000
+_LABEL_OF_NONE = "other"
+_HIGH = "__label__high"
+
+
+class WorkloadError(RuntimeError):
+    """The input cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sizes:
+    """How large models and vocabulary are made."""
+
+    name: str
+    """Of their directory."""
+    quality_dim: int
+    topic_dim: int
+    buckets: int
+    num_topics: int
+    """At most; the rarer ones are one label."""
+    vocabulary_size: int
+    """Of a vocabulary that has to be trained."""
+    min_count: int
+    """Words seen less often are not in the models."""
+
+
+REAL = Sizes(
+    name="real", quality_dim=100, topic_dim=256, buckets=2_000_000, num_topics=24, vocabulary_size=32_768, min_count=2
+)
+"""With the 90 MB of web text: 250,000 words, 0.9 and 2.3 GB."""
+SMALL = Sizes(name="small", quality_dim=8, topic_dim=16, buckets=5000, num_topics=8, vocabulary_size=600, min_count=1)
+"""For a smoke run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The job, and a small one of the same kind by which starting is told apart."""
+
+    name: str
+    """What the input is called in results."""
+    job: Job
+    start: Job
+    """A file of `START_DOCUMENTS` documents for each worker."""
+    text_bytes: int
+    documents: int
+    start_text_bytes: int
+    models: tuple[dict[str, object], ...]
+    """What results say of the classifiers."""
+
+
+def find_input(paths: Sequence[str], *, work: Path, log: Callable[[str], None]) -> tuple[str, list[Path]]:
+    """A name and the Parquet files: those of `paths`, else the web text beside the checkout, else the demo's corpus.
+
+    Raises:
+        WorkloadError: a path holds no Parquet file.
+    """
+    if paths:
+        files = [file for path in paths for file in _parquet_files(Path(path))]
+        return Path(paths[0]).stem, [file.absolute() for file in files]
+    if (SHARED / "web").is_dir():
+        return "web", sorted((SHARED / "web").glob("train-*.parquet"))
+    log("no ../shared/data/web beside the checkout: the demo's corpus")
+    return "demo", [Path(file).absolute() for file in write_demo_corpus(work / "demo", report=log).train_files]
+
+
+def _parquet_files(path: Path) -> list[Path]:
+    files = [path] if path.is_file() else sorted(path.glob("*.parquet"))
+    if not files:
+        raise WorkloadError(f"{path}: no Parquet file")
+    return files
+
+
+def text_bytes_of(path: Path) -> int:
+    """UTF-8 bytes of the text column."""
+    with pq.ParquetFile(path) as parquet:
+        return sum(pc.sum(pc.binary_length(b.column(0))).as_py() or 0 for b in parquet.iter_batches(columns=["text"]))
+
+
+def within(files: Sequence[Path], megabytes: float | None) -> list[Path]:
+    """The first files that together hold at most so much text, at least one; all of them for None."""
+    if megabytes is None:
+        return list(files)
+    taken, total = [], 0.0
+    for file in files:
+        total += text_bytes_of(file) / 1e6
+        if taken and total > megabytes:
+            break
+        taken.append(file)
+    return taken
+
+
+def make_workload(
+    name: str,
+    files: Sequence[Path],
+    *,
+    work: Path,
+    workers: int,
+    sizes: Sizes = REAL,
+    models: Path | None = None,
+    log: Callable[[str], None],
+) -> Workload:
+    """The job over `files`, with models and vocabulary under `work`, trained where they are not there yet.
+
+    Args:
+        name: of the input.
+        files: Parquet with `id`, `text` and `url`, and better `topic` (and `quality`, high or low).
+        work: directory that is kept between runs.
+        workers: processes of each contestant.
+        sizes: of models and vocabulary.
+        models: directory with `quality.bin` and `topic.bin` instead of training.
+        log: gets a line about what takes long.
+
+    Raises:
+        WorkloadError: ids that are not unique, by which outputs are compared.
+    """
+    made = work / "assets" / f"{name}-{sizes.name}-{len(files)}"
+    made.mkdir(parents=True, exist_ok=True)
+    documents = _checked(files)
+    quality, topic = _models(files, models or made, sizes=sizes, log=log)
+    job = Job(
+        files=tuple(str(file) for file in files),
+        output=str(work),
+        workers=workers,
+        quality=quality,
+        high=_HIGH if _HIGH in quality.labels else quality.labels[0],
+        topic=topic,
+        vocabulary=both_formats(
+            _vocabulary(files, made, sizes=sizes, log=log),
+            texts=[text.as_py() for text in documents["text"][:_COMPARED_TEXTS]],
+            output=made / "tokenizer.json",
+        ),
+        assets=str(made),
+    )
+    start_files = _start_files(documents, made / f"start-{workers}", count=workers)
+    return Workload(
+        name=name,
+        job=job,
+        start=job.at(work, files=tuple(map(str, start_files))),
+        text_bytes=sum(map(text_bytes_of, files)),
+        documents=documents.num_rows,
+        start_text_bytes=sum(map(text_bytes_of, start_files)),
+        models=tuple(_described(model) for model in (quality, topic)),
+    )
+
+
+def _checked(files: Sequence[Path]) -> pa.Table:
+    table = pa.concat_tables(pq.read_table(file, columns=["id", "text"]) for file in files)
+    if pc.count_distinct(table["id"]).as_py() != table.num_rows:
+        raise WorkloadError("documents of the input share ids: outputs could not be compared")
+    return table
+
+
+def _start_files(documents: pa.Table, directory: Path, *, count: int) -> list[Path]:
+    """Small files of the input's first documents."""
+    directory.mkdir(parents=True, exist_ok=True)
+    size = min(START_DOCUMENTS, max(documents.num_rows // count, 1))
+    files = [directory / f"start-{i}.parquet" for i in range(count)]
+    for i, file in enumerate(files):
+        pq.write_table(documents.slice(i * size, size), file)
+    return files
+
+
+def _models(
+    files: Sequence[Path], directory: Path, *, sizes: Sizes, log: Callable[[str], None]
+) -> tuple[Classifier, Classifier]:
+    paths = {name: directory / f"{name}.bin" for name in ("quality", "topic")}
+    for name, path in paths.items():
+        if path.is_file():
+            continue
+        log(f"training the {name} classifier: {path}")
+        # In a process of its own, which gives its gigabytes back.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            pool.submit(train, name, [str(file) for file in files], path, sizes).result()
+    quality, topic = (Classifier(model=str(p), labels=read_header(p).labels) for p in paths.values())
+    return quality, topic
+
+
+def train(name: str, files: Sequence[str], output: Path, sizes: Sizes) -> None:
+    """One epoch over the texts with labels of `labelled`; raw text, newlines as spaces, as the library's `predict`."""
+    texts, labels = labelled(name, files, num_topics=sizes.num_topics)
+    settings = TrainingSettings(
+        dim=sizes.quality_dim if name == "quality" else sizes.topic_dim,
+        buckets=sizes.buckets,
+        min_count=sizes.min_count,
+        word_ngrams=2,
+        epoch=1,
+        loss="softmax",
+    )
+    train_classifier(texts, labels, output=output, normalize=TextPreparation(), settings=settings)
+
+
+def labelled(name: str, files: Sequence[str], *, num_topics: int) -> tuple[pa.Array, pa.Array]:
+    """All texts of the input and their labels.
+
+    `topic`: the column of that name, else the host of the url; the most frequent ones, all others as one label.
+    `quality`: the column of that name, else "low" for documents of the host that has most of them (in the web text
+    reddit.com). A label is the source here, not a judgement: models of this size are what is wanted, not their opinion.
+    """
+    wanted = ("text", name, "url")
+    tables = [pq.read_table(f, columns=[c for c in wanted if c in pq.read_schema(f).names]) for f in files]
+    table = pa.concat_tables(tables)
+    source = table[name] if name in table.column_names else _hosts(table["url"])
+    frequent = [value for value, _ in _by_frequency(source)]
+    if name == "topic":
+        kept = pa.array(frequent[: num_topics - 1], pa.string())
+        labels = pc.if_else(pc.is_in(source, kept), source, _LABEL_OF_NONE)
+    elif name in table.column_names:
+        labels = source
+    else:
+        labels = pc.if_else(pc.equal(source, frequent[0]), "low", "high")
+    return table["text"].combine_chunks(), pc.cast(labels, pa.string()).combine_chunks()
+
+
+def _by_frequency(column: pa.ChunkedArray) -> list[tuple[str, int]]:
+    counted = column.drop_null().value_counts().to_pylist()
+    return sorted(((row["values"], row["counts"]) for row in counted), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _hosts(urls: pa.ChunkedArray) -> pa.ChunkedArray:
+    return pa.chunked_array([pa.array([urlsplit(url or "").hostname or "" for url in urls.to_pylist()], pa.string())])
+
+
+def _vocabulary(files: Sequence[Path], made: Path, *, sizes: Sizes, log: Callable[[str], None]) -> Path:
+    shared = SHARED / "vocab" / "gpt2.tiktoken"
+    if shared.is_file():
+        return shared
+    path = made / "vocabulary.tiktoken"
+    if not path.is_file():
+        log(f"training a vocabulary: {path}")
+        train_tokenizer(_texts(files), vocabulary_size=sizes.vocabulary_size, output=path, pattern=PATTERN_NAME)
+    return path
+
+
+def _texts(files: Sequence[Path]) -> Iterator[pa.Array]:
+    for file in files:
+        with pq.ParquetFile(file) as parquet:
+            for batch in parquet.iter_batches(columns=["text"]):
+                yield batch.column(0)
+
+
+def _described(model: Classifier) -> dict[str, object]:
+    header = read_header(model.model)
+    return {
+        "bytes": os.path.getsize(model.model),
+        "dim": header.dim,
+        "labels": len(header.labels),
+        "words": header.num_words,
+        "buckets": header.buckets,
+        "word_ngrams": header.word_ngrams,
+        "loss": header.loss,
+    }
