@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib.util
 import json
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
+
+import pyarrow.parquet as pq
 
 from benchmarks import outputs
 from benchmarks.job import Job
@@ -67,6 +71,8 @@ class Contestant:
     start_seconds: float
     strips: bool = False
     """Whether it strips texts before it scores them."""
+    prepare: Callable[[Job], None] = lambda job: None
+    """Called once a job, untimed: what its documentation takes for given."""
     env: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
 
@@ -117,6 +123,20 @@ def _peer(module: str, python: str = sys.executable) -> Callable[[Job], list[str
         return [python, "-m", f"benchmarks.peers.{module}", str(job.save(Path(f"{job.output}.json")))]
 
     return command
+
+
+def write_json_lines(job: Job) -> None:
+    """The documents as gzipped JSON lines in `job.json_lines`, a file for each of the input's; once."""
+    final = Path(job.json_lines)
+    if final.is_dir():
+        return
+    with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
+        for file in map(Path, job.files):
+            table = pq.read_table(file, columns=["id", "text"])
+            with gzip.open(Path(scratch, f"{file.stem}.jsonl.gz"), "wt", encoding="utf-8", compresslevel=6) as lines:
+                lines.writelines(json.dumps({**row, "source": "bench"}) + "\n" for row in table.to_pylist())
+        Path(scratch).rename(final)
+        Path(scratch).mkdir()
 
 
 def contestants(*, work: Path, dolma_python: str | None = None) -> dict[str, Contestant]:
@@ -187,6 +207,8 @@ def contestants(*, work: Path, dolma_python: str | None = None) -> dict[str, Con
                 packages=("dolma", "fasttext-wheel", "tokenizers"),
                 megabytes_per_second=1,
                 start_seconds=30,
+                strips=True,
+                prepare=write_json_lines,
                 env={"PYTHONPATH": str(ROOT)},
                 python=dolma_python,
             )

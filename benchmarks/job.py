@@ -47,8 +47,8 @@ class Job:
     topic: Classifier
     """Its most probable label and that label's probability are the annotation."""
     vocabulary: Vocabulary
-    assets: str
-    """Where a contestant may keep copies of models between runs, as its documentation has it."""
+    json_lines: str
+    """A directory for the same documents as gzipped JSON lines, for who reads no Parquet; see `Contestant.prepare`."""
 
     def at(self, output: Path, **changes: Any) -> Job:
         """The same job written elsewhere."""

@@ -156,9 +156,8 @@ def read_datatrove(job: Job) -> pa.Table:
     dtype = np.dtype("<u2" if job.vocabulary.num_ids <= 1 << 16 else "<u4")
     parts = []
     for scores in sorted(Path(job.output, "scores").glob("*.parquet")):
-        tokens = Path(job.output, "tokens", f"{scores.stem}_tokens.ds")
-        if not tokens.is_file():
-            tokens = next(Path(job.output, "tokens").glob(f"{scores.stem}*.ds"))
+        rank = scores.stem.rpartition("_")[2]
+        tokens = Path(job.output, "tokens", f"{rank}_unshuffled.ds")
         ends = np.fromfile(f"{tokens}.index", "<u8").astype(np.int32)
         lists = pa.ListArray.from_arrays(
             pa.array(np.concatenate([[0], ends]).astype(np.int32)), np.fromfile(tokens, dtype)
@@ -193,7 +192,7 @@ def _dolma_scores(attributes: Mapping[str, Any], job: Job) -> tuple[float, str, 
     for key, spans in attributes.items():
         _, tagger, label = key.split("__", 2)
         by_tagger[tagger][label] = spans[0][2]
-    names = {f"{i}": label for i, label in enumerate(job.topic.labels)}
+    names = {f"t{i}": label for i, label in enumerate(job.topic.labels)}
     topic = max(by_tagger["topic"], key=lambda label: by_tagger["topic"][label])
     return by_tagger["quality"]["high"], names[topic], by_tagger["topic"][topic]
 

@@ -40,6 +40,7 @@ def done(contestant: Contestant, job: Job, *, work: Path) -> Iterator[Done]:
     output = work / "output" / contestant.name
     shutil.rmtree(output, ignore_errors=True)
     output.mkdir(parents=True)
+    contestant.prepare(job)
     own = job.at(output)
     os.sync()  # what was written before is not paid for by this one
     measured = run_measured(

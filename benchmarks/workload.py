@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -157,13 +156,13 @@ def make_workload(
             texts=[text.as_py() for text in documents["text"][:_COMPARED_TEXTS]],
             output=made / "tokenizer.json",
         ),
-        assets=str(made),
+        json_lines=str(made / "documents"),
     )
     start_files = _start_files(documents, made / f"start-{workers}", count=workers)
     return Workload(
         name=name,
         job=job,
-        start=job.at(work, files=tuple(map(str, start_files))),
+        start=job.at(work, files=tuple(map(str, start_files)), json_lines=str(made / "start-documents")),
         text_bytes=sum(map(text_bytes_of, files)),
         documents=documents.num_rows,
         start_text_bytes=sum(map(text_bytes_of, start_files)),
@@ -269,7 +268,7 @@ def _texts(files: Sequence[Path]) -> Iterator[pa.Array]:
 def _described(model: Classifier) -> dict[str, object]:
     header = read_header(model.model)
     return {
-        "bytes": os.path.getsize(model.model),
+        "bytes": header.file_bytes,
         "dim": header.dim,
         "labels": len(header.labels),
         "words": header.num_words,

@@ -6,8 +6,10 @@ the docstrings of the blocks. Where they do not work as written, as little as po
 - `FastTextClassifierFilter` without labels to keep crashes in its annotate-only mode: one label is kept from a
   probability of 0 on, which keeps every document.
 - Its default replaces newlines by nothing, which glues words: `newline_replacement=" "`.
-- It calls `predict` of the fastText library, which raises on numpy 2 (`np.array(..., copy=False)`): replaced by the same
-  code with `np.asarray`.
+- It asks for the distribution `fasttext-numpy2-wheel`, which would overwrite the module `fasttext` of the other
+  contestants: the library itself (0.9.3, built on this machine) is accepted, so that all run the same code.
+- It calls `predict` of that library, which raises on numpy 2 (`np.array(..., copy=False)`): replaced by the same code
+  with `np.asarray`.
 - Only the columns `id` and `text` are read, and only ids and scores are written beside the tokens.
 - `shuffle_documents=False`: the other contestants shuffle nothing.
 - The model files are in datatrove's asset cache before time is taken (the filter copies them there at first use).
@@ -21,6 +23,7 @@ from typing import Any
 
 import fasttext.FastText
 import numpy as np
+from datatrove.pipeline.filters import FastTextClassifierFilter
 
 from benchmarks.job import Job, job_of_command_line
 
@@ -38,6 +41,7 @@ def _predict(self: Any, text: str, k: int = 1, threshold: float = 0.0, on_unicod
 
 # Workers import this module as their main one, so that the library is mended in them as well.
 fasttext.FastText._FastText.predict = _predict
+FastTextClassifierFilter._requires_dependencies = ["fasttext", "fasteners"]
 
 
 class ScoresOnly:
@@ -59,7 +63,6 @@ class ScoresOnly:
 def main() -> None:
     """Run the job of the command line."""
     from datatrove.executor import LocalPipelineExecutor
-    from datatrove.pipeline.filters import FastTextClassifierFilter
     from datatrove.pipeline.readers import ParquetReader
     from datatrove.pipeline.tokens import DocumentTokenizer
     from datatrove.pipeline.writers import ParquetWriter

@@ -1,0 +1,44 @@
+"""Two taggers for Dolma, as its documentation says: subclasses of `BaseFastTextTagger` in a module of one's own."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from dolma.core.data_types import TextSlice
+from dolma.core.ft_tagger import BaseFastTextTagger, Prediction
+from dolma.core.registry import TaggerRegistry
+
+from benchmarks.job import load
+
+JOB_VARIABLE = "COLOPHON_BENCH_JOB"
+
+
+@TaggerRegistry.add("quality")
+class Quality(BaseFastTextTagger):
+    """The probability of one label."""
+
+    def __init__(self) -> None:
+        job = load(os.environ[JOB_VARIABLE])
+        self._high = job.high
+        super().__init__(model_path=job.quality.model, model_mode=self.DOCUMENT_LEVEL_TAGGER)
+
+    def predict_slice(self, text_slice: TextSlice) -> Iterable[Prediction]:
+        """One prediction, called `high`."""
+        labels, scores = self.classifier.predict(text_slice.text.strip().replace("\n", " "), k=-1)
+        return [Prediction(label="high", score=float(scores[labels.index(self._high)]))]
+
+
+@TaggerRegistry.add("topic")
+class Topic(BaseFastTextTagger):
+    """The most probable label."""
+
+    def __init__(self) -> None:
+        job = load(os.environ[JOB_VARIABLE])
+        self._number = {label: i for i, label in enumerate(job.topic.labels)}
+        super().__init__(model_path=job.topic.model, model_mode=self.DOCUMENT_LEVEL_TAGGER)
+
+    def predict_slice(self, text_slice: TextSlice) -> Iterable[Prediction]:
+        """One prediction; a label's name may not stand in an attribute's, so it is written as `t` and its number."""
+        labels, scores = self.classifier.predict(text_slice.text.strip().replace("\n", " "))
+        return [Prediction(label=f"t{self._number[labels[0]]}", score=float(scores[0]))]
