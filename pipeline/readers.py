@@ -30,7 +30,7 @@ from pipeline.zstd_file import register
 from shards.manifest import QuarantineEntry
 
 BATCH_ROWS = 1024
-_BATCH_BYTES = 16 << 20
+_BATCH_BYTES = 4 << 20
 _READ_BYTES = 2 << 20
 _COLUMN_BUFFER_BYTES = 1 << 20
 _REMOTE_BLOCK_BYTES = 4 << 20
@@ -170,7 +170,7 @@ def _rows_of_a_batch(footer: pq.FileMetaData, row_groups: range) -> int:
 
 
 def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """The batch in slices of at most about 16 MB, no copies; a single row may be larger."""
+    """The batch in slices of at most about 4 MB, no copies; a single row may be larger."""
     if batch.num_rows < 2 or batch.nbytes <= _BATCH_BYTES:
         yield batch
         return
@@ -232,7 +232,7 @@ def _datatrove_rows(partition: Partition) -> Iterator[dict[str, Any]]:
 
 
 def _columns(rows: Iterable[Mapping[str, Any]], needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBatch]:
-    """Rows as record batches of at most `BATCH_ROWS` rows or about 16 MB of text."""
+    """Rows as record batches of at most `BATCH_ROWS` rows or about 4 MB of text."""
     batch: list[Mapping[str, Any]] = []
     size = 0
     for row in rows:
