@@ -5,7 +5,7 @@ Text is tokenized alone: no bos, no eos, and never a special id, whatever string
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,14 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from shards.schema import SpecialIds
+from shards.tokenizer_arrow import IdSink, Positions, text_chunks
 from shards.tokenizer_backends import Backend
+from shards.tokenizer_encoders import Encoder, ReferenceEncoder, choose_encoder
 from shards.tokenizer_files import load_file, load_named
+from shards.tokenizer_recipes import NoEngineError
 from shards.tokenizer_specials import Assignment, Slots, TokenizerError, assign_special_ids
 
 __all__ = ["SpecialIds", "Tokenizer", "TokenizerConfig", "TokenizerError", "load_tokenizer"]
-
-_MAX_OFFSET = 2**31 - 1
 
 
 class TokenizerConfig(BaseModel):
@@ -84,6 +85,12 @@ class Tokenizer:
         self._backend, self._names = backend, assignment.names
 
     @property
+    def engine(self) -> str:
+        """For people: which library turns text into ids, such as `gigatoken 0.10.0, ids checked against tiktoken` or
+        `tiktoken: no fast engine knows its pattern`. Ids are the same with any. Loads it."""
+        return self._encoder.engine
+
+    @property
     def settings(self) -> dict[str, Any]:
         """What the ids of plain text depend on, as JSON, for fingerprints."""
         return {"name": self.name, "sha256": self.sha256, "dtype": self.dtype.name}
@@ -98,13 +105,9 @@ class Tokenizer:
             TokenizerError: another type, a text that is not UTF-8, or 2^31 tokens and more, which the offsets of one
                 list array cannot count: pass fewer rows.
         """
-        rows = [self._encode(text) for text in _strings(texts)]
-        offsets = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([row.size for row in rows], out=offsets[1:])
-        if offsets[-1] > _MAX_OFFSET:
-            raise TokenizerError(f"{len(rows)} texts give {offsets[-1]} tokens, more than 2^31 - 1: pass fewer rows")
-        ids = np.concatenate([np.empty(0, self.dtype), *rows])
-        return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(ids))
+        sink = IdSink(self.dtype, expected=texts.nbytes // 3)
+        counts = [self._encode(chunk, sink) for chunk in text_chunks(texts)]
+        return sink.lists(np.concatenate([np.empty(0, np.int64), *counts]))
 
     def decode(self, ids: npt.ArrayLike) -> str:
         """Text of `ids`, special tokens by their name; bytes that are no UTF-8 become U+FFFD.
@@ -123,8 +126,20 @@ class Tokenizer:
         """
         return [self._token_string(token_id) for token_id in self._checked(ids)]
 
-    def _encode(self, text: str | None) -> npt.NDArray[Any]:
-        return self._backend.encode(text).astype(self.dtype, copy=False) if text else np.empty(0, dtype=self.dtype)
+    @cached_property
+    def _encoder(self) -> Encoder:
+        # Not before it is needed: plans, layouts and decoding do without, and it costs some tenths of a second.
+        return choose_encoder(self._backend)
+
+    def _encode(self, texts: pa.Array, sink: IdSink) -> Positions:
+        """Append the ids of all texts; how many each has."""
+        size = sink.size
+        try:
+            return self._encoder.encode_batch(texts, sink)
+        except NoEngineError as error:
+            self._encoder = ReferenceEncoder(self._backend, reason=str(error))
+            sink.cut(size)
+            return self._encoder.encode_batch(texts, sink)
 
     def _checked(self, ids: npt.ArrayLike) -> list[int]:
         numbers: list[int] = np.asarray(ids, dtype=np.int64).ravel().tolist()
@@ -175,35 +190,3 @@ def load_tokenizer(config: TokenizerConfig, *, num_meta_tokens: int = 5) -> Toke
         is_ordinary=backend.is_ordinary,
     )
     return Tokenizer(backend, assignment)
-
-
-def _strings(texts: pa.Array | pa.ChunkedArray) -> Iterator[str | None]:
-    """The texts one by one, a chunk in memory as Python strings at a time."""
-    if pa.types.is_dictionary(texts.type):
-        texts = texts.cast(texts.type.value_type)
-    if not _is_text(texts.type):
-        raise TokenizerError(f"texts must be strings, got a column of type {texts.type}")
-    chunks: Iterable[pa.Array] = texts.chunks if isinstance(texts, pa.ChunkedArray) else [texts]
-    first = 0
-    for chunk in chunks:
-        try:
-            yield from chunk.to_pylist()
-        except UnicodeDecodeError as error:
-            raise TokenizerError(f"the text in row {first + _first_invalid(chunk)} is not UTF-8: {error}") from error
-        first += len(chunk)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return any(
-        check(kind)
-        for check in (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_null)
-    )
-
-
-def _first_invalid(chunk: pa.Array) -> int:
-    for row, text in enumerate(chunk):
-        try:
-            text.as_py()
-        except UnicodeDecodeError:
-            return row
-    return len(chunk)

@@ -13,25 +13,28 @@ from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import tiktoken
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+from shards.tokenizer_arrow import Ids
+from shards.tokenizer_recipes import Recipe, json_recipe, ranks_recipe
 from shards.tokenizer_specials import TokenizerError
-
-Ids = npt.NDArray[np.uint32]
 
 _WORD_END = re.compile(r"(?<=\S) ")
 _PLACEHOLDER = "<|no token of this name|>"
 
 
 class Backend(Protocol):
-    """A vocabulary that turns ordinary text into ids."""
+    """A vocabulary that turns ordinary text into ids, by the library that says what they are: the reference."""
 
     name: str
+    library: str
+    """Of the reference."""
     sha256: str
     num_ids: int
     """The largest id + 1, the vocabulary's own special tokens included."""
+    first_id: int
+    """What is added to a fast engine's ids."""
     special: Mapping[str, int]
     """The vocabulary's own special tokens; `encode` never gives their ids."""
 
@@ -47,9 +50,14 @@ class Backend(Protocol):
     def is_ordinary(self, name: str) -> bool:
         """Whether `name` is one token of ordinary text."""
 
+    def recipe(self) -> Recipe:
+        """What a fast engine is built from. NoEngineError where there is none."""
+
 
 class TiktokenBackend:
     """A tiktoken encoding; ordinary ids are its ranks + `first_id` (1,000 in Tekken, whose special ids come first)."""
+
+    library = "tiktoken"
 
     def __init__(self, encoding: tiktoken.Encoding, *, special: Mapping[str, int], first_id: int = 0) -> None:
         # tiktoken's own README extends encodings by these two attributes.
@@ -58,23 +66,28 @@ class TiktokenBackend:
         self.special = special
         self.num_ids = max(max(ranks.values()) + first_id, max(special.values(), default=0)) + 1
         self.sha256 = _ranks_sha256(ranks, pattern=pattern, first_id=first_id)
-        self._encoding, self._ranks, self._first_id = encoding, ranks, first_id
+        self.first_id = first_id
+        self._encoding, self._ranks, self._pattern = encoding, ranks, pattern
 
     def encode(self, text: str) -> Ids:
         """See `Backend.encode`; texts too long for the regular expression are cut by the rule of `encode_in_parts`."""
-        return encode_in_parts(self._encode, text) + np.uint32(self._first_id)
+        return encode_in_parts(self._encode, text) + np.uint32(self.first_id)
 
     def decode(self, ids: list[int]) -> str:
         """See `Backend.decode`."""
-        return self._encoding.decode_bytes([i - self._first_id for i in ids]).decode("utf-8", "replace")
+        return self._encoding.decode_bytes([i - self.first_id for i in ids]).decode("utf-8", "replace")
 
     def token_bytes(self, token_id: int) -> bytes:
         """See `Backend.token_bytes`."""
-        return self._encoding.decode_single_token_bytes(token_id - self._first_id)
+        return self._encoding.decode_single_token_bytes(token_id - self.first_id)
 
     def is_ordinary(self, name: str) -> bool:
         """See `Backend.is_ordinary`."""
         return name.encode() in self._ranks
+
+    def recipe(self) -> Recipe:
+        """See `Backend.recipe`."""
+        return ranks_recipe(self._ranks, pattern=self._pattern)
 
     def _encode(self, text: str) -> Ids:
         # No special token is allowed or disallowed: all of them are ordinary text.
@@ -84,12 +97,16 @@ class TiktokenBackend:
 class HuggingFaceBackend:
     """A `tokenizer.json`, its normalizer, pre-tokenizer and model as they are; what adds tokens around text is off."""
 
+    library = "tokenizers"
+    first_id = 0
+
     def __init__(self, content: dict[str, Any], *, name: str) -> None:
         """Build from the parsed file. Raises whatever `tokenizers` raises (Exception) if it is no tokenizer."""
         # Dropout would make ids random; padding, truncation and post-processors add or remove ids.
         model = {**content["model"], "dropout": None} if "dropout" in content["model"] else content["model"]
         content = {**content, "model": model, "padding": None, "truncation": None, "post_processor": None}
-        self._tokenizer = HuggingFaceTokenizer.from_str(json.dumps(content))
+        self._json = json.dumps(content)  # as text: Python objects would take several times the memory
+        self._tokenizer = HuggingFaceTokenizer.from_str(self._json)
         self._tokenizer.encode_special_tokens = True
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
         self.name = name
@@ -133,6 +150,10 @@ class HuggingFaceBackend:
     def is_ordinary(self, name: str) -> bool:
         """See `Backend.is_ordinary`."""
         return name in self._vocabulary and name not in self.special
+
+    def recipe(self) -> Recipe:
+        """See `Backend.recipe`."""
+        return json_recipe(json.loads(self._json), alphabet=BYTE_OF_CHAR)
 
     def _encode(self, text: str) -> Ids:
         # One text a call keeps to one thread: the pipeline runs one process a core.

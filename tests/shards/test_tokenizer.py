@@ -12,9 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shards.schema import SpecialIds
 from shards.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
-from shards.tokenizer_specials import Assignment
 from tests.shards.vocabularies import (
     CORPUS,
     SPECIAL_STRINGS,
@@ -229,20 +227,11 @@ def test_an_id_without_a_token_is_refused(request: pytest.FixtureRequest, vocabu
             function([0, bad])
 
 
-class ManyTokens:
-    """A backend that claims 2^30 tokens a text, without memory for them."""
-
-    name, sha256, num_ids, special = "many", "0" * 64, 300, {}
-
-    def encode(self, text: str) -> np.ndarray:
-        return np.broadcast_to(np.uint16(0), 2**30)
-
-
-def test_more_tokens_than_offsets_count_are_refused() -> None:
-    assignment = Assignment(SpecialIds(bos=300, eos=301, pad=302, boc=303, eoc=304, meta=()), {}, 305)
-    tokenizer = Tokenizer(ManyTokens(), assignment)
-    with pytest.raises(TokenizerError, match=r"2 texts give 2147483648 tokens, more than 2\^31 - 1: pass fewer rows"):
-        tokenizer.encode_batch(pa.array(["a", "b"]))
+def test_more_tokens_than_offsets_count_are_refused(small: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert small.encode_batch(pa.array(["a", "b"])).to_pylist() == [[97], [98]]
+    monkeypatch.setattr("shards.tokenizer_arrow.MAX_IDS", 1)
+    with pytest.raises(TokenizerError, match="the texts give 2 tokens and more; up to 1 fit: pass fewer rows"):
+        small.encode_batch(pa.array(["a", "b"]))
 
 
 @pytest.mark.parametrize(
