@@ -15,7 +15,7 @@ from shards.tokenizer_backends import Backend
 from shards.tokenizer_check import difference
 from shards.tokenizer_engine import Gigatoken
 from shards.tokenizer_recipes import NoEngineError
-from shards.tokenizer_unicode import unequal_expression
+from shards.tokenizer_unicode import unequal_rows
 
 PART_BYTES = 256 << 10
 """Longer texts are cut, or go through the reference. No expression gives up on a text of this length."""
@@ -66,7 +66,7 @@ class FastEncoder:
         recipe = backend.recipe()
         self._engine = Gigatoken(recipe)
         self.engine = f"{self._engine.name}, ids checked against {backend.library}"
-        self._unequal = unequal_expression(recipe.reference_strings)
+        self._reference_strings = recipe.reference_strings
         self._backend = backend
 
     def encode_batch(self, texts: pa.Array, sink: IdSink) -> Positions:
@@ -77,9 +77,10 @@ class FastEncoder:
         """
         rows = text_rows(texts)
         parts = cut_rows(rows, limit=PART_BYTES)
-        slow = parts.uncut | pc.match_substring_regex(texts, self._unequal).fill_null(False).to_numpy(
-            zero_copy_only=False
-        )
+        slow = parts.uncut
+        slow[unequal_rows(texts, rows)] = True
+        for string in self._reference_strings:
+            slow |= pc.match_substring(texts, string).fill_null(False).to_numpy(zero_copy_only=False)
         counts = np.zeros(parts.bounds.size - 1, dtype=np.int64)
         done = 0
         ends = np.append(parts.first, counts.size)

@@ -11,8 +11,14 @@ it anew from the installed libraries, over all code points, and fails where the 
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from shards.tokenizer_arrow import Positions, TextRows
 
 UNEQUAL_RANGES: tuple[tuple[int, int], ...] = (
     *((0x088F, 0x088F), (0x0C5C, 0x0C5C), (0x0CDC, 0x0CDC), (0x1ACF, 0x1ADD), (0x1AE0, 0x1AEB), (0xA7CE, 0xA7CF)),
@@ -25,13 +31,27 @@ UNEQUAL_RANGES: tuple[tuple[int, int], ...] = (
 """First and last code point of each range, in order. Written down rather than asked of a library: a third Unicode
 version (Python's own) would not tell where two others differ."""
 
-_SPECIAL = re.compile(r"[^A-Za-z0-9\x80-\U0010ffff]")
+_BLOCK = 256 << 10  # bytes that stay in a core's cache between the passes over them
 
 
-def unequal_expression(strings: Iterable[str] = ()) -> str:
-    """The RE2 expression that finds a character of the table, or one of `strings`."""
-    classes = "".join(rf"\x{{{first:x}}}-\x{{{last:x}}}" for first, last in UNEQUAL_RANGES)
-    return "|".join([f"[{classes}]", *map(_escaped, strings)])
+def unequal_rows(texts: pa.Array, rows: TextRows) -> Positions:
+    """Which of `texts` hold a character of the table: int64, ascending.
+
+    A search for its expression costs 1.5 ns a byte, a quarter of what tokenizing takes; it only sees the texts in which
+    the first two bytes of such a character occur, which a few passes of numpy find in 0.2 ns a byte.
+    """
+    found = _first_bytes(rows)
+    candidates: Positions = np.unique(np.searchsorted(rows.offsets, found, side="right") - 1)
+    if not candidates.size:
+        return candidates
+    matches = pc.match_substring_regex(texts.take(pa.array(candidates)), unequal_expression())
+    chosen: Positions = candidates[matches.fill_null(False).to_numpy(zero_copy_only=False)]
+    return chosen
+
+
+def unequal_expression() -> str:
+    """The RE2 expression that finds a character of the table."""
+    return f"[{''.join(rf'{chr(first)}-{chr(last)}' for first, last in UNEQUAL_RANGES)}]"
 
 
 def sampled_characters() -> str:
@@ -42,14 +62,36 @@ def sampled_characters() -> str:
     """
     edges = {c for first, last in UNEQUAL_RANGES for c in (first - 1, last + 1)}
     sample = {*edges, *range(0x80, 0x3000, 3), *range(0x3000, 0x20000, 11), *range(0x20000, 0x38000, 149), 0xE0001}
-    return "".join(chr(c) for c in sorted(sample) if not (0xD800 <= c < 0xE000 or is_unequal(c)))
+    return "".join(map(chr, sorted(sample - unequal_code_points() - set(range(0xD800, 0xE000)))))
 
 
-def is_unequal(code_point: int) -> bool:
-    """Whether the table holds it."""
-    return any(first <= code_point <= last for first, last in UNEQUAL_RANGES)
+def unequal_code_points() -> set[int]:
+    """All that the table holds."""
+    return {c for first, last in UNEQUAL_RANGES for c in range(first, last + 1)}
 
 
-def _escaped(text: str) -> str:
-    # RE2 knows no \N and refuses escapes of letters; code points are always understood.
-    return _SPECIAL.sub(lambda found: rf"\x{{{ord(found.group()):x}}}", text)
+def _first_bytes(rows: TextRows) -> Positions:
+    """Where in `rows.data` the two bytes stand that a character of the table begins with."""
+    pairs, leads = _tables()
+    begin, end = int(rows.offsets[0]), int(rows.offsets[-1])
+    found = [np.empty(0, np.int64)]
+    for start in range(begin, end, _BLOCK):
+        block = rows.data[start : min(start + _BLOCK, end)]
+        mask = np.zeros(block.size, dtype=bool)
+        for first, last in leads:
+            mask |= (block - first) <= last - first  # uint8: what is below `first` wraps around
+        found.append(np.flatnonzero(mask) + start)
+    places = np.concatenate(found)
+    chosen: Positions = places[pairs[rows.data[places], rows.data[np.minimum(places + 1, end - 1)]]]
+    return chosen
+
+
+@cache
+def _tables() -> tuple[npt.NDArray[np.bool_], list[tuple[np.uint8, np.uint8]]]:
+    """bool [256, 256], which pairs of bytes begin characters of the table; and ranges of the first of them."""
+    starts = [chr(c).encode()[:2] for c in unequal_code_points()]
+    pairs = np.zeros((256, 256), dtype=bool)
+    pairs[[start[0] for start in starts], [start[1] for start in starts]] = True
+    leads = np.flatnonzero(pairs.any(axis=1)).astype(np.uint8)
+    runs = np.split(leads, np.flatnonzero(np.diff(leads) > 1) + 1)
+    return pairs, [(run[0], run[-1]) for run in runs]
