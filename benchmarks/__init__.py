@@ -1,1 +1,1 @@
-"""The whole job side by side with peers, in one run on one machine. `python -m benchmarks --help`; docs in README.md."""
+"""The whole job side by side with peers, in one run on one machine: `python -m benchmarks --help`."""

@@ -1,68 +1,141 @@
-"""`python -m benchmarks`: the whole job against peers, each part alone, scaling, the table and the chart."""
+"""The whole job against peers, each part alone, and scaling: `python -m benchmarks` runs all three.
+
+python -m benchmarks                      everything (what `make bench` runs)
+python -m benchmarks whole-job            Colophon, datatrove, Ray Data, a hand-written script, Dolma
+python -m benchmarks parts                each stage alone, and the fraction of the projected limit
+python -m benchmarks scaling              1 and more workers, 25 to 400 MB of text
+python -m benchmarks table                Markdown tables of the results that are there
+python -m benchmarks chart                the bar chart of whole_job.json
+python -m benchmarks --quick              a smoke run: little text, small models
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contestants import contestants
+from benchmarks import show
+from benchmarks.contestants import COLOPHON, INSTALL, Contestant, contestants
+from benchmarks.outputs import OutputDiffersError
+from benchmarks.parts import SCORE_MEGABYTES, run_parts
+from benchmarks.running import CommandError
+from benchmarks.scaling import SIZES_MEGABYTES, run_scaling
+from benchmarks.vocabulary import VocabularyError
 from benchmarks.whole_job import run_whole_job
-from benchmarks.workload import DEFAULT_MEGABYTES, REAL, SMALL, Workload, find_input, make_workload, within
+from benchmarks.workload import (
+    DEFAULT_MEGABYTES,
+    QUICK_DOCUMENTS,
+    REAL,
+    SMALL,
+    WorkloadError,
+    find_input,
+    make_workload,
+    within,
+)
 
 RESULTS = Path(__file__).parent / "results"
 SECTIONS = ("whole-job", "parts", "scaling")
-_QUICK_MEGABYTES = 2.0
+QUICK_SIZES = (1.0, 2.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 unless something failed."""
     options = _parser().parse_args(arguments)
-    sections = SECTIONS if options.command == "all" else [options.command]
-    workload = _workload(options)
-    for section in sections:
-        _say(f"\n== {section} ==")
-        result = run_whole_job(_chosen(options), workload, rounds=options.rounds, work=options.work, log=_say)
-        _write(options.results / f"{section.replace('-', '_')}.json", result)
+    try:
+        if options.command == "table":
+            _say(show.tables(options.results))
+        elif options.command == "chart":
+            _say(f"wrote {show.draw(options.results)}")
+        else:
+            _run(options)
+    except (CommandError, OutputDiffersError, VocabularyError, WorkloadError) as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 1
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("command", choices=[*SECTIONS, "all"], nargs="?", default="all")
-    parser.add_argument("--input", action="append", default=[], metavar="PATH")
-    parser.add_argument("--max-mb", type=float, default=DEFAULT_MEGABYTES)
-    parser.add_argument("--work", type=lambda p: Path(p).absolute(), default=Path("out/bench").absolute())
-    parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--models", type=Path)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--only", action="append", default=[], metavar="NAME")
-    parser.add_argument("--dolma-python", metavar="PATH")
-    parser.add_argument("--quick", action="store_true")
-    return parser
-
-
-def _workload(options: argparse.Namespace) -> Workload:
-    name, files = find_input(options.input, work=options.work, log=_say)
-    return make_workload(
+def _run(options: argparse.Namespace) -> None:
+    known = contestants(work=options.work, dolma_python=options.dolma_python)
+    name, all_files = find_input(options.input, work=options.work, quick=options.quick, log=_say)
+    files = within(all_files, options.max_mb or None)
+    workload = make_workload(
         name,
-        within(files, options.max_mb),
+        files,
         work=options.work,
         workers=options.workers,
         sizes=SMALL if options.quick else REAL,
         models=options.models,
         log=_say,
     )
+    chosen = _chosen(known, options.only)
+    common: dict[str, Any] = {"rounds": options.rounds, "work": options.work, "log": _say}
+    sections: dict[str, Callable[[], dict[str, Any]]] = {
+        "whole-job": lambda: run_whole_job(chosen, workload, **common),
+        "parts": lambda: run_parts(known[COLOPHON], workload, score_megabytes=options.score_mb, **common),
+        "scaling": lambda: run_scaling(
+            known[COLOPHON], workload, all_files, sizes=QUICK_SIZES if options.quick else SIZES_MEGABYTES, **common
+        ),
+    }
+    for section in SECTIONS if options.command == "all" else [options.command]:
+        _say(f"\n== {section}: {workload.text_bytes / 1e6:.1f} MB of {name}, {workload.documents:,} documents ==")
+        _write(options.results / f"{section.replace('-', '_')}.json", sections[section]())
+    _say(f"\n{show.tables(options.results)}")
+    if (options.results / show.WHOLE_JOB).is_file():
+        _draw(options.results)
 
 
-def _chosen(options: argparse.Namespace) -> dict[str, Any]:
-    known = contestants(work=options.work, dolma_python=options.dolma_python)
-    return {name: c for name, c in known.items() if not options.only or name in options.only}
+def _chosen(known: dict[str, Contestant], only: Sequence[str]) -> dict[str, Contestant]:
+    if unknown := [name for name in only if name not in known]:
+        raise WorkloadError(f"no contestant {', '.join(unknown)}; available: {', '.join(known)}")
+    return {name: contestant for name, contestant in known.items() if not only or name in only}
+
+
+def _draw(results: Path) -> None:
+    try:
+        _say(f"wrote {show.draw(results)}")
+    except ImportError:
+        _say(f"no chart: matplotlib is not installed ({INSTALL})")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("command", choices=[*SECTIONS, "all", "table", "chart"], nargs="?", default="all")
+    add(
+        "--input",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="Parquet files or directories with id, text, url (and topic, quality); "
+        "default: ../shared/data/web, else the demo's corpus",
+    )
+    add(
+        "--max-mb",
+        type=float,
+        default=DEFAULT_MEGABYTES,
+        metavar="MB",
+        help=f"whole files of the input up to so much text (default {DEFAULT_MEGABYTES}; 0: all of it)",
+    )
+    add("--work", type=_absolute, default=_absolute("out/bench"), help="models, caches, logs (default out/bench)")
+    add("--results", type=Path, default=RESULTS, help="where JSON files and the chart go")
+    add("--models", type=_absolute, help="directory with quality.bin and topic.bin, instead of training them")
+    add("--rounds", type=int, default=3)
+    add("--workers", type=int, default=2)
+    add("--only", action="append", default=[], metavar="NAME", help="a contestant of whole-job; may be repeated")
+    add("--dolma-python", metavar="PATH", help="interpreter of an environment with Dolma, which then takes part")
+    add("--score-mb", type=float, default=SCORE_MEGABYTES, help="how much text `parts` has scored by the library too")
+    add("--quick", action="store_true", help=f"{QUICK_DOCUMENTS} documents and small models, to see that all works")
+    return parser
+
+
+def _absolute(path: str) -> Path:
+    return Path(path).absolute()
 
 
 def _write(path: Path, result: dict[str, Any]) -> None:

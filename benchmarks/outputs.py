@@ -35,7 +35,7 @@ _NAMES = ["id", "quality", "topic", "topic_score", "input_ids"]
 Reader = Callable[[Job], pa.Table]
 
 
-class OutputDiffers(RuntimeError):
+class OutputDiffersError(RuntimeError):
     """A contestant did not do the job."""
 
 
@@ -90,7 +90,7 @@ def compare(reference: pa.Table, found: pa.Table, *, expected: Expected, strips:
         strips: whether the contestant strips texts before it scores them.
 
     Raises:
-        OutputDiffers: a document is missing, twice there or foreign, tokens differ, or scores differ by more than
+        OutputDiffersError: a document is missing, twice there or foreign, tokens differ, or scores differ by more than
             `TOLERANCE`.
     """
     for table in (reference, found):
@@ -102,7 +102,7 @@ def compare(reference: pa.Table, found: pa.Table, *, expected: Expected, strips:
     other = pc.not_equal(reference["topic"], found["topic"]).to_numpy()
     num_other = int(np.count_nonzero(np.asarray(other, bool) & compared))
     if num_other > len(compared) // _TIES_AMONG:
-        raise OutputDiffers(f"{num_other} of {len(compared)} documents have another label")
+        raise OutputDiffersError(f"{num_other} of {len(compared)} documents have another label")
     return Agreement(
         documents=found.num_rows,
         tokens=len(list_values(found["input_ids"])[1]),
@@ -116,27 +116,29 @@ def _check_documents(found: pa.Array, ids: pa.Array) -> None:
     if found.equals(ids):
         return
     missing, foreign = (set(a.to_pylist()) - set(b.to_pylist()) for a, b in ((ids, found), (found, ids)))
-    raise OutputDiffers(f"{len(found)} documents of {len(ids)}; {len(missing)} missing, {len(foreign)} foreign")
+    raise OutputDiffersError(f"{len(found)} documents of {len(ids)}; {len(missing)} missing, {len(foreign)} foreign")
 
 
 def _check_tokens(reference: pa.Table, found: pa.Table) -> None:
     (offsets, values), (their_offsets, their_values) = (list_values(t["input_ids"]) for t in (reference, found))
     if not np.array_equal(offsets, their_offsets):
         differing = int(np.count_nonzero(np.diff(offsets) != np.diff(their_offsets)))
-        raise OutputDiffers(f"{differing} documents have another number of tokens")
+        raise OutputDiffersError(f"{differing} documents have another number of tokens")
     if not np.array_equal(values, their_values):
-        raise OutputDiffers(f"{int(np.count_nonzero(values != their_values))} tokens differ")
+        raise OutputDiffersError(f"{int(np.count_nonzero(values != their_values))} tokens differ")
 
 
 def _check_column(reference: pa.Table, found: pa.Table, name: str, compared: np.ndarray[Any, Any]) -> float:
     ours, theirs = (pc.fill_null(t[name].cast(pa.float64()), np.nan).to_numpy()[compared] for t in (reference, found))
     difference = np.abs(ours - theirs)
     if np.isnan(difference).any():
-        raise OutputDiffers(f"{int(np.isnan(difference).sum())} documents have no {name}")
+        raise OutputDiffersError(f"{int(np.isnan(difference).sum())} documents have no {name}")
     largest = float(difference.max(initial=0))
     if largest > TOLERANCE + _FLOAT32:
         above = int(np.count_nonzero(difference > TOLERANCE + _FLOAT32))
-        raise OutputDiffers(f"{name} differs by up to {largest:.3g}, in {above} documents by more than {TOLERANCE:g}")
+        raise OutputDiffersError(
+            f"{name} differs by up to {largest:.3g}, in {above} documents by more than {TOLERANCE:g}"
+        )
     return largest
 
 
@@ -223,10 +225,8 @@ def _from_library(table: pa.Table) -> pa.Table:
 
 
 def _one_form(table: pa.Table) -> pa.Table:
-    wanted = pa.schema(
-        [("id", pa.string()), ("quality", pa.float64()), ("topic", pa.string()), ("topic_score", pa.float64())]
-        + [("input_ids", pa.list_(pa.uint32()))]
-    )
+    types = [pa.string(), pa.float64(), pa.string(), pa.float64(), pa.list_(pa.uint32())]
+    wanted = pa.schema(list(zip(_NAMES, types, strict=True)))
     return table.select(_NAMES).cast(wanted).sort_by("id").combine_chunks()
 
 

@@ -18,7 +18,7 @@ _LINGER_SECONDS = 30.0
 _LOG_TAIL = 2000
 
 
-class CommandFailed(RuntimeError):
+class CommandError(RuntimeError):
     """A contestant ended with an error; the message ends with the tail of its log."""
 
 
@@ -39,7 +39,7 @@ def run_measured(
     """Run `command` in a fresh process; its output goes to `log`. Processes that outlive it by 30 s are killed.
 
     Raises:
-        CommandFailed: it returned something other than 0.
+        CommandError: it returned something other than 0.
     """
     marker = uuid.uuid4().hex
     tree = ProcessTree(marker)
@@ -61,7 +61,7 @@ def run_measured(
             _end(process, tree)
     if code != 0:
         tail = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]
-        raise CommandFailed(f"{' '.join(command[:4])} ended with {code}; the end of {log}:\n{tail}")
+        raise CommandError(f"{' '.join(command[:4])} ended with {code}; the end of {log}:\n{tail}")
     return Measured(wall_seconds=ended - began, tree_seconds=time.monotonic() - began, peak=sampler.peak)
 
 

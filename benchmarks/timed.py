@@ -35,7 +35,7 @@ def done(contestant: Contestant, job: Job, *, work: Path) -> Iterator[Done]:
     """Have `job` done into an empty directory under `work`, which is removed at the end.
 
     Raises:
-        CommandFailed: the contestant ended with an error.
+        CommandError: the contestant ended with an error.
     """
     output = work / "output" / contestant.name
     shutil.rmtree(output, ignore_errors=True)

@@ -95,7 +95,7 @@ def _visible(token: bytes) -> str:
 
 
 def _char_of_byte() -> list[str]:
-    """GPT-2's rule: printable Latin-1 stands for itself, the other bytes for the characters from U+0100 on, in order."""
+    """GPT-2's rule: printable Latin-1 stands for itself, other bytes for the characters from U+0100 on, in order."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = iter(range(256, 512))
     return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]

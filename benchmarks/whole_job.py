@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import pyarrow as pa
@@ -14,7 +15,7 @@ import pyarrow as pa
 from benchmarks.contestants import COLOPHON, PARTITION_BYTES, Contestant
 from benchmarks.machine import machine
 from benchmarks.outputs import TOLERANCE, Expected, compare, expected_of
-from benchmarks.running import CommandFailed
+from benchmarks.running import CommandError
 from benchmarks.summary import Spread, interleaved, ratios
 from benchmarks.timed import Done, done
 from benchmarks.workload import Workload
@@ -22,12 +23,12 @@ from benchmarks.workload import Workload
 Log = Callable[[str], None]
 METHOD = (
     "Each round runs every contestant once, in a fresh process with an empty output directory and the same number of "
-    "workers, first on a small file a worker (its wall time is `start`), then on the input; every round begins with "
-    "another contestant. Before the first round each contestant does the small job once, untimed by the ratios "
-    "(`first_run`): Colophon makes its collapsed models and compiled code there, datatrove copies model files, all "
-    "files are read once. Wall time is that of the command, from its start to its end. Memory is the peak of the sum of "
-    "proportional set sizes of its processes, sampled four times a second. Outputs of every run are compared: the same "
-    f"documents, the same token ids, probabilities within {TOLERANCE:g} after the 1e-5 that the fastText library adds."
+    "workers: first on a small file for each worker (its wall time is `start`), then on the input. Every round begins "
+    "with another contestant. Before the first round each contestant does the small job once (`first_run`): Colophon "
+    "makes its collapsed models and compiled code, datatrove copies model files, everything is read once. Wall time is "
+    "that of the command, from its start to its end. Memory is the peak of the sum of proportional set sizes of its "
+    "processes, sampled four times a second. The outputs of every run are compared: the same documents, the same token "
+    f"ids, probabilities within {TOLERANCE:g} after the 1e-5 that the fastText library adds."
 )
 
 
@@ -62,8 +63,8 @@ def run_whole_job(
         log: gets a line a run.
 
     Raises:
-        OutputDiffers: somebody's output is not the same.
-        CommandFailed: a contestant failed later than in its first run.
+        OutputDiffersError: somebody's output is not the same.
+        CommandError: a contestant failed later than in its first run.
     """
     log(f"expected: about {expected_seconds(chosen, workload, rounds=rounds) / 60:.0f} minutes")
     shutil.rmtree(work / "cache" / "colophon", ignore_errors=True)
@@ -143,7 +144,7 @@ def _first_runs(
                 with done(contestant, workload.start, work=work) as first:
                     seconds[name] = first.measured.wall_seconds
                     log(f"first run, {contestant.title}: {seconds[name]:.1f} s")
-            except CommandFailed as error:
+            except CommandError as error:
                 log(str(error))
                 missing = f"failed in its first run: {str(error).splitlines()[-1]}"
         if missing is not None:
@@ -176,33 +177,39 @@ def _summary(runs: list[_Run], workload: Workload) -> dict[str, Any]:
     walls = [run.wall_seconds for run in runs]
     peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
     megabytes = workload.text_bytes / 1e6
-    marginal = _marginal(runs, workload)
+    alone = _seconds_without_start(runs, workload)
     return {
         "wall_seconds": Spread.of(walls).as_dict(),
         "start_seconds": Spread.of([run.start_seconds for run in runs]).as_dict(),
         "megabytes_per_second": Spread.of([megabytes / wall for wall in walls]).as_dict(),
         "documents_per_second": Spread.of([workload.documents / wall for wall in walls]).as_dict(),
-        "megabytes_per_second_without_start": Spread.of([megabytes / seconds for seconds in marginal]).as_dict(),
+        "megabytes_per_second_without_start": None if alone is None else float(f"{megabytes / alone:.4g}"),
         "peak_pss_bytes": Spread.of(peaks).as_dict() if peaks else None,
     }
 
 
-def _marginal(runs: list[_Run], workload: Workload) -> list[float]:
-    """Seconds that the input takes without starting: the difference of the two jobs, scaled to the whole input."""
+def _seconds_without_start(runs: list[_Run], workload: Workload) -> float | None:
+    """What the input takes without starting: the difference of the two jobs' medians, scaled to the whole input.
+
+    None where noise hides it.
+    """
+    wall, start = (median(values) for values in zip(*((r.wall_seconds, r.start_seconds) for r in runs), strict=True))
     scale = workload.text_bytes / max(workload.text_bytes - workload.start_text_bytes, 1)
-    return [max(run.wall_seconds - run.start_seconds, 1e-3) * scale for run in runs]
+    return (wall - start) * scale if wall > start else None
 
 
 def _all_ratios(runs: Mapping[str, list[_Run]], workload: Workload) -> dict[str, Any]:
     if COLOPHON not in runs:
-        return {"ratios": {}, "ratio_details": {}, "ratio_details_without_start": {}}
-    walls = {name: Spread.of([run.wall_seconds for run in of]) for name, of in runs.items()}
-    without = {name: Spread.of(_marginal(of, workload)) for name, of in runs.items()}
-    details = ratios(walls, of=COLOPHON)
+        return {"ratios": {}, "ratio_details": {}, "ratios_without_start": {}}
+    details = ratios({name: Spread.of([run.wall_seconds for run in of]) for name, of in runs.items()}, of=COLOPHON)
+    alone = {name: _seconds_without_start(of, workload) for name, of in runs.items()}
+    ours = alone.pop(COLOPHON)
     return {
         "ratios": {name: detail["ratio"] for name, detail in details.items()},
         "ratio_details": details,
-        "ratio_details_without_start": ratios(without, of=COLOPHON),
+        "ratios_without_start": {
+            name: float(f"{theirs / ours:.4g}") for name, theirs in alone.items() if ours and theirs is not None
+        },
     }
 
 

@@ -6,6 +6,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -25,6 +26,7 @@ ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 DEFAULT_MEGABYTES = 90
 START_DOCUMENTS = 64
+QUICK_DOCUMENTS = 400
 _COMPARED_TEXTS = 1000
 _LABEL_OF_NONE = "other"
 _HIGH = "__label__high"
@@ -75,19 +77,42 @@ class Workload:
     """What results say of the classifiers."""
 
 
-def find_input(paths: Sequence[str], *, work: Path, log: Callable[[str], None]) -> tuple[str, list[Path]]:
+def find_input(
+    paths: Sequence[str], *, work: Path, log: Callable[[str], None], quick: bool = False
+) -> tuple[str, list[Path]]:
     """A name and the Parquet files: those of `paths`, else the web text beside the checkout, else the demo's corpus.
+
+    Args:
+        paths: files and directories.
+        work: where the demo's corpus is made.
+        log: gets a line about what is made.
+        quick: take only the first `QUICK_DOCUMENTS`, as two files.
 
     Raises:
         WorkloadError: a path holds no Parquet file.
     """
     if paths:
-        files = [file for path in paths for file in _parquet_files(Path(path))]
-        return Path(paths[0]).stem, [file.absolute() for file in files]
-    if (SHARED / "web").is_dir():
-        return "web", sorted((SHARED / "web").glob("train-*.parquet"))
-    log("no ../shared/data/web beside the checkout: the demo's corpus")
-    return "demo", [Path(file).absolute() for file in write_demo_corpus(work / "demo", report=log).train_files]
+        files = [file.absolute() for path in paths for file in _parquet_files(Path(path))]
+        name = Path(paths[0]).stem
+    elif (SHARED / "web").is_dir():
+        name, files = "web", sorted((SHARED / "web").glob("train-*.parquet"))
+    else:
+        log("no ../shared/data/web beside the checkout: the demo's corpus")
+        corpus = write_demo_corpus(work / "demo", report=log)
+        name, files = "demo", [file.absolute() for file in corpus.train_files]
+    return (f"{name}-quick", _first_documents(files[0], work / "quick" / name)) if quick else (name, files)
+
+
+def _first_documents(file: Path, directory: Path) -> list[Path]:
+    """The first `QUICK_DOCUMENTS` of a file as two files."""
+    directory.mkdir(parents=True, exist_ok=True)
+    half = QUICK_DOCUMENTS // 2
+    paths = [directory / f"part-{i}.parquet" for i in range(2)]
+    with pq.ParquetFile(file) as parquet:
+        table = pa.Table.from_batches(list(islice(parquet.iter_batches(half), 2)))
+    for i, path in enumerate(paths):
+        pq.write_table(table.slice(i * half, half), path, row_group_size=max(half // 2, 1))
+    return paths
 
 
 def _parquet_files(path: Path) -> list[Path]:

@@ -55,9 +55,9 @@ def work(file: str) -> int:
             names = ["id", "quality", "topic", "topic_score", "input_ids"]
             batches.append(pa.RecordBatch.from_arrays(columns, names))
     table = pa.Table.from_batches(batches)
-    with pa.OSFile(str(Path(job.output) / f"{Path(file).stem}.arrow"), "wb") as sink:
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+    path = Path(job.output) / f"{Path(file).stem}.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
     return table.num_rows
 
 

@@ -1,0 +1,222 @@
+"""Each part of the job alone, and what fraction of the sum of the parts the whole job reaches."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contestants import Contestant
+from benchmarks.machine import machine
+from benchmarks.probes import PROBES
+from benchmarks.running import run_measured
+from benchmarks.summary import Spread, interleaved
+from benchmarks.timed import done
+from benchmarks.whole_job import colophon_steps, described_input
+from benchmarks.workload import ROOT, Workload
+
+SCORE_MEGABYTES = 30.0
+_SECONDS_A_MEGABYTE = {"read": 0.02, "score": 0.6, "tokenize_engine": 0.06, "tokenize_tiktoken": 0.25, "write": 0.15}
+_SECONDS_A_MEGABYTE |= {"pack": 0.15}
+_ONE_THREAD = {
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"),
+    **dict.fromkeys(("RAYON_NUM_THREADS", "POLARS_MAX_THREADS"), "1"),
+    "TOKENIZERS_PARALLELISM": "false",
+}
+_COLOPHON = "whole"
+METHOD = (
+    "Every part runs alone in a fresh process on one thread, on the whole input (scoring on its first megabytes, the "
+    "library and Colophon in turn for every 1,024 documents), parts and the whole job interleaved by rounds. Tokenizers "
+    "meet the text for the first time. tiktoken and the library get Python strings that are there already. The "
+    "projected limit is the time of reading, scoring by the kernel, tokenizing and writing, each once over the input "
+    "at its own median speed, one after the other, divided by the number of workers. `with_start` divides it by the "
+    "wall time of the whole job, `without_start` by that less the wall time of a small job (both scaled to the text "
+    "between them), `stages_alone` by the time that the two stages took, models' loading in it."
+)
+
+
+def expected_seconds(workload: Workload, *, rounds: int, score_megabytes: float, contestant: Contestant) -> float:
+    """About how long `run_parts` will take."""
+    size = workload.text_bytes / 1e6
+    probes = sum(s * (min(size, score_megabytes) if n == "score" else size) for n, s in _SECONDS_A_MEGABYTE.items())
+    whole = size / contestant.megabytes_per_second + 2 * contestant.start_seconds
+    return rounds * (probes + whole + 30) + contestant.start_seconds
+
+
+def run_parts(
+    contestant: Contestant,
+    workload: Workload,
+    *,
+    rounds: int,
+    work: Path,
+    log: Callable[[str], None],
+    score_megabytes: float = SCORE_MEGABYTES,
+) -> dict[str, Any]:
+    """Run everything; the content of `parts.json`.
+
+    Args:
+        contestant: Colophon.
+        workload: the job.
+        rounds: how often.
+        work: directory for outputs and logs.
+        log: gets a line a part.
+        score_megabytes: how much text is scored; the library takes its time.
+    """
+    seconds = expected_seconds(workload, rounds=rounds, score_megabytes=score_megabytes, contestant=contestant)
+    log(f"expected: about {seconds / 60:.0f} minutes")
+    with done(contestant, workload.start, work=work):
+        log("caches are filled")
+    results: dict[str, list[dict[str, Any]]] = {name: [] for name in (*PROBES, _COLOPHON)}
+    for number, name in interleaved(list(results), rounds=rounds):
+        if name == _COLOPHON:
+            result = _whole(contestant, workload, work=work)
+        else:
+            more = [str(score_megabytes)] if name == "score" else []
+            result = probe(name, workload, *more, work=work, env=contestant.env)
+        results[name].append(result)
+        log(f"round {number + 1}, {name}: {_in_words(result)}")
+    return _summary(results, workload, rounds=rounds)
+
+
+def probe(name: str, workload: Workload, *more: str, work: Path, env: Mapping[str, str]) -> dict[str, Any]:
+    """What `benchmarks.probes` says of one part, in a fresh process."""
+    own = workload.job.at(work / "output" / f"probe-{name}")
+    job = own.save(Path(f"{own.output}.json"))
+    log = work / "logs" / f"probe-{name}.log"
+    run_measured(
+        [sys.executable, "-m", "benchmarks.probes", name, str(job), *more],
+        log=log,
+        env={**_ONE_THREAD, **env},
+        cwd=ROOT,
+    )
+    result: dict[str, Any] = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+    return result
+
+
+def _whole(contestant: Contestant, workload: Workload, *, work: Path) -> dict[str, Any]:
+    with done(contestant, workload.start, work=work) as small:
+        start = small.measured.wall_seconds
+    with done(contestant, workload.job, work=work) as whole:
+        return {"seconds": {"start": start, "wall": whole.measured.wall_seconds}, "steps": colophon_steps(whole)}
+
+
+def _summary(results: Mapping[str, list[dict[str, Any]]], workload: Workload, *, rounds: int) -> dict[str, Any]:
+    speeds = part_speeds(results)
+    medians = {name: Spread.of(values).median for name, values in speeds.items()}
+    steps = [run["steps"] for run in results[_COLOPHON]]
+    return {
+        "format": 1,
+        "method": METHOD,
+        "machine": machine(),
+        "workers": workload.job.workers,
+        "rounds": rounds,
+        "input": described_input(workload),
+        "tokenizer": results["tokenize_engine"][0]["engine"],
+        "megabytes_per_second": {name: Spread.of(values).as_dict() for name, values in speeds.items()},
+        "ratios": {
+            "kernel_to_library": _ratio(speeds["kernel"], speeds["library"]),
+            "annotate_to_library": _ratio(speeds["annotate"], speeds["library"]),
+            "tokenize_to_tiktoken": _ratio(speeds["tokenize"], speeds["tiktoken"]),
+        },
+        "pack_million_tokens_per_second": pack_speeds(results["pack"]),
+        "load_seconds": {
+            name: Spread.of([run["seconds"][step] for run in results[part]]).as_dict()
+            for name, part, step in (
+                ("kernel_models", "score", "load"),
+                ("library_models", "score", "library_load"),
+                ("tokenizer", "tokenize_engine", "load"),
+                ("tiktoken", "tokenize_tiktoken", "load"),
+            )
+        },
+        "whole_job_seconds": {
+            name: Spread.of([run["seconds"][name] for run in results[_COLOPHON]]).as_dict()
+            for name in ("wall", "start")
+        },
+        "projected_limit": projected_limit(
+            medians,
+            workload,
+            wall=Spread.of([run["seconds"]["wall"] for run in results[_COLOPHON]]).median,
+            start=Spread.of([run["seconds"]["start"] for run in results[_COLOPHON]]).median,
+            stages=Spread.of([sum(s["seconds"] for s in step["stages"].values()) for step in steps]).median,
+        ),
+        "shares": shares(steps),
+    }
+
+
+def part_speeds(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[float]]:
+    """MB/s of text by part, a value a round."""
+    timed = {
+        "read": ("read", ("read",)),
+        "kernel": ("score", ("kernel",)),
+        "annotate": ("score", ("annotators",)),
+        "library": ("score", ("library",)),
+        "tokenize": ("tokenize_engine", ("tokenize",)),
+        "tiktoken": ("tokenize_tiktoken", ("tokenize",)),
+        "write": ("write", ("annotations", "tokens")),
+    }
+    return {
+        name: [run["text_bytes"] / 1e6 / sum(run["seconds"][step] for step in steps) for run in results[part]]
+        for name, (part, steps) in timed.items()
+    }
+
+
+def pack_speeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Millions of text tokens a second by layout: arranging alone, and with its metadata."""
+    found = {}
+    for layout in runs[0]["packed_tokens"]:
+        alone = [run["tokens"] / 1e6 / run["seconds"][layout] for run in runs]
+        both = [run["tokens"] / 1e6 / (run["seconds"][layout] + run["seconds"][f"{layout}_metadata"]) for run in runs]
+        found[layout] = {"pack": Spread.of(alone).as_dict(), "with_metadata": Spread.of(both).as_dict()}
+    return found
+
+
+def projected_limit(
+    speeds: Mapping[str, float], workload: Workload, *, wall: float, start: float, stages: float
+) -> dict[str, float]:
+    """The limit that the parts set, and which fractions of it were reached; see `METHOD`.
+
+    Args:
+        speeds: MB/s of `read`, `kernel`, `tokenize` and `write` alone on one core.
+        workload: the job.
+        wall: seconds of the whole job.
+        start: seconds of the small job.
+        stages: seconds of annotate and tokenize within the whole job.
+    """
+    seconds_a_megabyte = sum(1 / speeds[part] for part in ("read", "kernel", "tokenize", "write"))
+    seconds_a_megabyte /= workload.job.workers
+    megabytes, small = workload.text_bytes / 1e6, workload.start_text_bytes / 1e6
+    limit = megabytes * seconds_a_megabyte
+    found = {
+        "megabytes_per_second": 1 / seconds_a_megabyte,
+        "seconds": limit,
+        "with_start": limit / wall,
+        "stages_alone": limit / stages,
+    }
+    if wall > start:
+        found["without_start"] = (megabytes - small) * seconds_a_megabyte / (wall - start)
+    return {name: float(f"{value:.4g}") for name, value in found.items()}
+
+
+def shares(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Of the workers' time: reading, scoring, tokenizing, writing; loading models and vocabulary apart, as seconds."""
+    taken: dict[str, float] = dict.fromkeys(("reading", "scoring", "tokenizing", "writing", "loading"), 0.0)
+    for run in steps:
+        for stage, doing in (("annotate", "scoring"), ("tokenize", "tokenizing")):
+            worker = run["stages"][stage]["worker_seconds"]
+            for name, step in (("reading", "read"), (doing, "work"), ("writing", "write"), ("loading", "load")):
+                taken[name] += worker[step]
+    loading = taken.pop("loading") / max(len(steps), 1)
+    total = max(sum(taken.values()), 1e-9)
+    return {**{name: round(s / total, 4) for name, s in taken.items()}, "loading_seconds": round(loading, 3)}
+
+
+def _ratio(faster: Sequence[float], slower: Sequence[float]) -> dict[str, Any]:
+    """The ratio of medians, and of every round."""
+    ratio = Spread.of(faster).median / Spread.of(slower).median
+    return {"ratio": float(f"{ratio:.4g}"), **Spread.of([a / b for a, b in zip(faster, slower, strict=True)]).as_dict()}
+
+
+def _in_words(result: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {seconds:.3g} s" for name, seconds in result["seconds"].items())

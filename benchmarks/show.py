@@ -1,0 +1,177 @@
+"""Results for people: Markdown tables and a bar chart, made from the JSON files alone."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.machine import in_words
+
+WHOLE_JOB, PARTS, SCALING = "whole_job.json", "parts.json", "scaling.json"
+CHART = "whole_job.png"
+_OURS = "colophon"
+
+
+def tables(results: Path) -> str:
+    """Markdown for every JSON file that is there."""
+    makers = {WHOLE_JOB: _whole_job, PARTS: _parts, SCALING: _scaling}
+    found = [
+        "\n".join(make(json.loads((results / name).read_text(encoding="utf-8"))))
+        for name, make in makers.items()
+        if (results / name).is_file()
+    ]
+    return "\n\n".join(found)
+
+
+def _whole_job(result: dict[str, Any]) -> Iterator[str]:
+    yield f"{_input(result)}; {result['workers']} workers each; {in_words(result['machine'])}; {_rounds(result)}."
+    yield ""
+    yield from _row("", "wall s", "start s", "MB/s", "documents/s", "peak memory", "Colophon is")
+    yield from _row("---", *["---:"] * 6)
+    details = result["ratio_details"]
+    for name, found in _by_wall(result):
+        ratio = details.get(name)
+        yield from _row(
+            found["title"],
+            _spread(found["wall_seconds"], ".1f"),
+            f"{found['start_seconds']['median']:.1f}",
+            f"{found['megabytes_per_second']['median']:.2f}",
+            f"{found['documents_per_second']['median']:,.0f}",
+            "-" if found["peak_pss_bytes"] is None else f"{found['peak_pss_bytes']['median'] / 1e9:.1f} GB",
+            "" if ratio is None else f"**{ratio['ratio']:.1f} x** faster{_without_start(result, name)}",
+        )
+    for name, reason in result["left_out"].items():
+        yield from _row(name, f"left out: {reason}", *[""] * 5)
+
+
+def _without_start(result: dict[str, Any], name: str) -> str:
+    ratio = result["ratios_without_start"].get(name)
+    return "" if ratio is None else f" ({ratio:.1f} x without start)"
+
+
+def _parts(result: dict[str, Any]) -> Iterator[str]:
+    speeds, ratios = result["megabytes_per_second"], result["ratios"]
+    yield from _row("one part alone, one core", "MB/s of text", "")
+    yield from _row("---", "---:", "---")
+    for name, title, remark in (
+        ("annotate", "annotate: both classifiers", f"{ratios['annotate_to_library']['ratio']:.1f} x the library"),
+        ("kernel", "its kernel", f"{ratios['kernel_to_library']['ratio']:.1f} x the library"),
+        ("library", "fastText library, both classifiers", ""),
+        ("tokenize", "tokenize, cold text", f"{ratios['tokenize_to_tiktoken']['ratio']:.1f} x tiktoken"),
+        ("tiktoken", "tiktoken", ""),
+        ("read", "read", ""),
+        ("write", "write", ""),
+    ):
+        yield from _row(title, _spread(speeds[name], ".1f"), remark)
+    yield ""
+    yield from _row("pack, one core", "million tokens/s", "with metadata")
+    yield from _row("---", "---:", "---:")
+    for layout, found in result["pack_million_tokens_per_second"].items():
+        yield from _row(layout, _spread(found["pack"], ".0f"), _spread(found["with_metadata"], ".0f"))
+    limit, shares = result["projected_limit"], dict(result["shares"])
+    loading = shares.pop("loading_seconds")
+    yield ""
+    yield (
+        f"Projected limit of {result['workers']} workers: {limit['megabytes_per_second']:.1f} MB/s. The whole job reaches "
+        + ", ".join(
+            f"{limit[key]:.2f} of it {words}"
+            for key, words in (
+                ("with_start", "with starting"),
+                ("without_start", "without"),
+                ("stages_alone", "in its stages"),
+            )
+            if key in limit
+        )
+        + "."
+    )
+    yield (
+        "Of the workers' time: "
+        + ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+        + "; "
+        + (f"loading {loading:.1f} s besides.")
+    )
+
+
+def _scaling(result: dict[str, Any]) -> Iterator[str]:
+    workers = dict(result["workers"])
+    faster = workers.pop("times_faster")
+    yield from _row("text", "workers", "wall s", "peak memory")
+    yield from _row("---:", "---:", "---:", "---:")
+    size = f"{result['input']['text_bytes'] / 1e6:.0f} MB"
+    for number, found in workers.items():
+        yield from _row(size, number, _spread(found["wall_seconds"], ".1f"), _memory(found))
+    most = max(workers, key=int)
+    for found in result["sizes"]["runs"]:
+        yield from _row(f"{found['megabytes']:.0f} MB", most, _spread(found["wall_seconds"], ".1f"), _memory(found))
+    line = result["sizes"]["line"]
+    yield ""
+    yield (
+        f"{most} workers are {faster:.2f} times as fast as one. "
+        f"Line: {line['start_seconds']:.1f} s + {line['seconds_per_megabyte']:.4f} s/MB"
+        f" (R² = {line['r_squared']:.3f})."
+    )
+
+
+def _memory(found: dict[str, Any]) -> str:
+    return "-" if found["peak_pss_bytes"] is None else f"{found['peak_pss_bytes']['median'] / 1e9:.2f} GB"
+
+
+def _row(*cells: str) -> Iterator[str]:
+    yield f"| {' | '.join(cells)} |"
+
+
+def _spread(found: dict[str, Any], form: str) -> str:
+    low, high = format(found["lowest"], form), format(found["highest"], form)
+    return format(found["median"], form) + ("" if low == high else f" ({low}–{high})")
+
+
+def _input(result: dict[str, Any]) -> str:
+    found = result["input"]
+    sizes = " and ".join(f"{c['bytes'] / 1e9:.1f} GB ({c['labels']} labels)" for c in found["classifiers"])
+    return (
+        f"{found['text_bytes'] / 1e6:.0f} MB of text ({found['name']}, {found['documents']:,} documents, "
+        f"{found['files']} files); classifiers of {sizes}"
+    )
+
+
+def _rounds(result: dict[str, Any]) -> str:
+    return f"median of {result['rounds']} interleaved rounds" if result["rounds"] > 1 else "one round"
+
+
+def _by_wall(result: dict[str, Any]) -> Sequence[tuple[str, dict[str, Any]]]:
+    return sorted(result["contestants"].items(), key=lambda item: item[1]["wall_seconds"]["median"])
+
+
+def draw(results: Path) -> Path:
+    """The bar chart beside `whole_job.json`: MB/s of each contestant, whiskers from the slowest to the fastest round."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    result = json.loads((results / WHOLE_JOB).read_text(encoding="utf-8"))
+    found = _by_wall(result)[::-1]
+    speeds = [contestant["megabytes_per_second"] for _, contestant in found]
+    medians = [speed["median"] for speed in speeds]
+    whiskers = [
+        [speed["median"] - speed["lowest"] for speed in speeds],
+        [speed["highest"] - speed["median"] for speed in speeds],
+    ]
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.55 * len(found)), layout="constrained")
+    colors = ["#2a6f97" if name == _OURS else "#adb5bd" for name, _ in found]
+    titles = [contestant["title"] for _, contestant in found]
+    axes.barh(titles, medians, xerr=whiskers, color=colors, ecolor="#495057", capsize=3)
+    for place, (name, _) in enumerate(found):
+        ratio = result["ratios"].get(name)
+        label = f"{medians[place]:.1f} MB/s" + ("" if ratio is None else f"   (Colophon {ratio:.1f} x)")
+        axes.annotate(label, (speeds[place]["highest"], place), xytext=(6, 0), textcoords="offset points", va="center")
+    axes.set_xlim(0, 1.35 * max(speed["highest"] for speed in speeds))
+    axes.set_xlabel("MB of text a second: Parquet → two classifiers → tokens → disk, starting included")
+    axes.set_title(f"{result['workers']} workers, {in_words(result['machine'])}", fontsize=9, loc="left")
+    axes.spines[["top", "right"]].set_visible(False)
+    path = results / CHART
+    figure.savefig(path, dpi=150, metadata={"Software": None})
+    plt.close(figure)
+    return path
