@@ -31,17 +31,11 @@ from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
 from pipeline.errors import ColophonError, UsageError
 from pipeline.recipe import RaySection
-from pipeline.work import Executor, Outcome, Stage, Task, Workplace
+from pipeline.work import WORKER_ENVIRONMENT, Executor, Outcome, Stage, Task, Workplace
 
 _IN_FLIGHT = 2  # one is worked on while the next one's arguments travel
 _LOCAL_OBJECT_STORE_BYTES = 100 << 20  # tasks and records are small; texts never pass through Ray
 _TOKEN_HELP = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it"
-_WORKER_ENVIRONMENT = {
-    # One process a core: libraries must not start threads of their own on top.
-    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
-    **dict.fromkeys(("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS"), "1"),
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 def connect(config: RaySection, *, log: Callable[[str], None]) -> None:
@@ -70,7 +64,7 @@ def _start_local(config: RaySection) -> None:
     # Ray's own switch for clusters of one machine, its default on macOS: the node's address is loopback.
     ray_constants.ENABLE_RAY_CLUSTER = False
     # Processes that Ray starts ahead of the actors import numpy before an actor could set anything.
-    with _environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **_WORKER_ENVIRONMENT}), _few_processes():
+    with _environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **WORKER_ENVIRONMENT}), _few_processes():
         ray.init(
             num_cpus=config.num_workers or os.cpu_count() or 1,
             include_dashboard=False,
@@ -130,7 +124,7 @@ class _Actor:
 
     def __init__(self) -> None:
         # Read when the libraries are first used; a runtime environment of their own would cost each actor seconds.
-        os.environ.update(_WORKER_ENVIRONMENT)
+        os.environ.update(WORKER_ENVIRONMENT)
         import pyarrow as pa
 
         pa.set_cpu_count(1)

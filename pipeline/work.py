@@ -22,6 +22,16 @@ from pipeline.transient import is_transient, retried
 from shards.manifest import Record
 from shards.schema import ShardError
 
+WORKER_ENVIRONMENT = {
+    # One process a core: libraries must not start threads of their own on top.
+    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
+    **dict.fromkeys(("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS"), "1"),
+    "TOKENIZERS_PARALLELISM": "false",
+    # Arrow's allocator gives back what is freed at once: it kept up to 75 MB of batches that were long done with.
+    "MIMALLOC_PURGE_DELAY": "0",
+}
+"""For a worker's process, before it imports a library."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
