@@ -85,6 +85,7 @@ class Sampler:
 
     def _run(self) -> None:
         samples = 0
+        last = False  # what lives when the context is left is seen as well
         while True:
             began = time.monotonic()
             found = [
@@ -92,8 +93,9 @@ class Sampler:
             ]
             samples += 1
             self._keep(found, samples)
-            if self._stop.wait(max(self._interval - (time.monotonic() - began), 0.01)):
+            if last:
                 return
+            last = self._stop.wait(max(self._interval - (time.monotonic() - began), 0.01))
 
     def _keep(self, found: list[ProcessMemory], samples: int) -> None:
         total = sum(process.pss_bytes for process in found)

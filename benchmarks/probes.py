@@ -11,8 +11,9 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,35 +27,40 @@ from benchmarks.job import Job, load
 _BATCH_ROWS = 1024
 _WARM_UP_ROWS = 64
 _LAYOUTS = """
+[annotators.url]
+
 [pack]
 sequence_length = 2048
+
 [layouts.plain]
 position = "plain"
+
 [layouts.prepend]
 position = "prepend"
 template = "{url}"
+
 [layouts.append]
 position = "append"
 template = "{topic}"
+
 [layouts.meta_tokens]
 position = "meta_tokens"
-[annotators.url]
 """
 Result = dict[str, Any]
 
 
 class Stopwatch:
-    """Seconds by name, and how often each was measured."""
+    """Seconds by name; `with watch("read"):` adds to them. A block that raises is not counted."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
-    def time(self, name: str, call: Callable[[], Any]) -> Any:
-        """Call, and add the time that it takes."""
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        """Count the time of the block under `name`."""
         begun = time.perf_counter()
-        result = call()
+        yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - begun
-        return result
 
 
 def read(job: Job) -> Result:
@@ -66,9 +72,59 @@ def read(job: Job) -> Result:
     text_bytes = 0
     for partition in prepared.inputs.partitions:
         batches = iter(PartitionReader(partition, prepared.tokenize_needs, stage="read"))
-        while (batch := watch.time("read", lambda batches=batches: next(batches, None))) is not None:
+        while True:
+            with watch("read"):
+                batch = next(batches, None)
+            if batch is None:
+                break
             text_bytes += _size(batch.column("text"))
     return {"seconds": watch.seconds, "text_bytes": text_bytes}
+
+
+class _Scorers:
+    """Both classifiers in three ways."""
+
+    def __init__(self, job: Job, watch: Stopwatch) -> None:
+        import fasttext
+
+        from annotators.fasttext_model import FastTextModel
+
+        classifiers = (job.quality, job.topic)
+        self._models = [FastTextModel(classifier.model) for classifier in classifiers]
+        with watch("load"):
+            for model in self._models:
+                model.load()
+        self._annotators = _prepared(job).annotators
+        for annotator in self._annotators:
+            annotator.load()
+        with watch("library_load"):
+            self._quality, self._topic = (fasttext.load_model(classifier.model).f for classifier in classifiers)
+
+    def kernel(self, texts: pa.Array) -> None:
+        for model in self._models:
+            model.probabilities(texts)
+
+    def annotators(self, texts: pa.Array) -> None:
+        batch = pa.record_batch({"text": texts})
+        for annotator in self._annotators:
+            annotator.annotate(batch)
+
+    def library(self, lines: Sequence[str]) -> None:
+        for line in lines:
+            self._quality.predict(line, 2, 0.0, "strict")
+            self._topic.predict(line, 1, 0.0, "strict")
+
+    def run(self, texts: pa.Array, watch: Stopwatch) -> None:
+        """Score `texts` in each way, one after the other."""
+        strings = texts.to_pylist()
+        lines = [string.replace("\n", " ") + "\n" for string in strings]
+        elsewhere = pa.array(strings, texts.type)  # at the same address, the kernel would find words already split
+        with watch("kernel"):
+            self.kernel(texts)
+        with watch("library"):
+            self.library(lines)
+        with watch("annotators"):
+            self.annotators(elsewhere)
 
 
 def score(job: Job, *, megabytes: float | None = None) -> Result:
@@ -76,41 +132,13 @@ def score(job: Job, *, megabytes: float | None = None) -> Result:
 
     The library gets Python strings whose newlines are spaces already, the others Arrow columns.
     """
-    import fasttext
-
-    from annotators.fasttext_model import FastTextModel
-
     watch = Stopwatch()
-    annotators = _prepared(job).annotators
-    models = [FastTextModel(classifier.model) for classifier in (job.quality, job.topic)]
-    watch.time("load", lambda: [model.load() for model in models])
-    for annotator in annotators:
-        annotator.load()
-    library = watch.time("library_load", lambda: [fasttext.load_model(c.model).f for c in (job.quality, job.topic)])
-
-    def with_kernel(texts: pa.Array) -> None:
-        for model in models:
-            model.probabilities(texts)
-
-    def with_annotators(texts: pa.Array) -> None:
-        batch = pa.record_batch({"text": texts})
-        for annotator in annotators:
-            annotator.annotate(batch)
-
-    def with_library(lines: Sequence[str]) -> None:
-        for line in lines:
-            library[0].predict(line, 2, 0.0, "strict")
-            library[1].predict(line, 1, 0.0, "strict")
-
+    scorers = _Scorers(job, watch)
+    scorers.run(next(_texts(job)).slice(0, _WARM_UP_ROWS), Stopwatch())
     text_bytes = 0
-    for number, texts in enumerate(_texts(job, megabytes=megabytes, warm_up=True)):
-        lines = [text.replace("\n", " ") + "\n" for text in texts.to_pylist()]
-        own = pa.array(texts.to_pylist(), texts.type)  # elsewhere in memory: words that were split are not found again
-        watch_or_not = watch if number else Stopwatch()
-        watch_or_not.time("kernel", lambda texts=texts: with_kernel(texts))
-        watch_or_not.time("library", lambda lines=lines: with_library(lines))
-        watch_or_not.time("annotators", lambda own=own: with_annotators(own))
-        text_bytes += _size(texts) if number else 0
+    for texts in _texts(job, megabytes=megabytes):
+        scorers.run(texts, watch)
+        text_bytes += _size(texts)
     return {"seconds": watch.seconds, "text_bytes": text_bytes}
 
 
@@ -119,35 +147,33 @@ def tokenize_engine(job: Job) -> Result:
     from shards.tokenizer import TokenizerConfig, load_tokenizer
 
     watch = Stopwatch()
-    config = TokenizerConfig(path=job.vocabulary.tiktoken, pattern=job.vocabulary.pattern_name)
-    tokenizer = watch.time("load", lambda: load_tokenizer(config))
-    watch.time("load", lambda: tokenizer.encode_batch(pa.array(["a b"])))
+    with watch("load"):
+        config = TokenizerConfig(path=job.vocabulary.tiktoken, pattern=job.vocabulary.pattern_name)
+        tokenizer = load_tokenizer(config)
+        tokenizer.encode_batch(pa.array(["a b"]))
     text_bytes = tokens = 0
     for texts in _texts(job):
-        ids = watch.time("tokenize", lambda texts=texts: tokenizer.encode_batch(texts))
+        with watch("tokenize"):
+            ids = tokenizer.encode_batch(texts)
         text_bytes += _size(texts)
         tokens += len(ids.flatten())
-    engine = getattr(tokenizer, "engine", "tiktoken")
-    return {"seconds": watch.seconds, "text_bytes": text_bytes, "tokens": tokens, "engine": engine}
+    return {"seconds": watch.seconds, "text_bytes": text_bytes, "tokens": tokens, "engine": tokenizer.engine}
 
 
 def tokenize_tiktoken(job: Job) -> Result:
     """tiktoken on cold text, from Python strings that are there already to numpy arrays."""
     import tiktoken
 
-    def make() -> tiktoken.Encoding:
+    watch = Stopwatch()
+    with watch("load"):
         lines = (line.split() for line in Path(job.vocabulary.tiktoken).read_bytes().splitlines() if line)
         ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
-        return tiktoken.Encoding("bench", pat_str=job.vocabulary.pattern, mergeable_ranks=ranks, special_tokens={})
-
-    watch = Stopwatch()
-    encoding = watch.time("load", make)
+        encoding = tiktoken.Encoding("bench", pat_str=job.vocabulary.pattern, mergeable_ranks=ranks, special_tokens={})
     text_bytes = tokens = 0
     for texts in _texts(job):
         strings = texts.to_pylist()
-        rows = watch.time(
-            "tokenize", lambda strings=strings: [encoding.encode_to_numpy(s, disallowed_special=()) for s in strings]
-        )
+        with watch("tokenize"):
+            rows = [encoding.encode_to_numpy(string, disallowed_special=()) for string in strings]
         text_bytes += _size(texts)
         tokens += sum(map(len, rows))
     return {"seconds": watch.seconds, "text_bytes": text_bytes, "tokens": tokens, "engine": "tiktoken"}
@@ -155,15 +181,9 @@ def tokenize_tiktoken(job: Job) -> Result:
 
 def write(job: Job) -> Result:
     """The pipeline's files of annotations and tokens: written, checked, hashed, synced and renamed."""
-    from pipeline.annotate import SUFFIX, AnnotationFile, stage_of
     from pipeline.store import Store
-    from pipeline.tokenizing import STAGE
-    from pipeline.tokenizing import SUFFIX as TOKENS_SUFFIX
-    from shards.files import growing_table, tokens_table
-    from shards.schema import tokens_schema
 
     prepared = _prepared(job)
-    tokenizer = prepared.tokenizer
     watch = Stopwatch()
     text_bytes = 0
     for annotator in prepared.annotators:
@@ -172,78 +192,89 @@ def write(job: Job) -> Result:
         store = Store(scratch)
         for number, file in enumerate(job.files):
             batches = list(_batches(file, ["id", "text"]))
-            rows = sum(batch.num_rows for batch in batches)
             text_bytes += sum(_size(batch.column("text")) for batch in batches)
             for annotator in prepared.annotators:
-                outputs = [annotator.annotate(batch) for batch in batches]
-                with (
-                    store.draft(stage=stage_of(annotator.name), partition=str(number), suffix=SUFFIX) as draft,
-                    AnnotationFile(draft, annotator.schema) as annotations,
-                ):
-                    for output in outputs:
-                        watch.time("annotations", lambda o=output, f=annotations: f.add(o))
-                    watch.time("annotations", lambda f=annotations, n=rows: f.commit("", rows=n, problems=[]))
-            tables = [
-                tokens_table(batch.column("id"), tokenizer.encode_batch(batch.column("text")), dtype=tokenizer.dtype)
-                for batch in batches
-            ]
-            with store.draft(stage=STAGE, partition=str(number), suffix=TOKENS_SUFFIX) as draft:
-                with growing_table(draft.path, tokens_schema(tokenizer.dtype)) as add:
-                    for table in tables:
-                        watch.time("tokens", lambda t=table, add=add: add(t))
-                watch.time(
-                    "tokens",
-                    lambda d=draft, n=rows: d.commit(check=lambda path: None, rows=n, fingerprint="", counts={}),
-                )
+                _write_annotations(store, str(number), annotator, batches, watch=watch)
+            _write_tokens(store, str(number), prepared.tokenizer, batches, watch=watch)
     return {"seconds": watch.seconds, "text_bytes": text_bytes}
+
+
+def _write_annotations(
+    store: Any, partition: str, annotator: Any, batches: Sequence[pa.RecordBatch], *, watch: Stopwatch
+) -> None:
+    from pipeline.annotate import SUFFIX, AnnotationFile, stage_of
+
+    outputs = [annotator.annotate(batch) for batch in batches]
+    with (
+        store.draft(stage=stage_of(annotator.name), partition=partition, suffix=SUFFIX) as draft,
+        AnnotationFile(draft, annotator.schema) as file,
+        watch("annotations"),
+    ):
+        for output in outputs:
+            file.add(output)
+        file.commit("", rows=sum(output.num_rows for output in outputs), problems=[])
+
+
+def _write_tokens(
+    store: Any, partition: str, tokenizer: Any, batches: Sequence[pa.RecordBatch], *, watch: Stopwatch
+) -> None:
+    from pipeline.tokenizing import STAGE, SUFFIX
+    from shards.files import growing_table, read_table, tokens_table
+    from shards.schema import tokens_schema
+
+    dtype = tokenizer.dtype
+    tables = [tokens_table(b.column("id"), tokenizer.encode_batch(b.column("text")), dtype=dtype) for b in batches]
+    with store.draft(stage=STAGE, partition=partition, suffix=SUFFIX) as draft, watch("tokens"):
+        with growing_table(draft.path, tokens_schema(dtype)) as add:
+            for table in tables:
+                add(table)
+        draft.commit(check=read_table, rows=sum(table.num_rows for table in tables), fingerprint="", counts={})
 
 
 def pack_layouts(job: Job) -> Result:
     """Packing in every layout, a file at a time: metadata (rendered, tokenized) and arranging told apart."""
+    prepared = _prepared(job, more=_LAYOUTS)
+    topic = next(annotator for annotator in prepared.annotators if annotator.name == "topic")
+    topic.load()
+    _pack_file(job.files[0], prepared, topic, watch=Stopwatch())
+    watch = Stopwatch()
+    tokens: Counter[str] = Counter()
+    for file in job.files:
+        tokens.update(_pack_file(file, prepared, topic, watch=watch))
+    total = tokens.pop("")
+    return {"seconds": watch.seconds, "tokens": total, "packed_tokens": dict(tokens)}
+
+
+def _pack_file(file: str, prepared: Any, topic: Any, *, watch: Stopwatch) -> dict[str, int]:
+    """Tokens by layout, of the texts alone under the empty name."""
     from shards.files import list_chunks
     from shards.metadata import document_metadata
     from shards.packing import pack
 
-    prepared = _prepared(job, more=_LAYOUTS)
     tokenizer, recipe = prepared.tokenizer, prepared.recipe
-    topic = next(annotator for annotator in prepared.annotators if annotator.name == "topic")
-    topic.load()
-    watch = Stopwatch()
-    tokens = 0
-    packed_tokens: dict[str, int] = dict.fromkeys(recipe.layouts, 0)
-    for number, file in enumerate([job.files[0], *job.files]):  # the first one twice: once to warm up
-        table = pq.read_table(file, columns=[c for c in ("id", "text", "url") if c in pq.read_schema(file).names])
-        batches = table.combine_chunks().to_batches(max_chunksize=_BATCH_ROWS)
-        input_ids = pa.chunked_array([tokenizer.encode_batch(batch.column("text")) for batch in batches])
-        topics = pa.Table.from_batches([topic.annotate(batch) for batch in batches])["topic"].combine_chunks()
-        columns = {"topic": topics, "url": _column(table, "url")}
-        offsets, chunks = list_chunks(input_ids)
-        clock = watch if number else Stopwatch()
-        tokens += int(offsets[-1]) if number else 0
-        for name, layout in recipe.layouts.items():
-            metadata = clock.time(
-                f"{name}_metadata",
-                lambda layout=layout, ids=_column(table, "id"), columns=columns: document_metadata(
-                    layout,
-                    ids=ids,
-                    columns={field: columns[field] for field in layout.fields},
-                    tokenizer=tokenizer,
-                    seed=0,
-                ),
+    there = [name for name in ("id", "text", "url") if name in pq.read_schema(file).names]
+    batches = list(_batches(file, there))
+    table = pa.Table.from_batches(batches)
+    input_ids = pa.chunked_array([tokenizer.encode_batch(batch.column("text")) for batch in batches])
+    topics = pa.Table.from_batches([topic.annotate(batch) for batch in batches])["topic"].combine_chunks()
+    columns = {"topic": topics, "url": _column(table, "url")}
+    ids, (offsets, chunks) = _column(table, "id"), list_chunks(input_ids)
+    tokens = {"": int(offsets[-1])}
+    for name, layout in recipe.layouts.items():
+        fields = {field: columns[field] for field in layout.fields}
+        with watch(f"{name}_metadata"):
+            metadata = document_metadata(layout, ids=ids, columns=fields, tokenizer=tokenizer, seed=0)
+        with watch(name):
+            packed = pack(
+                layout,
+                text_offsets=offsets,
+                text_ids=chunks,
+                metadata=metadata,
+                special=tokenizer.special,
+                sequence_length=recipe.pack.sequence_length,
             )
-            packed = clock.time(
-                name,
-                lambda layout=layout, metadata=metadata, offsets=offsets, chunks=chunks: pack(
-                    layout,
-                    text_offsets=offsets,
-                    text_ids=chunks,
-                    metadata=metadata,
-                    special=tokenizer.special,
-                    sequence_length=recipe.pack.sequence_length,
-                ),
-            )
-            packed_tokens[name] += packed.input_ids.size if number else 0
-    return {"seconds": watch.seconds, "tokens": tokens, "packed_tokens": packed_tokens}
+        tokens[name] = int(packed.input_ids.size)
+    return tokens
 
 
 def _column(table: pa.Table, name: str) -> pa.Array:
@@ -259,19 +290,15 @@ def _prepared(job: Job, *, more: str = "") -> Any:
 
 
 def _batches(file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
-    with ExitStack() as stack:
-        parquet = stack.enter_context(pq.ParquetFile(file))
+    with pq.ParquetFile(file) as parquet:
         yield from parquet.iter_batches(_BATCH_ROWS, columns=columns, use_threads=False)
 
 
-def _texts(job: Job, *, megabytes: float | None = None, warm_up: bool = False) -> Iterator[pa.Array]:
-    """Texts of the input, 1,024 at a time, up to so many megabytes; with `warm_up` some of the first come before."""
+def _texts(job: Job, *, megabytes: float | None = None) -> Iterator[pa.Array]:
+    """Texts of the input, 1,024 at a time, until so many megabytes have been given."""
     left = float("inf") if megabytes is None else megabytes * 1e6
     for file in job.files:
         for batch in _batches(file, ["text"]):
-            if warm_up:
-                yield batch.column(0).slice(0, _WARM_UP_ROWS)
-                warm_up = False
             if left <= 0:
                 return
             yield batch.column(0)

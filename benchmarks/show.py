@@ -28,7 +28,7 @@ def tables(results: Path) -> str:
 def _whole_job(result: dict[str, Any]) -> Iterator[str]:
     yield f"{_input(result)}; {result['workers']} workers each; {in_words(result['machine'])}; {_rounds(result)}."
     yield ""
-    yield from _row("", "wall s", "start s", "MB/s", "documents/s", "peak memory", "Colophon is")
+    yield from _row("", "wall s", "start s", "MB/s", "documents/s", "peak memory", "Colophon is faster")
     yield from _row("---", *["---:"] * 6)
     details = result["ratio_details"]
     for name, found in _by_wall(result):
@@ -40,7 +40,7 @@ def _whole_job(result: dict[str, Any]) -> Iterator[str]:
             f"{found['megabytes_per_second']['median']:.2f}",
             f"{found['documents_per_second']['median']:,.0f}",
             "-" if found["peak_pss_bytes"] is None else f"{found['peak_pss_bytes']['median'] / 1e9:.1f} GB",
-            "" if ratio is None else f"**{ratio['ratio']:.1f} x** faster{_without_start(result, name)}",
+            "" if ratio is None else f"**{_times(ratio['ratio'])}**{_without_start(result, name)}",
         )
     for name, reason in result["left_out"].items():
         yield from _row(name, f"left out: {reason}", *[""] * 5)
@@ -48,7 +48,7 @@ def _whole_job(result: dict[str, Any]) -> Iterator[str]:
 
 def _without_start(result: dict[str, Any], name: str) -> str:
     ratio = result["ratios_without_start"].get(name)
-    return "" if ratio is None else f" ({ratio:.1f} x without start)"
+    return "" if ratio is None else f" ({_times(ratio)} without start)"
 
 
 def _parts(result: dict[str, Any]) -> Iterator[str]:
@@ -56,10 +56,10 @@ def _parts(result: dict[str, Any]) -> Iterator[str]:
     yield from _row("one part alone, one core", "MB/s of text", "")
     yield from _row("---", "---:", "---")
     for name, title, remark in (
-        ("annotate", "annotate: both classifiers", f"{ratios['annotate_to_library']['ratio']:.1f} x the library"),
-        ("kernel", "its kernel", f"{ratios['kernel_to_library']['ratio']:.1f} x the library"),
+        ("annotate", "annotate: both classifiers", f"{_times(ratios['annotate_to_library']['ratio'])} the library"),
+        ("kernel", "its kernel", f"{_times(ratios['kernel_to_library']['ratio'])} the library"),
         ("library", "fastText library, both classifiers", ""),
-        ("tokenize", "tokenize, cold text", f"{ratios['tokenize_to_tiktoken']['ratio']:.1f} x tiktoken"),
+        ("tokenize", "tokenize, cold text", f"{_times(ratios['tokenize_to_tiktoken']['ratio'])} tiktoken"),
         ("tiktoken", "tiktoken", ""),
         ("read", "read", ""),
         ("write", "write", ""),
@@ -70,28 +70,23 @@ def _parts(result: dict[str, Any]) -> Iterator[str]:
     yield from _row("---", "---:", "---:")
     for layout, found in result["pack_million_tokens_per_second"].items():
         yield from _row(layout, _spread(found["pack"], ".0f"), _spread(found["with_metadata"], ".0f"))
-    limit, shares = result["projected_limit"], dict(result["shares"])
-    loading = shares.pop("loading_seconds")
     yield ""
-    yield (
-        f"Projected limit of {result['workers']} workers: {limit['megabytes_per_second']:.1f} MB/s. The whole job reaches "
-        + ", ".join(
-            f"{limit[key]:.2f} of it {words}"
-            for key, words in (
-                ("with_start", "with starting"),
-                ("without_start", "without"),
-                ("stages_alone", "in its stages"),
-            )
-            if key in limit
-        )
-        + "."
-    )
-    yield (
-        "Of the workers' time: "
-        + ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
-        + "; "
-        + (f"loading {loading:.1f} s besides.")
-    )
+    yield f"{_limit(result)}\n{_shares(result)}"
+
+
+def _limit(result: dict[str, Any]) -> str:
+    limit = result["projected_limit"]
+    words = {"with_start": "with starting", "without_start": "without", "stages_alone": "in its stages"}
+    reached = ", ".join(f"{limit[key]:.2f} of it {phrase}" for key, phrase in words.items() if key in limit)
+    speed = limit["megabytes_per_second"]
+    return f"Projected limit of {result['workers']} workers: {speed:.1f} MB/s. The whole job reaches {reached}."
+
+
+def _shares(result: dict[str, Any]) -> str:
+    shares = dict(result["shares"])
+    loading = shares.pop("loading_seconds")
+    parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
+    return f"Of the workers' time: {parts}; loading {loading:.1f} s besides."
 
 
 def _scaling(result: dict[str, Any]) -> Iterator[str]:
@@ -114,6 +109,10 @@ def _scaling(result: dict[str, Any]) -> Iterator[str]:
     )
 
 
+def _times(ratio: float) -> str:
+    return f"{ratio:.2g} x" if ratio < 1 else f"{ratio:.1f} x"
+
+
 def _memory(found: dict[str, Any]) -> str:
     return "-" if found["peak_pss_bytes"] is None else f"{found['peak_pss_bytes']['median'] / 1e9:.2f} GB"
 
@@ -129,9 +128,9 @@ def _spread(found: dict[str, Any], form: str) -> str:
 
 def _input(result: dict[str, Any]) -> str:
     found = result["input"]
-    sizes = " and ".join(f"{c['bytes'] / 1e9:.1f} GB ({c['labels']} labels)" for c in found["classifiers"])
+    sizes = " and ".join(f"{c['bytes'] / 1e9:.2g} GB ({c['labels']} labels)" for c in found["classifiers"])
     return (
-        f"{found['text_bytes'] / 1e6:.0f} MB of text ({found['name']}, {found['documents']:,} documents, "
+        f"{found['text_bytes'] / 1e6:.3g} MB of text ({found['name']}, {found['documents']:,} documents, "
         f"{found['files']} files); classifiers of {sizes}"
     )
 
@@ -145,7 +144,7 @@ def _by_wall(result: dict[str, Any]) -> Sequence[tuple[str, dict[str, Any]]]:
 
 
 def draw(results: Path) -> Path:
-    """The bar chart beside `whole_job.json`: MB/s of each contestant, whiskers from the slowest to the fastest round."""
+    """The bar chart beside `whole_job.json`: MB/s of each contestant; whiskers: its slowest and its fastest round."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -159,13 +158,13 @@ def draw(results: Path) -> Path:
         [speed["median"] - speed["lowest"] for speed in speeds],
         [speed["highest"] - speed["median"] for speed in speeds],
     ]
-    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.55 * len(found)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9, 1.2 + 0.55 * len(found)), layout="constrained")
     colors = ["#2a6f97" if name == _OURS else "#adb5bd" for name, _ in found]
     titles = [contestant["title"] for _, contestant in found]
     axes.barh(titles, medians, xerr=whiskers, color=colors, ecolor="#495057", capsize=3)
     for place, (name, _) in enumerate(found):
         ratio = result["ratios"].get(name)
-        label = f"{medians[place]:.1f} MB/s" + ("" if ratio is None else f"   (Colophon {ratio:.1f} x)")
+        label = f"{medians[place]:.1f} MB/s" + ("" if ratio is None else f"   (Colophon {_times(ratio)})")
         axes.annotate(label, (speeds[place]["highest"], place), xytext=(6, 0), textcoords="offset points", va="center")
     axes.set_xlim(0, 1.35 * max(speed["highest"] for speed in speeds))
     axes.set_xlabel("MB of text a second: Parquet → two classifiers → tokens → disk, starting included")

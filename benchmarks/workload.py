@@ -132,7 +132,8 @@ def within(files: Sequence[Path], megabytes: float | None) -> list[Path]:
     """The first files that together hold at most so much text, at least one; all of them for None."""
     if megabytes is None:
         return list(files)
-    taken, total = [], 0.0
+    taken: list[Path] = []
+    total = 0.0
     for file in files:
         total += text_bytes_of(file) / 1e6
         if taken and total > megabytes:

@@ -5,21 +5,21 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from dolma.core.data_types import TextSlice
-from dolma.core.ft_tagger import BaseFastTextTagger, Prediction
-from dolma.core.registry import TaggerRegistry
+from dolma.core.data_types import TextSlice  # type: ignore[import-not-found]
+from dolma.core.ft_tagger import BaseFastTextTagger, Prediction  # type: ignore[import-not-found]
+from dolma.core.registry import TaggerRegistry  # type: ignore[import-not-found]
 
 from benchmarks.job import load
 
-JOB_VARIABLE = "COLOPHON_BENCH_JOB"
+_JOB_VARIABLE = "COLOPHON_BENCH_JOB"
 
 
 @TaggerRegistry.add("quality")
-class Quality(BaseFastTextTagger):
+class Quality(BaseFastTextTagger):  # type: ignore[misc]
     """The probability of one label."""
 
     def __init__(self) -> None:
-        job = load(os.environ[JOB_VARIABLE])
+        job = load(os.environ[_JOB_VARIABLE])
         self._high = job.high
         super().__init__(model_path=job.quality.model, model_mode=self.DOCUMENT_LEVEL_TAGGER)
 
@@ -30,11 +30,11 @@ class Quality(BaseFastTextTagger):
 
 
 @TaggerRegistry.add("topic")
-class Topic(BaseFastTextTagger):
+class Topic(BaseFastTextTagger):  # type: ignore[misc]
     """The most probable label."""
 
     def __init__(self) -> None:
-        job = load(os.environ[JOB_VARIABLE])
+        job = load(os.environ[_JOB_VARIABLE])
         self._number = {label: i for i, label in enumerate(job.topic.labels)}
         super().__init__(model_path=job.topic.model, model_mode=self.DOCUMENT_LEVEL_TAGGER)
 

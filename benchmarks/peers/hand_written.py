@@ -58,7 +58,7 @@ def work(file: str) -> int:
     path = Path(job.output) / f"{Path(file).stem}.arrow"
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
-    return table.num_rows
+    return int(table.num_rows)
 
 
 def score(texts: list[str], *, high: str) -> tuple[list[float], list[str], list[float]]:
