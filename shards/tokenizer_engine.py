@@ -19,7 +19,7 @@ import numpy as np
 from shards.tokenizer_arrow import Bytes, Ids, Positions
 from shards.tokenizer_recipes import NoEngineError, Recipe
 
-MEMORY_BYTES = 64 << 20
+MEMORY_BYTES = 48 << 20
 
 
 class Gigatoken:
