@@ -44,6 +44,7 @@ _LONG = (
     *("a" * 300, "A" * 300, "ab" * 200, " " * 300 + "x", "\n" * 300, "-" * 300, "9" * 300, "漢" * 100, "\u0301" * 100),
     "it's one long line of 12345 words, " * 8000,  # more than goes to an engine in one piece
 )
+_BESIDE = ("a", "A", "Aa", "1", "!!", " ", "\n", "'s")
 _NUM_TOKENS = 3000
 
 
@@ -75,7 +76,7 @@ def hard_texts(vocabulary: Backend) -> Iterator[str]:
         yield first + second + rng.choice(_WORDS[:12])
     everything = [piece for kind in kinds for piece in kind]
     yield from ("".join(rng.choices(everything, k=rng.randint(2, 60))) for _ in range(300))
-    yield from _batched((char + rng.choice("aA1! \n'") for char in sampled_characters()), 64)
+    yield from _batched((char + rng.choice(_BESIDE) for char in sampled_characters()), 64)
     yield from _token_texts(vocabulary, rng)
 
 
