@@ -99,8 +99,8 @@ def compare(reference: pa.Table, found: pa.Table, *, expected: Expected, strips:
     left_out = expected.blank | (expected.padded if strips else False)
     compared = ~left_out
     largest = max(_check_column(reference, found, name, compared) for name in ("quality", "topic_score"))
-    other = pc.not_equal(reference["topic"], found["topic"]).to_numpy()
-    num_other = int(np.count_nonzero(np.asarray(other, bool) & compared))
+    labels, their_labels = (pc.fill_null(table["topic"], "") for table in (reference, found))
+    num_other = int(np.count_nonzero(pc.not_equal(labels, their_labels).to_numpy() & compared))
     if num_other > len(compared) // _TIES_AMONG:
         raise OutputDiffersError(f"{num_other} of {len(compared)} documents have another label")
     return Agreement(

@@ -106,10 +106,10 @@ def find_input(
 def _first_documents(file: Path, directory: Path) -> list[Path]:
     """The first `QUICK_DOCUMENTS` of a file as two files."""
     directory.mkdir(parents=True, exist_ok=True)
-    half = QUICK_DOCUMENTS // 2
     paths = [directory / f"part-{i}.parquet" for i in range(2)]
     with pq.ParquetFile(file) as parquet:
-        table = pa.Table.from_batches(list(islice(parquet.iter_batches(half), 2)))
+        half = max(min(QUICK_DOCUMENTS, parquet.metadata.num_rows) // 2, 1)
+        table = pa.Table.from_batches(list(islice(parquet.iter_batches(half), 2)), parquet.schema_arrow)
     for i, path in enumerate(paths):
         pq.write_table(table.slice(i * half, half), path, row_group_size=max(half // 2, 1))
     return paths
