@@ -6,7 +6,7 @@ class depends on the Unicode version that a library was built with, and so do id
 marks to the first and unassigned to the others, and U+0295 has lost its case. A text with one of them goes through the
 reference.
 
-The table holds for every pattern that `shards.tokenizer_recipes` knows. `tests/shards/test_tokenizer_unicode.py` derives
+The table holds for every pattern of `shards.tokenizer_recipes`. `tests/shards/test_tokenizer_unicode.py` derives
 it anew from the installed libraries, over all code points, and fails where the table lacks one.
 """
 
