@@ -21,9 +21,6 @@ def test_a_command_is_measured_and_logged(tmp_path: Path) -> None:
     measured = run_measured(python("import os; print(os.environ['WORD'])"), log=log, env={"WORD": "hello"})
     assert 0 < measured.wall_seconds <= measured.tree_seconds
     assert log.read_text() == "hello\n"
-    if Path("/proc/self/smaps_rollup").is_file():
-        assert measured.peak is not None
-        assert measured.peak.pss_bytes > 0
 
 
 def test_a_failure_shows_the_end_of_the_log(tmp_path: Path) -> None:

@@ -26,9 +26,29 @@ from benchmarks.workload import SMALL, Workload, WorkloadError, find_input, labe
 
 pytestmark = pytest.mark.xdist_group("benchmarks")
 
-_WORDS = (
-    "the reader of a page adds water, salt and three größere 東京 eggs; court's law 🙂 code() was_run x = 7".split()
-)
+_WORDS = [
+    "the",
+    "reader",
+    "of",
+    "a",
+    "page",
+    "adds",
+    "water,",
+    "salt",
+    "and",
+    "three",
+    "größere",
+    "東京",
+    "eggs;",
+    "court's",
+    "law",
+    "🙂",
+    "code()",
+    "was_run",
+    "x",
+    "=",
+    "7",
+]
 _SITES = ("https://food.example.org", "https://law.example.org", "https://code.example.org")
 
 
@@ -127,14 +147,13 @@ def test_who_cannot_take_part_is_named_with_the_reason(workload: Workload, work:
             "failing": replace(script, name="failing", command=lambda job: [sys.executable, "-c", "1 / 0"]),
         },
         workload,
-        rounds=2,
+        rounds=1,
         work=work,
         log=lines.append,
     )
     assert list(result["contestants"]) == ["hand_written"]
     assert result["left_out"]["absent"].startswith("not installed: no_such_module (pip install")
     assert "ZeroDivisionError" in result["left_out"]["failing"]
-    assert len(result["contestants"]["hand_written"]["wall_seconds"]["values"]) == 2
     assert result["ratios"] == {}
     assert lines[0].startswith("expected: about")
 
