@@ -6,6 +6,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import tiktoken
 from tokenizers import Tokenizer
@@ -59,7 +60,7 @@ def read_ranks(path: Path) -> dict[bytes, int]:
     return dict(sorted(ranks.items(), key=lambda item: item[1]))
 
 
-def huggingface_json(ranks: Mapping[bytes, int]) -> dict[str, object]:
+def huggingface_json(ranks: Mapping[bytes, int]) -> dict[str, Any]:
     """A byte-level BPE `tokenizer.json` with the same ids.
 
     tiktoken merges whatever pair joins to the token of the lowest rank, so every way to cut a token into two others is

@@ -74,10 +74,12 @@ def test_children_belong_that_forgot_their_environment() -> None:
 
 def test_the_peak_has_what_the_processes_hold() -> None:
     marker = uuid.uuid4().hex
-    with Sampler(ProcessTree(marker), interval=0.01) as sampler, ExitStack() as stack:
+    sampler = Sampler(ProcessTree(marker), interval=0.01)
+    with ExitStack() as stack:
         for _ in range(2):
             stack.enter_context(process(_HOLD, str(100 * _MEGABYTE), marker=marker))
-        stack.push(lambda *_: sampler.__exit__() or False)  # the last sample is taken while both live
+        with sampler:  # its last sample is taken when this block ends
+            pass
     assert sampler.peak is not None
     assert 200 * _MEGABYTE < sampler.peak.pss_bytes < 300 * _MEGABYTE
     assert [process.pss_bytes > 100 * _MEGABYTE for process in sampler.peak.processes] == [True, True]

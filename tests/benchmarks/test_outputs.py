@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +46,8 @@ def job_in(directory: Path) -> Job:
     )
 
 
-def output(**changes: list[object]) -> pa.Table:
-    columns = {
+def output(**changes: Sequence[object]) -> pa.Table:
+    columns: dict[str, Sequence[object]] = {
         "id": ["a", "b", "c", "d", "e"],
         "quality": [0.25, 0.5, 0.75, 0.125, None],
         "topic": ["__label__x", "__label__y", "__label__x", "__label__x", None],
@@ -92,7 +92,7 @@ def test_the_same_is_the_same(expected: Expected) -> None:
 )
 @pytest.mark.parametrize("swap", [False, True], ids=["found", "reference"])
 def test_what_differs_is_an_error(
-    expected: Expected, changes: dict[str, list[object]], message: str, swap: bool
+    expected: Expected, changes: dict[str, Sequence[object]], message: str, swap: bool
 ) -> None:
     pair = (output(**changes), output()) if swap else (output(), output(**changes))
     with pytest.raises(OutputDiffersError) as caught:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiktoken
@@ -44,8 +45,8 @@ def test_the_vocabulary_says_where_both_are(tmp_path: Path) -> None:
 
 
 def test_a_difference_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    other = {**huggingface_json(_RANKS), "model": {**huggingface_json(_RANKS)["model"], "merges": []}}  # type: ignore[dict-item]
-    other["model"]["ignore_merges"] = False
+    other: dict[str, Any] = huggingface_json(_RANKS)
+    other["model"] |= {"merges": [], "ignore_merges": False}
     monkeypatch.setattr("benchmarks.vocabulary.huggingface_json", lambda ranks: other)
     with pytest.raises(VocabularyError, match="other ids"):
         both_formats(write(tmp_path / "v.tiktoken"), texts=["the thing"], output=tmp_path / "t.json")

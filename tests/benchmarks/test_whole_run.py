@@ -26,29 +26,8 @@ from benchmarks.workload import SMALL, Workload, WorkloadError, find_input, labe
 
 pytestmark = pytest.mark.xdist_group("benchmarks")
 
-_WORDS = [
-    "the",
-    "reader",
-    "of",
-    "a",
-    "page",
-    "adds",
-    "water,",
-    "salt",
-    "and",
-    "three",
-    "größere",
-    "東京",
-    "eggs;",
-    "court's",
-    "law",
-    "🙂",
-    "code()",
-    "was_run",
-    "x",
-    "=",
-    "7",
-]
+_SENTENCE = "the reader of a page adds water, salt and three größere 東京 eggs; court's law 🙂 code() was_run x = 7"
+_WORDS = _SENTENCE.split()
 _SITES = ("https://food.example.org", "https://law.example.org", "https://code.example.org")
 
 
