@@ -20,6 +20,10 @@ from shards.tokenizer_arrow import Bytes, Ids, Positions
 from shards.tokenizer_recipes import NoEngineError, Recipe
 
 MEMORY_BYTES = 48 << 20
+_SMALL_CALL = 64 << 10
+_GROWTH = 12
+"""Bytes that the engine's memory grows by for a byte of text, at most (measured on random words of 4 letters: 5 to 12).
+Counted for small calls: to ask the allocator costs 0.1 to 3 ms, with the number of free blocks in it."""
 
 
 class Gigatoken:
@@ -55,9 +59,11 @@ class Gigatoken:
         """
         if self._grown > MEMORY_BYTES:
             self._build()
-        before = used_memory()
+        num_bytes = int(bounds[-1] - bounds[0])
+        before = used_memory() if num_bytes >= _SMALL_CALL else None
         counts, ids = _guarded(lambda: self._call(data, bounds))
-        self._grown += max(used_memory() - before - ids.nbytes, 0)
+        growth = num_bytes * _GROWTH if before is None else used_memory() - before - ids.nbytes
+        self._grown += max(growth, 0)
         return counts, ids
 
     def _call(self, data: Bytes, bounds: Positions) -> tuple[Positions, Ids]:
