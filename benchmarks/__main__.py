@@ -61,10 +61,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     known = contestants(work=options.work, dolma_python=options.dolma_python)
     name, all_files = find_input(options.input, work=options.work, quick=options.quick, log=_say)
-    files = within(all_files, options.max_mb or None)
+    files = within(all_files, options.max_mb)
     workload = make_workload(
         name,
         files,
+        all_files=all_files,
         work=options.work,
         workers=options.workers,
         sizes=SMALL if options.quick else REAL,
@@ -118,9 +119,8 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--max-mb",
         type=float,
-        default=DEFAULT_MEGABYTES,
         metavar="MB",
-        help=f"whole files of the input up to so much text (default {DEFAULT_MEGABYTES}; 0: all of it)",
+        help="take whole files of the input up to so much text (default: all of it)",
     )
     add("--work", type=_absolute, default=_absolute("out/bench"), help="models, caches, logs (default out/bench)")
     add("--results", type=Path, default=RESULTS, help="where JSON files and the chart go")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -24,7 +26,8 @@ from shards.tokenizer_training import train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
-DEFAULT_MEGABYTES = 90
+TRAINING_MEGABYTES = 90.0
+"""Text that classifiers are trained on; of the web text it gives them 250,000 words, 0.9 and 2.3 GB."""
 START_DOCUMENTS = 64
 QUICK_DOCUMENTS = 400
 _COMPARED_TEXTS = 1000
@@ -56,7 +59,7 @@ class Sizes:
 REAL = Sizes(
     name="real", quality_dim=100, topic_dim=256, buckets=2_000_000, num_topics=24, vocabulary_size=32_768, min_count=2
 )
-"""With the 90 MB of web text: 250,000 words, 0.9 and 2.3 GB."""
+"""As large as classifiers in use: DCLM's has 0.9 GB (of fp32 rows), WebOrganizer's 24 labels."""
 SMALL = Sizes(name="small", quality_dim=8, topic_dim=16, buckets=5000, num_topics=8, vocabulary_size=600, min_count=1)
 """For a smoke run."""
 
@@ -95,11 +98,11 @@ def find_input(
         files = [file.absolute() for path in paths for file in _parquet_files(Path(path))]
         name = Path(paths[0]).stem
     elif (SHARED / "web").is_dir():
-        name, files = "web", sorted((SHARED / "web").glob("train-*.parquet"))
+        name, files = "web", sorted((SHARED / "web").glob("*.parquet"))
     else:
         log("no ../shared/data/web beside the checkout: the demo's corpus")
         corpus = write_demo_corpus(work / "demo", report=log)
-        name, files = "demo", [file.absolute() for file in corpus.train_files]
+        name, files = "demo", [file.absolute() for file in (*corpus.train_files, corpus.validation_file)]
     return (f"{name}-quick", _first_documents(files[0], work / "quick" / name)) if quick else (name, files)
 
 
@@ -146,6 +149,7 @@ def make_workload(
     name: str,
     files: Sequence[Path],
     *,
+    all_files: Sequence[Path] | None = None,
     work: Path,
     workers: int,
     sizes: Sizes = REAL,
@@ -157,6 +161,7 @@ def make_workload(
     Args:
         name: of the input.
         files: Parquet with `id`, `text` and `url`, and better `topic` (and `quality`, high or low).
+        all_files: the input of which `files` are a part: models are trained on its first files.
         work: directory that is kept between runs.
         workers: processes of each contestant.
         sizes: of models and vocabulary.
@@ -166,10 +171,12 @@ def make_workload(
     Raises:
         WorkloadError: ids that are not unique, by which outputs are compared.
     """
-    made = work / "assets" / f"{name}-{sizes.name}-{len(files)}"
-    made.mkdir(parents=True, exist_ok=True)
+    learned = within(all_files or files, TRAINING_MEGABYTES)
+    made = work / "assets" / f"{name}-{sizes.name}-{_digest(learned)}"
+    own = made / _digest(files)
+    own.mkdir(parents=True, exist_ok=True)
     documents = _checked(files)
-    quality, topic = _models(files, models or made, sizes=sizes, log=log)
+    quality, topic = _models(learned, models or made, sizes=sizes, log=log)
     job = Job(
         files=tuple(str(file) for file in files),
         output=str(work),
@@ -178,22 +185,28 @@ def make_workload(
         high=_HIGH if _HIGH in quality.labels else quality.labels[0],
         topic=topic,
         vocabulary=both_formats(
-            _vocabulary(files, made, sizes=sizes, log=log),
+            _vocabulary(learned, made, sizes=sizes, log=log),
             texts=[text.as_py() for text in documents["text"][:_COMPARED_TEXTS]],
             output=made / "tokenizer.json",
         ),
-        json_lines=str(made / "documents"),
+        json_lines=str(own / "documents"),
     )
-    start_files = _start_files(documents, made / f"start-{workers}", count=workers)
+    start_files = _start_files(documents, own / f"start-{workers}", count=workers)
     return Workload(
         name=name,
         job=job,
-        start=job.at(work, files=tuple(map(str, start_files)), json_lines=str(made / "start-documents")),
+        start=job.at(work, files=tuple(map(str, start_files)), json_lines=str(own / f"start-{workers}-documents")),
         text_bytes=sum(map(text_bytes_of, files)),
         documents=documents.num_rows,
         start_text_bytes=sum(map(text_bytes_of, start_files)),
         models=tuple(_described(model) for model in (quality, topic)),
     )
+
+
+def _digest(files: Sequence[Path]) -> str:
+    """Of the files' names, sizes and times of change: what is made of others lies elsewhere."""
+    states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+    return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:10]
 
 
 def _checked(files: Sequence[Path]) -> pa.Table:
