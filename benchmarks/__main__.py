@@ -27,7 +27,6 @@ from benchmarks.scaling import SIZES_MEGABYTES, run_scaling
 from benchmarks.vocabulary import VocabularyError
 from benchmarks.whole_job import run_whole_job
 from benchmarks.workload import (
-    DEFAULT_MEGABYTES,
     QUICK_DOCUMENTS,
     REAL,
     SMALL,

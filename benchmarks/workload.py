@@ -59,7 +59,7 @@ class Sizes:
 REAL = Sizes(
     name="real", quality_dim=100, topic_dim=256, buckets=2_000_000, num_topics=24, vocabulary_size=32_768, min_count=2
 )
-"""As large as classifiers in use: DCLM's has 0.9 GB (of fp32 rows), WebOrganizer's 24 labels."""
+"""Sizes that public quality and topic classifiers have."""
 SMALL = Sizes(name="small", quality_dim=8, topic_dim=16, buckets=5000, num_topics=8, vocabulary_size=600, min_count=1)
 """For a smoke run."""
 
