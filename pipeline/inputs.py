@@ -227,7 +227,8 @@ def _whole_file(file: InputFile, *, text: str) -> Partition:
 
 def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]) -> list[Partition]:
     with ExitStack() as stack:
-        source = stack.enter_context(fsspec.open(file.url, "rb")) if "://" in file.url else file.url
+        opened = fsspec.open(file.url, "rb") if "://" in file.url else pa.OSFile(file.url)
+        source = stack.enter_context(opened)  # given a path, pyarrow takes 40 µs to find out what kind it is
         parquet = stack.enter_context(pq.ParquetFile(source))
         footer = parquet.metadata
         missing = missing_columns(parquet.schema_arrow, needs)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,7 +19,7 @@ from pipeline.work import Task, TaskResult
 from shards.files import list_chunks, packed_table, read_table, write_table
 from shards.layouts import Layout
 from shards.manifest import Record
-from shards.metadata import DocumentMetadata, document_metadata
+from shards.metadata import document_metadata
 from shards.packing import Packed, pack
 from shards.reader import PackedFile
 from shards.schema import PackedInfo, TokenizerInfo
@@ -91,14 +90,18 @@ class PackWorker:
     def _pack(self, task: Task, name: str, tokens: pa.Table, *, clock: Clock) -> Packed:
         layout = self._stage.layouts[name]
         with clock.measure("read"):
-            metadata = self._metadata(task, layout, tokens)
-        offsets, chunks = list_chunks(tokens.column("input_ids"))
+            columns = annotation_columns(
+                layout, tokens=tokens, records=task.upstream, providers=self._stage.providers, store=self._stage.store
+            )
         with clock.measure("work"):
+            ids = tokens.column("id").combine_chunks()
+            seed = self._stage.pack.seed
+            offsets, chunks = list_chunks(tokens.column("input_ids"))
             return pack(
                 layout,
                 text_offsets=offsets,
                 text_ids=chunks,
-                metadata=metadata,
+                metadata=document_metadata(layout, ids=ids, columns=columns, tokenizer=self._tokenizer, seed=seed),
                 special=self._tokenizer.special,
                 sequence_length=self._stage.pack.sequence_length,
                 method=self._stage.pack.method,
@@ -135,45 +138,22 @@ class PackWorker:
             counts={**packed.counts, **{f"tokens_{role}": n for role, n in packed.num_tokens.items()}},
         )
 
-    def _metadata(self, task: Task, layout: Layout, tokens: pa.Table) -> DocumentMetadata:
-        return partition_metadata(
-            layout,
-            tokens=tokens,
-            records=task.upstream,
-            providers=self._stage.providers,
-            store=self._stage.store,
-            tokenizer=self._tokenizer,
-            seed=self._stage.pack.seed,
-        )
 
+def annotation_columns(
+    layout: Layout, *, tokens: pa.Table, records: Mapping[str, Record], providers: Mapping[str, str], store: Store
+) -> dict[str, pa.Array]:
+    """What a layout's template names of a partition's documents, from the annotation files in `records`.
 
-def partition_metadata(
-    layout: Layout,
-    *,
-    tokens: pa.Table,
-    records: Mapping[str, Record],
-    providers: Mapping[str, str],
-    store: Store,
-    tokenizer: Tokenizer,
-    seed: int,
-) -> DocumentMetadata:
-    """The metadata of a partition's documents, from its token file and the annotation files in `records`."""
-    ids = tokens.column("id").combine_chunks()
-    columns = _annotations(layout.fields, records=records, providers=providers, store=store)
-    for name, column in columns.items():
-        if len(column) != tokens.num_rows:
-            raise InputError(f"annotation {name} has {len(column)} rows, the token file {tokens.num_rows}")
-    return document_metadata(layout, ids=ids, columns=columns, tokenizer=tokenizer, seed=seed)
-
-
-def _annotations(
-    fields: tuple[str, ...], *, records: Mapping[str, Record], providers: Mapping[str, str], store: Store
-) -> dict[str, Any]:
-    columns: dict[str, Any] = {}
-    for annotator in dict.fromkeys(providers[field] for field in fields):
-        names = [field for field in fields if providers[field] == annotator]
+    Raises:
+        InputError: a file has not as many rows as `tokens`.
+    """
+    columns: dict[str, pa.Array] = {}
+    for annotator in dict.fromkeys(providers[field] for field in layout.fields):
+        names = [field for field in layout.fields if providers[field] == annotator]
         with store.local(records[annotation_stage(annotator)].path) as path, pq.ParquetFile(path) as parquet:
             table = parquet.read(columns=names, use_threads=False)
+        if table.num_rows != tokens.num_rows:
+            raise InputError(f"annotator {annotator} has {table.num_rows} rows, the token file {tokens.num_rows}")
         columns |= {name: table.column(name).combine_chunks() for name in names}
     return columns
 

@@ -111,11 +111,8 @@ class Plan:
         return changed
 
     def notes(self, title: str) -> list[str]:
-        """What a person should know of how a stage will run: one line each, from annotators and the tokenizer."""
-        if title == "annotate":
-            return [note for annotator in self.prepared.annotators for note in getattr(annotator, "notes", ())]
-        engine = getattr(self.prepared.tokenizer, "engine", None) if title == "tokenize" else None
-        return [] if engine is None else [f"tokenizer {self.prepared.tokenizer.name}: {engine}"]
+        """What a person should know of how a stage will run, as far as it is known before: one line each."""
+        return [note for a in self.prepared.annotators for note in a.notes] if title == "annotate" else []
 
     def stage(self, title: str) -> Stage:
         """What an executor sends to its workers."""

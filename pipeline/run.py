@@ -165,13 +165,18 @@ class Run:
 
     def _begin(self, title: str, *, num_tasks: int) -> None:
         """Say how the stage will run, and have its workers started."""
-        for note in self._plan.notes(title):
-            self._notes.append(note)
-            self._console.print(note, highlight=False, soft_wrap=True)
+        self._note(self._plan.notes(title))
         begun = time.monotonic()
         self._connect()
         self._executor.ready(num_tasks)
         self._connect_seconds += time.monotonic() - begun
+
+    def _note(self, notes: Iterable[str]) -> None:
+        """Show each line that was not shown before."""
+        for note in notes:
+            if note not in self._notes:
+                self._notes.append(note)
+                self._console.print(note, highlight=False, soft_wrap=True)
 
     def _take(self, outcomes: Iterable[Outcome], *, title: str) -> list[TaskResult]:
         """What workers handed back, without the records; what could not be worked on is quarantined."""
@@ -180,6 +185,7 @@ class Run:
             if outcome.result is None:
                 self._quarantine(outcome.task.partition, stage=title, reason=outcome.error or "no reason given")
                 continue
+            self._note(outcome.result.notes)
             self._check_strict([problem for record in outcome.result.records for problem in record.problems])
             results.append(replace(outcome.result, records=()))
         return results

@@ -41,8 +41,10 @@ class TokenizeStage:
         return "tokenize"
 
     def start(self) -> TokenizeWorker:
-        """Load the vocabulary."""
-        return TokenizeWorker(self, load_tokenizer(self.tokenizer, num_meta_tokens=self.num_meta_tokens))
+        """Load the vocabulary and what turns texts into its ids."""
+        tokenizer = load_tokenizer(self.tokenizer, num_meta_tokens=self.num_meta_tokens)
+        _ = tokenizer.engine  # else the first batch would pay for it
+        return TokenizeWorker(self, tokenizer)
 
 
 class TokenizeWorker:
@@ -69,7 +71,11 @@ class TokenizeWorker:
                     problems=reader.problems,
                 )
         return TaskResult(
-            records=(record,), documents=rows, text_bytes=record.counts["text_bytes"], seconds=clock.seconds
+            records=(record,),
+            documents=rows,
+            text_bytes=record.counts["text_bytes"],
+            seconds=clock.seconds,
+            notes=(f"tokenizer {self._tokenizer.name}: {self._tokenizer.engine}",),
         )
 
     def _encode(self, reader: PartitionReader, draft: Draft, *, clock: Clock) -> dict[str, int]:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from pipeline.errors import InputError, UsageError
-from pipeline.packing import partition_metadata
+from pipeline.packing import annotation_columns
 from pipeline.packing import stage_of as packed_stage
 from pipeline.prepare import Prepared, changed_settings, differences
 from pipeline.store import file_sha256, record_path
@@ -20,6 +20,7 @@ from pipeline.tokenizing import STAGE as TOKENS
 from shards.files import read_table
 from shards.laws import broken_laws
 from shards.manifest import MANIFEST_NAME, Manifest, Record
+from shards.metadata import document_metadata
 from shards.reader import PackedFile
 from shards.schema import ShardError
 
@@ -108,12 +109,13 @@ def _packed(prepared: Prepared, path: Path, tokens: pa.Table, record: Record, re
     layout = prepared.recipe.layouts.get(record.stage.removeprefix("packed/"))
     if layout is None:
         return broken_laws(file, tokens)
-    metadata = partition_metadata(
+    columns = annotation_columns(
+        layout, tokens=tokens, records=records, providers=prepared.providers, store=prepared.store
+    )
+    metadata = document_metadata(
         layout,
-        tokens=tokens,
-        records=records,
-        providers=prepared.providers,
-        store=prepared.store,
+        ids=tokens.column("id").combine_chunks(),
+        columns=columns,
         tokenizer=prepared.tokenizer,
         seed=prepared.recipe.pack.seed,
     )

@@ -53,6 +53,8 @@ class TaskResult:
     text_bytes: int
     seconds: Mapping[str, float] = field(default_factory=dict)
     """What it took by step, see `pipeline.flow.STEPS`; steps overlap, so that their sum exceeds the time gone by."""
+    notes: tuple[str, ...] = ()
+    """What a person should know of how the worker works; a run shows each line once."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -101,8 +101,6 @@ def _run(
     dry_run: bool,
 ) -> None:
     from pipeline.calibration import calibrated
-    from pipeline.report import print_summary, summarize, write_report
-    from pipeline.run import Run
 
     console = make_console()
     prepared = load_and_check(recipe, settings)
@@ -114,6 +112,9 @@ def _run(
         prepared = calibrated(prepared, write=False, log=echo, rebuild=rebuild)
         print_plan(prepared, stages=stages, console=console)
         return
+    from pipeline.report import print_summary, summarize, write_report
+    from pipeline.run import Run
+
     with executor_of(executor, prepared) as place:
         if prepared.files and not prepared.was_run:
             place.begin()
