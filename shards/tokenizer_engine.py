@@ -74,7 +74,8 @@ class Gigatoken:
         ids: Ids = np.asarray(layout.content.data)
         if offsets.size != bounds.size or offsets[-1] != ids.size or ids.dtype != np.uint32:
             raise NoEngineError("it gave another number of rows than texts")
-        return np.diff(offsets), ids
+        # The engine's array may have room for twice as many ids, which would count as growth; a copy has not.
+        return np.diff(offsets), ids.copy()
 
     def _build(self) -> None:
         self._tokenizer: Any = None  # the old one goes first: there are never two in memory

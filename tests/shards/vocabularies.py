@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tiktoken
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
@@ -76,6 +77,14 @@ def write_unigram_json(path: Path) -> Path:
     tokenizer.add_special_tokens(["<unk>", "<s>", "</s>"])
     tokenizer.save(str(path))
     return path
+
+
+def random_words(num_bytes: int, *, seed: int) -> list[str]:
+    """Texts of about 1 kB, words of 6 random letters, so that hardly one comes twice."""
+    letters = np.random.default_rng(seed).integers(97, 123, (num_bytes // 7, 7), dtype=np.uint8)
+    letters[:, 6] = ord(" ")
+    text = letters.tobytes().decode()
+    return [text[i : i + 1050] for i in range(0, len(text), 1050)]
 
 
 def edit_json(path: Path, **changes: Any) -> Path:
