@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import show
-from benchmarks.contestants import COLOPHON, INSTALL, Contestant, contestants
+from benchmarks.contestants import COLOPHON, INSTALL, Contestant, contestants, install_dolma
 from benchmarks.outputs import OutputDiffersError
 from benchmarks.parts import SCORE_MEGABYTES, run_parts
 from benchmarks.running import CommandError
@@ -47,6 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if options.command == "table":
             _say(show.tables(options.results))
+        elif options.command == "install-dolma":
+            install_dolma(options.work)
         elif options.command == "chart":
             _say(f"wrote {show.draw(options.results)}")
         else:
@@ -106,7 +108,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
-    add("command", choices=[*SECTIONS, "all", "table", "chart"], nargs="?", default="all")
+    add("command", choices=[*SECTIONS, "all", "table", "chart", "install-dolma"], nargs="?", default="all")
     add(
         "--input",
         action="append",
@@ -127,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, default=3)
     add("--workers", type=int, default=2)
     add("--only", action="append", default=[], metavar="NAME", help="a contestant of whole-job; may be repeated")
-    add("--dolma-python", metavar="PATH", help="interpreter of an environment with Dolma, which then takes part")
+    add("--dolma-python", metavar="PATH", help="interpreter of another environment with Dolma")
     add("--score-mb", type=float, default=SCORE_MEGABYTES, help="how much text `parts` has scored by the library too")
     add("--quick", action="store_true", help=f"{QUICK_DOCUMENTS} documents and small models, to see that all works")
     return parser

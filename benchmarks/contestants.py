@@ -8,9 +8,9 @@ import json
 import subprocess
 import sys
 import tempfile
+import venv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,6 +23,9 @@ COLOPHON = "colophon"
 PARTITION_BYTES = 16 << 20
 """So that two workers share a few files evenly; the default of 64 MB is meant for larger inputs."""
 INSTALL = "pip install -e '.[bench]'"
+INSTALL_DOLMA = "python -m benchmarks install-dolma"
+DOLMA_PACKAGES = ("dolma==1.2.1", "boto3==1.26.76", "s3fs==2023.6.0", "numpy<2")
+"""boto3 and s3fs as of Dolma's days: without them pip tries hundreds of versions that do not fit together."""
 _RECIPE = """\
 [input]
 paths = {paths}
@@ -78,18 +81,18 @@ class Contestant:
 
     def missing(self) -> str | None:
         """Why it cannot take part; None if it can."""
+        if not Path(self.python).is_file():
+            return f"needs an environment of its own ({INSTALL_DOLMA})"
         if self.python != sys.executable:
             code = f"import importlib.util as u; print(*(m for m in {self.modules!r} if u.find_spec(m) is None))"
             done = subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=False)
-            absent = done.stdout.split() if done.returncode == 0 else [self.python]
+            absent = done.stdout.split() if done.returncode == 0 else list(self.modules)
         else:
             absent = [module for module in self.modules if importlib.util.find_spec(module) is None]
         return f"not installed: {', '.join(absent)} ({INSTALL})" if absent else None
 
     def versions(self) -> dict[str, str]:
         """Of its packages."""
-        if self.python == sys.executable:
-            return {package: version(package) for package in self.packages}
         code = f"from importlib.metadata import version as v; print(*(v(p) for p in {self.packages!r}))"
         done = subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True)
         return dict(zip(self.packages, done.stdout.split(), strict=True))
@@ -130,13 +133,28 @@ def write_json_lines(job: Job) -> None:
     final = Path(job.json_lines)
     if final.is_dir():
         return
-    with tempfile.TemporaryDirectory(dir=final.parent) as scratch:
-        for file in map(Path, job.files):
-            table = pq.read_table(file, columns=["id", "text"])
-            with gzip.open(Path(scratch, f"{file.stem}.jsonl.gz"), "wt", encoding="utf-8", compresslevel=6) as lines:
-                lines.writelines(json.dumps({**row, "source": "bench"}) + "\n" for row in table.to_pylist())
-        Path(scratch).rename(final)
-        Path(scratch).mkdir()
+    scratch = Path(tempfile.mkdtemp(dir=final.parent))
+    for file in map(Path, job.files):
+        table = pq.read_table(file, columns=["id", "text"])
+        with gzip.open(scratch / f"{file.stem}.jsonl.gz", "wt", encoding="utf-8", compresslevel=6) as lines:
+            lines.writelines(json.dumps({**row, "source": "bench"}) + "\n" for row in table.to_pylist())
+    scratch.rename(final)
+
+
+def dolma_environment(work: Path) -> Path:
+    """Where `install_dolma` puts it."""
+    return work / "dolma"
+
+
+def install_dolma(work: Path) -> None:
+    """Make a virtual environment with Dolma under `work`; takes a few minutes and a network.
+
+    Raises:
+        CalledProcessError: pip could not.
+    """
+    directory = dolma_environment(work)
+    venv.create(directory, with_pip=True, clear=True)
+    subprocess.run([directory / "bin" / "python", "-m", "pip", "install", "--quiet", *DOLMA_PACKAGES], check=True)
 
 
 def contestants(*, work: Path, dolma_python: str | None = None) -> dict[str, Contestant]:
@@ -144,11 +162,13 @@ def contestants(*, work: Path, dolma_python: str | None = None) -> dict[str, Con
 
     Args:
         work: where caches lie that are filled before time is taken.
-        dolma_python: the interpreter of an environment with Dolma, whose pins do not agree with those of the others.
+        dolma_python: the interpreter of an environment with Dolma, whose pins do not agree with those of the others;
+            left out, the one that `install_dolma` made.
     """
     # Ray's processes import the recipe's packages, the peers this one: both are found from the root.
     env = {"PYTHONPATH": str(ROOT), "COLOPHON_CACHE_DIR": str(work / "cache" / "colophon")}
     assets = {"HF_ASSETS_CACHE": str(work / "cache" / "assets"), "PYTHONPATH": str(ROOT)}
+    own_python = dolma_python or str(dolma_environment(work) / "bin" / "python")
     found = [
         Contestant(
             name=COLOPHON,
@@ -177,7 +197,7 @@ def contestants(*, work: Path, dolma_python: str | None = None) -> dict[str, Con
             title="Ray Data",
             command=_peer("ray_data"),
             read=outputs.read_parquet,
-            modules=("ray.data", "pandas", "fasttext", "tiktoken"),
+            modules=("ray", "pandas", "fasttext", "tiktoken"),
             packages=("ray", "fasttext", "tiktoken"),
             megabytes_per_second=1.1,
             start_seconds=25,
@@ -195,22 +215,19 @@ def contestants(*, work: Path, dolma_python: str | None = None) -> dict[str, Con
             strips=True,
             env=assets,
         ),
+        Contestant(
+            name="dolma",
+            title="Dolma",
+            command=_peer("dolma_cli", own_python),
+            read=outputs.read_dolma,
+            modules=("dolma",),
+            packages=("dolma", "fasttext-wheel", "tokenizers"),
+            megabytes_per_second=1,
+            start_seconds=30,
+            strips=True,
+            prepare=write_json_lines,
+            env={"PYTHONPATH": str(ROOT)},
+            python=own_python,
+        ),
     ]
-    if dolma_python is not None:
-        found.append(
-            Contestant(
-                name="dolma",
-                title="Dolma",
-                command=_peer("dolma_cli", dolma_python),
-                read=outputs.read_dolma,
-                modules=("dolma",),
-                packages=("dolma", "fasttext-wheel", "tokenizers"),
-                megabytes_per_second=1,
-                start_seconds=30,
-                strips=True,
-                prepare=write_json_lines,
-                env={"PYTHONPATH": str(ROOT)},
-                python=dolma_python,
-            )
-        )
     return {contestant.name: contestant for contestant in found}
