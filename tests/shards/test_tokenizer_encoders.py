@@ -109,6 +109,7 @@ LONG = {
 }
 
 
+@pytest.mark.parametrize("tokenizer", ["gpt2", "o200k_base", "json"], indirect=True)
 @pytest.mark.parametrize("kind", LONG)
 def test_long_texts_have_the_references_ids(tokenizer: Tokenizer, kind: str) -> None:
     same(tokenizer, "before", LONG[kind], None, "after", "")

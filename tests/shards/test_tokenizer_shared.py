@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import tiktoken
 
 from shards.patterns import PATTERNS
-from shards.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
+from shards.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
 from shards.tokenizer_backends import byte_characters
 from shards.tokenizer_training import train_tokenizer
 
@@ -81,6 +83,61 @@ def test_odd_and_huge_texts_go_through(
     ids = tokenizer.encode_batch(texts)
     assert [tokenizer.decode(row.values) for row in ids] == texts.to_pylist()
     assert min(ids.values.to_pylist()) >= 1000
+
+
+VOCABULARIES = ("gpt2", "cl100k_base", "tekken", "trained")
+
+
+@pytest.fixture(scope="module")
+def vocabularies(shared_data: Path, gpt2_path: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tokenizer]:
+    path = tmp_path_factory.mktemp("trained") / "web.tiktoken"
+    train_tokenizer(web(shared_data, 300).chunks, vocabulary_size=8192, output=path)
+    configs = {
+        "gpt2": TokenizerConfig(path=str(gpt2_path), pattern="gpt2"),
+        "cl100k_base": TokenizerConfig(path=str(gpt2_path), pattern="cl100k_base"),
+        "tekken": TokenizerConfig(name="tekken"),
+        "trained": TokenizerConfig(path=str(path)),
+    }
+    return {name: load_tokenizer(config) for name, config in configs.items()}
+
+
+def fast_is_the_reference(tokenizer: Tokenizer, texts: pa.ChunkedArray) -> None:
+    ids = tokenizer.encode_batch(texts)
+    assert tokenizer.engine.startswith("gigatoken")
+    offsets, values = ids.offsets.to_numpy(), ids.values.to_numpy()
+    for row, text in enumerate(texts.to_pylist()):
+        assert np.array_equal(values[offsets[row] : offsets[row + 1]], tokenizer._backend.encode(text or "")), row
+
+
+@pytest.mark.parametrize("number", range(len(VOCABULARIES)))
+@pytest.mark.parametrize("folder", ["web", "multilingual"])
+def test_the_fast_engine_has_the_ids_of_the_reference(
+    shared_data: Path, vocabularies: dict[str, Tokenizer], folder: str, number: int
+) -> None:
+    """Every document with one of the vocabularies, each file with all of them."""
+    tokenizer = vocabularies[VOCABULARIES[number]]
+    for path in sorted((shared_data / folder).glob("*.parquet")):
+        texts = texts_of(path)
+        fast_is_the_reference(tokenizer, texts.take(pa.array(range(number, len(texts), len(VOCABULARIES)))))
+
+
+@pytest.mark.parametrize("name", VOCABULARIES)
+def test_the_fast_engine_has_the_ids_of_the_reference_on_hostile_texts(
+    shared_data: Path, vocabularies: dict[str, Tokenizer], name: str
+) -> None:
+    columns = []
+    for path in sorted((shared_data / "hostile").rglob("*.parquet")):
+        with suppress(OSError, pa.ArrowInvalid):  # files that cannot be read, or hold no texts
+            columns.append(texts_of(path))
+    seen = 0
+    for column in columns:
+        try:
+            fast_is_the_reference(vocabularies[name], column)
+        except TokenizerError as error:
+            assert "is not UTF-8" in str(error) or "must be strings" in str(error)
+        else:
+            seen += len(column)
+    assert seen > 1000
 
 
 def test_a_vocabulary_trained_on_web_text(shared_data: Path, tmp_path: Path) -> None:
