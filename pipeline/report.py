@@ -35,7 +35,7 @@ def summarize(result: RunResult, *, store: Store) -> dict[str, Any]:
         "documents": document_counts(manifest),
         "annotations": [row for name in _under(manifest, "annotations/") for row in _columns(manifest, name, store)],
         "layouts": {name: layout_counts(manifest.stages[f"packed/{name}"].records) for name in _packed(manifest)},
-        "stages": {timing.title: _timing(timing) for timing in result.timings},
+        "stages": {timing.title: {**_timing(timing), **_steps(timing)} for timing in result.timings},
         "start_seconds": round(result.start_seconds, 3),
         "quarantined": len(manifest.quarantine),
     }
@@ -126,9 +126,12 @@ def _layout_table(summary: dict[str, Any]) -> Table:
 
 
 def _stage_table(summary: dict[str, Any]) -> Table:
-    table = Table(title=f"this run (start {summary['start_seconds']:.1f} s)", title_justify="left")
+    title = (
+        f"this run (start {summary['start_seconds']:.1f} s; load in seconds of all workers, then shares of the rest)"
+    )
+    table = Table(title=title, title_justify="left")
     table.add_column("stage")
-    for heading in ("partitions", "documents", "seconds", "documents/s", "MB/s"):
+    for heading in ("partitions", "documents", "seconds", "documents/s", "MB/s", *STEPS):
         table.add_column(heading, justify="right")
     for name, stage in summary["stages"].items():
         table.add_row(
@@ -138,6 +141,8 @@ def _stage_table(summary: dict[str, Any]) -> Table:
             f"{stage['seconds']:.1f}",
             f"{stage['documents_per_second']:,.0f}",
             f"{stage['mb_per_second']:.1f}" if stage["text_bytes"] else "-",
+            f"{stage['worker_seconds']['load']:.1f} s",
+            *(f"{share:.0%}" for share in stage["share"].values()),
         )
     return table
 
@@ -218,8 +223,9 @@ def _short(value: object) -> str:
 def run_report(result: RunResult) -> dict[str, Any]:
     """What this run took, as a JSON value.
 
-    `start`: seconds outside the stages, and how many of them the run waited for Ray. Each stage: what `summarize` says,
-    `worker_seconds` by step summed over all workers, and each step's `share` of their sum. Loading stands apart.
+    `start`: seconds outside the stages, and how many of them the run waited for Ray. Each stage: what `summarize` says.
+    `worker_seconds` are summed over all workers; reading and writing have threads of their own and overlap with the
+    work, so that their sum exceeds the workers' time. `share` is each step's part of that sum without loading.
     """
     return {
         "colophon_version": result.manifest.colophon_version,

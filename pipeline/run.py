@@ -47,7 +47,7 @@ class RunResult:
     manifest: Manifest
     timings: tuple[StageTiming, ...]
     start_seconds: float
-    """Outside the stages: planning, and starting Ray."""
+    """Outside the stages, from the command's start: reading the recipe, planning, starting Ray, the manifest."""
     connect_seconds: float = 0.0
     """Of these, how long the run waited for Ray and its first worker."""
     notes: tuple[str, ...] = ()
@@ -72,6 +72,7 @@ class Run:
         connect: Callable[[], None] = lambda: None,
         rebuild: bool = False,
         strict: bool = False,
+        begun: float | None = None,
     ) -> None:
         """Describe a run.
 
@@ -83,7 +84,9 @@ class Run:
             connect: called before the first task is run; not at all when everything is up to date.
             rebuild: work over output that was made with other settings.
             strict: stop at the first input that cannot be read.
+            begun: when the command was called, by `time.monotonic`; left out: when it is executed.
         """
+        self._begun = begun
         self._prepared = prepared
         self._plan = Plan(prepared)
         self._stages = [title for title in TITLES if title in stages and self._plan.outputs(title)]
@@ -103,7 +106,7 @@ class Run:
             UsageError: settings changed over old output and `rebuild` is not set.
             ColophonError: a stage failed, or `strict` is set and something had to be quarantined.
         """
-        begun = time.monotonic()
+        begun = time.monotonic() if self._begun is None else self._begun
         self._check_strict(self._prepared.inputs.quarantine)
         self._check_settings()
         self._write_settings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -100,6 +101,7 @@ def _run(
     strict: bool,
     dry_run: bool,
 ) -> None:
+    begun = time.monotonic()
     from pipeline.calibration import calibrated
 
     console = make_console()
@@ -127,6 +129,7 @@ def _run(
             connect=place.connect,
             rebuild=rebuild,
             strict=strict,
+            begun=begun,
         ).execute()
     summary = summarize(result, store=prepared.store)
     write_report(summary, result, store=prepared.store)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ import pytest
 from pipeline.errors import ColophonError, InputError, UsageError
 from pipeline.inputs import Partition
 from pipeline.recipe import RaySection
-from pipeline.work import Outcome, Task, TaskResult
+from pipeline.work import WORKER_ENVIRONMENT, Outcome, Task, TaskResult
 from tests.pipeline.small_run import run_recipe, write_small_run
 
 on_ray = pytest.importorskip("pipeline.on_ray")
@@ -186,20 +187,25 @@ class TellingWorker:
 
     def work(self, task: Task) -> TaskResult:
         workers = sorted(worker.title for worker in TellingWorker.living)
-        threads = {name: os.environ.get(name) for name in THREAD_COUNTS}
-        told = {"process": os.getpid(), "workers": workers, "arrow": [pa.cpu_count(), pa.io_thread_count()]}
-        Path(task.partition.url).write_text(json.dumps({**told, "threads": threads}))
+        told = {"process": os.getpid(), "workers": workers, "environment": dict(os.environ), "threads": threads()}
+        Path(task.partition.url).write_text(json.dumps(told))
         return TaskResult(records=(), documents=1, text_bytes=1)
 
 
-THREAD_COUNTS = (
-    "OMP_NUM_THREADS",
-    "OPENBLAS_NUM_THREADS",
-    "MKL_NUM_THREADS",
-    "NUMBA_NUM_THREADS",
-    "POLARS_MAX_THREADS",
-    "RAYON_NUM_THREADS",
-)
+def threads() -> dict[str, int]:
+    """How many threads each library would use in this process, as it says itself."""
+    import numba
+    import numpy as np
+    import polars as pl
+
+    blas = next((Path(np.__file__).parents[1] / "numpy.libs").glob("*openblas*"), None)  # of numpy's own wheels
+    return {
+        "arrow": pa.cpu_count(),
+        "arrow_io": pa.io_thread_count(),
+        "blas": 1 if blas is None else ctypes.CDLL(str(blas)).scipy_openblas_get_num_threads64_(),
+        "numba": numba.config.NUMBA_NUM_THREADS,
+        "polars": pl.thread_pool_size(),
+    }
 
 
 def told_by(executor: Any, directory: Path, *titles: str) -> list[dict[str, Any]]:
@@ -225,13 +231,15 @@ def test_all_stages_run_in_the_same_processes_which_keep_no_worker_of_an_earlier
 def test_a_worker_has_one_thread_of_each_library_and_the_driver_keeps_its_own(
     cluster: list[str], tmp_path: Path
 ) -> None:
-    before = {name: os.environ.get(name) for name in THREAD_COUNTS}
+    before = dict(os.environ)
     with on_ray.RayExecutor(RaySection(num_workers=2)) as executor:
         told = told_by(executor, tmp_path, "stage")
     for entry in told:
-        assert entry["threads"] == dict.fromkeys(THREAD_COUNTS, "1")
-        assert entry["arrow"] == [1, 1]
-    assert {name: os.environ.get(name) for name in THREAD_COUNTS} == before
+        assert WORKER_ENVIRONMENT.items() <= entry["environment"].items()
+        assert entry["environment"]["RAYON_NUM_THREADS"] == entry["environment"]["OMP_NUM_THREADS"] == "1"
+        assert entry["environment"]["TOKENIZERS_PARALLELISM"] == "false"
+        assert set(entry["threads"].values()) == {1}, entry["threads"]
+    assert dict(os.environ) == before
 
 
 def test_a_stage_after_one_that_failed_starts_afresh(cluster: list[str], tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from annotators.fasttext_training import TrainingSettings, train_classifier
 from pipeline.progress import Meter, duration, watch
 from pipeline.report import print_summary, summarize, write_report
 from pipeline.terminal import printable
@@ -156,6 +157,66 @@ def test_output_directories_of_all_names_are_read_back(project: Path, output: st
     called = run("--set", f'output.path="{output}"')
     assert (called.code, called.err) == (0, "")
     assert "crawl_year" in called.out
+
+
+# report/run.json
+
+
+def report_of_run() -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(Path("out/report/run.json").read_text())
+    return value
+
+
+def test_a_run_says_where_its_time_went(finished: Path, summary: dict[str, Any]) -> None:
+    told = report_of_run()
+    assert set(told["stages"]) == {"annotate", "tokenize", "pack"}
+    assert told["start"]["seconds"] > told["start"]["connect_seconds"] >= 0
+    for title, stage in told["stages"].items():
+        assert stage["partitions"] > 0 and stage["documents"] == sum(ROWS_OF_FILES)
+        running = {step: stage["worker_seconds"][step] for step in ("read", "work", "write")}
+        assert min(running.values()) > 0 and set(stage["worker_seconds"]) == {"load", *running}
+        whole = sum(running.values())
+        assert stage["share"] == pytest.approx({step: n / whole for step, n in running.items()}, abs=0.01)
+        assert summary["stages"][title] == stage
+
+
+def test_the_table_shows_the_share_of_each_step(finished: Path, summary: dict[str, Any]) -> None:
+    file = io.StringIO()
+    print_summary(summary, manifest(), console=Console(file=file, width=200))
+    for title, stage in summary["stages"].items():
+        (line,) = [line for line in file.getvalue().splitlines() if f"│ {title} " in line]
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        assert cells[-4:] == [
+            f"{stage['worker_seconds']['load']:.1f} s",
+            *(f"{n:.0%}" for n in stage["share"].values()),
+        ]
+
+
+def test_a_run_with_nothing_to_do_reports_no_time_and_no_note(finished: Path) -> None:
+    assert run().code == 0
+    told = report_of_run()
+    assert told["notes"] == []
+    assert {n for stage in told["stages"].values() for n in stage["worker_seconds"].values()} == {0.0}
+
+
+def test_notes_are_shown_once_a_run_and_kept(project: Path, wide_model: Path) -> None:
+    table = f'[annotators.kind]\ntype = "fasttext"\nmodel = "{wide_model}"\nscore = {{ argmax = true }}\n'
+    Path("recipe.toml").write_text(RECIPE.replace("[tokenizer]", f"{table}[tokenizer]", 1))
+    called = run()
+    assert called.code == 0, called.err
+    of_model, of_tokenizer = report_of_run()["notes"]
+    assert of_model.startswith("kind: 9 labels") and of_tokenizer.startswith("tokenizer small: ")
+    assert [called.out.count(note) for note in (of_model, of_tokenizer)] == [1, 1]
+    assert called.out.index(of_model) < called.out.index("annotate: ") < called.out.index(of_tokenizer)
+
+
+@pytest.fixture(scope="session")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More labels than dimensions: a model that is not collapsed, and says so."""
+    labels = [f"label{i}" for i in range(9)] * 6
+    settings = TrainingSettings(dim=3, epoch=2, word_ngrams=1, buckets=100, min_count=1)
+    path = tmp_path_factory.mktemp("wide") / "wide.bin"
+    return train_classifier([f"word{i} other" for i in range(54)], labels, output=path, settings=settings).path
 
 
 # progress
