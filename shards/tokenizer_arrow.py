@@ -127,14 +127,14 @@ def cut_rows(rows: TextRows, *, limit: int) -> Parts:
 
 def _cuts(text: Bytes, limit: int) -> Positions | None:
     """Where to cut, ascending, as few as possible; None where a stretch of more than `limit` has no place."""
-    places = np.flatnonzero((text[1:] == 0x20) & (text[:-1] > 0x20) & (text[:-1] < 0x7F)) + 1
     chosen: list[int] = []
     start = 0
     while text.size - start > limit:
-        index = int(np.searchsorted(places, start + limit, side="right")) - 1
-        if index < 0 or places[index] <= start:
+        window = text[start : start + limit + 1]
+        places = np.flatnonzero((window[1:] == 0x20) & (window[:-1] > 0x20) & (window[:-1] < 0x7F))
+        if not places.size:
             return None
-        start = int(places[index])
+        start += int(places[-1]) + 1
         chosen.append(start)
     return np.array(chosen, dtype=np.int64)
 

@@ -4,6 +4,8 @@ on which the two are known to differ, or might, go through the reference."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -66,7 +68,7 @@ class FastEncoder:
         recipe = backend.recipe()
         self._engine = Gigatoken(recipe)
         self.engine = f"{self._engine.name}, ids checked against {backend.library}"
-        self._reference_strings = recipe.reference_strings
+        self._named = _expression(recipe.reference_strings)
         self._backend = backend
 
     def encode_batch(self, texts: pa.Array, sink: IdSink) -> Positions:
@@ -79,8 +81,8 @@ class FastEncoder:
         parts = cut_rows(rows, limit=PART_BYTES)
         slow = parts.uncut
         slow[unequal_rows(texts, rows)] = True
-        for string in self._reference_strings:
-            slow |= pc.match_substring(texts, string).fill_null(False).to_numpy(zero_copy_only=False)
+        if self._named is not None:
+            slow |= pc.match_substring_regex(texts, self._named).fill_null(False).to_numpy(zero_copy_only=False)
         counts = np.zeros(parts.bounds.size - 1, dtype=np.int64)
         done = 0
         ends = np.append(parts.first, counts.size)
@@ -102,6 +104,18 @@ class FastEncoder:
             counts[begin:end], ids = self._engine.encode(rows.data, parts.bounds[begin : end + 1])
             sink.extend(ids, first_id=self._backend.first_id)
             begin = end
+
+
+def _expression(strings: Sequence[str]) -> str | None:
+    """What finds any of `strings`."""
+    if not strings:
+        return None
+    expression = "|".join(map(re.escape, strings))
+    try:
+        pc.match_substring_regex(pa.array([""]), expression)
+    except pa.ArrowInvalid as error:
+        raise NoEngineError(f"it has {len(strings)} added tokens, too many to look for") from error
+    return expression
 
 
 def choose_encoder(backend: Backend) -> FastEncoder | ReferenceEncoder:

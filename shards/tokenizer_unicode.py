@@ -81,10 +81,9 @@ def _first_bytes(rows: TextRows) -> Positions:
         mask = np.zeros(block.size, dtype=bool)
         for first, last in leads:
             mask |= (block - first) <= last - first  # uint8: what is below `first` wraps around
-        found.append(np.flatnonzero(mask) + start)
-    places = np.concatenate(found)
-    chosen: Positions = places[pairs[rows.data[places], rows.data[np.minimum(places + 1, end - 1)]]]
-    return chosen
+        places = np.flatnonzero(mask) + start
+        found.append(places[pairs[rows.data[places], rows.data[np.minimum(places + 1, end - 1)]]])
+    return np.concatenate(found)
 
 
 @cache

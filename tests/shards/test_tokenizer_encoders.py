@@ -98,7 +98,7 @@ def test_ids_are_the_references(tokenizer: Tokenizer, batch: list[str | None]) -
 
 
 LONG = {
-    "one line of 3 MB": "it's a very long line of 12345 words, ünï and 漢字 " * 55_000,
+    "one line of 5 MB": "it's a very long line of 12345 words, ünï and 漢字 " * 95_000,
     "a million spaces": " " * 1_000_000,
     "spaces between words": "a " + " " * 1_500_000 + " b",
     "no place to be cut at": "漢字かな" * 50_000,
@@ -342,6 +342,30 @@ def test_added_tokens_that_text_may_give_are_given(tmp_path: Path) -> None:
         False,
         False,
     ]
+
+
+def test_many_added_tokens_are_looked_for_at_once(tmp_path: Path) -> None:
+    path = write_byte_level_json(tmp_path / "x.json")
+    content = load_json(path)
+    names = [f"<extra|{k}>" for k in range(500)] + ["a.b", "(", "\n\t", "ñ*"]
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    added = [{"id": 1000 + k, "content": name, **flags} for k, name in enumerate(names)]
+    tokenizer = load(edit_json(path, added_tokens=[*content["added_tokens"], *added]))
+    rows = ["x <extra|77>", "<extra|77", "axb", "a.b", "f(", "\n\t", "\n \t", "ñ*", "ññ", *CORPUS]
+    same(tokenizer, *rows)
+    last = content["added_tokens"][-1]["id"]  # the new ones get ids after it, whatever the file says
+    given = [max(ids) > last for ids in tokenizer.encode_batch(pa.array(rows)).to_pylist()]
+    assert given == [True, False, False, True, True, True, False, True, False, False, False, False]
+
+
+def test_more_added_tokens_than_can_be_looked_for_keep_the_reference(tmp_path: Path) -> None:
+    path = write_byte_level_json(tmp_path / "x.json")
+    content = load_json(path)
+    flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
+    names = (f"<{k}{'漢' * 50}>" for k in range(20_000))
+    added = [{"id": 1000 + k, "content": name, **flags} for k, name in enumerate(names)]
+    edit_json(path, added_tokens=[*content["added_tokens"], *added])
+    assert load(path).engine == "tokenizers: it has 20001 added tokens, too many to look for"
 
 
 # Memory
