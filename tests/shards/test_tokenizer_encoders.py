@@ -351,11 +351,11 @@ def test_many_added_tokens_are_looked_for_at_once(tmp_path: Path) -> None:
     flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": False}
     added = [{"id": 1000 + k, "content": name, **flags} for k, name in enumerate(names)]
     tokenizer = load(edit_json(path, added_tokens=[*content["added_tokens"], *added]))
-    rows = ["x <extra|77>", "<extra|77", "axb", "a.b", "f(", "\n\t", "\n \t", "ñ*", "ññ", *CORPUS]
+    rows = ["x <extra|77>", "<extra|77", "axb", "a.b", "f(", "\n\t", "\n \t", "ñ*", "ññ", CORPUS[0]]
     same(tokenizer, *rows)
     last = content["added_tokens"][-1]["id"]  # the new ones get ids after it, whatever the file says
     given = [max(ids) > last for ids in tokenizer.encode_batch(pa.array(rows)).to_pylist()]
-    assert given == [True, False, False, True, False, True, False, True, *[False] * 4]  # ( is of the vocabulary too
+    assert given == [True, False, False, True, False, True, False, True, False, False]  # ( is of the vocabulary too
 
 
 def test_more_added_tokens_than_can_be_looked_for_keep_the_reference(tmp_path: Path) -> None:
