@@ -19,6 +19,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tests.pipeline.small_run import write_small_run
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("annotators", "shards", "pipeline", "trainer", "recipes")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
@@ -169,16 +171,64 @@ def test_the_check_sees_what_is_loaded() -> None:
     assert loaded_after("import shards.schema", "torch", "pyarrow", "numpy") == {"pyarrow", "numpy"}
 
 
+HEAVY = ("torch", "ray", "datatrove", "numba", "llvmlite", "pandas", "polars", "fasttext", "fasttext_pybind")
+TOKENIZERS = ("tiktoken", "tokenizers", "gigatoken", "mistral_common")
+OTHERS = ("pyarrow", "numpy", "pydantic", "rich", "fsspec", "tldextract", "requests", "psutil")
+EVERYTHING = (*HEAVY, *TOKENIZERS, *OTHERS)
+
+
+@pytest.mark.parametrize(
+    ("module", "needed"),
+    [
+        # What `colophon --help` imports, and packages of which it is not known yet what of them will be needed.
+        *((name, set()) for name in ("pipeline.cli", "annotators", "shards", "pipeline", "trainer", "recipes")),
+        ("trainer.config", {"pydantic"}),
+        ("annotators.base", {"pyarrow", "numpy", "pydantic"}),
+        ("annotators.fasttext_classifier", {"pyarrow", "numpy", "pydantic"}),
+        ("shards.reader", {"pyarrow", "numpy", "pydantic"}),
+        ("shards.packing", {"pyarrow", "numpy", "pydantic"}),
+    ],
+)
+def test_importing_a_module_loads_what_it_needs_and_nothing_else(module: str, needed: set[str]) -> None:
+    assert loaded_after(f"import {module}", *EVERYTHING) == needed
+
+
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        # `colophon --help` answers before any of these is needed.
-        ("pipeline.cli", ("torch", "ray", "datatrove", "polars", "pyarrow", "fasttext", "tiktoken", "tokenizers")),
-        ("trainer.config", ("torch", "ray", "pyarrow", "polars")),
-        ("pipeline.recipe", ("torch", "ray", "datatrove", "polars")),
-        ("shards.reader", ("torch", "ray", "datatrove", "polars", "tiktoken", "tokenizers", "pandas")),
-        ("annotators.base", ("torch", "ray", "datatrove", "polars", "fasttext")),
+        ("shards.tokenizer", (*HEAVY, "gigatoken", "mistral_common", "fsspec")),
+        ("pipeline.recipe", (*HEAVY, "gigatoken", "mistral_common", "fsspec")),
+        # The stages, in the driver and in a worker: models and engines are loaded by what uses them.
+        ("pipeline.run", (*HEAVY, "gigatoken", "mistral_common", "tldextract")),
+        ("pipeline.on_ray", (*(name for name in HEAVY if name != "ray"), "gigatoken", "mistral_common", "tldextract")),
     ],
 )
 def test_importing_a_module_loads_no_library_that_it_may_not_need(module: str, absent: tuple[str, ...]) -> None:
     assert loaded_after(f"import {module}", *absent) == set()
+
+
+COMMAND = """
+import sys, contextlib, io
+sys.argv = ["colophon", *{arguments!r}]
+import pipeline.cli
+with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
+    pipeline.cli.main()
+assert {said!r} in out.getvalue(), out.getvalue()
+"""
+
+
+def test_help_loads_no_library() -> None:
+    for arguments in (["--help"], ["run", "--help"], ["--version"]):
+        own = {"rich", "pydantic"}  # typer looks for them by itself
+        assert loaded_after(COMMAND.format(arguments=arguments, said="colophon"), *EVERYTHING) <= own
+
+
+def test_a_dry_run_starts_nothing_and_a_run_without_ray_loads_none(tmp_path: Path) -> None:
+    """The plan needs the vocabulary and the models' headers; the work needs the engines, and neither needs Ray."""
+    recipe = str(write_small_run(tmp_path / "run", num_files=1))
+    engines = ("torch", "ray", "datatrove", "numba", "pandas", "gigatoken", "mistral_common", "psutil")
+    dry = COMMAND.format(arguments=["run", recipe, "--dry-run"], said="files to make of")
+    assert loaded_after(dry, *engines) == set()
+    inline = COMMAND.format(arguments=["run", recipe, "--executor", "inline"], said="this run")
+    # pyarrow imports pandas, where that is installed, to make its first array.
+    assert loaded_after(inline, "torch", "ray", "datatrove", "numba", "mistral_common") == set()
