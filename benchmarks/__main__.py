@@ -16,6 +16,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import Any
 
 from benchmarks import show
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _say(f"wrote {show.draw(options.results)}")
         else:
             _run(options)
-    except (CommandError, OutputDiffersError, VocabularyError, WorkloadError) as error:
+    except (CalledProcessError, CommandError, OutputDiffersError, VocabularyError, WorkloadError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     return 0

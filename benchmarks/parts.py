@@ -33,13 +33,14 @@ _ONE_THREAD = {
 }
 _COLOPHON = "whole"
 METHOD = (
-    "Every part runs alone in a fresh process on one thread, on the whole input (scoring on its first megabytes, the "
-    "library and Colophon in turn for every 1,024 documents), parts and the whole job by rounds. Tokenizers "
-    "meet the text for the first time. tiktoken and the library get Python strings that are there already. The "
-    "projected limit is the time of reading, scoring by the kernel, tokenizing and writing, each once over the input "
-    "at its own median speed, one after the other, divided by the number of workers. `with_start` divides it by the "
-    "wall time of the whole job, `without_start` by that less the wall time of a small job (both scaled to the text "
-    "between them), `stages_alone` by the time that the two stages took, models' loading in it."
+    "Every part runs alone in a fresh process on one thread, on the whole input; parts and the whole job are interleaved "
+    "by rounds. Of scoring only the first megabytes: kernel, library and annotators in turn for every 1,024 documents. "
+    "Tokenizers meet the text for the first time. tiktoken and the library get Python strings that are there already. "
+    "The projected limit is the time of reading, scoring by the kernel, tokenizing and writing, each once over the "
+    "input at its own median speed, one after the other, divided by the number of workers. `with_start` is that time "
+    "over the wall time of the whole job; `without_start` over the wall time less that of a small job, both for the "
+    "text by which the two jobs differ; `stages_alone` over the time of the two stages, loading of models included. "
+    "Shares are of the workers' time by step; reading and writing have threads of their own and overlap with the work."
 )
 
 

@@ -16,13 +16,13 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks import show
-from benchmarks.contestants import COLOPHON, Contestant, contestants, write_recipe
+from benchmarks.contestants import COLOPHON, Contestant, contestants, dolma_environment, write_recipe
 from benchmarks.job import Job
 from benchmarks.outputs import OutputDiffersError, compare, expected_of
 from benchmarks.running import CommandError
 from benchmarks.timed import done
 from benchmarks.whole_job import run_whole_job
-from benchmarks.workload import SMALL, Workload, WorkloadError, find_input, labelled, make_workload
+from benchmarks.workload import ROOT, SMALL, Workload, WorkloadError, find_input, labelled, make_workload
 
 pytestmark = pytest.mark.xdist_group("benchmarks")
 
@@ -80,9 +80,10 @@ def in_process(contestant: Contestant) -> Contestant:
     return replace(contestant, command=command)
 
 
-@pytest.mark.parametrize("name", [pytest.param(COLOPHON, marks=pytest.mark.ray), "datatrove", "ray_data"])
+@pytest.mark.parametrize("name", [pytest.param(COLOPHON, marks=pytest.mark.ray), "datatrove", "ray_data", "dolma"])
 def test_every_contestant_writes_the_same(name: str, workload: Workload, work: Path, reference: pa.Table) -> None:
-    contestant = contestants(work=work)[name]
+    dolma = dolma_environment(ROOT / "out" / "bench") / "bin" / "python"
+    contestant = contestants(work=work, dolma_python=str(dolma))[name]
     if reason := contestant.missing():
         pytest.skip(reason)
     with done(contestant, workload.job, work=work) as finished:
@@ -135,6 +136,10 @@ def test_who_cannot_take_part_is_named_with_the_reason(workload: Workload, work:
     assert "ZeroDivisionError" in result["left_out"]["failing"]
     assert result["ratios"] == {}
     assert lines[0].startswith("expected: about")
+
+
+def test_dolma_needs_an_environment_of_its_own(work: Path) -> None:
+    assert "install-dolma" in str(contestants(work=work)["dolma"].missing())
 
 
 def test_a_failure_after_the_first_run_is_an_error(workload: Workload, work: Path) -> None:
