@@ -33,8 +33,8 @@ _ONE_THREAD = {
 }
 _COLOPHON = "whole"
 METHOD = (
-    "Every part runs alone in a fresh process on one thread, on the whole input; parts and the whole job are interleaved "
-    "by rounds. Of scoring only the first megabytes: kernel, library and annotators in turn for every 1,024 documents. "
+    "Every part runs alone in a fresh process on one thread, on the whole input; parts and the whole job take turns by "
+    "rounds. Of scoring only the first megabytes: kernel, library and annotators in turn for every 1,024 documents. "
     "Tokenizers meet the text for the first time. tiktoken and the library get Python strings that are there already. "
     "The projected limit is the time of reading, scoring by the kernel, tokenizing and writing, each once over the "
     "input at its own median speed, one after the other, divided by the number of workers. `with_start` is that time "

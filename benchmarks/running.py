@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.memory import MARKER, Peak, ProcessTree, Sampler
 
 _LINGER_SECONDS = 30.0
+_DYING_SECONDS = 10.0
 _LOG_TAIL = 2000
 
 
@@ -73,10 +74,16 @@ def _end(process: subprocess.Popen[bytes], tree: ProcessTree) -> None:
     if process.poll() is None:
         _kill([process.pid, *tree.pids()])
         process.wait()
-    deadline = time.monotonic() + _LINGER_SECONDS
+    _kill(_left(tree, seconds=_LINGER_SECONDS))
+    _left(tree, seconds=_DYING_SECONDS)
+
+
+def _left(tree: ProcessTree, *, seconds: float) -> list[int]:
+    """Who lives after so long; returns early when nobody does."""
+    deadline = time.monotonic() + seconds
     while (left := tree.pids()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    _kill(left)
+    return left
 
 
 def _kill(pids: Sequence[int]) -> None:
