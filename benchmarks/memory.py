@@ -5,7 +5,7 @@ daemons leave the tree by reparenting but keep the environment, and processes th
 that set their title) are still children of ones that do not.
 
 Cost: reading `smaps_rollup` walks a process's page tables, tens of milliseconds a gigabyte, while the process may have
-to wait. Samples are therefore taken so rarely that they take a fiftieth of the time: no contestant is held up more than
+to wait. Samples are therefore taken so rarely that they take a twentieth of a core: no contestant is held up more than
 another for having more memory.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 MARKER = "COLOPHON_BENCH_RUN"
 INTERVAL_SECONDS = 0.25
-_PART_OF_TIME = 0.02
+_PART_OF_A_CORE = 0.05
 _PROC = Path("/proc")
 
 
@@ -93,7 +93,7 @@ class Sampler:
         samples = 0
         last = False  # what lives when the context is left is seen as well
         while True:
-            began = time.monotonic()
+            began = time.thread_time()
             found = [
                 ProcessMemory(command=_command(pid), pss_bytes=pss) for pid in self._tree.pids() if (pss := pss_of(pid))
             ]
@@ -101,7 +101,7 @@ class Sampler:
             self._keep(found, samples)
             if last:
                 return
-            last = self._stop.wait(max(self._interval, (time.monotonic() - began) / _PART_OF_TIME))
+            last = self._stop.wait(max(self._interval, (time.thread_time() - began) / _PART_OF_A_CORE))
 
     def _keep(self, found: list[ProcessMemory], samples: int) -> None:
         total = sum(process.pss_bytes for process in found)

@@ -27,7 +27,7 @@ METHOD = (
     "with another contestant. Before the first round each contestant does the small job once (`first_run`): Colophon "
     "makes its collapsed models and compiled code, datatrove copies model files, everything is read once. Wall time is "
     "that of the command, from its start to its end. Memory is the peak of the sum of proportional set sizes of its "
-    "processes; samples take a fiftieth of the time. The outputs of every run are compared: the same documents, "
+    "processes; samples take a twentieth of a core. The outputs of every run are compared: the same documents, "
     f"the same token ids, probabilities within {TOLERANCE:g} after the 1e-5 that the fastText library adds."
 )
 
