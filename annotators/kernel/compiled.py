@@ -34,6 +34,7 @@ END_KEY = np.uint64(8922757976467958425)
 _NGRAM_FACTOR = 116049371  # with it fastText goes from the hash of n words to that of n + 1
 _SLOT_FACTOR = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: spreads keys over the upper bits
 _AHEAD = 16
+_ROOM = 4096
 _MAX_CHOSEN = 1024
 _MAX_CHOSEN_FLOATS = 32768
 _LINE_FLOATS = 16
@@ -416,30 +417,28 @@ def logits_in_order(
 ) -> None:
     """Fill `logits` (float32 [texts, labels]) for some texts of `words` as the library does, rounding included.
 
-    Rows of `inputs` (float32 [rows, dim], need not be aligned) are added in float32 one after the other: words with
-    their subwords, then n-grams. A label's dot product is one float32, each product rounded before it is added: so GCC
-    compiles the library. NaN for a text without rows. Cost: about that of the library.
+    `inputs` (float32 [rows, dim]) need not be aligned. NaN for a text without rows. Cost: about that of the library.
     """
-    total = np.empty(inputs.shape[1], np.float32)
-    letters, found = letters_of(words, shape), np.empty(shape.max_chars, np.int64)
+    total, rows = np.empty(inputs.shape[1], np.float32), np.empty(_ROOM, np.int64)
     for i in range(texts.size):
+        count = list_rows(words, texts[i], tables, shape, rows)
+        if count > rows.size:
+            rows = np.empty(2 * count, np.int64)
+            list_rows(words, texts[i], tables, shape, rows)
         total[:] = 0
-        count = _add_text(words, texts[i], tables, shape, inputs, letters, found, total)
-        scale = np.float32(1.0 / count) if count else np.float32(np.nan)
-        for label in range(output.shape[0]):
-            product = np.float32(0)
-            for column in range(total.size):
-                product += output[label, column] * (total[column] * scale)
-            logits[i, label] = product
+        add_in_order(inputs, rows[:count], total)
+        dots_in_order(total, count, output, logits[i])
 
 
 @compiled
-def _add_text(
-    words: Words, text: Any, tables: Tables, shape: Shape, inputs: Floats, letters: Any, found: Any, total: Any
-) -> int:
-    """Add the rows of a text to `total`; returns their number."""
+def list_rows(words: Words, text: Any, tables: Tables, shape: Shape, rows: npt.NDArray[np.int64]) -> int:
+    """Fill `rows` with the rows of a text in the library's order: words with their subwords, then n-grams.
+
+    Returns their number; where it is more than `rows` has room for, the rest is left out.
+    """
     first, last = words.firsts[text], words.firsts[text + 1]
     hashes = np.empty(last - first, np.uint64)
+    letters, found = letters_of(words, shape), np.empty(shape.max_chars, np.int64)
     num_hashes, n = 0, 0
     for i in range(first, last):
         number = word_number(tables.slots, words.keys[i], shape.slot_shift)
@@ -448,45 +447,56 @@ def _add_text(
         hashes[num_hashes] = np.uint64(np.int64(words.hashes[i]))
         num_hashes += 1
         if number >= 0:
-            _add_row(inputs, number, total)
-            n += 1
+            n = _append(rows, n, number)
         if number >= 0 and tables.list_firsts.size:
             for j in range(tables.list_firsts[number], tables.list_firsts[number + 1]):
-                _add_row(inputs, tables.lists[j], total)
-                n += 1
+                n = _append(rows, n, tables.lists[j])
         elif shape.max_chars > 0 and words.keys[i] != END_KEY:
             size = spell(words, i, letters)
             for begin in range(size):
                 for j in range(subwords_at(letters, size, begin, tables.kept, shape, found)):
-                    _add_row(inputs, found[j], total)
-                    n += 1
-    return n + _add_ngrams(hashes[:num_hashes], tables, shape, inputs, total)
-
-
-@compiled
-def _add_ngrams(hashes: npt.NDArray[np.uint64], tables: Tables, shape: Shape, inputs: Floats, total: Any) -> int:
-    chosen = np.empty(hashes.size * (shape.word_ngrams - 1), np.int64)
-    n = 0
-    for i in range(hashes.size):
+                    n = _append(rows, n, found[j])
+    for i in range(num_hashes):
         h = hashes[i]
-        for j in range(i + 1, min(i + shape.word_ngrams, hashes.size)):
+        for j in range(i + 1, min(i + shape.word_ngrams, num_hashes)):
             h = h * np.uint64(_NGRAM_FACTOR) + hashes[j]
             row = ngram_row(tables.kept, _remainder(h, np.uint64(shape.hash_buckets), shape.inverse))
             if row >= 0:
-                chosen[n] = row + shape.num_words
-                n += 1
-    for i in range(n):
-        if i + _AHEAD < n:
-            for column in range(0, total.size, _LINE_FLOATS):
-                prefetch(inputs, chosen[i + _AHEAD] * total.size + column)
-        _add_row(inputs, chosen[i], total)
+                n = _append(rows, n, row + shape.num_words)
     return n
 
 
 @inlined
-def _add_row(inputs: Floats, row: Any, total: Any) -> None:
-    for column in range(total.size):
-        total[column] += inputs[row, column]
+def _append(rows: npt.NDArray[np.int64], n: Any, row: Any) -> Any:
+    if n < rows.size:
+        rows[n] = row
+    return n + 1
+
+
+@compiled
+def add_in_order(inputs: Floats, rows: npt.NDArray[np.int64], total: Floats) -> None:
+    """total (float32 [dim]) += the rows of `inputs` (float32 [rows, dim], need not be aligned), one after the other."""
+    for i in range(rows.size):
+        if i + _AHEAD < rows.size:
+            for column in range(0, total.size, _LINE_FLOATS):
+                prefetch(inputs, rows[i + _AHEAD] * total.size + column)
+        row = rows[i]
+        for column in range(total.size):
+            total[column] += inputs[row, column]
+
+
+@compiled
+def dots_in_order(total: Floats, count: int, output: Floats, logits: Floats) -> None:
+    """The dot products of `total / count` (float32 [dim]) and the rows of `output`: float32 [labels]; NaN for none.
+
+    Each is one float32, every product rounded before it is added: so GCC compiles the library.
+    """
+    scale = np.float32(1.0 / count) if count else np.float32(np.nan)
+    for label in range(output.shape[0]):
+        product = np.float32(0)
+        for column in range(total.size):
+            product += output[label, column] * (total[column] * scale)
+        logits[label] = product
 
 
 @compiled

@@ -9,27 +9,46 @@ sum shows by itself.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from annotators.fasttext_file import FastTextLayout
-from annotators.kernel.compiled import Floats, Words, logits_in_order
+from annotators.kernel.compiled import Floats, Words, add_in_order, dots_in_order, list_rows, logits_in_order
 from annotators.kernel.matrices import Matrix
 from annotators.kernel.tables import Linear
 
+_FEW_ROWS = 1024
+_IN_ORDER = np.arange(_FEW_ROWS)
+
 
 class ExactLogits:
-    """The model file's input matrix, mapped (its pages belong to no process), and its output matrix."""
+    """The input matrix of a model file and its output matrix."""
 
     def __init__(self, layout: FastTextLayout, linear: Linear) -> None:
-        mapped = Matrix(path=layout.path, place=layout.inputs).mapped()
-        self._inputs = linear.decoded if mapped is None else mapped
+        self._inputs = Matrix(path=layout.path, place=layout.inputs)
         output = Matrix(path=layout.path, place=layout.outputs).rows(slice(None))
         self._output = np.require(output, requirements=["A", "C"])
-        self._linear = linear
+        self._tables, self._shape, decoded = linear
+        mapped = self._inputs.mapped()
+        self._all_inputs = decoded if mapped is None else mapped
 
-    def __call__(self, words: Words, texts: npt.NDArray[np.int64]) -> Floats:
-        """float32 [len(texts), labels] for some of the texts of `words`; NaN for one without words."""
+    def of_all(self, words: Words) -> Floats:
+        """float32 [texts, labels] for a model that is not collapsed; NaN for a text without words."""
+        texts = np.arange(len(words.firsts) - 1)
         logits = np.empty((len(texts), len(self._output)), np.float32)
-        tables, shape, _ = self._linear
-        logits_in_order(words, texts, tables, shape, self._inputs, self._output, logits)
+        logits_in_order(words, texts, self._tables, self._shape, self._all_inputs, self._output, logits)
+        return logits
+
+    def of_one(self, words: Words, text: int, *, num_rows: int) -> Floats:
+        """float32 [labels] for one text that is the sum of so many rows.
+
+        They are mapped for a moment: each brings 64 KB of its file with it, so that a few long texts would make all of
+        it resident, for models whose point is that they are not.
+        """
+        rows = np.empty(num_rows, np.int64)
+        list_rows(words, text, self._tables, self._shape, rows)
+        total = np.zeros(self._inputs.shape[1], np.float32)
+        for start in range(0, num_rows, _FEW_ROWS):
+            few = self._inputs.rows(rows[start : start + _FEW_ROWS])
+            add_in_order(few, _IN_ORDER[: len(few)], total)
+        logits = np.empty(len(self._output), np.float32)
+        dots_in_order(total, num_rows, self._output, logits)
         return logits

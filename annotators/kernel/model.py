@@ -52,12 +52,10 @@ class Scorer:
         """See `FastTextModel.probabilities`."""
         words = words_of(texts, preparation)
         if not self._header.is_collapsible:
-            return self._head(self._exact(words, np.arange(len(texts))).astype(np.float64))
+            return self._head(self._exact.of_all(words).astype(np.float64))
         logits, counts = self._logits(words)
-        doubtful = np.flatnonzero(self._is_doubtful(logits, counts))
-        if len(doubtful):
-            logits = logits.copy()
-            logits[doubtful] = self._exact(words, doubtful)
+        for text in np.flatnonzero(self._is_doubtful(logits, counts)):
+            logits[text] = self._exact.of_one(words, text, num_rows=counts[text])
         return self._head(logits)
 
     def _logits(self, words: Words) -> tuple[Doubles, npt.NDArray[np.int64]]:

@@ -29,7 +29,7 @@ class Linear(NamedTuple):
     tables: Tables
     shape: Shape
     decoded: Floats
-    """float32 [rows, dim]: the input matrix of a quantized model; empty for others, whose own file is mapped."""
+    """float32 [rows, dim]: the input matrix of a quantized model that is not collapsed; empty for others."""
 
 
 def build(layout: FastTextLayout, *, allocate: Allocate) -> Linear:
@@ -52,7 +52,8 @@ def build(layout: FastTextLayout, *, allocate: Allocate) -> Linear:
         lists=np.empty(0, np.int32),
     )
     fill_slots(tables.slots, words.keys, words.firsts, known, shape.slot_shift)
-    decoded = allocate("decoded", (layout.inputs.rows, header.dim) if header.quantized else (0, header.dim), np.float32)
+    is_decoded = header.quantized and not shape.stride
+    decoded = allocate("decoded", (layout.inputs.rows if is_decoded else 0, header.dim), np.float32)
     _fill_rows(tables.rows.reshape(-1, shape.stride) if shape.stride else None, layout, decoded=decoded)
     known_words = known[known < header.num_words]
     if has_subwords and shape.stride:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from annotators.kernel.compiled import Words, find_words
 from annotators.text_preparation import TextPreparation
 
-_KEPT_BYTES = 64 << 20
+_KEPT_BYTES = 16 << 20
 
 
 class _Recent(threading.local):
