@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import polars as pl
 import pyarrow as pa
 
 from annotators.base import AnnotatorError
 from annotators.fasttext_model import FastTextModel
 from annotators.scoring import ScoreRule
 from annotators.text_preparation import TextPreparation
+
+if TYPE_CHECKING:  # every command that reads a recipe imports this file; 0.15 s of polars are for those that train
+    import polars as pl
 
 _SLICE_ROWS = 1024
 _COLUMN_WIDTH = 9
@@ -68,6 +70,8 @@ def evaluate_classifier(
     Raises:
         AnnotatorError: no usable model, columns of unequal length, or not one row with a text and a label.
     """
+    import polars as pl
+
     model = model if isinstance(model, FastTextModel) else FastTextModel(model)
     texts = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.large_string())
     texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts

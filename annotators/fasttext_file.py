@@ -70,6 +70,12 @@ class MatrixPlace:
     columns: int
     codes: QuantizedPlace | None = None
 
+    @staticmethod
+    def from_json(values: dict[str, Any]) -> MatrixPlace:
+        """What `dataclasses.asdict` gave."""
+        codes = values["codes"]
+        return MatrixPlace(**{**values, "codes": QuantizedPlace(**codes) if codes else None})
+
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizedPlace:

@@ -20,7 +20,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import fasttext
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -197,6 +196,8 @@ def _tuned(
     trial = lines.with_name("trial.bin")
 
     def score(candidate: TrainingSettings) -> float | None:
+        import fasttext
+
         try:
             fasttext.train_supervised(str(lines), verbose=0, **_parameters(candidate)).save_model(str(trial))
         except (RuntimeError, ValueError):  # NaN, or no word is frequent enough
@@ -208,6 +209,8 @@ def _tuned(
 
 def _fit(lines: Path, settings: TrainingSettings, *, report: Callable[[str], None]) -> tuple[Any, int]:
     """The library's model object, and how many attempts it took."""
+    import fasttext
+
     parameters = _parameters(settings)
     for attempt in range(1, _ATTEMPTS + 1):
         try:

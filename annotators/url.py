@@ -11,15 +11,17 @@ from collections.abc import Callable
 from functools import cache, lru_cache
 from importlib.metadata import version
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import idna
 import pyarrow as pa
 import pyarrow.compute as pc
-import tldextract
 
 from annotators.base import Annotator, AnnotatorConfig
 from annotators.columns import string_column
+
+if TYPE_CHECKING:  # it imports requests, which a run without this annotator need not wait for
+    from tldextract import TLDExtract
 
 _CODE_VERSION = 1
 
@@ -125,7 +127,9 @@ def registered_domain(host: str, *, private_suffixes: bool = False) -> str | Non
 
 
 @cache
-def _suffix_list(private_suffixes: bool) -> tldextract.TLDExtract:
+def _suffix_list(private_suffixes: bool) -> TLDExtract:
+    import tldextract
+
     # No address to fetch a newer list from and no cache on disk: the same list in every worker, without network.
     return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=private_suffixes)
 

@@ -232,3 +232,12 @@ def test_a_dry_run_starts_nothing_and_a_run_without_ray_loads_none(tmp_path: Pat
     inline = COMMAND.format(arguments=["run", recipe, "--executor", "inline"], said="this run")
     # pyarrow imports pandas, where that is installed, to make its first array.
     assert loaded_after(inline, "torch", "ray", "datatrove", "numba", "mistral_common") == set()
+
+
+def test_a_worker_does_without_pandas_until_an_annotator_wants_it() -> None:
+    quiet = "from pipeline.work import _leave_pandas_out; import pyarrow as pa; _leave_pandas_out(); pa.array([1])"
+    assert loaded_after(quiet, "pandas") == set()
+    later = f"{quiet}; assert pa.table({{'a': [1]}}).to_pandas().a.sum() == 1"
+    assert loaded_after(later, "pandas") == {"pandas"}
+    before = f"import pandas as pd; {quiet}; assert pa.array(pd.Series([1.0, float('nan')])).null_count == 1"
+    assert loaded_after(before, "pandas") == {"pandas"}

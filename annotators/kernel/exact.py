@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from annotators.fasttext_file import FastTextLayout
 from annotators.kernel.compiled import Floats, Words, add_in_order, dots_in_order, list_rows, logits_in_order
-from annotators.kernel.matrices import Matrix
 from annotators.kernel.tables import Linear
 
 _FEW_ROWS = 1024
@@ -22,13 +20,11 @@ _IN_ORDER = np.arange(_FEW_ROWS)
 class ExactLogits:
     """The input matrix of a model file and its output matrix."""
 
-    def __init__(self, layout: FastTextLayout, linear: Linear) -> None:
-        self._inputs = Matrix(path=layout.path, place=layout.inputs)
-        output = Matrix(path=layout.path, place=layout.outputs).rows(slice(None))
-        self._output = np.require(output, requirements=["A", "C"])
-        self._tables, self._shape, decoded = linear
-        mapped = self._inputs.mapped()
-        self._all_inputs = decoded if mapped is None else mapped
+    def __init__(self, linear: Linear) -> None:
+        self._tables, self._shape, self._inputs = linear.tables, linear.shape, linear.inputs
+        self._output = np.require(linear.outputs.rows(slice(None)), requirements=["A", "C"])
+        mapped = linear.inputs.mapped()
+        self._all_inputs = linear.decoded if mapped is None else mapped
 
     def of_all(self, words: Words) -> Floats:
         """float32 [texts, labels] for a model that is not collapsed; NaN for a text without words."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,24 +15,26 @@ import pyarrow as pa
 from numpy.lib.format import open_memmap
 
 from annotators.base import AnnotatorError
-from annotators.fasttext_file import FastTextHeader, FastTextLayout, read_layout
+from annotators.fasttext_file import FastTextHeader, MatrixPlace, read_layout
 from annotators.kernel import heads
 from annotators.kernel.compiled import Doubles, Floats, Shape, Tables, Words, sum_rows
 from annotators.kernel.exact import ExactLogits
-from annotators.kernel.tables import Allocate, Linear, build, label_counts
+from annotators.kernel.matrices import Matrix
+from annotators.kernel.tables import Allocate, Linear, build
 from annotators.kernel.words import words_of
 from annotators.model_cache import file_sha256, made_once
 from annotators.text_preparation import TextPreparation
 
-_FORMAT = 2
+_FORMAT = 3
 """Of the cached files; a new number makes them anew."""
-_SHAPE_FILE = "shape.json"
+_NUMBERS_FILE = "numbers.json"
 _ROUNDING = 1e-7
 """How far the library's float32 sums of n rows are from ours, over the square root of n and the largest output."""
 _TOLERANCE = 2e-5
 """Where its rounding may change a probability by more, the text is scored in its own order."""
 _MAX_ROWS = 50_000
-"""Above, sums of much the same rows were met that rounded in one direction."""
+_MAX_REPEATS = 50
+"""Where more rows are those of words that stand there so often each, they were met to round in one direction."""
 
 
 class Scorer:
@@ -45,8 +48,8 @@ class Scorer:
         """
         self._path, self._header = path, header
         self._check_size()
-        self._linear = _mapped(self._cache(), header) if cached else build(self._layout, allocate=_in_memory)
-        self._tree = heads.huffman_tree(label_counts(self._layout)) if header.loss == "hs" else None
+        self._linear = _mapped(self._cache(), path, header) if cached else build(read_layout(path), allocate=_in_memory)
+        self._tree = heads.huffman_tree(self._linear.label_counts) if header.loss == "hs" else None
 
     def probabilities(self, texts: pa.Array, preparation: TextPreparation) -> Floats:
         """See `FastTextModel.probabilities`."""
@@ -54,7 +57,7 @@ class Scorer:
         if not self._header.is_collapsible:
             return self._head(self._exact.of_all(words).astype(np.float64))
         logits, counts = self._logits(words)
-        for text in np.flatnonzero(self._is_doubtful(logits, counts)):
+        for text in np.flatnonzero(self._is_doubtful(words, logits, counts)):
             logits[text] = self._exact.of_one(words, text, num_rows=counts[text])
         return self._head(logits)
 
@@ -66,15 +69,18 @@ class Scorer:
         sums[counts == 0] = np.nan
         return (sums / np.maximum(counts, 1)[:, None])[:, : len(self._header.labels)], counts
 
-    def _is_doubtful(self, logits: Doubles, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _is_doubtful(self, words: Words, logits: Doubles, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
         """bool [texts]: where the library's rounding may show in its probabilities."""
         rounding = _ROUNDING * np.sqrt(counts) * (1 + np.abs(logits).max(axis=1))
         if self._header.loss in ("ova", "ns"):
-            shows = heads.near_a_step(logits, rounding[:, None]).any(axis=1)
+            shows = np.asarray(heads.near_a_step(logits, rounding[:, None]).any(axis=1))
         else:
             likeliest = self._head(logits).max(axis=1)
-            shows = likeliest * (1 - likeliest) * rounding > _TOLERANCE
-        return shows | (counts > _MAX_ROWS)
+            shows = np.asarray(likeliest * (1 - likeliest) * rounding > _TOLERANCE)
+        for text in np.flatnonzero(counts > _MAX_ROWS):
+            keys = words.keys[words.firsts[text] : words.firsts[text + 1]]
+            shows[text] |= _MAX_REPEATS * len(np.unique(keys)) < len(keys)
+        return shows
 
     def _head(self, logits: Doubles) -> Floats:
         if self._tree is not None:
@@ -83,11 +89,7 @@ class Scorer:
 
     @cached_property
     def _exact(self) -> ExactLogits:
-        return ExactLogits(self._layout, self._linear)
-
-    @cached_property
-    def _layout(self) -> FastTextLayout:
-        return read_layout(self._path)
+        return ExactLogits(self._linear)
 
     def _check_size(self) -> None:
         try:
@@ -101,9 +103,14 @@ class Scorer:
         return made_once(f"fasttext/{file_sha256(self._path)}-{_FORMAT}", self._make)
 
     def _make(self, directory: Path) -> None:
-        linear = build(self._layout, allocate=_in_files(directory))
-        numbers = {name: int(number) for name, number in linear.shape._asdict().items()}
-        (directory / _SHAPE_FILE).write_text(json.dumps(numbers))
+        linear = build(read_layout(self._path), allocate=_in_files(directory))
+        numbers = {
+            "shape": {name: int(number) for name, number in linear.shape._asdict().items()},
+            "inputs": asdict(linear.inputs.place),
+            "outputs": asdict(linear.outputs.place),
+            "label_counts": linear.label_counts,
+        }
+        (directory / _NUMBERS_FILE).write_text(json.dumps(numbers))
 
 
 def _in_memory(_: str, shape: tuple[int, ...], dtype: type[np.generic]) -> npt.NDArray[Any]:
@@ -124,10 +131,9 @@ def _in_files(directory: Path) -> Allocate:
     return allocate
 
 
-def _mapped(directory: Path, header: FastTextHeader) -> Linear:
-    """The tables in a directory of the cache."""
-    numbers = json.loads((directory / _SHAPE_FILE).read_text())
-    shape = Shape(**(numbers | {"inverse": np.uint64(numbers["inverse"])}))
+def _mapped(directory: Path, path: str, header: FastTextHeader) -> Linear:
+    """The tables in a directory of the cache, for the model in `path`."""
+    numbers = json.loads((directory / _NUMBERS_FILE).read_text())
 
     def array(name: str, empty: npt.NDArray[Any]) -> npt.NDArray[Any]:
         path = directory / f"{name}.npy"
@@ -144,4 +150,11 @@ def _mapped(directory: Path, header: FastTextHeader) -> Linear:
         list_firsts=array("list_firsts", np.empty(0, np.int64)),
         lists=array("lists", np.empty(0, np.int32)),
     )
-    return Linear(tables, shape, array("decoded", np.empty((0, header.dim), np.float32)))
+    return Linear(
+        tables=tables,
+        shape=Shape(**(numbers["shape"] | {"inverse": np.uint64(numbers["shape"]["inverse"])})),
+        decoded=array("decoded", np.empty((0, header.dim), np.float32)),
+        inputs=Matrix(path=path, place=MatrixPlace.from_json(numbers["inputs"])),
+        outputs=Matrix(path=path, place=MatrixPlace.from_json(numbers["outputs"])),
+        label_counts=tuple(numbers["label_counts"]),
+    )

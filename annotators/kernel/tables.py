@@ -30,6 +30,10 @@ class Linear(NamedTuple):
     shape: Shape
     decoded: Floats
     """float32 [rows, dim]: the input matrix of a quantized model that is not collapsed; empty for others."""
+    inputs: Matrix
+    outputs: Matrix
+    label_counts: tuple[int, ...]
+    """How often each label was seen in training."""
 
 
 def build(layout: FastTextLayout, *, allocate: Allocate) -> Linear:
@@ -62,7 +66,14 @@ def build(layout: FastTextLayout, *, allocate: Allocate) -> Linear:
         tables = _listed(words, known_words, tables, shape, allocate=allocate)
     for array in (*tables, decoded):
         array.flags.writeable = False  # as those that are mapped: numba compiles for the two apart
-    return Linear(tables, shape, decoded)
+    return Linear(
+        tables=tables,
+        shape=shape,
+        decoded=decoded,
+        inputs=Matrix(path=layout.path, place=layout.inputs),
+        outputs=Matrix(path=layout.path, place=layout.outputs),
+        label_counts=_label_counts(layout),
+    )
 
 
 def _listed(words: Words, known: npt.NDArray[np.int64], tables: Tables, shape: Shape, *, allocate: Allocate) -> Tables:
@@ -75,11 +86,10 @@ def _listed(words: Words, known: npt.NDArray[np.int64], tables: Tables, shape: S
     return tables._replace(list_firsts=firsts, lists=lists)
 
 
-def label_counts(layout: FastTextLayout) -> list[int]:
-    """How often each label was seen in training, in the order of `header.labels`."""
+def _label_counts(layout: FastTextLayout) -> tuple[int, ...]:
     data = np.memmap(layout.path, np.uint8, "r")
     ends = layout.entry_ends[layout.header.num_words :]
-    return [int(np.frombuffer(data[end + 1 : end + 9].tobytes(), np.int64)[0]) for end in ends]
+    return tuple(int(np.frombuffer(data[end + 1 : end + 9].tobytes(), np.int64)[0]) for end in ends)
 
 
 def _dictionary(layout: FastTextLayout) -> tuple[Words, npt.NDArray[np.int64]]:

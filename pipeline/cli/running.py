@@ -114,12 +114,13 @@ def _run(
         prepared = calibrated(prepared, write=False, log=echo, rebuild=rebuild)
         print_plan(prepared, stages=stages, console=console)
         return
-    from pipeline.report import print_summary, summarize, write_report
-    from pipeline.run import Run
-
     with executor_of(executor, prepared) as place:
         if prepared.files and not prepared.was_run:
             place.begin()
+        # Imported while Ray starts.
+        from pipeline.report import print_summary, summarize, write_report
+        from pipeline.run import Run
+
         prepared = calibrated(prepared, write="annotate" in stages, log=echo, rebuild=rebuild)
         result = Run(
             prepared,
