@@ -102,13 +102,12 @@ def _run(
     dry_run: bool,
 ) -> None:
     begun = time.monotonic()
-    from pipeline.calibration import calibrated
-
     console = make_console()
     prepared = load_and_check(recipe, settings)
     if "tokenize" in stages or "pack" in stages:
         _ = prepared.tokenizer  # fails now rather than after an hour of annotating
     if dry_run:
+        from pipeline.calibration import calibrated
         from pipeline.dry_run import print_plan
 
         prepared = calibrated(prepared, write=False, log=echo, rebuild=rebuild)
@@ -118,6 +117,7 @@ def _run(
         if prepared.files and not prepared.was_run:
             place.begin()
         # Imported while Ray starts.
+        from pipeline.calibration import calibrated
         from pipeline.report import print_summary, summarize, write_report
         from pipeline.run import Run
 
