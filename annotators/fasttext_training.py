@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from annotators.base import AnnotatorError
 from annotators.classifier_report import ClassifierReport, evaluate_classifier
-from annotators.fasttext_file import read_header
+from annotators.fasttext_file import read_header, read_layout
 from annotators.fasttext_model import FastTextModel, decode_label, encode_label
 from annotators.fasttext_settings import TrainingSettings, search
 from annotators.model_cache import file_sha256
@@ -104,8 +104,7 @@ def train_classifier(
         if settings.autotune_seconds:
             settings = _tuned(rows, validation, lines=lines, normalize=normalize, settings=settings, report=report)
         rows.write(lines, normalize)
-        model, attempts = _fit(lines, settings, report=report)
-        model.saveModel(str(unfinished))
+        model, attempts = _fit(lines, settings, output=unfinished, report=report)
         if not read_header(unfinished).num_words:
             raise AnnotatorError(f"no word of the texts occurs min_count = {settings.min_count} times")
         scores = (
@@ -207,14 +206,17 @@ def _tuned(
     return search(settings, score=score, report=report)
 
 
-def _fit(lines: Path, settings: TrainingSettings, *, report: Callable[[str], None]) -> tuple[Any, int]:
-    """The library's model object, and how many attempts it took."""
+def _fit(lines: Path, settings: TrainingSettings, *, output: Path, report: Callable[[str], None]) -> tuple[Any, int]:
+    """The library's model object, saved to `output`, and how many attempts it took."""
     import fasttext
 
     parameters = _parameters(settings)
     for attempt in range(1, _ATTEMPTS + 1):
         try:
-            return fasttext.train_supervised(str(lines), verbose=0, **parameters).f, attempt
+            model = fasttext.train_supervised(str(lines), verbose=0, **parameters).f
+            model.saveModel(str(output))
+            _check_numbers(output)
+            return model, attempt
         except RuntimeError as error:
             if "NaN" not in str(error):
                 raise AnnotatorError(f"fastText could not train: {error}") from None
@@ -225,6 +227,16 @@ def _fit(lines: Path, settings: TrainingSettings, *, report: Callable[[str], Non
         except (ValueError, MemoryError) as error:  # an empty vocabulary, or more memory than there is
             raise AnnotatorError(f"fastText could not train: {error}") from None
     raise AnnotatorError(f"fastText training ended in NaN {_ATTEMPTS} times; try a lower lr than {settings.lr}")
+
+
+def _check_numbers(path: Path) -> None:
+    """Raise RuntimeError for numbers that no text can be scored with: the library looks at its loss alone."""
+    from annotators.kernel.matrices import Matrix, products_are_finite  # brings numba
+
+    layout = read_layout(path)
+    places = (layout.inputs, layout.outputs)
+    if not products_are_finite(*(Matrix(path=str(path), place=place) for place in places)):
+        raise RuntimeError("its matrices overflow or hold NaN")
 
 
 _LIBRARY_NAMES = {

@@ -68,3 +68,9 @@ class Matrix:
             norms = self._mapped(codes.norm_centroids_at, np.float32, (_CENTROIDS,))
             decoded *= norms[self._mapped(codes.norm_codes_at, np.uint8, (rows,))[which]][:, None]
         return cast(Floats, decoded)
+
+
+def products_are_finite(inputs: Matrix, outputs: Matrix) -> bool:
+    """Whether sums of products of their rows stay float32, judged by the largest numbers; False for NaN."""
+    largest = [np.max([np.abs(block).max(initial=0) for _, block in matrix.blocks()]) for matrix in (inputs, outputs)]
+    return float(largest[0]) * float(largest[1]) * inputs.shape[1] < float(np.finfo(np.float32).max)

@@ -35,6 +35,8 @@ _TOLERANCE = 2e-5
 _MAX_ROWS = 50_000
 _MAX_REPEATS = 50
 """Where more rows are those of words that stand there so often each, they were met to round in one direction."""
+_MAX_SUBWORD_ROWS = 20_000
+"""The same of subwords, which repeat in every text."""
 
 
 class Scorer:
@@ -77,6 +79,8 @@ class Scorer:
         else:
             likeliest = self._head(logits).max(axis=1)
             shows = np.asarray(likeliest * (1 - likeliest) * rounding > _TOLERANCE)
+        if self._linear.shape.max_chars:
+            return np.asarray(shows | (counts > _MAX_SUBWORD_ROWS))
         for text in np.flatnonzero(counts > _MAX_ROWS):
             keys = words.keys[words.firsts[text] : words.firsts[text + 1]]
             shows[text] |= _MAX_REPEATS * len(np.unique(keys)) < len(keys)

@@ -122,7 +122,8 @@ def _fill_rows(rows: Floats | None, layout: FastTextLayout, *, decoded: Floats) 
     """Fill `rows` with input times output matrix and `decoded` with the input matrix, as far as they are wanted."""
     output = Matrix(path=layout.path, place=layout.outputs).rows(slice(None))
     for which, block in Matrix(path=layout.path, place=layout.inputs).blocks():
-        values = block if rows is None else block @ output.T
+        with np.errstate(over="ignore", invalid="ignore"):  # told apart below
+            values = block if rows is None else block @ output.T
         if not (np.isfinite(values).all() and np.isfinite(output).all()):
             raise AnnotatorError(f"{layout.path}: its matrices hold NaN or infinite numbers; train it again")
         if rows is not None:

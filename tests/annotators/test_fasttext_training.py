@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import fasttext
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from annotators import fasttext_training
 from annotators.base import AnnotatorError
 from annotators.classifier_report import evaluate_classifier, format_report
 from annotators.fasttext_classifier import FastTextConfig
@@ -106,6 +108,29 @@ def test_nan_is_repeated_and_reported(tmp_path: Path, monkeypatch: pytest.Monkey
     assert lines == [f"attempt {n} of 5 ended in NaN (fastText: Encountered NaN.)" for n in (1, 2, 3)]
     assert trained.card["training"]["attempts"] == 4
     assert trained.card["training"]["settings"]["lr"] == 0.125
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, 1e38])
+def test_numbers_that_no_text_can_be_scored_with_are_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: float
+) -> None:
+    """The library stops for a loss of NaN, and saves whatever else it arrived at."""
+    checks: list[Path] = []
+
+    def damaged_at_first(path: Path) -> None:
+        if not checks:  # the output matrix is the end of the file
+            path.write_bytes(path.read_bytes()[:-4] + np.float32(number).tobytes())
+        checks.append(path)
+        check(path)
+
+    check = fasttext_training._check_numbers
+    monkeypatch.setattr(fasttext_training, "_check_numbers", damaged_at_first)
+    texts, labels = labelled(["high", "low"])
+    lines: list[str] = []
+    trained = train_classifier(texts, labels, output=tmp_path / "m.bin", settings=SMALL, report=lines.append)
+    assert lines == ["attempt 1 of 5 ended in NaN (fastText: its matrices overflow or hold NaN)"]
+    assert trained.card["training"]["attempts"] == 2
+    check(tmp_path / "m.bin")
 
 
 def test_nan_without_end_is_an_error_that_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
