@@ -39,7 +39,7 @@ METHOD = (
     "The projected limit is the time of reading, scoring by the kernel, tokenizing and writing, each once over the "
     "input at its own median speed, one after the other, divided by the number of workers. `with_start` is that time "
     "over the wall time of the whole job; `without_start` over the wall time less that of a small job, both for the "
-    "text by which the two jobs differ; `stages_alone` over the time of the two stages, loading of models included. "
+    "text by which the two jobs differ; `pass_alone` over the time of the pass, loading of models included. "
     "Shares are of the workers' time by step; reading and writing have threads of their own and overlap with the work."
 )
 
@@ -147,7 +147,7 @@ def _summary(results: Mapping[str, list[dict[str, Any]]], workload: Workload, *,
             workload,
             wall=whole["wall"].median,
             start=whole["start"].median,
-            stages=Spread.of([sum(s["seconds"] for s in step["stages"].values()) for step in steps]).median,
+            of_the_pass=Spread.of([sum(p["seconds"] for p in step["passes"].values()) for step in steps]).median,
         ),
         "shares": shares(steps),
     }
@@ -181,7 +181,7 @@ def pack_speeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def projected_limit(
-    speeds: Mapping[str, float], workload: Workload, *, wall: float, start: float, stages: float
+    speeds: Mapping[str, float], workload: Workload, *, wall: float, start: float, of_the_pass: float
 ) -> dict[str, float]:
     """The limit that the parts set, and which fractions of it were reached; see `METHOD`.
 
@@ -190,7 +190,7 @@ def projected_limit(
         workload: the job.
         wall: seconds of the whole job.
         start: seconds of the small job.
-        stages: seconds of annotate and tokenize within the whole job.
+        of_the_pass: seconds of annotating and tokenizing within the whole job.
     """
     seconds_a_megabyte = sum(1 / speeds[part] for part in ("read", "kernel", "tokenize", "write"))
     seconds_a_megabyte /= workload.job.workers
@@ -200,7 +200,7 @@ def projected_limit(
         "megabytes_per_second": 1 / seconds_a_megabyte,
         "seconds": limit,
         "with_start": limit / wall,
-        "stages_alone": limit / stages,
+        "pass_alone": limit / of_the_pass,
     }
     if wall > start:
         found["without_start"] = (megabytes - small) * seconds_a_megabyte / (wall - start)
@@ -209,12 +209,9 @@ def projected_limit(
 
 def shares(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Of the workers' time: reading, scoring, tokenizing, writing; loading models and vocabulary apart, as seconds."""
-    taken: dict[str, float] = dict.fromkeys(("reading", "scoring", "tokenizing", "writing", "loading"), 0.0)
-    for run in steps:
-        for stage, doing in (("annotate", "scoring"), ("tokenize", "tokenizing")):
-            worker = run["stages"][stage]["worker_seconds"]
-            for name, step in (("reading", "read"), (doing, "work"), ("writing", "write"), ("loading", "load")):
-                taken[name] += worker[step]
+    names = {"reading": "read", "scoring": "annotate", "tokenizing": "tokenize", "writing": "write", "loading": "load"}
+    done = [one["worker_seconds"] for run in steps for one in run["passes"].values()]
+    taken = {name: sum(seconds[step] for seconds in done) for name, step in names.items()}
     loading = taken.pop("loading") / max(len(steps), 1)
     total = max(sum(taken.values()), 1e-9)
     return {**{name: round(s / total, 4) for name, s in taken.items()}, "loading_seconds": round(loading, 3)}

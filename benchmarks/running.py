@@ -8,7 +8,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,20 @@ class Measured:
     tree_seconds: float
     """Until the last process of its tree was gone as well."""
     peak: Peak | None
+    """None where it was not asked for, or cannot be told."""
 
 
 def run_measured(
-    command: Sequence[str], *, log: Path, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    command: Sequence[str],
+    *,
+    log: Path,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    memory: bool = False,
 ) -> Measured:
     """Run `command` in a fresh process; its output goes to `log`. Processes that outlive it by 30 s are killed.
+
+    With `memory` its peak is found, which takes part of a core and makes large processes wait.
 
     Raises:
         CommandError: it returned something other than 0.
@@ -45,7 +53,8 @@ def run_measured(
     marker = uuid.uuid4().hex
     tree = ProcessTree(marker)
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as output, Sampler(tree) as sampler:
+    with log.open("wb") as output, ExitStack() as stack:
+        sampler = stack.enter_context(Sampler(tree)) if memory else None
         began = time.monotonic()
         process = subprocess.Popen(
             list(command),
@@ -63,7 +72,11 @@ def run_measured(
     if code != 0:
         tail = log.read_text(encoding="utf-8", errors="replace")[-_LOG_TAIL:]
         raise CommandError(f"{' '.join(command[:4])} ended with {code}; the end of {log}:\n{tail}")
-    return Measured(wall_seconds=ended - began, tree_seconds=time.monotonic() - began, peak=sampler.peak)
+    return Measured(
+        wall_seconds=ended - began,
+        tree_seconds=time.monotonic() - began,
+        peak=None if sampler is None else sampler.peak,
+    )
 
 
 def _end(process: subprocess.Popen[bytes], tree: ProcessTree) -> None:

@@ -11,14 +11,15 @@ from benchmarks.contestants import Contestant
 from benchmarks.job import Job
 from benchmarks.machine import machine
 from benchmarks.summary import Spread, interleaved, line_fit
-from benchmarks.timed import done
+from benchmarks.timed import done, peak_bytes
 from benchmarks.whole_job import described_input
 from benchmarks.workload import Workload, text_bytes_of
 
 SIZES_MEGABYTES = (25.0, 50.0, 100.0, 200.0, 400.0)
 METHOD = (
     "The whole job in fresh processes, interleaved by rounds. Inputs of each size are whole files of the input, linked "
-    "under other names when there are not enough: the tokenizer then meets texts that it has seen. Line: least squares "
+    "under other names when there are not enough: the tokenizer then meets texts that it has seen. Memory: as in the "
+    "whole job, in runs of their own. Line: least squares "
     "over all runs of all sizes, seconds = start + seconds_per_megabyte x megabytes."
 )
 
@@ -27,7 +28,7 @@ def expected_seconds(contestant: Contestant, workload: Workload, sizes: Sequence
     """About how long `run_scaling` will take."""
     runs = len(sizes) + 3
     megabytes = sum(sizes) + 3 * workload.text_bytes / 1e6
-    return rounds * (runs * contestant.start_seconds + megabytes / contestant.megabytes_per_second)
+    return (rounds + 1) * (runs * contestant.start_seconds + megabytes / contestant.megabytes_per_second)
 
 
 def run_scaling(
@@ -61,13 +62,11 @@ def run_scaling(
     with done(contestant, workload.start, work=work):
         log("caches are filled")
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
-    peaks: dict[str, list[float]] = {name: [] for name in jobs}
     for number, name in interleaved(list(jobs), rounds=rounds):
         with done(contestant, jobs[name][0], work=work) as run:
             seconds[name].append(run.measured.wall_seconds)
-            if run.measured.peak is not None:
-                peaks[name].append(run.measured.peak.pss_bytes)
         log(f"round {number + 1}, {name} ({jobs[name][1]:.1f} MB): {seconds[name][-1]:.1f} s")
+    peaks = {name: peak_bytes(contestant, job, work=work) for name, (job, _) in jobs.items()}
     return {
         "format": 1,
         "method": METHOD,
@@ -102,7 +101,7 @@ def sized(files: Sequence[Path], megabytes: float, *, directory: Path) -> tuple[
 
 
 def _workers(
-    seconds: dict[str, list[float]], peaks: dict[str, list[float]], workload: Workload
+    seconds: dict[str, list[float]], peaks: dict[str, int | None], workload: Workload
 ) -> dict[str, dict[str, Any] | float]:
     found: dict[str, dict[str, Any] | float] = {}
     for workers in sorted({1, workload.job.workers}):
@@ -116,7 +115,7 @@ def _workers(
 def _sizes(
     jobs: dict[str, tuple[Job, float]],
     seconds: dict[str, list[float]],
-    peaks: dict[str, list[float]],
+    peaks: dict[str, int | None],
     sizes: Sequence[float],
 ) -> dict[str, Any]:
     names = [f"{size:g} MB" for size in sizes]
@@ -133,8 +132,5 @@ def _sizes(
     }
 
 
-def _measured(seconds: Sequence[float], peaks: Sequence[float]) -> dict[str, Any]:
-    return {
-        "wall_seconds": Spread.of(seconds).as_dict(),
-        "peak_pss_bytes": Spread.of(peaks).as_dict() if peaks else None,
-    }
+def _measured(seconds: Sequence[float], peak: int | None) -> dict[str, Any]:
+    return {"wall_seconds": Spread.of(seconds).as_dict(), "peak_pss_bytes": peak}

@@ -39,7 +39,7 @@ def _whole_job(result: dict[str, Any]) -> Iterator[str]:
             f"{found['start_seconds']['median']:.1f}",
             f"{found['megabytes_per_second']['median']:.2f}",
             f"{found['documents_per_second']['median']:,.0f}",
-            "-" if found["peak_pss_bytes"] is None else f"{found['peak_pss_bytes']['median'] / 1e9:.1f} GB",
+            "-" if found["peak_pss_bytes"] is None else f"{found['peak_pss_bytes'] / 1e9:.1f} GB",
             "" if ratio is None else f"**{_times(ratio['ratio'])}**{_without_start(result, name)}",
         )
     for name, reason in result["left_out"].items():
@@ -76,7 +76,7 @@ def _parts(result: dict[str, Any]) -> Iterator[str]:
 
 def _limit(result: dict[str, Any]) -> str:
     limit = result["projected_limit"]
-    words = {"with_start": "with starting", "without_start": "without", "stages_alone": "in its stages"}
+    words = {"with_start": "with starting", "without_start": "without", "pass_alone": "in its pass"}
     reached = ", ".join(f"{limit[key]:.2f} of it {phrase}" for key, phrase in words.items() if key in limit)
     speed = limit["megabytes_per_second"]
     return f"Projected limit of {result['workers']} workers: {speed:.1f} MB/s. The whole job reaches {reached}."
@@ -114,7 +114,7 @@ def _times(ratio: float) -> str:
 
 
 def _memory(found: dict[str, Any]) -> str:
-    return "-" if found["peak_pss_bytes"] is None else f"{found['peak_pss_bytes']['median'] / 1e9:.2f} GB"
+    return "-" if found["peak_pss_bytes"] is None else f"{found['peak_pss_bytes'] / 1e9:.2f} GB"
 
 
 def _row(*cells: str) -> Iterator[str]:

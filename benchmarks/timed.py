@@ -31,8 +31,8 @@ class Done:
 
 
 @contextmanager
-def done(contestant: Contestant, job: Job, *, work: Path) -> Iterator[Done]:
-    """Have `job` done into an empty directory under `work`, which is removed at the end.
+def done(contestant: Contestant, job: Job, *, work: Path, memory: bool = False) -> Iterator[Done]:
+    """Have `job` done into an empty directory under `work`, which is removed at the end; `memory`: see `run_measured`.
 
     Raises:
         CommandError: the contestant ended with an error.
@@ -43,10 +43,16 @@ def done(contestant: Contestant, job: Job, *, work: Path) -> Iterator[Done]:
     contestant.prepare(job)
     own = job.at(output)
     os.sync()  # what was written before is not paid for by this one
-    measured = run_measured(
-        contestant.command(own), log=work / "logs" / f"{contestant.name}.log", env=contestant.env, cwd=ROOT
-    )
+    log = work / "logs" / f"{contestant.name}.log"
+    measured = run_measured(contestant.command(own), log=log, env=contestant.env, cwd=ROOT, memory=memory)
     try:
         yield Done(job=own, measured=measured, contestant=contestant)
     finally:
         shutil.rmtree(output, ignore_errors=True)
+
+
+def peak_bytes(contestant: Contestant, job: Job, *, work: Path) -> int | None:
+    """The most that the processes hold while the job is done, each shared page once; None where that cannot be told."""
+    with done(contestant, job, work=work, memory=True) as finished:
+        peak = finished.measured.peak
+        return None if peak is None else peak.pss_bytes

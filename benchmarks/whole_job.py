@@ -17,7 +17,7 @@ from benchmarks.machine import machine
 from benchmarks.outputs import TOLERANCE, Expected, compare, expected_of
 from benchmarks.running import CommandError
 from benchmarks.summary import Spread, interleaved, ratios
-from benchmarks.timed import Done, done
+from benchmarks.timed import Done, done, peak_bytes
 from benchmarks.workload import Workload
 
 Log = Callable[[str], None]
@@ -26,8 +26,9 @@ METHOD = (
     "workers: first on a small file for each worker (its wall time is `start`), then on the input. Every round begins "
     "with another contestant. Before the first round each contestant does the small job once (`first_run`): Colophon "
     "makes its collapsed models and compiled code, datatrove copies model files, everything is read once. Wall time is "
-    "that of the command, from its start to its end. Memory is the peak of the sum of proportional set sizes of its "
-    "processes; samples take a twentieth of a core. The outputs of every run are compared: the same documents, "
+    "that of the command, from its start to its end. After the rounds each does the job once more, for its memory: the "
+    "peak of the sum of proportional set sizes of its processes, found by samples that slow it. The outputs of every "
+    "run are compared: the same documents, "
     f"the same token ids, probabilities within {TOLERANCE:g} after the 1e-5 that the fastText library adds."
 )
 
@@ -38,7 +39,6 @@ class _Run:
 
     start_seconds: float
     wall_seconds: float
-    peak_bytes: int | None
     steps: dict[str, Any] = field(default_factory=dict)
     """What Colophon's own report says."""
 
@@ -47,7 +47,7 @@ def expected_seconds(chosen: Mapping[str, Contestant], workload: Workload, *, ro
     """About how long `run_whole_job` will take."""
     work = sum(workload.text_bytes / 1e6 / c.megabytes_per_second for c in chosen.values())
     start = sum(c.start_seconds for c in chosen.values())
-    return rounds * (work + 2 * start) + 3 * start
+    return rounds * (work + 2 * start) + work + 4 * start
 
 
 def run_whole_job(
@@ -77,6 +77,10 @@ def run_whole_job(
         run = _one(chosen[name], workload, judge=judge, work=work)
         runs[name].append(run)
         log(_line(number, chosen[name], run, workload))
+    peaks: dict[str, int | None] = {}
+    for name in names:
+        peaks[name] = peak = peak_bytes(chosen[name], workload.job, work=work)
+        log(f"memory, {chosen[name].title}: {'unknown' if peak is None else f'{peak / 1e9:.2f} GB'}")
     return {
         "format": 1,
         "method": METHOD,
@@ -91,6 +95,7 @@ def run_whole_job(
                 "versions": chosen[name].versions(),
                 "first_run_seconds": round(first[name], 2),
                 **_summary(runs[name], workload),
+                "peak_pss_bytes": peaks[name],
                 "agreement": judge.found[name],
             }
             for name in names
@@ -158,24 +163,21 @@ def _one(contestant: Contestant, workload: Workload, *, judge: _Judge, work: Pat
         start_seconds = small.measured.wall_seconds
     with done(contestant, workload.job, work=work) as whole:
         judge.check(whole)
-        peak = whole.measured.peak
         return _Run(
             start_seconds=start_seconds,
             wall_seconds=whole.measured.wall_seconds,
-            peak_bytes=None if peak is None else peak.pss_bytes,
             steps=colophon_steps(whole) if contestant.name == COLOPHON else {},
         )
 
 
 def colophon_steps(finished: Done) -> dict[str, Any]:
-    """Start and stages of `report/run.json`."""
+    """Start and passes of `report/run.json`."""
     report = json.loads(Path(finished.job.output, "report", "run.json").read_text(encoding="utf-8"))
-    return {key: report[key] for key in ("start", "stages", "notes")}
+    return {key: report[key] for key in ("start", "passes", "notes")}
 
 
 def _summary(runs: list[_Run], workload: Workload) -> dict[str, Any]:
     walls = [run.wall_seconds for run in runs]
-    peaks = [run.peak_bytes for run in runs if run.peak_bytes is not None]
     megabytes = workload.text_bytes / 1e6
     alone = _seconds_without_start(runs, workload)
     return {
@@ -184,7 +186,6 @@ def _summary(runs: list[_Run], workload: Workload) -> dict[str, Any]:
         "megabytes_per_second": Spread.of([megabytes / wall for wall in walls]).as_dict(),
         "documents_per_second": Spread.of([workload.documents / wall for wall in walls]).as_dict(),
         "megabytes_per_second_without_start": None if alone is None else float(f"{megabytes / alone:.4g}"),
-        "peak_pss_bytes": Spread.of(peaks).as_dict() if peaks else None,
     }
 
 
@@ -214,9 +215,8 @@ def _all_ratios(runs: Mapping[str, list[_Run]], workload: Workload) -> dict[str,
 
 
 def _line(number: int, contestant: Contestant, run: _Run, workload: Workload) -> str:
-    memory = "" if run.peak_bytes is None else f", {run.peak_bytes / 1e9:.2f} GB"
     speed = workload.text_bytes / 1e6 / run.wall_seconds
     return (
-        f"round {number + 1}, {contestant.title}: {run.wall_seconds:.1f} s ({speed:.2f} MB/s{memory}), "
+        f"round {number + 1}, {contestant.title}: {run.wall_seconds:.1f} s ({speed:.2f} MB/s), "
         f"small job {run.start_seconds:.1f} s"
     )

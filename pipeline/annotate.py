@@ -1,24 +1,23 @@
-"""annotate: one pass over the text and URL columns runs every annotator whose output is not up to date."""
+"""annotate: every annotator whose output is not up to date runs over each batch of the input."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from annotators.base import Annotator
 from pipeline.errors import InputError
-from pipeline.flow import Clock, WriteBehind, read_ahead
+from pipeline.flow import Clock, WriteBehind
 from pipeline.inputs import ColumnNeed
 from pipeline.readers import PartitionReader
 from pipeline.store import Draft, Store
-from pipeline.work import Task, TaskResult
+from pipeline.work import Task
 from shards.manifest import QuarantineEntry, Record
 
 SUFFIX = ".parquet"
@@ -50,58 +49,20 @@ class AnnotateStage:
 
 
 class AnnotateWorker:
-    """Runs annotators over partitions."""
+    """Holds the annotators of one process."""
 
     def __init__(self, stage: AnnotateStage) -> None:
         self._stage = stage
         self._loaded: set[str] = set()
 
-    def work(self, task: Task) -> TaskResult:
-        """Annotate one partition: read, annotate and write batch by batch, commit one file for each annotator."""
-        clock = Clock()
+    def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> AnnotationSink | None:
+        """Load what the task needs and begin a file for each annotator; None if it wants none."""
         wanted = [a for a in self._stage.annotators if stage_of(a.name) in task.outputs]
+        if not wanted:
+            return None
         with clock.measure("load"):
             self._load(wanted)
-        reader = self._reader(task, wanted)
-        with ExitStack() as stack:
-            files = {a.name: stack.enter_context(self._file(task, a)) for a in wanted}
-            documents, text_bytes = self._annotate(task, wanted, reader, files=files, clock=clock)
-            with clock.measure("write"):
-                records = tuple(
-                    files[a.name].commit(task.outputs[stage_of(a.name)], rows=documents, problems=reader.problems)
-                    for a in wanted
-                )
-        return TaskResult(records=records, documents=documents, text_bytes=text_bytes, seconds=clock.seconds)
-
-    def _annotate(
-        self,
-        task: Task,
-        wanted: Sequence[Annotator],
-        reader: PartitionReader,
-        *,
-        files: Mapping[str, AnnotationFile],
-        clock: Clock,
-    ) -> tuple[int, int]:
-        """Run the annotators over all batches; the number of documents and the bytes of their texts."""
-        documents = text_bytes = 0
-        with (
-            ExitStack() as stack,
-            closing(read_ahead(clock.each("read", reader))) as batches,
-            WriteBehind() as later,
-        ):
-            earlier = self._earlier(task, wanted, stack)
-            for batch in batches:
-                columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-                columns |= {name: column.slice(documents, batch.num_rows) for name, column in earlier.items()}
-                for annotator in wanted:
-                    with clock.measure("work"):
-                        output = annotate_batch(annotator, columns, num_rows=batch.num_rows)
-                    later(partial(clock.call, "write", files[annotator.name].add, output))
-                    # What the input calls by this name stays the input's (`url` is both).
-                    columns = dict(zip(output.schema.names, output.columns, strict=True)) | columns
-                documents += batch.num_rows
-                text_bytes += _text_bytes(batch)
-        return documents, text_bytes
+        return AnnotationSink(self._stage, task, wanted, stack=stack)
 
     def _load(self, annotators: Sequence[Annotator]) -> None:
         for annotator in annotators:
@@ -109,31 +70,60 @@ class AnnotateWorker:
                 annotator.load()
                 self._loaded.add(annotator.name)
 
-    def _reader(self, task: Task, wanted: Sequence[Annotator]) -> PartitionReader:
-        columns = {column for annotator in wanted for column in annotator.columns}
-        needs = [need for need in self._stage.needs if need.name in columns]
-        return PartitionReader(task.partition, needs or self._stage.needs[:1], stage="annotate")
 
-    def _earlier(self, task: Task, wanted: Sequence[Annotator], stack: ExitStack) -> dict[str, pa.Array]:
+class AnnotationSink:
+    """Runs annotators over a partition's batches; one file for each."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, stage: AnnotateStage, task: Task, wanted: Sequence[Annotator], *, stack: ExitStack) -> None:
+        self._stage, self._task, self._wanted = stage, task, wanted
+        self._read = {column for annotator in wanted for column in annotator.columns}
+        self._earlier = self._columns_of_earlier(stack)
+        self._files = {a.name: stack.enter_context(self._file(a)) for a in wanted}
+
+    @property
+    def needs(self) -> Sequence[ColumnNeed]:
+        """The input columns that the annotators read; any one where they read each other's only."""
+        return [need for need in self._stage.needs if need.name in self._read] or self._stage.needs[:1]
+
+    def take(self, batch: pa.RecordBatch, *, first_row: int, clock: Clock, later: WriteBehind) -> None:
+        """Run all annotators over a batch."""
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        columns |= {name: column.slice(first_row, batch.num_rows) for name, column in self._earlier.items()}
+        for annotator in self._wanted:
+            with clock.measure("annotate"):
+                output = annotate_batch(annotator, columns, num_rows=batch.num_rows)
+            later(partial(clock.call, "write", self._files[annotator.name].add, output))
+            # What the input calls by this name stays the input's (`url` is both).
+            columns = dict(zip(output.schema.names, output.columns, strict=True)) | columns
+
+    def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
+        """One record for each annotator."""
+        return tuple(
+            self._files[a.name].commit(self._task.outputs[stage_of(a.name)], rows=rows, problems=reader.problems)
+            for a in self._wanted
+        )
+
+    def _columns_of_earlier(self, stack: ExitStack) -> dict[str, pa.Array]:
         """Columns of annotators that are up to date and that a wanted one reads."""
-        columns = {column for annotator in wanted for column in annotator.columns}
         found: dict[str, pa.Array] = {}
         for annotator in self._stage.annotators:
-            record = task.upstream.get(stage_of(annotator.name))
-            if annotator in wanted or record is None or not columns.intersection(annotator.schema.names):
+            record = self._task.upstream.get(stage_of(annotator.name))
+            names = [name for name in annotator.schema.names if name in self._read]
+            if annotator in self._wanted or record is None or not names:
                 continue
             path = stack.enter_context(self._stage.store.local(record.path))
             with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
-                names = [name for name in annotator.schema.names if name in columns]
                 table = parquet.read(columns=names, use_threads=False)
             found |= {name: table.column(name).combine_chunks() for name in table.column_names}
         return found
 
     @contextmanager
-    def _file(self, task: Task, annotator: Annotator) -> Iterator[AnnotationFile]:
-        stage = stage_of(annotator.name)
+    def _file(self, annotator: Annotator) -> Iterator[AnnotationFile]:
+        stage, partition = stage_of(annotator.name), self._task.partition.name
         with (
-            self._stage.store.draft(stage=stage, partition=task.partition.name, suffix=SUFFIX) as draft,
+            self._stage.store.draft(stage=stage, partition=partition, suffix=SUFFIX) as draft,
             AnnotationFile(draft, annotator.schema) as file,
         ):
             yield file
@@ -193,12 +183,6 @@ def annotate_batch(annotator: Annotator, columns: dict[str, pa.Array], *, num_ro
     if output.num_rows != num_rows or not output.schema.equals(annotator.schema):
         raise InputError(f"annotator {annotator.name}: {output.num_rows} rows of {output.schema} for {num_rows} rows")
     return output
-
-
-def _text_bytes(batch: pa.RecordBatch) -> int:
-    if "text" not in batch.schema.names:
-        return 0
-    return pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0
 
 
 def _check_rows(path: Path, rows: int) -> None:

@@ -31,7 +31,7 @@ def print_plan(prepared: Prepared, *, stages: Sequence[str], console: Console) -
     for entry in prepared.inputs.quarantine:
         console.print(f"would be quarantined: {describe(entry)}", highlight=False, soft_wrap=True)
     for title in stages:
-        tasks = plan.tasks(title, without={})
+        tasks = plan.tasks([title], without={})
         todo = [task for task in tasks if task.outputs]
         files = sum(len(task.outputs) for task in todo)
         console.print(

@@ -16,8 +16,8 @@ from typing import Any, Literal, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Step = Literal["load", "read", "work", "write"]
-STEPS: tuple[Step, ...] = ("load", "read", "work", "write")
+Step = Literal["load", "read", "annotate", "tokenize", "pack", "write"]
+STEPS: tuple[Step, ...] = ("load", "read", "annotate", "tokenize", "pack", "write")
 """What a worker's time goes into: models and vocabularies, reading and decoding, the work, writing and commit."""
 _DEPTH = 2
 _THREADS = 16

@@ -20,13 +20,17 @@ from typing import Any
 # Read when ray is imported. Nothing is reported anywhere; a cluster's token is used where this user has one.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Ray's processes look for sockets of others again after 10 ms, for 30 s: who was too early slept a second.
+os.environ.setdefault("RAY_raylet_client_connect_timeout_milliseconds", "10")
+os.environ.setdefault("RAY_raylet_client_num_connect_attempts", "3000")
 _TOKEN_FILE = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 if os.environ.get("RAY_AUTH_TOKEN") or _TOKEN_FILE.is_file():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 
 import psutil
 import ray
-from ray._private import parameter, ray_constants, services, utils
+from ray._private import parameter, ray_constants, services, state, utils
+from ray._raylet import GcsClientOptions  # type: ignore[attr-defined]
 from ray.exceptions import AuthenticationError, RayError, RayTaskError
 
 from pipeline.errors import ColophonError, UsageError
@@ -35,6 +39,8 @@ from pipeline.work import WORKER_ENVIRONMENT, Executor, Outcome, Stage, Task, Wo
 
 _IN_FLIGHT = 2  # one is worked on while the next one's arguments travel
 _LOCAL_OBJECT_STORE_BYTES = 100 << 20  # tasks and records are small; texts never pass through Ray
+_LOOK_EVERY_SECONDS = 0.02
+_START_SECONDS = 30.0
 _TOKEN_HELP = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it"
 
 
@@ -67,6 +73,7 @@ def _start_local(config: RaySection) -> None:
     with _environment({"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", **WORKER_ENVIRONMENT}), _few_processes():
         ray.init(
             num_cpus=config.num_workers or os.cpu_count() or 1,
+            num_gpus=0,  # else it looks for them
             include_dashboard=False,
             object_store_memory=_LOCAL_OBJECT_STORE_BYTES,
             logging_level=logging.ERROR,
@@ -103,12 +110,28 @@ def _few_processes() -> Iterator[None]:
                 functools.partial(parameter.RayParams, no_monitor=True, include_log_monitor=False),
             ),
             (services, "start_api_server", lambda *_, **__: (None, None)),  # as if it had failed to start
+            (services, "get_node", functools.partial(_found_soon, vars(services).get("get_node"))),
+            (ray_constants, "RAY_ENABLE_UV_RUN_RUNTIME_ENV", False),  # workers have this process's environment anyway
             (utils, "get_dashboard_dependency_error", lambda: ImportError("left out")),  # as if ray had no [default]
         ):
             if hasattr(module, name):
                 undo.callback(setattr, module, name, getattr(module, name))
                 setattr(module, name, instead)
         yield
+
+
+def _found_soon(get_node: Callable[[str, str], Any], gcs_address: str, node_id: str) -> Any:
+    """What `get_node` returns, which looks for the node once a second, called when the node is there.
+
+    Raises:
+        RuntimeError: it is not there after `_START_SECONDS`.
+    """
+    known = state.GlobalState()
+    known._initialize_global_state(GcsClientOptions.create(gcs_address, None, True, False))
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline and all(node["NodeID"] != node_id for node in known.node_table()):
+        time.sleep(_LOOK_EVERY_SECONDS)
+    return get_node(gcs_address, node_id)
 
 
 def _num_cpus() -> int:

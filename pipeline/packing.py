@@ -93,7 +93,7 @@ class PackWorker:
             columns = annotation_columns(
                 layout, tokens=tokens, records=task.upstream, providers=self._stage.providers, store=self._stage.store
             )
-        with clock.measure("work"):
+        with clock.measure("pack"):
             ids = tokens.column("id").combine_chunks()
             seed = self._stage.pack.seed
             offsets, chunks = list_chunks(tokens.column("input_ids"))

@@ -13,6 +13,7 @@ from pipeline.annotate import AnnotateStage
 from pipeline.annotate import stage_of as annotation_stage
 from pipeline.errors import UsageError
 from pipeline.flow import in_threads
+from pipeline.input_pass import InputPass, InputStage
 from pipeline.inputs import Partition
 from pipeline.packing import PackStage
 from pipeline.packing import stage_of as packed_stage
@@ -22,9 +23,11 @@ from pipeline.tokenizing import STAGE as TOKENS
 from pipeline.tokenizing import TokenizeStage
 from pipeline.work import Stage, Task
 from shards.manifest import Record
+from shards.tokenizer import TokenizerConfig
 
 TITLES = ("annotate", "tokenize", "pack")
 """The stages of a run, in order; each is also a command."""
+_OVER_THE_INPUT = ("annotate", "tokenize")
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,16 @@ class Plan:
         found = self.prepared.store.record(output, partition.name)
         return found if found is not None and found.fingerprint == self.fingerprint(output, partition) else None
 
-    def tasks(self, title: str, *, without: Mapping[str, object]) -> list[Task]:
-        """One task for each partition that is not in `without`; a task without outputs is up to date."""
+    def passes(self, titles: Sequence[str]) -> list[tuple[str, ...]]:
+        """The named stages in the order in which they run; those that read the input do so together."""
+        wanted = [title for title in TITLES if title in titles and self.outputs(title)]
+        together = tuple(title for title in wanted if title in _OVER_THE_INPUT)
+        return [*([together] if together else []), *((title,) for title in wanted if title not in together)]
+
+    def tasks(self, titles: Sequence[str], *, without: Mapping[str, object]) -> list[Task]:
+        """One task of a pass for each partition that is not in `without`; one without outputs is up to date."""
         partitions = [p for p in self.prepared.inputs.partitions if p.name not in without]
-        outputs = self.outputs(title)
+        outputs = [output for title in titles for output in self.outputs(title)]
         read = {source for output in outputs for source in self.upstream(output)}
         there = {output: self.prepared.store.recorded(output) for output in (*outputs, *read - set(outputs))}
         return in_threads(lambda partition: self._task(partition, outputs, there), partitions)
@@ -85,7 +94,7 @@ class Plan:
             upstream={output: record for output, record in known.items() if record is not None},
         )
 
-    def check_upstream(self, title: str, task: Task) -> None:
+    def check_upstream(self, task: Task) -> None:
         """What the task reads must be up to date.
 
         Raises:
@@ -96,7 +105,7 @@ class Plan:
                 if source not in task.upstream and source not in task.outputs:
                     command = "annotate" if source.startswith("annotations/") else "tokenize"
                     raise UsageError(
-                        f"{title}: {source} of partition {task.partition.name} is not made or not up to date: "
+                        f"{output}: {source} of partition {task.partition.name} is not made or not up to date: "
                         f"run `colophon {command}` first, or `colophon run` for all stages"
                     )
 
@@ -114,22 +123,29 @@ class Plan:
         """What a person should know of how a stage will run, as far as it is known before: one line each."""
         return [note for a in self.prepared.annotators for note in a.notes] if title == "annotate" else []
 
-    def stage(self, title: str) -> Stage:
-        """What an executor sends to its workers."""
+    def stage(self, titles: Sequence[str]) -> Stage:
+        """What an executor sends to its workers, for one of `passes`."""
         prepared, recipe = self.prepared, self.prepared.recipe
-        if title == "annotate":
-            return AnnotateStage(prepared.store, prepared.annotators, prepared.annotate_needs)
-        if recipe.tokenizer is None:
-            raise UsageError(f"{prepared.where}: [tokenizer] is required to {title}")
-        if title == "tokenize":
-            needs = prepared.tokenize_needs
-            return TokenizeStage(prepared.store, recipe.tokenizer, recipe.num_meta_tokens, needs)
+        if titles[0] in _OVER_THE_INPUT:
+            return InputPass(tuple(self._input_stage(title) for title in titles))
         return PackStage(
             store=prepared.store,
             pack=recipe.pack,
             layouts=recipe.layouts,
             providers=prepared.providers,
             settings=prepared.settings_fingerprints,
-            tokenizer=recipe.tokenizer,
+            tokenizer=self._tokenizer(titles[0]),
             num_meta_tokens=recipe.num_meta_tokens,
         )
+
+    def _input_stage(self, title: str) -> InputStage:
+        prepared = self.prepared
+        if title == "annotate":
+            return AnnotateStage(prepared.store, prepared.annotators, prepared.annotate_needs)
+        tokenizer = self._tokenizer(title)
+        return TokenizeStage(prepared.store, tokenizer, prepared.recipe.num_meta_tokens, prepared.tokenize_needs)
+
+    def _tokenizer(self, title: str) -> TokenizerConfig:
+        if self.prepared.recipe.tokenizer is None:
+            raise UsageError(f"{self.prepared.where}: [tokenizer] is required to {title}")
+        return self.prepared.recipe.tokenizer

@@ -19,7 +19,6 @@ from pipeline.packing import tokenizer_info
 from pipeline.recipe import Recipe
 from pipeline.store import Store, fingerprint
 from pipeline.tokenizing import STAGE as TOKENS
-from shards.manifest import MANIFEST_NAME
 from shards.packing import smallest_row
 from shards.schema import FORMAT_VERSION
 from shards.tokenizer import Tokenizer, TokenizerError, load_tokenizer
@@ -38,7 +37,7 @@ class Prepared:
     @property
     def store(self) -> Store:
         """The run's output directory."""
-        return Store(self.recipe.output.path.rstrip("/"))
+        return Store(self.recipe.output.path)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -70,11 +69,6 @@ class Prepared:
             return tuple(expand(self.recipe.input))
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from error
-
-    @property
-    def was_run(self) -> bool:
-        """Whether a run has ended under this output."""
-        return self.store.size(MANIFEST_NAME) is not None
 
     @cached_property
     def inputs(self) -> Inputs:

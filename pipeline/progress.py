@@ -1,4 +1,4 @@
-"""What a person sees while a stage runs: documents/s, MB/s and time left, live on a terminal, as lines elsewhere."""
+"""What a person sees while a pass runs: documents/s, MB/s and time left, live on a terminal, as lines elsewhere."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def watch(
     console: Console,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Outcome]:
-    """Hand outcomes on and show how far the stage is."""
+    """Hand outcomes on and show how far the pass is."""
     meter = Meter(title, total_bytes=total_bytes, total_tasks=total_tasks, clock=clock)
     with _display(console, meter) as show:
         show(meter)
@@ -33,7 +33,7 @@ def watch(
 
 
 class Meter:
-    """How far a stage is and how fast it goes."""
+    """How far a pass is and how fast it goes."""
 
     def __init__(self, title: str, *, total_bytes: int, total_tasks: int, clock: Callable[[], float]) -> None:
         self.title = title
@@ -55,7 +55,7 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Since the stage began."""
+        """Since the pass began."""
         return max(self._clock() - self._begun, 1e-9)
 
     @property

@@ -64,8 +64,8 @@ class OutputSection(Section):
 
     @field_validator("path")
     @classmethod
-    def _home_is_meant(cls, path: str) -> str:
-        return path if "://" in path else str(Path(path).expanduser())
+    def _one_spelling(cls, path: str) -> str:
+        return path.rstrip("/") if "://" in path else str(Path(path).expanduser())
 
 
 class PackSection(Section):

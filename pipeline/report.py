@@ -1,6 +1,6 @@
 """The summary of a run: tables for people, `report/summary.json` for programs. Both come from the manifest alone.
 
-`report/run.json` has what the last run took: start, stages, and the steps of its workers.
+`report/run.json` has what the last run took: start, passes, and the steps of its workers.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.flow import STEPS
-from pipeline.run import QUARANTINE, RunResult, StageTiming, describe
+from pipeline.run import QUARANTINE, PassTiming, RunResult, describe
 from pipeline.store import Store
 from pipeline.terminal import printable
 from pipeline.tokenizing import STAGE as TOKENS
@@ -35,7 +35,7 @@ def summarize(result: RunResult, *, store: Store) -> dict[str, Any]:
         "documents": document_counts(manifest),
         "annotations": [row for name in _under(manifest, "annotations/") for row in _columns(manifest, name, store)],
         "layouts": {name: layout_counts(manifest.stages[f"packed/{name}"].records) for name in _packed(manifest)},
-        "stages": {timing.title: {**_timing(timing), **_steps(timing)} for timing in result.timings},
+        "passes": {timing.title: {**_timing(timing), **_steps(timing)} for timing in result.timings},
         "start_seconds": round(result.start_seconds, 3),
         "quarantined": len(manifest.quarantine),
     }
@@ -78,7 +78,7 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
         f"{documents['text_bytes'] / 1e6:,.1f} MB of text, {documents['tokens']:,} tokens" + _odd(documents),
         highlight=False,
     )
-    for table in (_annotation_table(summary), _layout_table(summary), _stage_table(summary)):
+    for table in (_annotation_table(summary), _layout_table(summary), _pass_table(summary)):
         if table.row_count:
             console.print(table)
     for entry in manifest.quarantine[:5]:
@@ -125,29 +125,29 @@ def _layout_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _stage_table(summary: dict[str, Any]) -> Table:
+def _pass_table(summary: dict[str, Any]) -> Table:
     title = (
         f"this run (start {summary['start_seconds']:.1f} s; load in seconds of all workers, then shares of the rest)"
     )
     table = Table(title=title, title_justify="left")
-    table.add_column("stage")
+    table.add_column("pass")
     for heading in ("partitions", "documents", "seconds", "documents/s", "MB/s", *STEPS):
         table.add_column(heading, justify="right")
-    for name, stage in summary["stages"].items():
+    for name, done in summary["passes"].items():
         table.add_row(
             name,
-            f"{stage['partitions']:,}",
-            f"{stage['documents']:,}",
-            f"{stage['seconds']:.1f}",
-            f"{stage['documents_per_second']:,.0f}",
-            f"{stage['mb_per_second']:.1f}" if stage["text_bytes"] else "-",
-            f"{stage['worker_seconds']['load']:.1f} s",
-            *(f"{share:.0%}" for share in stage["share"].values()),
+            f"{done['partitions']:,}",
+            f"{done['documents']:,}",
+            f"{done['seconds']:.1f}",
+            f"{done['documents_per_second']:,.0f}",
+            f"{done['mb_per_second']:.1f}" if done["text_bytes"] else "-",
+            f"{done['worker_seconds']['load']:.1f} s",
+            *(f"{share:.0%}" if share else "-" for share in done["share"].values()),
         )
     return table
 
 
-def _timing(timing: StageTiming) -> dict[str, Any]:
+def _timing(timing: PassTiming) -> dict[str, Any]:
     seconds = max(timing.seconds, 1e-9)
     return {
         "partitions": timing.partitions,
@@ -223,19 +223,19 @@ def _short(value: object) -> str:
 def run_report(result: RunResult) -> dict[str, Any]:
     """What this run took, as a JSON value.
 
-    `start`: seconds outside the stages, and how many of them the run waited for Ray. Each stage: what `summarize` says.
+    `start`: seconds outside the passes, and how many of them the run waited for Ray. Each pass: what `summarize` says.
     `worker_seconds` are summed over all workers; reading and writing have threads of their own and overlap with the
     work, so that their sum exceeds the workers' time. `share` is each step's part of that sum without loading.
     """
     return {
         "colophon_version": result.manifest.colophon_version,
         "start": {"seconds": round(result.start_seconds, 3), "connect_seconds": round(result.connect_seconds, 3)},
-        "stages": {timing.title: {**_timing(timing), **_steps(timing)} for timing in result.timings},
+        "passes": {timing.title: {**_timing(timing), **_steps(timing)} for timing in result.timings},
         "notes": list(result.notes),
     }
 
 
-def _steps(timing: StageTiming) -> dict[str, dict[str, float]]:
+def _steps(timing: PassTiming) -> dict[str, dict[str, float]]:
     seconds: dict[str, float] = {step: round(timing.worker_seconds.get(step, 0.0), 4) for step in STEPS}
     running = {step: n for step, n in seconds.items() if step != "load"}
     total = max(sum(running.values()), 1e-9)

@@ -1,4 +1,6 @@
-"""`colophon run`: annotate, tokenize, pack. Each stage works on what its plan says; the manifest is written at the end.
+"""`colophon run`: annotate, tokenize, pack. Each pass works on what its plan says; the manifest is written at the end.
+
+Annotate and tokenize are one pass over the input.
 
 Changed settings over old output are an error that names the difference, unless the run rebuilds; changed or new input
 is worked on as it is.
@@ -28,10 +30,11 @@ QUARANTINE = "quarantine.jsonl"
 
 
 @dataclass(frozen=True, kw_only=True)
-class StageTiming:
-    """What one stage did in this run."""
+class PassTiming:
+    """What one pass did in this run."""
 
     title: str
+    """Its stages: `annotate, tokenize`, `pack`."""
     partitions: int
     documents: int
     text_bytes: int
@@ -45,9 +48,9 @@ class RunResult:
     """What a run leaves."""
 
     manifest: Manifest
-    timings: tuple[StageTiming, ...]
+    timings: tuple[PassTiming, ...]
     start_seconds: float
-    """Outside the stages, from the command's start: reading the recipe, planning, starting Ray, the manifest."""
+    """Outside the passes, from the command's start: reading the recipe, planning, starting Ray, the manifest."""
     connect_seconds: float = 0.0
     """Of these, how long the run waited for Ray and its first worker."""
     notes: tuple[str, ...] = ()
@@ -89,28 +92,28 @@ class Run:
         self._begun = begun
         self._prepared = prepared
         self._plan = Plan(prepared)
-        self._stages = [title for title in TITLES if title in stages and self._plan.outputs(title)]
+        self._passes = self._plan.passes(stages)
         self._executor = executor
         self._console = console
         self._connect = connect
         self._rebuild = rebuild
         self._strict = strict
-        self._quarantined: dict[str, QuarantineEntry] = {}  # by partition; left out of all later stages
+        self._quarantined: dict[str, QuarantineEntry] = {}  # by partition; left out of all later passes
         self._connect_seconds = 0.0
         self._notes: list[str] = []
 
     def execute(self) -> RunResult:
-        """Run the stages and write the manifest.
+        """Run the passes and write the manifest.
 
         Raises:
             UsageError: settings changed over old output and `rebuild` is not set.
-            ColophonError: a stage failed, or `strict` is set and something had to be quarantined.
+            ColophonError: a pass failed, or `strict` is set and something had to be quarantined.
         """
         begun = time.monotonic() if self._begun is None else self._begun
         self._check_strict(self._prepared.inputs.quarantine)
         self._check_settings()
         self._write_settings()
-        timings = tuple(self._run_stage(title) for title in self._stages)
+        timings = tuple(self._run_pass(titles) for titles in self._passes)
         manifest = self._manifest()
         self._prepared.store.write_manifest(manifest)
         self._write_quarantine(manifest.quarantine)
@@ -124,30 +127,34 @@ class Run:
         )
 
     def _check_settings(self) -> None:
-        for title in self._stages:
+        for title in self._stages():
             for output, lines in self._plan.changed_settings(title).items():
                 if not self._rebuild:
                     raise changed_settings(f"{self._prepared.store.root}/{output}", lines)
 
     def _write_settings(self) -> None:
         store = self._prepared.store
-        for output in (output for title in self._stages for output in self._plan.outputs(title)):
+        for output in (output for title in self._stages() for output in self._plan.outputs(title)):
             text = json.dumps(self._prepared.settings[output], sort_keys=True, indent=1)
             if store.read_text(settings_path(output)) != text:
                 store.write_text(settings_path(output), text)
 
-    def _run_stage(self, title: str) -> StageTiming:
-        stage = self._plan.stage(title)
-        planned = self._plan.tasks(title, without=self._quarantined)
+    def _stages(self) -> list[str]:
+        return [title for titles in self._passes for title in titles]
+
+    def _run_pass(self, titles: Sequence[str]) -> PassTiming:
+        stage = self._plan.stage(titles)
+        planned = self._plan.tasks(titles, without=self._quarantined)
         tasks = [task for task in planned if task.outputs]
         for task in tasks:
-            self._plan.check_upstream(title, task)
+            self._plan.check_upstream(task)
         if len(tasks) < len(planned):
             self._console.print(
-                f"{title}: {len(planned) - len(tasks)} of {len(planned)} partitions are up to date", highlight=False
+                f"{stage.title}: {len(planned) - len(tasks)} of {len(planned)} partitions are up to date",
+                highlight=False,
             )
         if tasks:
-            self._begin(title, num_tasks=len(tasks))
+            self._begin(titles, num_tasks=len(tasks))
         begun = time.monotonic()
         outcomes = watch(
             self._executor.run(stage, tasks),
@@ -156,9 +163,9 @@ class Run:
             total_tasks=len(tasks),
             console=self._console,
         )
-        results = self._take(outcomes, title=title)
-        return StageTiming(
-            title=title,
+        results = self._take(outcomes, title=stage.title)
+        return PassTiming(
+            title=stage.title,
             partitions=len(tasks),
             documents=sum(result.documents for result in results),
             text_bytes=sum(result.text_bytes for result in results),
@@ -166,9 +173,9 @@ class Run:
             worker_seconds={step: sum(result.seconds.get(step, 0.0) for result in results) for step in STEPS},
         )
 
-    def _begin(self, title: str, *, num_tasks: int) -> None:
-        """Say how the stage will run, and have its workers started."""
-        self._note(self._plan.notes(title))
+    def _begin(self, titles: Sequence[str], *, num_tasks: int) -> None:
+        """Say how the pass will run, and have its workers started."""
+        self._note(note for title in titles for note in self._plan.notes(title))
         begun = time.monotonic()
         self._connect()
         self._executor.ready(num_tasks)

@@ -152,7 +152,7 @@ class Store:
                 return (self.path / path).stat().st_size
             filesystem, full = fsspec.url_to_fs(f"{self.root}/{path}")
             return int(filesystem.info(full)["size"])
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
 
     def scratch_array(self, shape: tuple[int, int], dtype: Any) -> np.ndarray[Any, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,12 +13,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.errors import InputError
-from pipeline.flow import Clock, WriteBehind, read_ahead
+from pipeline.flow import Clock, WriteBehind
 from pipeline.inputs import ColumnNeed
 from pipeline.readers import PartitionReader
-from pipeline.store import Draft, Store
-from pipeline.work import Task, TaskResult
+from pipeline.store import Store
+from pipeline.work import Task
 from shards.files import growing_table, read_table, tokens_table
+from shards.manifest import Record
 from shards.schema import tokens_schema
 from shards.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
 
@@ -41,65 +42,67 @@ class TokenizeStage:
         return "tokenize"
 
     def start(self) -> TokenizeWorker:
-        """Load the vocabulary and what turns texts into its ids."""
-        tokenizer = load_tokenizer(self.tokenizer, num_meta_tokens=self.num_meta_tokens)
-        _ = tokenizer.engine  # else the first batch would pay for it
-        return TokenizeWorker(self, tokenizer)
+        """A worker; the vocabulary is loaded when a task first needs it."""
+        return TokenizeWorker(self)
 
 
 class TokenizeWorker:
-    """Turns texts into ids."""
+    """Holds the tokenizer of one process."""
 
-    def __init__(self, stage: TokenizeStage, tokenizer: Tokenizer) -> None:
+    def __init__(self, stage: TokenizeStage) -> None:
         self._stage = stage
+        self._tokenizer: Tokenizer | None = None
+
+    def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> TokenSink | None:
+        """Load the tokenizer if this is the first task and begin a file of tokens; None if the task wants none."""
+        if STAGE not in task.outputs:
+            return None
+        if self._tokenizer is None:
+            with clock.measure("load"):
+                self._tokenizer = load_tokenizer(self._stage.tokenizer, num_meta_tokens=self._stage.num_meta_tokens)
+                _ = self._tokenizer.engine  # else the first batch would pay for it
+        return TokenSink(self._stage, task, self._tokenizer, stack=stack)
+
+
+class TokenSink:
+    """Turns a partition's texts into ids: one row-aligned file."""
+
+    def __init__(self, stage: TokenizeStage, task: Task, tokenizer: Tokenizer, *, stack: ExitStack) -> None:
         self._tokenizer = tokenizer
+        self._fingerprint = task.outputs[STAGE]
+        self._counts = Counter({"tokens": 0, "text_bytes": 0, "documents_empty": 0})
+        self._draft = stack.enter_context(stage.store.draft(stage=STAGE, partition=task.partition.name, suffix=SUFFIX))
+        self._file = stack.enter_context(ExitStack())
+        self._write = self._file.enter_context(growing_table(self._draft.path, tokens_schema(tokenizer.dtype)))
+        self.needs = stage.needs
+        self.notes = (f"tokenizer {tokenizer.name}: {tokenizer.engine}",)
 
-    def work(self, task: Task) -> TaskResult:
-        """Tokenize one partition: read, encode and write batch by batch, commit one row-aligned file."""
-        clock = Clock()
-        reader = PartitionReader(task.partition, self._stage.needs, stage="tokenize")
-        with self._stage.store.draft(stage=STAGE, partition=task.partition.name, suffix=SUFFIX) as draft:
-            counts = self._encode(reader, draft, clock=clock)
-            counts |= {"texts_null": reader.texts_null, "texts_repaired": reader.texts_repaired}
-            rows = counts.pop("rows")
-            with clock.measure("write"):
-                record = draft.commit(
-                    check=lambda path: _check_rows(path, rows),
-                    rows=rows,
-                    fingerprint=task.outputs[STAGE],
-                    counts={**counts, "lines_bad": len(reader.problems)},
-                    problems=reader.problems,
-                )
-        return TaskResult(
-            records=(record,),
-            documents=rows,
-            text_bytes=record.counts["text_bytes"],
-            seconds=clock.seconds,
-            notes=(f"tokenizer {self._tokenizer.name}: {self._tokenizer.engine}",),
+    def take(self, batch: pa.RecordBatch, *, first_row: int, clock: Clock, later: WriteBehind) -> None:
+        """Encode the texts of a batch."""
+        with clock.measure("tokenize"):
+            text = batch.column("text")
+            input_ids = self._tokenizer.encode_batch(text)
+            table = tokens_table(batch.column("id"), input_ids, dtype=self._tokenizer.dtype)
+            self._counts.update(_counted(text, table))
+        later(partial(clock.call, "write", self._write, table))
+
+    def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
+        """The record of the file."""
+        self._file.close()
+        counts = {"texts_null": reader.texts_null, "texts_repaired": reader.texts_repaired}
+        record = self._draft.commit(
+            check=lambda path: _check_rows(path, rows),
+            rows=rows,
+            fingerprint=self._fingerprint,
+            counts={**self._counts, **counts, "lines_bad": len(reader.problems)},
+            problems=reader.problems,
         )
-
-    def _encode(self, reader: PartitionReader, draft: Draft, *, clock: Clock) -> dict[str, int]:
-        """Write the ids of all batches to the draft; what was counted on the way."""
-        counts = Counter({"rows": 0, "tokens": 0, "text_bytes": 0, "documents_empty": 0})
-        dtype = self._tokenizer.dtype
-        with (
-            closing(read_ahead(clock.each("read", reader))) as batches,
-            growing_table(draft.path, tokens_schema(dtype)) as write,
-            WriteBehind() as later,
-        ):
-            for batch in batches:
-                with clock.measure("work"):
-                    text = batch.column("text")
-                    table = tokens_table(batch.column("id"), self._tokenizer.encode_batch(text), dtype=dtype)
-                    counts.update(_counted(text, table))
-                later(partial(clock.call, "write", write, table))
-        return dict(counts)
+        return (record,)
 
 
 def _counted(text: pa.Array, table: pa.Table) -> dict[str, int]:
     lengths = pc.list_value_length(table.column("input_ids"))
     return {
-        "rows": table.num_rows,
         "tokens": pc.sum(lengths).as_py() or 0,
         "text_bytes": pc.sum(pc.binary_length(text)).as_py() or 0,
         "documents_empty": int(np.count_nonzero(lengths.to_numpy() == 0)),

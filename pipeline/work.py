@@ -101,6 +101,10 @@ class Executor(Protocol):
         """Called before a stage of so many tasks: start what must run for it, so that this counts as starting."""
         return
 
+    def close(self) -> None:
+        """End what was started."""
+        return
+
     def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """Outcomes as they come; every task has exactly one."""
         ...

@@ -40,7 +40,7 @@ def export(
     tasks = export_tasks(Plan(prepared))
     to.mkdir(parents=True, exist_ok=True)
     stage = ExportStage(prepared.store, to.absolute(), prepared.recipe.input.columns)
-    with executor_of(executor, prepared) as place:
+    with executor_of(executor, prepared.recipe.ray) as place:
         place.connect()
         total = sum(task.partition.bytes for task in tasks)
         outcomes = place.executor.run(stage, tasks)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 if TYPE_CHECKING:
     from pipeline.prepare import Prepared
+    from pipeline.recipe import RaySection
+    from pipeline.work import Executor
 
 
 class ExecutorName(str, Enum):
@@ -50,18 +53,22 @@ def load_and_check(recipe: str, settings: list[str] | None) -> Prepared:
 class executor_of:  # noqa: N801 - used as a function
     """Where tasks are worked on: `executor`, and `connect` before its first task. Leaves Ray at the end."""
 
-    def __init__(self, name: ExecutorName, prepared: Prepared) -> None:
-        self._config = prepared.recipe.ray
+    def __init__(self, name: ExecutorName, config: RaySection) -> None:
+        self._config = config
+        self._on_ray = name is ExecutorName.RAY
         self._connection: Future[list[str]] | None = None
-        self.executor: Any
-        if name is ExecutorName.INLINE:
-            from pipeline.work import InlineExecutor
+        self._leaving: Future[None] | None = None
 
-            self.executor, self._on_ray = InlineExecutor(), False
-        else:
+    @cached_property
+    def executor(self) -> Executor:
+        """Its first use imports Ray, if it is the one that uses Ray."""
+        if self._on_ray:
             from pipeline.on_ray import RayExecutor
 
-            self.executor, self._on_ray = RayExecutor(self._config), True
+            return RayExecutor(self._config)
+        from pipeline.work import InlineExecutor
+
+        return InlineExecutor()
 
     def __enter__(self) -> executor_of:
         return self
@@ -69,6 +76,8 @@ class executor_of:  # noqa: N801 - used as a function
     def begin(self) -> None:
         """Start connecting, on a thread: for a run that will surely have work, while its plan is made."""
         if self._on_ray and self._connection is None:
+            import pipeline.on_ray  # noqa: F401 - not on the thread: it would share the interpreter with other imports
+
             # Ray's processes are killed by the system when the thread that started them ends: it ends last.
             self._thread = ThreadPoolExecutor(1)
             self._connection = self._thread.submit(self._connect)
@@ -88,13 +97,21 @@ class executor_of:  # noqa: N801 - used as a function
         connect(self._config, log=lines.append)
         return lines
 
-    def __exit__(self, *_: object) -> None:
-        if self._connection is not None:
-            from pipeline.on_ray import disconnect
+    def leave(self) -> None:
+        """Start leaving Ray, where all tasks are done, while something else is done."""
+        if self._connection is not None and self._leaving is None:
+            self._leaving = self._thread.submit(self._disconnect)
 
-            wait([self._connection])
-            self.executor.close()
-            disconnect()
+    def _disconnect(self) -> None:
+        from pipeline.on_ray import disconnect
+
+        self.executor.close()
+        disconnect()
+
+    def __exit__(self, *_: object) -> None:
+        self.leave()
+        if self._leaving is not None:
+            self._leaving.result()
             self._thread.shutdown()
 
 

@@ -18,7 +18,6 @@ from pipeline.cli.options import (
     StrictOption,
     echo,
     executor_of,
-    load_and_check,
     make_console,
 )
 
@@ -102,25 +101,30 @@ def _run(
     dry_run: bool,
 ) -> None:
     begun = time.monotonic()
-    console = make_console()
-    prepared = load_and_check(recipe, settings)
-    if "tokenize" in stages or "pack" in stages:
-        _ = prepared.tokenizer  # fails now rather than after an hour of annotating
-    if dry_run:
-        from pipeline.calibration import calibrated
-        from pipeline.dry_run import print_plan
+    from pipeline.recipe import load_recipe
+    from pipeline.store import Store
+    from shards.manifest import MANIFEST_NAME
 
-        prepared = calibrated(prepared, write=False, log=echo, rebuild=rebuild)
-        print_plan(prepared, stages=stages, console=console)
-        return
-    with executor_of(executor, prepared) as place:
-        if prepared.files and not prepared.was_run:
+    loaded = load_recipe(recipe, overrides=settings or [])
+    with executor_of(executor, loaded.ray) as place:
+        if not dry_run and Store(loaded.output.path).size(MANIFEST_NAME) is None:  # else there may be nothing to do
             place.begin()
-        # Imported while Ray starts.
+        # Everything else is imported and checked while Ray starts.
         from pipeline.calibration import calibrated
+        from pipeline.prepare import prepare
         from pipeline.report import print_summary, summarize, write_report
         from pipeline.run import Run
 
+        console = make_console()
+        prepared = prepare(loaded, where=recipe)
+        if "tokenize" in stages or "pack" in stages:
+            _ = prepared.tokenizer  # fails now rather than after an hour of annotating
+        if dry_run:
+            from pipeline.dry_run import print_plan
+
+            prepared = calibrated(prepared, write=False, log=echo, rebuild=rebuild)
+            print_plan(prepared, stages=stages, console=console)
+            return
         prepared = calibrated(prepared, write="annotate" in stages, log=echo, rebuild=rebuild)
         result = Run(
             prepared,
@@ -132,9 +136,10 @@ def _run(
             strict=strict,
             begun=begun,
         ).execute()
-    summary = summarize(result, store=prepared.store)
-    write_report(summary, result, store=prepared.store)
-    print_summary(summary, result.manifest, console=console)
+        place.leave()
+        summary = summarize(result, store=prepared.store)
+        write_report(summary, result, store=prepared.store)
+        print_summary(summary, result.manifest, console=console)
     raise typer.Exit(int(result.exit_code))
 
 

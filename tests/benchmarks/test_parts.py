@@ -32,24 +32,22 @@ WORKLOAD = Workload(
 
 def test_the_limit_is_the_sum_of_the_parts_over_the_workers() -> None:
     speeds = {"read": 400.0, "kernel": 40.0, "tokenize": 50.0, "write": 400.0}
-    found = projected_limit(speeds, WORKLOAD, wall=5.0, start=1.8, stages=4.0)
+    found = projected_limit(speeds, WORKLOAD, wall=5.0, start=1.8, of_the_pass=4.0)
     assert found["megabytes_per_second"] == pytest.approx(40)
     assert found["seconds"] == pytest.approx(2.5)
     assert found["with_start"] == pytest.approx(0.5)
-    assert found["stages_alone"] == pytest.approx(0.625)
+    assert found["pass_alone"] == pytest.approx(0.625)
     assert found["without_start"] == pytest.approx(80 / 40 / 3.2)
 
 
 def test_no_fraction_where_starting_took_longer() -> None:
     speeds = dict.fromkeys(("read", "kernel", "tokenize", "write"), 10.0)
-    assert "without_start" not in projected_limit(speeds, WORKLOAD, wall=1.0, start=1.8, stages=1.0)
+    assert "without_start" not in projected_limit(speeds, WORKLOAD, wall=1.0, start=1.8, of_the_pass=1.0)
 
 
 def test_shares_leave_loading_out() -> None:
-    def stage(load: float, read: float, work: float, write: float) -> dict[str, dict[str, float]]:
-        return {"worker_seconds": {"load": load, "read": read, "work": work, "write": write}}
-
-    run = {"stages": {"annotate": stage(7, 1, 4, 1), "tokenize": stage(1, 1, 2, 1)}}
+    seconds = {"load": 8.0, "read": 2.0, "annotate": 4.0, "tokenize": 2.0, "pack": 0.0, "write": 2.0}
+    run = {"passes": {"annotate, tokenize": {"worker_seconds": seconds}}}
     found = shares([run, run])
     assert found == {"reading": 0.2, "scoring": 0.4, "tokenizing": 0.2, "writing": 0.2, "loading_seconds": 8.0}
 
@@ -124,5 +122,5 @@ def test_an_input_is_cut_at_whole_files(files: list[Path]) -> None:
 def test_workers_divide_the_limit() -> None:
     speeds = dict.fromkeys(("read", "kernel", "tokenize", "write"), 10.0)
     four = replace(WORKLOAD, job=replace(_JOB, workers=4))
-    one = projected_limit(speeds, WORKLOAD, wall=10, start=1, stages=9)["seconds"]
-    assert projected_limit(speeds, four, wall=10, start=1, stages=9)["seconds"] == pytest.approx(one / 2)
+    one = projected_limit(speeds, WORKLOAD, wall=10, start=1, of_the_pass=9)["seconds"]
+    assert projected_limit(speeds, four, wall=10, start=1, of_the_pass=9)["seconds"] == pytest.approx(one / 2)

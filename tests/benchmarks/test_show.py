@@ -24,7 +24,7 @@ def contestant(title: str, *walls: float) -> dict[str, Any]:
         "start_seconds": spread(2.0),
         "megabytes_per_second": spread(*(100 / wall for wall in walls)),
         "documents_per_second": spread(*(5000 / wall for wall in walls)),
-        "peak_pss_bytes": spread(1.5e9),
+        "peak_pss_bytes": 1_500_000_000,
     }
 
 

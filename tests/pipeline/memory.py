@@ -74,8 +74,8 @@ def watched() -> Iterator[Callable[[], Memory]]:
         thread.join()
 
 
-class StagePeak(NamedTuple):
-    """What a stage took."""
+class PassPeak(NamedTuple):
+    """What a pass took."""
 
     title: str
     peak: Memory
@@ -83,22 +83,22 @@ class StagePeak(NamedTuple):
     seconds: float
 
 
-def stage_peaks(prepared: Prepared, *, stages: Sequence[str] = TITLES) -> Iterator[StagePeak]:
-    """Runs what is not up to date of the named stages, as one worker does, and measures each."""
+def pass_peaks(prepared: Prepared, *, stages: Sequence[str] = TITLES) -> Iterator[PassPeak]:
+    """Runs what is not up to date of the named stages, as one worker does, and measures each pass."""
     plan = Plan(prepared)
-    for title in stages:
-        tasks = [task for task in plan.tasks(title, without={}) if task.outputs]
+    for titles in plan.passes(stages):
+        tasks = [task for task in plan.tasks(titles, without={}) if task.outputs]
         with watched() as peak:
             begun = time.monotonic()
             # A copy, as a worker gets it: the models that it loads go with it.
-            stage = pickle.loads(pickle.dumps(plan.stage(title)))
-            outcomes = list(InlineExecutor().run(stage, tasks))
+            stage = pickle.loads(pickle.dumps(plan.stage(titles)))
+            title, outcomes = stage.title, list(InlineExecutor().run(stage, tasks))
             del stage
             text_bytes = sum(outcome.result.text_bytes for outcome in outcomes if outcome.result)
             for outcome in outcomes:
                 if outcome.result is None:
                     raise RuntimeError(outcome.error)
-            yield StagePeak(title, peak(), text_bytes, time.monotonic() - begun)
+            yield PassPeak(title, peak(), text_bytes, time.monotonic() - begun)
 
 
 def one_thread_a_library() -> None:
@@ -121,7 +121,7 @@ def main() -> None:
     prepared = prepare(load_recipe(options.recipe, overrides=options.set), where=options.recipe)
     prepared = calibrated(prepared, write=True, log=print)
     print(f"before the first stage: {memory().anonymous / 1e6:.0f} MB")
-    for title, peak, text_bytes, seconds in stage_peaks(prepared, stages=options.stages):
+    for title, peak, text_bytes, seconds in pass_peaks(prepared, stages=options.stages):
         print(
             f"{title}: {peak.anonymous / 1e6:.0f} MB of its own at most, {peak.mapped / 1e6:.0f} MB of mapped files; "
             f"{text_bytes / 1e6:.0f} MB of text in {seconds:.1f} s",

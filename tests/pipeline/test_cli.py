@@ -131,8 +131,8 @@ def test_commands_of_stages_end_with_the_summary(project: Path, command: str) ->
     called = colophon(command, "recipe.toml", "--executor", "inline")
     assert (called.code, called.err) == (0, "")
     assert "200 documents of 3 files" in called.out
-    stages = json.loads(Path("out/report/summary.json").read_text())["stages"]
-    assert list(stages) == (["annotate", "tokenize", "pack"] if command == "run" else [command])
+    passes = json.loads(Path("out/report/summary.json").read_text())["passes"]
+    assert list(passes) == (["annotate, tokenize", "pack"] if command == "run" else [command])
 
 
 def test_training_a_name_that_is_not_there_lists_the_choices(project: Path) -> None:

@@ -54,9 +54,9 @@ UNUSABLE = {
 }
 UNREADABLE = {
     # stage, rows lost where the footer tells, and what is said of the partition
-    "corrupt_page.parquet": ("tokenize", 300, "CRC checksum verification failed"),
-    "corrupt_page_header.parquet": ("tokenize", 300, "Couldn't deserialize thrift"),
-    "cut.jsonl.gz": ("annotate", None, "Compressed file ended before the end-of-stream marker was reached"),
+    "corrupt_page.parquet": ("annotate, tokenize", 300, "CRC checksum verification failed"),
+    "corrupt_page_header.parquet": ("annotate, tokenize", 300, "Couldn't deserialize thrift"),
+    "cut.jsonl.gz": ("annotate, tokenize", None, "Compressed file ended before the end-of-stream marker was reached"),
 }
 BAD_LINES = [4, 8, 10, 12, 14, 16, 18]
 GOOD = "data/part-0.parquet"

@@ -21,7 +21,7 @@ OWN_BYTES = 330_000_000
 """For a whole process: 70 MB of interpreter and libraries, the vocabulary, batches of which one holds 15 MB."""
 LONG_TEXT_BYTES = 5_000_000
 
-# Run apart, because the peak of a process is looked at: the stages as in a worker, with an annotator that reads texts.
+# Run apart, because the peak of a process is looked at: the passes as in a worker, with an annotator that reads texts.
 MEASURE = """
 import sys
 from dataclasses import replace
@@ -29,7 +29,7 @@ import pyarrow as pa, pyarrow.compute as pc
 from annotators.base import Annotator
 from pipeline.prepare import prepare
 from pipeline.recipe import load_recipe
-from tests.pipeline.memory import one_thread_a_library, stage_peaks
+from tests.pipeline.memory import one_thread_a_library, pass_peaks
 
 class Length(Annotator):
     name, columns, settings = "length", ("text",), {}
@@ -45,8 +45,8 @@ if __name__ == "__main__":
     one_thread_a_library()
     prepared = prepare(load_recipe(sys.argv[1], overrides=sys.argv[2:]), where="test")
     prepared = replace(prepared, annotators=(Length(), *prepared.annotators))
-    for title, peak, text_bytes, _ in stage_peaks(prepared):
-        print(title, peak.anonymous, text_bytes)
+    for title, peak, text_bytes, _ in pass_peaks(prepared):
+        print(title, peak.anonymous, text_bytes, sep=chr(9))
 """
 
 
@@ -59,18 +59,18 @@ def test_a_worker_holds_neither_a_row_group_nor_a_partition(tmp_path: Path, row_
     write_large_file(data, row_group_rows=row_group_rows)
     peaks = measured(recipe, f'input.paths="{data}"', "input.partition_bytes=1000000000", "pack.sequence_length=2048")
     assert {title: text for title, (_, text) in peaks.items()} == dict.fromkeys(
-        ("annotate", "tokenize", "pack"), pytest.approx(TEXT_BYTES, rel=0.05)
+        ("annotate, tokenize", "pack"), pytest.approx(TEXT_BYTES, rel=0.05)
     )
     assert {title: peak for title, (peak, _) in peaks.items() if peak > OWN_BYTES} == {}
 
 
 def measured(recipe: Path, *settings: str) -> dict[str, tuple[int, int]]:
-    """Of each stage the peak of memory that is the process's own and the bytes of text that it worked on."""
+    """Of each pass the peak of memory that is the process's own and the bytes of text that it worked on."""
     command = [sys.executable, "-c", MEASURE, str(recipe), *settings]
     environment = os.environ | WORKER_ENVIRONMENT
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    lines = [line.split() for line in done.stdout.splitlines()]
+    lines = [line.split(chr(9)) for line in done.stdout.splitlines()]
     return {title: (int(peak), int(text)) for title, peak, text in lines}
 
 
