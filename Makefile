@@ -15,7 +15,7 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo run annotate tokenize pack train verify submit check lint types test bench clean
+.PHONY: help setup demo run annotate tokenize pack train verify submit check lint types test bench soak clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -72,6 +72,9 @@ test: setup ## all tests, on as many processes as there are cores
 bench: setup ## side by side with peers, each part alone, scaling: about an hour, 7 GB in out/bench
 	test -x out/bench/dolma/bin/python || $(BIN)/python -m benchmarks install-dolma || true
 	$(BIN)/python -m benchmarks $(ARGS)
+
+soak: setup ## 20 minutes of runs with random faults, each compared with an undisturbed one; SEED=1 for others
+	$(BIN)/python -m tests.soak --seed $(or $(SEED),0) $(ARGS)
 
 clean: ## remove what setup and runs made
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -13,6 +13,7 @@ from typing import Protocol
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.faults import reached
 from pipeline.flow import Clock, WriteBehind, read_ahead
 from pipeline.inputs import ColumnNeed
 from pipeline.readers import PartitionReader
@@ -101,6 +102,7 @@ class InputPassWorker:
                 for batch in batches:
                     for sink in sinks:
                         sink.take(batch, first_row=rows, clock=clock, later=later)
+                    reached("mid-write", self._title)
                     rows += batch.num_rows
                     text_bytes += _text_bytes(batch)
             with clock.measure("write"):

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import glob
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +19,7 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.errors import UsageError
+from pipeline.errors import ColophonError, UsageError, one_line
 from pipeline.flow import in_threads
 from pipeline.recipe import InputFormat, InputSection
 from pipeline.transient import is_transient, retried
@@ -54,6 +54,8 @@ class InputFile:
     url: str
     """Absolute, for workers whose working directory is another."""
     format: InputFormat
+    listed: tuple[int, str] | None = None
+    """Size and identity, where the listing that found the file told them: asking for each of 10,000 would take long."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,9 +111,10 @@ def plan_inputs(
 
     Raises:
         UsageError: a path that matches nothing, a suffix of no known format, or no file with the needed columns.
+        ColophonError: a file's server fails, also when it is asked again.
     """
     files = list(expand(config)) if files is None else files
-    plans = in_threads(lambda file: retried(lambda: _plan_file(file, config=config, needs=needs)), files)
+    plans = in_threads(lambda file: _plan_in_attempts(file, config=config, needs=needs), files)
     partitions = tuple(p for plan in plans if not isinstance(plan, QuarantineEntry) for p in plan)
     quarantine = tuple(plan for plan in plans if isinstance(plan, QuarantineEntry))
     if quarantine and len(quarantine) == len(plans):
@@ -133,7 +136,7 @@ def _expand_one(path: str, declared: InputFormat | None) -> list[InputFile]:
     found = list(_remote(path) if "://" in path else _local(path))
     searched = not (len(found) == 1 and found[0][0] == path)
     files = []
-    for source, url in found:
+    for source, url, listed in found:
         # A search takes what looks like data and leaves stray and hidden files alone; a named file must be known.
         hidden = source.rsplit("/", 1)[-1].startswith((".", "_"))
         file_format = declared or format_of(source)
@@ -144,37 +147,48 @@ def _expand_one(path: str, declared: InputFormat | None) -> list[InputFile]:
                 f"input.paths: {source}: no format known by this suffix; known: {', '.join(_SUFFIXES)} "
                 f"(also {', '.join(_COMPRESSIONS)}), or set input.format"
             )
-        files.append(InputFile(source=source, url=url, format=file_format))
+        files.append(InputFile(source=source, url=url, format=file_format, listed=listed))
     if not files:
         raise UsageError(f"input.paths: {path}: no such file, or no data file there")
     return files
 
 
-def _local(path: str) -> Iterator[tuple[str, str]]:
+def _local(path: str) -> Iterator[tuple[str, str, None]]:
     root = Path(path).expanduser()
     if root.is_file():
-        yield path, str(root.absolute())
+        yield path, str(root.absolute()), None
         return
     pattern = f"{glob.escape(str(root))}/**/*" if root.is_dir() else str(root)
     for match in sorted(glob.glob(pattern, recursive=True)):
         if Path(match).is_file():
-            yield match, str(Path(match).absolute())
+            yield match, str(Path(match).absolute()), None
 
 
-def _remote(path: str) -> Iterator[tuple[str, str]]:
+def _remote(path: str) -> Iterator[tuple[str, str, tuple[int, str] | None]]:
     filesystem, inner = _filesystem(path)
     try:
-        if any(c in inner for c in "*?["):
-            matches = filesystem.glob(inner)
-        elif filesystem.isdir(inner):
-            matches = filesystem.find(inner)
-        else:
-            matches = [inner] if filesystem.exists(inner) else []
+        matches = retried(lambda: _listed(filesystem, inner))
     except Exception as error:
-        raise UsageError(f"input.paths: {path}: cannot be listed: {error}") from error
-    for match in sorted(matches):
+        raise UsageError(f"input.paths: {path}: cannot be listed: {one_line(error)}") from error
+    for match, info in sorted(matches.items()):
         url = path if match == inner else filesystem.unstrip_protocol(match)
-        yield url, url
+        yield url, url, None if info.get("size") is None else _size_and_identity(info)
+
+
+def _listed(filesystem: Any, inner: str) -> dict[str, Mapping[str, Any]]:
+    """The files that a path names, with what the store tells of each."""
+    if any(c in inner for c in "*?["):
+        found = filesystem.glob(inner, detail=True)
+    else:
+        # Not by `exists` and `isdir`: of a store that fails, some file systems say that nothing is there.
+        try:
+            info = filesystem.info(inner)
+        except FileNotFoundError as error:
+            if is_transient(error) or str(error) not in (inner, f"/{inner}"):
+                raise
+            return {}
+        found = filesystem.find(inner, detail=True) if info["type"] == "directory" else {inner: info}
+    return {name: info for name, info in found.items() if info["type"] != "directory"}
 
 
 def _filesystem(path: str) -> tuple[Any, str]:
@@ -193,6 +207,17 @@ def format_of(source: str) -> InputFormat | None:
     return next((known for suffix, known in _SUFFIXES.items() if name.endswith(suffix)), None)
 
 
+def _plan_in_attempts(
+    file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]
+) -> list[Partition] | QuarantineEntry:
+    try:
+        return retried(lambda: _plan_file(file, config=config, needs=needs))
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        raise ColophonError(f"{file.source}: {one_line(error)} (tried again, in vain)") from error
+
+
 def _plan_file(
     file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]
 ) -> list[Partition] | QuarantineEntry:
@@ -203,14 +228,11 @@ def _plan_file(
     except (pa.ArrowException, OSError, ValueError) as error:
         if is_transient(error):
             raise
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return QuarantineEntry(source=file.source, stage="input", reason=reason)
+        return QuarantineEntry(source=file.source, stage="input", reason=one_line(error))
 
 
 def _whole_file(file: InputFile, *, text: str) -> Partition:
-    filesystem, path = fsspec.url_to_fs(file.url)
-    info = filesystem.info(path)
-    changed = info.get("ETag") or info.get("etag") or info.get("mtime") or info.get("LastModified")
+    size, identity = file.listed or _size_and_identity(_info(file.url))
     return Partition(
         name=_name(file.source, first_row_group=None),
         source=file.source,
@@ -219,25 +241,62 @@ def _whole_file(file: InputFile, *, text: str) -> Partition:
         row_groups=None,
         first_row=0,
         rows=None,
-        bytes=int(info["size"]),
-        identity=_digest(f"{info['size']} {changed}".encode()),
+        bytes=size,
+        identity=identity,
         text=text,
     )
 
 
-def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]) -> list[Partition]:
+_VERSIONS = ("ETag", "etag", "blob_id", "mtime", "Last-Modified", "LastModified")
+"""What file systems call that which changes with a file's content, the surest first; `blob_id` is the hub's."""
+
+
+def _info(url: str) -> Mapping[str, Any]:
+    filesystem, path = fsspec.url_to_fs(url)
+    info: Mapping[str, Any] = filesystem.info(path)
+    return info
+
+
+def _size_and_identity(info: Mapping[str, Any]) -> tuple[int, str]:
+    changed = next((info[name] for name in _VERSIONS if info.get(name)), None)
+    return int(info["size"] or 0), _digest(f"{info['size']} {changed}".encode())
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[pq.ParquetFile]:
     with ExitStack() as stack:
-        opened = fsspec.open(file.url, "rb") if "://" in file.url else pa.OSFile(file.url)
+        opened = fsspec.open(url, "rb") if "://" in url else pa.OSFile(url)
         source = stack.enter_context(opened)  # given a path, pyarrow takes 40 µs to find out what kind it is
-        parquet = stack.enter_context(pq.ParquetFile(source))
+        yield stack.enter_context(pq.ParquetFile(source))
+
+
+def _footer_identity(footer: pq.FileMetaData) -> str:
+    """The footer holds every column chunk's place, size and statistics: it stands for the content."""
+    sink = pa.BufferOutputStream()
+    footer.write_metadata_file(sink)
+    return _digest(sink.getvalue())
+
+
+def present_identity(partition: Partition) -> str:
+    """What `Partition.identity` would be if the input were planned now.
+
+    Raises:
+        OSError, pa.ArrowException: the file cannot be read.
+    """
+    if partition.format != "parquet":
+        filesystem, path = fsspec.url_to_fs(partition.url)
+        filesystem.invalidate_cache(path)  # of what was listed when the run was planned
+        return _size_and_identity(_info(partition.url))[1]
+    with _opened(partition.url) as parquet:
+        return _footer_identity(parquet.metadata)
+
+
+def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]) -> list[Partition]:
+    with _opened(file.url) as parquet:
         footer = parquet.metadata
         missing = missing_columns(parquet.schema_arrow, needs)
     if missing:
         raise ValueError(missing)
-    # The footer holds every column chunk's place, size and statistics: it stands for the content.
-    sink = pa.BufferOutputStream()
-    footer.write_metadata_file(sink)
-    identity = _digest(sink.getvalue())
     whole = Partition(
         name="",
         source=file.source,
@@ -247,7 +306,7 @@ def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[Colu
         first_row=0,
         rows=0,
         bytes=0,
-        identity=identity,
+        identity=_footer_identity(footer),
     )
     partitions, first_row = [], 0
     for begin, end in _cut([footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)], config):
@@ -258,6 +317,8 @@ def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[Colu
             size = sum(group.total_byte_size for group in groups)
             partitions.append(replace(part, name=_name(file.source, first_row_group=begin), bytes=size))
         first_row += rows
+    if first_row != footer.num_rows:  # a footer has no checksum: rows would be missing and nobody told
+        raise ValueError(f"its row groups have {first_row} rows, the footer promises {footer.num_rows}")
     return partitions
 
 

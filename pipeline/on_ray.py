@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -40,6 +41,8 @@ from pipeline.work import WORKER_ENVIRONMENT, Executor, Outcome, Stage, Task, Wo
 _IN_FLIGHT = 2  # one is worked on while the next one's arguments travel
 _LOCAL_OBJECT_STORE_BYTES = 100 << 20  # tasks and records are small; texts never pass through Ray
 _LOOK_EVERY_SECONDS = 0.02
+_WATCH_MEMORY_SECONDS = 0.2
+_MEMORY_SLACK_BYTES = 512 << 20
 _START_SECONDS = 30.0
 _TOKEN_HELP = "set RAY_AUTH_TOKEN, or RAY_AUTH_TOKEN_PATH to a file with it"
 
@@ -146,9 +149,11 @@ def disconnect() -> None:
 class _Actor:
     """One process: works on the tasks of one stage after the other."""
 
-    def __init__(self) -> None:
+    def __init__(self, most_bytes: int | None) -> None:
         # Read when the libraries are first used; a runtime environment of their own would cost each actor seconds.
         os.environ.update(WORKER_ENVIRONMENT)
+        if most_bytes is not None:
+            threading.Thread(target=_end_above, args=(most_bytes,), name="memory", daemon=True).start()
         import pyarrow as pa
 
         pa.set_cpu_count(1)
@@ -161,9 +166,20 @@ class _Actor:
     def work(self, number: int, stage: list[Any], task: Task) -> tuple[Outcome, int]:
         """The outcome and this process's own resident bytes after it; `stage` holds a reference, got when needed."""
         outcome = self._workplace.work(task, number=number, stage=lambda: ray.get(stage[0]))
-        memory = psutil.Process().memory_info()
-        # Pages of mapped files are not counted: models that all workers share, and what the system can drop.
-        return outcome, memory.rss - getattr(memory, "shared", 0)
+        return outcome, _own_bytes()
+
+
+def _own_bytes() -> int:
+    """Resident memory of this process without mapped files: models that all workers share, what the system can drop."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
+
+
+def _end_above(most_bytes: int) -> None:
+    """End the process when it holds more: before the machine has none left, and some other process is killed for it."""
+    while _own_bytes() <= most_bytes:
+        time.sleep(_WATCH_MEMORY_SECONDS)
+    os._exit(1)
 
 
 @dataclass
@@ -171,6 +187,8 @@ class _Slot:
     """An actor and the tasks that it has, in the order in which it works on them."""
 
     actor: Any
+    starting: Any
+    """Resolves when the actor is there; None from then on. On a cluster that has lost a node it may wait for long."""
     tasks: dict[Any, Task] = field(default_factory=dict)
     busy_since: float = 0.0
     retiring: bool = False
@@ -194,7 +212,7 @@ class RayExecutor(Executor):
         new = [self._new_slot() for _ in range(wanted - len(self._slots))]
         self._slots += new
         if new:
-            ray.wait([slot.actor.ready.remote() for slot in new], num_returns=1)
+            ray.wait([slot.starting for slot in new], num_returns=1)
 
     def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
         """Outcomes as they finish.
@@ -244,9 +262,12 @@ class RayExecutor(Executor):
 
     def _new_slot(self) -> _Slot:
         options: dict[str, Any] = {"num_cpus": 1}
-        if self._config.worker_memory_bytes is not None:
-            options["memory"] = self._config.worker_memory_bytes
-        return _Slot(ray.remote(**options)(_Actor).remote())
+        limit = self._config.worker_memory_bytes
+        most_bytes = None
+        if limit is not None:
+            options["memory"], most_bytes = limit, limit + max(limit, _MEMORY_SLACK_BYTES)
+        actor = ray.remote(**options)(_Actor).remote(most_bytes)
+        return _Slot(actor, starting=actor.ready.remote())
 
 
 class _StageRun:
@@ -260,24 +281,47 @@ class _StageRun:
         self._config = executor.config
         self._number = number
         self._stage = [ray.put(stage)]  # in a list: Ray would hand the stage itself over with every task
+        self._failed_starts = 0
 
     def outcomes(self) -> Iterator[Outcome]:
-        """Every task's outcome, once."""
+        """Every task's outcome, once.
+
+        Raises:
+            ColophonError: a worker raised what no retry mends, or none can be started.
+        """
         while self._waiting or any(slot.tasks for slot in self._executor.slots):
             self._fill()
+            starting = [slot.starting for slot in self._executor.slots if slot.starting is not None]
             running = [ref for slot in self._executor.slots for ref in slot.tasks]
-            ready, _ = ray.wait(running, timeout=self._patience())
+            ready, _ = ray.wait(starting + running, timeout=self._patience())
             for ref in ready:
-                slot = next((slot for slot in self._executor.slots if ref in slot.tasks), None)
-                if slot is not None:  # else its actor died together with another task of it
+                slot = next((s for s in self._executor.slots if ref in s.tasks or ref == s.starting), None)
+                if slot is None:  # its actor died together with another task of it
+                    continue
+                if slot.starting is not None:
+                    self._started(slot)
+                else:
                     yield from self._collect(slot, ref)
             yield from self._kill_overdue()
 
+    def _started(self, slot: _Slot) -> None:
+        try:
+            ray.get(slot.starting)
+        except RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= self._config.max_attempts:
+                raise ColophonError(f"ray: no worker can be started: {_died(error)}") from error
+            self._executor.swap(slot)
+        else:
+            self._failed_starts = 0
+            slot.starting = None
+
     def _fill(self) -> None:
-        """Hand out waiting tasks: first one to every actor, then the next in line."""
+        """Hand out waiting tasks: first one to every actor that is there, then the next in line."""
+        there = [slot for slot in self._executor.slots if slot.starting is None and not slot.retiring]
         for depth in range(1, _IN_FLIGHT + 1):
-            for slot in self._executor.slots:
-                if self._waiting and len(slot.tasks) < depth and not slot.retiring:
+            for slot in there:
+                if self._waiting and len(slot.tasks) < depth:
                     if not slot.tasks:
                         slot.busy_since = time.monotonic()
                     task = self._waiting.popleft()
@@ -317,8 +361,8 @@ class _StageRun:
         limit = self._config.partition_timeout_seconds
         if limit is None:
             return None
-        begun = min(slot.busy_since for slot in self._executor.slots if slot.tasks)
-        return max(begun + limit - time.monotonic(), 0.01)
+        begun = [slot.busy_since for slot in self._executor.slots if slot.tasks]
+        return max(min(begun) + limit - time.monotonic(), 0.01) if begun else None
 
     def _kill_overdue(self) -> Iterator[Outcome]:
         limit = self._config.partition_timeout_seconds

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from pipeline.annotate import stage_of as annotation_stage
 from pipeline.errors import InputError
+from pipeline.faults import reached
 from pipeline.flow import Clock, WriteBehind
 from pipeline.recipe import PackSection
 from pipeline.store import Store
@@ -80,6 +81,7 @@ class PackWorker:
                         records.append(self._commit(task, name, packed))
 
                 later(commit)
+                reached("mid-write", "packed")
         return TaskResult(
             records=tuple(records),
             documents=tokens.num_rows,

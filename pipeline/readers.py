@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import InputError
-from pipeline.inputs import FINEWEB_TYPES, ColumnNeed, Partition, missing_columns
+from pipeline.inputs import FINEWEB_TYPES, ColumnNeed, Partition, missing_columns, present_identity
 from pipeline.transient import is_transient
 from pipeline.zstd_file import register
 from shards.manifest import QuarantineEntry
@@ -59,7 +60,8 @@ class PartitionReader:
                 for batch in _parts(large):
                     yield self._canonical(batch, first_row=row)
                     row += batch.num_rows
-        except (pa.ArrowException, OSError, EOFError, ValueError) as error:
+            is_the_same = present_identity(self.partition) == self.partition.identity
+        except (pa.ArrowException, OSError, EOFError, ValueError, zlib.error) as error:
             if is_transient(error):
                 raise
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -67,6 +69,8 @@ class PartitionReader:
         expected = self.partition.rows
         if expected is not None and row - self.partition.first_row != expected:
             raise InputError(f"{row - self.partition.first_row} rows read, the footer promises {expected}")
+        if not is_the_same:
+            raise InputError("the file was changed during the run; the next run takes it as it is then")
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         if self.partition.format == "parquet":

@@ -11,12 +11,12 @@ import typing
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator
 
 from annotators.base import AnnotatorConfig, annotator_types
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, has_secret, without_secrets
 from shards.layouts import Layout, MetaTokensLayout
 from shards.packing import PackingMethod
 from shards.tokenizer import TokenizerConfig
@@ -38,10 +38,20 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _without_secret(path: str) -> str:
+    if has_secret(path):
+        raise ValueError("records keep paths: a password or signature goes into the environment, see docs/recipes.md")
+    return path
+
+
+Place = Annotated[str, Field(min_length=1), AfterValidator(_without_secret)]
+"""A path or URL."""
+
+
 class InputSection(Section):
     """`[input]`: where documents come from."""
 
-    paths: list[str] = Field(min_length=1)
+    paths: list[Place] = Field(min_length=1)
     """Files, directories and globs; local or any fsspec URL (`s3://`, `gs://`, `hf://datasets/...`)."""
     format: InputFormat | None = None
     """None: by the file's suffix."""
@@ -59,7 +69,7 @@ class InputSection(Section):
 class OutputSection(Section):
     """`[output]`: where a run's files go."""
 
-    path: str = Field(min_length=1)
+    path: Place
     """Local, `~` meaning the home directory, or an fsspec URL."""
 
     @field_validator("path")
@@ -86,7 +96,8 @@ class RaySection(Section):
     num_workers: int | None = Field(None, ge=1)
     """Worker processes; None: one for each CPU of the cluster."""
     worker_memory_bytes: int | None = Field(None, ge=1)
-    """Memory that Ray reserves for a worker. A worker that has grown past it is replaced after its partition."""
+    """Memory that Ray reserves for a worker. One that has grown past it is replaced after its partition; one that has
+    twice as much, and 512 MiB more than it at least, ends at once, and its partition is tried again."""
     partition_timeout_seconds: float | None = Field(None, gt=0)
     """A partition that takes longer is taken from its worker, which is killed, and tried again."""
     max_attempts: int = Field(3, ge=1)
@@ -217,7 +228,7 @@ def _say(error: Any, model: type[BaseModel]) -> str:
         return f"{said}; available: {_list(_tags_at(model, error['loc'], key))}"
     message = str(error["msg"]).removeprefix("Value error, ")
     shown = error.get("input")
-    return f"{message}, got {shown!r}" if isinstance(shown, str | int | float | bool) else message
+    return f"{message}, got {without_secrets(repr(shown))}" if isinstance(shown, str | int | float | bool) else message
 
 
 def _fields_at(model: Any, loc: Sequence[int | str]) -> list[str]:

@@ -113,7 +113,9 @@ class Run:
         self._check_strict(self._prepared.inputs.quarantine)
         self._check_settings()
         self._write_settings()
+        self._sweep()
         timings = tuple(self._run_pass(titles) for titles in self._passes)
+        self._sweep()
         manifest = self._manifest()
         self._prepared.store.write_manifest(manifest)
         self._write_quarantine(manifest.quarantine)
@@ -134,13 +136,21 @@ class Run:
 
     def _write_settings(self) -> None:
         store = self._prepared.store
-        for output in (output for title in self._stages() for output in self._plan.outputs(title)):
+        for output in self._outputs():
             text = json.dumps(self._prepared.settings[output], sort_keys=True, indent=1)
             if store.read_text(settings_path(output)) != text:
                 store.write_text(settings_path(output), text)
 
     def _stages(self) -> list[str]:
         return [title for titles in self._passes for title in titles]
+
+    def _sweep(self) -> None:
+        """Delete what processes that died had begun to write, in earlier runs and in this one."""
+        for output in self._outputs():
+            self._prepared.store.sweep(output)
+
+    def _outputs(self) -> list[str]:
+        return [output for title in self._stages() for output in self._plan.outputs(title)]
 
     def _run_pass(self, titles: Sequence[str]) -> PassTiming:
         stage = self._plan.stage(titles)

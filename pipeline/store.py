@@ -7,12 +7,13 @@ once; what is visible is exactly once.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -23,11 +24,14 @@ import numpy as np
 from pydantic import ValidationError
 
 from pipeline.errors import ColophonError
+from pipeline.faults import reached
 from shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record
 
 RECORDS = "records"
 _HASH_BLOCK = 1 << 20
 _ARRAY_IN_MEMORY_BYTES = 96 << 20
+_DRAFT = ".tmp"
+"""What the name of a file ends with while it is written."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,8 @@ class Store:
         """
         attempt = uuid.uuid4().hex[:12]
         final = f"{stage}/{partition}{suffix}" if self.is_local else f"{stage}/{partition}.{attempt}{suffix}"
-        with self._scratch(stage, f".{partition}.{attempt}{suffix}.tmp") as temporary:
+        with self._scratch(stage, f".{partition}.{attempt}{suffix}{_DRAFT}") as temporary:
+            reached("before write", stage)
             yield Draft(store=self, stage=stage, partition=partition, final=final, path=temporary)
 
     def commit(
@@ -102,25 +107,57 @@ class Store:
             with tempfile.TemporaryDirectory(prefix="colophon-") as scratch:
                 yield Path(scratch) / name
 
+    def drafts(self, stage: str) -> set[str]:
+        """The partitions of which a file is being written here, or was when a process died; none on object stores."""
+        return {path.name[1:].rsplit(".", 3)[0] for path in self._drafts(stage)}
+
+    def sweep(self, stage: str) -> None:
+        """Delete what processes that died were writing. Only for who works here alone."""
+        for path in self._drafts(stage):
+            path.unlink(missing_ok=True)
+
+    def _drafts(self, stage: str) -> list[Path]:
+        return list((self.path / stage).glob(f".*{_DRAFT}")) if self.is_local else []
+
+    @contextmanager
+    def _alone(self, stage: str) -> Iterator[None]:
+        """Publish alone: of two attempts at one partition the file and the record must be the same one's.
+
+        An attempt may outlive the run that began it, when that was killed. On object stores each has its own file.
+        """
+        handle = os.open(self.path / stage, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some network file systems lock no directories
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
     def _withdraw(self, record: str) -> None:
         """Delete the record of a file that is about to be replaced: it must not vouch for the new content."""
-        if self.is_local and (self.path / record).exists():
+        if (self.path / record).exists():
             (self.path / record).unlink()
             sync((self.path / record).parent)
 
     def publish(self, temporary: Path, record: Record) -> None:
         """Put a finished file where its record says, then write the record: from then on readers see it."""
         note = record_path(record.stage, record.partition)
-        self._withdraw(note)
-        if self.is_local:
-            final = self.path / record.path
-            sync(temporary)
+        if not self.is_local:
+            filesystem, path = fsspec.url_to_fs(f"{self.root}/{record.path}")
+            reached("before rename", record.stage)
+            filesystem.put_file(str(temporary), path)
+            reached("before record", record.stage)
+            self.write_text(note, record.model_dump_json())
+            return
+        final = self.path / record.path
+        sync(temporary)
+        with self._alone(record.stage):
+            self._withdraw(note)
+            reached("before rename", record.stage)
             temporary.rename(final)
             sync(final.parent)
-        else:
-            filesystem, path = fsspec.url_to_fs(f"{self.root}/{record.path}")
-            filesystem.put_file(str(temporary), path)
-        self.write_text(note, record.model_dump_json())
+            reached("before record", record.stage)
+            self.write_text(note, record.model_dump_json())
 
     def record(self, stage: str, partition: str) -> Record | None:
         """The commit record of a partition's file, if the file was committed and is there in its full size."""
@@ -208,6 +245,7 @@ class Store:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest."""
+        reached("before manifest")
         self.write_text(MANIFEST_NAME, manifest.model_dump_json(indent=1))
 
 

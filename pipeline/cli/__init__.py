@@ -31,6 +31,7 @@ for command in (
     running.pack,
     training.train,
     looking.inspect,
+    looking.status,
     looking.verify,
     looking.export,
     running.submit,

@@ -96,6 +96,27 @@ def verify(recipe: RecipeArgument, settings: SetOption = None) -> None:
     typer.echo(f"{files} files, {rows:,} rows: all as recorded, all laws hold")
 
 
+def status(
+    recipe: RecipeArgument,
+    settings: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+) -> None:
+    """Show which partitions are done, stale, running, quarantined or missing; starts nothing.
+
+    Example: `colophon status recipes/web.toml`
+    """
+    import json
+
+    from pipeline.calibration import calibrated
+    from pipeline.status import print_status, status_of
+
+    found = status_of(calibrated(load_and_check(recipe, settings), write=False, log=echo))
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=1))
+    else:
+        print_status(found, console=make_console())
+
+
 def recipes() -> None:
     """List the recipes that Colophon brings.
 

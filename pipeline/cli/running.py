@@ -111,6 +111,7 @@ def _run(
             place.begin()
         # Everything else is imported and checked while Ray starts.
         from pipeline.calibration import calibrated
+        from pipeline.lock import locked
         from pipeline.prepare import prepare
         from pipeline.report import print_summary, summarize, write_report
         from pipeline.run import Run
@@ -125,20 +126,22 @@ def _run(
             prepared = calibrated(prepared, write=False, log=echo, rebuild=rebuild)
             print_plan(prepared, stages=stages, console=console)
             return
-        prepared = calibrated(prepared, write="annotate" in stages, log=echo, rebuild=rebuild)
-        result = Run(
-            prepared,
-            stages=stages,
-            executor=place.executor,
-            console=console,
-            connect=place.connect,
-            rebuild=rebuild,
-            strict=strict,
-            begun=begun,
-        ).execute()
-        place.leave()
-        summary = summarize(result, store=prepared.store)
-        write_report(summary, result, store=prepared.store)
+        _ = prepared.inputs  # nothing is written for input that cannot be read
+        with locked(prepared.store, log=echo):
+            prepared = calibrated(prepared, write="annotate" in stages, log=echo, rebuild=rebuild)
+            result = Run(
+                prepared,
+                stages=stages,
+                executor=place.executor,
+                console=console,
+                connect=place.connect,
+                rebuild=rebuild,
+                strict=strict,
+                begun=begun,
+            ).execute()
+            place.leave()
+            summary = summarize(result, store=prepared.store)
+            write_report(summary, result, store=prepared.store)
         print_summary(summary, result.manifest, console=console)
     raise typer.Exit(int(result.exit_code))
 
