@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
+
+_WHO = re.compile(r"(?<=://)[^/\s'\"]*@|(?<=\bs3://)[^/\s'\"]*:[^\s'\"]*@")
+_PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@|\bs3://[^/\s]*:[^\s]*@")
+_SIGNATURE = re.compile(
+    r"[?&](x-(amz|goog)-(credential|security-token|signature)|(access_)?token|signature|sig|api_?key|password)=", re.I
+)
+_QUERY = re.compile(r"(https?://[^\s'\"?]*\?)[^\s'\"]+")
 
 
 class ExitCode(IntEnum):
@@ -29,3 +37,22 @@ class UsageError(ColophonError):
 
 class InputError(ColophonError):
     """A file or partition that cannot be read; it is quarantined and the run goes on unless it is strict."""
+
+
+def without_secrets(text: str) -> str:
+    """The text with `***` for names and passwords in URLs, and for what stands behind the `?` of a web address.
+
+    A store may send its reader to a signed address, and a library says in its errors where it was.
+    """
+    return _QUERY.sub(r"\1***", _WHO.sub("***@", text))
+
+
+def has_secret(url: str) -> bool:
+    """Whether a URL has a password in it, or is signed."""
+    return bool("://" in url and (_PASSWORD.search(url) or _SIGNATURE.search(url)))
+
+
+def one_line(error: BaseException) -> str:
+    """The first line of what an error says, without secrets; its type's name where it says nothing."""
+    lines = (line.strip() for line in str(error).splitlines())
+    return without_secrets(next(filter(None, lines), type(error).__name__))

@@ -18,7 +18,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from annotators.base import AnnotatorError
-from pipeline.errors import InputError
+from pipeline.errors import InputError, one_line, without_secrets
 from pipeline.inputs import Partition
 from pipeline.transient import is_transient, retried
 from shards.manifest import Record
@@ -181,11 +181,11 @@ def attempt(worker: Worker, task: Task) -> Outcome:
     try:
         return Outcome(task=task, result=retried(lambda: worker.work(task)))
     except (InputError, AnnotatorError, ShardError) as error:
-        return Outcome(task=task, error=str(error))
+        return Outcome(task=task, error=without_secrets(str(error)))
     except Exception as error:
         if not is_transient(error):
             raise
-        return Outcome(task=task, error=f"{type(error).__name__}: {error} (tried again, in vain)")
+        return Outcome(task=task, error=f"{type(error).__name__}: {one_line(error)} (tried again, in vain)")
 
 
 class InlineExecutor(Executor):

@@ -12,13 +12,13 @@ from typing import Any
 
 import fsspec
 import pytest
-from moto.server import ThreadedMotoServer
 
 from pipeline import store as store_module
 from pipeline.errors import ColophonError
 from pipeline.store import Store, file_sha256, fingerprint, record_path
 from shards.manifest import Manifest, Record
 from tests.pipeline.project import colophon, execute, hashes, manifest, run
+from tests.pipeline.servers import s3_environment, s3_server
 
 CONTENT = b"what the file holds"
 
@@ -195,23 +195,10 @@ def test_a_fingerprint_depends_on_values_not_on_the_order_of_keys() -> None:
 @pytest.fixture(scope="module")
 def s3() -> Iterator[Any]:
     """A file system of an empty S3 with the bucket `bucket`."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for key, value in {
-            "AWS_ACCESS_KEY_ID": "test",
-            "AWS_SECRET_ACCESS_KEY": "test",
-            "AWS_DEFAULT_REGION": "us-east-1",
-            "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-            "NO_PROXY": host,
-        }.items():
-            patch.setenv(key, value)
+    with s3_server() as address, s3_environment(address):
         filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
         filesystem.mkdir("bucket")
         yield filesystem
-        fsspec.filesystem("s3").clear_instance_cache()
-    server.stop()
 
 
 def s3_files(s3: Any, root: str) -> set[str]:
