@@ -111,8 +111,8 @@ class Soak:
         output = f"round-{self.tally.rounds}"
         self.tally.rounds += 1
         for attempt in range(MOST_CALLS):
-            executor = self._random.choice(["ray", "ray", "inline"])
-            kind = "none" if attempt >= MOST_CALLS - 3 else self._random.choice(list(_KINDS))
+            executor = self._random.choice(list(_KINDS))
+            kind = "none" if attempt >= MOST_CALLS - 3 else self._random.choice(_KINDS[executor])
             self.tally.calls += 1
             if self._disturbed(output, executor=executor, kind=kind) == 0:
                 break
@@ -125,16 +125,15 @@ class Soak:
         shutil.rmtree(self._marks, ignore_errors=True)
         self._marks.mkdir()
         arguments = ["--executor", executor]
-        if kind in ("kill", "disk full") or (kind == "hang" and executor == "ray"):
-            return self._at_a_step(output, arguments, kind=kind)
-        victim = {"kill the driver": None, "kill a worker": "ray::", "kill the raylet": "raylet"}.get(kind, "")
-        if victim == "" or (victim is not None and executor == "inline"):
+        if kind == "none":
             return self._call(output, arguments, {})
-        return self._at_a_moment(output, arguments, kind=kind, victim=victim)
+        if kind in _VICTIMS:
+            return self._at_a_moment(output, arguments, kind=kind, victim=_VICTIMS[kind])
+        return self._at_a_step(output, arguments, kind=kind)
 
     def _at_a_step(self, output: str, arguments: Sequence[str], *, kind: str) -> int:
         step = self._random.choice(STEPS if kind != "hang" else STEPS[:-1])
-        at = self._random.randint(1, 40) if step != "before manifest" else 1
+        at = self._random.randint(1, 20) if step != "before manifest" else 1
         times = self._random.choice([1, 1, 2])
         stage = self._random.choice(STAGES) if step not in ("mid-write", "before manifest") else ""
         fault = {"step": step, "action": kind, "directory": str(self._marks), "stage": stage, "at": at, "times": times}
@@ -215,7 +214,12 @@ class Soak:
             return process.wait()
 
 
-_KINDS = ("none", "kill", "kill", "hang", "disk full", "kill the driver", "kill a worker", "kill the raylet")
+_VICTIMS = {"kill the driver": None, "kill a worker": "ray::", "kill the raylet": "raylet"}
+_KINDS = {
+    "inline": ("none", "kill", "kill", "disk full", "kill the driver"),
+    "ray": ("none", "kill", "kill", "hang", "disk full", "kill the driver", "kill a worker", "kill the raylet"),
+}
+"""By executor; without workers there is nobody to end what hangs."""
 
 
 def _name(process: psutil.Process) -> str:
