@@ -1,7 +1,7 @@
 """What the network does: which errors are worth another attempt, and the attempts.
 
-Errors are known by name, so that no client library is imported to tell. A library may hide what happened behind an error
-of its own (s3fs makes an OSError of every answer): then its cause decides.
+Errors are known by name, so that no client library is imported to tell. A library may hide what happened behind an
+error of its own (s3fs makes an OSError of every answer): then its cause decides.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.errors import ColophonError
 Result = TypeVar("Result")
 
 PAUSES_SECONDS: tuple[float, ...] = (0.5, 1.0, 2.0)
-"""Waited before the second, the third, ... attempt. Clients have pauses of their own, with chance in them, before that."""
+"""Waited before the second, the third, ... attempt. Clients have pauses of their own before, with chance in them."""
 
 # Before Python 3.11 asyncio and concurrent.futures had errors of their own.
 _ERRORS = (ConnectionError, TimeoutError, InterruptedError, asyncio.TimeoutError, futures.TimeoutError)
