@@ -3,6 +3,7 @@
 Format (fastText 0.9, `.bin` and `.ftz`, little endian): magic and version, 13 settings, the dictionary (words, then
 labels; each a NUL-terminated string, an int64 count and a type byte), pruned n-grams, input matrix, output matrix.
 The library itself reads a cut or foreign file without complaint, or tries to allocate what a wrong number asks for.
+Here nothing is allocated by a number that the file's length does not bear out, nor later by who trusts the header.
 """
 
 from __future__ import annotations
@@ -31,6 +32,14 @@ _MATRIX = Struct("<2q")
 _QUANTIZED_MATRIX = Struct("<?2qi")
 _QUANTIZER = Struct("<4i")
 _CENTROIDS = 256
+_MAX_NGRAM = 100
+"""Words of an n-gram and characters of a subword: models have 1 to 10, and buffers are made for as many."""
+_MAX_UNPACKED = 64
+_UNPACKED_ANYWAY_BYTES = 1 << 30
+"""What a file packs may take this much memory, or so many times its own size where that is more. A quantizer of parts
+of 8 columns packs 32 floats in a byte."""
+_MAX_LABEL_COUNT = 10**15 - 1
+"""From here on the library's Huffman tree, which stands on the labels' counts, takes a label for a node."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,13 +157,20 @@ class _Parser:
             raise ValueError(f"format version {version}; known: {', '.join(map(str, _VERSIONS))}")
         if _MODELS.get(model) != "supervised":
             raise ValueError(f"it holds {_MODELS.get(model, 'unknown')} vectors without labels; train a classifier")
-        if loss not in _LOSSES or min(dim, word_ngrams) < 1 or min(buckets, min_chars, max_chars) < 0:
+        sound = min(dim, word_ngrams) >= 1 and min(buckets, min_chars, max_chars) >= 0
+        if loss not in _LOSSES or not sound or max(word_ngrams, min_chars, max_chars) > _MAX_NGRAM:
             raise ValueError("its settings make no sense")
         num_words, num_tokens, pruned, labels, entries_at, entry_ends = self._dictionary()
-        pruned_at = self._at - 8 * pruned if pruned >= 0 else None
+        dictionary_bytes = self._at - entries_at
+        if _LOSSES[loss] == "hs":
+            self._check_label_counts(entry_ends[num_words:])
+        pruned_at = self._pruned(pruned, buckets=buckets) if pruned >= 0 else None
         num_rows = buckets if pruned_at is None else pruned
         inputs = self._input_matrix(min_rows=num_words + num_rows, dim=dim)
         outputs = self._output_matrix(rows=len(labels), dim=dim, may_be_quantized=inputs.codes is not None)
+        matrices = sum(4 * place.rows * dim for place in (inputs, outputs) if place.codes is not None)
+        subwords = 4 * dictionary_bytes * max(max_chars - max(min_chars, 1) + 1, 0)
+        self._check_unpacked(matrices + subwords + (4 * buckets if pruned_at is not None else 0))
         header = FastTextHeader(
             version=version,
             loss=_LOSSES[loss],
@@ -194,7 +210,6 @@ class _Parser:
             raise ValueError("its dictionary does not list words, then labels")
         first = int(ends[num_words - 1]) + 1 + _ENTRY_TAIL if num_words else start
         labels = self._labels(first, ends[num_words:])
-        self._skip(8 * max(pruned, 0))
         return num_words, num_tokens, pruned, labels, start, ends
 
     def _entry_ends(self, size: int) -> npt.NDArray[np.int64]:
@@ -221,6 +236,27 @@ class _Parser:
         if len(set(labels)) < len(labels):
             raise ValueError("a label occurs twice")
         return labels
+
+    def _check_label_counts(self, ends: npt.NDArray[np.int64]) -> None:
+        """Descending and positive, as training writes them: else the tree of n labels may be n deep, or have a loop."""
+        counts = [int.from_bytes(self._data[end + 1 : end + 9], "little", signed=True) for end in map(int, ends)]
+        if counts != sorted(counts, reverse=True) or counts[-1] < 1 or sum(counts) > _MAX_LABEL_COUNT:
+            raise ValueError("the counts of its labels make no sense")
+
+    def _pruned(self, size: int, *, buckets: int) -> int:
+        """Where the pairs of a hash and its row begin, all of them within their bounds."""
+        at = self._skip(8 * size)
+        pairs = np.frombuffer(self._data, np.int32, 2 * size, at).copy()  # a view would keep the file from closing
+        hashes, rows = pairs.reshape(-1, 2).T
+        if size and (min(hashes.min(), rows.min()) < 0 or hashes.max() >= buckets or rows.max() >= size):
+            raise ValueError("its pruned n-grams point outside of its matrix")
+        return at
+
+    def _check_unpacked(self, num_bytes: int) -> None:
+        """What is made of codes, pruned hashes and subwords must be in proportion to the file."""
+        if num_bytes > max(_UNPACKED_ANYWAY_BYTES, _MAX_UNPACKED * len(self._data)):
+            times = num_bytes // len(self._data)
+            raise ValueError(f"it would unpack to {num_bytes / 1e9:.1f} GB, {times:,} times its own size")
 
     def _input_matrix(self, *, min_rows: int, dim: int) -> MatrixPlace:
         (quantized,) = self._read(_BOOL)

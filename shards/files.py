@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from shards.arrow_bounds import check_bounds
 from shards.schema import PackedInfo, ShardError, packed_schema, tokens_schema
 
 NumPyArray = np.ndarray[Any, Any]
@@ -32,16 +33,24 @@ def growing_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table]
 
 
 def read_table(path: Path) -> pa.Table:
-    """Memory-map an Arrow IPC file; costs no memory until columns are touched.
+    """Memory-map an Arrow IPC file. Offsets of lists and strings are read, to see that they are sound; ids are not.
+
+    A file that lies is refused: none is read outside of its bounds, or takes memory because it says so.
 
     Raises:
-        ShardError: the file is missing, cut or not an Arrow file.
+        ShardError: the file is missing, cut, damaged, compressed or not an Arrow file.
     """
     try:
         with pa.memory_map(str(path)) as source:
-            return pa.ipc.open_file(source).read_all()
-    except (pa.ArrowException, OSError) as error:
-        raise ShardError(f"{path}: not a readable Arrow file: {error}") from None
+            with memoryview(source.read_buffer()) as data:
+                check_bounds(data)
+            source.seek(0)
+            table = pa.ipc.open_file(source).read_all()
+        table.validate(full=True)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ShardError(f"{path}: not a readable Arrow file: {reason}") from None
+    return table
 
 
 def tokens_table(ids: pa.Array, input_ids: pa.Array, *, dtype: np.dtype[Any]) -> pa.Table:

@@ -1,7 +1,8 @@
 """Reading packed sequences: memory-mapped rows and what is derived from their runs.
 
-Opening costs a footer a file. A row costs a copy of its ids and a `np.repeat` of its runs: microseconds, no Python
-object a token.
+Opening costs the footer and the runs of each file, some hundredths of it: whether they fit each other is told then, so
+that a damaged or lying file asks for no memory later. A row costs a copy of its ids and a `np.repeat` of its runs:
+microseconds, no Python object a token.
 """
 
 from __future__ import annotations
@@ -66,6 +67,7 @@ class PackedFile:
         self.path = path
         self.info: PackedInfo = packed_info(table.schema, path=path)
         self._table = table  # keeps the mapping alive
+        _refuse_nulls(table, path=path)
         self.input_ids = _rows_of_ids(table.column("input_ids"), width=self.info.sequence_length + 1)
         self._offsets, self._lengths = list_values(table.column("run_lengths"))
         role_offsets, self._roles = list_values(table.column("run_roles"))
@@ -85,6 +87,19 @@ class PackedFile:
         """Offsets int64 [num_rows + 1], lengths, roles and documents [num_runs] of the whole file."""
         return self._offsets, self._lengths, self._roles, self._documents
 
+    def check_runs(self) -> None:
+        """Whether rows can be made of the runs; what they say is the laws' affair (`shards.laws`).
+
+        Raises:
+            ShardError: the runs of a row are more or less than the row, or one has a role that does not exist.
+        """
+        ends = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])
+        wrong = np.diff(ends[self._offsets]) != self.input_ids.shape[1]
+        if wrong.any():
+            raise ShardError(f"{self.path}: row {int(np.argmax(wrong))}: runs do not fill the row")
+        if len(self._roles) and self._roles.max() > max(Role):
+            raise ShardError(f"{self.path}: unknown role {int(self._roles.max())}")
+
 
 class PackedDataset:
     """All packed files of one layout as one sequence of rows."""
@@ -94,9 +109,14 @@ class PackedDataset:
             raise ShardError("no packed files to read")
         self.files = [PackedFile(path) for path in paths]
         self.info = self.files[0].info
-        for file in self.files[1:]:
-            if file.info.fingerprint != self.info.fingerprint:
+        first = _settings(self.files[0])
+        for file in self.files:
+            if _settings(file) != first:
                 raise ShardError(f"{file.path} was packed with other settings than {self.files[0].path}")
+            file.check_runs()
+        weights = self.role_weights
+        if not (np.isfinite(weights) & (weights >= 0)).all():
+            raise ShardError(f"{self.files[0].path}: a loss weight in its schema metadata is negative or no number")
         self._first_rows = np.cumsum([0] + [len(file) for file in self.files])
 
     @classmethod
@@ -104,9 +124,14 @@ class PackedDataset:
         """The files of `layout` that the manifest of the run under `output` names, and no others.
 
         Raises:
-            ShardError: no manifest, no such layout (the choices are listed), or a file that does not fit its record.
+            ShardError: no manifest, no such layout (the choices are listed), a file that does not fit its record, or
+                one that is a link to a place outside of `output`.
         """
-        return cls(read_manifest(output).packed_files(output, layout))
+        paths, root = read_manifest(output).packed_files(output, layout), output.resolve()
+        for path in paths:
+            if not path.resolve().is_relative_to(root):
+                raise ShardError(f"{path} is a link to a place outside of {output}")
+        return cls(paths)
 
     def __len__(self) -> int:
         return int(self._first_rows[-1])
@@ -138,7 +163,11 @@ class PackedDataset:
         return self.files[index], row - int(self._first_rows[index])
 
     def rows(self, rows: Sequence[int] | NumPyArray) -> PackedRows:
-        """Copy the named rows out of the files, in the order named."""
+        """Copy the named rows out of the files, in the order named.
+
+        Raises:
+            ShardError: a row holds an id that the tokenizer does not have.
+        """
         width = self.sequence_length + 1
         shape = (len(rows), width)
         input_ids = np.empty(shape, self.files[0].input_ids.dtype)
@@ -150,6 +179,9 @@ class PackedDataset:
             roles[i] = np.repeat(run_roles, lengths)
             segments[i] = np.repeat(segment_numbers(run_roles), lengths)
             documents[i] = np.repeat(run_documents, lengths)
+        if input_ids.size and input_ids.max() >= self.tokenizer.num_ids:
+            # On a GPU an embedding that does not exist ends the process without a word of why.
+            raise ShardError(f"{self.files[0].path.parent}: id {input_ids.max()}, of {self.tokenizer.num_ids} ids")
         return PackedRows(input_ids=input_ids, roles=roles, segments=segments, documents=documents)
 
 
@@ -157,6 +189,17 @@ def segment_numbers(run_roles: NumPyArray) -> NumPyArray:
     """int32 [num_runs]: which segment of its row a run belongs to. A bos opens a segment, and so does padding."""
     opens = (run_roles == Role.BOS) | (run_roles == Role.PAD)
     return (np.cumsum(opens) - 1).astype(np.int32)
+
+
+def _settings(file: PackedFile) -> tuple[np.dtype[Any], PackedInfo]:
+    """What all files of a layout share."""
+    return file.input_ids.dtype, file.info.model_copy(update={"sources": [], "num_tokens": {}})
+
+
+def _refuse_nulls(table: Any, *, path: Path) -> None:
+    for name in ("input_ids", "run_lengths", "run_roles", "run_documents"):
+        if any(chunk.null_count or chunk.values.null_count for chunk in table.column(name).chunks):
+            raise ShardError(f"{path}: column {name} has nulls")
 
 
 def _rows_of_ids(column: Any, *, width: int) -> NumPyArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -273,3 +274,63 @@ class TestOtherReaders:
             "arrow", data_files=str(file.path), split="train", cache_dir=str(tmp_path / "cache")
         )
         assert loaded.to_dict() == self.expected()
+
+
+class TestLies:
+    """Files that Arrow reads and whose columns do not fit each other; `tests/test_trust.py` has those it must not."""
+
+    def lying(self, path: Path, column: str, change: Any) -> Path:
+        """A packed file of `CASE` with `change` of one column's rows."""
+        table = read_table(edited(path.with_name("sound.arrow")))
+        at = table.schema.names.index(column)
+        field = table.schema.field(column).with_nullable(True)
+        changed = pa.array(change(table.column(column).to_pylist()), field.type)
+        write_table(path, table.set_column(at, field, changed))
+        return path
+
+    @pytest.mark.parametrize("length", [0, 2, 2**32 - 1])
+    def test_runs_that_do_not_fill_their_row(self, tmp_path: Path, length: int) -> None:
+        """Else a row would be copied as often as its runs say: 4 GB a run."""
+        path = self.lying(
+            tmp_path / "a.arrow", "run_lengths", lambda rows: [rows[0], [length, *rows[1][1:]], *rows[2:]]
+        )
+        with pytest.raises(ShardError, match=r"a\.arrow: row 1: runs do not fill the row"):
+            PackedDataset([path])
+
+    def test_a_role_that_does_not_exist(self, tmp_path: Path) -> None:
+        path = self.lying(tmp_path / "a.arrow", "run_roles", lambda rows: [[7, *rows[0][1:]], *rows[1:]])
+        with pytest.raises(ShardError, match=r"a\.arrow: unknown role 7"):
+            PackedDataset([path])
+
+    def test_an_id_that_does_not_exist(self, tmp_path: Path) -> None:
+        path = self.lying(tmp_path / "a.arrow", "input_ids", lambda rows: [[1024, *rows[0][1:]], *rows[1:]])
+        dataset = PackedDataset([path])
+        assert dataset.rows([1]).input_ids.size
+        with pytest.raises(ShardError, match="id 1024, of 1024 ids"):
+            dataset.rows([1, 0])
+
+    @pytest.mark.parametrize("column", ["input_ids", "run_lengths", "run_roles", "run_documents"])
+    @pytest.mark.parametrize("inside", [True, False])
+    def test_nulls(self, tmp_path: Path, column: str, inside: bool) -> None:
+        path = self.lying(
+            tmp_path / "a.arrow", column, lambda rows: [[None, *rows[0][1:]] if inside else None, *rows[1:]]
+        )
+        with pytest.raises(ShardError, match=f"column {column} has nulls"):
+            PackedFile(path)
+
+    @pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0])
+    def test_a_weight_that_is_none(self, tmp_path: Path, weight: float) -> None:
+        table = read_table(edited(tmp_path / "sound.arrow"))
+        raw = table.schema.metadata[METADATA_KEY]
+        info = json.loads(raw)
+        info["role_weights"]["text"] = weight
+        path = tmp_path / "a.arrow"
+        write_table(path, table.replace_schema_metadata({METADATA_KEY: json.dumps(info)}))
+        with pytest.raises(ShardError, match="a loss weight in its schema metadata is negative or no number"):
+            PackedDataset([path])
+
+    def test_the_same_fingerprint_with_another_tokenizer(self, tmp_path: Path) -> None:
+        other = CASE.info(CASE.pack()).tokenizer.model_copy(update={"num_ids": 2000})
+        paths = [edited(tmp_path / "a.arrow"), edited(tmp_path / "b.arrow", tokenizer=other)]
+        with pytest.raises(ShardError, match=r"b\.arrow was packed with other settings"):
+            PackedDataset(paths)

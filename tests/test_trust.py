@@ -1,0 +1,594 @@
+"""What strangers hand us: model files, shards, checkpoints, recipes. `SECURITY.md` names these tests."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import pickle
+import struct
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from annotators.base import AnnotatorError
+from annotators.fasttext_file import read_header, read_layout
+from annotators.fasttext_model import FastTextModel
+from shards.files import read_table, write_table
+from shards.reader import PackedDataset
+from shards.schema import ShardError
+from tests.pipeline.project import RECIPE, colophon, manifest, run, write_documents, write_project
+from tests.shards.cases import Case, documents_of, make_layout
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("annotators", "pipeline", "recipes", "shards", "trainer")
+
+
+class Exploit:
+    """Makes a directory when it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (str(self.mark),)
+
+
+class TestFastTextFiles:
+    """A model file that lies about itself is refused in one line, before it takes memory."""
+
+    @pytest.mark.parametrize(
+        ("changes", "reason"),
+        [
+            ({"magic": 793712315}, "it does not begin as one"),
+            ({"version": 2**31 - 1}, "format version 2147483647"),
+            ({"dim": -1}, "its settings make no sense"),
+            ({"dim": 2**31 - 1}, "its input matrix is 7 x 2, not 7 x 2147483647"),
+            ({"loss": 99}, "its settings make no sense"),
+            ({"word_ngrams": 2**31 - 1}, "its settings make no sense"),
+            ({"max_chars": 2**31 - 1}, "its settings make no sense"),
+            ({"min_chars": 2**31 - 1}, "its settings make no sense"),
+            ({"buckets": 2**31 - 1}, "its input matrix is 7 x 2, not 2147483650 x 2"),
+            ({"buckets": -5}, "its settings make no sense"),
+            ({"sizes": (2**31 - 1, 2**31 - 3, 2)}, "it is cut short"),
+            ({"sizes": (5, 2**31 - 1, 2)}, "its dictionary sizes make no sense"),
+            ({"sizes": (-1, -3, 2)}, "its dictionary sizes make no sense"),
+            ({"sizes": (5, 7, -2)}, "its dictionary sizes make no sense"),
+            ({"sizes": (500, 498, 2)}, "it is cut short"),
+            ({"sizes": (9, 7, 2)}, "its dictionary does not list words, then labels"),
+            ({"num_tokens": -1}, "its dictionary sizes make no sense"),
+            ({"num_pruned": 2**62}, "it is cut short"),
+            ({"num_pruned": -2}, "its dictionary sizes make no sense"),
+            ({"input_shape": (2**62, 2)}, "it is cut short"),
+            ({"input_shape": (2**33, 2**33)}, "it is cut short"),
+            ({"input_shape": (-7, -2)}, "a matrix has a negative size"),
+            ({"output_shape": (2**40, 2)}, "it is cut short"),
+            ({"output_shape": (1, 4)}, "its output matrix is 1 x 4, not 2 x 2"),
+            ({"loss": 1, "label_counts": (0, 0)}, "the counts of its labels make no sense"),
+            ({"loss": 1, "label_counts": (2**62, 2**62)}, "the counts of its labels make no sense"),
+            ({"loss": 1, "label_counts": (1, 2)}, "the counts of its labels make no sense"),
+        ],
+    )
+    def test_a_lie_is_refused_before_it_takes_memory(
+        self, changes: dict[str, Any], reason: str, tmp_path: Path
+    ) -> None:
+        assert f"not a usable fastText model: {reason}" in refusal(tmp_path, ModelFile(**changes))
+
+    def test_the_same_file_without_a_lie_is_read(self, tmp_path: Path) -> None:
+        assert read_header(ModelFile().write(tmp_path)).labels == ("__label__a", "__label__b")
+        pruned = read_layout(ModelFile(buckets=9, pruned=((8, 0), (3, 1))).write(tmp_path))
+        assert (pruned.header.buckets, pruned.hash_buckets) == (2, 9)
+        assert read_header(ModelFile(codes=True).write(tmp_path)).quantized
+
+    @pytest.mark.parametrize("pair", [(9, 0), (-1, 0), (0, 2), (0, -1), (2**31 - 1, 2**31 - 1)])
+    def test_pruned_ngrams_outside_of_the_matrix(self, pair: tuple[int, int], tmp_path: Path) -> None:
+        file = ModelFile(buckets=9, pruned=((8, 0), pair))
+        assert "its pruned n-grams point outside of its matrix" in refusal(tmp_path, file)
+
+    def test_hashes_that_would_fill_memory(self, tmp_path: Path) -> None:
+        file = ModelFile(buckets=2**31 - 1, pruned=((8, 0), (3, 1)))
+        assert "it would unpack to 8.6 GB" in refusal(tmp_path, file)
+
+    def test_codes_that_would_fill_memory(self, tmp_path: Path) -> None:
+        """One byte a row stands for as many floats as the matrix has columns."""
+        file = ModelFile(codes=True, dim=2000, buckets=400_000)
+        assert "it would unpack to 3.2 GB" in refusal(tmp_path, file)
+
+    @pytest.mark.parametrize(
+        "quantizer", [(3, 1, 2, 2), (2, 0, 2, 2), (2, 2**31 - 1, 2, 2), (2, 1, 1, 2), (2, 1, 2, -2), (2, 2, 2, 2)]
+    )
+    def test_a_quantizer_of_other_columns(self, quantizer: tuple[int, int, int, int], tmp_path: Path) -> None:
+        file = ModelFile(codes=True, quantizer=quantizer)
+        assert "a quantized matrix has parts that make no sense" in refusal(tmp_path, file)
+
+    @pytest.mark.parametrize("num_codes", [0, 6, 8, 2**31 - 1, -1])
+    def test_codes_of_another_number_than_rows(self, num_codes: int, tmp_path: Path) -> None:
+        assert "not a usable fastText model" in refusal(tmp_path, ModelFile(codes=True, num_codes=num_codes))
+
+    def test_any_code_is_a_centroid(self, tmp_path: Path) -> None:
+        """A code is a byte and a quantizer has 256 centroids, so none can be out of range."""
+        path = ModelFile(codes=True, code=255).write(tmp_path)
+        probabilities = FastTextModel(path, cached=False).probabilities(pa.array(["w0 w1 w2"]))
+        assert np.isfinite(probabilities).all()
+
+    @given(st.data())
+    def test_any_number_in_its_place_is_refused_or_fits(self, tmp_path_factory: Any, data: st.DataObject) -> None:
+        numbers = st.one_of(st.integers(-(2**31), 2**31 - 1), st.integers(-2, 12), st.just(2**31 - 1))
+        fields = ("dim", "word_ngrams", "min_chars", "max_chars", "buckets", "loss")
+        changes: dict[str, Any] = {name: data.draw(numbers) for name in data.draw(st.sets(st.sampled_from(fields)))}
+        if data.draw(st.booleans()):
+            wide = st.integers(-(2**63), 2**63 - 1) | st.integers(-2, 12)
+            changes |= {name: data.draw(wide) for name in ("num_tokens", "num_pruned")}
+            changes |= {name: (data.draw(wide), data.draw(wide)) for name in ("input_shape", "output_shape")}
+        path = replace(ModelFile(codes=data.draw(st.booleans())), **changes).write(tmp_path_factory.getbasetemp())
+        with little_memory():
+            try:
+                header = read_header(path)
+            except AnnotatorError as error:
+                assert "\n" not in str(error)
+            else:
+                assert header.dim * len(header.labels) < path.stat().st_size
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A fastText model written by hand: three words, two labels, two columns; every number can be another."""
+
+    magic: int = 793712314
+    version: int = 12
+    dim: int = 2
+    word_ngrams: int = 2
+    loss: int = 3
+    buckets: int = 4
+    min_chars: int = 0
+    max_chars: int = 0
+    sizes: tuple[int, int, int] = (5, 3, 2)
+    num_tokens: int = 10
+    label_counts: tuple[int, int] = (2, 1)
+    pruned: tuple[tuple[int, int], ...] | None = None
+    num_pruned: int | None = None
+    input_shape: tuple[int, int] | None = None
+    output_shape: tuple[int, int] | None = None
+    codes: bool = False
+    code: int = 7
+    num_codes: int | None = None
+    quantizer: tuple[int, int, int, int] | None = None
+
+    def write(self, directory: Path) -> Path:
+        path = directory / "model.bin"
+        path.write_bytes(b"".join([self._head(), self._dictionary(), self._matrix(), self._output()]))
+        return path
+
+    @property
+    def _columns(self) -> int:
+        return self.dim if 0 < self.dim < 10_000 else 2
+
+    @property
+    def _rows(self) -> int:
+        extra = 4 if not 0 <= self.buckets < 10**6 else self.buckets
+        return 3 + (extra if self.pruned is None else len(self.pruned))
+
+    def _head(self) -> bytes:
+        numbers = (self.dim, 5, 5, 1, 5, self.word_ngrams, self.loss, 3, self.buckets, self.min_chars, self.max_chars)
+        return struct.pack("<2i12id", self.magic, self.version, *numbers, 100, 1e-4)
+
+    def _dictionary(self) -> bytes:
+        entries = [(f"w{i}", 9 - i, 0) for i in range(3)]
+        entries += [(f"__label__{name}", n, 1) for name, n in zip("ab", self.label_counts, strict=True)]
+        pairs = self.pruned or ()
+        said = self.num_pruned if self.num_pruned is not None else -1 if self.pruned is None else len(pairs)
+        return b"".join(
+            [
+                struct.pack("<3i2q", *self.sizes, self.num_tokens, said),
+                *(name.encode() + b"\0" + struct.pack("<qb", count, kind) for name, count, kind in entries),
+                *(struct.pack("<2i", *pair) for pair in pairs),
+            ]
+        )
+
+    def _matrix(self) -> bytes:
+        rows, columns = self._rows, self._columns
+        said = self.input_shape or (rows, columns)
+        if not self.codes:
+            return struct.pack("<?2q", False, *said) + np.full(rows * columns, 0.5, np.float32).tobytes()
+        num_codes = rows if self.num_codes is None else self.num_codes
+        quantizer = self.quantizer or (columns, 1, columns, columns)
+        return b"".join(
+            [
+                struct.pack("<??2qi", True, False, *said, num_codes),
+                bytes([self.code]) * rows,
+                struct.pack("<4i", *quantizer),
+                np.full(256 * columns, 0.5, np.float32).tobytes(),
+            ]
+        )
+
+    def _output(self) -> bytes:
+        said = self.output_shape or (2, self._columns)
+        return struct.pack("<?2q", False, *said) + np.full(2 * self._columns, 0.25, np.float32).tobytes()
+
+
+CASE = Case(
+    layout=make_layout("prepend", template="{url}", max_metadata_tokens=3, dropout=0.0),
+    documents=documents_of([20, 21], [30], list(range(40, 60)), url=["ab", None, "c"]),
+    sequence_length=9,
+)
+
+
+def shard(directory: Path) -> Path:
+    """A packed file."""
+    path = directory / "packed.arrow"
+    CASE.write(path)
+    return path
+
+
+def read_whole(path: Path) -> int:
+    """Every row of a shard, as training reads it; returns how many."""
+    dataset = PackedDataset([path])
+    rows = dataset.rows(range(len(dataset)))
+    for values in (rows.input_ids, rows.roles, rows.segments, rows.documents):
+        assert values.shape == (len(dataset), dataset.sequence_length + 1)
+    assert np.isfinite(rows.loss_weights(dataset.role_weights)).all()
+    assert rows.input_ids.max(initial=0) < dataset.tokenizer.num_ids
+    return len(dataset)
+
+
+class TestShards:
+    """An Arrow file that is cut, damaged or lies is refused, or read without leaving its bounds."""
+
+    def test_cut_anywhere(self, tmp_path: Path) -> None:
+        content = shard(tmp_path).read_bytes()
+        cut = tmp_path / "cut.arrow"
+        for size in range(0, len(content), 7):
+            cut.write_bytes(content[:size])
+            with pytest.raises(ShardError, match=r"cut\.arrow: not a readable Arrow file"):
+                PackedDataset([cut])
+
+    @settings(max_examples=2 * settings.default.max_examples)
+    @given(data=st.data())
+    def test_flipped_bytes(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+        folder = tmp_path_factory.getbasetemp()
+        content = bytearray(shard(folder).read_bytes())
+        for at in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=3)):
+            content[at] ^= data.draw(st.integers(1, 255))
+        path = folder / "flipped.arrow"
+        path.write_bytes(content)
+        with little_memory():
+            try:
+                read_whole(path)
+            except ShardError as error:
+                assert "\n" not in str(error)
+
+    @settings(max_examples=2 * settings.default.max_examples)
+    @given(data=st.data())
+    def test_any_number_anywhere(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+        """Offsets, sizes and counts of an Arrow file are aligned numbers of 4 or 8 bytes."""
+        folder = tmp_path_factory.getbasetemp()
+        content = bytearray(shard(folder).read_bytes())
+        wide = data.draw(st.booleans())
+        limit = 63 if wide else 31
+        number = data.draw(st.integers(-(2**limit), 2**limit - 1) | st.integers(-8, 4096))
+        at = 4 * data.draw(st.integers(2, len(content) // 4 - 3))
+        content[at : at + (8 if wide else 4)] = struct.pack("<q" if wide else "<i", number)
+        path = folder / "lying.arrow"
+        path.write_bytes(content)
+        with little_memory():
+            try:
+                read_whole(path)
+            except ShardError as error:
+                assert "\n" not in str(error)
+
+    @pytest.mark.parametrize("offset", [-1, -(2**31), 5000, 2**31 - 1])
+    def test_lists_that_begin_outside_of_the_file(self, offset: int, tmp_path: Path) -> None:
+        path = shard(tmp_path)
+        offsets = read_table(path).column("run_lengths").chunk(0).offsets.to_numpy()
+        content = path.read_bytes()
+        at = content.index(offsets.tobytes()) + 4
+        path.write_bytes(content[:at] + struct.pack("<i", offset) + content[at + 4 :])
+        with pytest.raises(ShardError, match=r"packed\.arrow: not a readable Arrow file: "):
+            read_whole(path)
+
+    def test_a_compressed_shard_is_not_unpacked(self, tmp_path: Path) -> None:
+        """256 MB of zeros in some hundred bytes: whatever a file says that it becomes, it is not tried."""
+        zeros = pa.table({"input_ids": pa.array(np.zeros(64 << 20, np.int32))})
+        path = tmp_path / "bomb.arrow"
+        options = pa.ipc.IpcWriteOptions(compression="zstd")
+        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, zeros.schema, options=options) as writer:
+            writer.write_table(zeros)
+        del zeros
+        before = pa.total_allocated_bytes()
+        with pytest.raises(ShardError, match=r"bomb\.arrow: not a readable Arrow file: it is compressed"):
+            read_table(path)
+        assert pa.default_memory_pool().bytes_allocated() <= before
+        assert path.stat().st_size < 1 << 20
+
+    def test_dictionaries_are_not_read(self, tmp_path: Path) -> None:
+        path = tmp_path / "dictionary.arrow"
+        write_table(path, pa.table({"input_ids": pa.array(["a", "b"]).dictionary_encode()}))
+        with pytest.raises(ShardError, match="it has dictionaries"):
+            read_table(path)
+
+    def test_a_pickle_in_a_schema_is_not_loaded(self, tmp_path: Path) -> None:
+        """Old versions of pyarrow unpickled the metadata of an extension type (CVE-2023-47248)."""
+        mark = tmp_path / "ran"
+        metadata = {
+            b"ARROW:extension:name": b"arrow.py_extension_type",
+            b"ARROW:extension:metadata": pickle.dumps(Exploit(mark)),
+        }
+        table = read_table(shard(tmp_path))
+        first = table.schema.field("input_ids").with_metadata(metadata)
+        schema = pa.schema([first, *list(table.schema)[1:]], metadata=table.schema.metadata)
+        path = tmp_path / "pickled.arrow"
+        write_table(path, table.cast(schema))
+        assert read_whole(path) == len(table)
+        assert not mark.exists()
+
+    def test_a_symbolic_link_out_of_the_output(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        write_project(tmp_path / "project")
+        monkeypatch.chdir(tmp_path / "project")
+        assert run().code == 0
+        first = manifest().stages["packed/plain"].records[0]
+        Path("out", first.path).rename(tmp_path / "elsewhere.arrow")
+        Path("out", first.path).symlink_to(tmp_path / "elsewhere.arrow")
+        with pytest.raises(ShardError, match="is a link to a place outside of out"):
+            PackedDataset.open(Path("out"), "plain")
+        assert len(PackedDataset.open(Path("out"), "prepend-url")) > 0
+
+
+class little_memory:
+    """Fails if much more memory is taken than a small file needs."""
+
+    def __enter__(self) -> None:
+        tracemalloc.start()
+
+    def __exit__(self, *_: object) -> None:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 8 << 20
+
+
+def refusal(directory: Path, file: ModelFile) -> str:
+    """Why the file is refused, in one line."""
+    path = file.write(directory)
+    with little_memory(), pytest.raises(AnnotatorError) as error:
+        read_header(path)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+class TestPickles:
+    """Nothing that came from outside is unpickled, evaluated or unpacked."""
+
+    FORBIDDEN_MODULES = ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "tarfile", "zipfile", "yaml")
+    FORBIDDEN_CALLS = ("eval", "exec", "compile", "os.system", "os.popen", "shutil.unpack_archive", "yaml.load")
+
+    def test_no_source_of_ours_loads_one(self) -> None:
+        found = [(path, what) for path in sources() for what in self.dangers(path.read_text(encoding="utf-8"))]
+        assert found == []
+
+    def dangers(self, source: str) -> Iterator[str]:
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                yield from (alias.name for alias in node.names if alias.name.split(".")[0] in self.FORBIDDEN_MODULES)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in self.FORBIDDEN_MODULES:
+                yield str(node.module)
+            if isinstance(node, ast.Call):
+                options = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
+                called = ast.unparse(node.func)
+                if called in self.FORBIDDEN_CALLS or options.get("allow_pickle", "False") != "False":
+                    yield called
+                if called == "torch.load" and options.get("weights_only") != "True":
+                    yield called
+                if options.get("shell", "False") != "False":
+                    yield called
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "import pickle",
+            "from pickle import loads",
+            "import torch\ntorch.load(path)",
+            "torch.load(path, weights_only=False)",
+            "np.load(path, allow_pickle=True)",
+            "eval(text)",
+            "subprocess.run(line, shell=True)",
+            "import tarfile",
+        ],
+    )
+    def test_the_search_finds_what_it_looks_for(self, source: str) -> None:
+        assert list(self.dangers(source))
+
+    def test_the_search_lets_the_safe_ways_pass(self) -> None:
+        safe = "torch.load(path, weights_only=True)\nnp.load(path, mmap_mode='r')\nre.compile(text)"
+        assert list(self.dangers(safe)) == []
+
+    @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
+    def test_a_checkpoint_with_a_pickle_is_refused(self, name: str, tmp_path: Path) -> None:
+        import torch
+
+        from trainer.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+        from trainer.errors import TrainerError
+
+        model = torch.nn.Linear(3, 2)
+        optimizer = torch.optim.AdamW(model.parameters())
+        state = TrainingState(step=1)
+        path = save_checkpoint(tmp_path, state=state, shared={}, model=model, optimizer=optimizer, keep=1)
+        assert load_checkpoint(path, shared={}, model=model, optimizer=optimizer) == state
+        mark = tmp_path / "ran"
+        for payload in (pickle.dumps(Exploit(mark)), torch_file(tmp_path, Exploit(mark))):
+            (path / name).write_bytes(payload)
+            with pytest.raises(TrainerError, match="damaged checkpoint") as error:
+                load_checkpoint(path, shared={}, model=model, optimizer=optimizer)
+            assert "\n" not in str(error.value)
+        assert not mark.exists()
+
+    def test_the_exploit_works_where_it_is_unpickled(self, tmp_path: Path) -> None:
+        pickle.loads(pickle.dumps(Exploit(tmp_path / "ran")))
+        assert (tmp_path / "ran").exists()
+
+    def test_a_pickle_in_a_parquet_schema_is_not_loaded(self, place: Path) -> None:
+        mark = place / "ran"
+        field = pa.field("text", pa.string()).with_metadata(
+            {
+                b"ARROW:extension:name": b"arrow.py_extension_type",
+                b"ARROW:extension:metadata": pickle.dumps(Exploit(mark)),
+            }
+        )
+        table = pq.read_table("data/part-0.parquet")
+        pq.write_table(table.cast(pa.schema([field, *list(table.schema)[1:]])), "data/part-0.parquet")
+        assert run().code == 0
+        assert not mark.exists()
+
+    @pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz"])
+    def test_archives_are_not_unpacked(self, suffix: str, place: Path) -> None:
+        Path(f"archive{suffix}").write_bytes(b"PK\x03\x04")
+        called = run("--set", f'input.paths="archive{suffix}"')
+        assert called.code == 2
+        assert "no format known by this suffix" in called.line
+
+
+def sources() -> list[Path]:
+    found = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    assert len(found) > 50
+    return found
+
+
+def torch_file(directory: Path, value: object) -> bytes:
+    import torch
+
+    torch.save(value, directory / "value.pt")
+    return (directory / "value.pt").read_bytes()
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small project as working directory."""
+    write_project(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+class TestRecipes:
+    """A recipe says what to read, write and compute; it cannot say what to execute."""
+
+    @pytest.mark.parametrize(
+        "template",
+        [
+            "{url.__class__}",
+            "{url[0]}",
+            "{0}",
+            "{}",
+            "{url!r}",
+            "{url:999999999}",
+            "{url:{url}}",
+            "{__import__('os')}",
+            "{url",
+            "}",
+        ],
+    )
+    def test_a_template_names_columns_and_nothing_else(self, template: str, place: Path) -> None:
+        called = run("--set", f"layouts.prepend-url.template={json.dumps(template)}", "--dry-run")
+        assert called.code == 2
+        assert called.line.startswith("recipe.toml: layouts.prepend-url.template: ")
+
+    @pytest.mark.parametrize("field", ["__class__", "self", "globals"])
+    def test_a_template_cannot_name_what_no_annotator_makes(self, field: str, place: Path) -> None:
+        called = run("--set", f'layouts.prepend-url.template="{{{field}}}"', "--dry-run")
+        assert called.code == 2
+        assert field in called.line
+
+    @pytest.mark.parametrize("name", ["os", "os.system", "pipeline.cli:main", "../x", "base", "kernel", "__init__", ""])
+    def test_an_annotator_is_one_of_ours(self, name: str, place: Path) -> None:
+        called = run("--set", f'annotators.mine.type="{name}"', "--dry-run")
+        assert called.code == 2
+        assert f"unknown annotator {name!r}; available: " in called.line
+
+    @pytest.mark.parametrize("name", ["a/b", "..", "../../x", ".hidden", "", "a\\b", "a\0b"])
+    @pytest.mark.parametrize("section", ["annotators", "layouts"])
+    def test_a_name_that_becomes_a_directory_is_a_plain_word(self, section: str, name: str, place: Path) -> None:
+        content = {"annotators": 'type = "url"', "layouts": 'position = "plain"'}[section]
+        text = RECIPE + f"\n[{section}.{json.dumps(name)}]\n{content}\n"
+        Path("recipe.toml").write_text(text)
+        called = run("--dry-run")
+        assert called.code == 2
+        assert "becomes a directory name" in called.line
+
+    def test_only_toml_is_read(self, place: Path) -> None:
+        for name, text in (("recipe.py", "open('ran', 'w')"), ("recipe.yaml", "!!python/object/apply:os.mkdir [ran]")):
+            Path(name).write_text(text)
+            called = colophon("run", name, "--executor", "inline")
+            assert called.code == 2
+            assert "not valid TOML" in called.line
+        assert not Path("ran").exists()
+
+    def test_a_module_beside_the_recipe_is_not_imported(self, place: Path) -> None:
+        for name in ("annotators", "url", "recipes"):
+            Path(f"{name}.py").write_text("open('ran', 'w')")
+        assert run("--dry-run").code == 0
+        assert not Path("ran").exists()
+
+
+class TestPaths:
+    """What a record, a manifest or an input is called does not decide where something is written."""
+
+    @pytest.mark.parametrize(
+        "name", ["..parquet", "a\\..\\b.parquet", "x;touch ran.parquet", "-rf.parquet", "%2e%2e.parquet"]
+    )
+    def test_an_input_file_names_a_plain_partition(self, name: str, place: Path) -> None:
+        Path("odd").mkdir()
+        write_documents(Path("odd", name), range(5))
+        called = run("--set", f"input.paths=[{json.dumps('odd/' + name)}]")
+        assert called.code == 0, called.err
+        for partition in manifest().partitions:
+            assert all(c.isalnum() or c in "-_" for c in partition.name)
+        written = {path.parts[0] for path in Path().rglob("*") if path.is_file()} - {"small.tiktoken", "recipe.toml"}
+        assert written == {"data", "odd", "out"}
+
+    def test_a_manifest_of_a_stranger_stays_inside(self, place: Path) -> None:
+        assert run().code == 0
+        Path("secret.arrow").write_bytes(b"secret")
+        text = Path("out/manifest.json").read_text()
+        record = manifest().stages["packed/plain"].records[0]
+        for path in ("../secret.arrow", str(Path("secret.arrow").absolute())):
+            Path("out/manifest.json").write_text(text.replace(record.path, path))
+            called = colophon("verify", "recipe.toml")
+            assert called.code == 2
+            assert "leaves the output directory" in called.line
+
+
+LISTENERS = """
+import json, psutil
+from pipeline.on_ray import connect, disconnect
+from pipeline.recipe import RaySection
+connect(RaySection(num_workers=1), log=lambda line: None)
+processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
+found = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
+names = [p.name() for p in processes]
+disconnect()
+print(json.dumps([found, names]))
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_a_local_ray_listens_on_loopback_only_and_has_no_dashboard() -> None:
+    """Who reaches a Ray port may run code there."""
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    ended = subprocess.run(
+        [sys.executable, "-c", LISTENERS], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+    addresses, names = json.loads(ended.stdout.splitlines()[-1])
+    assert len(addresses) >= 3, "gcs_server, raylet and this process"
+    assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
+    # The raylet has agents of that name, which serve it; the server that takes jobs from anybody is `dashboard.py`.
+    assert not [name for name in names if "dashboard" in name.lower() and "agent" not in name.lower()]
