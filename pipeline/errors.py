@@ -39,6 +39,10 @@ class InputError(ColophonError):
     """A file or partition that cannot be read; it is quarantined and the run goes on unless it is strict."""
 
 
+class StoreError(ColophonError):
+    """The store of the output fails, also when it is asked again; the run ends, and what it committed stays."""
+
+
 def without_secrets(text: str) -> str:
     """The text with `***` for names and passwords in URLs, and for what stands behind the `?` of a web address.
 

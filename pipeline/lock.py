@@ -17,11 +17,11 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
-import fsspec
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from pipeline.errors import ColophonError
+from pipeline.errors import ColophonError, StoreError
 from pipeline.store import Store
 
 LOCK_NAME = ".lock"
@@ -182,14 +182,13 @@ def _leased(store: Store, *, log: Callable[[str], None], beat_seconds: float) ->
     finally:
         ended.set()
         thread.join()
-        _delete(store, mine)
+        with suppress(StoreError):  # it falls silent, and what went wrong before is what is to be told
+            _delete(store, mine)
 
 
 def _created(store: Store, owner: Owner) -> bool:
     """Whether the lock was not there and is this owner's now."""
-    filesystem, full = fsspec.url_to_fs(f"{store.root}/{LOCK_NAME}")
-    filesystem.invalidate_cache()
-    if filesystem.exists(full):
+    if store.remote(LOCK_NAME, _exists_now):
         return False
     store.write_text(LOCK_NAME, owner.model_dump_json())
     found = _read(store)
@@ -214,6 +213,10 @@ def _delete(store: Store, owner: Owner | None) -> None:
     """Delete the lock if it is still this owner's; None: whatever cannot be read as a lock."""
     found = _read(store)
     if found is None or owner is None or found.token == owner.token:
-        filesystem, full = fsspec.url_to_fs(f"{store.root}/{LOCK_NAME}")
         with suppress(FileNotFoundError):
-            filesystem.rm_file(full)
+            store.remote(LOCK_NAME, lambda filesystem, full: filesystem.rm_file(full))
+
+
+def _exists_now(filesystem: Any, path: str) -> bool:
+    filesystem.invalidate_cache()  # another process may have made it
+    return bool(filesystem.exists(path))

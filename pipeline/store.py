@@ -17,16 +17,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import numpy as np
 from pydantic import ValidationError
 
-from pipeline.errors import ColophonError
+from pipeline.errors import ColophonError, StoreError, one_line
 from pipeline.faults import reached
+from pipeline.transient import retried
 from shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record
 
+Result = TypeVar("Result")
 RECORDS = "records"
 _HASH_BLOCK = 1 << 20
 _ARRAY_IN_MEMORY_BYTES = 96 << 20
@@ -55,6 +57,21 @@ class Store:
         if not self.is_local:
             raise ColophonError(f"{self.root} is not a local directory")
         return Path(self.root)
+
+    def remote(self, path: str, call: Callable[[Any, str], Result]) -> Result:
+        """What `call` returns for the object store and a path under the root, tried again where that may help.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            StoreError: the store fails.
+        """
+        url = f"{self.root}/{path}"
+        try:
+            return retried(lambda: call(*fsspec.url_to_fs(url)))
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise StoreError(f"{url}: {one_line(error)}") from error
 
     @contextmanager
     def draft(self, *, stage: str, partition: str, suffix: str) -> Iterator[Draft]:
@@ -143,9 +160,8 @@ class Store:
         """Put a finished file where its record says, then write the record: from then on readers see it."""
         note = record_path(record.stage, record.partition)
         if not self.is_local:
-            filesystem, path = fsspec.url_to_fs(f"{self.root}/{record.path}")
             reached("before rename", record.stage)
-            filesystem.put_file(str(temporary), path)
+            self.remote(record.path, lambda filesystem, path: filesystem.put_file(str(temporary), path))
             reached("before record", record.stage)
             self.write_text(note, record.model_dump_json())
             return
@@ -176,10 +192,8 @@ class Store:
             directory = self.path / RECORDS / stage
             names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
         else:
-            filesystem, full = fsspec.url_to_fs(f"{self.root}/{RECORDS}/{stage}")
-            filesystem.invalidate_cache()  # other processes write too
-            names = [path.rsplit("/", 1)[-1] for path in filesystem.find(full, maxdepth=1)]
-            filesystem.invalidate_cache()
+            found = self.remote(f"{RECORDS}/{stage}", _found_anew)
+            names = [path.rsplit("/", 1)[-1] for path in found]
         return {name.removesuffix(".json") for name in names}
 
     def size(self, path: str) -> int | None:
@@ -187,8 +201,7 @@ class Store:
         try:
             if self.is_local:
                 return (self.path / path).stat().st_size
-            filesystem, full = fsspec.url_to_fs(f"{self.root}/{path}")
-            return int(filesystem.info(full)["size"])
+            return int(self.remote(path, lambda filesystem, full: filesystem.info(full)["size"]))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -207,8 +220,7 @@ class Store:
             return
         with tempfile.TemporaryDirectory(prefix="colophon-") as scratch:
             copy = Path(scratch) / path.rsplit("/", 1)[-1]
-            filesystem, full = fsspec.url_to_fs(f"{self.root}/{path}")
-            filesystem.get_file(full, str(copy))
+            self.remote(path, lambda filesystem, full: filesystem.get_file(full, str(copy)))
             yield copy
 
     def read_text(self, path: str) -> str | None:
@@ -216,16 +228,14 @@ class Store:
         try:
             if self.is_local:
                 return (self.path / path).read_text(encoding="utf-8")
-            filesystem, full = fsspec.url_to_fs(f"{self.root}/{path}")
-            return str(filesystem.cat_file(full).decode("utf-8"))
+            return str(self.remote(path, lambda filesystem, full: filesystem.cat_file(full)).decode("utf-8"))
         except FileNotFoundError:
             return None
 
     def write_text(self, path: str, text: str) -> None:
         """Replace a small file whole: a reader sees the old content or the new one."""
         if not self.is_local:
-            filesystem, full = fsspec.url_to_fs(f"{self.root}/{path}")
-            filesystem.pipe_file(full, text.encode())
+            self.remote(path, lambda filesystem, full: filesystem.pipe_file(full, text.encode()))
             return
         final = self.path / path
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -303,6 +313,14 @@ def record_path(stage: str, partition: str) -> str:
 def settings_path(stage: str) -> str:
     """Where the settings that a stage's files were made with lie under the root; no partition has this name."""
     return f"{RECORDS}/{stage}/.settings.json"
+
+
+def _found_anew(filesystem: Any, path: str) -> list[str]:
+    """The files in a directory as they are now: other processes write too."""
+    filesystem.invalidate_cache()
+    found: list[str] = filesystem.find(path, maxdepth=1)
+    filesystem.invalidate_cache()
+    return found
 
 
 def sync(path: Path) -> None:

@@ -12,7 +12,7 @@ import typer
 
 from pipeline import __version__
 from pipeline.cli import looking, running, training
-from pipeline.errors import ColophonError, ExitCode
+from pipeline.errors import ColophonError, ExitCode, without_secrets
 
 app = typer.Typer(
     name="colophon",
@@ -78,7 +78,8 @@ def main() -> None:
     except Exception as error:
         if "--debug" in sys.argv:
             traceback.print_exc()
-        _fail(*_explain(error))
+        message, code = _explain(error)
+        _fail(without_secrets(message), code)
 
 
 def _explain(error: Exception) -> tuple[str, ExitCode]:

@@ -250,9 +250,38 @@ def test_a_store_that_takes_nothing_is_one_line_and_the_next_run_goes_on(
     proxy.faults = [Fault("503", writes)]
     called = run(*where)
     assert called.code == ExitCode.FAILED
-    assert "Please reduce your request rate" in called.line
+    assert called.line == f"{out}/.lock: [Errno 16] Please reduce your request rate."
     proxy.forget()
     assert run(*where).code == 0
+    assert hashes(stored(s3, out)) == undisturbed("s3://bucket/in/*.jsonl")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_takes_nothing_after_a_while_ends_the_run_and_nothing_is_lost(
+    s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
+) -> None:
+    """It is not the partition's fault, so that none is quarantined."""
+    where = settings("s3://bucket/in/*.jsonl", out)
+    proxy.faults = [Fault("500", lambda method, path: writes(method, path) and "/tokens/" in path, after=3)]
+    called = run(*where)
+    assert called.code == ExitCode.FAILED
+    assert called.line.startswith(f"{out}/tokens/part-1-")
+    assert called.line.endswith("We encountered an internal error. Please try again.")
+    proxy.forget()
+    assert run(*where).code == 0
+    assert hashes(stored(s3, out)) == undisturbed("s3://bucket/in/*.jsonl")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_writing_does_not_lean_on_what_the_client_tries_again(
+    s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
+) -> None:
+    faults = [Fault("500", writes, every=3, most=5), Fault("500", looks, every=4, most=5), Fault("500", reads, 7, 5)]
+    proxy.faults = faults
+    called = run(*settings("s3://bucket/in/*.jsonl", out))
+    assert (called.code, called.err) == (0, "")
+    assert [fault.struck for fault in faults] == [5, 5, 5]
+    proxy.forget()
     assert hashes(stored(s3, out)) == undisturbed("s3://bucket/in/*.jsonl")
 
 
