@@ -23,6 +23,7 @@ from pipeline.plan import TITLES, Plan
 from pipeline.prepare import Prepared, changed_settings
 from pipeline.progress import watch
 from pipeline.store import settings_path
+from pipeline.terminal import printable
 from pipeline.work import Executor, Outcome, TaskResult
 from shards.manifest import Manifest, PartitionInfo, QuarantineEntry, StageManifest
 
@@ -250,6 +251,6 @@ class Run:
 
 
 def describe(entry: QuarantineEntry) -> str:
-    """One line for a person."""
+    """One line for a person, with what stands in documents and file names made harmless to a terminal."""
     place = f"{entry.source}:{entry.line}" if entry.line is not None else entry.source
-    return f"{place}: {entry.reason} ({entry.stage})"
+    return printable(f"{place}: {entry.reason} ({entry.stage})")

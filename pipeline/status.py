@@ -14,7 +14,6 @@ from pipeline.lock import Owner, owner_of
 from pipeline.plan import TITLES, Plan
 from pipeline.prepare import Prepared
 from pipeline.run import QUARANTINE, describe
-from pipeline.terminal import printable
 from shards.manifest import QuarantineEntry
 
 _SHOWN_ENTRIES = 10
@@ -93,9 +92,9 @@ def _output_status(plan: Plan, output: str, *, is_running: bool, out: set[str]) 
 
 
 def _kept_quarantine(prepared: Prepared) -> list[QuarantineEntry]:
-    lines = (prepared.store.read_text(QUARANTINE) or "").splitlines()
+    lines = (prepared.store.read_text(QUARANTINE) or "").split("\n")  # a reason may hold other line ends
     try:
-        return [QuarantineEntry.model_validate_json(line) for line in lines]
+        return [QuarantineEntry.model_validate_json(line) for line in lines if line]
     except ValidationError:  # another version of Colophon wrote it
         return []
 
@@ -114,7 +113,7 @@ def print_status(status: Status, *, console: Console) -> None:
         table.add_row(output.output, *(f"{found[column]:,}" if found[column] else "-" for column in columns))
     console.print(table)
     for entry in status.quarantine[:_SHOWN_ENTRIES]:
-        console.print(f"quarantined: {printable(describe(entry))}", highlight=False, soft_wrap=True)
+        console.print(f"quarantined: {describe(entry)}", highlight=False, soft_wrap=True)
     if len(status.quarantine) > _SHOWN_ENTRIES:
         console.print(f"... and {len(status.quarantine) - _SHOWN_ENTRIES} more in {QUARANTINE}", highlight=False)
 

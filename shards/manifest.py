@@ -52,13 +52,20 @@ class Record(_Frozen):
     problems: list[QuarantineEntry] = []
     """Rows of the input that could not be documents; a manifest names them once, under `quarantine`."""
 
-    @field_validator("path")
+    @field_validator("path", "stage")
     @classmethod
     def _path_stays_inside(cls, path: str) -> str:
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts:
             raise ValueError(f"path {path!r} leaves the output directory")
         return path
+
+    @field_validator("partition")
+    @classmethod
+    def _partition_is_a_plain_name(cls, partition: str) -> str:
+        if "/" in partition or partition.startswith("."):
+            raise ValueError(f"partition {partition!r} is not a plain name")
+        return partition
 
 
 class PartitionInfo(_Frozen):

@@ -151,8 +151,8 @@ def manifest(output: str = "out") -> Manifest:
 
 def quarantine(output: str = "out") -> list[QuarantineEntry]:
     """The entries of `quarantine.jsonl`."""
-    lines = (Path(output) / "quarantine.jsonl").read_text(encoding="utf-8").splitlines()
-    return [QuarantineEntry.model_validate_json(line) for line in lines]
+    lines = (Path(output) / "quarantine.jsonl").read_text(encoding="utf-8").split("\n")
+    return [QuarantineEntry.model_validate_json(line) for line in lines if line]
 
 
 def hashes(manifest: Manifest) -> dict[tuple[str, str], str]:

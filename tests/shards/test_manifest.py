@@ -72,6 +72,12 @@ class TestPaths:
     def test_a_path_inside_is_kept(self, path: str) -> None:
         assert record(path).path == path
 
+    @pytest.mark.parametrize("field", [{"stage": "../tokens"}, {"partition": "../p"}, {"partition": ".settings"}])
+    def test_a_record_of_another_directory_is_refused(self, field: dict[str, str]) -> None:
+        value = record("x").model_dump() | field
+        with pytest.raises(ValidationError, match=r"leaves the output directory|is not a plain name"):
+            Record.model_validate(value)
+
     def test_a_manifest_with_such_a_path_is_one_line(self, tmp_path: Path) -> None:
         content = json.loads(manifest_of(plain=[record("x")]).model_dump_json())
         content["stages"]["packed/plain"]["records"][0]["path"] = "../../secret"
