@@ -251,7 +251,14 @@ def _datatrove_rows(partition: Partition) -> Iterator[dict[str, Any]]:
             raise InputError(f"{type(error).__name__}: {error}".splitlines()[0]) from error
         if document is None:
             return
-        yield document.metadata["row"]
+        row = document.metadata["row"]
+        if partition.format == "csv" and (None in row or None in row.values()):  # a damaged quote joins rows or cuts them
+            raise InputError(f"row {document.id}: not as many fields as columns; columns: {_names(row)}")
+        yield row
+
+
+def _names(row: Mapping[Any, Any]) -> str:
+    return ", ".join(str(name) for name in row if name is not None)
 
 
 def _columns(rows: Iterable[Mapping[str, Any]], needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBatch]:

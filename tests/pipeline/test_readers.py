@@ -334,6 +334,8 @@ def test_arrow_keeps_rows_without_text() -> None:
     ("name", "data", "reason"),
     [
         ("a.csv", b"txt,id\na,1\n", "no column 'text'; columns: txt, id"),
+        ("a.csv", b'text,id\na,1\n"b,2\nc",3,4\n', "row 1: not as many fields as columns; columns: text, id"),
+        ("a.csv", b"text,id\na,1\nb\n", "row 1: not as many fields as columns; columns: text, id"),
         ("a.csv", b"text,id\n\xff,1\n", "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff"),
         ("a.arrow", b"nonsense", "File is too small"),
         ("a.warc", b"nonsense", "ArchiveLoadFailed: Unknown archive format"),
