@@ -41,6 +41,8 @@ from pipeline.work import WORKER_ENVIRONMENT, Executor, Outcome, Stage, Task, Wo
 _IN_FLIGHT = 2  # one is worked on while the next one's arguments travel
 _LOCAL_OBJECT_STORE_BYTES = 100 << 20  # tasks and records are small; texts never pass through Ray
 _LOOK_EVERY_SECONDS = 0.02
+_LOOK_AT_NODES_SECONDS = 5.0
+_GET_SECONDS = 60.0  # for what is ready, and small; it may still be on a node that has just died
 _WATCH_MEMORY_SECONDS = 0.2
 _MEMORY_SLACK_BYTES = 512 << 20
 _START_SECONDS = 30.0
@@ -294,6 +296,8 @@ class _StageRun:
             starting = [slot.starting for slot in self._executor.slots if slot.starting is not None]
             running = [ref for slot in self._executor.slots for ref in slot.tasks]
             ready, _ = ray.wait(starting + running, timeout=self._patience())
+            if not ready:
+                _check_nodes()
             for ref in ready:
                 slot = next((s for s in self._executor.slots if ref in s.tasks or ref == s.starting), None)
                 if slot is None:  # its actor died together with another task of it
@@ -329,7 +333,7 @@ class _StageRun:
 
     def _collect(self, slot: _Slot, ref: Any) -> Iterator[Outcome]:
         try:
-            outcome, own_bytes = ray.get(ref)
+            outcome, own_bytes = ray.get(ref, timeout=_GET_SECONDS)
         except RayTaskError as error:
             cause = error.cause
             raise ColophonError(f"{type(cause).__name__}: {cause}") from error
@@ -356,19 +360,29 @@ class _StageRun:
         else:
             self._waiting.append(blamed)
 
-    def _patience(self) -> float | None:
-        """Seconds until the next running task is overdue."""
+    def _patience(self) -> float:
+        """Seconds until the next running task is overdue, or it is time to look whether there still is a cluster."""
         limit = self._config.partition_timeout_seconds
-        if limit is None:
-            return None
         begun = [slot.busy_since for slot in self._executor.slots if slot.tasks]
-        return max(min(begun) + limit - time.monotonic(), 0.01) if begun else None
+        if limit is None or not begun:
+            return _LOOK_AT_NODES_SECONDS
+        return min(max(min(begun) + limit - time.monotonic(), 0.01), _LOOK_AT_NODES_SECONDS)
 
     def _kill_overdue(self) -> Iterator[Outcome]:
         limit = self._config.partition_timeout_seconds
         for slot in self._executor.slots:
             if limit is not None and slot.tasks and time.monotonic() - slot.busy_since > limit:
                 yield from self._replace(slot, reason=f"took longer than {limit:g} seconds")
+
+
+def _check_nodes() -> None:
+    """Actors of a cluster that is no more would be waited for without end.
+
+    Raises:
+        ColophonError: no node is alive.
+    """
+    if not any(node["Alive"] for node in ray.nodes()):
+        raise ColophonError("ray: no node of the cluster is alive; run the same command again to go on")
 
 
 def _died(error: RayError) -> str:

@@ -252,7 +252,8 @@ def _datatrove_rows(partition: Partition) -> Iterator[dict[str, Any]]:
         if document is None:
             return
         row = document.metadata["row"]
-        if partition.format == "csv" and (None in row or None in row.values()):  # a damaged quote joins rows or cuts them
+        # A damaged quote joins rows or cuts them.
+        if partition.format == "csv" and (None in row or None in row.values()):
             raise InputError(f"row {document.id}: not as many fields as columns; columns: {_names(row)}")
         yield row
 
