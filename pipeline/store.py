@@ -156,24 +156,33 @@ class Store:
             (self.path / record).unlink()
             sync((self.path / record).parent)
 
-    def publish(self, temporary: Path, record: Record) -> None:
-        """Put a finished file where its record says, then write the record: from then on readers see it."""
+    def publish(self, temporary: Path, record: Record) -> Record:
+        """Put a finished file where its record says, then write the record: from then on readers see it.
+
+        Returns:
+            The record in force: that of another attempt at the same file, if that was first.
+        """
         note = record_path(record.stage, record.partition)
         if not self.is_local:
             reached("before rename", record.stage)
             self.remote(record.path, lambda filesystem, path: filesystem.put_file(str(temporary), path))
             reached("before record", record.stage)
             self.write_text(note, record.model_dump_json())
-            return
+            return record
         final = self.path / record.path
         sync(temporary)
         with self._alone(record.stage):
+            there = self.record(record.stage, record.partition)
+            # Workers of a run that was killed may finish while the next one works: they touch nothing that is there.
+            if there is not None and there.fingerprint == record.fingerprint:
+                return there
             self._withdraw(note)
             reached("before rename", record.stage)
             temporary.rename(final)
             sync(final.parent)
             reached("before record", record.stage)
             self.write_text(note, record.model_dump_json())
+        return record
 
     def record(self, stage: str, partition: str) -> Record | None:
         """The commit record of a partition's file, if the file was committed and is there in its full size."""
@@ -301,8 +310,7 @@ class Draft:
             counts=dict(counts),
             problems=list(problems),
         )
-        self.store.publish(self.path, record)
-        return record
+        return self.store.publish(self.path, record)
 
 
 def record_path(stage: str, partition: str) -> str:

@@ -27,7 +27,13 @@ class Crash(BaseException):
     """The process dies here: nothing may catch it but the test."""
 
 
-def commit(store: Store, *, content: bytes = CONTENT, check: Callable[[Path], None] = lambda path: None) -> Record:
+def commit(
+    store: Store,
+    *,
+    content: bytes = CONTENT,
+    check: Callable[[Path], None] = lambda path: None,
+    fingerprint: str = "f",
+) -> Record:
     return store.commit(
         stage="packed/plain",
         partition="part",
@@ -35,7 +41,7 @@ def commit(store: Store, *, content: bytes = CONTENT, check: Callable[[Path], No
         write=lambda path: path.write_bytes(content) and None,
         check=check,
         rows=3,
-        fingerprint="f",
+        fingerprint=fingerprint,
         counts={"documents": 3},
     )
 
@@ -69,10 +75,23 @@ def test_the_check_sees_the_whole_file_under_a_name_that_no_reader_looks_at(tmp_
 def test_a_second_commit_replaces_the_file_and_its_record(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
     commit(store)
-    record = commit(store, content=b"another")
+    record = commit(store, content=b"another", fingerprint="g")
     assert (tmp_path / record.path).read_bytes() == b"another"
     assert store.record("packed/plain", "part") == record
     assert len(visible(tmp_path)) == 2
+
+
+def test_a_late_attempt_at_the_same_file_touches_nothing(tmp_path: Path) -> None:
+    """A worker that outlived its run must not take away what the next run has committed."""
+    store = Store(str(tmp_path))
+    first = commit(store)
+    before = (tmp_path / first.path).stat()
+    assert commit(store) == first
+    assert (tmp_path / first.path).stat() == before
+    assert len(visible(tmp_path)) == 2
+    (tmp_path / first.path).unlink()
+    assert commit(store) == first
+    assert (tmp_path / first.path).read_bytes() == CONTENT
 
 
 @contextlib.contextmanager
@@ -109,7 +128,7 @@ def test_a_crash_at_any_step_leaves_nothing_that_looks_finished(tmp_path: Path, 
         root = tmp_path / str(steps)
         root.mkdir()
         store = Store(str(root))
-        old = commit(store, content=before) if before is not None else None
+        old = commit(store, content=before, fingerprint="old") if before is not None else None
         try:
             with crash_before(steps):
                 commit(store)
