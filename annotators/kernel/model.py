@@ -75,7 +75,8 @@ class Scorer:
         """bool [texts]: where the library's rounding may show in its probabilities."""
         rounding = _ROUNDING * np.sqrt(counts) * (1 + np.abs(logits).max(axis=1))
         if self._header.loss in ("ova", "ns"):
-            shows = np.asarray(heads.near_a_step(logits, rounding[:, None]).any(axis=1))
+            # A step jumps, so that the bound must hold for the worst text and not only for nearly all.
+            shows = np.asarray(heads.near_a_step(logits, 16 * rounding[:, None]).any(axis=1))
         else:
             likeliest = self._head(logits).max(axis=1)
             shows = np.asarray(likeliest * (1 - likeliest) * rounding > _TOLERANCE)
