@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.faults import reached
 from pipeline.flow import Clock, WriteBehind, read_ahead
@@ -90,7 +89,7 @@ class InputPassWorker:
     def work(self, task: Task) -> TaskResult:
         """Read one partition, have all of its outputs made, and commit them."""
         clock = Clock()
-        rows = text_bytes = 0
+        rows = 0
         with ExitStack() as stack:
             opened = [worker.open(task, clock=clock, stack=stack) for worker in self._workers]
             sinks = [sink for sink in opened if sink is not None]
@@ -104,13 +103,12 @@ class InputPassWorker:
                         sink.take(batch, first_row=rows, clock=clock, later=later)
                     reached("mid-write", self._title)
                     rows += batch.num_rows
-                    text_bytes += _text_bytes(batch)
             with clock.measure("write"):
                 records = tuple(record for sink in sinks for record in sink.commit(reader, rows=rows))
         return TaskResult(
             records=records,
             documents=rows,
-            text_bytes=text_bytes,
+            text_bytes=reader.text_bytes,
             seconds=clock.seconds,
             notes=tuple(note for sink in sinks for note in sink.notes),
         )
@@ -123,9 +121,3 @@ def _needs(sinks: Sequence[Sink]) -> list[ColumnNeed]:
         if need.required or need.name not in needs:
             needs[need.name] = need
     return list(needs.values())
-
-
-def _text_bytes(batch: pa.RecordBatch) -> int:
-    if "text" not in batch.schema.names:
-        return 0
-    return pc.sum(pc.binary_length(batch.column("text"))).as_py() or 0

@@ -48,6 +48,7 @@ class PartitionReader:
     partition: Partition
     needs: Sequence[ColumnNeed]
     stage: str
+    text_bytes: int = 0
     texts_null: int = 0
     texts_repaired: int = 0
     """Texts that held bytes which are not UTF-8; each such byte became U+FFFD."""
@@ -119,6 +120,7 @@ class PartitionReader:
     def _canonical(self, batch: pa.RecordBatch, *, first_row: int) -> pa.RecordBatch:
         arrays = {need.name: self._column(batch, need, first_row=first_row) for need in self.needs}
         if "text" in arrays:
+            self.text_bytes += pc.sum(pc.binary_length(arrays["text"])).as_py() or 0
             self.texts_null += arrays["text"].null_count
         return pa.RecordBatch.from_pydict(arrays)
 

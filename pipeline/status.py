@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,6 +16,7 @@ from pipeline.run import QUARANTINE, describe
 from shards.manifest import QuarantineEntry
 
 _SHOWN_ENTRIES = 10
+_STATES = ("done", "stale", "running", "quarantined", "missing")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +52,7 @@ class Status:
         return {
             "partitions": self.partitions,
             "running": None if self.owner is None else self.owner.model_dump(include={"host", "pid", "since"}),
-            "outputs": {status.output: _without_name(status) for status in self.outputs},
+            "outputs": {status.output: _by_state(status) for status in self.outputs},
             "quarantine": [entry.model_dump(exclude_none=True) for entry in self.quarantine],
         }
 
@@ -77,7 +77,7 @@ def _output_status(plan: Plan, output: str, *, is_running: bool, out: set[str]) 
     store = plan.prepared.store
     recorded = store.recorded(output)
     drafts = store.drafts(output) if is_running else set()
-    counts = dict.fromkeys(("done", "stale", "running", "quarantined", "missing"), 0)
+    counts = dict.fromkeys(_STATES, 0)
     for partition in plan.prepared.inputs.partitions:
         if partition.name in recorded and plan.record(output, partition) is not None:
             state = "done"
@@ -103,14 +103,13 @@ def print_status(status: Status, *, console: Console) -> None:
     """A table of the outputs, and what is left out."""
     if status.owner is not None:
         console.print(f"running: {status.owner.describe()}", highlight=False)
-    columns: Sequence[str] = ("done", "stale", "running", "quarantined", "missing")
     table = Table(title=f"{status.partitions:,} partitions", title_justify="left")
     table.add_column("output", overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="right")
+    for state in _STATES:
+        table.add_column(state, justify="right")
     for output in status.outputs:
-        found = asdict(output)
-        table.add_row(output.output, *(f"{found[column]:,}" if found[column] else "-" for column in columns))
+        counts = _by_state(output)
+        table.add_row(output.output, *(f"{number:,}" if number else "-" for number in counts.values()))
     console.print(table)
     for entry in status.quarantine[:_SHOWN_ENTRIES]:
         console.print(f"quarantined: {describe(entry)}", highlight=False, soft_wrap=True)
@@ -118,5 +117,5 @@ def print_status(status: Status, *, console: Console) -> None:
         console.print(f"... and {len(status.quarantine) - _SHOWN_ENTRIES} more in {QUARANTINE}", highlight=False)
 
 
-def _without_name(status: OutputStatus) -> dict[str, int]:
-    return {name: number for name, number in asdict(status).items() if name != "output"}
+def _by_state(status: OutputStatus) -> dict[str, int]:
+    return {state: getattr(status, state) for state in _STATES}

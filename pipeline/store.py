@@ -248,7 +248,7 @@ class Store:
             return
         final = self.path / path
         final.parent.mkdir(parents=True, exist_ok=True)
-        temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}.tmp")
+        temporary = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}{_DRAFT}")
         try:
             temporary.write_text(text, encoding="utf-8")
             sync(temporary)

@@ -70,7 +70,7 @@ class TokenSink:
     def __init__(self, stage: TokenizeStage, task: Task, tokenizer: Tokenizer, *, stack: ExitStack) -> None:
         self._tokenizer = tokenizer
         self._fingerprint = task.outputs[STAGE]
-        self._counts = Counter({"tokens": 0, "text_bytes": 0, "documents_empty": 0})
+        self._counts = Counter({"tokens": 0, "documents_empty": 0})
         self._draft = stack.enter_context(stage.store.draft(stage=STAGE, partition=task.partition.name, suffix=SUFFIX))
         self._file = stack.enter_context(ExitStack())
         self._write = self._file.enter_context(growing_table(self._draft.path, tokens_schema(tokenizer.dtype)))
@@ -80,31 +80,33 @@ class TokenSink:
     def take(self, batch: pa.RecordBatch, *, first_row: int, clock: Clock, later: WriteBehind) -> None:
         """Encode the texts of a batch."""
         with clock.measure("tokenize"):
-            text = batch.column("text")
-            input_ids = self._tokenizer.encode_batch(text)
+            input_ids = self._tokenizer.encode_batch(batch.column("text"))
             table = tokens_table(batch.column("id"), input_ids, dtype=self._tokenizer.dtype)
-            self._counts.update(_counted(text, table))
+            self._counts.update(_counted(table))
         later(partial(clock.call, "write", self._write, table))
 
     def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
         """The record of the file."""
         self._file.close()
-        counts = {"texts_null": reader.texts_null, "texts_repaired": reader.texts_repaired}
+        of_texts = {
+            "text_bytes": reader.text_bytes,
+            "texts_null": reader.texts_null,
+            "texts_repaired": reader.texts_repaired,
+        }
         record = self._draft.commit(
             check=lambda path: _check_rows(path, rows),
             rows=rows,
             fingerprint=self._fingerprint,
-            counts={**self._counts, **counts, "lines_bad": len(reader.problems)},
+            counts={**self._counts, **of_texts, "lines_bad": len(reader.problems)},
             problems=reader.problems,
         )
         return (record,)
 
 
-def _counted(text: pa.Array, table: pa.Table) -> dict[str, int]:
+def _counted(table: pa.Table) -> dict[str, int]:
     lengths = pc.list_value_length(table.column("input_ids"))
     return {
         "tokens": pc.sum(lengths).as_py() or 0,
-        "text_bytes": pc.sum(pc.binary_length(text)).as_py() or 0,
         "documents_empty": int(np.count_nonzero(lengths.to_numpy() == 0)),
     }
 
