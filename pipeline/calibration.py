@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -34,14 +33,7 @@ def calibrated(prepared: Prepared, *, write: bool, log: Callable[[str], None], r
     """
     fit = partial(_calibrated, prepared=prepared, write=write, log=log, rebuild=rebuild)
     annotators = tuple(fit(annotator) for annotator in prepared.annotators)
-    if annotators == prepared.annotators:
-        return prepared
-    known = replace(prepared, annotators=annotators)
-    # Footers and vocabulary are not read twice.
-    known.__dict__.update(
-        {name: value for name, value in prepared.__dict__.items() if name in ("files", "inputs", "tokenizer")}
-    )
-    return known
+    return prepared if annotators == prepared.annotators else prepared.changed(annotators=annotators)
 
 
 def _calibrated(

@@ -2,8 +2,11 @@
 
 A local directory is locked by the system, which takes the lock back when its owner ends, however it ends; the file only
 says who that is. An object store has no such locks: there a small object is rewritten every few seconds, and who finds
-one looks whether that goes on. Two that come in the same instant may both go on there. Commits are safe all the same:
-they would only do the same work twice.
+one looks whether that goes on. Two that come in the same instant may both go on there, until one finds the other's
+lock when it publishes and ends.
+
+A lock alone does not stop the workers of a run that was killed: they may outlive it. So every publication looks whose
+the lock is, see `Store.publish`.
 """
 
 from __future__ import annotations
@@ -22,9 +25,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipeline.errors import ColophonError, StoreError
-from pipeline.store import Store
+from pipeline.store import LOCK_NAME, Store
 
-LOCK_NAME = ".lock"
 BEAT_SECONDS = 10.0
 _SILENT_BEATS = 3
 """An owner that let so many pass is dead."""
@@ -69,7 +71,7 @@ def _this_process() -> Owner:
 
 
 @contextmanager
-def locked(store: Store, *, log: Callable[[str], None], beat_seconds: float = BEAT_SECONDS) -> Iterator[None]:
+def locked(store: Store, *, log: Callable[[str], None], beat_seconds: float = BEAT_SECONDS) -> Iterator[Owner]:
     """Be the only run in `store` for as long as the context lasts.
 
     Args:
@@ -80,8 +82,10 @@ def locked(store: Store, *, log: Callable[[str], None], beat_seconds: float = BE
     Raises:
         ColophonError: another run works there, or nothing can be written there.
     """
-    with _locked_directory(store) if store.is_local else _leased(store, log=log, beat_seconds=beat_seconds):
-        yield
+    mine = _this_process()
+    held = _locked_directory(store, mine) if store.is_local else _leased(store, mine, log=log, seconds=beat_seconds)
+    with held:
+        yield mine
 
 
 def owner_of(store: Store) -> Owner | None:
@@ -118,7 +122,7 @@ def _is_held(store: Store, owner: Owner | None) -> ColophonError:
 
 
 @contextmanager
-def _locked_directory(store: Store) -> Iterator[None]:
+def _locked_directory(store: Store, mine: Owner) -> Iterator[None]:
     was_there = store.path.is_dir()
     try:
         store.path.mkdir(parents=True, exist_ok=True)
@@ -126,7 +130,7 @@ def _locked_directory(store: Store) -> Iterator[None]:
     except OSError as error:
         raise ColophonError(f"{store.root}: cannot be written: {error.strerror}") from error
     try:
-        os.write(handle, _this_process().model_dump_json().encode())
+        os.write(handle, mine.model_dump_json().encode())
         yield
     finally:
         (store.path / LOCK_NAME).unlink(missing_ok=True)
@@ -155,13 +159,12 @@ def _taken(store: Store) -> int:
 
 
 @contextmanager
-def _leased(store: Store, *, log: Callable[[str], None], beat_seconds: float) -> Iterator[None]:
-    mine = _this_process()
+def _leased(store: Store, mine: Owner, *, log: Callable[[str], None], seconds: float) -> Iterator[None]:
     while not _created(store, mine):
         owner = _read(store)
         if owner is not None and not owner.is_dead:
             log(f"{store.root}: locked by {owner.describe()}: looking whether it lives")
-            if _beats(store, owner, seconds=_SILENT_BEATS * beat_seconds):
+            if _beats(store, owner, seconds=_SILENT_BEATS * seconds):
                 raise _is_held(store, _read(store))
         if owner is not None:
             log(f"{store.root}: the lock of {owner.describe()} is taken over: it is dead")
@@ -170,9 +173,12 @@ def _leased(store: Store, *, log: Callable[[str], None], beat_seconds: float) ->
 
     def beat() -> None:
         number = 0
-        while not ended.wait(beat_seconds):
+        while not ended.wait(seconds):
             number += 1
             with suppress(Exception):  # what the network did; the next beat tries again
+                found = _read(store)
+                if found is not None and found.token != mine.token:
+                    return  # it was silent for too long, and is not the owner any more
                 store.write_text(LOCK_NAME, mine.model_copy(update={"beat": number}).model_dump_json())
 
     thread = threading.Thread(target=beat, name="lock", daemon=True)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -33,11 +33,20 @@ class Prepared:
     """What errors call the recipe."""
     annotators: tuple[Annotator, ...]
     """In an order in which each comes after those whose columns it reads."""
+    run: str = ""
+    """The token of the run that holds the output's lock."""
 
     @property
     def store(self) -> Store:
         """The run's output directory."""
-        return Store(self.recipe.output.path)
+        return Store(self.recipe.output.path, run=self.run)
+
+    def changed(self, **changes: Any) -> Prepared:
+        """The same recipe with other annotators or for another run; footers and vocabulary are not read twice."""
+        known = replace(self, **changes)
+        kept = {name: value for name, value in self.__dict__.items() if name in ("files", "inputs", "tokenizer")}
+        known.__dict__.update(kept)
+        return known
 
     @cached_property
     def tokenizer(self) -> Tokenizer:

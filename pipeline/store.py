@@ -30,6 +30,7 @@ from shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record
 
 Result = TypeVar("Result")
 RECORDS = "records"
+LOCK_NAME = ".lock"
 _HASH_BLOCK = 1 << 20
 _ARRAY_IN_MEMORY_BYTES = 96 << 20
 _DRAFT = ".tmp"
@@ -41,6 +42,8 @@ class Store:
     """A run's output directory: a local path, or any fsspec URL. Cheap to make, and picklable."""
 
     root: str
+    run: str = ""
+    """The token of the run that writes, see `pipeline.lock`: nothing is published once another run holds the lock."""
 
     @property
     def is_local(self) -> bool:
@@ -129,12 +132,28 @@ class Store:
         return {path.name[1:].rsplit(".", 3)[0] for path in self._drafts(stage)}
 
     def sweep(self, stage: str) -> None:
-        """Delete what processes that died were writing. Only for who works here alone."""
-        for path in self._drafts(stage):
-            path.unlink(missing_ok=True)
+        """Delete what processes that died were writing. Only for who holds the lock.
+
+        Afterwards no process of an earlier run can publish in this stage: one that was about to has done so.
+        """
+        if self.is_local and (self.path / stage).is_dir():
+            with self._alone(stage):
+                for path in self._drafts(stage):
+                    path.unlink(missing_ok=True)
 
     def _drafts(self, stage: str) -> list[Path]:
         return list((self.path / stage).glob(f".*{_DRAFT}")) if self.is_local else []
+
+    def _check_held(self) -> None:
+        """No other run may have taken the lock; none at all is fine, then nobody is in the way."""
+        if not self.run:
+            return
+        try:
+            owner = self.read_json(LOCK_NAME)
+        except json.JSONDecodeError:  # it is being taken, by a run that will wait for who publishes now
+            return
+        if isinstance(owner, dict) and owner.get("token") != self.run:
+            raise StoreError(f"{self.root}: another run has taken over the lock; this one publishes nothing more")
 
     @contextmanager
     def _alone(self, stage: str) -> Iterator[None]:
@@ -161,17 +180,22 @@ class Store:
 
         Returns:
             The record in force: that of another attempt at the same file, if that was first.
+
+        Raises:
+            StoreError: another run has taken over, or the store fails.
         """
         note = record_path(record.stage, record.partition)
         if not self.is_local:
             reached("before rename", record.stage)
             self.remote(record.path, lambda filesystem, path: filesystem.put_file(str(temporary), path))
             reached("before record", record.stage)
+            self._check_held()
             self.write_text(note, record.model_dump_json())
             return record
         final = self.path / record.path
         sync(temporary)
         with self._alone(record.stage):
+            self._check_held()
             there = self.record(record.stage, record.partition)
             # Workers of a run that was killed may finish while the next one works: they touch nothing that is there.
             if there is not None and there.fingerprint == record.fingerprint:
@@ -264,6 +288,7 @@ class Store:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest."""
+        self._check_held()
         reached("before manifest")
         self.write_text(MANIFEST_NAME, manifest.model_dump_json(indent=1))
 

@@ -127,7 +127,8 @@ def _run(
             print_plan(prepared, stages=stages, console=console)
             return
         _ = prepared.inputs  # nothing is written for input that cannot be read
-        with locked(prepared.store, log=echo):
+        with locked(prepared.store, log=echo) as owner:
+            prepared = prepared.changed(run=owner.token)
             prepared = calibrated(prepared, write="annotate" in stages, log=echo, rebuild=rebuild)
             result = Run(
                 prepared,

@@ -9,14 +9,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fsspec
 import pytest
 
-from pipeline.errors import ColophonError
-from pipeline.lock import LOCK_NAME, Owner, locked, owner_of
-from pipeline.store import Store
+from pipeline.errors import ColophonError, StoreError
+from pipeline.lock import Owner, locked, owner_of
+from pipeline.store import LOCK_NAME, Store
+from shards.manifest import Manifest, Record
 from tests.pipeline.project import run
 
 HOLD = """
@@ -28,6 +30,7 @@ with locked(Store(sys.argv[1]), log=print):
     sys.stdin.read()
 """
 BEAT = 0.1
+DRAFT = {"stage": "tokens", "partition": "p", "suffix": ".parquet"}
 
 
 def held_elsewhere(root: str) -> subprocess.Popen[str]:
@@ -87,6 +90,13 @@ def memory() -> Iterator[Store]:
     filesystem, path = fsspec.url_to_fs(root)
     if filesystem.exists(path):
         filesystem.rm(path, recursive=True)
+
+
+def committed(store: Store, *, content: str) -> Record:
+    """The record of a file of that content, which is its fingerprint too."""
+    with store.draft(**DRAFT) as draft:
+        draft.path.write_text(content)
+        return draft.commit(check=lambda path: None, rows=1, fingerprint=content, counts={})
 
 
 def write_lock(store: Store, owner: Owner) -> None:
@@ -154,6 +164,70 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once(memory:
         pass
     (line,) = said
     assert line.endswith("is taken over: it is dead")
+
+
+def test_a_run_that_has_lost_its_lease_publishes_nothing_more(memory: Store) -> None:
+    with locked(memory, log=pytest.fail, beat_seconds=3600) as mine:
+        store = Store(memory.root, run=mine.token)
+        before = committed(store, content="mine")
+        write_lock(memory, somebody())  # as if this run had been silent for long
+        with pytest.raises(StoreError, match="another run has taken over the lock"):
+            committed(store, content="late")
+        with pytest.raises(StoreError, match="another run has taken over the lock"):
+            store.write_manifest(Manifest(colophon_version="0", recipe={}, partitions=[], stages={}))
+        assert store.record("tokens", "p") == before
+    owner = owner_of(memory)
+    assert owner is not None
+    assert owner.token == "theirs"
+
+
+def test_a_lease_that_was_taken_is_not_taken_back_by_a_beat(memory: Store) -> None:
+    with locked(memory, log=pytest.fail, beat_seconds=BEAT):
+        (beats,) = (thread for thread in threading.enumerate() if thread.name == "lock")
+        write_lock(memory, somebody())
+        beats.join(60)  # it ends of itself
+        assert not beats.is_alive()
+    assert Owner.model_validate_json(memory.read_text(LOCK_NAME) or "").token == "theirs"
+
+
+class TestAWorkerThatOutlivesItsRun:
+    """The run was killed, the next one holds the lock, with other settings."""
+
+    def test_publishes_nothing(self, tmp_path: Path) -> None:
+        root = str(tmp_path)
+        with locked(Store(root), log=print) as killed, Store(root, run=killed.token).draft(**DRAFT) as draft:
+            draft.path.write_text("of the killed run")
+            (tmp_path / LOCK_NAME).unlink()  # what the system does for a dead owner
+            with locked(Store(root), log=print) as owner:
+                committed(Store(root, run=owner.token), content="of the next run")
+                with pytest.raises(StoreError, match=f"{root}: another run has taken over the lock"):
+                    draft.commit(check=lambda path: None, rows=1, fingerprint="other", counts={})
+                record = Store(root).record("tokens", "p")
+                assert record is not None
+                assert record.fingerprint == "of the next run"
+                assert (tmp_path / record.path).read_text() == "of the next run"
+
+    def test_may_finish_what_it_publishes_before_the_next_run_looks(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        publishing, go_on, swept = threading.Event(), threading.Event(), threading.Event()
+
+        def wait(step: str, stage: str = "") -> None:
+            if step == "before rename":
+                publishing.set()
+                assert go_on.wait(60)
+
+        monkeypatch.setattr("pipeline.store.reached", wait)
+        root = str(tmp_path)
+        with ThreadPoolExecutor(2) as pool:
+            late = pool.submit(committed, Store(root, run="killed"), content="late")
+            assert publishing.wait(60)
+            with locked(Store(root), log=print) as owner:
+                sweep = pool.submit(lambda: (Store(root, run=owner.token).sweep("tokens"), swept.set()))
+                assert not swept.wait(0.2)
+                go_on.set()
+                sweep.result(60)
+                assert Store(root).record("tokens", "p") == late.result(60)
 
 
 def test_what_is_no_lock_is_replaced(memory: Store) -> None:
