@@ -416,19 +416,18 @@ class TestPickles:
     def test_a_checkpoint_with_a_pickle_is_refused(self, name: str, tmp_path: Path) -> None:
         import torch
 
-        from trainer.checkpoint import TrainingState, load_checkpoint, save_checkpoint
+        from trainer.checkpoint import Checkpoint, TrainingState, load_checkpoint, save_checkpoint
         from trainer.errors import TrainerError
 
-        model = torch.nn.Linear(3, 2)
-        optimizer = torch.optim.AdamW(model.parameters())
-        state = TrainingState(step=1)
-        path = save_checkpoint(tmp_path, state=state, shared={}, model=model, optimizer=optimizer, keep=1)
-        assert load_checkpoint(path, shared={}, model=model, optimizer=optimizer) == state
+        state, tensors = TrainingState(step=1), {"weight": torch.zeros(2)}
+        checkpoint = Checkpoint(state=state, weights=tensors, optimizer=tensors)
+        path = save_checkpoint(tmp_path, checkpoint, shared={}, keep=1)
+        assert load_checkpoint(path, shared={}).state == state
         mark = tmp_path / "ran"
         for payload in (pickle.dumps(Exploit(mark)), torch_file(tmp_path, Exploit(mark))):
             (path / name).write_bytes(payload)
             with pytest.raises(TrainerError, match="damaged checkpoint") as error:
-                load_checkpoint(path, shared={}, model=model, optimizer=optimizer)
+                load_checkpoint(path, shared={})
             assert "\n" not in str(error.value)
         assert not mark.exists()
 

@@ -1,31 +1,52 @@
 """Causal attention, within documents or across them.
 
-A mask is built once a micro-batch and serves all layers. On CUDA it is a FlexAttention block mask: blocks that hold no
-pair of one segment cost nothing. Elsewhere it is a dense boolean mask for `scaled_dot_product_attention`. Both are
-block-diagonal and causal, so a token sees itself and what stands before it in its own segment; padding has a segment
+A mask is built once a micro-batch and serves all layers. It comes in three forms that mean the same: boundaries of the
+segments for flash attention with variable lengths, a block mask for FlexAttention, and a dense boolean mask for
+`scaled_dot_product_attention`. A token sees itself and what stands before it in its own segment; padding has a segment
 of its own and never sees text, nor text padding. No mask means plain causal attention over the whole row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
-from importlib.util import find_spec
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
+from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
 
-Mask: TypeAlias = Tensor | BlockMask | None
+AttentionKind: TypeAlias = Literal["varlen", "flex", "sdpa"]
 
 
-def document_mask(segments: Tensor) -> Tensor | BlockMask:
-    """The mask of rows whose inputs' segments are `segments`, int32 [b, L], for the device they are on."""
-    if segments.is_cuda and find_spec("triton") is not None:
-        return block_mask(segments, compiled=True)
-    return dense_mask(segments)
+@dataclass(frozen=True)
+class SegmentBounds:
+    """Where segments begin and end in the rows of a micro-batch, joined."""
+
+    cu_seqlens: Tensor
+    """int32 [num_segments + 1], from 0 to b * L."""
+    max_length: int
+    """No segment is longer; the row's length, so that it is the same for every micro-batch."""
+
+
+Mask: TypeAlias = Tensor | BlockMask | SegmentBounds | None
+
+
+def choose_attention(device: torch.device, dtype: torch.dtype) -> AttentionKind:
+    """The fastest kind that a device has for a dtype: flash attention knows half precision on CUDA alone."""
+    if device.type != "cuda":
+        return "sdpa"
+    return "varlen" if dtype in {torch.bfloat16, torch.float16} else "flex"
+
+
+def document_mask(segments: Tensor, *, kind: AttentionKind) -> Mask:
+    """The mask of rows whose inputs' segments are `segments`, int32 [b, L]."""
+    if kind == "varlen":
+        return segment_bounds(segments)
+    return block_mask(segments, compiled=segments.is_cuda) if kind == "flex" else dense_mask(segments)
 
 
 def dense_mask(segments: Tensor) -> Tensor:
@@ -41,14 +62,27 @@ def block_mask(segments: Tensor, *, compiled: bool) -> BlockMask:
         return (query >= key) & (segments[row, query] == segments[row, key])
 
     rows, length = segments.shape
-    create = _compiled_create_block_mask() if compiled else create_block_mask
+    create: Callable[..., BlockMask] = _compiled_create_block_mask() if compiled else create_block_mask
     return create(visible, rows, None, length, length, device=segments.device)
+
+
+def segment_bounds(segments: Tensor) -> SegmentBounds:
+    """The same mask for attention with variable lengths. Waits for the device: how many there are decides a shape."""
+    starts = torch.ones_like(segments, dtype=torch.bool)
+    starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
+    end = torch.tensor([segments.numel()], device=segments.device)
+    bounds = torch.cat([starts.flatten().nonzero()[:, 0], end]).int()
+    torch._dynamo.mark_dynamic(bounds, 0)  # compiled layers serve any number of segments
+    return SegmentBounds(bounds, max_length=segments.shape[1])
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Mask) -> Tensor:
     """Attention with grouped queries: [b, heads, L, head_size] from keys and values [b, kv_heads, L, head_size]."""
+    if isinstance(mask, SegmentBounds):
+        return _attend_varlen(query, key, value, mask)
     if isinstance(mask, BlockMask):
-        attended: Tensor = _compiled_flex_attention()(query, key, value, block_mask=mask, enable_gqa=True)
+        flex: Any = _compiled_flex_attention() if query.is_cuda else flex_attention
+        attended: Tensor = flex(query, key, value, block_mask=mask, enable_gqa=True)
         return attended
     if mask is None:
         return scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
@@ -57,6 +91,24 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Mask) -> Tensor:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         return scaled_dot_product_attention(query, key, value, attn_mask=mask)
     return scaled_dot_product_attention(query, key, value, attn_mask=mask, enable_gqa=True)
+
+
+def _attend_varlen(query: Tensor, key: Tensor, value: Tensor, bounds: SegmentBounds) -> Tensor:
+    rows, heads, length, head_size = query.shape
+    q, k, v = (states.transpose(1, 2).flatten(0, 1) for states in (query, key, value))  # [b * L, heads, head_size]
+    attended = varlen_attn(
+        q,
+        k,
+        v,
+        bounds.cu_seqlens,
+        bounds.cu_seqlens,
+        bounds.max_length,
+        bounds.max_length,
+        window_size=(-1, 0),  # causal
+        enable_gqa=True,
+    )
+    assert isinstance(attended, Tensor)  # a tuple comes only with auxiliary outputs
+    return attended.view(rows, length, heads, head_size).transpose(1, 2)
 
 
 @cache

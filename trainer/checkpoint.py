@@ -1,7 +1,7 @@
 """Checkpoints: a directory a step, whole or not there.
 
     checkpoints/step-00001000/model.safetensors        float32 weights, by parameter name
-                              optimizer.safetensors    AdamW's moments and step counts, by parameter name
+                              optimizer.safetensors    moments and step counts, by parameter name
                               state.json               step, counts, random state, what the run must share
 
 It is written under a temporary name, synced, and renamed; so the newest one by name can be trusted.
@@ -13,6 +13,8 @@ import base64
 import json
 import os
 import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +22,9 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor
 
 from trainer.errors import TrainerError
-from trainer.optimizer import load_optimizer_tensors, optimizer_tensors
 
 MODEL_NAME, OPTIMIZER_NAME, STATE_NAME = "model.safetensors", "optimizer.safetensors", "state.json"
 _TEMPORARY = ".unfinished-"
@@ -53,30 +54,33 @@ class _SavedState(BaseModel):
     """State of torch's CPU generator, base64."""
 
 
-def save_checkpoint(
-    directory: Path,
-    *,
-    state: TrainingState,
-    shared: dict[str, Any],
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    keep: int,
-) -> Path:
-    """Write the checkpoint of `state.step` into `directory` and remove all but the newest `keep`."""
-    final = directory / f"step-{state.step:08d}"
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """What a run goes on from. Tensors are whole, on the host, whatever the number of processes."""
+
+    state: TrainingState
+    weights: Mapping[str, Tensor]
+    """By parameter name."""
+    optimizer: Mapping[str, Tensor]
+    """By parameter name and part, see `ModelOptimizer.tensors`."""
+
+
+def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, shared: dict[str, Any], keep: int) -> Path:
+    """Write a checkpoint into `directory` and remove all but the newest `keep`. `shared`: what a resume must share."""
+    final = directory / f"step-{checkpoint.state.step:08d}"
     unfinished = directory / f"{_TEMPORARY}{final.name}"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    save_file(dict(model.state_dict()), unfinished / MODEL_NAME)
-    save_file(optimizer_tensors(model, optimizer), unfinished / OPTIMIZER_NAME)
+    save_file(dict(checkpoint.weights), unfinished / MODEL_NAME)
+    save_file(dict(checkpoint.optimizer), unfinished / OPTIMIZER_NAME)
     rng = base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
-    saved = _SavedState(training=state, shared=shared, torch_rng=rng)
+    saved = _SavedState(training=checkpoint.state, shared=shared, torch_rng=rng)
     (unfinished / STATE_NAME).write_text(saved.model_dump_json(indent=1))
     for path in (*unfinished.iterdir(), unfinished):
         _sync(path)
     unfinished.rename(final)
     _sync(directory)
-    for old in _checkpoints(directory)[:-keep]:
+    for old in checkpoints(directory)[:-keep]:
         # Renamed first: a kill halfway through must not leave half a checkpoint under a final name.
         shutil.rmtree(old.rename(directory / f"{_TEMPORARY}{old.name}"))
     return final
@@ -84,13 +88,11 @@ def save_checkpoint(
 
 def latest_checkpoint(directory: Path) -> Path | None:
     """The newest checkpoint in `directory`, if there is one."""
-    return next(reversed(_checkpoints(directory)), None)
+    return next(reversed(checkpoints(directory)), None)
 
 
-def load_checkpoint(
-    path: Path, *, shared: dict[str, Any], model: nn.Module, optimizer: torch.optim.Optimizer
-) -> TrainingState:
-    """Put weights, optimizer and random state back as they were.
+def load_checkpoint(path: Path, *, shared: dict[str, Any]) -> Checkpoint:
+    """Read a checkpoint of a run that shares `shared`, and put torch's random state back as it was.
 
     Raises:
         TrainerError: the checkpoint is of another run (the differences are named), or cannot be read.
@@ -100,12 +102,28 @@ def load_checkpoint(
         different = differences(saved.shared, shared)
         if different:
             raise TrainerError(f"cannot resume from {path}: this run differs from it: {'; '.join(different)}")
-        model.load_state_dict(load_file(path / MODEL_NAME))
-        load_optimizer_tensors(model, optimizer, load_file(path / OPTIMIZER_NAME))
+        weights, optimizer = load_file(path / MODEL_NAME), load_file(path / OPTIMIZER_NAME)
     except (OSError, ValidationError, SafetensorError) as error:
-        raise TrainerError(f"{path}: damaged checkpoint: {str(error).splitlines()[0]}") from None
+        raise _damaged(path, error) from None
     torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(saved.torch_rng)), dtype=torch.uint8))
-    return saved.training
+    return Checkpoint(state=saved.training, weights=weights, optimizer=optimizer)
+
+
+def read_weights(path: Path) -> tuple[TrainingState, dict[str, Tensor]]:
+    """Where a checkpoint's run stood, and its weights by parameter name.
+
+    Raises:
+        TrainerError: the checkpoint cannot be read.
+    """
+    try:
+        saved = _SavedState.model_validate_json((path / STATE_NAME).read_bytes())
+        return saved.training, load_file(path / MODEL_NAME)
+    except (OSError, ValidationError, SafetensorError) as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: Path, error: Exception) -> TrainerError:
+    return TrainerError(f"{path}: damaged checkpoint: {str(error).splitlines()[0]}")
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
@@ -128,7 +146,8 @@ def _short(value: Any) -> str:
     return text if len(text) <= 16 else f"{text[:12]}…"
 
 
-def _checkpoints(directory: Path) -> list[Path]:
+def checkpoints(directory: Path) -> list[Path]:
+    """All checkpoints in `directory`, oldest first."""
     return sorted(directory.glob("step-*"))
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 MODEL_PRESETS: dict[str, dict[str, Any]] = {
     "1m": {"num_layers": 4, "hidden_size": 128, "ffn_size": 384, "num_heads": 4, "num_kv_heads": 2},
@@ -48,6 +48,10 @@ class ModelConfig(_Frozen):
     """Spread of the initial weights; those that write into the residual stream have it divided by sqrt(2 layers)."""
     tie_embeddings: bool = True
     """Whether the output layer is the embedding."""
+    qk_norm: bool = False
+    """Whether queries and keys are normalised a head, before they are turned."""
+    vocabulary_multiple: int = Field(64, ge=1)
+    """The embedding has rows for the next multiple of this; the ids beyond the tokenizer's get no probability."""
 
     @model_validator(mode="before")
     @classmethod
@@ -76,15 +80,48 @@ class ModelConfig(_Frozen):
         return self.hidden_size // self.num_heads
 
 
-class OptimizerConfig(_Frozen):
-    """AdamW with decoupled weight decay, and clipping of the gradient's norm."""
-
+class _Optimizer(_Frozen):
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.95, ge=0, lt=1)
     eps: float = Field(1e-8, gt=0)
     weight_decay: float = Field(0.1, ge=0)
+    """Of matrices; norms and meta tokens are left alone."""
+    independent_weight_decay: bool = False
+    """False: a step takes rate x decay x weight off. True: (rate / highest rate) x decay x weight, so that the decay
+    does not move with the highest rate (arXiv 2510.19093); sensible values are then smaller by that rate."""
     max_grad_norm: float | None = Field(1.0, gt=0)
     """None: no clipping."""
+
+
+class AdamWConfig(_Optimizer):
+    """AdamW (arXiv 1711.05101)."""
+
+    type: Literal["adamw"] = "adamw"
+
+
+class AdEMAMixConfig(_Optimizer):
+    """AdEMAMix (arXiv 2409.03137): AdamW with a second, slow average of the gradients."""
+
+    type: Literal["ademamix"]
+    beta2: float = Field(0.999, ge=0, lt=1)
+    beta3: float = Field(0.999, ge=0, lt=1)
+    """Of the slow average; reached over the warm-up."""
+    alpha: float = Field(8.0, ge=0)
+    """Weight of the slow average; reached over the warm-up."""
+    warmup_steps: int | None = Field(None, ge=1)
+    """Of beta3 and alpha. None: all steps of the run."""
+
+
+class MuonConfig(_Optimizer):
+    """Muon for the layers' matrices, with AdamW's update size (arXiv 2502.16982); AdamW for the embedding, the output
+    layer and norms. One learning rate serves both."""
+
+    type: Literal["muon"]
+    momentum: float = Field(0.95, ge=0, lt=1)
+    newton_schulz_steps: int = Field(5, ge=1, le=20)
+
+
+OptimizerConfig = Annotated[AdamWConfig | AdEMAMixConfig | MuonConfig, Field(discriminator="type")]
 
 
 class _Schedule(_Frozen):
@@ -124,6 +161,14 @@ class WsdSchedule(_Schedule):
 ScheduleConfig = Annotated[CosineSchedule | WsdSchedule, Field(discriminator="type")]
 
 
+class GoldfishConfig(_Frozen):
+    """The goldfish loss (arXiv 2406.10209): one in `k` text labels is not paid, chosen by a hash of the `h` labels
+    before it, so that a passage is not learnt by heart however often it comes. Text within one segment only."""
+
+    k: int = Field(50, ge=2)
+    h: int = Field(50, ge=1)
+
+
 class TrainConfig(_Frozen):
     """One training run: which packed layout, which model, how long, how it is validated and kept."""
 
@@ -137,7 +182,7 @@ class TrainConfig(_Frozen):
     """Sequences that one device works on at once. None: the largest divisor of `batch_size` up to 8."""
     learning_rate: float = Field(3e-4, gt=0)
     """The highest; `schedule` tells the way there and down."""
-    optimizer: OptimizerConfig = OptimizerConfig()
+    optimizer: OptimizerConfig = AdamWConfig()
     schedule: ScheduleConfig = CosineSchedule()
     seed: int = Field(0, ge=0)
     """Of the initial weights, of the order of the data and of what is held out."""
@@ -156,14 +201,31 @@ class TrainConfig(_Frozen):
     keep_checkpoints: int = Field(2, ge=1)
     log_every: int = Field(10, ge=1)
     """Steps between console lines; `metrics.jsonl` has every step."""
+    mask_unpaid_ids: bool = False
+    """Whether special ids that the layout never pays for (wrapper, meta tokens, bos, padding) get no probability, so
+    that all layouts predict over one vocabulary."""
+    goldfish: GoldfishConfig | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the matrix products; weights and optimizer stay float32. auto: bfloat16 on CUDA, float32 on CPU."""
+    """Of activations and matrix products; weights, optimizer and loss stay float32. auto: bfloat16 on CUDA, float32 on
+    CPU."""
+    attention: Literal["auto", "varlen", "flex", "sdpa"] = "auto"
+    """How documents are masked. auto: varlen (flash attention) on CUDA in bfloat16, flex on CUDA in float32, sdpa with
+    a dense mask on CPU."""
+    compile: bool | None = None
+    """Whether layers and loss are compiled. None: on CUDA."""
+    activation_checkpointing: bool = False
+    """Whether a layer's activations are computed again in the backward pass instead of kept: less memory, about a
+    third more time."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """What several processes of one run (torchrun) share. ddp: the batch. fsdp: the batch, weights and optimizer. auto:
+    fsdp where weights, gradients and AdamW's moments take more than a quarter of the device's memory, else ddp."""
 
-    @field_validator("schedule", mode="before")
+    @field_validator("schedule", "optimizer", mode="before")
     @classmethod
-    def _cosine_unless_said(cls, value: Any) -> Any:
-        return {"type": "cosine", **value} if isinstance(value, dict) else value
+    def _default_type(cls, value: Any, info: ValidationInfo) -> Any:
+        default = {"schedule": "cosine", "optimizer": "adamw"}[info.field_name or ""]
+        return {"type": default, **value} if isinstance(value, dict) else value
 
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainConfig:
@@ -194,5 +256,6 @@ class TrainConfig(_Frozen):
 
         Rates and lengths are not among them: to train a finished WSD run for longer is a resume.
         """
-        names = {"layout", "model", "batch_size", "seed", "document_masking", "validation_rows"}
-        return self.model_dump(mode="json", include=names)
+        names = {"layout", "model", "batch_size", "seed", "document_masking", "validation_rows", "goldfish"}
+        names |= {"mask_unpaid_ids"}
+        return {**self.model_dump(mode="json", include=names), "optimizer": self.optimizer.type}

@@ -19,8 +19,10 @@ import torch
 from torch import Tensor
 
 from shards.reader import PackedDataset
-from trainer.config import TrainConfig
+from shards.schema import Role
+from trainer.config import GoldfishConfig, TrainConfig
 from trainer.errors import TrainerError
+from trainer.goldfish import goldfish_drops
 
 NumPyArray = np.ndarray[Any, Any]
 
@@ -29,23 +31,48 @@ _ORDER, _HOLD_OUT = 0, 1  # streams of randomness under one seed
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of training data; `b` rows of `L` inputs."""
+    """Rows of training data; `b` rows of `L` inputs. What follows from other fields is worked out where it is used."""
 
-    input_ids: Tensor
-    """int64 [b, L]."""
-    labels: Tensor
-    """int64 [b, L]: the inputs shifted by one."""
-    label_roles: Tensor
-    """uint8 [b, L]: the `Role` of each label."""
-    loss_weights: Tensor
-    """float32 [b, L]: the weight of each label, by its role."""
+    tokens: Tensor
+    """uint16 or uint32 [b, L + 1], as in the shards: inputs and labels in one."""
+    roles: Tensor
+    """uint8 [b, L + 1]: the `Role` of each token."""
     segments: Tensor
-    """int32 [b, L]: the segment of each input in its row."""
-    positions: Tensor
-    """int32 [b, L]: the position of each input in its segment."""
+    """int32 [b, L + 1]: the segment of each token in its row."""
+    loss_weights: Tensor
+    """float32 [b, L]: the weight of each label."""
 
     def __len__(self) -> int:
-        return len(self.input_ids)
+        return len(self.tokens)
+
+    @property
+    def input_ids(self) -> Tensor:
+        """int64 [b, L]."""
+        return self.tokens[:, :-1].long()
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [b, L]: the inputs shifted by one."""
+        return self.tokens[:, 1:].long()
+
+    @property
+    def label_roles(self) -> Tensor:
+        """int64 [b, L]: the `Role` of each label."""
+        return self.roles[:, 1:].long()
+
+    @property
+    def input_segments(self) -> Tensor:
+        """int32 [b, L]: the segment of each input."""
+        return self.segments[:, :-1]
+
+    @property
+    def positions(self) -> Tensor:
+        """int32 [b, L]: the position of each input in its segment."""
+        segments = self.input_segments
+        index = torch.arange(segments.shape[1], dtype=torch.int32, device=segments.device)
+        starts = index.expand_as(segments).clone()
+        starts[:, 1:] *= segments[:, 1:] != segments[:, :-1]
+        return index - starts.cummax(dim=1).values
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`; does not wait for the copy when the batch is pinned."""
@@ -87,17 +114,18 @@ def choose_rows(num_rows: int, *, count: int, seed: int) -> NumPyArray:
     return np.sort(np.random.default_rng([seed, _HOLD_OUT]).permutation(num_rows)[:count])
 
 
-def read_batch(dataset: PackedDataset, rows: NumPyArray) -> Batch:
-    """The named rows of a data set as tensors in ordinary memory."""
+def read_batch(dataset: PackedDataset, rows: NumPyArray, *, goldfish: GoldfishConfig | None = None) -> Batch:
+    """The named rows of a data set as tensors in ordinary memory; `goldfish` takes the weight of some labels."""
     packed = dataset.rows(rows)
-    ids = torch.from_numpy(packed.input_ids.astype(np.int64))
+    weights = packed.loss_weights(dataset.role_weights)
+    if goldfish is not None:
+        drops = goldfish_drops(packed.input_ids, packed.roles, packed.segments, k=goldfish.k, h=goldfish.h)
+        weights[drops] = 0.0
     return Batch(
-        input_ids=ids[:, :-1].contiguous(),
-        labels=ids[:, 1:].contiguous(),
-        label_roles=torch.from_numpy(packed.roles[:, 1:].copy()),
-        loss_weights=torch.from_numpy(packed.loss_weights(dataset.role_weights)),
-        segments=torch.from_numpy(packed.segments[:, :-1].copy()),
-        positions=torch.from_numpy(packed.positions()[:, :-1].copy()),
+        tokens=torch.from_numpy(packed.input_ids),
+        roles=torch.from_numpy(packed.roles),
+        segments=torch.from_numpy(packed.segments),
+        loss_weights=torch.from_numpy(weights),
     )
 
 
@@ -141,13 +169,20 @@ class TrainingData:
         """Rank `rank`'s part of the global batch of update `step` (from 1)."""
         config = self._config
         indices = batch_indices(step, num_rows=len(self.rows), batch_size=config.batch_size, seed=config.seed)
-        return read_batch(self.dataset, self.rows[indices[rank::world_size]])
+        return read_batch(self.dataset, self.rows[indices[rank::world_size]], goldfish=config.goldfish)
 
-    def batches(self, step: int, *, pin: bool = False) -> Generator[Batch]:
-        """The batches of update `step` and those after it, without end; a thread reads one ahead."""
+    def batches(self, step: int, *, rank: int = 0, world_size: int = 1, pin: bool = False) -> Generator[Batch]:
+        """The rank's parts of the batches of update `step` and those after it, without end; a thread reads one ahead.
+
+        Args:
+            step: the first update.
+            rank: of this process.
+            world_size: number of processes.
+            pin: whether batches lie in page-locked memory, from which a GPU copies while it computes.
+        """
 
         def read(step: int) -> Batch:
-            batch = self.batch(step)
+            batch = self.batch(step, rank=rank, world_size=world_size)
             return batch.pin() if pin else batch
 
         with ThreadPoolExecutor(1, thread_name_prefix="colophon-batches") as reader:
@@ -157,11 +192,21 @@ class TrainingData:
                 ahead = reader.submit(read, step)
                 yield batch
 
-    def validation_batches(self) -> Iterator[Batch]:
-        """All validation rows, in micro-batches, in the order of the files."""
+    def validation_batches(self, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
+        """The rank's part of the validation rows, in micro-batches; as many for each rank.
+
+        Where the rows do not come out even, some rank has one again as padding.
+        """
+        rows = self.validation_rows
+        mine = rows[rank::world_size]
+        fillers = -(-len(rows) // world_size) - len(mine)
+        mine = np.concatenate([mine, rows[:fillers]])
         size = self._config.rows_at_once
-        for start in range(0, len(self.validation_rows), size):
-            yield read_batch(self.validation_dataset, self.validation_rows[start : start + size])
+        for start in range(0, len(mine), size):
+            batch = read_batch(self.validation_dataset, mine[start : start + size])
+            if fillers and start + size >= len(mine):
+                batch.roles[-fillers:], batch.loss_weights[-fillers:] = Role.PAD, 0.0
+            yield batch
 
 
 def _held_out(num_rows: int, config: TrainConfig) -> NumPyArray:

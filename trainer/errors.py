@@ -7,5 +7,9 @@ class TrainerError(ValueError):
     """A setting, a shard or a checkpoint that training cannot work with; the message is one line for a person."""
 
 
+class OutOfMemoryError(RuntimeError):
+    """A model or batch that the device has too little memory for; the message is one line with advice."""
+
+
 class DivergedError(RuntimeError):
     """A run whose numbers are no longer finite; the message is one line with advice."""

@@ -9,25 +9,34 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from shards.reader import PackedDataset
 from shards.schema import Role
-from trainer.checkpoint import TrainingState, differences, latest_checkpoint, load_checkpoint, save_checkpoint
+from trainer.checkpoint import (
+    Checkpoint,
+    TrainingState,
+    differences,
+    latest_checkpoint,
+    load_checkpoint,
+    save_checkpoint,
+)
 from trainer.config import TrainConfig
 from trainer.data import Batch, TrainingData
-from trainer.errors import DivergedError, TrainerError
+from trainer.errors import DivergedError, OutOfMemoryError, TrainerError
 from trainer.loss import LossTotals
-from trainer.metrics import MetricsLog, Pace, step_line
+from trainer.metrics import MetricsLog, Pace, Speed, step_line
 from trainer.model import Decoder
-from trainer.optimizer import build_optimizer, clip_gradients, set_learning_rate
+from trainer.optimizer import ModelOptimizer
+from trainer.parallel import SharedModel, World, joined
 from trainer.schedule import learning_rate
-from trainer.step import Precision, accumulate_gradients, evaluate
+from trainer.step import Arithmetic, accumulate_gradients, evaluate
 from trainer.stopping import StopRequest
 
 Report = Callable[[str], None]
@@ -63,7 +72,8 @@ def train(
 ) -> TrainResult:
     """Train on a packed layout of the run under `output`.
 
-    SIGTERM and SIGINT end the run after the step at hand, with a checkpoint.
+    SIGTERM, SIGUSR1 and SIGINT end the run after the step at hand, with a checkpoint. Under torchrun all processes of
+    the run call this with the same arguments; the first one reports and writes.
 
     Args:
         config: the settings.
@@ -78,40 +88,63 @@ def train(
         ShardError: the layout is not there, or its files do not fit their records.
         TrainerError: a run of this name exists, or a checkpoint of other shards or settings.
         DivergedError: a gradient that is not finite; the weights of the step before are in the last checkpoint.
+        OutOfMemoryError: the device has too little memory.
     """
-    run = _Run(config, output=output, directory=output / "training" / name, report=report)
-    run.start(resume=resume, overwrite=overwrite)
-    with (
-        MetricsLog(run.directory / "metrics.jsonl", resumed_at=run.state.step) as metrics,
-        StopRequest() as stop,
-        closing(run.data.batches(run.state.step + 1, pin=run.on_cuda)) as batches,
-    ):
-        while not stop.requested:
-            if run.is_due(config.validation_every):
-                run.validate(metrics)
-            if run.state.step == config.steps:
-                break
-            run.step(next(batches), metrics)
-            if run.is_due(config.checkpoint_every) or stop.requested:
-                metrics.sync()
-                run.save()
-    return run.result(stopped_by=stop.requested)
+    with joined(config) as world, _advised(config):
+        run = _Run(config, output=output, directory=output / "training" / name, report=report, world=world)
+        run.start(resume=resume, overwrite=overwrite)
+        with (
+            MetricsLog(run.directory / "metrics.jsonl", resumed_at=run.state.step, write=world.is_first) as metrics,
+            StopRequest() as stop,
+            closing(run.batches()) as batches,
+        ):
+            while not world.any(stop.requested is not None):
+                if run.is_due(config.validation_every):
+                    run.validate(metrics)
+                if run.state.step == config.steps:
+                    break
+                run.step(next(batches), metrics)
+                if run.is_due(config.checkpoint_every):
+                    run.save(metrics)
+            else:
+                if not run.is_saved:
+                    run.save(metrics)
+                return run.result(stopped_by=stop.requested or "a signal to another process")
+        return run.result(stopped_by=None)
+
+
+@contextmanager
+def _advised(config: TrainConfig) -> Iterator[None]:
+    """Advice instead of a trace where the device's memory is not enough."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        advice = [f"micro_batch_size below {config.rows_at_once}"] if config.rows_at_once > 1 else []
+        advice += [] if config.activation_checkpointing else ["activation_checkpointing = true"]
+        advice += ["more processes with parallel = 'fsdp'", "a smaller model or sequence_length"]
+        raise OutOfMemoryError(f"{str(error).splitlines()[0]} Try {', '.join(advice)}") from None
 
 
 class _Run:
     """What one call of `train` works with."""
 
-    def __init__(self, config: TrainConfig, *, output: Path, directory: Path, report: Report) -> None:
-        self.config, self.directory, self._report = config, directory, report
-        self._precision = choose_precision(config)
+    def __init__(self, config: TrainConfig, *, output: Path, directory: Path, report: Report, world: World) -> None:
+        self.config, self.directory, self._world = config, directory, world
+        self._report = report if world.is_first else lambda line: None
+        self._arithmetic = Arithmetic.of(config, device=world.device)
         self.data = TrainingData(config, output=output)
-        self.model = Decoder(config.model, tokenizer=self.data.dataset.tokenizer)
-        self.model.initialise(seed=config.seed)
-        self.model.to(self._precision.device)
-        self._optimizer = build_optimizer(self.model, config.optimizer)
+        decoder = build_decoder(config, self.data.dataset, device=world.device)
+        decoder.initialise(seed=config.seed)
+        self._model = SharedModel(decoder, world=world, dtype=self._arithmetic.dtype, parallel=config.parallel)
+        self._num_parameters = decoder.num_parameters
+        self._optimizer = ModelOptimizer(decoder, config)
         self.state = TrainingState(step=0)
+        self._saved_step = -1
         self._pays_metadata = bool(self.data.dataset.role_weights[Role.METADATA])
         self._pace = Pace()
+        self._speed = Speed(
+            decoder.flops_per_token(self.data.dataset.sequence_length), device=world.device, world_size=world.size
+        )
         self._last: dict[str, Any] = {}
         self._validation_loss: float | None = None
 
@@ -119,25 +152,42 @@ class _Run:
         """Make the run's directory, or take up what is in it."""
         if resume and overwrite:
             raise TrainerError("a run is either resumed or overwritten, not both")
-        if self.directory.exists() and overwrite:
-            shutil.rmtree(self.directory)
-        elif self.directory.exists() and not resume:
+        if self.directory.exists() and not (resume or overwrite):
             raise TrainerError(f"{self.directory} exists; resume it, overwrite it or give another name")
-        checkpoint = latest_checkpoint(self.directory / "checkpoints")
-        if checkpoint is not None:
-            self.state = load_checkpoint(checkpoint, shared=self._shared(), model=self.model, optimizer=self._optimizer)
-            self._report(f"resumed after step {self.state.step} from {checkpoint}")
-        self.directory.mkdir(parents=True, exist_ok=True)
-        self._write_config()
+        self._world.wait()  # all have looked
+        if overwrite and self._world.is_first:
+            shutil.rmtree(self.directory, ignore_errors=True)
+        self._world.wait()
+        path = latest_checkpoint(self.directory / "checkpoints")
+        if path is not None:
+            checkpoint = load_checkpoint(path, shared=self._shared())
+            self._model.load_weights(checkpoint.weights)
+            self._optimizer.load_tensors(checkpoint.optimizer)
+            self.state, self._saved_step = checkpoint.state, checkpoint.state.step
+            self._report(f"resumed after step {self.state.step} from {path}")
+        if self._world.is_first:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._write_config()
+        self._world.wait()
         self._report(
-            f"{self.model.num_parameters:,} parameters on {self._precision.device}, {len(self.data.rows):,} rows of "
-            f"{self.data.dataset.sequence_length} tokens, {len(self.data.validation_rows):,} to validate on"
+            f"{self._num_parameters:,} parameters on {self._world.device}{self._processes()}, "
+            f"{len(self.data.rows):,} rows of {self.data.dataset.sequence_length} tokens, "
+            f"{len(self.data.validation_rows):,} to validate on"
         )
 
+    def _processes(self) -> str:
+        return f" x {self._world.size}" if self._world.size > 1 else ""
+
+    def batches(self) -> Generator[Batch]:
+        """This rank's parts of the batches still to come."""
+        world = self._world
+        on_cuda = world.device.type == "cuda"
+        return self.data.batches(self.state.step + 1, rank=world.rank, world_size=world.size, pin=on_cuda)
+
     @property
-    def on_cuda(self) -> bool:
-        """Whether batches have to be copied to a GPU."""
-        return self._precision.device.type == "cuda"
+    def is_saved(self) -> bool:
+        """Whether there is a checkpoint of the step that the run stands at; there is nothing to keep of step 0."""
+        return self._saved_step == self.state.step or not self.state.step
 
     def is_due(self, every: int) -> bool:
         """Whether something done every so many steps, and after the last, is to be done now."""
@@ -149,16 +199,11 @@ class _Run:
         started = time.perf_counter()
         config, number = self.config, self.state.step + 1
         rate = learning_rate(number, steps=config.steps, peak=config.learning_rate, schedule=config.schedule)
-        set_learning_rate(self._optimizer, rate)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.zero_grad()
         totals = accumulate_gradients(
-            self.model,
-            batch,
-            micro_batch_size=config.rows_at_once,
-            document_masking=config.document_masking,
-            precision=self._precision,
+            self._model, batch, micro_batch_size=config.rows_at_once, arithmetic=self._arithmetic
         )
-        norm = self._update(number) if totals.weight else None
+        norm = self._update(number, rate=rate) if totals.weight else None
         self._count(totals)
         seconds = time.perf_counter() - started
         self._pace.add(seconds, tokens=totals.tokens)
@@ -169,12 +214,8 @@ class _Run:
 
     def validate(self, metrics: MetricsLog) -> None:
         """Loss over the text labels of all validation rows, if there are any."""
-        totals = evaluate(
-            self.model,
-            self.data.validation_batches(),
-            document_masking=self.config.document_masking,
-            precision=self._precision,
-        )
+        batches = self.data.validation_batches(rank=self._world.rank, world_size=self._world.size)
+        totals = evaluate(self._model, batches, arithmetic=self._arithmetic)
         self._validation_loss = totals.mean(Role.TEXT)
         if self._validation_loss is None:
             return
@@ -186,17 +227,17 @@ class _Run:
         metrics.write(record)
         self._report(f"step {self.state.step}/{self.config.steps}  validation text {self._validation_loss:.4f}")
 
-    def save(self) -> None:
-        """Write a checkpoint."""
-        path = save_checkpoint(
-            self.directory / "checkpoints",
-            state=self.state,
-            shared=self._shared(),
-            model=self.model,
-            optimizer=self._optimizer,
-            keep=self.config.keep_checkpoints,
-        )
-        self._report(f"step {self.state.step}/{self.config.steps}  saved {path}")
+    def save(self, metrics: MetricsLog) -> None:
+        """Write a checkpoint, and see that the metrics up to it are on disk."""
+        metrics.sync()
+        # All processes give their shares; the first one writes.
+        checkpoint = Checkpoint(state=self.state, weights=self._model.weights(), optimizer=self._optimizer.tensors())
+        if self._world.is_first:
+            directory, keep = self.directory / "checkpoints", self.config.keep_checkpoints
+            path = save_checkpoint(directory, checkpoint, shared=self._shared(), keep=keep)
+            self._report(f"step {self.state.step}/{self.config.steps}  saved {path}")
+        self._world.wait()
+        self._saved_step = self.state.step
 
     def result(self, *, stopped_by: str | None) -> TrainResult:
         """How the run stands."""
@@ -207,7 +248,7 @@ class _Run:
             loss=self._last.get("loss"),
             text_loss=self._last.get("text_loss"),
             validation_text_loss=self._validation_loss,
-            num_parameters=self.model.num_parameters,
+            num_parameters=self._num_parameters,
             tokens_per_second=self._pace.tokens_per_second,
         )
 
@@ -217,22 +258,27 @@ class _Run:
         if self.state.step and path.exists():
             for difference in differences(json.loads(path.read_text())["config"], now):
                 self._report(f"changed since the checkpoint: {difference}")
-        described = {"config": now, "num_parameters": self.model.num_parameters, "torch": str(torch.__version__)}
+        described = {
+            "config": now,
+            "num_parameters": self._num_parameters,
+            "masked_ids": unpaid_ids(self.data.dataset) if self.config.mask_unpaid_ids else [],
+            "torch": str(torch.__version__),
+        }
         path.write_text(json.dumps({**described, "shared": self._shared()}, indent=1) + "\n")
 
     def _shared(self) -> dict[str, Any]:
         tokenizer = self.data.dataset.tokenizer.model_dump(mode="json")
         return {**self.config.decides_result(), "tokenizer": tokenizer, **self.data.fingerprints()}
 
-    def _update(self, number: int) -> float:
+    def _update(self, number: int, *, rate: float) -> float:
         """Clip and step; returns the gradients' norm."""
-        norm = clip_gradients(self.model, max_norm=self.config.optimizer.max_grad_norm).item()
+        norm = self._optimizer.clip()
         if not math.isfinite(norm):
             raise DivergedError(
                 f"step {number}: the gradient is {norm}; weights are left as they were. Try a lower learning_rate or "
                 "a longer schedule.warmup_steps, and resume from the last checkpoint"
             )
-        self._optimizer.step()
+        self._optimizer.step(rate)
         return norm
 
     def _count(self, totals: LossTotals) -> None:
@@ -256,21 +302,30 @@ class _Run:
             "lr": rate,
             "grad_norm": norm,
             "tokens_per_second": totals.tokens / seconds,
+            **self._speed.record(totals.tokens / seconds),
             "skipped_batches": self.state.skipped_batches,
         }
 
 
-def choose_precision(config: TrainConfig) -> Precision:
-    """What `device` and `dtype` of a recipe mean here.
-
-    Raises:
-        TrainerError: CUDA is asked for and not there.
-    """
-    available = torch.cuda.is_available()
-    if config.device == "cuda" and not available:
-        raise TrainerError("device is cuda, but torch finds no CUDA device; available: cpu")
-    cuda = available and config.device != "cpu"
-    bfloat16 = config.dtype == "bfloat16" or (config.dtype == "auto" and cuda)
-    return Precision(
-        device=torch.device("cuda" if cuda else "cpu"), autocast_dtype=torch.bfloat16 if bfloat16 else None
+def build_decoder(config: TrainConfig, dataset: PackedDataset, *, device: torch.device) -> Decoder:
+    """The model of a run over `dataset`, its weights not yet drawn."""
+    return Decoder(
+        config.model,
+        tokenizer=dataset.tokenizer,
+        masked_ids=unpaid_ids(dataset) if config.mask_unpaid_ids else (),
+        activation_checkpointing=config.activation_checkpointing,
+        compiled=device.type == "cuda" if config.compile is None else config.compile,
     )
+
+
+def unpaid_ids(dataset: PackedDataset) -> list[int]:
+    """Special ids that are never a paid label in a layout."""
+    special, weights = dataset.tokenizer.special, dataset.role_weights
+    by_role = {
+        Role.BOS: [special.bos],
+        Role.EOS: [special.eos],
+        Role.PAD: [special.pad],
+        Role.WRAPPER: [special.boc, special.eoc],
+        Role.META_TOKEN: special.meta,
+    }
+    return [id for role, ids in by_role.items() if not weights[role] for id in ids]

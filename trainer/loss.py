@@ -6,7 +6,9 @@ made for a few tokens at a time, and their gradient is taken while they are ther
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,28 +27,30 @@ def chunked_cross_entropy(
     labels: Tensor,
     loss_weights: Tensor,
     *,
-    num_ids: int,
+    impossible_ids: Tensor | None = None,
     chunk_tokens: int = CHUNK_TOKENS,
+    compiled: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of `hidden @ output_weight.T` against `labels`, never holding all logits.
 
     Args:
-        hidden: [n, hidden_size], the model's last states.
+        hidden: [n, hidden_size], the model's last states. Matrix products have its dtype, the rest is float32 or wider.
         output_weight: [vocabulary_size, hidden_size].
-        labels: int64 [n], below `num_ids`.
+        labels: int64 [n].
         loss_weights: [n].
-        num_ids: ids that exist; the vocabulary's padding beyond them gets no probability.
+        impossible_ids: int64, ids that get no probability: padding of the vocabulary, and what is masked.
         chunk_tokens: tokens at a time. Changes memory, not the result.
+        compiled: whether what happens to the logits is compiled: fewer passes over them.
 
     Returns:
-        sum of weight x loss, a scalar that gradients flow from; and the unweighted losses [n], for reporting only.
+        sum of weight x loss, a scalar that gradients flow from; and the unweighted losses [n], for reporting only. A
+        label that is impossible and has weight 0 has the loss 0.
     """
     with_grad = torch.is_grad_enabled() and (hidden.requires_grad or output_weight.requires_grad)
-    dtype = hidden.dtype
-    if torch.is_autocast_enabled(hidden.device.type):
-        dtype = torch.get_autocast_dtype(hidden.device.type)
+    if impossible_ids is None:
+        impossible_ids = labels.new_empty(0)
     weighted, losses = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, output_weight, labels, loss_weights, num_ids, chunk_tokens, dtype, with_grad
+        hidden, output_weight, labels, loss_weights, impossible_ids, chunk_tokens, compiled, with_grad
     )
     return weighted, losses
 
@@ -61,23 +65,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         output_weight: Tensor,
         labels: Tensor,
         loss_weights: Tensor,
-        num_ids: int,
+        impossible_ids: Tensor,
         chunk_tokens: int,
-        dtype: torch.dtype,
+        compiled: bool,
         with_grad: bool,
     ) -> tuple[Tensor, Tensor]:
-        wide = torch.promote_types(dtype, torch.float32)
+        dtype, wide = hidden.dtype, torch.promote_types(hidden.dtype, torch.float32)
         weight = output_weight.to(dtype)
         losses = torch.empty(len(labels), dtype=wide, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if with_grad else None
-        grad_weight = torch.zeros_like(output_weight) if with_grad else None
+        grad_weight = torch.zeros_like(output_weight, dtype=wide) if with_grad else None
+        of_logits = _compiled_losses_and_gradient() if compiled else _losses_and_gradient
         for start in range(0, len(labels), chunk_tokens):
             part = slice(start, start + chunk_tokens)
-            states = hidden[part].to(dtype)
-            log_probs = _log_probs(states, weight, num_ids=num_ids, dtype=wide)
-            losses[part] = -log_probs.gather(1, labels[part, None])[:, 0]
-            if grad_hidden is not None and grad_weight is not None:
-                grad_logits = _grad_logits(log_probs, labels[part], loss_weights[part]).to(dtype)
+            states = hidden[part]
+            losses[part], grad_logits = of_logits(
+                states @ weight.T, labels[part], loss_weights[part], impossible_ids, wide, with_grad
+            )
+            if grad_hidden is not None and grad_weight is not None and grad_logits is not None:
                 grad_hidden[part] = grad_logits @ weight
                 grad_weight += grad_logits.T @ states
         if with_grad:
@@ -91,18 +96,24 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return grad_hidden * grads[0], grad_weight * grads[0], None, None, None, None, None, None
 
 
-def _log_probs(states: Tensor, weight: Tensor, *, num_ids: int, dtype: torch.dtype) -> Tensor:
-    """[chunk, vocabulary_size] in `dtype`; ids from `num_ids` on have probability 0."""
-    logits = (states @ weight.T).to(dtype)
-    logits[:, num_ids:] = float("-inf")
-    return torch.log_softmax(logits, dim=-1)
+def _losses_and_gradient(  # noqa: PLR0917 - as autograd functions pass them
+    logits: Tensor, labels: Tensor, loss_weights: Tensor, impossible_ids: Tensor, wide: torch.dtype, with_grad: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Losses [chunk] in `wide`, and the gradient of sum(weight x loss) for the logits [chunk, vocabulary_size], which
+    is weight x (probability - one-hot), in their dtype."""
+    log_probs = torch.log_softmax(logits.to(wide).index_fill(1, impossible_ids, float("-inf")), dim=-1)
+    losses = -log_probs.gather(1, labels[:, None])[:, 0]
+    losses = losses.masked_fill(losses.isinf() & (loss_weights == 0), 0.0)
+    if not with_grad:
+        return losses, None
+    one_hot = -torch.ones_like(labels, dtype=wide)[:, None]
+    grad = log_probs.exp().scatter_add(1, labels[:, None], one_hot) * loss_weights[:, None]
+    return losses, grad.to(logits.dtype)
 
 
-def _grad_logits(log_probs: Tensor, labels: Tensor, loss_weights: Tensor) -> Tensor:
-    """Gradient of sum(weight x loss) for the logits, weight x (probability - one-hot); overwrites `log_probs`."""
-    grad = log_probs.exp_()
-    grad.scatter_add_(1, labels[:, None], grad.new_full((len(labels), 1), -1.0))
-    return grad.mul_(loss_weights[:, None])
+@cache
+def _compiled_losses_and_gradient() -> Callable[..., tuple[Tensor, Tensor | None]]:
+    return torch.compile(_losses_and_gradient, dynamic=False)
 
 
 @dataclass(frozen=True, kw_only=True)

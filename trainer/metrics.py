@@ -4,7 +4,9 @@ One object a step:
 
     step, loss (what is minimised), text_loss (mean over text labels, unweighted), metadata_loss (likewise; null where
     the layout does not pay for metadata), tokens and text_tokens (labels seen since the start, without padding), lr,
-    grad_norm (before clipping), tokens_per_second, skipped_batches (without a paid label, since the start)
+    grad_norm (before clipping), tokens_per_second, mfu (share of the devices' peak that the model's own arithmetic
+    takes; null where the peak is not known), memory_gb (highest so far on one device; of the process on CPU),
+    skipped_batches (without a paid label, since the start)
 
 and one a validation: step, validation_text_loss, validation_text_tokens. Losses are in nats a token; a batch without
 a paid label has null for `loss` and `grad_norm`.
@@ -14,40 +16,48 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 class MetricsLog:
     """An append-only JSONL file; a line is on its way to disk when `write` returns."""
 
-    def __init__(self, path: Path, *, resumed_at: int) -> None:
+    def __init__(self, path: Path, *, resumed_at: int, write: bool = True) -> None:
         """Open `path`, cut back to what stands before a run that goes on after update `resumed_at`.
 
         The validation after that update is cut too: a checkpoint is written before it, so the run does it again.
+        Without `write` nothing is touched: another process of the run does it.
         """
-        kept = [line for line in _lines(path) if _stands_before(line, resumed_at)]
-        temporary = path.with_name(f".{path.name}")
-        temporary.write_text("".join(f"{line}\n" for line in kept))
-        temporary.replace(path)
-        self._file = path.open("a", buffering=1)
+        if write:
+            kept = [line for line in _lines(path) if _stands_before(line, resumed_at)]
+            temporary = path.with_name(f".{path.name}")
+            temporary.write_text("".join(f"{line}\n" for line in kept))
+            temporary.replace(path)
+        self._file = path.open("a", buffering=1) if write else None
 
     def __enter__(self) -> MetricsLog:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one object."""
-        self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        if self._file is not None:
+            self._file.write(json.dumps(record, allow_nan=False) + "\n")
 
     def sync(self) -> None:
         """Wait until everything written is on disk."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        if self._file is not None:
+            self._file.flush()
+            os.fsync(self._file.fileno())
 
 
 def _lines(path: Path) -> list[str]:
@@ -85,6 +95,44 @@ class Pace:
         return timedelta(seconds=round(steps * (self._seconds_lately or 0.0)))
 
 
+_PEAK_FLOPS = {
+    "B200": 2250e12,
+    "H200": 989e12,
+    "H100 PCIe": 756e12,
+    "H100": 989e12,
+    "GH200": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10": 125e12,
+    "4090": 165e12,
+    "V100": 125e12,
+}
+"""Operations a second of bfloat16 (V100: float16) matrix products without sparsity, by a part of the device's name;
+from NVIDIA's data sheets. The first that fits counts."""
+
+
+class Speed:
+    """How much of the hardware a run uses."""
+
+    def __init__(self, flops_per_token: int, *, device: torch.device, world_size: int) -> None:
+        """Args: what the model's arithmetic takes forward and backward, where, and on how many devices."""
+        self._flops_per_token, self._device = flops_per_token, device
+        self._peak = None
+        if device.type == "cuda":
+            name = torch.cuda.get_device_name(device)
+            self._peak = next((peak * world_size for part, peak in _PEAK_FLOPS.items() if part in name), None)
+
+    def record(self, tokens_per_second: float) -> dict[str, float | None]:
+        """`mfu` and `memory_gb`."""
+        mfu = None if self._peak is None else tokens_per_second * self._flops_per_token / self._peak
+        if self._device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(self._device)
+        else:
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        return {"mfu": mfu, "memory_gb": memory / 1e9}
+
+
 def step_line(record: Mapping[str, Any], *, steps: int, pace: Pace) -> str:
     """One step for the console."""
     fields = [
@@ -93,6 +141,8 @@ def step_line(record: Mapping[str, Any], *, steps: int, pace: Pace) -> str:
         f"text {_loss(record['text_loss'])}",
         f"lr {record['lr']:.2e}",
         f"{record['tokens_per_second']:,.0f} tokens/s",
+        *([] if record["mfu"] is None else [f"mfu {record['mfu']:.1%}"]),
+        f"{record['memory_gb']:.1f} GB",
         f"{pace.left(steps - record['step'])} left",
     ]
     return "  ".join(fields)

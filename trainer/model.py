@@ -1,25 +1,50 @@
-"""A Llama decoder: RMSNorm, rotary positions, SwiGLU, grouped-query attention.
+"""A Llama decoder: RMSNorm, rotary positions, SwiGLU, grouped-query attention, optional QK-norm.
 
 Parameters are named, and rotary pairs are laid out (first half with second half), as in Hugging Face's Llama, so that
-an export is a prefix away. The loss is part of the forward pass: a wrapper that gathers sharded parameters around
-`forward` then covers the output layer too.
+an export is a prefix away. Weights are float32; activations and matrix products have the dtype that `forward` is asked
+for, which is why each layer casts its weight. The loss is part of the forward pass: a wrapper that gathers sharded
+parameters around `forward` then covers the output layer too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import silu
+from torch.nn.functional import linear, rms_norm, silu
+from torch.utils.checkpoint import checkpoint
 
 from shards.schema import TokenizerInfo
 from trainer.attention import Mask, attend
 from trainer.config import ModelConfig
+from trainer.errors import TrainerError
 from trainer.loss import chunked_cross_entropy
 
-VOCABULARY_MULTIPLE = 64
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From queries, keys and values, [b, heads, L, head_size] each, to the same shape as the queries."""
+
+Share = Callable[[Tensor, Tensor], Tensor]
+
+
+class Linear(nn.Linear):
+    """A matrix without bias that works in the dtype of its input."""
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[..., in_features] to [..., out_features]."""
+        return linear(input, self.weight.to(input.dtype))
+
+
+class Norm(nn.RMSNorm):
+    """RMSNorm that works in the dtype of its input; torch sums the squares in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same shape."""
+        return rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
 class Attention(nn.Module):
@@ -29,17 +54,26 @@ class Attention(nn.Module):
         super().__init__()
         self.head_size = config.head_size
         kv_size = config.num_kv_heads * config.head_size
-        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.q_proj = Linear(config.hidden_size, config.hidden_size)
+        self.k_proj = Linear(config.hidden_size, kv_size)
+        self.v_proj = Linear(config.hidden_size, kv_size)
+        self.o_proj = Linear(config.hidden_size, config.hidden_size)
+        self.q_norm = Norm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
+        self.k_norm = Norm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
 
-    def forward(self, states: Tensor, rotation: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
-        """[b, L, hidden_size] to the same shape."""
-        query, key, value = (self._heads(proj(states)) for proj in (self.q_proj, self.k_proj, self.v_proj))
-        attended = attend(rotate(query, rotation), rotate(key, rotation), value, mask=mask)
+    def forward(self, states: Tensor, rotation: tuple[Tensor, Tensor], mask: Mask | Attend) -> Tensor:
+        """[b, L, hidden_size] to the same shape. Instead of a mask `mask` may be what attends: a cache, say."""
+        query, key, value = self.project(states, rotation)
+        attended = mask(query, key, value) if callable(mask) else attend(query, key, value, mask=mask)
         out: Tensor = self.o_proj(attended.transpose(1, 2).flatten(2))
         return out
+
+    def project(self, states: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries [b, heads, L, head_size], keys and values [b, kv_heads, L, head_size] of `states`, turned."""
+        query, key, value = (self._heads(proj(states)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        if self.q_norm is not None and self.k_norm is not None:
+            query, key = self.q_norm(query), self.k_norm(key)
+        return rotate(query, rotation), rotate(key, rotation), value
 
     def _heads(self, states: Tensor) -> Tensor:
         """[b, L, heads * head_size] to [b, heads, L, head_size]."""
@@ -51,9 +85,9 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.hidden_size, config.ffn_size, bias=False)
-        self.up_proj = nn.Linear(config.hidden_size, config.ffn_size, bias=False)
-        self.down_proj = nn.Linear(config.ffn_size, config.hidden_size, bias=False)
+        self.gate_proj = Linear(config.hidden_size, config.ffn_size)
+        self.up_proj = Linear(config.hidden_size, config.ffn_size)
+        self.down_proj = Linear(config.ffn_size, config.hidden_size)
 
     def forward(self, states: Tensor) -> Tensor:
         """[b, L, hidden_size] to the same shape."""
@@ -66,12 +100,12 @@ class Layer(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.input_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.input_layernorm = Norm(config.hidden_size, eps=config.norm_eps)
         self.self_attn = Attention(config)
-        self.post_attention_layernorm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
+        self.post_attention_layernorm = Norm(config.hidden_size, eps=config.norm_eps)
         self.mlp = FeedForward(config)
 
-    def forward(self, states: Tensor, rotation: tuple[Tensor, Tensor], mask: Mask) -> Tensor:
+    def forward(self, states: Tensor, rotation: tuple[Tensor, Tensor], mask: Mask | Attend) -> Tensor:
         """[b, L, hidden_size] to the same shape."""
         states = states + self.self_attn(self.input_layernorm(states), rotation, mask)
         out: Tensor = states + self.mlp(self.post_attention_layernorm(states))
@@ -81,29 +115,71 @@ class Layer(nn.Module):
 class Decoder(nn.Module):
     """The whole model."""
 
-    def __init__(self, config: ModelConfig, *, tokenizer: TokenizerInfo) -> None:
-        """Uninitialised weights; `initialise` draws them."""
+    def __init__(
+        self,
+        config: ModelConfig,
+        *,
+        tokenizer: TokenizerInfo,
+        masked_ids: Sequence[int] = (),
+        activation_checkpointing: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        """Uninitialised weights; `initialise` draws them.
+
+        Args:
+            config: sizes.
+            tokenizer: of the shards.
+            masked_ids: ids that get no probability.
+            activation_checkpointing: whether layers are computed again in the backward pass.
+            compiled: whether layers and loss are compiled, each by itself: one compilation serves all layers.
+        """
         super().__init__()
         self.config = config
         self.num_ids = tokenizer.num_ids
         self.meta_token_ids = list(tokenizer.special.meta)
-        vocabulary_size = -(-self.num_ids // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        self.activation_checkpointing = activation_checkpointing
+        self.compiled = compiled
+        vocabulary_size = -(-self.num_ids // config.vocabulary_multiple) * config.vocabulary_multiple
         self.embed_tokens = nn.Embedding(vocabulary_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
-        self.norm = nn.RMSNorm(config.hidden_size, eps=config.norm_eps)
-        self.lm_head: nn.Linear | None = None
-        if not config.tie_embeddings:
-            self.lm_head = nn.Linear(config.hidden_size, vocabulary_size, bias=False)
+        if compiled:
+            for layer in self.layers:
+                layer.compile(dynamic=False)
+        self.norm = Norm(config.hidden_size, eps=config.norm_eps)
+        self.lm_head = None if config.tie_embeddings else Linear(config.hidden_size, vocabulary_size)
+        impossible = torch.tensor([*masked_ids, *range(self.num_ids, vocabulary_size)], dtype=torch.int64)
+        self.register_buffer("impossible_ids", impossible, persistent=False)
+        self.impossible_ids: Tensor
 
     @property
     def output_weight(self) -> Tensor:
         """[vocabulary_size, hidden_size]: the output layer, which may be the embedding."""
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
+    @torch.no_grad()
+    def load_weights(self, weights: Mapping[str, Tensor], *, share: Share = lambda whole, like: whole) -> None:
+        """Take over weights by parameter name; `share` gives what this process holds of a whole tensor.
+
+        Raises:
+            TrainerError: they are of another model.
+        """
+        own = dict(self.named_parameters())
+        if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
+            raise TrainerError("the checkpoint's weights are of another model")
+        for name, parameter in own.items():
+            parameter.copy_(share(weights[name], parameter))
+
     @property
     def num_parameters(self) -> int:
         """All weights, the embedding once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self, sequence_length: int) -> int:
+        """Operations that one token's update takes: 6 a weight of a matrix product, and 6 x layers x hidden_size x
+        sequence_length for causal attention over whole rows (arXiv 2204.02311, appendix B, halved for causality)."""
+        config = self.config
+        weights = sum(parameter.numel() for parameter in self.layers.parameters()) + self.output_weight.numel()
+        return 6 * weights + 6 * config.num_layers * config.hidden_size * sequence_length
 
     @torch.no_grad()
     def initialise(self, *, seed: int) -> None:
@@ -119,26 +195,62 @@ class Decoder(nn.Module):
             parameter.normal_(0.0, std, generator=generator)
         initialise_meta_tokens(self.embed_tokens.weight, self.meta_token_ids, num_ids=self.num_ids, generator=generator)
 
-    def hidden_states(self, input_ids: Tensor, positions: Tensor, mask: Mask) -> Tensor:
-        """Last states, normalised: [b, L, hidden_size] for `input_ids` int64 and `positions` int32, both [b, L]."""
+    def hidden_states(
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        masks: Mask | Sequence[Attend],
+        *,
+        dtype: torch.dtype | None = None,
+        visit: Callable[[Tensor], None] = lambda states: None,
+    ) -> Tensor:
+        """Last states, normalised: [b, L, hidden_size].
+
+        Args:
+            input_ids: int64 [b, L].
+            positions: int32 [b, L], of each token in its segment.
+            masks: what a token may see, see `trainer.attention`; or what attends in each layer.
+            dtype: of the activations; None: that of the weights.
+            visit: called with the states before the first layer and after each, [b, L, hidden_size].
+        """
         states: Tensor = self.embed_tokens(input_ids)
+        states = states if dtype is None else states.to(dtype)
         rotation = rotation_at(positions, head_size=self.config.head_size, base=self.config.rope_base)
-        for layer in self.layers:
-            states = layer(states, rotation, mask)
+        visit(states)
+        for i, layer in enumerate(self.layers):
+            mask = masks[i] if isinstance(masks, Sequence) else masks
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                states = checkpoint(layer, states, rotation, mask, use_reentrant=False)
+            else:
+                states = layer(states, rotation, mask)
+            visit(states)
         normalised: Tensor = self.norm(states)
         return normalised
 
+    def logits(self, states: Tensor) -> Tensor:
+        """float32 [..., vocabulary_size] of last states [..., hidden_size]; -inf where an id is impossible."""
+        logits = linear(states, self.output_weight.to(states.dtype)).float()
+        return logits.index_fill(-1, self.impossible_ids, float("-inf"))
+
     def forward(
-        self, input_ids: Tensor, positions: Tensor, mask: Mask, labels: Tensor, loss_weights: Tensor
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        mask: Mask,
+        labels: Tensor,
+        loss_weights: Tensor,
+        *,
+        dtype: torch.dtype | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Sum of weight x loss over the labels [b, L], a scalar, and the unweighted losses [b * L] for reporting."""
-        states = self.hidden_states(input_ids, positions, mask)
+        states = self.hidden_states(input_ids, positions, mask, dtype=dtype)
         return chunked_cross_entropy(
             states.flatten(0, 1),
             self.output_weight,
             labels.flatten(),
             loss_weights.flatten(),
-            num_ids=self.num_ids,
+            impossible_ids=self.impossible_ids,
+            compiled=self.compiled,
         )
 
 

@@ -1,69 +1,158 @@
-"""AdamW with decoupled weight decay on matrices, and none on norms and meta tokens."""
+"""AdamW, AdEMAMix and Muon, with one weight decay for all: of matrices, not of norms and meta tokens.
+
+The decay is applied here, before the optimizer's own step, which then knows none: p ← p · (1 − rate · decay), or with
+`independent_weight_decay` p ← p · (1 − rate / highest rate · decay).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainer.config import OptimizerConfig
+from trainer.config import AdEMAMixConfig, MuonConfig, TrainConfig
 from trainer.model import Decoder
+from trainer.parallel import shared_like, whole
 
 
-class AdamW(torch.optim.AdamW):
-    """Fused AdamW that leaves some rows of one matrix undecayed."""
+class AdEMAMix(torch.optim.Optimizer):
+    """AdEMAMix without weight decay: AdamW's update with alpha x a slow average of the gradients added to the fast one.
 
-    def __init__(self, groups: list[dict[str, Any]], *, undecayed: tuple[Tensor, Sequence[int]], **settings: Any):
-        super().__init__(groups, fused=True, **settings)
-        self._undecayed = undecayed
+    m1 = β1 m1 + (1 − β1) g;  m2 = β3(t) m2 + (1 − β3(t)) g;  v = β2 v + (1 − β2) g²
+    p ← p − rate · (m1 / (1 − β1^t) + α(t) m2) / (sqrt(v / (1 − β2^t)) + ε)
+
+    as in arXiv 2409.03137, algorithm 1, with its schedules of α and β3 over `warmup_steps`.
+    """
+
+    def __init__(self, params: Any, *, config: AdEMAMixConfig, warmup_steps: int) -> None:
+        super().__init__(params, {"lr": 0.0})
+        self._config, self._warmup_steps = config, warmup_steps
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update. AdamW takes rate x decay x weight off every row; the undecayed ones get it back."""
-        parameter, rows = self._undecayed
-        before = parameter[list(rows)].clone()
-        super().step(closure)
-        group = next(group for group in self.param_groups if any(p is parameter for p in group["params"]))
-        parameter[list(rows)] += group["lr"] * group["weight_decay"] * before
+        """One update from the gradients at hand."""
+        config = self._config
+        for group in self.param_groups:
+            for parameter in (p for p in group["params"] if p.grad is not None):
+                state = self.state[parameter]
+                if not state:
+                    state["step"] = torch.zeros(())
+                    for name in ("exp_avg", "exp_avg_slow", "exp_avg_sq"):
+                        state[name] = torch.zeros_like(parameter)
+                state["step"] += 1
+                step = int(state["step"].item())
+                alpha, beta3 = slow_average(step, config=config, warmup_steps=self._warmup_steps)
+                fast, slow, squares, grad = state["exp_avg"], state["exp_avg_slow"], state["exp_avg_sq"], parameter.grad
+                fast.lerp_(grad, 1 - config.beta1)
+                slow.lerp_(grad, 1 - beta3)
+                squares.mul_(config.beta2).addcmul_(grad, grad, value=1 - config.beta2)
+                update = fast / (1 - config.beta1**step) + alpha * slow
+                spread = (squares / (1 - config.beta2**step)).sqrt_().add_(config.eps)
+                parameter.addcdiv_(update, spread, value=-group["lr"])
 
 
-def build_optimizer(model: Decoder, config: OptimizerConfig) -> AdamW:
-    """The optimizer of a model; the learning rate is set before every step by `set_learning_rate`."""
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim >= 2]
-    norms = [parameter for parameter in model.parameters() if parameter.ndim < 2]
-    return AdamW(
-        [{"params": matrices, "weight_decay": config.weight_decay}, {"params": norms, "weight_decay": 0.0}],
-        undecayed=(model.embed_tokens.weight, model.meta_token_ids),
+def slow_average(step: int, *, config: AdEMAMixConfig, warmup_steps: int) -> tuple[float, float]:
+    """alpha and beta3 of update `step` (from 1): alpha grows linearly, and so does, nearly, the half-life of beta3."""
+    done = min(step / warmup_steps, 1.0)
+    if done == 1.0 or config.beta3 <= config.beta1 or not config.beta1:
+        return config.alpha * done, config.beta3
+    log1, log3 = math.log(config.beta1), math.log(config.beta3)
+    return config.alpha * done, math.exp(log1 * log3 / ((1 - done) * log3 + done * log1))
+
+
+class ModelOptimizer:
+    """What updates a decoder: one or two optimizers of torch, the weight decay, and clipping."""
+
+    def __init__(self, model: Decoder, config: TrainConfig) -> None:
+        """Describe the optimizer of a model that is already on its device and shared."""
+        self._model, self._config = model, config
+        self._peak = config.learning_rate
+        self._optimizers = _optimizers(model, config)
+        self._decayed: list[Tensor] = [
+            p for p in model.parameters() if p.ndim >= 2 and p is not model.embed_tokens.weight
+        ]
+        self._embedding_decay = shared_like(_embedding_decay(model), model.embed_tokens.weight)
+
+    def zero_grad(self) -> None:
+        """Forget the gradients."""
+        self._model.zero_grad(set_to_none=True)
+
+    def clip(self) -> float:
+        """Scale all gradients down to `max_grad_norm` together; returns their norm before that."""
+        limit = self._config.optimizer.max_grad_norm
+        norm = nn.utils.clip_grad_norm_(self._model.parameters(), float("inf") if limit is None else limit)
+        return float(whole(norm).item())
+
+    @torch.no_grad()
+    def step(self, rate: float) -> None:
+        """One update at the learning rate `rate`."""
+        settings = self._config.optimizer
+        share = rate / self._peak if settings.independent_weight_decay else rate
+        torch._foreach_mul_(self._decayed, 1 - share * settings.weight_decay)
+        self._model.embed_tokens.weight.mul_(1 - share * settings.weight_decay * self._embedding_decay)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The state by parameter name, `layers.0...weight.exp_avg` and so on, whole; all processes must ask for it."""
+        tensors = {}
+        for name, parameter in self._model.named_parameters():
+            for optimizer in self._optimizers:
+                for key, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"{name}.{key}"] = whole(value).cpu()
+        return tensors
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Undo `tensors`."""
+        by_name: dict[str, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            name, _, part = key.rpartition(".")
+            by_name.setdefault(name, {})[part] = value
+        for name, parameter in self._model.named_parameters():
+            for optimizer in self._optimizers:
+                if any(parameter is p for group in optimizer.param_groups for p in group["params"]):
+                    optimizer.state[parameter] = {
+                        part: _step(value, optimizer, parameter) if part == "step" else shared_like(value, parameter)
+                        for part, value in by_name.get(name, {}).items()
+                    }
+
+
+def _step(value: Tensor, optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
+    """A step count where the optimizer reads it: torch's fused kernels on the device, ours on the host."""
+    return value if isinstance(optimizer, AdEMAMix) else value.to(parameter.device)
+
+
+def _optimizers(model: Decoder, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    settings, parameters = config.optimizer, list(model.parameters())
+    betas, eps = (settings.beta1, settings.beta2), settings.eps
+    if isinstance(settings, AdEMAMixConfig):
+        warmup = config.steps if settings.warmup_steps is None else settings.warmup_steps
+        return [AdEMAMix(parameters, config=settings, warmup_steps=warmup)]
+    matrices: list[Tensor] = []
+    if isinstance(settings, MuonConfig):
+        matrices = [parameter for parameter in model.layers.parameters() if parameter.ndim == 2]
+    rest = [parameter for parameter in parameters if not any(parameter is matrix for matrix in matrices)]
+    adamw = torch.optim.AdamW(rest, lr=0.0, betas=betas, eps=eps, weight_decay=0.0, fused=True)
+    if not isinstance(settings, MuonConfig):
+        return [adamw]
+    muon = torch.optim.Muon(
+        matrices,
         lr=0.0,
-        betas=(config.beta1, config.beta2),
-        eps=config.eps,
+        weight_decay=0.0,
+        momentum=settings.momentum,
+        ns_steps=settings.newton_schulz_steps,
+        adjust_lr_fn="match_rms_adamw",
     )
+    return [muon, adamw]
 
 
-def set_learning_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """The rate of the next step, for all groups."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-
-
-def clip_gradients(model: nn.Module, *, max_norm: float | None) -> Tensor:
-    """Scale all gradients down to `max_norm` together; returns their norm before that, a scalar on the device."""
-    return nn.utils.clip_grad_norm_(model.parameters(), float("inf") if max_norm is None else max_norm)
-
-
-def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state by parameter name: `layers.0...weight.exp_avg` and so on."""
-    tensors = {}
-    for name, parameter in model.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"{name}.{key}"] = value
-    return tensors
-
-
-def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Undo `optimizer_tensors`."""
-    for name, parameter in model.named_parameters():
-        keys = {key for key in tensors if key.rpartition(".")[0] == name}
-        optimizer.state[parameter] = {key.rpartition(".")[2]: tensors[key].to(parameter.device) for key in keys}
+def _embedding_decay(model: Decoder) -> Tensor:
+    """float32 [vocabulary_size, 1]: 1 for rows that decay, 0 for meta tokens."""
+    decay = torch.ones(model.embed_tokens.num_embeddings, 1)
+    decay[model.meta_token_ids] = 0.0
+    return decay

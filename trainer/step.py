@@ -8,23 +8,38 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from trainer.attention import document_mask
+from trainer.attention import AttentionKind, choose_attention, document_mask
+from trainer.config import TrainConfig
 from trainer.data import Batch
 from trainer.loss import LossSums, LossTotals, global_sum
-from trainer.model import Decoder
+from trainer.parallel import SharedModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class Precision:
-    """Where and in which dtype matrix products are computed; weights stay float32."""
+class Arithmetic:
+    """How losses are computed."""
 
     device: torch.device
-    autocast_dtype: torch.dtype | None = None
-    """None: float32 throughout."""
+    dtype: torch.dtype = torch.float32
+    """Of activations and matrix products; weights stay float32."""
+    attention: AttentionKind = "sdpa"
+    document_masking: bool = True
+
+    @classmethod
+    def of(cls, config: TrainConfig, *, device: torch.device) -> Arithmetic:
+        """What the settings mean on a device."""
+        wants_bfloat16 = config.dtype == "bfloat16" or (config.dtype == "auto" and device.type == "cuda")
+        dtype = torch.bfloat16 if wants_bfloat16 else torch.float32
+        return cls(
+            device=device,
+            dtype=dtype,
+            attention=choose_attention(device, dtype) if config.attention == "auto" else config.attention,
+            document_masking=config.document_masking,
+        )
 
 
 def accumulate_gradients(
-    model: Decoder, batch: Batch, *, micro_batch_size: int, document_masking: bool, precision: Precision
+    model: SharedModel, batch: Batch, *, micro_batch_size: int, arithmetic: Arithmetic
 ) -> LossTotals:
     """Add the gradient of a global batch's loss to `model`, micro-batch by micro-batch.
 
@@ -32,43 +47,47 @@ def accumulate_gradients(
     the division of the batch changes nothing. A batch whose weights sum to 0 adds no gradient.
 
     Args:
-        model: on `precision.device`.
-        batch: this rank's part of the global batch, in host memory.
+        model: on the device of `arithmetic`.
+        batch: this rank's part of the global batch, in host memory; all ranks have equally many rows.
         micro_batch_size: rows at a time.
-        document_masking: whether attention and positions stay within segments.
-        precision: device and dtype.
+        arithmetic: device, dtype, masks.
     """
-    total_weight = global_sum(batch.loss_weights.sum(dtype=torch.float64)).item()
-    sums = LossSums(precision.device)
-    for micro in batch.split(micro_batch_size):
-        weighted = _forward(model, micro, sums, document_masking=document_masking, precision=precision)
-        if total_weight:
-            torch.autograd.backward(weighted / total_weight)
+    weights = batch.loss_weights.sum(dtype=torch.float64)
+    total_weight = global_sum(weights.to(arithmetic.device)).item()
+    sums = LossSums(arithmetic.device)
+    micros = list(batch.split(micro_batch_size))
+    for number, micro in enumerate(micros, 1):
+        with model.accumulating(is_last=number == len(micros)):
+            weighted = _forward(model, micro, sums, arithmetic=arithmetic)
+            if total_weight:
+                # Wrappers average gradients over the ranks; the loss wants their sum.
+                torch.autograd.backward(weighted * (model.world.size / total_weight))
     return sums.totals()
 
 
 @torch.no_grad()
-def evaluate(model: Decoder, batches: Iterable[Batch], *, document_masking: bool, precision: Precision) -> LossTotals:
-    """Losses by role over `batches`, without gradients."""
-    sums = LossSums(precision.device)
+def evaluate(model: SharedModel, batches: Iterable[Batch], *, arithmetic: Arithmetic) -> LossTotals:
+    """Losses by role over `batches`, without gradients; all ranks have equally many."""
+    sums = LossSums(arithmetic.device)
     for batch in batches:
-        _forward(model, batch, sums, document_masking=document_masking, precision=precision)
+        _forward(model, batch, sums, arithmetic=arithmetic)
+    model.release()
     return sums.totals()
 
 
-def _forward(model: Decoder, batch: Batch, sums: LossSums, *, document_masking: bool, precision: Precision) -> Tensor:
+def _forward(model: SharedModel, batch: Batch, sums: LossSums, *, arithmetic: Arithmetic) -> Tensor:
     """Weighted sum of one micro-batch's losses, counted in `sums`."""
-    batch = batch.to(precision.device)
-    mask = document_mask(batch.segments) if document_masking else None
-    positions = batch.positions if document_masking else _row_positions(batch.positions)
-    dtype = precision.autocast_dtype
-    with torch.autocast(precision.device.type, dtype=dtype, enabled=dtype is not None):
-        summed: tuple[Tensor, Tensor] = model(batch.input_ids, positions, mask, batch.labels, batch.loss_weights)
-    weighted, losses = summed
+    batch = batch.to(arithmetic.device)
+    if arithmetic.document_masking:
+        mask, positions = document_mask(batch.input_segments, kind=arithmetic.attention), batch.positions
+    else:
+        mask, positions = None, _row_positions(batch.input_segments)
+    inputs = (batch.input_ids, positions, mask, batch.labels, batch.loss_weights)
+    weighted, losses = model.forward(*inputs, dtype=arithmetic.dtype)
     sums.add(weighted, losses, label_roles=batch.label_roles.flatten(), loss_weights=batch.loss_weights)
     return weighted
 
 
-def _row_positions(positions: Tensor) -> Tensor:
+def _row_positions(segments: Tensor) -> Tensor:
     """Positions that run through the whole row: int32 [b, L]."""
-    return torch.arange(positions.shape[1], dtype=torch.int32, device=positions.device).expand_as(positions)
+    return torch.arange(segments.shape[1], dtype=torch.int32, device=segments.device).expand_as(segments)

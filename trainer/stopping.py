@@ -9,7 +9,7 @@ from typing import Any
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into `requested`; a SIGINT after that interrupts at once, for a person in a hurry.
+    """Turns SIGTERM, SIGUSR1 and SIGINT into `requested`; a SIGINT after that interrupts at once.
 
     Python runs signal handlers in the main thread only; in another one this does nothing.
     """
@@ -21,7 +21,7 @@ class StopRequest:
 
     def __enter__(self) -> StopRequest:
         if threading.current_thread() is threading.main_thread():
-            numbers = (signal.SIGTERM, signal.SIGINT)
+            numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
             self._previous = {number: signal.signal(number, self._request) for number in numbers}
         return self
 

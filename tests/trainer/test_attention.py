@@ -1,20 +1,32 @@
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.functional import scaled_dot_product_attention
 
 import trainer.attention
 from shards.reader import PackedDataset
 from tests.trainer.runs import LAYOUTS, SPECIAL, TINY_MODEL, TOKENIZER
-from trainer.attention import attend, block_mask, dense_mask, document_mask
+from trainer.attention import (
+    AttentionKind,
+    attend,
+    choose_attention,
+    dense_mask,
+    document_mask,
+    segment_bounds,
+)
 from trainer.config import ModelConfig
 from trainer.data import Batch, read_batch
 from trainer.model import Decoder
+from trainer.parallel import SharedModel, World
+from trainer.step import Arithmetic, evaluate
+
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +40,7 @@ def model() -> Decoder:
 
 
 def segments_of(batch: Batch) -> Iterator[tuple[int, slice]]:
-    for row, segments in enumerate(batch.segments):
+    for row, segments in enumerate(batch.input_segments):
         _, lengths = segments.unique_consecutive(return_counts=True)
         ends = lengths.cumsum(0).tolist()
         yield from ((row, slice(start, end)) for start, end in zip([0, *ends], ends, strict=False))
@@ -37,7 +49,7 @@ def segments_of(batch: Batch) -> Iterator[tuple[int, slice]]:
 @torch.no_grad()
 def states(model: Decoder, batch: Batch, input_ids: Tensor | None = None, *, masked: bool = True) -> Tensor:
     ids = batch.input_ids if input_ids is None else input_ids
-    return model.hidden_states(ids, batch.positions, document_mask(batch.segments) if masked else None)
+    return model.hidden_states(ids, batch.positions, dense_mask(batch.input_segments) if masked else None)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -71,7 +83,7 @@ def test_text_and_padding_never_meet(packed_run: Path) -> None:
     batch = read_batch(dataset, range(len(dataset)))
     padding = batch.input_ids == SPECIAL.pad
     assert padding.any()
-    seen = dense_mask(batch.segments)[:, 0]
+    seen = dense_mask(batch.input_segments)[:, 0]
     assert not seen[padding[:, :, None] & ~padding[:, None, :]].any()
     assert not seen[~padding[:, :, None] & padding[:, None, :]].any()
     assert seen.diagonal(dim1=1, dim2=2).all()  # softmax over nothing would be NaN
@@ -84,16 +96,62 @@ def test_the_mask_by_brute_force() -> None:
     ]
 
 
+def varlen_by_segments(  # noqa: PLR0917 - torch's signature
+    query: Tensor, key: Tensor, value: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int, **options: object
+) -> Tensor:
+    """What torch's flash attention with variable lengths computes, which runs on GPUs alone: segment by segment."""
+    assert options == {"window_size": (-1, 0), "enable_gqa": True}
+    assert torch.equal(cu_q, cu_k)
+    assert cu_q.dtype == torch.int32
+    parts = []
+    for start, end in itertools.pairwise(cu_q.tolist()):
+        assert 0 < end - start <= max_q == max_k
+        q, k, v = (states[start:end].transpose(0, 1)[None] for states in (query, key, value))
+        parts.append(scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1))
+    return torch.cat(parts)
+
+
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-def test_flex_attention_and_the_dense_mask_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer.attention, "_compiled_flex_attention", lambda: flex_attention)
+@pytest.mark.parametrize("kind", ["flex", "varlen"])
+def test_all_kinds_of_attention_agree(kind: AttentionKind, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer.attention, "varlen_attn", varlen_by_segments)
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(2, 4, 300, 16, generator=generator)
     key, value = (torch.randn(2, 2, 300, 16, generator=generator) for _ in range(2))
     segments = torch.randint(0, 2, (2, 300), generator=generator, dtype=torch.int32).cumsum(1).div(20).int()
-    flex = attend(query, key, value, mask=block_mask(segments, compiled=False))
-    dense = attend(query, key, value, mask=dense_mask(segments))
-    torch.testing.assert_close(flex, dense, rtol=1e-4, atol=1e-5)
+    dense = attend(query, key, value, mask=document_mask(segments, kind="sdpa"))
+    other = attend(query, key, value, mask=document_mask(segments, kind=kind))
+    torch.testing.assert_close(other, dense, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("layout", ["plain", "append"])
+def test_all_kinds_of_attention_give_the_same_loss(
+    packed_run: Path, layout: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trainer.attention, "varlen_attn", varlen_by_segments)
+    batch = read_batch(PackedDataset.open(packed_run, layout), range(6))
+    decoder = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER)
+    decoder.initialise(seed=1)
+    model = SharedModel(decoder, world=World(device=CPU), dtype=torch.float32, parallel="auto")
+    kinds: list[AttentionKind] = ["sdpa", "flex", "varlen"]
+    losses = [evaluate(model, [batch], arithmetic=Arithmetic(device=CPU, attention=kind)).loss for kind in kinds]
+    assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-6)
+
+
+def test_the_bounds_of_segments(packed_run: Path) -> None:
+    rows = PackedDataset.open(packed_run, "prepend").rows(range(5))
+    bounds = segment_bounds(torch.from_numpy(rows.segments[:, :-1].copy()))
+    assert bounds.cu_seqlens.tolist() == rows.cu_seqlens().tolist()
+    assert bounds.max_length == 48
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "kind"),
+    [("cpu", torch.bfloat16, "sdpa"), ("cuda", torch.bfloat16, "varlen"), ("cuda", torch.float32, "flex")],
+)
+def test_the_kind_follows_device_and_dtype(device: str, dtype: torch.dtype, kind: str) -> None:
+    assert choose_attention(torch.device(device), dtype) == kind
 
 
 def test_one_segment_is_plain_causal_attention() -> None:

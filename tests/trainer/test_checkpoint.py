@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from trainer.checkpoint import (
     OPTIMIZER_NAME,
     STATE_NAME,
+    Checkpoint,
     TrainingState,
     differences,
     latest_checkpoint,
@@ -21,34 +21,30 @@ from trainer.errors import TrainerError
 SHARED = {"seed": 0, "shards": "a" * 64, "model": {"num_layers": 2}}
 
 
-def make(seed: int = 0) -> tuple[nn.Linear, torch.optim.AdamW]:
-    torch.manual_seed(seed)
-    model = nn.Linear(3, 2)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
-    model(torch.ones(3)).sum().backward()
-    optimizer.step()
-    return model, optimizer
+def made(step: int, *, seed: int = 0) -> Checkpoint:
+    generator = torch.Generator().manual_seed(seed)
+    weights = {"weight": torch.randn(2, 3, generator=generator), "bias": torch.randn(2, generator=generator)}
+    moments = {f"{name}.exp_avg": torch.randn(value.shape, generator=generator) for name, value in weights.items()}
+    return Checkpoint(state=TrainingState(step=step, tokens=7 * step), weights=weights, optimizer=moments)
 
 
 def save(directory: Path, step: int, *, seed: int = 0, keep: int = 2) -> Path:
-    model, optimizer = make(seed)
-    state = TrainingState(step=step, tokens=7 * step)
-    return save_checkpoint(directory, state=state, shared=SHARED, model=model, optimizer=optimizer, keep=keep)
+    return save_checkpoint(directory, made(step, seed=seed), shared=SHARED, keep=keep)
 
 
-def load(path: Path, *, shared: dict[str, Any] = SHARED) -> tuple[TrainingState, nn.Linear]:
-    model, optimizer = make(seed=99)
-    return load_checkpoint(path, shared=shared, model=model, optimizer=optimizer), model
+def load(path: Path, *, shared: dict[str, Any] = SHARED) -> Checkpoint:
+    return load_checkpoint(path, shared=shared)
 
 
 def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
     path = save(tmp_path, 12, seed=5)
-    saved, _ = make(seed=5)
-    rng = torch.get_rng_state()
+    saved, rng = made(12, seed=5), torch.get_rng_state()
     torch.rand(10)
-    state, model = load(path)
-    assert state == TrainingState(step=12, tokens=84)
-    assert torch.equal(model.weight, saved.weight)
+    found = load(path)
+    assert found.state == TrainingState(step=12, tokens=84)
+    for expected, tensors in ((saved.weights, found.weights), (saved.optimizer, found.optimizer)):
+        assert expected.keys() == tensors.keys()
+        assert all(torch.equal(expected[name], tensors[name]) for name in expected)
     assert torch.equal(torch.get_rng_state(), rng)
     assert path.name == "step-00000012"
 
@@ -72,11 +68,11 @@ def test_a_save_that_breaks_leaves_nothing_under_a_final_name(tmp_path: Path, mo
         raise OSError("disk full")
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="disk full"):
-        patched.setattr("trainer.checkpoint.optimizer_tensors", break_off)
+        patched.setattr("trainer.checkpoint._sync", break_off)
         save(tmp_path, 2)
     assert latest_checkpoint(tmp_path) == tmp_path / "step-00000001"
     save(tmp_path, 2)  # what the broken one left behind is no obstacle
-    assert load(tmp_path / "step-00000002")[0].step == 2
+    assert load(tmp_path / "step-00000002").state.step == 2
     assert len(list(tmp_path.iterdir())) == 2
 
 

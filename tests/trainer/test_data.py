@@ -88,7 +88,7 @@ def test_a_batch_by_brute_force_from_the_runs(packed_run: Path, layout: str) -> 
         assert batch.labels[i].tolist() == ids[1:]
         assert batch.label_roles[i].tolist() == [role for role, _, _ in expected[1:]]
         assert batch.loss_weights[i].tolist() == [weights[ROLE_NAMES[role]] for role, _, _ in expected[1:]]
-        assert batch.segments[i].tolist() == [segment for _, segment, _ in expected[:-1]]
+        assert batch.input_segments[i].tolist() == [segment for _, segment, _ in expected[:-1]]
         assert batch.positions[i].tolist() == [position for _, _, position in expected[:-1]]
 
 
@@ -112,6 +112,22 @@ def test_held_out_rows_are_not_trained_on(packed_run: Path) -> None:
     assert sorted([*data.rows, *data.validation_rows]) == list(range(len(data.dataset)))
     validated = torch.cat([batch.input_ids for batch in data.validation_batches()])
     assert torch.equal(validated, read_batch(data.dataset, data.validation_rows).input_ids)
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 4])
+def test_ranks_validate_every_row_once_in_equally_many_batches(packed_run: Path, world_size: int) -> None:
+    data = TrainingData(config(validation_rows=10), output=packed_run)
+    by_rank = [list(data.validation_batches(rank=rank, world_size=world_size)) for rank in range(world_size)]
+    assert len({len(batches) for batches in by_rank}) == 1
+    rows = [
+        row.tolist()
+        for batches in by_rank
+        for batch in batches
+        for row, roles in zip(batch.tokens, batch.roles, strict=True)
+        if (roles != Role.PAD).any()
+    ]
+    expected = read_batch(data.dataset, data.validation_rows).tokens.tolist()
+    assert sorted(rows) == sorted(expected)
 
 
 def test_a_part_of_the_held_out_rows_is_held_out_first() -> None:

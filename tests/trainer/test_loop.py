@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from shards.schema import ShardError
 from tests.trainer.runs import LAYOUTS, config, write_run
 from trainer.checkpoint import latest_checkpoint
-from trainer.errors import DivergedError, TrainerError
+from trainer.errors import DivergedError, OutOfMemoryError, TrainerError
 from trainer.loop import train
 
 
@@ -34,7 +34,8 @@ def kill_at(step: int) -> Any:
 
 def metrics_of(output: Path, name: str) -> list[dict[str, Any]]:
     lines = (output / "training" / name / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(line).items() if k != "tokens_per_second"} for line in lines]
+    of_the_machine = {"tokens_per_second", "memory_gb", "mfu"}
+    return [{k: v for k, v in json.loads(line).items() if k not in of_the_machine} for line in lines]
 
 
 def weights_of(output: Path, name: str) -> dict[str, torch.Tensor]:
@@ -169,10 +170,12 @@ def test_what_a_run_writes(run_output: Path) -> None:
     for line in steps:
         assert line.keys() == {
             *("step", "loss", "text_loss", "metadata_loss", "tokens", "text_tokens", "lr", "grad_norm"),
-            *("tokens_per_second", "skipped_batches"),
+            *("tokens_per_second", "mfu", "memory_gb", "skipped_batches"),
         }
         assert line["grad_norm"] > 0
         assert line["tokens_per_second"] > 0
+        assert line["mfu"] is None  # of a CPU the peak is not known
+        assert 0.05 < line["memory_gb"] < 100
     assert all(a["tokens"] < b["tokens"] for a, b in pairwise(steps))
     assert steps[-1]["text_tokens"] < steps[-1]["tokens"] <= 6 * 8 * 48
     assert lines[-1].keys() == {"step", "validation_text_loss", "validation_text_tokens"}
@@ -229,7 +232,20 @@ def test_cuda_where_there_is_none(packed_run: Path, monkeypatch: pytest.MonkeyPa
         train(config(device="cuda"), name="cuda", output=packed_run)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_too_little_memory_ends_with_advice(run_output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_much(*_: object, **__: object) -> None:  # a stand-in: a CPU has no such error
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore of it")
+
+    monkeypatch.setattr("trainer.loop.accumulate_gradients", too_much)
+    with pytest.raises(OutOfMemoryError) as raised:
+        train(config(), name="a", output=run_output)
+    assert str(raised.value) == (
+        "CUDA out of memory. Tried to allocate 2.00 GiB. Try micro_batch_size below 4, "
+        "activation_checkpointing = true, more processes with parallel = 'fsdp', a smaller model or sequence_length"
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
 def test_a_signal_ends_the_run_after_the_step_at_hand(run_output: Path, number: signal.Signals) -> None:
     settings = config(log_every=1)
     train(settings, name="unbroken", output=run_output)

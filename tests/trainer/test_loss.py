@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,10 @@ from trainer.config import ModelConfig
 from trainer.data import Batch, read_batch
 from trainer.loss import LossTotals, chunked_cross_entropy
 from trainer.model import Decoder
-from trainer.step import Precision, accumulate_gradients, evaluate
+from trainer.parallel import SharedModel, World
+from trainer.step import Arithmetic, accumulate_gradients, evaluate
 
-CPU = Precision(device=torch.device("cpu"))
+CPU = Arithmetic(device=torch.device("cpu"))
 
 
 def make_model(seed: int = 0) -> Decoder:
@@ -25,13 +27,17 @@ def make_model(seed: int = 0) -> Decoder:
     return model
 
 
+def alone(model: Decoder) -> SharedModel:
+    return SharedModel(model, world=World(device=torch.device("cpu")), dtype=torch.float32, parallel="auto")
+
+
 def gradients(model: nn.Module) -> dict[str, Tensor]:
     return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def accumulate(model: Decoder, batch: Batch, *, micro_batch_size: int) -> tuple[LossTotals, dict[str, Tensor]]:
     model.zero_grad()
-    totals = accumulate_gradients(model, batch, micro_batch_size=micro_batch_size, document_masking=True, precision=CPU)
+    totals = accumulate_gradients(alone(model), batch, micro_batch_size=micro_batch_size, arithmetic=CPU)
     return totals, gradients(model)
 
 
@@ -120,7 +126,9 @@ def test_chunks_change_neither_loss_nor_gradient(chunk_tokens: int, dtype: torch
 
     expected = cross_entropy((hidden @ weight.T)[:, :61], labels, reduction="none")
     expected_gradients = torch.autograd.grad(3 * (expected * loss_weights).sum(), (hidden, weight))
-    total, losses = chunked_cross_entropy(hidden, weight, labels, loss_weights, num_ids=61, chunk_tokens=chunk_tokens)
+    total, losses = chunked_cross_entropy(
+        hidden, weight, labels, loss_weights, impossible_ids=torch.arange(61, 64), chunk_tokens=chunk_tokens
+    )
     torch.testing.assert_close(losses, expected.detach())
     torch.testing.assert_close(total, (expected * loss_weights).sum())
     found = torch.autograd.grad(3 * total, (hidden, weight))
@@ -135,11 +143,10 @@ def test_bfloat16_gives_about_the_same_loss_and_float32_gradients(packed_run: Pa
     exact, expected = accumulate(model, batch, micro_batch_size=4)
     model.zero_grad()
     totals = accumulate_gradients(
-        model,
+        alone(model),
         batch,
         micro_batch_size=4,
-        document_masking=True,
-        precision=Precision(device=torch.device("cpu"), autocast_dtype=torch.bfloat16),
+        arithmetic=Arithmetic(device=torch.device("cpu"), dtype=torch.bfloat16),
     )
     assert totals.loss == pytest.approx(exact.loss, rel=1e-2)
     assert totals.loss != exact.loss
@@ -151,7 +158,7 @@ def test_bfloat16_gives_about_the_same_loss_and_float32_gradients(packed_run: Pa
 def test_evaluation_leaves_no_gradient_and_agrees_with_training(packed_run: Path) -> None:
     batch = read_batch(PackedDataset.open(packed_run, "prepend"), range(8))
     model = make_model()
-    evaluated = evaluate(model, batch.split(3), document_masking=True, precision=CPU)
+    evaluated = evaluate(alone(model), batch.split(3), arithmetic=CPU)
     assert not gradients(model)
     trained, _ = accumulate(model, batch, micro_batch_size=8)
     assert evaluated.mean(Role.TEXT) == pytest.approx(trained.mean(Role.TEXT), rel=1e-6)
@@ -165,7 +172,8 @@ def test_without_document_masking_a_row_is_one_text(packed_run: Path) -> None:
     for parameter in model.parameters():
         parameter.data *= 3  # so that what a token sees, and where, makes a difference
     losses = {
-        masked: evaluate(model, batch.split(2), document_masking=masked, precision=CPU).loss for masked in (True, False)
+        masked: evaluate(alone(model), batch.split(2), arithmetic=replace(CPU, document_masking=masked)).loss
+        for masked in (True, False)
     }
     with torch.no_grad():
         states = model.hidden_states(batch.input_ids, torch.arange(48).expand(6, -1), None)

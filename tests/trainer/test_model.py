@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
+from shards.reader import PackedDataset
 from shards.schema import SpecialIds, TokenizerInfo
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER
+from trainer.attention import dense_mask
 from trainer.config import ModelConfig
+from trainer.data import read_batch
+from trainer.loop import unpaid_ids
 from trainer.model import Decoder, initialise_meta_tokens, rotate, rotation_at
 
 
@@ -118,3 +124,84 @@ def test_rotation_golden() -> None:
     # Position 2, pairs (0, 2) and (1, 3) turned by 2 and by 2 / 10000^(1/2) radians.
     turned = rotate(torch.tensor([[[[1.0, 0.0, 0.0, 1.0]]]]), rotation_at(torch.tensor([[2]]), head_size=4, base=1e4))
     assert turned.flatten().tolist() == pytest.approx([-0.4161468, -0.0199987, 0.9092974, 0.9998000], abs=1e-6)
+
+
+def test_qk_norm_bounds_the_scores() -> None:
+    def scores(*, qk_norm: bool) -> torch.Tensor:
+        model = Decoder(ModelConfig.model_validate({**TINY_MODEL, "qk_norm": qk_norm}), tokenizer=TOKENIZER)
+        model.initialise(seed=0)
+        attention = model.layers[0].self_attn
+        states = 1000 * torch.randn(1, 30, 64, generator=torch.Generator().manual_seed(0))
+        query, key, _ = attention.project(states, rotation_at(torch.arange(30)[None], head_size=16, base=1e4))
+        return query @ key.repeat_interleave(2, dim=1).transpose(2, 3)
+
+    assert scores(qk_norm=True).abs().max() <= 16 * (1 + 1e-4)  # both have length sqrt(head_size)
+    assert scores(qk_norm=False).abs().max() > 1000
+
+
+# What torch's compiler does by itself.
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:The .grad attribute")
+def test_activation_checkpointing_and_compilation_change_no_loss_and_no_gradient(packed_run: Path) -> None:
+    batch = read_batch(PackedDataset.open(packed_run, "prepend"), range(4))
+
+    def run(**options: bool) -> tuple[float, list[torch.Tensor]]:
+        model = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER, **options)
+        model.initialise(seed=0)
+        mask = dense_mask(batch.input_segments)
+        loss, _ = model(batch.input_ids, batch.positions, mask, batch.labels, batch.loss_weights)
+        loss.backward()
+        return loss.item(), [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+
+    expected, gradients = run()
+    for options in ({"activation_checkpointing": True}, {"compiled": True}):
+        loss, found = run(**options)
+        assert loss == pytest.approx(expected, rel=1e-5)
+        for gradient, reference in zip(found, gradients, strict=True):
+            torch.testing.assert_close(gradient, reference, rtol=1e-3, atol=1e-4)
+
+
+def test_activation_checkpointing_computes_layers_again(packed_run: Path) -> None:
+    batch = read_batch(PackedDataset.open(packed_run, "plain"), range(2))
+    model = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER, activation_checkpointing=True)
+    model.initialise(seed=0)
+    calls: list[int] = []
+    model.layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
+    loss, _ = model(batch.input_ids, batch.positions, None, batch.labels, batch.loss_weights)
+    assert len(calls) == 1
+    loss.backward()
+    assert len(calls) == 2
+
+
+def test_masked_ids_get_no_probability_and_cost_nothing_where_they_are_not_paid(packed_run: Path) -> None:
+    dataset = PackedDataset.open(packed_run, "prepend")
+    batch = read_batch(dataset, range(6))
+    masked = unpaid_ids(dataset)
+    assert set(masked) == {SPECIAL.bos, SPECIAL.pad, SPECIAL.boc, SPECIAL.eoc, *SPECIAL.meta}
+    model = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER, masked_ids=masked)
+    model.initialise(seed=0)
+    states = model.hidden_states(batch.input_ids, batch.positions, dense_mask(batch.input_segments))
+    probabilities = model.logits(states).softmax(-1)
+    assert (probabilities[..., masked] == 0).all()
+    assert (probabilities[..., : SPECIAL.bos] > 0).all()
+    mask = dense_mask(batch.input_segments)
+    loss, losses = model(batch.input_ids, batch.positions, mask, batch.labels, batch.loss_weights)
+    assert losses.isfinite().all()
+    expected = -probabilities.log().gather(-1, batch.labels[..., None])[..., 0]
+    paid = batch.loss_weights > 0
+    assert loss.item() == pytest.approx((expected * batch.loss_weights)[paid].sum().item(), rel=1e-5)
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_what_append_pays_for_is_not_masked(packed_run: Path) -> None:
+    masked = unpaid_ids(PackedDataset.open(packed_run, "append"))
+    assert not {SPECIAL.boc, SPECIAL.eoc, SPECIAL.eos} & set(masked)
+    assert {SPECIAL.bos, SPECIAL.pad} < set(masked)
+
+
+def test_operations_of_the_papers_model_a_token() -> None:
+    with torch.device("meta"):
+        model = Decoder(ModelConfig.model_validate("1.5b"), tokenizer=tokenizer_of(131_074))
+    # 6 N without the embedding's lookup, and 6 x 16 x 2048 x 4096 for attention.
+    weights = model.num_parameters - 131_136 * 2048 - 2048
+    assert model.flops_per_token(4096) == 6 * weights + 6 * 16 * 2048 * 4096

@@ -1,0 +1,54 @@
+"""Training on several processes on this machine, as torchrun starts them; gloo on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+from trainer.config import TrainConfig
+
+_RANK = """
+import json, sys
+from pathlib import Path
+import torch
+from trainer.config import TrainConfig
+from trainer.loop import train
+
+torch.set_num_threads(1)
+settings, name, output, resume = json.loads(sys.argv[1])
+train(TrainConfig.model_validate(settings), name=name, output=Path(output), resume=resume, report=print)
+"""
+LIMIT_SECONDS = 240
+
+
+def train_on_ranks(
+    settings: TrainConfig, *, num_ranks: int, name: str, output: Path, resume: bool = False
+) -> list[str]:
+    """Train, and return what each process said; every process must end by itself with code 0."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    arguments = json.dumps([settings.model_dump(mode="json"), name, str(output), resume])
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", _RANK, arguments],
+            env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(num_ranks)
+    ]
+    try:
+        said = [process.communicate(timeout=LIMIT_SECONDS)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [0] * num_ranks, "\n".join(said)
+    return said

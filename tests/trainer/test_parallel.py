@@ -1,0 +1,66 @@
+"""Real processes with gloo: what a run computes does not depend on how many of them share it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.trainer.ranks import train_on_ranks
+from tests.trainer.runs import config
+from tests.trainer.test_loop import metrics_of, weights_of
+from trainer.errors import TrainerError
+from trainer.loop import train
+from trainer.parallel import joined
+
+
+def assert_same_course(output: Path, first: str, second: str, *, tolerance: float = 1e-5) -> None:
+    expected, found = metrics_of(output, first), metrics_of(output, second)
+    assert len(expected) == len(found)
+    for one, other in zip(expected, found, strict=True):
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            assert other[key] == (pytest.approx(value, abs=tolerance, rel=1e-5) if isinstance(value, float) else value)
+
+
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_two_processes_give_the_losses_of_one(run_output: Path, parallel: str, optimizer: str) -> None:
+    settings: dict[str, Any] = {
+        "layout": "append",
+        "micro_batch_size": 2,
+        "learning_rate": 1e-2,
+        "optimizer": {"type": optimizer},
+        "validation_rows": 7,
+        "validation_every": 3,
+    }
+    train(config(**settings), name="one", output=run_output)
+    said = train_on_ranks(config(**settings, parallel=parallel), num_ranks=2, name="two", output=run_output)
+    assert "cpu x 2" in said[0]
+    assert said[1] == ""
+    # Muon works in bfloat16 within.
+    assert_same_course(run_output, "one", "two", tolerance=1e-5 if optimizer == "adamw" else 2e-2)
+    expected, found = weights_of(run_output, "one"), weights_of(run_output, "two")
+    assert expected.keys() == found.keys()
+    for name, tensor in expected.items():
+        if optimizer == "adamw":
+            torch.testing.assert_close(found[name], tensor, rtol=1e-2, atol=1e-4)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(run_output: Path) -> None:
+    constant = {"type": "wsd", "warmup_steps": 0, "decay_fraction": 0.0}
+    settings = config("prepend", learning_rate=1e-2, schedule=constant, validation_rows=0)
+    train(settings, name="unbroken", output=run_output)
+    for steps, num_ranks, parallel in ((3, 2, "fsdp"), (6, 4, "ddp")):
+        part = settings.model_copy(update={"steps": steps, "parallel": parallel})
+        train_on_ranks(part, num_ranks=num_ranks, name="moved", output=run_output, resume=True)
+    train(settings, name="moved", output=run_output, resume=True)
+    assert_same_course(run_output, "unbroken", "moved")
+
+
+def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    with pytest.raises(TrainerError, match="batch_size 8 is not a multiple of 3 processes"), joined(config()):
+        pytest.fail("joined")
