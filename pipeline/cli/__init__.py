@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.cli import looking, running, training
+from pipeline.cli import looking, running, studying, training
 from pipeline.errors import ColophonError, ExitCode, without_secrets
 
 app = typer.Typer(
@@ -35,6 +35,7 @@ for command in (
     looking.verify,
     looking.export,
     running.submit,
+    studying.plot,
     training.train_classifier,
     training.train_tokenizer,
     training.demo_corpus,

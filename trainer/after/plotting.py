@@ -1,0 +1,247 @@
+"""Curves of training runs from their `metrics.jsonl`; `trainer.metrics` tells what stands there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainer.after.figures import new_figure, style_of
+from trainer.errors import TrainerError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NumPyArray = np.ndarray[Any, Any]
+
+X_LABELS = {
+    "step": "steps",
+    "tokens": "tokens",
+    "text_tokens": "text tokens",
+    "seconds": "seconds in steps",
+}
+Y_LABELS = {
+    "text_loss": "loss on text (nats a token)",
+    "validation_text_loss": "validation loss on text (nats a token)",
+    "loss": "loss that is minimised (nats a token)",
+    "metadata_loss": "loss on metadata (nats a token)",
+    "lr": "learning rate",
+    "grad_norm": "norm of the gradient before clipping",
+    "tokens_per_second": "tokens a second",
+}
+VALIDATION = "validation_text_loss"
+_WITH_VALIDATION = ("text_loss", "loss")
+_MAX_END_LABELS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Curve:
+    """One quantity of one run; `n` steps that have it, `v` validations."""
+
+    name: str
+    """Of the run."""
+    x: NumPyArray
+    """float64 [n], ascending."""
+    y: NumPyArray
+    """float64 [n]."""
+    validation_x: NumPyArray
+    """float64 [v]."""
+    validation_y: NumPyArray
+    """float64 [v]: empty where the quantity is not a loss on text."""
+
+
+def training_runs(output: Path) -> list[str]:
+    """Names of the training runs under `output` that have metrics."""
+    return sorted(path.parent.name for path in output.glob("training/*/metrics.jsonl"))
+
+
+def read_curve(output: Path, name: str, *, x: str = "step", y: str = "text_loss") -> Curve:
+    """The curve of the training run `name` under `output`.
+
+    Seconds are those that steps took, by their tokens and tokens a second; validation and checkpoints are not counted.
+
+    Args:
+        output: the `output.path` of the recipe.
+        name: of the training run.
+        x: one of `X_LABELS`.
+        y: one of `Y_LABELS`.
+
+    Raises:
+        TrainerError: no such run, an unknown quantity, or one that the run never logged (the choices are listed).
+    """
+    for option, value, known in (("x", x, X_LABELS), ("y", y, Y_LABELS)):
+        if value not in known:
+            raise TrainerError(f"{option}: unknown quantity {value!r}; available: {', '.join(known)}")
+    path = output / "training" / name / "metrics.jsonl"
+    if not path.is_file():
+        raise TrainerError(
+            f"{output}: no metrics of a training run {name!r}; available: {', '.join(training_runs(output)) or 'none'}"
+        )
+    records = _records(path)
+    steps = [record for record in records if "loss" in record]
+    places = _places(steps, x)
+    validations = [record for record in records if VALIDATION in record] if y in (*_WITH_VALIDATION, VALIDATION) else []
+    measured = [] if y == VALIDATION else [record for record in steps if record.get(y) is not None]
+    if not measured and not validations:
+        raise TrainerError(f"{path}: has no {y}; available: {', '.join(_logged(records)) or 'nothing yet'}")
+    return Curve(
+        name=name,
+        x=_array(places[record["step"]] for record in measured),
+        y=_array(record[y] for record in measured),
+        validation_x=_array(places[record["step"]] for record in validations if record["step"] in places),
+        validation_y=_array(record[VALIDATION] for record in validations if record["step"] in places),
+    )
+
+
+def smoothed(values: NumPyArray, *, factor: float) -> NumPyArray:
+    """Moving average float64 [n] of `values` [n]: weights fall by `factor` in [0, 1) a step back, and sum to 1 from the
+    first value on (the bias correction of Adam, arXiv 1412.6980, section 3)."""
+    result = np.empty(len(values))
+    total = weight = 0.0
+    for i, value in enumerate(values.tolist()):
+        total, weight = factor * total + (1 - factor) * value, factor * weight + (1 - factor)
+        result[i] = total / weight
+    return result
+
+
+def draw_curves(curves: Sequence[Curve], *, x: str, y: str, smooth: float = 0.9) -> Figure:
+    """Curves of several runs over one another: smoothed lines over their own pale values, validations as points.
+
+    Args:
+        curves: at least one.
+        x: what they were read by.
+        y: what they show.
+        smooth: factor of `smoothed`; 0: none.
+
+    Raises:
+        TrainerError: `smooth` is not in [0, 1), or matplotlib is not installed.
+    """
+    if not 0 <= smooth < 1:
+        raise TrainerError(f"smooth must be at least 0 and below 1, got {smooth}")
+    with new_figure(width=8, height=4.8) as figure:
+        axes = figure.subplots()
+        for number, curve in enumerate(curves):
+            _draw(axes, curve, number=number, smooth=smooth)
+        axes.set_xlabel(X_LABELS[x])
+        axes.set_ylabel(Y_LABELS[y])
+        axes.grid(visible=True, axis="y", color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+        axes.xaxis.set_major_formatter(_counts())
+        if y == "tokens_per_second":
+            axes.yaxis.set_major_formatter(_counts())
+        if any(len(curve.x) and len(curve.validation_x) for curve in curves):
+            axes.set_title("lines: training" + (f", smoothed by {smooth:g}" if smooth else "") + "; points: validation")
+        _limit(axes, curves, smooth=smooth)
+        if len(curves) <= _MAX_END_LABELS:
+            _label_ends(axes, curves, smooth=smooth)
+        else:
+            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+        return figure
+
+
+def _records(path: Path) -> list[dict[str, Any]]:
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except ValueError:  # the last line of a run that is being written, or was killed
+            continue
+    return records
+
+
+def _places(steps: Sequence[Mapping[str, Any]], x: str) -> dict[int, float]:
+    """Where each step stands on the axis `x`; step 0 too, for a validation before training."""
+    places, tokens, seconds = {0: 0.0}, 0, 0.0
+    for record in steps:
+        seconds += (record["tokens"] - tokens) / record["tokens_per_second"] if record["tokens_per_second"] else 0.0
+        tokens = record["tokens"]
+        places[record["step"]] = seconds if x == "seconds" else float(record[x])
+    return places
+
+
+def _logged(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [name for name in Y_LABELS if any(record.get(name) is not None for record in records)]
+
+
+def _array(values: Any) -> NumPyArray:
+    return np.fromiter(values, np.float64)
+
+
+def _draw(axes: Axes, curve: Curve, *, number: int, smooth: float) -> None:
+    colour, line_style = style_of(number)
+    if len(curve.x):
+        if smooth:
+            axes.plot(curve.x, curve.y, color=colour, alpha=0.2, linewidth=0.8)
+        line = smoothed(curve.y, factor=smooth)
+        axes.plot(curve.x, line, color=colour, linestyle=line_style, linewidth=1.6, label=curve.name)
+    if len(curve.validation_x):
+        alone = not len(curve.x)
+        axes.plot(
+            curve.validation_x,
+            curve.validation_y,
+            color=colour,
+            linestyle=line_style if alone else "none",
+            linewidth=0.8,
+            marker="o",
+            markersize=5,
+            markeredgecolor="white",
+            markeredgewidth=0.7,
+            label=curve.name if alone else None,
+        )
+
+
+def _limit(axes: Axes, curves: Sequence[Curve], *, smooth: float) -> None:
+    """Cut off what pale lines say beyond the smoothed ones and the points: single outliers would flatten the rest."""
+    if not smooth:
+        return
+    shown = np.concatenate([part for c in curves for part in (smoothed(c.y, factor=smooth), c.validation_y)])
+    low, high = float(shown.min()), float(shown.max())
+    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _label_ends(axes: Axes, curves: Sequence[Curve], *, smooth: float) -> None:
+    """The runs' names beside the ends of their curves, moved apart where they would overlap."""
+    ends = [
+        (smoothed(c.y, factor=smooth)[-1], c.x[-1]) if len(c.x) else (c.validation_y[-1], c.validation_x[-1])
+        for c in curves
+    ]
+    low, high = axes.get_ylim()
+    heights = _moved_apart([(y - low) / (high - low) for y, _ in ends], gap=0.05)
+    for number, (curve, height) in enumerate(zip(curves, heights, strict=True)):
+        axes.annotate(
+            curve.name,
+            xy=(1.015, height),
+            xycoords="axes fraction",
+            color=style_of(number)[0],
+            va="center",
+            annotation_clip=False,
+        )
+
+
+def _moved_apart(heights: Sequence[float], *, gap: float) -> list[float]:
+    """Heights at least `gap` from each other, in the same order, about where they were."""
+    order = np.argsort(heights, kind="stable")
+    placed = np.asarray(heights, np.float64)[order]
+    # Least squares under "each at least `gap` above the one before": the pool-adjacent-violators algorithm on the
+    # heights without their gaps.
+    blocks: list[list[float]] = []
+    for value in placed - gap * np.arange(len(placed)):
+        blocks.append([value])
+        while len(blocks) > 1 and np.mean(blocks[-2]) > np.mean(blocks[-1]):
+            blocks[-2:] = [blocks[-2] + blocks[-1]]
+    level = np.concatenate([[np.mean(block)] * len(block) for block in blocks])
+    result = np.empty(len(placed))
+    result[order] = level + gap * np.arange(len(placed))
+    return [float(height) for height in result]
+
+
+def _counts() -> Any:
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter(sep="")
