@@ -73,7 +73,9 @@ def joined(config: TrainConfig) -> Iterator[World]:
         torch.cuda.set_device(device)
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield World(device=device, rank=dist.get_rank(), size=size)
+        world = World(device=device, rank=dist.get_rank(), size=size)
+        yield world
+        world.wait()  # who leaves first would break the connections that others still close
     finally:
         dist.destroy_process_group()
 
