@@ -5,6 +5,7 @@ Text is tokenized alone: no bos, no eos, and never a special id, whatever string
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
@@ -83,6 +84,16 @@ class Tokenizer:
         self.num_ids, self.special = assignment.num_ids, assignment.special
         self.dtype = np.dtype(np.uint16 if self.num_ids - 1 <= np.iinfo(np.uint16).max else np.uint32)
         self._backend, self._names = backend, assignment.names
+
+    @property
+    def backend(self) -> Backend:
+        """The vocabulary alone, by the library that says what its ids are."""
+        return self._backend
+
+    @property
+    def special_names(self) -> Mapping[int, str]:
+        """Id to name of all special tokens: the vocabulary's own and those of layouts."""
+        return self._names
 
     @property
     def engine(self) -> str:

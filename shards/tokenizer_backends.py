@@ -69,6 +69,16 @@ class TiktokenBackend:
         self.first_id = first_id
         self._encoding, self._ranks, self._pattern = encoding, ranks, pattern
 
+    @property
+    def ranks(self) -> Mapping[bytes, int]:
+        """Token to rank; its id is `first_id` more."""
+        return self._ranks
+
+    @property
+    def pattern(self) -> str:
+        """The regular expression that splits text, in the syntax of tiktoken (Rust's fancy-regex)."""
+        return self._pattern
+
     def encode(self, text: str) -> Ids:
         """See `Backend.encode`; texts too long for the regular expression are cut by the rule of `encode_in_parts`."""
         return encode_in_parts(self._encode, text) + np.uint32(self.first_id)
@@ -121,6 +131,12 @@ class HuggingFaceBackend:
         self._spelled = self._spellings(_unknown_token(model))
         self._is_spelled = np.zeros(self.num_ids, dtype=bool)
         self._is_spelled[list(self._spelled)] = True
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """A `tokenizer.json` without what adds, cuts or drops ids, parsed; the caller may change it."""
+        content: dict[str, Any] = json.loads(self._json)
+        return content
 
     def encode(self, text: str) -> Ids:
         """See `Backend.encode`."""
