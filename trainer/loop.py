@@ -26,6 +26,7 @@ from trainer.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
+    step_of,
 )
 from trainer.config import TrainConfig
 from trainer.data import Batch, TrainingData
@@ -103,7 +104,7 @@ def train(
                     run.validate(metrics)
                 if run.state.step == config.steps:
                     break
-                run.step(next(batches), metrics)
+                run.step(batches, metrics)
                 if run.is_due(config.checkpoint_every):
                     run.save(metrics)
             else:
@@ -133,17 +134,17 @@ class _Run:
         self._report = report if world.is_first else lambda line: None
         self._arithmetic = Arithmetic.of(config, device=world.device)
         self.data = TrainingData(config, output=output)
-        decoder = build_decoder(config, self.data.dataset, device=world.device)
+        decoder = build_decoder(config, self.data, device=world.device)
         decoder.initialise(seed=config.seed)
         self._model = SharedModel(decoder, world=world, dtype=self._arithmetic.dtype, parallel=config.parallel)
         self._num_parameters = decoder.num_parameters
         self._optimizer = ModelOptimizer(decoder, config)
         self.state = TrainingState(step=0)
         self._saved_step = -1
-        self._pays_metadata = bool(self.data.dataset.role_weights[Role.METADATA])
+        self._pays_metadata = bool(self.data.role_weights[Role.METADATA])
         self._pace = Pace()
         self._speed = Speed(
-            decoder.flops_per_token(self.data.dataset.sequence_length), device=world.device, world_size=world.size
+            decoder.flops_per_token(self.data.sequence_length), device=world.device, world_size=world.size
         )
         self._last: dict[str, Any] = {}
         self._validation_loss: float | None = None
@@ -160,7 +161,7 @@ class _Run:
         self._world.wait()
         path = latest_checkpoint(self.directory / "checkpoints")
         if path is not None:
-            checkpoint = load_checkpoint(path, shared=self._shared())
+            checkpoint = load_checkpoint(path, shared=self._shared(step_of(path)))
             self._model.load_weights(checkpoint.weights)
             self._optimizer.load_tensors(checkpoint.optimizer)
             self.state, self._saved_step = checkpoint.state, checkpoint.state.step
@@ -171,7 +172,7 @@ class _Run:
         self._world.wait()
         self._report(
             f"{self._num_parameters:,} parameters on {self._world.device}{self._processes()}, "
-            f"{len(self.data.rows):,} rows of {self.data.dataset.sequence_length} tokens, "
+            f"{self.data.num_rows:,} rows of {self.data.sequence_length} tokens, "
             f"{len(self.data.validation_rows):,} to validate on"
         )
 
@@ -194,9 +195,11 @@ class _Run:
         step = self.state.step
         return step > 0 and (step % every == 0 or step == self.config.steps)
 
-    def step(self, batch: Batch, metrics: MetricsLog) -> None:
-        """One update of the weights from this rank's part of a global batch."""
+    def step(self, batches: Iterator[Batch], metrics: MetricsLog) -> None:
+        """One update of the weights from this rank's part of the next global batch."""
         started = time.perf_counter()
+        batch = next(batches)
+        waited = time.perf_counter() - started
         config, number = self.config, self.state.step + 1
         rate = learning_rate(number, steps=config.steps, peak=config.learning_rate, schedule=config.schedule)
         self._optimizer.zero_grad()
@@ -207,7 +210,7 @@ class _Run:
         self._count(totals)
         seconds = time.perf_counter() - started
         self._pace.add(seconds, tokens=totals.tokens)
-        self._last = self._record(totals, rate=rate, norm=norm, seconds=seconds)
+        self._last = self._record(totals, rate=rate, norm=norm, seconds=seconds, waited=waited)
         metrics.write(self._last)
         if number == 1 or self.is_due(config.log_every):
             self._report(step_line(self._last, steps=config.steps, pace=self._pace))
@@ -234,7 +237,7 @@ class _Run:
         checkpoint = Checkpoint(state=self.state, weights=self._model.weights(), optimizer=self._optimizer.tensors())
         if self._world.is_first:
             directory, keep = self.directory / "checkpoints", self.config.keep_checkpoints
-            path = save_checkpoint(directory, checkpoint, shared=self._shared(), keep=keep)
+            path = save_checkpoint(directory, checkpoint, shared=self._shared(self.state.step), keep=keep)
             self._report(f"step {self.state.step}/{self.config.steps}  saved {path}")
         self._world.wait()
         self._saved_step = self.state.step
@@ -261,14 +264,15 @@ class _Run:
         described = {
             "config": now,
             "num_parameters": self._num_parameters,
-            "masked_ids": unpaid_ids(self.data.dataset) if self.config.mask_unpaid_ids else [],
+            "masked_ids": unpaid_ids(self.data) if self.config.mask_unpaid_ids else [],
             "torch": str(torch.__version__),
         }
-        path.write_text(json.dumps({**described, "shared": self._shared()}, indent=1) + "\n")
+        path.write_text(json.dumps({**described, "shared": self._shared(self.state.step)}, indent=1) + "\n")
 
-    def _shared(self) -> dict[str, Any]:
-        tokenizer = self.data.dataset.tokenizer.model_dump(mode="json")
-        return {**self.config.decides_result(), "tokenizer": tokenizer, **self.data.fingerprints()}
+    def _shared(self, step: int) -> dict[str, Any]:
+        """What a run that goes on after update `step` must share with the one that came there."""
+        tokenizer = self.data.tokenizer.model_dump(mode="json")
+        return {**self.config.decides_result(), "tokenizer": tokenizer, **self.data.fingerprints(step)}
 
     def _update(self, number: int, *, rate: float) -> float:
         """Clip and step; returns the gradients' norm."""
@@ -290,7 +294,9 @@ class _Run:
             skipped_batches=before.skipped_batches + (not totals.weight),
         )
 
-    def _record(self, totals: LossTotals, *, rate: float, norm: float | None, seconds: float) -> dict[str, Any]:
+    def _record(
+        self, totals: LossTotals, *, rate: float, norm: float | None, seconds: float, waited: float
+    ) -> dict[str, Any]:
         """One line of `metrics.jsonl`; `trainer.metrics` tells what the fields are."""
         return {
             "step": self.state.step,
@@ -302,12 +308,13 @@ class _Run:
             "lr": rate,
             "grad_norm": norm,
             "tokens_per_second": totals.tokens / seconds,
+            "data_wait": waited / seconds,
             **self._speed.record(totals.tokens / seconds),
             "skipped_batches": self.state.skipped_batches,
         }
 
 
-def build_decoder(config: TrainConfig, dataset: PackedDataset, *, device: torch.device) -> Decoder:
+def build_decoder(config: TrainConfig, dataset: PackedDataset | TrainingData, *, device: torch.device) -> Decoder:
     """The model of a run over `dataset`, its weights not yet drawn."""
     return Decoder(
         config.model,
@@ -318,8 +325,8 @@ def build_decoder(config: TrainConfig, dataset: PackedDataset, *, device: torch.
     )
 
 
-def unpaid_ids(dataset: PackedDataset) -> list[int]:
-    """Special ids that are never a paid label in a layout."""
+def unpaid_ids(dataset: PackedDataset | TrainingData) -> list[int]:
+    """Special ids that are never a paid label in a layout, or in any of a run's layouts."""
     special, weights = dataset.tokenizer.special, dataset.role_weights
     by_role = {
         Role.BOS: [special.bos],

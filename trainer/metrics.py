@@ -4,7 +4,8 @@ One object a step:
 
     step, loss (what is minimised), text_loss (mean over text labels, unweighted), metadata_loss (likewise; null where
     the layout does not pay for metadata), tokens and text_tokens (labels seen since the start, without padding), lr,
-    grad_norm (before clipping), tokens_per_second, mfu (share of the devices' peak that the model's own arithmetic
+    grad_norm (before clipping), tokens_per_second, data_wait (share of the step's time that it waited for its batch),
+    mfu (share of the devices' peak that the model's own arithmetic
     takes; null where the peak is not known), memory_gb (highest so far on one device; of the process on CPU),
     skipped_batches (without a paid label, since the start)
 

@@ -34,7 +34,7 @@ def kill_at(step: int) -> Any:
 
 def metrics_of(output: Path, name: str) -> list[dict[str, Any]]:
     lines = (output / "training" / name / "metrics.jsonl").read_text().splitlines()
-    of_the_machine = {"tokens_per_second", "memory_gb", "mfu"}
+    of_the_machine = {"tokens_per_second", "data_wait", "memory_gb", "mfu"}
     return [{k: v for k, v in json.loads(line).items() if k not in of_the_machine} for line in lines]
 
 
@@ -170,10 +170,11 @@ def test_what_a_run_writes(run_output: Path) -> None:
     for line in steps:
         assert line.keys() == {
             *("step", "loss", "text_loss", "metadata_loss", "tokens", "text_tokens", "lr", "grad_norm"),
-            *("tokens_per_second", "mfu", "memory_gb", "skipped_batches"),
+            *("tokens_per_second", "data_wait", "mfu", "memory_gb", "skipped_batches"),
         }
         assert line["grad_norm"] > 0
         assert line["tokens_per_second"] > 0
+        assert 0 <= line["data_wait"] < 1
         assert line["mfu"] is None  # of a CPU the peak is not known
         assert 0.05 < line["memory_gb"] < 100
     assert all(a["tokens"] < b["tokens"] for a, b in pairwise(steps))

@@ -1,0 +1,186 @@
+"""Tokens a second, MFU and memory of the presets, beside a plain loop and Hugging Face's Trainer, interleaved.
+
+    python -m benchmarks.trainer                    what the machine can do: presets by its device
+    python -m benchmarks.trainer --preset 350m --sequence-length 4096 --num-ids 131074 --batch-size 8
+    python -m benchmarks.trainer table              Markdown of the results that are there
+
+Every contestant starts from the same weights and sees the same batches; that their losses agree is checked. Then only
+speeds differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from benchmarks.machine import in_words, machine
+from benchmarks.summary import Spread, interleaved, ratios
+from benchmarks.trainer.job import TrainingJob, write_job
+
+RESULTS = Path(__file__).parents[1] / "results" / "trainer.json"
+CONTESTANTS = {
+    "colophon": ["benchmarks.trainer.ours", "plain"],
+    "colophon, documents masked": ["benchmarks.trainer.ours", "documents"],
+    "plain loop": ["benchmarks.trainer.plain_loop"],
+    "Hugging Face Trainer": ["benchmarks.trainer.hugging_face"],
+}
+_SAME_ARITHMETIC = ("colophon", "plain loop", "Hugging Face Trainer")
+_CPU = [("10m", 8_192, 512, 4, 2)]
+_CUDA = [
+    (preset, num_ids, length, 32_768 * 2 // length, 32_768 // length)
+    for preset in ("124m", "350m", "1.5b")
+    for num_ids in (50_304, 131_136)
+    for length in (2048, 4096)
+]
+"""Preset, ids, sequence length, sequences a step, sequences at once."""
+
+
+class LossesDifferError(RuntimeError):
+    """A contestant did not train the same model on the same batches."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; 0 unless something failed."""
+    options = _parser().parse_args(arguments)
+    if options.command == "run":
+        results = _read()
+        for job in _jobs(options):
+            key = f"{job.device} {job.preset} {job.num_ids} {job.sequence_length}"
+            print(f"== {key}", flush=True)
+            results[key] = run_job(job, rounds=options.rounds)
+            RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print("\n".join(table(_read())))
+    return 0
+
+
+def run_job(job: TrainingJob, *, rounds: int) -> dict[str, Any]:
+    """All contestants, interleaved; one entry of `trainer.json`."""
+    names = [name for name in CONTESTANTS if name != "Hugging Face Trainer" or importlib.util.find_spec("transformers")]
+    with tempfile.TemporaryDirectory(prefix="colophon-bench-") as work:
+        path = write_job(replace(job, work=work))
+        found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+        for number, name in interleaved(names, rounds=rounds):
+            found[name].append(_run(CONTESTANTS[name], path))
+            speed = job.tokens_per_step / Spread.of(found[name][-1]["seconds"]).median
+            print(f"round {number + 1}, {name}: {speed:,.0f} tokens/s", flush=True)
+    _check_losses(found, job)
+    seconds = {name: Spread.of([Spread.of(run["seconds"]).median for run in runs]) for name, runs in found.items()}
+    return {
+        "format": 1,
+        "machine": machine() | ({"gpu": torch.cuda.get_device_name()} if job.device == "cuda" else {}),
+        "torch": str(torch.__version__),
+        "job": {key: value for key, value in vars(job).items() if key != "work"},
+        "rounds": rounds,
+        "contestants": {
+            name: {
+                "seconds_per_step": seconds[name].as_dict(),
+                "tokens_per_second": job.tokens_per_step / seconds[name].median,
+                "memory_bytes": max(run["memory_bytes"] for run in runs),
+                "mfu": runs[0].get("mfu"),
+                "data_wait": runs[0].get("data_wait"),
+            }
+            for name, runs in found.items()
+        },
+        "ratios": ratios(seconds, of="colophon"),
+    }
+
+
+def table(results: dict[str, Any]) -> Iterator[str]:
+    """Markdown."""
+    for found in results.values():
+        job = found["job"]
+        where = found["machine"].get("gpu") or in_words(found["machine"])
+        yield (
+            f"{job['preset']}, {job['num_ids']:,} ids, {job['batch_size']} sequences of {job['sequence_length']} a "
+            f"step, {job['dtype']}, {where}; torch {found['torch']}; median of {found['rounds']} interleaved rounds."
+        )
+        yield ""
+        yield "|  | tokens/s | MFU | waits for data | memory | Colophon is faster |"
+        yield "| --- | ---: | ---: | ---: | ---: | ---: |"
+        for name, one in found["contestants"].items():
+            ratio = found["ratios"].get(name)
+            cells = [
+                name,
+                f"{one['tokens_per_second']:,.0f}",
+                "-" if one["mfu"] is None else f"{one['mfu']:.1%}",
+                "-" if one["data_wait"] is None else f"{one['data_wait']:.2%}",
+                f"{one['memory_bytes'] / 1e9:.2f} GB",
+                "" if ratio is None else f"{ratio['ratio']:.2f} x",
+            ]
+            yield f"| {' | '.join(cells)} |"
+        yield ""
+
+
+def _run(module: Sequence[str], job: Path) -> dict[str, Any]:
+    name, *arguments = module
+    command = [sys.executable, "-m", name, str(job), *arguments]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    if ended.returncode:
+        raise SystemExit(f"benchmarks: {name}: {ended.stderr[-2000:]}")
+    found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+    return found
+
+
+def _check_losses(found: dict[str, list[dict[str, Any]]], job: TrainingJob) -> None:
+    tolerance = 2e-2 if job.dtype == "bfloat16" else 1e-3
+    expected = found["colophon"][0]["losses"]
+    for name in set(found) & set(_SAME_ARITHMETIC):
+        for step, (a, b) in enumerate(zip(expected, found[name][0]["losses"], strict=True), 1):
+            if abs(a - b) > tolerance * a:
+                raise LossesDifferError(f"{name}: loss {b:.4f} at step {step}, Colophon has {a:.4f}")
+
+
+def _jobs(options: argparse.Namespace) -> Iterator[TrainingJob]:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = _CUDA if device == "cuda" else _CPU
+    if options.preset:
+        chosen = [
+            (options.preset, options.num_ids, options.sequence_length, options.batch_size, options.micro_batch_size)
+        ]
+    for preset, num_ids, length, batch_size, micro in chosen:
+        yield TrainingJob(
+            preset=preset,
+            num_ids=num_ids,
+            sequence_length=length,
+            batch_size=batch_size,
+            micro_batch_size=micro,
+            steps=options.steps,
+            warmup_steps=options.steps // 4,
+            device=device,
+            dtype="bfloat16" if device == "cuda" else "float32",
+            work="",
+        )
+
+
+def _read() -> dict[str, Any]:
+    return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("command", choices=["run", "table"], nargs="?", default="run")
+    add("--preset", help="one model instead of those for this machine")
+    add("--num-ids", type=int, default=50_304, help="a multiple of 64: others pay for padding")
+    add("--sequence-length", type=int, default=2048)
+    add("--batch-size", type=int, default=8, help="sequences a step")
+    add("--micro-batch-size", type=int, default=8, help="sequences at once")
+    add("--steps", type=int, default=16, help="of which the first quarter is not timed")
+    add("--rounds", type=int, default=3)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,35 @@
+"""Contestant: Colophon's trainer, its own loop from shards to `metrics.jsonl`.
+
+python -m benchmarks.trainer.ours JOB (plain|documents)
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from benchmarks.trainer.job import read_job, report
+from trainer.loop import train
+
+
+def main(path: str, masking: str) -> None:
+    """Train the job at `path`; `documents`: tokens attend within their document."""
+    job = read_job(path)
+    name = f"bench-{masking}"
+    config = job.config(document_masking=masking == "documents")
+    result = train(config, name=name, output=job.output, overwrite=True)
+    lines = [json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "loss" in line]
+    before = [0, *(line["tokens"] for line in steps)]
+    tokens = [line["tokens"] - earlier for line, earlier in zip(steps, before, strict=False)]
+    report(
+        losses=[line["loss"] for line in steps],
+        seconds=[n / line["tokens_per_second"] for n, line in zip(tokens, steps, strict=True)],
+        job=job,
+        mfu=steps[-1]["mfu"],
+        data_wait=sum(line["data_wait"] for line in steps[job.warmup_steps :]) / (len(steps) - job.warmup_steps),
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])
