@@ -39,6 +39,7 @@ from trainer.parallel import SharedModel, World, joined
 from trainer.schedule import learning_rate
 from trainer.step import Arithmetic, accumulate_gradients, evaluate
 from trainer.stopping import StopRequest
+from trainer.trackers import trackers_of
 
 Report = Callable[[str], None]
 
@@ -95,7 +96,7 @@ def train(
         run = _Run(config, output=output, directory=output / "training" / name, report=report, world=world)
         run.start(resume=resume, overwrite=overwrite)
         with (
-            MetricsLog(run.directory / "metrics.jsonl", resumed_at=run.state.step, write=world.is_first) as metrics,
+            run.metrics_log() as metrics,
             StopRequest() as stop,
             closing(run.batches()) as batches,
         ):
@@ -178,6 +179,13 @@ class _Run:
 
     def _processes(self) -> str:
         return f" x {self._world.size}" if self._world.size > 1 else ""
+
+    def metrics_log(self) -> MetricsLog:
+        """Where the metrics go; nowhere on processes other than the first."""
+        write, resumed_at = self._world.is_first, self.state.step
+        trackers = trackers_of(self.config, self.directory, resumed_at=resumed_at) if write else []
+        path = self.directory / "metrics.jsonl"
+        return MetricsLog(path, resumed_at=resumed_at, write=write, trackers=trackers)
 
     def batches(self) -> Generator[Batch]:
         """This rank's parts of the batches still to come."""

@@ -18,23 +18,26 @@ from __future__ import annotations
 import json
 import os
 import resource
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainer.trackers import Tracker
+
 
 class MetricsLog:
     """An append-only JSONL file; a line is on its way to disk when `write` returns."""
 
-    def __init__(self, path: Path, *, resumed_at: int, write: bool = True) -> None:
+    def __init__(self, path: Path, *, resumed_at: int, write: bool = True, trackers: Sequence[Tracker] = ()) -> None:
         """Open `path`, cut back to what stands before a run that goes on after update `resumed_at`.
 
         The validation after that update is cut too: a checkpoint is written before it, so the run does it again.
-        Without `write` nothing is touched: another process of the run does it.
+        Without `write` nothing is touched: another process of the run does it. `trackers` get every line too.
         """
+        self._trackers = trackers
         if write:
             kept = [line for line in _lines(path) if _stands_before(line, resumed_at)]
             temporary = path.with_name(f".{path.name}")
@@ -48,11 +51,15 @@ class MetricsLog:
     def __exit__(self, *exception: object) -> None:
         if self._file is not None:
             self._file.close()
+        for tracker in self._trackers:
+            tracker.close()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one object."""
         if self._file is not None:
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
+        for tracker in self._trackers:
+            tracker.write(record)
 
     def sync(self) -> None:
         """Wait until everything written is on disk."""

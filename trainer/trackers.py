@@ -1,0 +1,93 @@
+"""Metrics to TensorBoard and Weights & Biases as well, where a run asks for it. Both are optional packages."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from trainer.config import TrainConfig
+from trainer.errors import TrainerError
+
+
+class Tracker(Protocol):
+    """Somewhere that shows curves."""
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add one line of `metrics.jsonl`."""
+
+    def close(self) -> None:
+        """Wait until everything is stored."""
+
+
+class TensorBoard:
+    """Event files under `<directory>/tensorboard`. A resumed run cuts what its checkpoint does not know."""
+
+    def __init__(self, directory: Path, *, resumed_at: int) -> None:
+        try:
+            from torch.utils.tensorboard.writer import SummaryWriter
+        except ImportError:
+            raise _missing("tensorboard") from None
+        self._writer: Any = SummaryWriter(str(directory / "tensorboard"), purge_step=resumed_at + 1)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add one line of `metrics.jsonl`."""
+        for name, value in _scalars(record).items():
+            self._writer.add_scalar(name, value, record["step"])
+
+    def close(self) -> None:
+        """Wait until everything is stored."""
+        self._writer.close()
+
+
+class WeightsAndBiases:
+    """A run of the project; `WANDB_MODE`, `WANDB_API_KEY` and the others say where it goes, as always."""
+
+    def __init__(self, project: str, directory: Path, *, config: TrainConfig) -> None:
+        try:
+            import wandb
+        except ImportError:
+            raise _missing("wandb") from None
+        # A resume goes on with the same run; one that is overwritten leaves its directory, and this file, behind.
+        file = directory / "wandb-id"
+        if not file.exists():
+            file.write_text(uuid.uuid4().hex)
+        self._run: Any = wandb.init(
+            project=project,
+            name=directory.name,
+            dir=directory,
+            config=config.model_dump(mode="json"),
+            resume="allow",
+            id=file.read_text(),
+        )
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Add one line of `metrics.jsonl`."""
+        self._run.log(_scalars(record), step=record["step"])
+
+    def close(self) -> None:
+        """Wait until everything is stored."""
+        self._run.finish()
+
+
+def trackers_of(config: TrainConfig, directory: Path, *, resumed_at: int) -> list[Tracker]:
+    """What a run asks for.
+
+    Raises:
+        TrainerError: its package is not installed.
+    """
+    trackers: list[Tracker] = []
+    if config.tensorboard:
+        trackers.append(TensorBoard(directory, resumed_at=resumed_at))
+    if config.wandb_project is not None:
+        trackers.append(WeightsAndBiases(config.wandb_project, directory, config=config))
+    return trackers
+
+
+def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
+    return {name: value for name, value in record.items() if name != "step" and value is not None}
+
+
+def _missing(package: str) -> TrainerError:
+    return TrainerError(f"{package} is not installed: pip install colophon[{package}]")
