@@ -159,10 +159,11 @@ def parse_recipe(raw: Mapping[str, Any], *, where: str) -> Recipe:
     built = {name: _annotator(name, section, where=where) for name, section in annotators.items()}
     recipe = validated(Recipe, {**raw, "annotators": built}, where=where)
     for name, train in recipe.train.items():
-        if train.layout not in recipe.layouts:
-            raise UsageError(
-                f"{where}: train.{name}.layout: no layout {train.layout!r}; available: {_list(recipe.layouts)}"
-            )
+        for layout in train.layouts_of_this_run():
+            if layout not in recipe.layouts:
+                raise UsageError(
+                    f"{where}: train.{name}.layout: no layout {layout!r}; available: {_list(recipe.layouts)}"
+                )
     return recipe
 
 

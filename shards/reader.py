@@ -36,9 +36,19 @@ class PackedRows:
     documents: NumPyArray
     """uint32 [n, sequence_length + 1]: row of the token's document in its partition, `NO_DOCUMENT` for padding."""
 
-    def loss_weights(self, role_weights: NumPyArray) -> NumPyArray:
-        """float32 [n, sequence_length]: the weight of each label, from `role_weights` float32 [7]."""
-        weights: NumPyArray = role_weights.astype(np.float32, copy=False)[self.roles[:, 1:]]
+    @classmethod
+    def empty(cls, n: int, *, width: int, dtype: np.dtype[Any]) -> PackedRows:
+        """Room for `n` rows of `width` ids of a type."""
+        shape = (n, width)
+        roles, documents = np.empty(shape, np.uint8), np.empty(shape, np.uint32)
+        return cls(
+            input_ids=np.empty(shape, dtype), roles=roles, segments=np.empty(shape, np.int32), documents=documents
+        )
+
+    def loss_weights(self, role_weights: NumPyArray, *, out: NumPyArray | None = None) -> NumPyArray:
+        """float32 [n, sequence_length]: the weight of each label, from `role_weights` float32 [7]; in `out`, if any."""
+        # Roles are known to be good, and only with "clip" nothing is buffered.
+        weights: NumPyArray = role_weights.astype(np.float32, copy=False).take(self.roles[:, 1:], out=out, mode="clip")
         return weights
 
     def positions(self) -> NumPyArray:
@@ -142,6 +152,12 @@ class PackedDataset:
         return self.info.sequence_length
 
     @property
+    def id_dtype(self) -> np.dtype[Any]:
+        """uint16 or uint32."""
+        dtype: np.dtype[Any] = self.files[0].input_ids.dtype
+        return dtype
+
+    @property
     def tokenizer(self) -> TokenizerInfo:
         """The tokenizer that made the ids."""
         return self.info.tokenizer
@@ -162,33 +178,51 @@ class PackedDataset:
         index = int(np.searchsorted(self._first_rows, row, side="right")) - 1
         return self.files[index], row - int(self._first_rows[index])
 
-    def rows(self, rows: Sequence[int] | NumPyArray) -> PackedRows:
+    def rows(self, rows: Sequence[int] | NumPyArray, *, into: PackedRows | None = None) -> PackedRows:
         """Copy the named rows out of the files, in the order named.
+
+        Args:
+            rows: numbers from 0 over all files.
+            into: arrays to fill and return, of as many rows. None: new ones.
 
         Raises:
             ShardError: a row holds an id that the tokenizer does not have.
+            IndexError: there is no such row.
         """
         width = self.sequence_length + 1
-        shape = (len(rows), width)
-        input_ids = np.empty(shape, self.files[0].input_ids.dtype)
-        roles, segments, documents = np.empty(shape, np.uint8), np.empty(shape, np.int32), np.empty(shape, np.uint32)
-        for i, row in enumerate(rows):
-            file, local = self.locate(int(row))
-            lengths, run_roles, run_documents = file.runs(local)
-            input_ids[i] = file.input_ids[local]
-            roles[i] = np.repeat(run_roles, lengths)
-            segments[i] = np.repeat(segment_numbers(run_roles), lengths)
-            documents[i] = np.repeat(run_documents, lengths)
-        if input_ids.size and input_ids.max() >= self.tokenizer.num_ids:
+        filled = PackedRows.empty(len(rows), width=width, dtype=self.id_dtype) if into is None else into
+        if not len(rows):
+            return filled
+        numbers = np.asarray(rows, np.int64)
+        files = np.searchsorted(self._first_rows, numbers, side="right") - 1
+        places = zip(files.tolist(), (numbers - self._first_rows[files]).tolist(), strict=True)
+        located = [(self.files[file], row) for file, row in places]
+        for i, (file, row) in enumerate(located):
+            filled.input_ids[i] = file.input_ids[row]
+        runs = [file.runs(row) for file, row in located]
+        # One repeat over the runs of all rows: one a row would cost more than the copies.
+        lengths, roles, documents = (np.concatenate(column) for column in zip(*runs, strict=True))
+        segments = segment_numbers(roles, runs_per_row=np.array([len(of_row) for of_row, _, _ in runs]))
+        for array, of_runs in ((filled.roles, roles), (filled.segments, segments), (filled.documents, documents)):
+            array[...] = np.repeat(of_runs, lengths).reshape(array.shape)
+        if filled.input_ids.max() >= self.tokenizer.num_ids:
             # On a GPU an embedding that does not exist ends the process without a word of why.
-            raise ShardError(f"{self.files[0].path.parent}: id {input_ids.max()}, of {self.tokenizer.num_ids} ids")
-        return PackedRows(input_ids=input_ids, roles=roles, segments=segments, documents=documents)
+            highest = filled.input_ids.max()
+            raise ShardError(f"{self.files[0].path.parent}: id {highest}, of {self.tokenizer.num_ids} ids")
+        return filled
 
 
-def segment_numbers(run_roles: NumPyArray) -> NumPyArray:
-    """int32 [num_runs]: which segment of its row a run belongs to. A bos opens a segment, and so does padding."""
-    opens = (run_roles == Role.BOS) | (run_roles == Role.PAD)
-    return (np.cumsum(opens) - 1).astype(np.int32)
+def segment_numbers(run_roles: NumPyArray, *, runs_per_row: NumPyArray) -> NumPyArray:
+    """int32 [num_runs]: which segment of its row a run belongs to. A bos opens a segment, and so does padding.
+
+    Args:
+        run_roles: [num_runs], rows one after the other.
+        runs_per_row: [num_rows], each at least 1, summing to num_runs.
+    """
+    opened = np.cumsum((run_roles == Role.BOS) | (run_roles == Role.PAD), dtype=np.int32)
+    first_runs = np.cumsum(runs_per_row) - runs_per_row
+    numbers: NumPyArray = opened - np.repeat(opened[first_runs], runs_per_row)
+    return numbers
 
 
 def _settings(file: PackedFile) -> tuple[np.dtype[Any], PackedInfo]:

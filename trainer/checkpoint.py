@@ -151,6 +151,11 @@ def checkpoints(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*"))
 
 
+def step_of(path: Path) -> int:
+    """The step that a checkpoint was made after, by its name."""
+    return int(path.name.removeprefix("step-"))
+
+
 def _sync(path: Path) -> None:
     """Wait until a file, or a directory's entries, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)

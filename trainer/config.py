@@ -5,9 +5,12 @@ Defaults are those of the paper's width (arXiv 2511.21613; the group's public sc
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from trainer.data_config import CurriculumConfig, PhaseConfig, SourceConfig, check_weights, with_curriculum
 
 MODEL_PRESETS: dict[str, dict[str, Any]] = {
     "1m": {"num_layers": 4, "hidden_size": 128, "ffn_size": 384, "num_heads": 4, "num_kv_heads": 2},
@@ -170,10 +173,17 @@ class GoldfishConfig(_Frozen):
 
 
 class TrainConfig(_Frozen):
-    """One training run: which packed layout, which model, how long, how it is validated and kept."""
+    """One training run: which packed layouts, which model, how long, how it is validated and kept."""
 
     layout: str
-    """Name of a packed layout of the run."""
+    """Name of a packed layout of the run. With `sources` the one of them that is validated on; the first if left
+    out."""
+    sources: tuple[SourceConfig, ...] = ()
+    """Several layouts to mix, instead of `layout`."""
+    phases: tuple[PhaseConfig, ...] = ()
+    """Other data from some step on; the later ones start later."""
+    curriculum: CurriculumConfig | None = None
+    """Of all sources without one of their own; phases have theirs."""
     model: ModelConfig
     steps: int = Field(ge=1)
     batch_size: int = Field(504, ge=1)
@@ -201,6 +211,10 @@ class TrainConfig(_Frozen):
     keep_checkpoints: int = Field(2, ge=1)
     log_every: int = Field(10, ge=1)
     """Steps between console lines; `metrics.jsonl` has every step."""
+    tensorboard: bool = False
+    """Whether metrics also go to event files under the run's `tensorboard/`."""
+    wandb_project: str | None = None
+    """The project of Weights & Biases that metrics also go to."""
     mask_unpaid_ids: bool = False
     """Whether special ids that the layout never pays for (wrapper, meta tokens, bos, padding) get no probability, so
     that all layouts predict over one vocabulary."""
@@ -227,6 +241,31 @@ class TrainConfig(_Frozen):
         default = {"schedule": "cosine", "optimizer": "adamw"}[info.field_name or ""]
         return {"type": default, **value} if isinstance(value, dict) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _validated_layout(cls, value: Any) -> Any:
+        """`layout` where only `sources` are given: the first one's."""
+        sources = value.get("sources") if isinstance(value, dict) else None
+        if not isinstance(sources, (list, tuple)) or not sources or "layout" in value:
+            return value
+        first = sources[0]
+        layout = first.get("layout") if isinstance(first, dict) else getattr(first, "layout", None)
+        return value if layout is None else {**value, "layout": layout}
+
+    @model_validator(mode="after")
+    def _sources_and_phases_fit(self) -> TrainConfig:
+        check_weights(self.sources)
+        layouts = [source.layout for source in self.mixed]
+        if self.layout not in layouts:
+            raise ValueError(f"layout {self.layout!r} is none of the sources'; available: {', '.join(layouts)}")
+        starts = [1, *self.phase_starts()]
+        for number, (before, start) in enumerate(pairwise(starts)):
+            if start <= before:
+                raise ValueError(f"phases.{number} starts at step {start}, after data that starts at step {before}")
+        if starts[-1] > self.steps:
+            raise ValueError(f"phases.{len(starts) - 2} starts at step {starts[-1]}, of {self.steps} steps")
+        return self
+
     @model_validator(mode="after")
     def _batches_divide(self) -> TrainConfig:
         if self.batch_size % self.rows_at_once:
@@ -251,8 +290,23 @@ class TrainConfig(_Frozen):
             return self.micro_batch_size
         return next(size for size in range(min(8, self.batch_size), 0, -1) if self.batch_size % size == 0)
 
+    @property
+    def mixed(self) -> tuple[SourceConfig, ...]:
+        """What the run trains on before its first phase; its one layout counts as a source."""
+        return with_curriculum(self.sources or (SourceConfig(layout=self.layout),), self.curriculum)
+
+    def phase_starts(self) -> list[int]:
+        """The first update of each phase, counted from 1."""
+        return [phase.first_step(self.steps) for phase in self.phases]
+
+    def layouts_of_this_run(self) -> list[str]:
+        """The layouts that the run itself must pack; those of other outputs are not among them."""
+        sources = [*self.mixed, *(source for phase in self.phases for source in phase.mixed)]
+        return list(dict.fromkeys(source.layout for source in sources if source.output is None))
+
     def decides_result(self) -> dict[str, Any]:
-        """The settings that a resumed run must share with its checkpoint: other values would be another run.
+        """The settings that a resumed run must share with its checkpoint: other values would be another run. What
+        belongs to the data is told by `TrainingData.fingerprints`.
 
         Rates and lengths are not among them: to train a finished WSD run for longer is a resume.
         """

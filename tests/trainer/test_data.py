@@ -1,45 +1,46 @@
 from __future__ import annotations
 
+from contextlib import closing
+from dataclasses import fields
 from pathlib import Path
+from threading import Event
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from shards.layouts import PlainLayout
 from shards.reader import PackedDataset
-from shards.schema import ROLE_NAMES, Role
+from shards.schema import ROLE_NAMES, Role, ShardError
 from tests.trainer.runs import LAYOUTS, SPECIAL, config, write_run
-from trainer.data import TrainingData, batch_indices, choose_rows, epoch_order, read_batch
+from trainer.data import Batch, TrainingData, choose_rows, read_batch
 from trainer.errors import TrainerError
 
-
-@given(num_rows=st.integers(1, 40), batch_size=st.integers(1, 17), seed=st.integers(0, 5), epochs=st.integers(1, 4))
-def test_every_row_comes_once_an_epoch(num_rows: int, batch_size: int, seed: int, epochs: int) -> None:
-    steps = -(-num_rows * epochs // batch_size)
-    batches = [batch_indices(s, num_rows=num_rows, batch_size=batch_size, seed=seed) for s in range(1, steps + 1)]
-    stream = np.concatenate(batches)[: num_rows * epochs].reshape(epochs, num_rows)
-    assert (np.sort(stream, axis=1) == np.arange(num_rows)).all()
-
-
-def test_epochs_and_seeds_differ() -> None:
-    first = epoch_order(100, seed=0, epoch=0)
-    assert not np.array_equal(first, epoch_order(100, seed=0, epoch=1))
-    assert not np.array_equal(first, epoch_order(100, seed=1, epoch=0))
+GOLDEN_ROWS = {
+    1: [17, 56, 29, 9, 55, 31, 51, 5],
+    2: [44, 38, 11, 3, 49, 21, 24, 43],
+    9: [27, 52, 4, 28, 1, 13, 50, 39],
+    10: [44, 45, 40, 31, 19, 30, 32, 3],
+    40: [58, 4, 51, 30, 39, 43, 32, 6],
+}
+"""Rows of `prepend` (59, one of them held out) by update."""
+GOLDEN_SHARED = {"shards": "aa1f3af23882", "training rows": 58, "validation shards": "aa1f3af23882"}
 
 
-GOLDEN_ORDER = [4, 6, 2, 7, 3, 5, 9, 0, 8, 1]
-
-
-def test_the_order_is_the_one_that_checkpoints_were_made_with() -> None:
+def test_a_run_on_one_layout_sees_what_it_always_saw(packed_run: Path) -> None:
     # A change here breaks the resume of every run in the world: it must come with a new format of checkpoints.
-    assert epoch_order(10, seed=0, epoch=0).tolist() == GOLDEN_ORDER
-    assert batch_indices(3, num_rows=10, batch_size=4, seed=0).tolist() == [
-        *GOLDEN_ORDER[8:],
-        *epoch_order(10, seed=0, epoch=1)[:2].tolist(),
-    ]
+    data = TrainingData(config(), output=packed_run)
+    for step, rows in GOLDEN_ROWS.items():
+        expected = read_batch(PackedDataset.open(packed_run, "prepend"), np.array(rows))
+        assert_same(data.batch(step), expected)
+    found = data.fingerprints(8)
+    assert {key: value if isinstance(value, int) else value[:12] for key, value in found.items()} == GOLDEN_SHARED
+
+
+def assert_same(batch: Batch, expected: Batch) -> None:
+    for field in fields(Batch):
+        assert torch.equal(getattr(batch, field.name), getattr(expected, field.name)), field.name
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
@@ -53,18 +54,50 @@ def test_ranks_share_the_same_global_batches(packed_run: Path, world_size: int) 
 
 def test_a_stream_that_starts_late_is_the_same_stream(packed_run: Path) -> None:
     data = TrainingData(config(), output=packed_run)
-    stream, late = data.batches(1), data.batches(4)
-    early = [next(stream) for _ in range(6)]
-    assert all(torch.equal(next(late).input_ids, batch.input_ids) for batch in early[3:])
-    stream.close()
-    late.close()
+    with closing(data.batches(4)) as late:
+        for step in range(4, 30):
+            assert_same(next(late), data.batch(step))
+
+
+def test_a_batch_stays_while_the_next_one_is_read(packed_run: Path) -> None:
+    data = TrainingData(config(), output=packed_run)
+    read = Event()
+    with closing(data.batches(1)) as stream, pytest.MonkeyPatch.context() as patched:
+        first = next(stream)
+        next(stream)  # the third is being read into the memory of the first
+        whole = data.batch
+
+        def batch(step: int, **where: Any) -> Batch:
+            made = whole(step, **where)
+            if step == 4:
+                read.set()
+            return made
+
+        patched.setattr(data, "batch", batch)
+        third = next(stream)
+        assert read.wait(60)  # the fourth is read
+        assert third.tokens.data_ptr() == first.tokens.data_ptr()
+        assert_same(third, whole(3))
+
+
+@pytest.mark.parametrize("world_size", [1, 3])
+def test_reading_ahead_makes_no_arrays_anew(packed_run: Path, world_size: int) -> None:
+    data = TrainingData(config(batch_size=9, micro_batch_size=3), output=packed_run)
+    with closing(data.batches(1, rank=world_size - 1, world_size=world_size)) as stream:
+        batches = [next(stream) for _ in range(20)]
+        places = {tuple(getattr(batch, field.name).data_ptr() for field in fields(Batch)) for batch in batches}
+    assert len(places) == 2
 
 
 def test_an_error_of_the_reading_thread_reaches_the_loop(packed_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = TrainingData(config(), output=packed_run)
-    monkeypatch.setattr(data, "rows", np.array([10_000]))
-    with pytest.raises(IndexError):
-        next(data.batches(1))
+
+    def fail(*rows: Any, **into: Any) -> None:
+        raise ShardError("damaged")
+
+    monkeypatch.setattr(data.dataset, "rows", fail)
+    with pytest.raises(ShardError, match="damaged"), closing(data.batches(1)) as stream:
+        next(stream)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -95,7 +128,7 @@ def test_a_batch_by_brute_force_from_the_runs(packed_run: Path, layout: str) -> 
 def test_what_is_paid(packed_run: Path) -> None:
     def paid(layout: str) -> dict[int, set[float]]:
         data = TrainingData(config(layout, validation_rows=0), output=packed_run)
-        batch = read_batch(data.dataset, data.rows)
+        batch = read_batch(data.dataset, np.arange(data.num_rows))
         return {role: set(batch.loss_weights[batch.label_roles == role].tolist()) for role in Role}
 
     unpaid = {role: {0.0} for role in Role}
@@ -109,7 +142,11 @@ def test_what_is_paid(packed_run: Path) -> None:
 def test_held_out_rows_are_not_trained_on(packed_run: Path) -> None:
     data = TrainingData(config(validation_rows=10), output=packed_run)
     assert len(data.validation_rows) == 10
-    assert sorted([*data.rows, *data.validation_rows]) == list(range(len(data.dataset)))
+    steps = data.num_rows // 7
+    assert data.num_rows == len(data.dataset) - 10
+    trained = torch.cat([data.batch(step).tokens for step in range(1, steps + 1)]).tolist()
+    rows = read_batch(data.dataset, np.arange(len(data.dataset))).tokens.tolist()
+    assert {rows.index(row) for row in trained}.isdisjoint(data.validation_rows)
     validated = torch.cat([batch.input_ids for batch in data.validation_batches()])
     assert torch.equal(validated, read_batch(data.dataset, data.validation_rows).input_ids)
 
@@ -137,7 +174,7 @@ def test_a_part_of_the_held_out_rows_is_held_out_first() -> None:
 def test_validation_from_another_run(packed_run: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", seed=9, num_documents=20)
     data = TrainingData(config(validation_output=str(other)), output=packed_run)
-    assert len(data.rows) == len(data.dataset)
+    assert data.num_rows == len(data.dataset)
     validated = torch.cat([batch.labels for batch in data.validation_batches()])
     assert torch.equal(validated, read_batch(PackedDataset.open(other, "prepend"), data.validation_rows).labels)
     assert len(validated) == len(PackedDataset.open(other, "prepend"))

@@ -1,0 +1,185 @@
+"""Annotations of documents as values of packed rows: the weights and scores by which rows are drawn and ordered.
+
+A row's value is the mean of its documents' values over its text tokens. Which documents a row has is told by its runs,
+whose documents are rows of the partition's annotation file.
+
+Cost: one column of the annotations is read, and the runs of the layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from shards.manifest import Manifest, Record, read_manifest
+from shards.reader import PackedDataset, PackedFile
+from shards.schema import Role
+from trainer.data_config import RowWeightsConfig
+from trainer.errors import TrainerError
+
+NumPyArray = np.ndarray[Any, Any]
+
+_STAGE = "annotations/"
+_NAMED = 20  # labels that an error lists
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedLayout:
+    """A packed layout of a run, and the rest of the run's manifest."""
+
+    output: Path
+    layout: str
+    dataset: PackedDataset
+    manifest: Manifest
+    partitions: tuple[str, ...]
+    """Of the files of `dataset`."""
+
+    @classmethod
+    def open(cls, output: Path, layout: str) -> PackedLayout:
+        """The layout as the run under `output` has packed it.
+
+        Raises:
+            ShardError: no manifest, no such layout (the choices are listed), or files that do not fit their records.
+        """
+        dataset, manifest = PackedDataset.open(output, layout), read_manifest(output)
+        records = manifest.stages[f"packed/{layout}"].records
+        partitions = tuple(record.partition for record in records if record.rows)
+        return cls(output=output, layout=layout, dataset=dataset, manifest=manifest, partitions=partitions)
+
+
+def row_weights(packed: PackedLayout, config: RowWeightsConfig) -> NumPyArray:
+    """float64 [num_rows]: the weights of all rows of a layout; one without text has the default.
+
+    Raises:
+        TrainerError: no annotator has the column, it does not fit the table, or a weight is negative or infinite.
+    """
+    columns = _read_column(packed, config.column)
+    values = _numbers(columns, config.column) if config.table is None else _looked_up(columns, config)
+    filled = [np.where(np.isnan(value), config.default, value) for value in values]
+    if any((value < 0).any() for value in filled):
+        raise TrainerError(f"row_weights.column {config.column!r} of {packed.output} has negative numbers")
+    weights = _row_means(packed, filled)
+    return np.where(np.isnan(weights), config.default, weights)
+
+
+def row_scores(packed: PackedLayout, column: str) -> NumPyArray:
+    """float64 [num_rows]: the scores of all rows of a layout, NaN where none of a row's documents has a number.
+
+    Raises:
+        TrainerError: no annotator has the column, or it is not one of finite numbers.
+    """
+    return _row_means(packed, _numbers(_read_column(packed, column), column))
+
+
+def _read_column(packed: PackedLayout, column: str) -> list[pa.Array]:
+    """The column's values in each of the layout's partitions."""
+    annotator = _annotator_of(packed, column)
+    records = {record.partition: record for record in packed.manifest.stages[_STAGE + annotator].records}
+    values = []
+    for partition in packed.partitions:
+        record = records.get(partition)
+        if record is None:
+            raise TrainerError(f"{packed.output}: annotator {annotator!r} has nothing on partition {partition}")
+        values.append(_read_parquet(packed.output, record, column))
+    return values
+
+
+def _annotator_of(packed: PackedLayout, column: str) -> str:
+    columns: dict[str, str] = {}
+    for stage, made in packed.manifest.stages.items():
+        if stage.startswith(_STAGE) and made.records:
+            names = _schema(packed.output, made.records[0]).names
+            columns |= {name: stage.removeprefix(_STAGE) for name in names if name not in columns}
+    if column not in columns:
+        available = ", ".join(sorted(columns)) or "none"
+        raise TrainerError(f"{packed.output}: no annotator has a column {column!r}; available: {available}")
+    return columns[column]
+
+
+def _schema(output: Path, record: Record) -> pa.Schema:
+    return _reading(output, record, pq.read_schema)
+
+
+def _read_parquet(output: Path, record: Record, column: str) -> pa.Array:
+    table: pa.Table = _reading(output, record, lambda path: pq.ParquetFile(path).read(columns=[column]))
+    if table.num_rows != record.rows or column not in table.column_names:
+        raise TrainerError(f"{output / record.path} is not the file that its record describes")
+    return pa.concat_arrays(table.column(column).chunks) if table.num_rows else table.column(column).combine_chunks()
+
+
+def _reading(output: Path, record: Record, read: Callable[[Path], Any]) -> Any:
+    path = output / record.path
+    try:
+        return read(path)
+    except (OSError, pa.ArrowException) as error:
+        raise TrainerError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+
+
+def _numbers(columns: list[pa.Array], name: str) -> list[NumPyArray]:
+    """float64 of each partition, NaN for null."""
+    numbers = []
+    for column in columns:
+        kind = column.type
+        if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
+            raise TrainerError(f"column {name!r} holds {kind}, not numbers; weights by label want a table")
+        values: NumPyArray = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
+        if np.isinf(values).any():
+            raise TrainerError(f"column {name!r} has infinite numbers")
+        numbers.append(values)
+    return numbers
+
+
+def _looked_up(columns: list[pa.Array], config: RowWeightsConfig) -> list[NumPyArray]:
+    """The table's weight of each label, NaN for one that it does not have."""
+    table = config.table or {}
+    weights = np.array([*table.values(), np.nan])
+    seen: dict[str, None] = {}
+    found = []
+    for column in columns:
+        if not _are_labels(column.type):
+            raise TrainerError(f"row_weights.column {config.column!r} holds {column.type}, not labels for a table")
+        labels = pc.cast(column, pa.string())
+        seen |= dict.fromkeys(labels.unique().drop_null().to_pylist())
+        places = pc.index_in(labels, value_set=pa.array(list(table), pa.string()))
+        found.append(weights[pc.fill_null(places, len(table)).to_numpy()])
+    unknown = [label for label in table if label not in seen]
+    if unknown:
+        listed = ", ".join(sorted(seen)[:_NAMED]) + (f" and {len(seen) - _NAMED} more" if len(seen) > _NAMED else "")
+        raise TrainerError(
+            f"row_weights.table: column {config.column!r} has no label {unknown[0]!r}; available: {listed or 'none'}"
+        )
+    return found
+
+
+def _are_labels(kind: pa.DataType) -> bool:
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    checks = (pa.types.is_string, pa.types.is_large_string, pa.types.is_integer, pa.types.is_boolean)
+    return any(check(kind) for check in checks)
+
+
+def _row_means(packed: PackedLayout, values: list[NumPyArray]) -> NumPyArray:
+    files = zip(packed.dataset.files, values, strict=True)
+    return np.concatenate([_file_means(file, documents) for file, documents in files])
+
+
+def _file_means(file: PackedFile, values: NumPyArray) -> NumPyArray:
+    """float64 [num_rows]: means over text tokens of documents' values float64, leaving NaN out; NaN where none is."""
+    offsets, lengths, roles, documents = file.all_runs()
+    is_text = roles == Role.TEXT
+    rows = np.repeat(np.arange(len(file)), np.diff(offsets))[is_text]
+    tokens, documents = lengths[is_text].astype(np.float64), documents[is_text]
+    if len(documents) and documents.max() >= len(values):
+        raise TrainerError(f"{file.path} has a document {documents.max()}, of {len(values)} annotated ones")
+    of_runs = values[documents]
+    counts = ~np.isnan(of_runs)
+    sums = np.bincount(rows[counts], of_runs[counts] * tokens[counts], minlength=len(file))
+    weights = np.bincount(rows[counts], tokens[counts], minlength=len(file))
+    means: NumPyArray = np.divide(sums, weights, out=np.full(len(file), np.nan), where=weights > 0)
+    return means
