@@ -159,10 +159,10 @@ def parse_recipe(raw: Mapping[str, Any], *, where: str) -> Recipe:
     built = {name: _annotator(name, section, where=where) for name, section in annotators.items()}
     recipe = validated(Recipe, {**raw, "annotators": built}, where=where)
     for name, train in recipe.train.items():
-        for layout in train.layouts_of_this_run():
+        for key, layout in train.layouts_of_this_run().items():
             if layout not in recipe.layouts:
                 raise UsageError(
-                    f"{where}: train.{name}.layout: no layout {layout!r}; available: {_list(recipe.layouts)}"
+                    f"{where}: train.{name}.{key}: no layout {layout!r}; available: {_list(recipe.layouts)}"
                 )
     return recipe
 
@@ -251,12 +251,14 @@ def _type_at(model: Any, loc: Sequence[int | str]) -> Any:
 
 
 def _step(annotation: Any, part: int | str) -> Any:
-    """From a type to the type of its member `part`: a field, a dict's value, the tagged member of a union."""
+    """From a type to the type of its member `part`: a field, a dict's value, a tuple's, the tagged one of a union."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         field = annotation.model_fields.get(str(part))
         return field.annotation if field is not None else None
     if typing.get_origin(annotation) is dict:
         return typing.get_args(annotation)[1]
+    if typing.get_origin(annotation) is tuple:
+        return typing.get_args(annotation)[0]
     models = _models(annotation)
     tagged = [m for m in models if part in _tags(m)]
     if tagged:

@@ -299,10 +299,18 @@ class TrainConfig(_Frozen):
         """The first update of each phase, counted from 1."""
         return [phase.first_step(self.steps) for phase in self.phases]
 
-    def layouts_of_this_run(self) -> list[str]:
-        """The layouts that the run itself must pack; those of other outputs are not among them."""
-        sources = [*self.mixed, *(source for phase in self.phases for source in phase.mixed)]
-        return list(dict.fromkeys(source.layout for source in sources if source.output is None))
+    def layouts_of_this_run(self) -> dict[str, str]:
+        """The layouts that the run itself must pack, by key; those of other outputs are not among them."""
+        parts: dict[str, TrainConfig | PhaseConfig] = {
+            "": self,
+            **{f"phases.{number}.": phase for number, phase in enumerate(self.phases)},
+        }
+        return {
+            f"{key}sources.{number}.layout" if part.sources else f"{key}layout": source.layout
+            for key, part in parts.items()
+            for number, source in enumerate(part.mixed)
+            if source.output is None
+        }
 
     def decides_result(self) -> dict[str, Any]:
         """The settings that a resumed run must share with its checkpoint: other values would be another run. What
