@@ -235,7 +235,8 @@ def _say(error: Any, model: type[BaseModel]) -> str:
 def _fields_at(model: Any, loc: Sequence[int | str]) -> list[str]:
     """The keys that the table at `loc` may have."""
     current = _type_at(model, loc)
-    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+    found = [current] if isinstance(current, type) and issubclass(current, BaseModel) else _models(current)
+    return sorted(found[0].model_fields) if len(found) == 1 else []
 
 
 def _tags_at(model: Any, loc: Sequence[int | str], key: str) -> list[str]:
