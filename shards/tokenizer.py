@@ -137,6 +137,10 @@ class Tokenizer:
         """
         return [self._token_string(token_id) for token_id in self._checked(ids)]
 
+    def text_ids(self) -> npt.NDArray[np.bool_]:
+        """bool [num_ids]: which ids ordinary text can have. The others are special, or no token has them."""
+        return np.array([self._is_text(token_id) for token_id in range(self.num_ids)])
+
     @cached_property
     def _encoder(self) -> Encoder:
         # Not before it is needed: plans, layouts and decoding do without, and it costs some tenths of a second.
@@ -166,6 +170,15 @@ class Tokenizer:
             return self._backend.decode(ids)
         except KeyError as error:
             raise self._no_token(error.args[0]) from error
+
+    def _is_text(self, token_id: int) -> bool:
+        if token_id in self._names or token_id >= self.num_base_ids:
+            return False
+        try:
+            self._backend.token_bytes(token_id)
+        except KeyError:
+            return False
+        return True
 
     def _token_string(self, token_id: int) -> str:
         if token_id in self._names:

@@ -1,0 +1,258 @@
+"""`colophon evaluate`: what the same texts cost each model with and without their metadata, and how sure that is.
+
+Texts are the first tokens of documents, the same ids for every layout, each alone in its row behind bos and its
+context. Only text counts. Differences between conditions and between models are paired over documents, and come with
+bootstrap intervals: other documents would have given other numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from shards.metadata import Encoder
+from trainer.after.contexts import Condition, TrainedLayout
+from trainer.after.documents import DocumentCrops, RunDocuments
+from trainer.after.groups import Group, groups_of
+from trainer.after.intervals import RatioDraws
+from trainer.after.text_loss import text_losses
+from trainer.after.trained import TrainedModel
+from trainer.errors import TrainerError
+
+NumPyArray = np.ndarray[Any, Any]
+DEFAULT_CROP = 512
+_PER = {"nats_per_token": 0, "bits_per_byte": 1}
+
+
+class Codec(Encoder, Protocol):
+    """What evaluation needs of the recipe's tokenizer."""
+
+    def decode(self, ids: NumPyArray) -> str:
+        """Text of ids."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings:
+    """What is measured."""
+
+    documents: int = 500
+    crop: int | None = None
+    """First tokens of a document that are scored. None: 512, or as many as the models' rows hold beside the longest
+    context."""
+    conditions: tuple[Condition, ...] | None = None
+    """None: all that a model's layout has."""
+    by: tuple[str, ...] = ()
+    """Annotation columns whose values are looked at one by one."""
+    seed: int = 0
+    """Of the choice of documents, of the shuffling and of the resamples."""
+    num_resamples: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contestant:
+    """A model that is evaluated, and the layout it was trained on."""
+
+    trained: TrainedModel
+    layout: TrainedLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the texts cost one model under one condition."""
+
+    model: str
+    condition: Condition
+    nats: NumPyArray
+    """float64 [num_documents]."""
+    documents_with_own_metadata: int | None
+    """`shuffled`: how many documents another one's metadata says the same of."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """All that was measured."""
+
+    contestants: Sequence[Contestant]
+    documents: DocumentCrops
+    measured: Sequence[Measured]
+    settings: EvaluationSettings
+    output: Path
+    """Of the run whose documents they are."""
+    crop: int
+
+    def as_dict(self, model: str) -> dict[str, Any]:
+        """What `training/<model>/evaluation.json` holds; docs/after-training.md tells its keys."""
+        contestant = next(c for c in self.contestants if c.trained.name == model)
+        everything = self._ratios(np.arange(len(self.documents)))
+        own = [i for i, one in enumerate(self.measured) if one.model == model]
+        return {
+            "model": model,
+            "step": contestant.trained.state.step,
+            "layout": contestant.layout.name,
+            "documents": {
+                "output": str(self.output),
+                "documents": len(self.documents),
+                "crop": self.crop,
+                "tokens": int(self.documents.num_tokens.sum()),
+                "bytes": int(self.documents.num_bytes.sum()),
+                "seed": self.settings.seed,
+            },
+            "resamples": self.settings.num_resamples,
+            "conditions": {self.measured[i].condition: self._condition(everything, i) for i in own},
+            "differences": [
+                self._difference(everything, i, other)
+                for i in own
+                for other in range(len(self.measured))
+                if other < i or other not in own
+            ],
+            "by": {column: self._by(column, own) for column in self.settings.by},
+        }
+
+    def _by(self, column: str, own: Sequence[int]) -> dict[str, Any]:
+        groups, left_out = groups_of(self.documents.columns[column])
+        return {"groups": [self._group(group, own) for group in groups], "left_out_documents": left_out}
+
+    def _group(self, group: Group, own: Sequence[int]) -> dict[str, Any]:
+        ratios = self._ratios(group.rows)
+        return {
+            "value": group.value,
+            "documents": len(group.rows),
+            "tokens": int(self.documents.num_tokens[group.rows].sum()),
+            "conditions": {self.measured[i].condition: _estimates(ratios, i) for i in own},
+            "differences": [self._difference(ratios, i, other) for i in own for other in own if other < i],
+        }
+
+    def _ratios(self, rows: NumPyArray) -> RatioDraws:
+        """Of nats over tokens and of bits over bytes, in the documents `rows`."""
+        nats = np.stack([one.nats[rows] for one in self.measured])
+        # Bits are nats / ln 2; dividing the bytes' side keeps one amount for both ratios.
+        sizes = np.stack([self.documents.num_tokens[rows], self.documents.num_bytes[rows] * math.log(2)])
+        settings = self.settings
+        return RatioDraws(nats, sizes, seed=settings.seed, num_resamples=settings.num_resamples)
+
+    def _condition(self, ratios: RatioDraws, i: int) -> dict[str, Any]:
+        same = self.measured[i].documents_with_own_metadata
+        return {**_estimates(ratios, i), **({} if same is None else {"documents_with_own_metadata": same})}
+
+    def _difference(self, ratios: RatioDraws, i: int, other: int) -> dict[str, Any]:
+        one, base = self.measured[i], self.measured[other]
+        return {
+            "condition": one.condition,
+            "minus": {"model": base.model, "condition": base.condition},
+            **{name: asdict(ratios.difference(i, other, size)) for name, size in _PER.items()},
+        }
+
+
+def _estimates(ratios: RatioDraws, i: int) -> dict[str, Any]:
+    return {name: asdict(ratios.ratio(i, size)) for name, size in _PER.items()}
+
+
+def evaluate(
+    contestants: Sequence[Contestant],
+    *,
+    documents: RunDocuments,
+    tokenizer: Codec,
+    settings: EvaluationSettings,
+    report: Callable[[str], None] = lambda line: None,
+) -> Evaluation:
+    """Score the same texts with every model under every condition.
+
+    Args:
+        contestants: the models, of one tokenizer.
+        documents: where texts and their metadata come from.
+        tokenizer: the recipe's, which made the documents' ids.
+        settings: what to measure.
+        report: gets a line before each condition.
+
+    Raises:
+        ShardError: a file that does not fit its record.
+        TrainerError: another tokenizer, a column or condition that is not there, or a crop that does not fit the rows
+            that a model was trained on.
+    """
+    for contestant in contestants:
+        documents.check_tokenizer(contestant.trained.tokenizer)
+    crop = _crop(contestants, settings.crop)
+    wanted = _conditions(contestants, settings.conditions)
+    fields = [name for c in contestants if c.layout.reads_metadata for name in c.layout.layout.fields]
+    crops = documents.crops(
+        count=settings.documents,
+        crop=crop,
+        seed=settings.seed,
+        columns=list(dict.fromkeys([*settings.by, *fields])),
+        tokenizer=contestants[0].trained.tokenizer,
+        decode=tokenizer.decode,
+    )
+    if len(crops) < 2 and any("shuffled" in conditions for conditions in wanted):
+        raise TrainerError(f"{documents.output}: one document has text; shuffled metadata needs two")
+    measured = []
+    for contestant, conditions in zip(contestants, wanted, strict=True):
+        for condition in conditions:
+            report(f"{contestant.trained.name}: {len(crops)} documents, {condition}")
+            measured.append(_measure(contestant, condition, crops, encoder=tokenizer, seed=settings.seed))
+    return Evaluation(
+        contestants=contestants,
+        documents=crops,
+        measured=measured,
+        settings=settings,
+        output=documents.output,
+        crop=crop,
+    )
+
+
+def _crop(contestants: Sequence[Contestant], asked: int | None) -> int:
+    """Text tokens that every model reads within the length it was trained on."""
+    shortest = min(contestants, key=lambda contestant: contestant.layout.text_room)
+    room = shortest.layout.text_room
+    if asked is not None and asked > room:
+        raise TrainerError(
+            f"crop {asked}: rows of {shortest.layout.name!r} have {shortest.layout.sequence_length} tokens, "
+            f"at most {room} beside the longest context"
+        )
+    return min(DEFAULT_CROP, room) if asked is None else asked
+
+
+def _conditions(contestants: Sequence[Contestant], asked: tuple[Condition, ...] | None) -> list[tuple[Condition, ...]]:
+    """What is measured of each model, in a fixed order."""
+    found = []
+    for contestant in contestants:
+        known = contestant.layout.conditions
+        conditions = tuple(c for c in known if asked is None or c in asked)
+        if not conditions:
+            raise TrainerError(
+                f"{contestant.trained.name}: layout {contestant.layout.name!r} has none of the conditions "
+                f"{', '.join(asked or ())}; it has {', '.join(known)}"
+            )
+        found.append(conditions)
+    return found
+
+
+def _measure(
+    contestant: Contestant, condition: Condition, crops: DocumentCrops, *, encoder: Encoder, seed: int
+) -> Measured:
+    layout = contestant.layout
+    metadata = _metadata(layout, crops.columns, num_documents=len(crops), encoder=encoder)
+    prefixes = layout.prefixes(condition, metadata, seed=seed)
+    same = None
+    if condition == "shuffled":
+        same = sum(map(list.__eq__, prefixes, layout.prefixes("true", metadata, seed=seed)))
+    return Measured(
+        model=contestant.trained.name,
+        condition=condition,
+        nats=text_losses(contestant.trained, prefixes, crops.text),
+        documents_with_own_metadata=same,
+    )
+
+
+def _metadata(
+    layout: TrainedLayout, columns: Mapping[str, pa.Array], *, num_documents: int, encoder: Encoder
+) -> Sequence[NumPyArray | None]:
+    if not layout.reads_metadata:
+        return [None] * num_documents
+    return layout.metadata(columns, num_documents=num_documents, encoder=encoder)

@@ -1,0 +1,63 @@
+"""Documents by the values of an annotation column."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+NumPyArray = np.ndarray[Any, Any]
+MAX_GROUPS = 20
+_BINS = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Documents of one value."""
+
+    value: str | None
+    """None: documents of which the value is not known."""
+    rows: NumPyArray
+    """int64: their numbers."""
+
+
+def groups_of(column: pa.Array, *, max_groups: int = MAX_GROUPS) -> tuple[list[Group], int]:
+    """Documents by value, and how many documents are in none of the groups.
+
+    Numbers with a fraction make five groups of about equal size, in ascending order. Other values make one each, the
+    largest first.
+
+    Args:
+        column: [num_documents].
+        max_groups: smaller groups beyond so many are left out.
+    """
+    is_score = pa.types.is_floating(column.type)
+    codes, names = _quintiles(column) if is_score else _values(column)
+    groups = [
+        Group(value=None if code < 0 else names[code], rows=np.flatnonzero(codes == code))
+        for code in np.unique(codes).tolist()
+    ]
+    if not is_score:
+        groups.sort(key=lambda group: (-len(group.rows), group.value is None, group.value or ""))
+    return groups[:max_groups], sum(len(group.rows) for group in groups[max_groups:])
+
+
+def _values(column: pa.Array) -> tuple[NumPyArray, list[str]]:
+    """Which of the distinct values each document has, int64 [n], -1 for none; and the values."""
+    encoded = column.cast(pa.string()).dictionary_encode()
+    codes = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
+    return codes, encoded.dictionary.to_pylist()
+
+
+def _quintiles(column: pa.Array) -> tuple[NumPyArray, list[str]]:
+    """Between which quintiles each document's number lies, int64 [n], -1 for none; and `0.12 to 0.34` for each."""
+    numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)  # nulls become NaN
+    known = np.isfinite(numbers)
+    if not known.any():
+        return np.full(len(column), -1), []
+    edges = np.unique(np.quantile(numbers[known], np.linspace(0, 1, _BINS + 1)))
+    names = [f"{low:.4g} to {high:.4g}" for low, high in pairwise(edges)] or [f"{edges[0]:.4g}"]
+    return np.where(known, np.searchsorted(edges[1:-1], numbers, side="right"), -1), names
