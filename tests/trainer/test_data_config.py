@@ -1,14 +1,22 @@
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from tests.pipeline.project import RECIPE, colophon
 from tests.trainer.runs import TINY_MODEL, config
 from trainer.config import TrainConfig
+from trainer.data_config import CurriculumConfig, PhaseConfig, RowWeightsConfig, SourceConfig
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 SOURCES = [{"layout": "b", "weight": 1}, {"layout": "a", "output": "elsewhere", "weight": 3}]
 
@@ -107,3 +115,19 @@ def test_what_a_recipe_says_wrong_is_told_by_its_key(
     called = colophon("run", "recipe.toml", "--dry-run")
     assert called.code == 2
     assert said in called.line
+
+
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_the_recipes_of_the_documentation_are_valid() -> None:
+    blocks = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
+    runs = [run for block in blocks for run in tomllib.loads(block)["train"].values()]
+    assert len(runs) == 6
+    used = [TrainConfig.model_validate(run) for run in runs]
+    assert {bool(run.sources) for run in used} == {bool(run.phases) for run in used} == {True, False}
+
+
+@pytest.mark.parametrize("section", [SourceConfig, RowWeightsConfig, CurriculumConfig, PhaseConfig])
+def test_every_key_is_documented(section: type[BaseModel]) -> None:
+    assert not [name for name in section.model_fields if f"`{name}`" not in DOCUMENT]

@@ -10,6 +10,7 @@ import torch
 
 from shards.reader import PackedDataset
 from shards.schema import Role, ShardError
+from tests.pipeline.project import RECIPE, colophon, run, write_project
 from tests.trainer import runs
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate, text_tokens
 from tests.trainer.ranks import train_on_ranks
@@ -302,3 +303,45 @@ def test_what_has_not_begun_may_change(run_output: Path) -> None:
     # At step 8 the phase has begun, and a longer run would move it.
     with pytest.raises(TrainerError, match=r"phases\.0\.first step 7 -> null"):
         train(config(**{**trunk, "steps": 16, "phases": cooled}), name="a", output=run_output, resume=True)
+
+
+WHOLE_RECIPE = (
+    RECIPE.split("[train.tiny]")[0]
+    + """
+[train.tiny]
+model = { num_layers = 1, hidden_size = 16, ffn_size = 16, num_heads = 2, num_kv_heads = 1 }
+steps = 6
+batch_size = 4
+device = "cpu"
+learning_rate = 0.01
+
+[[train.tiny.sources]]
+layout = "prepend-url"
+weight = 3
+row_weights = { column = "crawl_year", table = { 2014 = 4, 2020 = 0 } }
+
+[[train.tiny.sources]]
+layout = "append-quality"
+weight = 1
+curriculum = { column = "quality_fine", order = "descending", buckets = 3 }
+
+[[train.tiny.phases]]
+from_fraction = 0.5
+layout = "plain"
+"""
+)
+
+
+def test_a_recipe_from_documents_to_a_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(WHOLE_RECIPE)
+    assert run().code == 0
+    assert colophon("train", "recipe.toml").code == 0
+    assert [m["step"] for m in metrics_of(tmp_path / "out", "tiny") if "loss" in m] == [1, 2, 3, 4, 5, 6]
+    recipe.write_text(WHOLE_RECIPE.replace("crawl_year", "crawl_yaer"))
+    called = colophon("train", "recipe.toml", "--overwrite")
+    assert called.code == 2
+    assert called.line.startswith("out: no annotator has a column 'crawl_yaer'; available: ")
+    assert "quality_fine" in called.line
