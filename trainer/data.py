@@ -176,6 +176,11 @@ class TrainingData:
         """Rows of all sources that the run starts with."""
         return sum(map(len, self._phases[0].sources))
 
+    def summary(self) -> list[str]:
+        """What is mixed, a line for a person for each phase; nothing where the run is all on one layout."""
+        lines = [phase.summary() for phase in self._phases]
+        return lines if len(lines) > 1 or len(self._phases[0].sources) > 1 else []
+
     def fingerprints(self, step: int) -> dict[str, Any]:
         """What a run that goes on after update `step` must find unchanged of the data it has seen; a phase that it has
         not come to may change."""

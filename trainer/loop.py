@@ -176,6 +176,8 @@ class _Run:
             f"{self.data.num_rows:,} rows of {self.data.sequence_length} tokens, "
             f"{len(self.data.validation_rows):,} to validate on"
         )
+        for line in self.data.summary():
+            self._report(line)
 
     def _processes(self) -> str:
         return f" x {self._world.size}" if self._world.size > 1 else ""

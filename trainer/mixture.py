@@ -126,7 +126,8 @@ def systematic_sample(cumulative: NumPyArray, *, offset: int) -> NumPyArray:
 
 def _as_integers(weights: NumPyArray) -> NumPyArray:
     """int64 [n]: weights with a mean of about 2^30; equal ones stay equal."""
-    whole: NumPyArray = np.rint(weights * (_MEAN_WEIGHT / weights.mean())).astype(np.int64)
+    relative = weights / weights.max()
+    whole: NumPyArray = np.rint(relative * (_MEAN_WEIGHT / relative.mean())).astype(np.int64)
     return whole
 
 
@@ -135,9 +136,10 @@ class Shares:
 
     def __init__(self, weights: Sequence[float], *, batch_size: int) -> None:
         """Shares in proportion to positive `weights`, one a source."""
-        bounds = np.cumsum(np.asarray(weights, np.float64))
+        relative = np.asarray(weights, np.float64) / max(weights)
+        bounds = np.cumsum(relative)
         self._bounds = np.rint(bounds / bounds[-1] * (batch_size * _ONE)).astype(np.int64)
-        self.shares = [float(weight / bounds[-1]) for weight in weights]
+        self.shares: list[float] = (relative / bounds[-1]).tolist()
         """Of each source; they sum to 1."""
 
     def before(self, step: int) -> NumPyArray:

@@ -116,6 +116,8 @@ def _read_parquet(output: Path, record: Record, column: str) -> pa.Array:
 
 def _reading(output: Path, record: Record, read: Callable[[Path], Any]) -> Any:
     path = output / record.path
+    if not path.resolve().is_relative_to(output.resolve()):
+        raise TrainerError(f"{path} is a link to a place outside of {output}")
     try:
         return read(path)
     except (OSError, pa.ArrowException) as error:

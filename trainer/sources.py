@@ -145,6 +145,11 @@ class Source:
         return len(self._rows)
 
     @property
+    def layout(self) -> str:
+        """Its name."""
+        return self._config.layout
+
+    @property
     def weight(self) -> float:
         """Of its samples among those of other sources."""
         return float(len(self)) if self._config.weight is None else self._config.weight
@@ -199,6 +204,12 @@ class Phase:
             if len(mine):
                 yield source, source.rows(start - first + mine)
             first += stop - start
+
+    def summary(self) -> str:
+        """One line for a person."""
+        parts = zip(self.shares.shares, self.sources, strict=True)
+        told = ", ".join(f"{share:.1%} {source.layout} ({len(source):,} rows)" for share, source in parts)
+        return f"from step {self.first_step}: {told}"
 
     def fingerprint(self) -> dict[str, Any]:
         """What a resumed run must find unchanged, readable."""

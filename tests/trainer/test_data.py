@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import trainer.data
 from shards.layouts import PlainLayout
 from shards.reader import PackedDataset
 from shards.schema import ROLE_NAMES, Role, ShardError
@@ -78,6 +79,33 @@ def test_a_batch_stays_while_the_next_one_is_read(packed_run: Path) -> None:
         assert read.wait(60)  # the fourth is read
         assert third.tokens.data_ptr() == first.tokens.data_ptr()
         assert_same(third, whole(3))
+
+
+class _Copies:
+    """Stands for the event behind a batch's copies to a GPU."""
+
+    def __init__(self, log: list[object]) -> None:
+        self._log = log
+
+    def synchronize(self) -> None:
+        self._log.append("copied")
+
+
+def test_page_locked_memory_is_filled_again_after_its_copies(packed_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log: list[object] = []
+    whole, buffer = TrainingData.batch, trainer.data.BatchBuffer
+
+    def batch(self: TrainingData, step: int, **where: Any) -> Batch:
+        log.append(step)
+        return whole(self, step, **where)
+
+    monkeypatch.setattr(TrainingData, "batch", batch)
+    monkeypatch.setattr(trainer.data, "_recorded_event", lambda: _Copies(log))
+    monkeypatch.setattr(trainer.data, "BatchBuffer", lambda n, pin, **shape: buffer(n, **shape))
+    with closing(TrainingData(config(), output=packed_run).batches(1, pin=True)) as stream:
+        for _ in range(3):
+            next(stream)
+    assert log == [1, "copied", 2, "copied", 3, "copied", 4]
 
 
 @pytest.mark.parametrize("world_size", [1, 3])

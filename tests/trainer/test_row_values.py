@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -119,6 +120,10 @@ def test_files_that_are_not_what_the_manifest_says(annotated: Path) -> None:
         row_scores(packed, "score")
     path.write_bytes(whole[:100])
     with pytest.raises(TrainerError, match=r"quality/1\.parquet: cannot be read"):
+        row_scores(packed, "score")
+    path.unlink()
+    path.symlink_to(shutil.copy(annotated / "annotations" / "topics" / "1.parquet", annotated.parent))
+    with pytest.raises(TrainerError, match=r"quality/1\.parquet is a link to a place outside of"):
         row_scores(packed, "score")
     path.unlink()
     with pytest.raises(TrainerError, match=r"quality/1\.parquet: cannot be read"):

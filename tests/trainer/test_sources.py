@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,19 @@ def test_one_source_is_the_plain_run(packed_run: Path) -> None:
     named = TrainingData(config(validation_rows=3, sources=[{"layout": "prepend", "weight": 2}]), output=packed_run)
     for step in (1, 7, 30):
         assert torch.equal(alone.batch(step).tokens, named.batch(step).tokens)
+
+
+def test_a_run_tells_what_it_mixes(run_output: Path) -> None:
+    told: list[str] = []
+    train(
+        mixed(steps=5, phases=[{"from_fraction": 0.4, "layout": "plain"}]),
+        name="a",
+        output=run_output,
+        report=told.append,
+    )
+    assert re.fullmatch(r"from step 1: 75\.0% prepend \(58 rows\), 25\.0% append \(\d+ rows\)", told[1])
+    assert re.fullmatch(r"from step 3: 100\.0% plain \(\d+ rows\)", told[2])
+    assert TrainingData(config(), output=run_output).summary() == []
 
 
 def test_a_phase_counts_from_its_own_first_step(packed_run: Path) -> None:
