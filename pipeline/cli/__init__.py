@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.cli import looking, running, studying, training
+from pipeline.cli import exporting, looking, running, studying, training
 from pipeline.errors import ColophonError, ExitCode, without_secrets
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ for command in (
     running.tokenize,
     running.pack,
     training.train,
+    exporting.export_model,
     looking.inspect,
     looking.status,
     looking.verify,
@@ -42,6 +43,8 @@ for command in (
     looking.recipes,
 ):
     app.command(command.__name__.replace("_", "-"))(command)
+# lm_eval reads its own options.
+app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(exporting.lm_eval)
 
 
 _INTERRUPTED = 130

@@ -20,6 +20,7 @@ from shards.metadata import Encoder, document_metadata
 from shards.packing import smallest_row
 from shards.reader import PackedFile
 from shards.schema import ShardError, SpecialIds
+from trainer.config import TrainConfig
 from trainer.errors import TrainerError
 
 NumPyArray = np.ndarray[Any, Any]
@@ -126,6 +127,16 @@ def trained_layout(output: Path, name: str) -> TrainedLayout:
     except ValidationError as error:
         raise ShardError(f"{paths[0]}: damaged layout: {error.errors()[0]['msg']}") from None
     return TrainedLayout(name=name, layout=layout, sequence_length=info.sequence_length, special=info.tokenizer.special)
+
+
+def layout_of(config: TrainConfig, *, output: Path) -> TrainedLayout:
+    """The layout that a run of `config` under `output` is validated on; a source may lie in another run's output.
+
+    Raises:
+        ShardError: there is no such layout, or no file of it.
+    """
+    source = next(source for source in config.mixed if source.layout == config.layout)
+    return trained_layout(output if source.output is None else Path(source.output), config.layout)
 
 
 def derangement(size: int, *, seed: int) -> NumPyArray:

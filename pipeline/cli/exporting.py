@@ -1,0 +1,74 @@
+"""Commands that hand trained models on: to Hugging Face's libraries, and to the tasks of lm_eval."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from pipeline.cli.options import RecipeArgument, SetOption
+from pipeline.errors import UsageError
+
+
+class _Dtype(str, Enum):
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+def export_model(
+    recipe: RecipeArgument,
+    name: Annotated[str, typer.Option(help="A [train.NAME] that has been trained.")],
+    to: Annotated[Path, typer.Option(help="A directory that does not exist yet, or is empty.")],
+    step: Annotated[Optional[int], typer.Option(help="The checkpoint's step; the newest if left out.")] = None,  # noqa: UP045
+    dtype: Annotated[_Dtype, typer.Option(help="Of the weights in the file.")] = _Dtype.FLOAT32,
+    settings: SetOption = None,
+) -> None:
+    """Write a trained model and its tokenizer as a directory that Hugging Face transformers loads.
+
+    Example: `colophon export-model recipes/web.toml --name prepend-url --to out/web-model`
+    """
+    import torch
+
+    from pipeline.recipe import load_recipe
+    from shards.tokenizer import load_tokenizer
+    from trainer.after.contexts import layout_of
+    from trainer.after.export import export_model as export
+    from trainer.after.trained import load_trained
+
+    loaded = load_recipe(recipe, overrides=settings or [])
+    if loaded.tokenizer is None:
+        raise UsageError(f"{recipe}: [tokenizer] is required: a model is exported with its vocabulary")
+    if "://" in loaded.output.path:
+        raise UsageError(f"{recipe}: output.path {loaded.output.path}: models are read from a local directory")
+    output = Path(loaded.output.path)
+    trained = load_trained(output, name, step=step, device=torch.device("cpu"))
+    exported = export(
+        trained,
+        tokenizer=load_tokenizer(loaded.tokenizer, num_meta_tokens=loaded.num_meta_tokens),
+        layout=layout_of(trained.config, output=output),
+        to=to,
+        dtype=dtype.value,
+    )
+    typer.echo(f"{to}: {exported.architecture}, {exported.num_ids:,} ids, step {trained.state.step}")
+    if exported.masked_ids:
+        typer.echo(
+            f"{len(exported.masked_ids)} ids that were masked in training are not in transformers: see its README"
+        )
+    different = len(exported.tokenizer.different)
+    if different:
+        typer.echo(f"{different} hard texts with names of special tokens have other ids than in training")
+
+
+def lm_eval(context: typer.Context) -> None:
+    """Run tasks of lm_eval; its own command line, which knows our models as `--model colophon`.
+
+    Example: `colophon lm-eval --model colophon --model_args pretrained=out/model,context=empty --tasks hellaswag`
+    """
+    try:
+        from trainer.after.lm_eval_model import main
+    except ModuleNotFoundError as error:
+        package = str(error.name).split(".")[0]
+        raise UsageError(f"lm-eval needs the package {package}: pip install 'colophon[eval]'") from None
+    main(context.args)
