@@ -108,6 +108,21 @@ def test_page_locked_memory_is_filled_again_after_its_copies(packed_run: Path, m
     assert log == [1, "copied", 2, "copied", 3, "copied", 4]
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gets_every_batch_though_its_memory_is_filled_again(packed_run: Path) -> None:
+    data, device = TrainingData(config(), output=packed_run), torch.device("cuda")
+    with closing(data.batches(1, pin=True)) as stream:
+        copied = []
+        for _ in range(50):
+            batch = next(stream)
+            assert batch.tokens.is_pinned()
+            copied.append(batch.to(device))  # waits for nothing
+    for step, batch in enumerate(copied, 1):
+        expected = data.batch(step)
+        for field in fields(Batch):
+            assert torch.equal(getattr(batch, field.name).cpu(), getattr(expected, field.name)), field.name
+
+
 @pytest.mark.parametrize("world_size", [1, 3])
 def test_reading_ahead_makes_no_arrays_anew(packed_run: Path, world_size: int) -> None:
     data = TrainingData(config(batch_size=9, micro_batch_size=3), output=packed_run)

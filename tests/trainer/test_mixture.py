@@ -74,6 +74,7 @@ def test_equal_weights_are_no_weights_and_none_is_drawn_at_weight_0() -> None:
     for value in (0.1, 1.0, 7.3):
         order = RowOrder(1000, seed=0, weights=np.full(1000, value))
         assert (counts_of_epochs(order, 1000, epochs=3) == 1).all()
+        assert order.epoch(1).tolist() == RowOrder(1000, seed=0).epoch(1).tolist()
     half = RowOrder(1000, seed=0, weights=np.arange(1000) % 2 + 0.0)
     assert (counts_of_epochs(half, 1000, epochs=3) == np.arange(1000) % 2 * 2).all()
 

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from shards.reader import PackedDataset
 from shards.schema import Role, ShardError
@@ -21,6 +23,7 @@ from trainer.config import TrainConfig
 from trainer.data import TrainingData, read_batch
 from trainer.errors import TrainerError
 from trainer.loop import train, unpaid_ids
+from trainer.sources import Phase
 
 MIXED: dict[str, Any] = {
     "sources": [{"layout": "prepend", "weight": 3}, {"layout": "append", "weight": 1}],
@@ -114,6 +117,43 @@ def test_ranks_join_to_the_same_mixed_batch(packed_run: Path, world_size: int) -
         for name in ("tokens", "roles", "segments", "loss_weights"):
             joined = torch.stack([getattr(part, name) for part in parts], dim=1).flatten(0, 1)
             assert torch.equal(joined, getattr(whole, name))
+
+
+class _Numbers:
+    """A source whose rows are told apart from all others'."""
+
+    def __init__(self, number: int, weight: float) -> None:
+        self.weight, self._number = weight, number
+
+    def rows(self, samples: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        return self._number * 10**6 + samples
+
+
+@given(
+    weights=st.lists(st.floats(0.01, 100), min_size=1, max_size=5),
+    batch_size=st.integers(1, 30),
+    world_size=st.integers(1, 8),
+    first_step=st.integers(1, 50),
+    steps=st.integers(1, 10),
+)
+def test_ranks_join_to_all_samples_of_all_sources(
+    weights: list[float], batch_size: int, world_size: int, first_step: int, steps: int
+) -> None:
+    sources: list[Any] = [_Numbers(number, weight) for number, weight in enumerate(weights)]
+    phase = Phase(sources, first_step=first_step, batch_size=batch_size)
+
+    def rows(step: int, part: slice) -> list[int]:
+        return [row for _, rows in phase.rows(step, part=part) for row in rows.tolist()]
+
+    stream = []
+    for step in range(first_step, first_step + steps):
+        whole = rows(step, slice(None))
+        for rank in range(world_size):
+            assert rows(step, slice(rank, None, world_size)) == whole[rank::world_size]
+        assert len(whole) == batch_size
+        stream += whole
+    seen = [sorted(row % 10**6 for row in stream if row // 10**6 == number) for number in range(len(weights))]
+    assert seen == [list(range(len(samples))) for samples in seen]
 
 
 def test_a_source_keeps_its_own_loss_weights(packed_run: Path) -> None:
