@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from pipeline import __version__
-from pipeline.cli import exporting, looking, running, studying, training
+from pipeline.cli import evaluating, exporting, looking, running, studying, training
 from pipeline.errors import ColophonError, ExitCode, without_secrets
 
 app = typer.Typer(
@@ -30,6 +30,8 @@ for command in (
     running.tokenize,
     running.pack,
     training.train,
+    evaluating.evaluate,
+    evaluating.generate,
     exporting.export_model,
     looking.inspect,
     looking.status,

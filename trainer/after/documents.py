@@ -146,6 +146,8 @@ class RunDocuments:
         size = path.stat().st_size if path.exists() else None
         if size != record.bytes:
             raise ShardError(f"{path} is not as its record says (colophon verify tells more)")
+        if not path.resolve().is_relative_to(self.output.resolve()):
+            raise ShardError(f"{path} is a link to a place outside of {self.output}")
         return path
 
     def _column(self, name: str, stage: str, rows: NumPyArray) -> pa.Array:

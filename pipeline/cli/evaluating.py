@@ -1,0 +1,212 @@
+"""Commands that ask trained models: what texts cost them under each condition, and how they write on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from pipeline.cli.options import RecipeArgument, SetOption, echo, make_console
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from shards.tokenizer import Tokenizer
+
+StepOption = Annotated[Optional[int], typer.Option(help="The checkpoint's step; the newest if left out.")]  # noqa: UP045
+
+
+def evaluate(
+    recipe: RecipeArgument,
+    name: Annotated[list[str], typer.Option(help="A [train.NAME] that has been trained; may be given again.")],
+    output: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            metavar="DIRECTORY",
+            help="Output of another run whose documents are scored. Left out: the models' validation_output where all "
+            "have one, else the recipe's own output, which they were trained on.",
+        ),
+    ] = None,
+    documents: Annotated[int, typer.Option(min=1, help="How many documents to draw.")] = 500,
+    crop: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(min=1, help="First tokens of a document that are scored; 512 if the models' rows hold them."),
+    ] = None,
+    conditions: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Some of none,empty,true,shuffled,meta_tokens; all that a layout has if left out."),
+    ] = None,
+    by: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="An annotation column whose values are looked at one by one; may be given again."),
+    ] = None,
+    step: StepOption = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the documents, the shuffling and the resamples.")] = 0,
+    settings: SetOption = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON value, a list with an entry a model.")
+    ] = False,
+) -> None:
+    """Score the same texts with trained models: without context, with an empty wrapper, with true or shuffled metadata.
+
+    Example: `colophon evaluate recipes/web.toml --name plain --name prepend-url --by topic`
+    """
+    import json
+
+    from pipeline.evaluation_tables import print_evaluation
+    from trainer.after.contexts import condition_names, layout_of
+    from trainer.after.documents import RunDocuments
+    from trainer.after.evaluation import Contestant, EvaluationSettings
+    from trainer.after.evaluation import evaluate as score
+    from trainer.after.trained import load_trained
+
+    own, tokenizer = _output_and_tokenizer(recipe, settings)
+    contestants = []
+    for each in dict.fromkeys(name):
+        trained = load_trained(own, each, step=step)
+        _check_vocabulary(recipe, tokenizer, name=each, sha256=trained.tokenizer.sha256)
+        contestants.append(Contestant(trained=trained, layout=layout_of(trained.config, output=own)))
+    held_out = {contestant.trained.config.validation_output for contestant in contestants}
+    place = Path(output or (held_out.pop() if len(held_out) == 1 else None) or own)
+    found = score(
+        contestants,
+        documents=RunDocuments(place),
+        tokenizer=tokenizer,
+        settings=EvaluationSettings(
+            documents=documents,
+            crop=crop,
+            conditions=condition_names(conditions.split(",")) if conditions else None,
+            by=tuple(dict.fromkeys(by or [])),
+            seed=seed,
+        ),
+    )
+    described = [found.as_dict(contestant.trained.name) for contestant in contestants]
+    for entry in described:
+        _write(own / "training" / entry["model"] / "evaluation.json", json.dumps(entry, indent=1) + "\n")
+    if as_json:
+        typer.echo(json.dumps(described, indent=1))
+        return
+    print_evaluation(described, console=make_console())
+    if place.resolve() == own.resolve():
+        echo("The models were trained on documents of this very run; --output names another one's.")
+
+
+def generate(
+    recipe: RecipeArgument,
+    name: Annotated[str, typer.Option(help="A [train.NAME] that has been trained.")],
+    prompt: Annotated[str, typer.Option(help="How the text begins; the model begins it if left out.")] = "",
+    meta: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="FIELD=VALUE", help="Metadata by the layout's fields: url=https://..., topic=science."),
+    ] = None,
+    condition: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="What stands before the text: meta, empty, meta_tokens or none. Left out: the metadata if any is "
+            "given, else an empty wrapper, meta tokens or nothing, as the layout has it."
+        ),
+    ] = None,
+    guidance: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="From the empty wrapper (0) to the context (1) and beyond."),
+    ] = None,
+    max_tokens: Annotated[
+        Optional[int],  # noqa: UP045
+        typer.Option(help="Tokens to draw; 100, or as many as the model's rows hold, if left out."),
+    ] = None,
+    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token always.")] = 0.8,
+    top_k: Annotated[Optional[int], typer.Option(help="Draw from so many of the likeliest tokens.")] = None,  # noqa: UP045
+    top_p: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Draw from the likeliest tokens that together have this probability."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Each sample is a function of it and of its own number.")] = 0,
+    num_samples: Annotated[int, typer.Option(help="How many texts to write.")] = 1,
+    step: StepOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Let a trained model write on, conditioned on metadata and guided by it.
+
+    Example: `colophon generate recipes/web.toml --name prepend-url --prompt "The" --meta url=https://example.org/a`
+    """
+    import pyarrow as pa
+
+    from pipeline.terminal import printable
+    from trainer.after.contexts import layout_of
+    from trainer.after.generation import context_name, context_prefix
+    from trainer.after.generation import generate as write
+    from trainer.after.sampling import SamplingSettings, texts_of
+    from trainer.after.trained import load_trained
+
+    sampling = SamplingSettings(
+        max_tokens=max_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        guidance=guidance,
+        seed=seed,
+        num_samples=num_samples,
+    )
+    own, tokenizer = _output_and_tokenizer(recipe, settings)
+    trained = load_trained(own, name, step=step)
+    _check_vocabulary(recipe, tokenizer, name=name, sha256=trained.tokenizer.sha256)
+    layout = layout_of(trained.config, output=own)
+    steps = write(
+        trained,
+        layout,
+        prefix=context_prefix(
+            layout,
+            context=context_name(condition) if condition else None,
+            metadata=_fields(meta or []),
+            encoder=tokenizer,
+        ),
+        prompt=tokenizer.encode_batch(pa.array([prompt])).values.to_pylist(),
+        settings=sampling,
+        text_ids=tokenizer.text_ids(),
+    )
+    if num_samples == 1:
+        typer.echo(printable(prompt), nl=False)
+        for piece in texts_of(steps, sample=0, decode=tokenizer.decode):
+            typer.echo(printable(piece), nl=False)
+        typer.echo()
+        return
+    kept = list(steps)
+    for sample in range(num_samples):
+        text = "".join(texts_of(kept, sample=sample, decode=tokenizer.decode))
+        typer.echo(f"--- sample {sample}\n{printable(prompt + text)}")
+
+
+def _output_and_tokenizer(recipe: str, settings: list[str] | None) -> tuple[Path, Tokenizer]:
+    """The recipe's output directory and its tokenizer."""
+    from pipeline.recipe import load_recipe
+    from shards.tokenizer import load_tokenizer
+
+    loaded = load_recipe(recipe, overrides=settings or [])
+    if loaded.tokenizer is None:
+        raise UsageError(f"{recipe}: [tokenizer] is required to read text")
+    if "://" in loaded.output.path:
+        raise UsageError(f"{recipe}: output.path {loaded.output.path}: models are read from a local directory")
+    return Path(loaded.output.path), load_tokenizer(loaded.tokenizer, num_meta_tokens=loaded.num_meta_tokens)
+
+
+def _check_vocabulary(recipe: str, tokenizer: Tokenizer, *, name: str, sha256: str) -> None:
+    if tokenizer.sha256 != sha256:
+        raise UsageError(f"{recipe}: [tokenizer] is not the vocabulary that {name} was trained with")
+
+
+def _fields(assignments: list[str]) -> dict[str, str]:
+    """`url=https://...` as a table; the value is text as it stands."""
+    table: dict[str, str] = {}
+    for assignment in assignments:
+        field, equals, value = assignment.partition("=")
+        if not field or not equals:
+            raise UsageError(f"--meta {assignment}: write field=value")
+        table[field] = value
+    return table
+
+
+def _write(path: Path, text: str) -> None:
+    """A whole file or none."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
