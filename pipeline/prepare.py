@@ -148,6 +148,7 @@ def prepare(recipe: Recipe, *, where: str) -> Prepared:
     """
     prepared = Prepared(recipe, where, _sorted(_build(recipe, where=where), where=where))
     _check_templates(prepared)
+    _check_training(prepared)
     _check_lengths(prepared)
     _check_output(prepared)
     return prepared
@@ -184,13 +185,21 @@ def _sorted(annotators: Sequence[Annotator], *, where: str) -> tuple[Annotator, 
 
 
 def _check_templates(prepared: Prepared) -> None:
-    available = ", ".join(sorted(prepared.providers)) or "none (the recipe has no [annotators.*])"
     for name, layout in prepared.recipe.layouts.items():
         for field in layout.fields:
-            if field not in prepared.providers:
-                raise UsageError(
-                    f"{prepared.where}: layouts.{name}.template: no annotator makes {field!r}; available: {available}"
-                )
+            _check_made(prepared, field, key=f"layouts.{name}.template")
+
+
+def _check_training(prepared: Prepared) -> None:
+    for name, train in prepared.recipe.train.items():
+        for key, column in train.columns_of_this_run().items():
+            _check_made(prepared, column, key=f"train.{name}.{key}")
+
+
+def _check_made(prepared: Prepared, column: str, *, key: str) -> None:
+    if column not in prepared.providers:
+        available = ", ".join(sorted(prepared.providers)) or "none (the recipe has no [annotators.*])"
+        raise UsageError(f"{prepared.where}: {key}: no annotator makes {column!r}; available: {available}")
 
 
 def _check_lengths(prepared: Prepared) -> None:

@@ -5,6 +5,7 @@ Defaults are those of the paper's width (arXiv 2511.21613; the group's public sc
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
@@ -301,16 +302,29 @@ class TrainConfig(_Frozen):
 
     def layouts_of_this_run(self) -> dict[str, str]:
         """The layouts that the run itself must pack, by key; those of other outputs are not among them."""
+        return {f"{key}layout": source.layout for key, source in self._own_sources()}
+
+    def columns_of_this_run(self) -> dict[str, str]:
+        """The columns that the run's own annotators must make, by key."""
+        columns = {}
+        for key, source in self._own_sources():
+            if source.row_weights is not None:
+                columns[f"{key}row_weights.column"] = source.row_weights.column
+            if source.curriculum is not None:
+                inherited = source.curriculum is self.curriculum
+                columns[f"{'' if inherited else key}curriculum.column"] = source.curriculum.column
+        return columns
+
+    def _own_sources(self) -> Iterator[tuple[str, SourceConfig]]:
+        """What is of the run's own output, and the key it stands under."""
         parts: dict[str, TrainConfig | PhaseConfig] = {
             "": self,
-            **{f"phases.{number}.": phase for number, phase in enumerate(self.phases)},
+            **{f"phases.{n}.": p for n, p in enumerate(self.phases)},
         }
-        return {
-            f"{key}sources.{number}.layout" if part.sources else f"{key}layout": source.layout
-            for key, part in parts.items()
-            for number, source in enumerate(part.mixed)
-            if source.output is None
-        }
+        for key, part in parts.items():
+            for number, source in enumerate(part.mixed):
+                if source.output is None:
+                    yield f"{key}sources.{number}." if part.sources else key, source
 
     def decides_result(self) -> dict[str, Any]:
         """The settings that a resumed run must share with its checkpoint: other values would be another run. What

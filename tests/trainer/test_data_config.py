@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from tests.pipeline.project import RECIPE, colophon
+from tests.pipeline.project import RECIPE, colophon, write_tokenizer
 from tests.trainer.runs import TINY_MODEL, config
 from trainer.config import TrainConfig
 from trainer.data_config import CurriculumConfig, PhaseConfig, RowWeightsConfig, SourceConfig
@@ -100,6 +100,18 @@ SOURCE = '[[train.tiny.sources]]\nlayout = "{}"\n'
             SOURCE.format("prepend-url") + 'row_weights = { column = "topic", tabel = {} }\n',
             "train.tiny.sources.0.row_weights.tabel: unknown key; available: column, default, table",
         ),
+        (
+            SOURCE.format("prepend-url") + 'row_weights = { column = "topic" }\n',
+            "train.tiny.sources.0.row_weights.column: no annotator makes 'topic'; available: crawl_slice, crawl_year, ",
+        ),
+        (
+            SOURCE.format("prepend-url") + '[train.tiny.curriculum]\ncolumn = "score"\n',
+            "train.tiny.curriculum.column: no annotator makes 'score'; available: crawl_slice, ",
+        ),
+        (
+            '[[train.tiny.phases]]\nfrom_step = 2\nlayout = "plain"\ncurriculum = { column = "score" }\n',
+            "train.tiny.phases.0.curriculum.column: no annotator makes 'score'; available: crawl_slice, ",
+        ),
         ('[train.tiny.sources]\nlayout = "plain"\n', "train.tiny.sources: Input should be a valid tuple"),
         (
             SOURCE.format("prepend-url") + 'row_weights = { column = "topic", table = { a = -1 } }\n',
@@ -111,6 +123,7 @@ def test_what_a_recipe_says_wrong_is_told_by_its_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added: str, said: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    write_tokenizer(Path("small.tiktoken"))
     Path("recipe.toml").write_text(RECIPE.replace("steps = 1", "steps = 4") + added)
     called = colophon("run", "recipe.toml", "--dry-run")
     assert called.code == 2
