@@ -79,6 +79,7 @@ def evaluate(
             by=tuple(dict.fromkeys(by or [])),
             seed=seed,
         ),
+        report=(lambda line: None) if as_json else echo,
     )
     described = [found.as_dict(contestant.trained.name) for contestant in contestants]
     for entry in described:
