@@ -45,7 +45,7 @@ for command in (
     looking.recipes,
 ):
     app.command(command.__name__.replace("_", "-"))(command)
-# lm_eval reads its own options.
+# What it does not know is lm_eval's.
 app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(exporting.lm_eval)
 
 

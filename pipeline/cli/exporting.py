@@ -29,8 +29,6 @@ def export_model(
 
     Example: `colophon export-model recipes/web.toml --name prepend-url --to out/web-model`
     """
-    import torch
-
     from pipeline.recipe import load_recipe
     from shards.tokenizer import load_tokenizer
     from trainer.after.contexts import layout_of
@@ -43,7 +41,7 @@ def export_model(
     if "://" in loaded.output.path:
         raise UsageError(f"{recipe}: output.path {loaded.output.path}: models are read from a local directory")
     output = Path(loaded.output.path)
-    trained = load_trained(output, name, step=step, device=torch.device("cpu"))
+    trained = load_trained(output, name, step=step)
     exported = export(
         trained,
         tokenizer=load_tokenizer(loaded.tokenizer, num_meta_tokens=loaded.num_meta_tokens),
@@ -61,14 +59,45 @@ def export_model(
         typer.echo(f"{different} hard texts with names of special tokens have other ids than in training")
 
 
-def lm_eval(context: typer.Context) -> None:
-    """Run tasks of lm_eval; its own command line, which knows our models as `--model colophon`.
+def lm_eval(
+    arguments: typer.Context,
+    model: Annotated[Path, typer.Argument(help="A directory that export-model wrote.")],
+    tasks: Annotated[str, typer.Option(help="Tasks of lm_eval, or files of your own, with commas between them.")],
+    context: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(
+            help="What stands before every text: none, empty, meta_tokens, or meta:STRING for metadata as it stands. "
+            "Left out: the metadata if any is given, else none."
+        ),
+    ] = None,
+    meta: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(metavar="FIELD=VALUE", help="Metadata by the layout's fields: url=https://..., topic=science."),
+    ] = None,
+) -> None:
+    """Run tasks of lm_eval on an exported model that reads a context before every text. Other options are lm_eval's.
 
-    Example: `colophon lm-eval --model colophon --model_args pretrained=out/model,context=empty --tasks hellaswag`
+    Example: `colophon lm-eval out/web-model --tasks arc_easy,hellaswag --context empty`
     """
+    import json
+
+    if context is not None and meta:
+        raise UsageError("give either --context or --meta")
+    if not (model / "colophon.json").is_file():
+        raise UsageError(f"{model}: not a directory that export-model wrote")
     try:
         from trainer.after.lm_eval_model import main
     except ModuleNotFoundError as error:
         package = str(error.name).split(".")[0]
         raise UsageError(f"lm-eval needs the package {package}: pip install 'colophon[eval]'") from None
-    main(context.args)
+    model_args = {"pretrained": str(model), "context": _fields(meta) if meta else context}
+    main(["--model", "colophon", "--model_args", json.dumps(model_args), "--tasks", tasks, *arguments.args])
+
+
+def _fields(assignments: list[str]) -> dict[str, str]:
+    """`url=https://...` as a table; the value is text as it stands."""
+    parts = {assignment: assignment.partition("=") for assignment in assignments}
+    for assignment, (field, equals, _) in parts.items():
+        if not field or not equals:
+            raise UsageError(f"--meta {assignment}: write field=value")
+    return {field: value for field, _, value in parts.values()}

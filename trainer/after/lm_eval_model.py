@@ -1,6 +1,6 @@
 """The model type `colophon` of lm_eval: a trained model that reads a context before every text.
 
-    colophon lm-eval --model colophon --model_args pretrained=out/web-model,context=empty --tasks hellaswag
+    colophon lm-eval out/web-model --tasks hellaswag --context empty
 
 The context is put there as ids, bos first; lm_eval and its tasks never see it.
 """

@@ -309,36 +309,84 @@ def test_a_model_that_is_not_there_is_one_line(lm_eval: Any, arguments: dict[str
 
 
 @pytest.mark.parametrize(
-    ("case", "kind", "arguments"),
+    ("case", "arguments"),
     [
-        ("none", "hf", "pretrained=MODEL,dtype=float32"),
-        ("none", "colophon", "pretrained=MODEL,context=none,dtype=float32"),
-        ("a string", "colophon", "pretrained=MODEL,context=meta:https://a.b/?c=d"),
-        ("fields", "colophon", '{"pretrained": "MODEL", "context": {"topic": "art", "level": "3"}}'),
+        ("none", ["--model_args", "dtype=float32"]),
+        ("a string", ["--context", "meta:https://a.b/?c=d"]),
+        ("fields", ["--meta", "topic=art", "--meta", "level=3", "--batch_size", "2"]),
     ],
 )
-def test_the_command_line_runs_a_local_task_on_an_export(
-    trained: TrainedModel, small: tuple[Tokenizer, Path], case: str, kind: str, arguments: str
+def test_the_command_runs_a_local_task_on_an_export(
+    trained: TrainedModel, small: tuple[Tokenizer, Path], case: str, arguments: list[str]
 ) -> None:
     tokenizer, task = small
     export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=task / "model")
-    model = ["--model", kind, "--model_args", arguments.replace("MODEL", str(task / "model")), "--device", "cpu"]
-    place = ["--tasks", "local_choice", "--include_path", str(task), "--output_path", str(task / "results")]
-    done = colophon("lm-eval", *model, *place)
+    done = colophon("lm-eval", str(task / "model"), *arguments, *options_of(task))
     assert done.code == 0, done.err
+    assert accuracy_in(task) == pytest.approx(accuracy_of(scorer_of(trained, tokenizer, case)))
+    assert f"{accuracy_in(task):.4f}" in done.out
+
+
+def test_lm_evals_own_command_runs_it_as_well(
+    trained: TrainedModel, small: tuple[Tokenizer, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lm_eval.__main__ import cli_evaluate
+
+    tokenizer, task = small
+    export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=task / "model")
+    model = ["--model", "hf", "--model_args", f"pretrained={task / 'model'},dtype=float32"]
+    monkeypatch.setattr(sys, "argv", ["lm-eval", *model, *options_of(task)])
+    cli_evaluate()
+    assert accuracy_in(task) == pytest.approx(accuracy_of(scorer_of(trained, tokenizer, "none")))
+
+
+def options_of(task: Path) -> list[str]:
+    place = ["--include_path", str(task), "--output_path", str(task / "results")]
+    return ["--tasks", "local_choice", "--device", "cpu", *place]
+
+
+def accuracy_in(task: Path) -> float:
     (written,) = (task / "results").rglob("results_*.json")
-    found = json.loads(written.read_text())["results"]["local_choice"]["acc,none"]
-    scorer, right = scorer_of(trained, tokenizer, case), 0
+    return float(json.loads(written.read_text())["results"]["local_choice"]["acc,none"])
+
+
+def accuracy_of(scorer: Scorer) -> float:
+    right = 0
     for question in QUESTIONS:
         scores = scorer.likelihoods([(str(question["question"]), choice) for choice in list(question["choices"])])
         right += max(range(4), key=lambda k: scores[k].log_likelihood) == question["label"]
-    assert found == pytest.approx(right / len(QUESTIONS))
-    assert f"{right / len(QUESTIONS):.4f}" in done.out
+    return right / len(QUESTIONS)
 
 
-def test_without_lm_eval_the_command_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def described(tmp_path: Path) -> str:
+    """A directory that looks like an export from afar."""
+    (tmp_path / "colophon.json").write_text("{}")
+    return str(tmp_path)
+
+
+def test_without_lm_eval_the_command_names_the_extra(monkeypatch: pytest.MonkeyPatch, described: str) -> None:
     for name in [name for name in sys.modules if name.split(".")[0] == "lm_eval" or name.endswith("lm_eval_model")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lm_eval", None)
-    done = colophon("lm-eval", "--model", "colophon")
+    done = colophon("lm-eval", described, "--tasks", "x")
     assert (done.code, done.line) == (2, "lm-eval needs the package lm_eval: pip install 'colophon[eval]'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--meta", "topic"], "--meta topic: write field=value"),
+        (["--meta", "topic=a", "--context", "empty"], "give either --context or --meta"),
+    ],
+)
+def test_a_context_that_cannot_be_meant_is_one_line(
+    lm_eval: Any, described: str, arguments: list[str], said: str
+) -> None:
+    done = colophon("lm-eval", described, "--tasks", "x", *arguments)
+    assert (done.code, done.line) == (2, said)
+
+
+def test_a_directory_that_is_no_export_is_one_line(tmp_path: Path) -> None:
+    done = colophon("lm-eval", str(tmp_path), "--tasks", "x")
+    assert (done.code, done.line) == (2, f"{tmp_path}: not a directory that export-model wrote")
