@@ -38,6 +38,8 @@ for command in (
     looking.verify,
     looking.export,
     running.submit,
+    studying.probe,
+    studying.attention,
     studying.plot,
     training.train_classifier,
     training.train_tokenizer,

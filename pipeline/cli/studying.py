@@ -2,18 +2,132 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from pipeline.cli.options import RecipeArgument, SetOption
+from pipeline.cli.options import RecipeArgument, SetOption, echo, make_console
 from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pipeline.recipe import Recipe
+    from shards.tokenizer import Tokenizer
 
 NamesOption = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time, on Python 3.10 too
     typer.Option("--name", help="A training run; again for more. All that have metrics if left out."),
 ]
+
+NameOption = Annotated[str, typer.Option("--name", help="A [train.NAME] that has been trained.")]
+StepOption = Annotated[Optional[int], typer.Option(help="The checkpoint's step; the newest if left out.")]  # noqa: UP045
+DocumentsOption = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option("--output", metavar="DIRECTORY", help="Output of another run, to read its documents instead."),
+]
+SeedOption = Annotated[int, typer.Option(min=0, help="Of the documents that are drawn, and of all that is random.")]
+
+
+def probe(
+    recipe: RecipeArgument,
+    name: NameOption,
+    columns: Annotated[
+        list[str], typer.Option("--column", help="An annotation column whose values are the classes; again for more.")
+    ],
+    documents: Annotated[int, typer.Option(min=1, help="How many documents to draw.")] = 2000,
+    crop: Annotated[int, typer.Option(min=1, help="First text tokens of a document that are read.")] = 256,
+    layers: Annotated[str, typer.Option(help="all, or numbers such as 0,6,12; 0 is the embedding.")] = "all",
+    context: Annotated[str, typer.Option(help="Before the text: none, or empty for an empty wrapper.")] = "none",
+    split_by: Annotated[
+        str,
+        typer.Option(help="Column whose values are never in two of training, validation and test; or document."),
+    ] = "url_registered_domain",
+    output: DocumentsOption = None,
+    step: StepOption = None,
+    seed: SeedOption = 0,
+    settings: SetOption = None,
+) -> None:
+    """Fit linear and MLP probes on frozen states of every layer, beside controls: what does a model know of a document?
+
+    Example: `colophon probe recipes/web.toml --name plain --column topic --column quality`
+    """
+    from pipeline.study_tables import probe_table
+    from trainer.after.probe_report import draw_probes
+    from trainer.after.probing import probe as study
+    from trainer.after.trained import load_trained
+
+    loaded, own = _recipe_and_output(recipe, settings)
+    report = study(
+        load_trained(own, name, step=step),
+        output=own,
+        documents_output=output,
+        decode=_tokenizer(loaded, recipe).decode,
+        columns=list(dict.fromkeys(columns)),
+        num_documents=documents,
+        crop=crop,
+        layers=_layers(layers),
+        context=context,
+        split_by=split_by,
+        seed=seed,
+        report=echo,
+    )
+    found = report.as_dict()
+    for column in found["columns"]:
+        make_console().print(probe_table(column))
+    _write(own / "training" / name / "probe", found, {"": lambda: draw_probes(report)})
+
+
+def attention(
+    recipe: RecipeArgument,
+    name: NameOption,
+    layout: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="What stands before the text; the layout that the model was trained on if left out."),
+    ] = None,
+    column: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="For meta tokens: an annotation column by whose values their attention is compared."),
+    ] = None,
+    documents: Annotated[int, typer.Option(min=1, help="How many documents to draw.")] = 200,
+    crop: Annotated[int, typer.Option(min=1, help="First text tokens of a document that are read.")] = 256,
+    output: DocumentsOption = None,
+    step: StepOption = None,
+    seed: SeedOption = 0,
+    settings: SetOption = None,
+) -> None:
+    """Measure the attention that text pays to each part of the metadata, or to meta tokens, by layer and head.
+
+    Example: `colophon attention recipes/web.toml --name prepend-url --documents 200`
+    """
+    from pipeline.study_tables import attention_table, bins_table
+    from trainer.after.attention_bins import draw_bins
+    from trainer.after.attention_maps import draw_attention, study_attention
+    from trainer.after.trained import load_trained
+
+    loaded, own = _recipe_and_output(recipe, settings)
+    report = study_attention(
+        load_trained(own, name, step=step),
+        output=own,
+        documents_output=output,
+        tokenizer=_tokenizer(loaded, recipe),
+        layout=layout,
+        column=column,
+        num_documents=documents,
+        crop=crop,
+        seed=seed,
+    )
+    found = report.as_dict()
+    make_console().print(attention_table(found))
+    figures = {"": lambda: draw_attention(report)}
+    bins = report.bins
+    if bins is not None:
+        make_console().print(bins_table(found["bins"]))
+        title = f"{name}, step {report.step:,}: distances of attention to meta tokens"
+        figures["-bins"] = lambda: draw_bins(bins, title=title)
+    _write(own / "training" / name / "attention", found, figures)
 
 
 def plot(
@@ -43,7 +157,7 @@ def plot(
     from trainer.after.figures import save_figure
     from trainer.after.plotting import draw_curves, read_curve, training_runs
 
-    output = _local_output(recipe, settings)
+    _, output = _recipe_and_output(recipe, settings)
     wanted = list(dict.fromkeys(names or training_runs(output)))
     if not wanted:
         raise UsageError(f"{output}: no training run has metrics yet; colophon train makes them")
@@ -52,10 +166,49 @@ def plot(
         typer.echo(path)
 
 
-def _local_output(recipe: str, settings: list[str] | None) -> Path:
+def _recipe_and_output(recipe: str, settings: list[str] | None) -> tuple[Recipe, Path]:
     from pipeline.recipe import load_recipe
 
-    path = load_recipe(recipe, overrides=settings or []).output.path
-    if "://" in path:
-        raise UsageError(f"{recipe}: output.path {path}: trained models lie in a local directory")
-    return Path(path)
+    loaded = load_recipe(recipe, overrides=settings or [])
+    if "://" in loaded.output.path:
+        raise UsageError(f"{recipe}: output.path {loaded.output.path}: trained models lie in a local directory")
+    return loaded, Path(loaded.output.path)
+
+
+def _tokenizer(recipe: Recipe, where: str) -> Tokenizer:
+    from shards.tokenizer import TokenizerError, load_tokenizer
+
+    if recipe.tokenizer is None:
+        raise UsageError(f"{where}: [tokenizer] is required to read documents")
+    try:
+        return load_tokenizer(recipe.tokenizer, num_meta_tokens=recipe.num_meta_tokens)
+    except TokenizerError as error:
+        raise UsageError(f"{where}: tokenizer: {error}") from error
+
+
+def _layers(text: str) -> list[int] | None:
+    if text == "all":
+        return None
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"--layers: all, or numbers such as 0,6,12; got {text!r}") from None
+
+
+def _write(to: Path, found: dict[str, Any], figures: dict[str, Callable[[], Figure]]) -> None:
+    """Write `<to>.json`, and the figures beside it where matplotlib is installed; a figure's key ends its name."""
+    import json
+
+    from trainer.after.figures import save_figure
+    from trainer.errors import TrainerError
+
+    path, temporary = to.with_name(f"{to.name}.json"), to.with_name(f".{to.name}.json")
+    temporary.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    typer.echo(path)
+    try:
+        for suffix, draw in figures.items():
+            for written in save_figure(draw(), to.with_name(to.name + suffix)):
+                typer.echo(written)
+    except TrainerError as error:
+        typer.echo(f"no figure: {error}")

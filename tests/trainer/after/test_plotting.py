@@ -118,7 +118,7 @@ def test_a_figure_has_a_line_a_run_and_a_point_a_validation(smooth: float) -> No
     assert set(named) == {"a", "b", "c"}
     assert len(lines) == (6 if smooth else 3)  # raw values lie under smoothed ones
     for each in curves:
-        np.testing.assert_allclose(named[each.name].get_ydata(), smoothed(each.y, factor=smooth))
+        np.testing.assert_allclose(np.asarray(named[each.name].get_ydata(), float), smoothed(each.y, factor=smooth))
     points = [line for line in axes.lines if line.get_marker() == "o"]
     assert [len(np.asarray(line.get_xdata())) for line in points] == [2, 3]
     assert {text.get_text() for text in axes.texts} == {"a", "b", "c"}

@@ -1,0 +1,143 @@
+"""Which documents a probe learns from and is tested on: classes large enough, and parts that share no domain."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from trainer.after.groups import groups_of
+from trainer.after.probes import Parts
+from trainer.errors import TrainerError
+
+NumPyArray = np.ndarray[Any, Any]
+
+MIN_DOCUMENTS = 20
+"""Smaller classes are left out."""
+_MIN_DOCUMENTS_A_PART = 3
+_SHARES = (0.6, 0.2, 0.2)
+_PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledDocuments:
+    """Documents with a class; `n` of them."""
+
+    classes: list[str]
+    """Names, the largest class first."""
+    rows: NumPyArray
+    """int64 [n]: their numbers among all documents, ascending."""
+    labels: NumPyArray
+    """int64 [n]: of their class."""
+    groups: NumPyArray
+    """int64 [n]: what is never divided between parts."""
+    parts: Parts
+    """Of indices below n: 60, 20 and 20 % of each class, as nearly as whole groups allow."""
+    split_by: str
+    """What a group is: a column's name, or `document`."""
+    left_out: dict[str, int]
+    """Documents, and classes, that are not among them, by reason."""
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """Documents of each class by part."""
+        names = self.parts.named()
+        return {
+            name: {part: int((self.labels[index] == label).sum()) for part, index in names.items()}
+            for label, name in enumerate(self.classes)
+        }
+
+
+def label_documents(column: pa.Array, groups: pa.Array | None, *, name: str, split_by: str) -> LabelledDocuments:
+    """Classes and parts of documents by an annotation column.
+
+    A class is a value; numbers with a fraction make five classes of about equal size. Left out, and counted, are
+    documents without a value, classes of fewer than 20 documents or fewer than 3 groups, and classes of which some part
+    would have fewer than 3 documents. Where every class lies in one group alone (a host, in its domain), the split is
+    by document. Documents whose group is not known are one group.
+
+    Args:
+        column: [num_documents], the classes.
+        groups: string [num_documents]: what must not be divided; None: nothing.
+        name: of the column, for errors.
+        split_by: what `groups` are, for reports.
+
+    Raises:
+        TrainerError: fewer than two classes are left.
+    """
+    found, _ = groups_of(column, max_groups=len(column) + 1)
+    numbers = _group_numbers(groups, num_documents=len(column))
+    values = {group.value: group.rows for group in found if group.value is not None}
+    if groups is not None and all(len(np.unique(numbers[rows])) == 1 for rows in values.values()):
+        numbers, split_by = np.arange(len(column)), "document"
+    kept = [
+        value
+        for value, rows in values.items()
+        if len(rows) >= MIN_DOCUMENTS and len(np.unique(numbers[rows])) >= len(_PARTS)
+    ]
+    left_out = {
+        "documents_without_value": len(column) - sum(map(len, values.values())),
+        "rare_classes": len(values) - len(kept),
+        "documents_of_rare_classes": sum(len(rows) for value, rows in values.items() if value not in kept),
+    }
+    labels = np.full(len(column), -1)
+    for label, value in enumerate(kept):
+        labels[values[value]] = label
+    parts = _divide(labels, numbers)
+    whole = [c for c in range(len(kept)) if all((labels[part] == c).sum() >= _MIN_DOCUMENTS_A_PART for part in parts)]
+    left_out["undivided_classes"] = len(kept) - len(whole)
+    left_out["documents_of_undivided_classes"] = int((labels >= 0).sum() - np.isin(labels, whole).sum())
+    if len(whole) < 2:
+        raise TrainerError(_too_few(name, split_by, values, len(column), left_out))
+    rows = np.flatnonzero(np.isin(labels, whole))
+    return LabelledDocuments(
+        classes=[kept[c] for c in whole],
+        rows=rows,
+        labels=np.searchsorted(whole, labels[rows]),
+        groups=numbers[rows],
+        parts=Parts(**{name: np.flatnonzero(np.isin(rows, part)) for name, part in zip(_PARTS, parts, strict=True)}),
+        split_by=split_by,
+        left_out=left_out,
+    )
+
+
+def _group_numbers(groups: pa.Array | None, *, num_documents: int) -> NumPyArray:
+    """int64 [num_documents]: equal where the group is; what is null is one group."""
+    if groups is None:
+        return np.arange(num_documents)
+    indices = groups.cast(pa.string()).dictionary_encode().indices
+    numbers: NumPyArray = indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
+    return numbers
+
+
+def _divide(labels: NumPyArray, groups: NumPyArray) -> list[NumPyArray]:
+    """Documents of each part, int64; those of label -1 are in none.
+
+    Whole groups, the largest first, go where they bring the classes' counts nearest to the parts' shares: least sum of
+    (count - expected)² / expected over parts and classes.
+    """
+    documents = np.flatnonzero(labels >= 0)
+    names, member = np.unique(groups[documents], return_inverse=True)
+    counts = np.zeros((len(names), int(labels.max(initial=0)) + 1))
+    np.add.at(counts, (member, labels[documents]), 1)
+    expected = np.outer(_SHARES, np.maximum(counts.sum(axis=0), 1))
+    filled = np.zeros_like(expected)
+    part_of = np.zeros(len(names), np.int64)
+    for group in np.argsort(-counts.sum(axis=1), kind="stable"):
+        added = counts[group]
+        change = (added * (2 * (filled - expected) + added) / expected).sum(axis=1)
+        part_of[group] = int(np.argmin(change))
+        filled[part_of[group]] += added
+    return [documents[part_of[member] == part] for part in range(len(_PARTS))]
+
+
+def _too_few(
+    name: str, split_by: str, values: dict[str, NumPyArray], num_documents: int, left_out: dict[str, int]
+) -> str:
+    sizes = ", ".join(f"{value} {len(rows)}" for value, rows in list(values.items())[:5]) or "none"
+    return (
+        f"column {name!r} has fewer than two classes to tell apart in {num_documents} documents split by {split_by}: "
+        f"its largest are {sizes}; {left_out['rare_classes']} have fewer than {MIN_DOCUMENTS} documents or fewer than "
+        f"{len(_PARTS)} groups, {left_out['undivided_classes']} are too much in one group (more documents may help)"
+    )

@@ -1,0 +1,221 @@
+"""Is a document's topic, quality or host readable from a model's frozen states, and from which layer on?
+
+Documents are read without metadata, which would tell the label: bos and text, or bos, an empty wrapper and text. Of
+each layer there are two vectors a document: the state of its last text token, and the mean over its text tokens. On
+each a linear probe and a 3-layer MLP are fitted. What they give is to be held against three controls: the most frequent
+class, probes fitted on shuffled labels, and the same probes on the states of the model as it was before training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainer.after.contexts import layout_of
+from trainer.after.documents import Decode, DocumentCrops, RunDocuments
+from trainer.after.probe_labels import LabelledDocuments, label_documents
+from trainer.after.probe_report import (
+    CONTEXTS,
+    CONTROLS,
+    KINDS,
+    STATES,
+    ColumnReport,
+    Control,
+    Kind,
+    ProbeReport,
+    ProbeResult,
+    Score,
+)
+from trainer.after.probes import HIDDEN_SIZE, ScoreDraws, fit_probes
+from trainer.after.rows import padded_batches, row_positions, untrained
+from trainer.after.trained import TrainedModel
+from trainer.errors import TrainerError
+from trainer.model import Decoder
+
+NumPyArray = np.ndarray[Any, Any]
+Report = Callable[[str], None]
+
+BY_DOCUMENT = "document"
+
+_HIDDEN_SIZES: dict[Kind, tuple[int, ...]] = {"linear": (), "mlp": (HIDDEN_SIZE, HIDDEN_SIZE)}
+_TOKENS_AT_ONCE = 8192
+
+
+def probe(
+    trained: TrainedModel,
+    *,
+    output: Path,
+    documents_output: Path | None = None,
+    decode: Decode,
+    columns: Sequence[str],
+    num_documents: int = 2000,
+    crop: int = 256,
+    layers: Sequence[int] | None = None,
+    context: str = "none",
+    split_by: str = "url_registered_domain",
+    seed: int = 0,
+    report: Report = lambda line: None,
+) -> ProbeReport:
+    """Fit probes for annotation columns on a model's states.
+
+    Costs a pass of the model and of an untrained one over num_documents x crop tokens, and memory of 16 x num_documents
+    x layers x hidden_size bytes.
+
+    Args:
+        trained: the model.
+        output: the `output.path` of its recipe.
+        documents_output: that of another run with the same tokenizer, whose documents to read; None: the same.
+        decode: the tokenizer's text of ids.
+        columns: annotation columns whose values are the classes, see `label_documents`.
+        num_documents: to draw.
+        crop: text tokens of each, from its start.
+        layers: 0: the embedding; n: after layer n; None: all.
+        context: before the text: nothing, or an empty wrapper.
+        split_by: an annotation column whose values are never divided between training, validation and test documents;
+            or `document`.
+        seed: of the draw, the probes, the shuffling and the intervals.
+        report: gets lines for a person.
+
+    Raises:
+        ShardError: the run has no documents, or files that do not fit their records.
+        TrainerError: a column, a layer or a context that is not there (the choices are listed), documents of another
+            tokenizer, or too few of too few classes.
+    """
+    chosen = _chosen_layers(layers, trained.model)
+    shown = next((known for known in CONTEXTS if known == context), None)
+    if shown is None:
+        raise TrainerError(f"unknown context {context!r}; available: {', '.join(CONTEXTS)}")
+    run = RunDocuments(documents_output or output)
+    run.check_tokenizer(trained.tokenizer)
+    needed = dict.fromkeys([*columns, *([] if split_by == BY_DOCUMENT else [split_by])])
+    crops = run.crops(
+        count=num_documents, crop=crop, seed=seed, columns=list(needed), tokenizer=trained.tokenizer, decode=decode
+    )
+    labelled = {name: _label(crops, name, split_by) for name in columns}
+    prefix = layout_of(trained.config, output=output).prefix([] if context == "empty" else None)
+    report(f"{len(crops):,} documents, {int(crops.num_tokens.sum()):,} text tokens, layers {_listed(chosen)}")
+    models = {"trained": trained.model, "untrained": untrained(trained).model}
+    states = {name: document_states(model, prefix, crops.text, layers=chosen) for name, model in models.items()}
+    found = []
+    for name, documents in labelled.items():
+        report(f"{name}: {len(documents.rows):,} documents of {len(documents.classes)} classes")
+        found.append(_probe_column(name, documents, states, layers=chosen, seed=seed))
+    return ProbeReport(
+        name=trained.name,
+        step=trained.state.step,
+        context=shown,
+        documents=len(crops),
+        crop=crop,
+        seed=seed,
+        columns=found,
+    )
+
+
+@torch.no_grad()
+def document_states(
+    model: Decoder, prefix: Sequence[int], texts: Sequence[NumPyArray], *, layers: Sequence[int]
+) -> Tensor:
+    """float32 [num_layers, 2, num_documents, hidden_size] on the model's device: of each layer the state of a
+    document's last text token, and the mean of those of all its text tokens; never of its prefix.
+
+    Args:
+        model: where it computes.
+        prefix: ids before each text.
+        texts: ids of each text, at least one.
+        layers: ascending; 0: the embedding; n: after layer n.
+    """
+    device = model.embed_tokens.weight.device
+    rows = [np.concatenate([np.asarray(prefix, np.int64), text]) for text in texts]
+    result = torch.empty(len(layers), len(STATES), len(rows), model.config.hidden_size, device=device)
+    for batch, ids, row_lengths in padded_batches(rows, max_size=_TOKENS_AT_ONCE):
+        input_ids, lengths = ids.to(device), row_lengths.to(device)
+        index = torch.arange(input_ids.shape[1], device=device)
+        is_text = (index >= len(prefix)) & (index < lengths[:, None])
+        pooled: list[Tensor] = []
+
+        def pool(
+            states: Tensor, is_text: Tensor = is_text, lengths: Tensor = lengths, pooled: list[Tensor] = pooled
+        ) -> None:
+            states = states.float()
+            last = states[torch.arange(len(states), device=states.device), lengths - 1]
+            total = torch.einsum("blh,bl->bh", states, is_text.float())
+            pooled.append(torch.stack([last, total / is_text.sum(dim=1, keepdim=True)]))
+
+        model.hidden_states(input_ids, row_positions(input_ids), None, visit=pool)
+        result[:, :, torch.from_numpy(batch).to(device)] = torch.stack([pooled[layer] for layer in layers])
+    return result
+
+
+def _chosen_layers(layers: Sequence[int] | None, model: Decoder) -> list[int]:
+    available = range(len(model.layers) + 1)
+    unknown = [layer for layer in layers or () if layer not in available]
+    if unknown:
+        raise TrainerError(f"no layer {unknown[0]}; available: 0 (the embedding) to {available[-1]}")
+    return sorted(set(layers)) if layers else list(available)
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers)) if len(layers) < 4 else f"{layers[0]} to {layers[-1]}"
+
+
+def _label(crops: DocumentCrops, name: str, split_by: str) -> LabelledDocuments:
+    groups = None if split_by == BY_DOCUMENT else crops.columns[split_by]
+    return label_documents(crops.columns[name], groups, name=name, split_by=split_by)
+
+
+def _probe_column(
+    name: str, documents: LabelledDocuments, states: dict[str, Tensor], *, layers: Sequence[int], seed: int
+) -> ColumnReport:
+    parts, num_classes = documents.parts, len(documents.classes)
+    truth = documents.labels[parts.test]
+    draws = ScoreDraws(truth, documents.groups[parts.test], num_classes=num_classes, seed=seed)
+    rows = torch.from_numpy(documents.rows)
+    shuffled = np.random.default_rng(seed).permutation(documents.labels)
+    fits = {
+        "trained": (states["trained"], documents.labels),
+        "untrained": (states["untrained"], documents.labels),
+        "shuffled": (states["trained"], shuffled),
+    }
+    results: list[ProbeResult] = []
+    for kind in KINDS:
+        accuracies: dict[Control, list[NumPyArray]] = {}
+        for control in reversed(CONTROLS):  # the trained one last: it is compared with the untrained one
+            every, labels = fits[control]
+            features = every.index_select(2, rows.to(every.device)).flatten(0, 1)
+            found = fit_probes(
+                features, labels, parts, num_classes=num_classes, hidden_sizes=_HIDDEN_SIZES[kind], seed=seed
+            )
+            accuracies[control] = [draws.accuracy(predicted) for predicted in found.classes]
+            for number, predicted in enumerate(found.classes):
+                accuracy = accuracies[control][number]
+                gain = accuracy - accuracies["untrained"][number] if control == "trained" else None
+                results.append(
+                    ProbeResult(
+                        layer=layers[number // len(STATES)],
+                        states=STATES[number % len(STATES)],
+                        probe=kind,
+                        model=control,
+                        score=_score(draws, predicted),
+                        accuracy_over_untrained=None if gain is None else draws.estimate(gain),
+                        epochs=int(found.epochs[number]),
+                    )
+                )
+    most_frequent = np.bincount(documents.labels[parts.train]).argmax()
+    return ColumnReport(
+        column=name,
+        split_by=documents.split_by,
+        classes=documents.counts(),
+        groups={part: len(np.unique(documents.groups[index])) for part, index in parts.named().items()},
+        left_out=documents.left_out,
+        majority=_score(draws, np.full(len(truth), most_frequent)),
+        results=sorted(results, key=lambda r: (r.layer, r.states, r.probe, CONTROLS.index(r.model))),
+    )
+
+
+def _score(draws: ScoreDraws, predicted: NumPyArray) -> Score:
+    return Score(accuracy=draws.estimate(draws.accuracy(predicted)), macro_f1=draws.estimate(draws.macro_f1(predicted)))
