@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.files import list_chunks, list_values, read_table
+from shards.files import list_chunks, read_table
 from shards.manifest import Record, read_manifest
 from shards.schema import ShardError, TokenizerInfo
 from trainer.errors import TrainerError
@@ -57,7 +57,7 @@ class RunDocuments:
             raise ShardError(f"{output} has no tokens: run `colophon run` first")
         self._records = self._stages[_TOKENS].records
         self._first_rows = np.cumsum([0, *(record.rows for record in self._records)])
-        self._opened: dict[int, pa.ChunkedArray] = {}
+        self._opened: dict[int, tuple[NumPyArray, list[NumPyArray]]] = {}
 
     def check_tokenizer(self, tokenizer: TokenizerInfo) -> None:
         """Whether the ids are those that a model reads.
@@ -125,18 +125,21 @@ class RunDocuments:
         """int64 [n]: tokens of the documents at `rows`, in any order."""
         lengths = np.zeros(len(rows), np.int64)
         for partition, index in self._parts(rows):
-            offsets, _ = list_chunks(self._tokens(partition))
-            lengths[index] = np.diff(offsets)[rows[index] - self._first_rows[partition]]
+            local, (offsets, _) = rows[index] - self._first_rows[partition], self._tokens(partition)
+            lengths[index] = offsets[local + 1] - offsets[local]
         return lengths
 
     def _texts(self, rows: NumPyArray) -> Iterator[NumPyArray]:
-        """The ids of the documents at ascending `rows`."""
+        """The ids of the documents at ascending `rows`, which have some; views of the mapped files."""
         for partition, index in self._parts(rows):
-            wanted = self._tokens(partition).take(pa.array(rows[index] - self._first_rows[partition]))
-            offsets, ids = list_values(wanted)
-            yield from np.split(ids, offsets[1:-1])
+            offsets, chunks = self._tokens(partition)
+            firsts = np.cumsum([0, *map(len, chunks)])
+            for row in rows[index] - self._first_rows[partition]:
+                chunk = int(np.searchsorted(firsts, offsets[row], side="right")) - 1
+                yield chunks[chunk][offsets[row] - firsts[chunk] : offsets[row + 1] - firsts[chunk]]
 
-    def _tokens(self, partition: int) -> pa.ChunkedArray:
+    def _tokens(self, partition: int) -> tuple[NumPyArray, list[NumPyArray]]:
+        """Offsets of a partition's documents, int64 [num_documents + 1], into the ids of all chunks."""
         if partition not in self._opened:
             self._opened[partition] = _token_lists(self._path(self._records[partition]))
         return self._opened[partition]
@@ -190,12 +193,11 @@ def _whole_characters(ids: NumPyArray, *, is_cut: bool, decode: Decode) -> tuple
     return ids, text
 
 
-def _token_lists(path: Path) -> pa.ChunkedArray:
-    """list<uint16|uint32>, mapped."""
+def _token_lists(path: Path) -> tuple[NumPyArray, list[NumPyArray]]:
     table = read_table(path)
     if "input_ids" not in table.column_names or not pa.types.is_list(table.schema.field("input_ids").type):
         raise ShardError(f"{path}: not a token file: it has no lists input_ids")
-    return table.column("input_ids")
+    return list_chunks(table.column("input_ids"))
 
 
 def _column_names(path: Path) -> list[str]:
