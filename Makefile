@@ -15,7 +15,7 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo run annotate tokenize pack train verify submit check lint types test bench soak clean
+.PHONY: help setup demo run annotate tokenize pack train verify submit check lint types test bench bench-trainer soak clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -72,6 +72,9 @@ test: setup ## all tests, on as many processes as there are cores
 bench: setup ## side by side with peers, each part alone, scaling: about an hour, 7 GB in out/bench
 	test -x out/bench/dolma/bin/python || $(BIN)/python -m benchmarks install-dolma || true
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-trainer: setup ## the trainer beside a plain loop and Hugging Face's, on the GPU if there is one
+	$(BIN)/python -m benchmarks.trainer $(ARGS)
 
 soak: setup ## 20 minutes of runs with random faults, each compared with an undisturbed one; SEED=1 for others
 	$(BIN)/python -m tests.soak --seed $(or $(SEED),0) $(ARGS)
