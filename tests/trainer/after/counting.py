@@ -76,7 +76,7 @@ def write_counting_run(output: Path, *, num_documents: int = 1000, num_partition
         texts = [
             count(int(random.integers(NUM_COUNTS)), step, length=int(random.integers(4, 24))) for step in part.tolist()
         ]
-        texts[3] = []
+        texts[3] = texts[-1] = []
         ids = pa.array([f"{number}-{i}" for i in range(len(texts))])
         steps = pa.array(part)
         for stage, table in _tables(ids, texts, steps).items():
@@ -104,7 +104,8 @@ def train_counting(output: Path, layout: str, *, steps: int) -> tuple[TrainedMod
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    write_table(path, table)
+    """In several record batches, as large partitions have."""
+    write_table(path, pa.Table.from_batches(table.to_batches(max_chunksize=4)))
 
 
 def _tables(ids: pa.Array, texts: list[list[int]], steps: pa.Array) -> dict[str, pa.Table]:
