@@ -26,7 +26,12 @@ NameOption = Annotated[str, typer.Option("--name", help="A [train.NAME] that has
 StepOption = Annotated[Optional[int], typer.Option(help="The checkpoint's step; the newest if left out.")]  # noqa: UP045
 DocumentsOption = Annotated[
     Optional[Path],  # noqa: UP045
-    typer.Option("--output", metavar="DIRECTORY", help="Output of another run, to read its documents instead."),
+    typer.Option(
+        "--output",
+        metavar="DIRECTORY",
+        help="Output of another run whose documents are read. Left out: the model's validation_output where it has "
+        "one, else the recipe's own output, which it was trained on.",
+    ),
 ]
 SeedOption = Annotated[int, typer.Option(min=0, help="Of the documents that are drawn, and of all that is random.")]
 
@@ -60,10 +65,11 @@ def probe(
     from trainer.after.trained import load_trained
 
     loaded, own = _recipe_and_output(recipe, settings)
+    trained = load_trained(own, name, step=step)
     report = study(
-        load_trained(own, name, step=step),
+        trained,
         output=own,
-        documents_output=output,
+        documents_output=output or _held_out(trained),
         decode=_tokenizer(loaded, recipe).decode,
         columns=list(dict.fromkeys(columns)),
         num_documents=documents,
@@ -108,10 +114,11 @@ def attention(
     from trainer.after.trained import load_trained
 
     loaded, own = _recipe_and_output(recipe, settings)
+    trained = load_trained(own, name, step=step)
     report = study_attention(
-        load_trained(own, name, step=step),
+        trained,
         output=own,
-        documents_output=output,
+        documents_output=output or _held_out(trained),
         tokenizer=_tokenizer(loaded, recipe),
         layout=layout,
         column=column,
@@ -184,6 +191,12 @@ def _tokenizer(recipe: Recipe, where: str) -> Tokenizer:
         return load_tokenizer(recipe.tokenizer, num_meta_tokens=recipe.num_meta_tokens)
     except TokenizerError as error:
         raise UsageError(f"{where}: tokenizer: {error}") from error
+
+
+def _held_out(trained: Any) -> Path | None:
+    """Where documents lie that a model was not trained on, if it names them."""
+    place = trained.config.validation_output
+    return None if place is None else Path(place)
 
 
 def _layers(text: str) -> list[int] | None:

@@ -22,7 +22,7 @@ from trainer.errors import TrainerError
 from trainer.model import Decoder
 
 NumPyArray = np.ndarray[Any, Any]
-HIDDEN = (32, 32)
+HIDDEN = (64, 64)
 
 
 def thirds(n: int) -> Parts:
