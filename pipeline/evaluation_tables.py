@@ -48,7 +48,7 @@ def _overview(evaluations: Sequence[dict[str, Any]]) -> Table:
 
 
 def _by(evaluations: Sequence[dict[str, Any]], column: str) -> Table:
-    """bits/byte, a row for each value."""
+    """bits/byte, a row for each value, ± half the interval."""
     table = Table(box=None, pad_edge=False, header_style="bold", title=f"bits/byte by {column}", title_justify="left")
     table.add_column(column, overflow="fold", max_width=40)
     table.add_column("documents", justify="right")
@@ -62,7 +62,7 @@ def _by(evaluations: Sequence[dict[str, Any]], column: str) -> Table:
         table.add_row(
             _NOTHING if value is None else printable(value),
             f"{of_models[0]['documents']:,}",
-            *(_interval(estimate) for estimate in found),
+            *(_spread(estimate) for estimate in found),
         )
     left_out = evaluations[0]["by"][column]["left_out_documents"]
     if left_out:
@@ -94,3 +94,9 @@ def _interval(estimate: dict[str, Any] | None, *, signed: bool = False) -> str:
     sign = "+" if signed else ""
     value = f"{estimate['value']:{sign}.4f}"
     return value if estimate["low"] is None else f"{value} [{estimate['low']:{sign}.4f}, {estimate['high']:{sign}.4f}]"
+
+
+def _spread(estimate: dict[str, Any]) -> str:
+    """Shorter: half the interval's width, for tables with many columns."""
+    value = f"{estimate['value']:.4f}"
+    return value if estimate["low"] is None else f"{value} ±{(estimate['high'] - estimate['low']) / 2:.4f}"

@@ -481,7 +481,7 @@ def test_evaluate_prints_tables_and_writes_what_it_found(here: Path) -> None:
     called = colophon("evaluate", "recipe.toml", *options, "--by", "crawl_year", "--by", "url_host")
     assert (called.code, called.err) == (0, "")
     assert "40 documents, their first 50 tokens" in called.out
-    for name in ("shuffled", "bits/byte by crawl_year", "bits/byte by url_host", "host0.example.org", "—"):
+    for name in ("shuffled", "bits/byte by crawl_year", "bits/byte by url_host", "host0.example.org", "—", " ±0."):
         assert name in called.out
     assert note in called.out
     found = json.loads((here / "out/training/prepend-url/evaluation.json").read_text())
