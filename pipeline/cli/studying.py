@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 NamesOption = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time, on Python 3.10 too
-    typer.Option("--name", help="A training run; again for more. All that have metrics if left out."),
+    typer.Option("--name", help="A training run; again for more. All that logged the quantity if left out."),
 ]
 
 NameOption = Annotated[str, typer.Option("--name", help="A [train.NAME] that has been trained.")]
@@ -148,7 +148,10 @@ def plot(
             help="text_loss, validation_text_loss, loss, metadata_loss, lr, grad_norm or tokens_per_second.",
         ),
     ] = "text_loss",
-    smooth: Annotated[float, typer.Option(help="Factor of the moving average, from 0 (none) to below 1.")] = 0.9,
+    smooth: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(help="Factor of the moving average, from 0 (none) to below 1; 0.9, for lr 0, if left out."),
+    ] = None,
     to: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(
@@ -162,13 +165,10 @@ def plot(
     Example: `colophon plot recipes/web.toml --name tiny --name plain --x tokens --to curves.png`
     """
     from trainer.after.figures import save_figure
-    from trainer.after.plotting import draw_curves, read_curve, training_runs
+    from trainer.after.plotting import draw_curves, read_curves
 
     _, output = _recipe_and_output(recipe, settings)
-    wanted = list(dict.fromkeys(names or training_runs(output)))
-    if not wanted:
-        raise UsageError(f"{output}: no training run has metrics yet; colophon train makes them")
-    figure = draw_curves([read_curve(output, name, x=x, y=y) for name in wanted], x=x, y=y, smooth=smooth)
+    figure = draw_curves(read_curves(output, names or None, x=x, y=y), x=x, y=y, smooth=smooth)
     for path in save_figure(figure, output / "training" / y if to is None else to):
         typer.echo(path)
 

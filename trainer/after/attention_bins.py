@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 import pyarrow as pa
 
-from trainer.after.figures import new_figure
+from trainer.after.figures import new_figure, short
 from trainer.after.groups import groups_of
 from trainer.errors import TrainerError
 
@@ -179,12 +179,12 @@ def draw_bins(report: BinReport, *, title: str) -> Figure:
     Raises:
         TrainerError: matplotlib is not installed.
     """
-    size = len(report.bins)
+    names, size = [short(name) for name in report.bins], len(report.bins)
     with new_figure(width=3 + 1.1 * size, height=1.8 + 0.55 * size) as figure:
         for axes, distances in zip(figure.subplots(1, len(METRICS)), report.distances, strict=True):
             image = axes.imshow(np.array(distances.pairs), cmap="cividis")
-            axes.set_xticks(range(size), list(report.bins), rotation=45, ha="right")
-            axes.set_yticks(range(size), list(report.bins))
+            axes.set_xticks(range(size), names, rotation=45, ha="right")
+            axes.set_yticks(range(size), names)
             axes.set_title(
                 f"{distances.metric}: within {distances.within:.3g},\n"
                 f"between {distances.between:.3g} (p = {distances.p_value:.3f})"

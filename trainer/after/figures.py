@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 LINE_STYLES = ("-", "--", ":", "-.")
 """After the last colour, the next style."""
 SUFFIXES = (".png", ".svg")
+_LABEL = 30
 _STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -25,6 +27,7 @@ _STYLE: Any = {
     "axes.grid": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.fonttype": "none",  # labels stay text, to be searched and edited
     "svg.hashsalt": "colophon",  # the same figure gives the same file
 }
@@ -49,6 +52,12 @@ def new_figure(*, width: float, height: float) -> Iterator[Figure]:
         raise TrainerError("figures need matplotlib: install colophon[plot]") from None
     with rc_context(_STYLE):
         yield Figure(figsize=(width, height), layout="constrained")
+
+
+def short(name: str) -> str:
+    """A label that leaves room for others, in characters that a figure can show."""
+    shown = "".join(c if c.isprintable() else "\ufffd" for c in name)
+    return shown if len(shown) <= _LABEL else shown[: _LABEL - 1] + "…"
 
 
 def save_figure(figure: Figure, to: Path) -> list[Path]:
@@ -79,7 +88,8 @@ def _save(figure: Figure, path: Path) -> Path:
 
     temporary = path.with_name(f".{path.name}")
     form = path.suffix.removeprefix(".")
-    with rc_context(_STYLE):
+    with rc_context(_STYLE), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a PNG shows a box for it
         figure.savefig(temporary, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
     temporary.replace(path)
     return path

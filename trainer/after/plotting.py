@@ -37,6 +37,8 @@ Y_LABELS = {
 VALIDATION = "validation_text_loss"
 _WITH_VALIDATION = ("text_loss", "loss")
 _MAX_END_LABELS = 8
+_SMOOTH = 0.9
+_NOT_NOISY = ("lr",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,25 @@ def read_curve(output: Path, name: str, *, x: str = "step", y: str = "text_loss"
     )
 
 
+def read_curves(output: Path, names: Sequence[str] | None, *, x: str = "step", y: str = "text_loss") -> list[Curve]:
+    """The curves of some training runs; None: of all that logged the quantity.
+
+    Raises:
+        TrainerError: as `read_curve`; or no run has metrics.
+    """
+    if names is not None:
+        return [read_curve(output, name, x=x, y=y) for name in dict.fromkeys(names)]
+    found, missing = [], TrainerError(f"{output}: no training run has metrics yet; colophon train makes them")
+    for name in training_runs(output):
+        try:
+            found.append(read_curve(output, name, x=x, y=y))
+        except TrainerError as error:
+            missing = error
+    if not found:
+        raise missing
+    return found
+
+
 def smoothed(values: NumPyArray, *, factor: float) -> NumPyArray:
     """Moving average float64 [n] of `values` [n]: weights fall by `factor` in [0, 1) a step back, and sum to 1 from the
     first value on (the bias correction of Adam, arXiv 1412.6980, section 3)."""
@@ -109,18 +130,20 @@ def smoothed(values: NumPyArray, *, factor: float) -> NumPyArray:
     return result
 
 
-def draw_curves(curves: Sequence[Curve], *, x: str, y: str, smooth: float = 0.9) -> Figure:
+def draw_curves(curves: Sequence[Curve], *, x: str, y: str, smooth: float | None = None) -> Figure:
     """Curves of several runs over one another: smoothed lines over their own pale values, validations as points.
 
     Args:
         curves: at least one.
         x: what they were read by.
         y: what they show.
-        smooth: factor of `smoothed`; 0: none.
+        smooth: factor of `smoothed`; 0: none. None: 0.9, but a learning rate, which has no noise, as it is.
 
     Raises:
         TrainerError: `smooth` is not in [0, 1), or matplotlib is not installed.
     """
+    if smooth is None:
+        smooth = 0.0 if y in _NOT_NOISY else _SMOOTH
     if not 0 <= smooth < 1:
         raise TrainerError(f"smooth must be at least 0 and below 1, got {smooth}")
     with new_figure(width=8, height=4.8) as figure:

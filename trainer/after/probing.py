@@ -63,8 +63,8 @@ def probe(
 ) -> ProbeReport:
     """Fit probes for annotation columns on a model's states.
 
-    Costs a pass of the model and of an untrained one over num_documents x crop tokens, and memory of 16 x num_documents
-    x layers x hidden_size bytes.
+    Costs a pass of the model and of an untrained one over num_documents x crop tokens, and memory of some 32 x
+    num_documents x layers x hidden_size bytes.
 
     Args:
         trained: the model.

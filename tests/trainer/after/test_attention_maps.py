@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pyarrow as pa
@@ -30,6 +31,7 @@ from trainer.after.attention_maps import (
 )
 from trainer.after.attention_parts import URL_PARTS, columns_of, labelled_rows, parts_of_tokens
 from trainer.after.contexts import TrainedLayout
+from trainer.after.figures import save_figure
 from trainer.after.intervals import Estimate
 from trainer.after.trained import TrainedModel
 from trainer.attention import attend
@@ -381,6 +383,18 @@ def test_a_heat_map_for_each_part() -> None:
         np.testing.assert_allclose(shown, np.repeat([[0.0], [1.0], [2.0]], 12, axis=1))  # log2 of the multiple
         assert axes.images[0].get_clim() == (-2, 2)
     assert [text.get_text() for text in maps[4].get_xticklabels()] == ["1", "3", "5", "7", "9", "11"]
+
+
+def test_names_of_bins_are_only_text(tmp_path: Path) -> None:
+    names = ["$x^", "日本 🙂", "\x1b[31m\x00<&>", "long " * 40]
+    vectors = [np.full(3, float(i % 4)) + 0.1 * i for i in range(24)]
+    report = compare_bins(vectors, vectors, pa.array(names * 6), column_name="x", seed=0)
+    figure = draw_bins(report, title="t")
+    assert max(len(label.get_text()) for label in figure.axes[0].get_xticklabels()) == 30
+    png, svg = save_figure(figure, tmp_path / "bins")
+    assert png.stat().st_size
+    shown = {"".join(element.itertext()).strip() for element in ElementTree.fromstring(svg.read_text()).iter()}
+    assert {"$x^", "日本 🙂", "�[31m�<&>"} <= shown
 
 
 def test_a_heat_map_of_bins_for_each_distance() -> None:

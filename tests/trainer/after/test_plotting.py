@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from tests.trainer.runs import config
 from trainer.after.figures import COLOURS, figure_paths, save_figure, style_of
-from trainer.after.plotting import Y_LABELS, Curve, _moved_apart, draw_curves, read_curve, smoothed, training_runs
+from trainer.after.plotting import (
+    Y_LABELS,
+    Curve,
+    _moved_apart,
+    draw_curves,
+    read_curve,
+    read_curves,
+    smoothed,
+    training_runs,
+)
 from trainer.errors import TrainerError
 from trainer.loop import train
 
@@ -79,6 +88,19 @@ def test_what_is_not_there_is_told_with_the_choices(tmp_path: Path, settings: di
     assert said in str(caught.value)
 
 
+def test_all_runs_are_those_that_logged_the_quantity(tmp_path: Path) -> None:
+    with pytest.raises(TrainerError, match="no training run has metrics yet"):
+        read_curves(tmp_path, None)
+    write_metrics(tmp_path, "plain", [step(1)])
+    write_metrics(tmp_path, "append", [step(1, metadata_loss=2.0)])
+    assert [curve.name for curve in read_curves(tmp_path, None)] == ["append", "plain"]
+    assert [curve.name for curve in read_curves(tmp_path, None, y="metadata_loss")] == ["append"]
+    assert [curve.name for curve in read_curves(tmp_path, ["plain", "plain"])] == ["plain"]
+    for names, y in ((["append", "plain"], "metadata_loss"), (None, "perplexity")):
+        with pytest.raises(TrainerError, match="available: "):
+            read_curves(tmp_path, names, y=y)
+
+
 def test_runs_without_metrics_are_no_runs(tmp_path: Path) -> None:
     write_metrics(tmp_path, "b", [step(1)])
     write_metrics(tmp_path, "a", [step(1)])
@@ -141,6 +163,14 @@ def test_a_single_run_with_validation_alone_can_be_drawn() -> None:
     (axes,) = draw_curves([alone], x="step", y="validation_text_loss").axes
     (line,) = axes.lines
     assert (line.get_marker(), line.get_linestyle(), line.get_label()) == ("o", "-", "a")
+
+
+def test_a_learning_rate_is_drawn_as_it_is_unless_asked_for() -> None:
+    for smooth, lines in ((None, 1), (0.5, 2)):
+        (axes,) = draw_curves([curve("a", validations=0)], x="step", y="lr", smooth=smooth).axes
+        assert len(axes.lines) == lines
+    (axes,) = draw_curves([curve("a", validations=0)], x="step", y="loss").axes
+    np.testing.assert_allclose(np.asarray(axes.lines[1].get_ydata(), float), smoothed(curve("a").y, factor=0.9))
 
 
 @pytest.mark.parametrize("smooth", [-0.1, 1.0])
