@@ -31,25 +31,16 @@ def export_model(
     """
     from pipeline.recipe import load_recipe
     from shards.tokenizer import load_tokenizer
-    from trainer.after.contexts import layout_of
-    from trainer.after.export import export_model as export
-    from trainer.after.trained import load_trained
+    from trainer.after.export import export_run
 
     loaded = load_recipe(recipe, overrides=settings or [])
     if loaded.tokenizer is None:
         raise UsageError(f"{recipe}: [tokenizer] is required: a model is exported with its vocabulary")
     if "://" in loaded.output.path:
         raise UsageError(f"{recipe}: output.path {loaded.output.path}: models are read from a local directory")
-    output = Path(loaded.output.path)
-    trained = load_trained(output, name, step=step)
-    exported = export(
-        trained,
-        tokenizer=load_tokenizer(loaded.tokenizer, num_meta_tokens=loaded.num_meta_tokens),
-        layout=layout_of(trained.config, output=output),
-        to=to,
-        dtype=dtype.value,
-    )
-    typer.echo(f"{to}: {exported.architecture}, {exported.num_ids:,} ids, step {trained.state.step}")
+    tokenizer = load_tokenizer(loaded.tokenizer, num_meta_tokens=loaded.num_meta_tokens)
+    exported = export_run(Path(loaded.output.path), name, tokenizer=tokenizer, to=to, step=step, dtype=dtype.value)
+    typer.echo(f"{to}: {exported.architecture}, {exported.num_ids:,} ids, step {exported.step}")
     if exported.masked_ids:
         typer.echo(
             f"{len(exported.masked_ids)} ids that were masked in training are not in transformers: see its README"

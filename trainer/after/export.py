@@ -28,7 +28,7 @@ from torch import Tensor
 
 from shards.schema import TokenizerInfo
 from shards.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
-from trainer.after.contexts import TrainedLayout
+from trainer.after.contexts import TrainedLayout, layout_of
 from trainer.after.export_files import (
     Description,
     WeightsDtype,
@@ -38,7 +38,7 @@ from trainer.after.export_files import (
     tokenizer_config,
 )
 from trainer.after.exported_tokenizer import ExportedTokenizer, export_tokenizer
-from trainer.after.trained import TrainedModel
+from trainer.after.trained import TrainedModel, load_trained
 from trainer.errors import TrainerError
 from trainer.model import Decoder
 
@@ -53,6 +53,7 @@ class ExportedModel:
     architecture: str
     """The class of `transformers` that it is for."""
     num_ids: int
+    step: int
     masked_ids: tuple[int, ...]
     tokenizer: ExportedTokenizer
 
@@ -105,13 +106,26 @@ def export_model(
         (directory / "README.md").write_text(readme(description, tokenizer, exported), encoding="utf-8")
         weights = _weights(trained, dtype=getattr(torch, dtype))
         save_file(weights, directory / WEIGHTS_NAME, metadata={"format": "pt"})
+        # safetensors writes a file for its owner alone.
+        (directory / WEIGHTS_NAME).chmod((directory / "config.json").stat().st_mode)
     return ExportedModel(
         directory=to,
         architecture=config["architectures"][0],
         num_ids=trained.tokenizer.num_ids,
+        step=trained.state.step,
         masked_ids=tuple(masked_ids),
         tokenizer=exported,
     )
+
+
+def export_run(
+    output: Path, name: str, *, tokenizer: Tokenizer, to: Path, step: int | None = None, dtype: WeightsDtype = "float32"
+) -> ExportedModel:
+    """Export a checkpoint of the training run `name` under `output`; see `load_trained` and `export_model`."""
+    _refuse_full(to)
+    trained = load_trained(output, name, step=step, device=torch.device("cpu"))
+    layout = layout_of(trained.config, output=output)
+    return export_model(trained, tokenizer=tokenizer, layout=layout, to=to, dtype=dtype)
 
 
 def load_export(

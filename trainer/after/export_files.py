@@ -21,6 +21,7 @@ class Description(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    format_version: Literal[1] = 1
     name: str
     """Of the training run."""
     state: TrainingState

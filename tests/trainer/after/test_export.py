@@ -118,6 +118,7 @@ def test_the_vocabulary_has_no_padding_and_weights_may_be_bfloat16(tmp_path: Pat
     export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=to, dtype="bfloat16")
     config = json.loads((to / "config.json").read_text())
     assert (config["vocab_size"], config["dtype"]) == (tokenizer.num_ids, "bfloat16")
+    assert len({path.stat().st_mode for path in to.iterdir()}) == 1
     with safe_open(to / "model.safetensors", "pt") as weights:
         assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"BF16"}  # noqa: SIM118 - no dict
         for name in ("model.embed_tokens.weight", "lm_head.weight"):
