@@ -8,7 +8,8 @@ own validation loss, so what one gives does not depend on the others.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -28,6 +29,7 @@ _MAX_EPOCHS = 200
 _PATIENCE = 15
 _LEARNING_RATE, _MLP_LEARNING_RATE = 3e-3, 5e-4  # a wide MLP overfits within two epochs at the linear probe's rate
 _WEIGHT_DECAY = 1e-2
+_OPERATIONS_A_THREAD = 500_000_000
 _NUM_RESAMPLES = 1000
 _TAILS = (2.5, 97.5)
 
@@ -71,12 +73,18 @@ def fit_probes(
         hidden_sizes: of the layers between; none: a linear probe.
         seed: of the first weights, which all probes share, and of the order of documents.
     """
+    sizes = [features.shape[2], *hidden_sizes, num_classes]
+    weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes))
+    with _threads(6 * len(features) * _BATCH_SIZE * weights):
+        return _fit(features, labels, parts, sizes=sizes, seed=seed)
+
+
+def _fit(features: Tensor, labels: NumPyArray, parts: Parts, *, sizes: Sequence[int], seed: int) -> Predictions:
     generator = torch.Generator().manual_seed(seed)
     train, validation = _Part(features, labels, parts.train), _Part(features, labels, parts.validation)
     center, spread = _standardisation(train.features)
-    net = _Probes([features.shape[2], *hidden_sizes, num_classes], count=len(features), generator=generator)
-    net = net.to(features.device)
-    rate = _MLP_LEARNING_RATE if hidden_sizes else _LEARNING_RATE
+    net = _Probes(sizes, count=len(features), generator=generator).to(features.device)
+    rate = _MLP_LEARNING_RATE if len(sizes) > 2 else _LEARNING_RATE
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY)
     best = _Best(net)
     for epoch in range(1, _MAX_EPOCHS + 1):
@@ -95,6 +103,18 @@ def fit_probes(
         best.restore(net)
         predicted = net((features[:, test] - center) / spread).argmax(dim=-1)
     return Predictions(classes=predicted.cpu().numpy(), epochs=best.epochs.cpu().numpy())
+
+
+@contextmanager
+def _threads(operations: int) -> Iterator[None]:
+    """As many threads of the CPU as a step of so many operations is worth: with more of them they wait for each other
+    longer than they work, 30 times longer where other processes use the cores too."""
+    available = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(available, operations // _OPERATIONS_A_THREAD)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(available)
 
 
 class _Part:

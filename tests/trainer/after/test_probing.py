@@ -14,7 +14,7 @@ from tests.trainer.runs import NUM_TEXT_IDS, SPECIAL, TINY_MODEL, TOKENIZER
 from trainer.after.intervals import Estimate
 from trainer.after.probe_labels import MIN_DOCUMENTS, label_documents
 from trainer.after.probe_report import ColumnReport, ProbeReport, ProbeResult, Score, draw_probes
-from trainer.after.probes import Parts, ScoreDraws, fit_probes
+from trainer.after.probes import Parts, ScoreDraws, _threads, fit_probes
 from trainer.after.probing import document_states
 from trainer.after.rows import padded_batches
 from trainer.config import ModelConfig
@@ -90,6 +90,20 @@ def test_labels_of_test_documents_are_not_looked_at() -> None:
         fit_probes(features, given, parts, num_classes=3, hidden_sizes=(), seed=0).classes for given in (labels, hidden)
     )
     np.testing.assert_array_equal(first, second)
+
+
+def test_small_probes_are_fitted_on_one_thread_and_threads_are_given_back() -> None:
+    torch.set_num_threads(2)
+    try:
+        for operations, threads in ((10, 1), (10**12, 2)):
+            with _threads(operations):
+                assert torch.get_num_threads() == threads
+            assert torch.get_num_threads() == 2
+        with pytest.raises(KeyError), _threads(10):
+            raise KeyError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(1)
 
 
 def brute_scores(truth: list[int], predicted: list[int]) -> tuple[float, float]:
