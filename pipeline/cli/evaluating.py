@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from pipeline.cli.options import RecipeArgument, SetOption, echo, make_console
+from pipeline.cli.options import RecipeArgument, SetOption, echo, fields_of, make_console
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ def generate(
         prefix=context_prefix(
             layout,
             context=context_name(condition) if condition else None,
-            metadata=_fields(meta or []),
+            metadata=fields_of(meta or []),
             encoder=tokenizer,
         ),
         prompt=tokenizer.encode_batch(pa.array([prompt])).values.to_pylist(),
@@ -193,17 +193,6 @@ def _output_and_tokenizer(recipe: str, settings: list[str] | None) -> tuple[Path
 def _check_vocabulary(recipe: str, tokenizer: Tokenizer, *, name: str, sha256: str) -> None:
     if tokenizer.sha256 != sha256:
         raise UsageError(f"{recipe}: [tokenizer] is not the vocabulary that {name} was trained with")
-
-
-def _fields(assignments: list[str]) -> dict[str, str]:
-    """`url=https://...` as a table; the value is text as it stands."""
-    table: dict[str, str] = {}
-    for assignment in assignments:
-        field, equals, value = assignment.partition("=")
-        if not field or not equals:
-            raise UsageError(f"--meta {assignment}: write field=value")
-        table[field] = value
-    return table
 
 
 def _write(path: Path, text: str) -> None:

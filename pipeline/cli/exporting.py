@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from pipeline.cli.options import RecipeArgument, SetOption
+from pipeline.cli.options import RecipeArgument, SetOption, fields_of
 from pipeline.errors import UsageError
 
 
@@ -81,14 +81,5 @@ def lm_eval(
     except ModuleNotFoundError as error:
         package = str(error.name).split(".")[0]
         raise UsageError(f"lm-eval needs the package {package}: pip install 'colophon[eval]'") from None
-    model_args = {"pretrained": str(model), "context": _fields(meta) if meta else context}
+    model_args = {"pretrained": str(model), "context": fields_of(meta) if meta else context}
     main(["--model", "colophon", "--model_args", json.dumps(model_args), "--tasks", tasks, *arguments.args])
-
-
-def _fields(assignments: list[str]) -> dict[str, str]:
-    """`url=https://...` as a table; the value is text as it stands."""
-    parts = {assignment: assignment.partition("=") for assignment in assignments}
-    for assignment, (field, equals, _) in parts.items():
-        if not field or not equals:
-            raise UsageError(f"--meta {assignment}: write field=value")
-    return {field: value for field, _, value in parts.values()}

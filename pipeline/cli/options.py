@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
+from pipeline.errors import UsageError
+
 if TYPE_CHECKING:
     from pipeline.prepare import Prepared
     from pipeline.recipe import RaySection
@@ -128,3 +130,18 @@ def make_console() -> Any:
 def echo(line: str) -> None:
     """Print a line."""
     typer.echo(line)
+
+
+def fields_of(assignments: list[str]) -> dict[str, str]:
+    """`--meta url=https://...` as a table; the value is text as it stands.
+
+    Raises:
+        UsageError: one is no assignment.
+    """
+    table: dict[str, str] = {}
+    for assignment in assignments:
+        field, equals, value = assignment.partition("=")
+        if not field or not equals:
+            raise UsageError(f"--meta {assignment}: write field=value")
+        table[field] = value
+    return table
