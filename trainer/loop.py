@@ -93,26 +93,34 @@ def train(
         OutOfMemoryError: the device has too little memory.
     """
     with joined(config) as world, _advised(config):
-        run = _Run(config, output=output, directory=output / "training" / name, report=report, world=world)
-        run.start(resume=resume, overwrite=overwrite)
-        with (
-            run.metrics_log() as metrics,
-            StopRequest() as stop,
-            closing(run.batches()) as batches,
-        ):
-            while not world.any(stop.requested is not None):
-                if run.is_due(config.validation_every):
-                    run.validate(metrics)
-                if run.state.step == config.steps:
-                    break
-                run.step(batches, metrics)
-                if run.is_due(config.checkpoint_every):
-                    run.save(metrics)
-            else:
-                if not run.is_saved:
-                    run.save(metrics)
-                return run.result(stopped_by=stop.requested or "a signal to another process")
-        return run.result(stopped_by=None)
+        # In a frame of its own, so that nothing is left of the model when `joined` closes the connections.
+        return _train(config, output=output, name=name, resume=resume, overwrite=overwrite, report=report, world=world)
+
+
+def _train(
+    config: TrainConfig, *, name: str, output: Path, resume: bool, overwrite: bool, report: Report, world: World
+) -> TrainResult:
+    """`train` as one of the processes of `world`."""
+    run = _Run(config, output=output, directory=output / "training" / name, report=report, world=world)
+    run.start(resume=resume, overwrite=overwrite)
+    with (
+        run.metrics_log() as metrics,
+        StopRequest() as stop,
+        closing(run.batches()) as batches,
+    ):
+        while not world.any(stop.requested is not None):
+            if run.is_due(config.validation_every):
+                run.validate(metrics)
+            if run.state.step == config.steps:
+                break
+            run.step(batches, metrics)
+            if run.is_due(config.checkpoint_every):
+                run.save(metrics)
+        else:
+            if not run.is_saved:
+                run.save(metrics)
+            return run.result(stopped_by=stop.requested or "a signal to another process")
+    return run.result(stopped_by=None)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ is divided by the weights of all. So a run has the losses of one process, up to 
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -75,6 +76,9 @@ def joined(config: TrainConfig) -> Iterator[World]:
     try:
         world = World(device=device, rank=dist.get_rank(), size=size)
         yield world
+        # DDP has reference cycles. Freed later, it would close the last connections with the interpreter's lock held,
+        # and wait for a thread that waits for the lock.
+        gc.collect()
         world.wait()  # who leaves first would break the connections that others still close
     finally:
         dist.destroy_process_group()
