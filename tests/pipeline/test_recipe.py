@@ -57,7 +57,8 @@ WRONG: list[tuple[str, str, str]] = [
     (
         "steps = 1",
         "steps = 1\noptimizer = { beta = 3 }",
-        "train.tiny.optimizer.beta: unknown key; available: beta1, beta2, eps, max_grad_norm, weight_decay",
+        "train.tiny.optimizer.beta: unknown key; available: beta1, beta2, eps, "
+        "independent_weight_decay, max_grad_norm, type, weight_decay",
     ),
     (
         "steps = 1",

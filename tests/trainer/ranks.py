@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 from trainer.config import TrainConfig
@@ -45,7 +46,13 @@ def train_on_ranks(
         for rank in range(num_ranks)
     ]
     try:
-        said = [process.communicate(timeout=LIMIT_SECONDS)[0] for process in processes]
+        with ThreadPoolExecutor(num_ranks) as pool:  # one that fails leaves the others waiting for it
+            ends = [pool.submit(process.communicate, timeout=LIMIT_SECONDS) for process in processes]
+            for end in as_completed(ends):
+                if processes[ends.index(end)].returncode:
+                    for process in processes:
+                        process.kill()
+        said = [end.result()[0] for end in ends]
     finally:
         for process in processes:
             process.kill()

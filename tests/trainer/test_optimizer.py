@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -99,11 +100,11 @@ def test_the_slow_average_warms_up() -> None:
     alphas, betas = zip(*course, strict=True)
     assert alphas[499] == pytest.approx(4.0)
     assert alphas[999:] == (8.0,) * 201
-    assert betas[0] == pytest.approx(0.9, abs=1e-3)
-    assert list(betas) == sorted(betas)
     assert betas[999:] == (0.9999,) * 201
-    # Half-way the half-life is about the mean of both ends' half-lives.
-    assert 1 / (1 - betas[499]) == pytest.approx((1 / (1 - 0.9) + 1 / (1 - 0.9999)) / 2, rel=0.05)
+    # The half-life grows linearly from beta1's to beta3's.
+    half_lives = [math.log(0.5) / math.log(beta) for beta in (0.9, 0.9999, *betas[:1000])]
+    first, last, *course_of = half_lives
+    assert course_of == pytest.approx([first + (last - first) * step / 1000 for step in range(1, 1001)])
 
 
 def test_muon_makes_updates_of_equal_singular_values() -> None:
@@ -116,7 +117,8 @@ def test_muon_makes_updates_of_equal_singular_values() -> None:
         change = parameter.detach() - before[name]
         if parameter.ndim == 2 and name.startswith("layers."):
             values = torch.linalg.svdvals(change)
-            assert values.max() / values.min() < 2.5  # five Newton-Schulz steps bring them near to each other
+            # Five Newton-Schulz steps bring them near to each other, but for some that were almost 0.
+            assert values.quantile(0.95) / values.quantile(0.05) < 2.5
             # The size of an update of AdamW, 0.2 x rate an entry (arXiv 2502.16982).
             assert change.square().mean().sqrt().item() == pytest.approx(0.2 * 1e-2, rel=0.2)
         elif parameter.ndim == 2:
