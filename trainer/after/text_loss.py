@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from trainer.after.rows import padded_batches
 from trainer.after.trained import TrainedModel
 from trainer.loss import chunked_cross_entropy
 
@@ -36,32 +38,18 @@ def text_losses(
     """
     rows = [np.concatenate([np.asarray(prefix, np.int64), text]) for prefix, text in zip(prefixes, texts, strict=True)]
     sums = np.zeros(len(rows), np.float64)
-    for batch in _batches([len(row) for row in rows], tokens_at_once):
-        first_labels = np.array([len(prefixes[i]) - 1 for i in batch])
-        sums[batch] = _batch_losses(trained, [rows[i] for i in batch], first_labels)
+    for batch, tokens, lengths in padded_batches(rows, max_size=tokens_at_once):
+        first_labels = torch.tensor([len(prefixes[i]) - 1 for i in batch])
+        sums[batch] = _batch_losses(trained, tokens, first_labels=first_labels, num_labels=lengths - 1)
     return sums
 
 
-def _batches(lengths: Sequence[int], tokens_at_once: int) -> Iterator[NumPyArray]:
-    """Indices of the rows of each batch, int64."""
-    order, start = np.argsort(lengths, kind="stable")[::-1], 0
-    while start < len(order):
-        size = max(1, tokens_at_once // lengths[order[start]])
-        yield order[start : start + size]
-        start += size
-
-
-def _batch_losses(trained: TrainedModel, rows: Sequence[NumPyArray], first_labels: NumPyArray) -> NumPyArray:
-    """float64 [b]: nats of the labels from `first_labels` on, the longest row first."""
-    num_labels = np.array([len(row) - 1 for row in rows])
-    tokens = np.zeros((len(rows), num_labels[0] + 1), np.int64)  # any id can stand behind a row
-    for row, padded in zip(rows, tokens, strict=True):
-        padded[: len(row)] = row
-    index = np.arange(num_labels[0])
+def _batch_losses(trained: TrainedModel, tokens: Tensor, *, first_labels: Tensor, num_labels: Tensor) -> NumPyArray:
+    """float64 [b]: nats of the labels from `first_labels` int64 [b] on, of rows int64 [b, L + 1]."""
+    index = torch.arange(tokens.shape[1] - 1)
     counted = (index >= first_labels[:, None]) & (index < num_labels[:, None])
-    input_ids = torch.from_numpy(tokens[:, :-1]).to(trained.device)
-    states = trained.hidden_states(input_ids)[torch.from_numpy(counted).to(trained.device)]
-    labels = torch.from_numpy(tokens[:, 1:][counted]).to(trained.device)
+    states = trained.hidden_states(tokens[:, :-1].to(trained.device))[counted.to(trained.device)]
+    labels = tokens[:, 1:][counted].to(trained.device)
     _, losses = chunked_cross_entropy(
         states,
         trained.model.output_weight,
@@ -69,5 +57,5 @@ def _batch_losses(trained: TrainedModel, rows: Sequence[NumPyArray], first_label
         torch.ones_like(labels, dtype=torch.float32),
         impossible_ids=trained.model.impossible_ids,
     )
-    of_row = np.repeat(np.arange(len(rows)), counted.sum(axis=1))
-    return np.bincount(of_row, weights=losses.double().cpu().numpy(), minlength=len(rows))
+    of_row = torch.arange(len(tokens)).repeat_interleave(counted.sum(dim=1))
+    return np.bincount(of_row.numpy(), weights=losses.double().cpu().numpy(), minlength=len(tokens))
