@@ -75,16 +75,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         losses = torch.empty(len(labels), dtype=wide, device=hidden.device)
         grad_hidden = torch.empty_like(hidden) if with_grad else None
         grad_weight = torch.zeros_like(output_weight, dtype=wide) if with_grad else None
-        of_logits = _compiled_losses_and_gradient() if compiled else _losses_and_gradient
+        of_logits = _compiled_losses_and_errors() if compiled else _losses_and_errors
         for start in range(0, len(labels), chunk_tokens):
             part = slice(start, start + chunk_tokens)
             states = hidden[part]
-            losses[part], grad_logits = of_logits(
-                states @ weight.T, labels[part], loss_weights[part], impossible_ids, wide, with_grad
-            )
-            if grad_hidden is not None and grad_weight is not None and grad_logits is not None:
-                grad_hidden[part] = grad_logits @ weight
-                grad_weight += grad_logits.T @ states
+            found, errors = of_logits(states @ weight.T, labels[part], impossible_ids, wide, with_grad)
+            losses[part] = found.masked_fill_(found.isinf() & (loss_weights[part] == 0), 0.0)
+            if grad_hidden is not None and grad_weight is not None and errors is not None:
+                # A label's weight multiplies what is as wide as the model, not what is as wide as the vocabulary.
+                paid = loss_weights[part, None]
+                torch.mul(errors @ weight, paid, out=grad_hidden[part])
+                weighted = (states * paid).to(dtype)
+                if dtype == wide:
+                    grad_weight.addmm_(errors.T, weighted)
+                else:
+                    grad_weight += errors.T @ weighted
         if with_grad:
             ctx.save_for_backward(grad_hidden, grad_weight)
         ctx.mark_non_differentiable(losses)
@@ -92,28 +97,26 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors
-        return grad_hidden * grads[0], grad_weight * grads[0], None, None, None, None, None, None
+        grad_hidden, grad_weight = ctx.saved_tensors  # nobody else's: scaled where they are
+        return grad_hidden.mul_(grads[0]), grad_weight.mul_(grads[0]), None, None, None, None, None, None
 
 
-def _losses_and_gradient(  # noqa: PLR0917 - as autograd functions pass them
-    logits: Tensor, labels: Tensor, loss_weights: Tensor, impossible_ids: Tensor, wide: torch.dtype, with_grad: bool
+def _losses_and_errors(
+    logits: Tensor, labels: Tensor, impossible_ids: Tensor, wide: torch.dtype, with_grad: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """Losses [chunk] in `wide`, and the gradient of sum(weight x loss) for the logits [chunk, vocabulary_size], which
-    is weight x (probability - one-hot), in their dtype."""
-    log_probs = torch.log_softmax(logits.to(wide).index_fill(1, impossible_ids, float("-inf")), dim=-1)
+    """Losses [chunk] in `wide`, and their gradient for the logits [chunk, vocabulary_size], probability - one-hot, in
+    the logits' dtype. Overwrites `logits`: passes over a tensor of that width are what this costs."""
+    log_probs = torch.log_softmax(logits.index_fill_(1, impossible_ids, float("-inf")), dim=-1, dtype=wide)
     losses = -log_probs.gather(1, labels[:, None])[:, 0]
-    losses = losses.masked_fill(losses.isinf() & (loss_weights == 0), 0.0)
     if not with_grad:
         return losses, None
-    one_hot = -torch.ones_like(labels, dtype=wide)[:, None]
-    grad = log_probs.exp().scatter_add(1, labels[:, None], one_hot) * loss_weights[:, None]
-    return losses, grad.to(logits.dtype)
+    errors = log_probs.exp_().scatter_add_(1, labels[:, None], log_probs.new_full((len(labels), 1), -1.0))
+    return losses, errors.to(logits.dtype)
 
 
 @cache
-def _compiled_losses_and_gradient() -> Callable[..., tuple[Tensor, Tensor | None]]:
-    return torch.compile(_losses_and_gradient, dynamic=False)
+def _compiled_losses_and_errors() -> Callable[..., tuple[Tensor, Tensor | None]]:
+    return torch.compile(_losses_and_errors, dynamic=False)
 
 
 @dataclass(frozen=True, kw_only=True)

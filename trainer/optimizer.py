@@ -90,9 +90,10 @@ class ModelOptimizer:
     def step(self, rate: float) -> None:
         """One update at the learning rate `rate`."""
         settings = self._config.optimizer
-        share = rate / self._peak if settings.independent_weight_decay else rate
-        torch._foreach_mul_(self._decayed, 1 - share * settings.weight_decay)
-        self._model.embed_tokens.weight.mul_(1 - share * settings.weight_decay * self._embedding_decay)
+        decay = settings.weight_decay * (rate / self._peak if settings.independent_weight_decay else rate)
+        if decay:
+            torch._foreach_mul_(self._decayed, 1 - decay)
+            self._model.embed_tokens.weight.mul_(1 - decay * self._embedding_decay)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = rate

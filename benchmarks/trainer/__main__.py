@@ -111,7 +111,7 @@ def table(results: dict[str, Any]) -> Iterator[str]:
             ratio = found["ratios"].get(name)
             cells = [
                 name,
-                f"{one['tokens_per_second']:,.0f}",
+                _speeds(one["seconds_per_step"], tokens=job["batch_size"] * job["sequence_length"]),
                 "-" if one["mfu"] is None else f"{one['mfu']:.1%}",
                 "-" if one["data_wait"] is None else f"{one['data_wait']:.2%}",
                 f"{one['memory_bytes'] / 1e9:.2f} GB",
@@ -119,6 +119,12 @@ def table(results: dict[str, Any]) -> Iterator[str]:
             ]
             yield f"| {' | '.join(cells)} |"
         yield ""
+
+
+def _speeds(seconds: dict[str, float], *, tokens: int) -> str:
+    """Tokens a second: median, lowest and highest of the rounds."""
+    median, lowest, highest = (tokens / seconds[key] for key in ("median", "highest", "lowest"))
+    return f"{median:,.0f} ({lowest:,.0f}–{highest:,.0f})"
 
 
 def _run(module: Sequence[str], job: Path) -> dict[str, Any]:
