@@ -100,7 +100,8 @@ class Manifest(_Frozen):
         """Paths of the layout's files under `output`, in partition order; files without rows are left out.
 
         Raises:
-            ShardError: the run has no such layout, or a file is not as large as its record says.
+            ShardError: the run has no such layout, a file is not as large as its record says, or one is a link to a
+                place outside of `output`.
         """
         stage = self.stages.get(f"packed/{layout}")
         if stage is None:
@@ -113,9 +114,20 @@ class Manifest(_Frozen):
             if size != record.bytes:
                 found = "is missing" if size is None else f"has {size} bytes"
                 raise ShardError(f"{path} {found}; its record says {record.bytes} bytes (colophon verify tells more)")
+            check_inside(path, output)
             if record.rows:
                 paths.append(path)
         return paths
+
+
+def check_inside(path: Path, output: Path) -> None:
+    """A file of a run must lie under the run's `output`, links followed.
+
+    Raises:
+        ShardError: it is a link to a place outside.
+    """
+    if not path.resolve().is_relative_to(output.resolve()):
+        raise ShardError(f"{path} is a link to a place outside of {output}")
 
 
 def read_manifest(output: Path) -> Manifest:

@@ -77,9 +77,9 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, shared: dict[str
     saved = _SavedState(training=checkpoint.state, shared=shared, torch_rng=rng)
     (unfinished / STATE_NAME).write_text(saved.model_dump_json(indent=1))
     for path in (*unfinished.iterdir(), unfinished):
-        _sync(path)
+        sync(path)
     unfinished.rename(final)
-    _sync(directory)
+    sync(directory)
     for old in checkpoints(directory)[:-keep]:
         # Renamed first: a kill halfway through must not leave half a checkpoint under a final name.
         shutil.rmtree(old.rename(directory / f"{_TEMPORARY}{old.name}"))
@@ -156,7 +156,7 @@ def step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Wait until a file, or a directory's entries, are on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -267,6 +267,11 @@ def initialise_meta_tokens(weight: Tensor, ids: Sequence[int], *, num_ids: int, 
     weight[list(ids)] = rows.mean(dim=0) + rows.std(dim=0) * noise
 
 
+def row_positions(input_ids: Tensor) -> Tensor:
+    """int32 [b, L]: positions of rows [b, L] that are one segment each."""
+    return torch.arange(input_ids.shape[1], dtype=torch.int32, device=input_ids.device).expand_as(input_ids)
+
+
 def rotation_at(positions: Tensor, *, head_size: int, base: float) -> tuple[Tensor, Tensor]:
     """Cosines and sines float32 [b, 1, L, head_size / 2] of the angles position x base^(-2i / head_size)."""
     exponents = torch.arange(0, head_size, 2, device=positions.device, dtype=torch.float32) / head_size

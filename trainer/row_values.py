@@ -48,7 +48,8 @@ class PackedLayout:
         Raises:
             ShardError: no manifest, no such layout (the choices are listed), or files that do not fit their records.
         """
-        dataset, manifest = PackedDataset.open(output, layout), read_manifest(output)
+        manifest = read_manifest(output)
+        dataset = PackedDataset(manifest.packed_files(output, layout))
         records = manifest.stages[f"packed/{layout}"].records
         partitions = tuple(record.partition for record in records if record.rows)
         return cls(output=output, layout=layout, dataset=dataset, manifest=manifest, partitions=partitions)

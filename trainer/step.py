@@ -12,6 +12,7 @@ from trainer.attention import AttentionKind, choose_attention, document_mask
 from trainer.config import TrainConfig
 from trainer.data import Batch
 from trainer.loss import LossSums, LossTotals, global_sum
+from trainer.model import row_positions
 from trainer.parallel import SharedModel
 
 
@@ -81,13 +82,8 @@ def _forward(model: SharedModel, batch: Batch, sums: LossSums, *, arithmetic: Ar
     if arithmetic.document_masking:
         mask, positions = document_mask(batch.input_segments, kind=arithmetic.attention), batch.positions
     else:
-        mask, positions = None, _row_positions(batch.input_segments)
+        mask, positions = None, row_positions(batch.input_segments)
     inputs = (batch.input_ids, positions, mask, batch.labels, batch.loss_weights)
     weighted, losses = model.forward(*inputs, dtype=arithmetic.dtype)
     sums.add(weighted, losses, label_roles=batch.label_roles.flatten(), loss_weights=batch.loss_weights)
     return weighted
-
-
-def _row_positions(segments: Tensor) -> Tensor:
-    """Positions that run through the whole row: int32 [b, L]."""
-    return torch.arange(segments.shape[1], dtype=torch.int32, device=segments.device).expand_as(segments)

@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from pipeline.cli.options import RecipeArgument, SetOption, echo, fields_of, make_console
+from pipeline.cli.options import (
+    RecipeArgument,
+    SetOption,
+    StepOption,
+    echo,
+    fields_of,
+    make_console,
+    recipe_and_output,
+    tokenizer_of,
+    write_whole,
+)
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from shards.tokenizer import Tokenizer
-
-StepOption = Annotated[Optional[int], typer.Option(help="The checkpoint's step; the newest if left out.")]  # noqa: UP045
 
 
 def evaluate(
@@ -60,7 +68,8 @@ def evaluate(
     from trainer.after.evaluation import evaluate as score
     from trainer.after.trained import load_trained
 
-    own, tokenizer = _output_and_tokenizer(recipe, settings)
+    loaded, own = recipe_and_output(recipe, settings)
+    tokenizer = tokenizer_of(loaded, where=recipe)
     contestants = []
     for each in dict.fromkeys(name):
         trained = load_trained(own, each, step=step)
@@ -83,7 +92,7 @@ def evaluate(
     )
     described = [found.as_dict(contestant.trained.name) for contestant in contestants]
     for entry in described:
-        _write(own / "training" / entry["model"] / "evaluation.json", json.dumps(entry, indent=1) + "\n")
+        write_whole(own / "training" / entry["model"] / "evaluation.json", json.dumps(entry, indent=1) + "\n")
     if as_json:
         typer.echo(json.dumps(described, indent=1))
         return
@@ -148,7 +157,8 @@ def generate(
         seed=seed,
         num_samples=num_samples,
     )
-    own, tokenizer = _output_and_tokenizer(recipe, settings)
+    loaded, own = recipe_and_output(recipe, settings)
+    tokenizer = tokenizer_of(loaded, where=recipe)
     trained = load_trained(own, name, step=step)
     _check_vocabulary(recipe, tokenizer, name=name, sha256=trained.tokenizer.sha256)
     layout = layout_of(trained.config, output=own)
@@ -177,26 +187,6 @@ def generate(
         typer.echo(f"--- sample {sample}\n{printable(prompt + text)}")
 
 
-def _output_and_tokenizer(recipe: str, settings: list[str] | None) -> tuple[Path, Tokenizer]:
-    """The recipe's output directory and its tokenizer."""
-    from pipeline.recipe import load_recipe
-    from shards.tokenizer import load_tokenizer
-
-    loaded = load_recipe(recipe, overrides=settings or [])
-    if loaded.tokenizer is None:
-        raise UsageError(f"{recipe}: [tokenizer] is required to read text")
-    if "://" in loaded.output.path:
-        raise UsageError(f"{recipe}: output.path {loaded.output.path}: models are read from a local directory")
-    return Path(loaded.output.path), load_tokenizer(loaded.tokenizer, num_meta_tokens=loaded.num_meta_tokens)
-
-
 def _check_vocabulary(recipe: str, tokenizer: Tokenizer, *, name: str, sha256: str) -> None:
     if tokenizer.sha256 != sha256:
         raise UsageError(f"{recipe}: [tokenizer] is not the vocabulary that {name} was trained with")
-
-
-def _write(path: Path, text: str) -> None:
-    """A whole file or none."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from pipeline.cli.options import RecipeArgument, SetOption, fields_of
+from pipeline.cli.options import RecipeArgument, SetOption, StepOption, fields_of, recipe_and_output, tokenizer_of
 from pipeline.errors import UsageError
 
 
@@ -21,7 +21,7 @@ def export_model(
     recipe: RecipeArgument,
     name: Annotated[str, typer.Option(help="A [train.NAME] that has been trained.")],
     to: Annotated[Path, typer.Option(help="A directory that does not exist yet, or is empty.")],
-    step: Annotated[Optional[int], typer.Option(help="The checkpoint's step; the newest if left out.")] = None,  # noqa: UP045
+    step: StepOption = None,
     dtype: Annotated[_Dtype, typer.Option(help="Of the weights in the file.")] = _Dtype.FLOAT32,
     settings: SetOption = None,
 ) -> None:
@@ -29,17 +29,11 @@ def export_model(
 
     Example: `colophon export-model recipes/web.toml --name prepend-url --to out/web-model`
     """
-    from pipeline.recipe import load_recipe
-    from shards.tokenizer import load_tokenizer
     from trainer.after.export import export_run
 
-    loaded = load_recipe(recipe, overrides=settings or [])
-    if loaded.tokenizer is None:
-        raise UsageError(f"{recipe}: [tokenizer] is required: a model is exported with its vocabulary")
-    if "://" in loaded.output.path:
-        raise UsageError(f"{recipe}: output.path {loaded.output.path}: models are read from a local directory")
-    tokenizer = load_tokenizer(loaded.tokenizer, num_meta_tokens=loaded.num_meta_tokens)
-    exported = export_run(Path(loaded.output.path), name, tokenizer=tokenizer, to=to, step=step, dtype=dtype.value)
+    loaded, own = recipe_and_output(recipe, settings)
+    tokenizer = tokenizer_of(loaded, where=recipe)
+    exported = export_run(own, name, tokenizer=tokenizer, to=to, step=step, dtype=dtype.value)
     typer.echo(f"{to}: {exported.architecture}, {exported.num_ids:,} ids, step {exported.step}")
     if exported.masked_ids:
         typer.echo(

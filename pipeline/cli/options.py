@@ -5,6 +5,7 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
@@ -13,8 +14,9 @@ from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.prepare import Prepared
-    from pipeline.recipe import RaySection
+    from pipeline.recipe import RaySection, Recipe
     from pipeline.work import Executor
+    from shards.tokenizer import Tokenizer
 
 
 class ExecutorName(str, Enum):
@@ -38,6 +40,7 @@ DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the resolved recipe, the partitions and what is up to date; run nothing."),
 ]
+StepOption = Annotated[Optional[int], typer.Option(help="The checkpoint's step; the newest if left out.")]  # noqa: UP045
 
 
 def load_and_check(recipe: str, settings: list[str] | None) -> Prepared:
@@ -50,6 +53,43 @@ def load_and_check(recipe: str, settings: list[str] | None) -> Prepared:
     from pipeline.recipe import load_recipe
 
     return prepare(load_recipe(recipe, overrides=settings or []), where=recipe)
+
+
+def recipe_and_output(recipe: str, settings: list[str] | None) -> tuple[Recipe, Path]:
+    """The recipe with its overrides, and the local directory under which its models lie.
+
+    Raises:
+        UsageError: something in it cannot work, or its output lies elsewhere.
+    """
+    from pipeline.recipe import load_recipe
+
+    loaded = load_recipe(recipe, overrides=settings or [])
+    if "://" in loaded.output.path:
+        raise UsageError(f"{recipe}: output.path {loaded.output.path}: models are read from a local directory")
+    return loaded, Path(loaded.output.path)
+
+
+def tokenizer_of(recipe: Recipe, *, where: str) -> Tokenizer:
+    """The recipe's tokenizer; `where` is what errors call the recipe.
+
+    Raises:
+        UsageError: the recipe names none, or it cannot be loaded.
+    """
+    from shards.tokenizer import TokenizerError, load_tokenizer
+
+    if recipe.tokenizer is None:
+        raise UsageError(f"{where}: [tokenizer] is required to read text")
+    try:
+        return load_tokenizer(recipe.tokenizer, num_meta_tokens=recipe.num_meta_tokens)
+    except TokenizerError as error:
+        raise UsageError(f"{where}: tokenizer: {error}") from error
+
+
+def write_whole(path: Path, text: str) -> None:
+    """A whole file or none."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
 
 
 class executor_of:  # noqa: N801 - used as a function

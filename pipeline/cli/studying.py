@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from pipeline.cli.options import RecipeArgument, SetOption, echo, make_console
+from pipeline.cli.options import (
+    RecipeArgument,
+    SetOption,
+    StepOption,
+    echo,
+    make_console,
+    recipe_and_output,
+    tokenizer_of,
+    write_whole,
+)
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-    from pipeline.recipe import Recipe
-    from shards.tokenizer import Tokenizer
 
 NamesOption = Annotated[
     Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time, on Python 3.10 too
@@ -23,7 +29,6 @@ NamesOption = Annotated[
 ]
 
 NameOption = Annotated[str, typer.Option("--name", help="A [train.NAME] that has been trained.")]
-StepOption = Annotated[Optional[int], typer.Option(help="The checkpoint's step; the newest if left out.")]  # noqa: UP045
 DocumentsOption = Annotated[
     Optional[Path],  # noqa: UP045
     typer.Option(
@@ -64,13 +69,13 @@ def probe(
     from trainer.after.probing import probe as study
     from trainer.after.trained import load_trained
 
-    loaded, own = _recipe_and_output(recipe, settings)
+    loaded, own = recipe_and_output(recipe, settings)
     trained = load_trained(own, name, step=step)
     report = study(
         trained,
         output=own,
         documents_output=output or _held_out(trained),
-        decode=_tokenizer(loaded, recipe).decode,
+        decode=tokenizer_of(loaded, where=recipe).decode,
         columns=list(dict.fromkeys(columns)),
         num_documents=documents,
         crop=crop,
@@ -113,13 +118,13 @@ def attention(
     from trainer.after.attention_maps import draw_attention, study_attention
     from trainer.after.trained import load_trained
 
-    loaded, own = _recipe_and_output(recipe, settings)
+    loaded, own = recipe_and_output(recipe, settings)
     trained = load_trained(own, name, step=step)
     report = study_attention(
         trained,
         output=own,
         documents_output=output or _held_out(trained),
-        tokenizer=_tokenizer(loaded, recipe),
+        tokenizer=tokenizer_of(loaded, where=recipe),
         layout=layout,
         column=column,
         num_documents=documents,
@@ -167,30 +172,10 @@ def plot(
     from trainer.after.figures import save_figure
     from trainer.after.plotting import draw_curves, read_curves
 
-    _, output = _recipe_and_output(recipe, settings)
+    _, output = recipe_and_output(recipe, settings)
     figure = draw_curves(read_curves(output, names or None, x=x, y=y), x=x, y=y, smooth=smooth)
     for path in save_figure(figure, output / "training" / y if to is None else to):
         typer.echo(path)
-
-
-def _recipe_and_output(recipe: str, settings: list[str] | None) -> tuple[Recipe, Path]:
-    from pipeline.recipe import load_recipe
-
-    loaded = load_recipe(recipe, overrides=settings or [])
-    if "://" in loaded.output.path:
-        raise UsageError(f"{recipe}: output.path {loaded.output.path}: trained models lie in a local directory")
-    return loaded, Path(loaded.output.path)
-
-
-def _tokenizer(recipe: Recipe, where: str) -> Tokenizer:
-    from shards.tokenizer import TokenizerError, load_tokenizer
-
-    if recipe.tokenizer is None:
-        raise UsageError(f"{where}: [tokenizer] is required to read documents")
-    try:
-        return load_tokenizer(recipe.tokenizer, num_meta_tokens=recipe.num_meta_tokens)
-    except TokenizerError as error:
-        raise UsageError(f"{where}: tokenizer: {error}") from error
 
 
 def _held_out(trained: Any) -> Path | None:
@@ -215,9 +200,8 @@ def _write(to: Path, found: dict[str, Any], figures: dict[str, Callable[[], Figu
     from trainer.after.figures import save_figure
     from trainer.errors import TrainerError
 
-    path, temporary = to.with_name(f"{to.name}.json"), to.with_name(f".{to.name}.json")
-    temporary.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    path = to.with_name(f"{to.name}.json")
+    write_whole(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
     typer.echo(path)
     try:
         for suffix, draw in figures.items():

@@ -68,7 +68,7 @@ def test_a_save_that_breaks_leaves_nothing_under_a_final_name(tmp_path: Path, mo
         raise OSError("disk full")
 
     with monkeypatch.context() as patched, pytest.raises(OSError, match="disk full"):
-        patched.setattr("trainer.checkpoint._sync", break_off)
+        patched.setattr("trainer.checkpoint.sync", break_off)
         save(tmp_path, 2)
     assert latest_checkpoint(tmp_path) == tmp_path / "step-00000001"
     save(tmp_path, 2)  # what the broken one left behind is no obstacle

@@ -25,11 +25,11 @@ from trainer.after.contexts import layout_of, trained_layout
 from trainer.after.documents import RunDocuments
 from trainer.after.figures import new_figure
 from trainer.after.intervals import Estimate, RatioDraws
-from trainer.after.rows import padded_batches, row_positions, untrained
+from trainer.after.rows import padded_batches, untrained
 from trainer.after.trained import TrainedModel
 from trainer.attention import attend
 from trainer.errors import TrainerError
-from trainer.model import Attend, Decoder
+from trainer.model import Attend, Decoder, row_positions
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from shards.files import list_chunks, read_table
-from shards.manifest import Record, read_manifest
+from shards.manifest import Record, check_inside, read_manifest
 from shards.schema import ShardError, TokenizerInfo
 from trainer.errors import TrainerError
 
@@ -149,8 +149,7 @@ class RunDocuments:
         size = path.stat().st_size if path.exists() else None
         if size != record.bytes:
             raise ShardError(f"{path} is not as its record says (colophon verify tells more)")
-        if not path.resolve().is_relative_to(self.output.resolve()):
-            raise ShardError(f"{path} is a link to a place outside of {self.output}")
+        check_inside(path, self.output)
         return path
 
     def _column(self, name: str, stage: str, rows: NumPyArray) -> pa.Array:

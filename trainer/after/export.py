@@ -39,6 +39,7 @@ from trainer.after.export_files import (
 )
 from trainer.after.exported_tokenizer import ExportedTokenizer, export_tokenizer
 from trainer.after.trained import TrainedModel, load_trained
+from trainer.checkpoint import sync
 from trainer.errors import TrainerError
 from trainer.model import Decoder
 
@@ -213,22 +214,14 @@ def _appearing(to: Path) -> Iterator[Path]:
         unfinished.mkdir(parents=True)
         yield unfinished
         for path in (*unfinished.iterdir(), unfinished):
-            _sync(path)
+            sync(path)
         _refuse_full(to)
         unfinished.rename(to)
-        _sync(unfinished.parent)
+        sync(unfinished.parent)
     except OSError as error:
         raise TrainerError(f"{to}: cannot be written: {error.strerror or error}") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

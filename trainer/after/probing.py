@@ -32,10 +32,10 @@ from trainer.after.probe_report import (
     Score,
 )
 from trainer.after.probes import HIDDEN_SIZE, ScoreDraws, fit_probes
-from trainer.after.rows import padded_batches, row_positions, untrained
+from trainer.after.rows import padded_batches, untrained
 from trainer.after.trained import TrainedModel
 from trainer.errors import TrainerError
-from trainer.model import Decoder
+from trainer.model import Decoder, row_positions
 
 NumPyArray = np.ndarray[Any, Any]
 Report = Callable[[str], None]

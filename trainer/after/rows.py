@@ -43,11 +43,6 @@ def padded_batches(
         start += len(batch)
 
 
-def row_positions(input_ids: Tensor) -> Tensor:
-    """int32 [b, L]: positions of rows that are one segment each."""
-    return torch.arange(input_ids.shape[1], dtype=torch.int32, device=input_ids.device).expand_as(input_ids)
-
-
 def untrained(trained: TrainedModel) -> TrainedModel:
     """The model as it was before its first step."""
     model = Decoder(trained.model.config, tokenizer=trained.tokenizer)

@@ -10,10 +10,10 @@ import torch
 from pydantic import ValidationError
 
 from shards.schema import TokenizerInfo
-from trainer.checkpoint import TrainingState, checkpoints, read_weights
+from trainer.checkpoint import TrainingState, checkpoints, read_weights, step_of
 from trainer.config import TrainConfig
 from trainer.errors import TrainerError
-from trainer.model import Decoder
+from trainer.model import Decoder, row_positions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,7 @@ class TrainedModel:
     @torch.no_grad()
     def hidden_states(self, input_ids: torch.Tensor) -> torch.Tensor:
         """Last states [b, L, hidden_size] of rows that are one segment each, int64 [b, L], on the model's device."""
-        positions = torch.arange(input_ids.shape[1], dtype=torch.int32, device=self.device).expand_as(input_ids)
-        return self.model.hidden_states(input_ids, positions, None, dtype=self.dtype)
+        return self.model.hidden_states(input_ids, row_positions(input_ids), None, dtype=self.dtype)
 
     def logits(self, input_ids: torch.Tensor) -> torch.Tensor:
         """float32 [b, L, vocabulary_size] of rows that are one segment each, int64 [b, L], on the model's device."""
@@ -93,7 +92,7 @@ def _checkpoint(directory: Path, step: int | None) -> Path:
         runs = directory.parent
         known = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
         raise TrainerError(f"{directory}: no such training run; available: {', '.join(known) or 'none'}")
-    found = {int(path.name.removeprefix("step-")): path for path in checkpoints(directory / "checkpoints")}
+    found = {step_of(path): path for path in checkpoints(directory / "checkpoints")}
     if not found:
         raise TrainerError(f"{directory}: has no checkpoint yet")
     if step is None:
