@@ -16,9 +16,10 @@ from pipeline.errors import InputError, UsageError
 from pipeline.inputs import FINEWEB_TYPES, ColumnNeed, Partition
 from pipeline.plan import Plan
 from pipeline.readers import PartitionReader
-from pipeline.store import Store, sync
+from pipeline.store import Store
 from pipeline.transient import is_transient
 from pipeline.work import Task, TaskResult
+from shards.files import sync
 from shards.manifest import MANIFEST_NAME, Manifest
 
 

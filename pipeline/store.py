@@ -26,6 +26,7 @@ from pydantic import ValidationError
 from pipeline.errors import ColophonError, StoreError, one_line
 from pipeline.faults import reached
 from pipeline.transient import retried
+from shards.files import sync
 from shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record
 
 Result = TypeVar("Result")
@@ -354,15 +355,6 @@ def _found_anew(filesystem: Any, path: str) -> list[str]:
     found: list[str] = filesystem.find(path, maxdepth=1)
     filesystem.invalidate_cache()
     return found
-
-
-def sync(path: Path) -> None:
-    """fsync a file or directory."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def file_sha256(path: Path) -> str:

@@ -1,7 +1,8 @@
-"""Arrow IPC files: writing them whole or as they grow, reading them mapped."""
+"""Files on disk: Arrow IPC written whole or as it grows and read mapped, and waiting for the disk."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,3 +106,12 @@ def list_values(column: pa.ChunkedArray | pa.Array) -> tuple[NumPyArray, NumPyAr
     if len(offsets) == 0:
         return np.zeros(1, np.int64), array.values.to_numpy()
     return offsets - offsets[0], array.values.to_numpy()[offsets[0] : offsets[-1]]
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a directory's entries, are on disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

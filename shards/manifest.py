@@ -107,27 +107,24 @@ class Manifest(_Frozen):
         if stage is None:
             known = sorted(name.split("/", 1)[1] for name in self.stages if name.startswith("packed/"))
             raise ShardError(f"{output} has no layout {layout!r}; available: {', '.join(known) or 'none'}")
-        paths = []
-        for record in stage.records:
-            path = output / record.path
-            size = path.stat().st_size if path.exists() else None
-            if size != record.bytes:
-                found = "is missing" if size is None else f"has {size} bytes"
-                raise ShardError(f"{path} {found}; its record says {record.bytes} bytes (colophon verify tells more)")
-            check_inside(path, output)
-            if record.rows:
-                paths.append(path)
-        return paths
+        checked = [(checked_path(output, record), record.rows) for record in stage.records]
+        return [path for path, rows in checked if rows]
 
 
-def check_inside(path: Path, output: Path) -> None:
-    """A file of a run must lie under the run's `output`, links followed.
+def checked_path(output: Path, record: Record) -> Path:
+    """Where the file of a record is, under `output`.
 
     Raises:
-        ShardError: it is a link to a place outside.
+        ShardError: it is not as large as its record says, or a link to a place outside of `output`.
     """
+    path = output / record.path
     if not path.resolve().is_relative_to(output.resolve()):
         raise ShardError(f"{path} is a link to a place outside of {output}")
+    size = path.stat().st_size if path.exists() else None
+    if size != record.bytes:
+        found = "is missing" if size is None else f"has {size} bytes"
+        raise ShardError(f"{path} {found}; its record says {record.bytes} bytes (colophon verify tells more)")
+    return path
 
 
 def read_manifest(output: Path) -> Manifest:

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from shards.files import sync
 from trainer.errors import TrainerError
 
 MODEL_NAME, OPTIMIZER_NAME, STATE_NAME = "model.safetensors", "optimizer.safetensors", "state.json"
@@ -154,12 +154,3 @@ def checkpoints(directory: Path) -> list[Path]:
 def step_of(path: Path) -> int:
     """The step that a checkpoint was made after, by its name."""
     return int(path.name.removeprefix("step-"))
-
-
-def sync(path: Path) -> None:
-    """Wait until a file, or a directory's entries, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -8,7 +8,6 @@ Cost: one column of the annotations is read, and the runs of the layout.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from shards.manifest import Manifest, Record, read_manifest
+from shards.annotations import find_column
+from shards.manifest import Manifest, read_manifest
 from shards.reader import PackedDataset, PackedFile
 from shards.schema import Role
 from trainer.data_config import RowWeightsConfig
@@ -26,7 +25,6 @@ from trainer.errors import TrainerError
 
 NumPyArray = np.ndarray[Any, Any]
 
-_STAGE = "annotations/"
 _NAMED = 20  # labels that an error lists
 
 
@@ -59,7 +57,8 @@ def row_weights(packed: PackedLayout, config: RowWeightsConfig) -> NumPyArray:
     """float64 [num_rows]: the weights of all rows of a layout; one without text has the default.
 
     Raises:
-        TrainerError: no annotator has the column, it does not fit the table, or a weight is negative or infinite.
+        ShardError: no annotator has the column (the choices are listed), or a file is not as its record says.
+        TrainerError: the column does not fit the table, or a weight is negative or infinite.
     """
     columns = _read_column(packed, config.column)
     values = _numbers(columns, config.column) if config.table is None else _looked_up(columns, config)
@@ -74,55 +73,20 @@ def row_scores(packed: PackedLayout, column: str) -> NumPyArray:
     """float64 [num_rows]: the scores of all rows of a layout, NaN where none of a row's documents has a number.
 
     Raises:
-        TrainerError: no annotator has the column, or it is not one of finite numbers.
+        ShardError: no annotator has the column (the choices are listed), or a file is not as its record says.
+        TrainerError: the column is not one of finite numbers.
     """
     return _row_means(packed, _numbers(_read_column(packed, column), column))
 
 
 def _read_column(packed: PackedLayout, column: str) -> list[pa.Array]:
     """The column's values in each of the layout's partitions."""
-    annotator = _annotator_of(packed, column)
-    records = {record.partition: record for record in packed.manifest.stages[_STAGE + annotator].records}
-    values = []
-    for partition in packed.partitions:
-        record = records.get(partition)
-        if record is None:
-            raise TrainerError(f"{packed.output}: annotator {annotator!r} has nothing on partition {partition}")
-        values.append(_read_parquet(packed.output, record, column))
-    return values
+    found = find_column(packed.output, packed.manifest, column)
+    return [_joined(found.read(partition)) for partition in packed.partitions]
 
 
-def _annotator_of(packed: PackedLayout, column: str) -> str:
-    columns: dict[str, str] = {}
-    for stage, made in packed.manifest.stages.items():
-        if stage.startswith(_STAGE) and made.records:
-            names = _schema(packed.output, made.records[0]).names
-            columns |= {name: stage.removeprefix(_STAGE) for name in names if name not in columns}
-    if column not in columns:
-        available = ", ".join(sorted(columns)) or "none"
-        raise TrainerError(f"{packed.output}: no annotator has a column {column!r}; available: {available}")
-    return columns[column]
-
-
-def _schema(output: Path, record: Record) -> pa.Schema:
-    return _reading(output, record, pq.read_schema)
-
-
-def _read_parquet(output: Path, record: Record, column: str) -> pa.Array:
-    table: pa.Table = _reading(output, record, lambda path: pq.ParquetFile(path).read(columns=[column]))
-    if table.num_rows != record.rows or column not in table.column_names:
-        raise TrainerError(f"{output / record.path} is not the file that its record describes")
-    return pa.concat_arrays(table.column(column).chunks) if table.num_rows else table.column(column).combine_chunks()
-
-
-def _reading(output: Path, record: Record, read: Callable[[Path], Any]) -> Any:
-    path = output / record.path
-    if not path.resolve().is_relative_to(output.resolve()):
-        raise TrainerError(f"{path} is a link to a place outside of {output}")
-    try:
-        return read(path)
-    except (OSError, pa.ArrowException) as error:
-        raise TrainerError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+def _joined(column: pa.ChunkedArray) -> pa.Array:
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
 
 
 def _numbers(columns: list[pa.Array], name: str) -> list[NumPyArray]:

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from shards.annotations import AnnotationColumn, find_column
 from shards.files import list_chunks, read_table
-from shards.manifest import Record, check_inside, read_manifest
+from shards.manifest import checked_path, read_manifest
 from shards.schema import ShardError, TokenizerInfo
 from trainer.errors import TrainerError
 
 NumPyArray = np.ndarray[Any, Any]
 Decode = Callable[[NumPyArray], str]
-_TOKENS, _ANNOTATIONS = "tokens", "annotations/"
+_TOKENS = "tokens"
 _CUT_TOKENS = 3  # a character has at most four bytes: a crop leaves at most three tokens of one
 
 
@@ -52,10 +52,11 @@ class RunDocuments:
             ShardError: there is none, or it names no token file.
         """
         self.output = output
-        self._stages = read_manifest(output).stages
-        if _TOKENS not in self._stages:
+        self._manifest = read_manifest(output)
+        tokens = self._manifest.stages.get(_TOKENS)
+        if tokens is None:
             raise ShardError(f"{output} has no tokens: run `colophon run` first")
-        self._records = self._stages[_TOKENS].records
+        self._tokenizer_settings, self._records = tokens.settings.get("tokenizer", {}), tokens.records
         self._first_rows = np.cumsum([0, *(record.rows for record in self._records)])
         self._opened: dict[int, tuple[NumPyArray, list[NumPyArray]]] = {}
 
@@ -65,7 +66,7 @@ class RunDocuments:
         Raises:
             TrainerError: they are another tokenizer's.
         """
-        found = self._stages[_TOKENS].settings.get("tokenizer", {})
+        found = self._tokenizer_settings
         if found.get("sha256") != tokenizer.sha256:
             name = found.get("name", "another tokenizer")
             raise TrainerError(f"{self.output} was tokenized with {name}, not with the model's {tokenizer.name}")
@@ -86,10 +87,11 @@ class RunDocuments:
             decode: its text of ids.
 
         Raises:
-            ShardError: a file does not fit its record, or holds ids that the tokenizer does not have.
-            TrainerError: no document has text, or no annotator made a column (the choices are listed).
+            ShardError: a file does not fit its record, or holds ids that the tokenizer does not have; no annotator has
+                a column (the choices are listed).
+            TrainerError: no document has text.
         """
-        providers = {name: self._provider(name) for name in columns}
+        annotations = {name: find_column(self.output, self._manifest, name) for name in columns}
         rows = self._draw(count, seed=seed)
         if not len(rows):
             raise TrainerError(f"{self.output}: no document has text")
@@ -101,7 +103,7 @@ class RunDocuments:
             whole, decoded = _whole_characters(ids[:crop], is_cut=len(ids) > crop, decode=decode)
             text.append(whole)
             num_bytes.append(len(decoded.encode()))
-        found = {name: self._column(name, stage, rows) for name, stage in providers.items()}
+        found = {name: self._column(column, rows) for name, column in annotations.items()}
         return DocumentCrops(text=text, num_bytes=np.array(num_bytes, np.int64), columns=found)
 
     def _draw(self, count: int, *, seed: int) -> NumPyArray:
@@ -141,43 +143,22 @@ class RunDocuments:
     def _tokens(self, partition: int) -> tuple[NumPyArray, list[NumPyArray]]:
         """Offsets of a partition's documents, int64 [num_documents + 1], into the ids of all chunks."""
         if partition not in self._opened:
-            self._opened[partition] = _token_lists(self._path(self._records[partition]))
+            self._opened[partition] = _token_lists(checked_path(self.output, self._records[partition]))
         return self._opened[partition]
 
-    def _path(self, record: Record) -> Path:
-        path = self.output / record.path
-        size = path.stat().st_size if path.exists() else None
-        if size != record.bytes:
-            raise ShardError(f"{path} is not as its record says (colophon verify tells more)")
-        check_inside(path, self.output)
-        return path
-
-    def _column(self, name: str, stage: str, rows: NumPyArray) -> pa.Array:
+    def _column(self, column: AnnotationColumn, rows: NumPyArray) -> pa.Array:
         """An annotation of the documents at ascending `rows`, [n]."""
-        paths = {record.partition: record for record in self._stages[stage].records}
         parts = []
         for partition, index in self._parts(rows):
-            record = paths.get(self._records[partition].partition)
-            if record is None:
-                raise ShardError(f"{self.output}/{stage} has no partition {self._records[partition].partition}")
-            column = _annotation(self._path(record), name)
-            if len(column) != self._records[partition].rows:
-                raise ShardError(f"{self.output / record.path} has {len(column)} rows, not one for each document")
-            parts.append(column.take(pa.array(rows[index] - self._first_rows[partition])).combine_chunks())
+            record = self._records[partition]
+            values = column.read(record.partition)
+            if len(values) != record.rows:
+                raise ShardError(
+                    f"{self.output}: annotator {column.annotator!r} has {len(values)} rows on partition "
+                    f"{record.partition}, of {record.rows} documents"
+                )
+            parts.append(values.take(pa.array(rows[index] - self._first_rows[partition])).combine_chunks())
         return pa.concat_arrays(parts)
-
-    def _provider(self, column: str) -> str:
-        """The stage that made an annotation column."""
-        known = {
-            name: stage
-            for stage, content in self._stages.items()
-            if stage.startswith(_ANNOTATIONS) and content.records
-            for name in _column_names(self._path(content.records[0]))
-        }
-        if column not in known:
-            available = ", ".join(sorted(known)) or "none"
-            raise TrainerError(f"{self.output} has no annotation column {column!r}; available: {available}")
-        return known[column]
 
 
 def _whole_characters(ids: NumPyArray, *, is_cut: bool, decode: Decode) -> tuple[NumPyArray, str]:
@@ -197,17 +178,3 @@ def _token_lists(path: Path) -> tuple[NumPyArray, list[NumPyArray]]:
     if "input_ids" not in table.column_names or not pa.types.is_list(table.schema.field("input_ids").type):
         raise ShardError(f"{path}: not a token file: it has no lists input_ids")
     return list_chunks(table.column("input_ids"))
-
-
-def _column_names(path: Path) -> list[str]:
-    try:
-        return list(pq.read_schema(path).names)
-    except (pa.ArrowException, OSError) as error:
-        raise ShardError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
-
-
-def _annotation(path: Path, name: str) -> pa.ChunkedArray:
-    try:
-        return pq.read_table(path, columns=[name]).column(name)
-    except (pa.ArrowException, OSError, KeyError) as error:
-        raise ShardError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None

@@ -26,6 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from shards.files import sync
 from shards.schema import TokenizerInfo
 from shards.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
 from trainer.after.contexts import TrainedLayout, layout_of
@@ -39,7 +40,6 @@ from trainer.after.export_files import (
 )
 from trainer.after.exported_tokenizer import ExportedTokenizer, export_tokenizer
 from trainer.after.trained import TrainedModel, load_trained
-from trainer.checkpoint import sync
 from trainer.errors import TrainerError
 from trainer.model import Decoder
 

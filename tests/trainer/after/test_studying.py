@@ -133,11 +133,11 @@ def test_layers_context_and_documents_can_be_chosen(called: Any) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--column", "topic"], "no annotation column 'topic'; available: crawl_slice, crawl_year, url, "),
+        (["--column", "topic"], "no annotator has a column 'topic'; available: crawl_slice, crawl_year, url, "),
         (["--column", "crawl_year", "--layers", "5"], "no layer 5; available: 0 (the embedding) to 2"),
         (["--column", "crawl_year", "--layers", "x"], "--layers: all, or numbers such as 0,6,12; got 'x'"),
         (["--column", "crawl_year", "--context", "true"], "unknown context 'true'; available: none, empty"),
-        (["--column", "crawl_year", "--split-by", "host"], "no annotation column 'host'; available: crawl_slice"),
+        (["--column", "crawl_year", "--split-by", "host"], "no annotator has a column 'host'; available: crawl_slice"),
         (["--column", "url_suffix"], "column 'url_suffix' has fewer than two classes"),
         (["--column", "crawl_year", "--name", "x"], "no such training run; available: meta, plain, url"),
     ],
@@ -184,7 +184,7 @@ def test_attention_to_meta_tokens_by_a_column(called: Any) -> None:
         (["--name", "plain"], "layout 'plain' (plain) has nothing before the text to attend to"),
         (["--name", "url", "--column", "crawl_year"], "layout 'prepend-url' has no meta tokens whose attention"),
         (["--name", "url", "--layout", "x"], "has no layout 'x'; available: meta-tokens, plain, prepend-url"),
-        (["--name", "meta", "--column", "x"], "no annotation column 'x'; available"),
+        (["--name", "meta", "--column", "x"], "no annotator has a column 'x'; available"),
         (["--name", "meta", "--column", "crawl_year", "--crop", "20"], "fewer than two bins have 5 documents of at"),
     ],
 )

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from shards.annotations import AnnotationColumn, annotators_by_column, find_column
+from shards.manifest import Manifest, Record, StageManifest
+from shards.schema import ShardError
+
+ANNOTATIONS: dict[str, list[dict[str, list[Any]]]] = {
+    "quality": [{"score": [0.5, None, 0.25]}, {"score": [1.0]}, {"score": []}],
+    "url": [{"host": ["a.org", "b.org", "a.org"], "path": ["/", "/x", "/y"]}, {"host": ["c.org"], "path": ["/"]}],
+}
+"""Columns of each partition; `url` has not come to partition 2."""
+TYPES = {"score": pa.float32(), "host": pa.string(), "path": pa.string()}
+
+
+def write(path: Path, columns: dict[str, list[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table({name: pa.array(values, TYPES[name]) for name, values in columns.items()}), path)
+
+
+def recorded(output: Path, stage: str, partition: int, *, rows: int) -> Record:
+    path = output / stage / f"{partition}.parquet"
+    return Record(
+        stage=stage,
+        partition=str(partition),
+        path=str(path.relative_to(output)),
+        rows=rows,
+        bytes=path.stat().st_size,
+        sha256="0" * 64,
+        fingerprint="0" * 64,
+    )
+
+
+def manifest_of(stages: dict[str, list[Record]]) -> Manifest:
+    made = {stage: StageManifest(settings={}, records=records) for stage, records in stages.items()}
+    return Manifest(colophon_version="0", recipe={}, partitions=[], stages=made)
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    """Of a run under `tmp_path`."""
+    stages = {}
+    for annotator, partitions in ANNOTATIONS.items():
+        stage = f"annotations/{annotator}"
+        for number, columns in enumerate(partitions):
+            write(tmp_path / stage / f"{number}.parquet", columns)
+        sizes = [len(next(iter(columns.values()))) for columns in partitions]
+        stages[stage] = [recorded(tmp_path, stage, number, rows=rows) for number, rows in enumerate(sizes)]
+    return manifest_of(stages)
+
+
+@pytest.fixture
+def score(manifest: Manifest, tmp_path: Path) -> AnnotationColumn:
+    return find_column(tmp_path, manifest, "score")
+
+
+def test_a_column_is_read_by_partition(score: AnnotationColumn) -> None:
+    assert score.annotator == "quality"
+    assert [score.read(str(partition)).to_pylist() for partition in range(3)] == [[0.5, None, 0.25], [1.0], []]
+    assert score.read("2").type == pa.float32()
+
+
+def test_a_column_that_no_annotator_has(manifest: Manifest, tmp_path: Path) -> None:
+    assert annotators_by_column(tmp_path, manifest) == {"score": "quality", "host": "url", "path": "url"}
+    with pytest.raises(ShardError) as raised:
+        find_column(tmp_path, manifest, "hots")
+    assert str(raised.value) == f"{tmp_path}: no annotator has a column 'hots'; available: host, path, score"
+    with pytest.raises(ShardError, match=r"no annotator has a column 'score'; available: none$"):
+        find_column(tmp_path, manifest_of({"annotations/quality": []}), "score")
+
+
+def test_a_partition_that_an_annotator_has_not_come_to(manifest: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=r"annotator 'url' has nothing on partition 2$"):
+        find_column(tmp_path, manifest, "host").read("2")
+
+
+class TestFilesThatAreNotAsTheirRecordsSay:
+    def test_of_another_size(self, score: AnnotationColumn, tmp_path: Path) -> None:
+        path = tmp_path / "annotations/quality/1.parquet"
+        size = path.stat().st_size
+        path.write_bytes(path.read_bytes()[:100])
+        with pytest.raises(ShardError, match=rf"1\.parquet has 100 bytes; its record says {size} bytes"):
+            score.read("1")
+        path.unlink()
+        with pytest.raises(ShardError, match=rf"1\.parquet is missing; its record says {size} bytes"):
+            score.read("1")
+
+    def test_damaged(self, score: AnnotationColumn, tmp_path: Path) -> None:
+        path = tmp_path / "annotations/quality/1.parquet"
+        path.write_bytes(b"x" * path.stat().st_size)
+        with pytest.raises(ShardError, match=r"1\.parquet: cannot be read: "):
+            score.read("1")
+
+    def test_a_link_to_elsewhere(self, score: AnnotationColumn, tmp_path: Path) -> None:
+        path = tmp_path / "annotations/quality/1.parquet"
+        elsewhere = shutil.copy(path, tmp_path.parent / f"{tmp_path.name}-elsewhere.parquet")
+        path.unlink()
+        path.symlink_to(elsewhere)
+        with pytest.raises(ShardError, match=r"1\.parquet is a link to a place outside of"):
+            score.read("1")
+
+    @pytest.mark.parametrize(
+        ("columns", "rows", "message"),
+        [
+            ({"score": [1.0, 2.0]}, 1, r"1\.parquet has 2 rows; its record says 1$"),
+            ({"host": ["a.org"]}, 1, r"1\.parquet has no column 'score', other partitions have$"),
+        ],
+    )
+    def test_of_other_content(self, columns: dict[str, list[Any]], rows: int, message: str, tmp_path: Path) -> None:
+        stage = "annotations/quality"
+        write(tmp_path / stage / "0.parquet", {"score": [0.0]})
+        write(tmp_path / stage / "1.parquet", columns)
+        records = [recorded(tmp_path, stage, 0, rows=1), recorded(tmp_path, stage, 1, rows=rows)]
+        with pytest.raises(ShardError, match=message):
+            find_column(tmp_path, manifest_of({stage: records}), "score").read("1")
