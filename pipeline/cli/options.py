@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Optional
 
@@ -92,6 +95,37 @@ def write_whole(path: Path, text: str) -> None:
     unfinished.replace(path)
 
 
+_NOT_IN_NAMES = frozenset({"recipe", "settings", "as_json"})
+_LONGEST_VALUE = 40
+
+
+def result_name(stem: str, call: typer.Context, *, leave_out: Collection[str] = ()) -> str:
+    """What a call's result is named, without a suffix: `stem`, and each option that is not at its default.
+
+    So results of other settings lie beside each other: `evaluation`, `evaluation-by=topic-documents=100`.
+
+    Args:
+        stem: of all results of the command.
+        call: the command's, with its options.
+        leave_out: names of parameters that the result's place or stem tells, or that change nothing in it.
+    """
+    parts = [stem]
+    for parameter in sorted(call.command.params, key=lambda parameter: str(parameter.name)):
+        name, value = str(parameter.name), call.params.get(str(parameter.name))
+        if name in _NOT_IN_NAMES or name in leave_out or value in (None, [], (), parameter.get_default(call)):
+            continue
+        values = value if isinstance(value, list | tuple) else [value]
+        parts.append(f"{name}={','.join(map(_spelled, values))}")
+    return "-".join(parts)
+
+
+def _spelled(value: object) -> str:
+    """A value in characters that are safe in a file's name; with a digest where that leaves something out."""
+    text = str(value)
+    safe = re.sub(r"[^\w,+-]+", "_", text, flags=re.ASCII)[:_LONGEST_VALUE]
+    return safe if safe == text else f"{safe}_{sha256(text.encode()).hexdigest()[:6]}"
+
+
 class executor_of:  # noqa: N801 - used as a function
     """Where tasks are worked on: `executor`, and `connect` before its first task. Leaves Ray at the end."""
 
@@ -176,12 +210,14 @@ def fields_of(assignments: list[str]) -> dict[str, str]:
     """`--meta url=https://...` as a table; the value is text as it stands.
 
     Raises:
-        UsageError: one is no assignment.
+        UsageError: one is no assignment, or a field has two values.
     """
     table: dict[str, str] = {}
     for assignment in assignments:
         field, equals, value = assignment.partition("=")
         if not field or not equals:
             raise UsageError(f"--meta {assignment}: write field=value")
+        if field in table:
+            raise UsageError(f"--meta {assignment}: {field} is {table[field]!r} already; a field has one value")
         table[field] = value
     return table
