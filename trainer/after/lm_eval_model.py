@@ -7,6 +7,8 @@ The context is put there as ids, bos first; lm_eval and its tasks never see it.
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -29,6 +31,9 @@ from trainer.after.trained import load_trained
 from trainer.errors import TrainerError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_BATCH_SIZE = 8
+_LM_EVAL_DEVICE = "cuda:0"
+_NO_TASK = "Tasks not found: "
 _log = logging.getLogger(__name__)
 
 
@@ -43,11 +48,12 @@ class ColophonLM(LM):  # type: ignore[misc]  # lm_eval is only looked at where i
         name: str | None = None,
         step: int | None = None,
         context: ContextSetting | None = None,
-        batch_size: int | str = 8,
+        batch_size: int | str = _BATCH_SIZE,
         max_batch_size: int | None = None,
         max_length: int | None = None,
         device: str | None = None,
         dtype: str = "float32",
+        **unknown: object,
     ) -> None:
         """Load it.
 
@@ -60,24 +66,29 @@ class ColophonLM(LM):  # type: ignore[misc]  # lm_eval is only looked at where i
             batch_size: rows at a time, or auto, which is 8.
             max_batch_size: lm_eval's, for batch sizes that it finds out; not used.
             max_length: inputs of a row; None: as in training.
-            device: None: CUDA where it is, else CPU.
+            device: None: CUDA where it is, else CPU; and so with `cuda:0`, which lm_eval says where none is named.
             dtype: of activations and matrix products, float32 or bfloat16.
+            unknown: refused; lm_eval hands on whatever `--model_args` says.
 
         Raises:
-            TrainerError: there is no such model or context.
+            TrainerError: there is no such model, context, device or argument.
         """
         super().__init__()
+        if unknown:
+            known = [name for name in inspect.signature(ColophonLM).parameters if name != "unknown"]
+            raise TrainerError(f"unknown model argument {next(iter(unknown))!r}; available: {', '.join(known)}")
         if dtype not in _DTYPES:
             raise TrainerError(f"unknown dtype {dtype!r}; available: {', '.join(_DTYPES)}")
-        place = torch.device(device) if device is not None else None
-        loaded = _load(pretrained, output, name, step=step, device=place, dtype=_DTYPES[dtype])
+        if max_length is not None and not (isinstance(max_length, int) and max_length > 0):
+            raise TrainerError(f"max_length must be a number of tokens, got {max_length!r}")
+        loaded = _load(pretrained, output, name, step=step, device=_device(device), dtype=_DTYPES[dtype])
         self._device = loaded.trained.device
         self._scorer = Scorer(
             loaded.trained,
             layout=loaded.layout,
             tokenizer=loaded.tokenizer,
             context="none" if context is None else context,
-            batch_size=batch_size if isinstance(batch_size, int) else _batch_size(batch_size),
+            batch_size=_batch_size(str(batch_size)),
             max_length=max_length,
         )
         self._name = f"{loaded.trained.name}-{loaded.trained.state.step}"
@@ -145,11 +156,39 @@ register_model("colophon")(ColophonLM)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """lm_eval's own command line, with the model type `colophon`. Ends the process where lm_eval does."""
+    """lm_eval's own command line, with the model type `colophon`. Ends the process where lm_eval does.
+
+    Raises:
+        TrainerError: there is no such task, or a model argument that cannot be meant.
+    """
     from lm_eval.__main__ import cli_evaluate
 
-    sys.argv = ["lm-eval", *arguments]
-    cli_evaluate()
+    own, sys.argv = sys.argv, ["lm-eval", *arguments]
+    try:
+        cli_evaluate()
+    except ValueError as error:
+        missing = str(error).partition(_NO_TASK)[2]
+        if not missing:
+            raise
+        raise TrainerError(
+            f"lm_eval has no task {missing}; `lm-eval ls tasks` lists its own, and tasks of yours are .yaml files, or "
+            f"in the directory that --include_path names{_included(arguments)}"
+        ) from None
+    finally:
+        sys.argv = own  # whose --debug shows what else went wrong
+
+
+def _included(arguments: Sequence[str]) -> str:
+    """The tasks under --include_path, in brackets; nothing where there is none."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--include_path")
+    place = parser.parse_known_args(arguments)[0].include_path
+    if place is None:
+        return ""
+    from lm_eval.tasks import TaskManager
+
+    found = sorted(TaskManager(include_path=place, include_defaults=False).all_tasks)
+    return f" ({place} has {', '.join(found) or 'none'})"
 
 
 def _load(
@@ -179,5 +218,20 @@ def _load(
     )
 
 
+def _device(name: str | None) -> torch.device | None:
+    """The device that a user means, checked; None: what there is."""
+    if name == _LM_EVAL_DEVICE and not torch.cuda.is_available():
+        _log.warning("CUDA is not available: running on the CPU")
+        return torch.device("cpu")
+    try:
+        return None if name is None else torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        raise TrainerError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+
+
 def _batch_size(setting: str) -> int:
-    return int(setting) if setting.isdigit() else 8
+    if setting.isdigit() and int(setting):
+        return int(setting)
+    if setting.partition(":")[0] == "auto":
+        return _BATCH_SIZE
+    raise TrainerError(f"batch_size must be a number of rows or auto, got {setting!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -299,6 +300,9 @@ def test_a_model_may_lie_where_it_was_trained(
         ({"pretrained": "a", "output": "b"}, "give either"),
         ({"pretrained": "a", "dtype": "float8"}, "available: float32, bfloat16"),
         ({"pretrained": "nowhere"}, "nowhere: not a model that Colophon exported"),
+        ({"max_lenght": 40}, "unknown model argument 'max_lenght'; available: pretrained, output, name, step, context"),
+        ({"pretrained": "a", "max_length": "long"}, "max_length must be a number of tokens, got 'long'"),
+        ({"pretrained": "a", "device": "meta:x"}, "device 'meta:x' cannot be used: "),
     ],
 )
 def test_a_model_that_is_not_there_is_one_line(lm_eval: Any, arguments: dict[str, str], said: str) -> None:
@@ -340,9 +344,59 @@ def test_lm_evals_own_command_runs_it_as_well(
     assert accuracy_in(task) == pytest.approx(accuracy_of(scorer_of(trained, tokenizer, "none")))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (
+            ["--tasks", "no_such"],
+            r"lm_eval has no task no_such; `lm-eval ls tasks` lists its own, .* has local_choice\)",
+        ),
+        (
+            ["--tasks", "local_choice", "--model_args", "max_lenght=40"],
+            "unknown model argument 'max_lenght'; available: ",
+        ),
+        (["--tasks", "local_choice", "--batch_size", "x"], "batch_size must be a number of rows or auto, got 'x'"),
+        (["--tasks", "local_choice", "--meta", "place=x"], "has no metadata field 'place' before a text"),
+    ],
+)
+def test_what_lm_eval_is_asked_wrongly_is_one_line(
+    trained: TrainedModel, small: tuple[Tokenizer, Path], arguments: list[str], said: str
+) -> None:
+    tokenizer, task = small
+    export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=task / "model")
+    done = colophon("lm-eval", str(task / "model"), *arguments, "--include_path", str(task))
+    assert done.code == 2
+    assert re.search(said, done.err.splitlines()[-1])
+    assert "Traceback" not in done.err
+
+
+def test_debug_shows_where_lm_eval_failed(small: Any, described: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lm_eval.__main__.cli_evaluate", lambda: int("x"))
+    done = colophon("lm-eval", described, "--tasks", "x")
+    assert "Traceback" not in done.err
+    shown = colophon("--debug", "lm-eval", described, "--tasks", "x")
+    assert "Traceback" in shown.err
+    assert "in main" in shown.err
+    assert (done.code, shown.code) == (1, 1)
+
+
+def test_without_cuda_and_without_a_device_it_runs_on_the_cpu(
+    trained: TrainedModel,
+    small: tuple[Tokenizer, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    tokenizer, task = small
+    export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=task / "model")
+    done = colophon("lm-eval", str(task / "model"), *options_of(task))
+    assert done.code == 0, done.err
+    assert "CUDA is not available: running on the CPU" in caplog.messages
+
+
 def options_of(task: Path) -> list[str]:
     place = ["--include_path", str(task), "--output_path", str(task / "results")]
-    return ["--tasks", "local_choice", "--device", "cpu", *place]
+    return ["--tasks", "local_choice", *place]
 
 
 def accuracy_in(task: Path) -> float:
