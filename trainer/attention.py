@@ -35,17 +35,38 @@ class SegmentBounds:
 Mask: TypeAlias = Tensor | BlockMask | SegmentBounds | None
 
 
-def choose_attention(device: torch.device, dtype: torch.dtype) -> AttentionKind:
-    """The fastest kind that a device has for a dtype: flash attention knows half precision on CUDA alone."""
+def choose_attention(device: torch.device, dtype: torch.dtype, *, head_size: int) -> AttentionKind:
+    """The fastest kind that a device has for a dtype and a size of heads."""
     if device.type != "cuda":
         return "sdpa"
-    return "varlen" if dtype in {torch.bfloat16, torch.float16} else "flex"
+    return "flex" if _without_varlen(device, dtype, head_size=head_size) else "varlen"
 
 
-def document_mask(segments: Tensor, *, kind: AttentionKind) -> Mask:
-    """The mask of rows whose inputs' segments are `segments`, int32 [b, L]."""
+def why_not(kind: AttentionKind, device: torch.device, dtype: torch.dtype, *, head_size: int) -> str | None:
+    """Why a device cannot train with a kind of attention; None where it can."""
+    if kind == "sdpa":
+        return None
+    if device.type != "cuda":
+        return "it runs on CUDA alone"
+    return _without_varlen(device, dtype, head_size=head_size) if kind == "varlen" else None
+
+
+def _without_varlen(device: torch.device, dtype: torch.dtype, *, head_size: int) -> str | None:
+    """What torch's flash attention lacks; its own checks are in ATen's `mha_varlen_fwd`."""
+    if dtype not in {torch.bfloat16, torch.float16}:
+        return f"it knows bfloat16 alone, not {str(dtype).removeprefix('torch.')}"
+    if head_size % 8 or head_size > 256:
+        return f"it wants heads of a multiple of 8 up to 256, not of {head_size}"
+    if torch.cuda.get_device_capability(device) < (8, 0):
+        return f"it wants a GPU of compute capability 8.0 or more, not {torch.cuda.get_device_name(device)}"
+    return None
+
+
+def document_mask(segments: Tensor, *, kind: AttentionKind, device: torch.device | None = None) -> Mask:
+    """The mask of rows whose inputs' segments are `segments`, int32 [b, L], for use on `device` (None: theirs)."""
     if kind == "varlen":
-        return segment_bounds(segments)
+        return segment_bounds(segments, device=device)
+    segments = segments if device is None else segments.to(device, non_blocking=True)
     return block_mask(segments, compiled=segments.is_cuda) if kind == "flex" else dense_mask(segments)
 
 
@@ -66,12 +87,16 @@ def block_mask(segments: Tensor, *, compiled: bool) -> BlockMask:
     return create(visible, rows, None, length, length, device=segments.device)
 
 
-def segment_bounds(segments: Tensor) -> SegmentBounds:
-    """The same mask for attention with variable lengths. Waits for the device: how many there are decides a shape."""
+def segment_bounds(segments: Tensor, *, device: torch.device | None = None) -> SegmentBounds:
+    """The same mask for attention with variable lengths, on `device` (None: that of `segments`).
+
+    How many segments there are decides a shape, so a host that reads it from a device waits for all that is queued
+    there: `segments` had better lie in host memory.
+    """
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
     end = torch.tensor([segments.numel()], device=segments.device)
-    bounds = torch.cat([starts.flatten().nonzero()[:, 0], end]).int()
+    bounds = torch.cat([starts.flatten().nonzero()[:, 0], end]).int().to(device, non_blocking=True)
     torch._dynamo.mark_dynamic(bounds, 0)  # compiled layers serve any number of segments
     return SegmentBounds(bounds, max_length=segments.shape[1])
 
@@ -81,12 +106,13 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Mask) -> Tensor:
     if isinstance(mask, SegmentBounds):
         return _attend_varlen(query, key, value, mask)
     if isinstance(mask, BlockMask):
-        flex: Any = _compiled_flex_attention() if query.is_cuda else flex_attention
+        compiled = query.is_cuda and not torch.compiler.is_compiling()  # a compiled layer compiles it too
+        flex: Any = _compiled_flex_attention() if compiled else flex_attention
         attended: Tensor = flex(query, key, value, block_mask=mask, enable_gqa=True)
         return attended
     if mask is None:
         return scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    if query.is_cuda:  # no fused CUDA kernel takes a mask and grouped queries together
+    if query.is_cuda:  # not every fused CUDA kernel takes a mask and grouped queries together
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         return scaled_dot_product_attention(query, key, value, attn_mask=mask)

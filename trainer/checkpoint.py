@@ -123,7 +123,9 @@ def read_weights(path: Path) -> tuple[TrainingState, dict[str, Tensor]]:
 
 
 def _damaged(path: Path, error: Exception) -> TrainerError:
-    return TrainerError(f"{path}: damaged checkpoint: {str(error).splitlines()[0]}")
+    return TrainerError(
+        f"{path}: damaged checkpoint: {str(error).splitlines()[0]} (remove it to go on from the one before it)"
+    )
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ Defaults are those of the paper's width (arXiv 2511.21613; the group's public sc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal
@@ -94,7 +95,21 @@ class _Optimizer(_Frozen):
     """False: a step takes rate x decay x weight off. True: (rate / highest rate) x decay x weight, so that the decay
     does not move with the highest rate (arXiv 2510.19093); sensible values are then smaller by that rate."""
     max_grad_norm: float | None = Field(1.0, gt=0)
-    """None: no clipping."""
+    """None, or `inf`: no clipping."""
+
+    @field_validator("max_grad_norm")
+    @classmethod
+    def _infinite_is_none(cls, value: float | None) -> float | None:
+        return None if value == math.inf else value
+
+    @model_validator(mode="after")
+    def _independent_decay_is_named(self) -> _Optimizer:
+        if self.independent_weight_decay and "weight_decay" not in self.model_fields_set:
+            raise ValueError(
+                "independent_weight_decay takes weight_decay off the weights at every step at the highest rate: name "
+                f"it; the rate times the usual {self.weight_decay} is a start, 3e-5 for a rate of 3e-4"
+            )
+        return self
 
 
 class AdamWConfig(_Optimizer):
@@ -132,7 +147,7 @@ class _Schedule(_Frozen):
     warmup_steps: int | None = Field(None, ge=0)
     """Steps of linear warm-up. None: the paper's 2,000, but at most a tenth of all steps."""
     min_lr_ratio: float = Field(0.1, ge=0, le=1)
-    """The last step's learning rate as a share of the highest."""
+    """What the learning rate falls to, just after the last step, as a share of the highest."""
 
     def warmup(self, steps: int) -> int:
         """Warm-up steps of a run of `steps` steps."""
@@ -191,7 +206,7 @@ class TrainConfig(_Frozen):
     """Sequences an update, over all devices."""
     micro_batch_size: int | None = Field(None, ge=1)
     """Sequences that one device works on at once. None: the largest divisor of `batch_size` up to 8."""
-    learning_rate: float = Field(3e-4, gt=0)
+    learning_rate: float = Field(3e-4, gt=0, allow_inf_nan=False)
     """The highest; `schedule` tells the way there and down."""
     optimizer: OptimizerConfig = AdamWConfig()
     schedule: ScheduleConfig = CosineSchedule()
@@ -239,7 +254,10 @@ class TrainConfig(_Frozen):
     @field_validator("schedule", "optimizer", mode="before")
     @classmethod
     def _default_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """A table without a type has the default's; a name alone stands for a table of its defaults."""
         default = {"schedule": "cosine", "optimizer": "adamw"}[info.field_name or ""]
+        if isinstance(value, str):
+            return {"type": value}
         return {"type": default, **value} if isinstance(value, dict) else value
 
     @model_validator(mode="before")

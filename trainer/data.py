@@ -155,6 +155,8 @@ class TrainingData:
         held_out = _held_out(packed, config)
         self.validation_dataset, self.validation_rows = held_out.packed.dataset, held_out.rows
         self._phases = open_phases(config, opened=self._opened, held_out=held_out)
+        if not self.role_weights.any():
+            raise TrainerError("no layout of this run pays for any role: there is nothing to learn (see role_weights)")
 
     @property
     def tokenizer(self) -> TokenizerInfo:
@@ -170,6 +172,11 @@ class TrainingData:
     def role_weights(self) -> NumPyArray:
         """float32 [7]: the highest loss weight that any of the layouts has for a role."""
         return self._opened.role_weights
+
+    @property
+    def layouts(self) -> list[dict[str, Any]]:
+        """The layouts as they were packed, each with its `name` and the `output` directory it is in."""
+        return self._opened.described
 
     @property
     def num_rows(self) -> int:
@@ -225,7 +232,9 @@ class TrainingData:
                 copied.synchronize()
             return self.batch(step, rank=rank, world_size=world_size, buffer=buffers[step % 2])
 
-        with ThreadPoolExecutor(1, thread_name_prefix="colophon-batches") as reader:
+        # A thread starts on GPU 0; waiting there for another's event would open a context on it for every process.
+        device = (torch.cuda.set_device, (torch.cuda.current_device(),)) if torch.cuda.is_available() else (None, ())
+        with ThreadPoolExecutor(1, "colophon-batches", *device) as reader:
             ahead = reader.submit(read, step, None)
             while True:
                 batch, step = ahead.result(), step + 1

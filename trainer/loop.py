@@ -10,7 +10,7 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,16 +30,16 @@ from trainer.checkpoint import (
 )
 from trainer.config import TrainConfig
 from trainer.data import Batch, TrainingData
-from trainer.errors import DivergedError, OutOfMemoryError, TrainerError
+from trainer.errors import DivergedError, TrainerError
 from trainer.loss import LossTotals
 from trainer.metrics import MetricsLog, Pace, Speed, step_line
 from trainer.model import Decoder
 from trainer.optimizer import ModelOptimizer
 from trainer.parallel import SharedModel, World, joined
 from trainer.schedule import learning_rate
-from trainer.step import Arithmetic, accumulate_gradients, evaluate
+from trainer.step import Arithmetic, accumulate_gradients, evaluate, out_of_memory_advised
 from trainer.stopping import StopRequest
-from trainer.trackers import trackers_of
+from trainer.trackers import check_trackers, trackers_of
 
 Report = Callable[[str], None]
 
@@ -52,7 +52,7 @@ class TrainResult:
     """Where its metrics and checkpoints are."""
     state: TrainingState
     stopped_by: str | None
-    """The signal that ended the run before its last step."""
+    """The signal that ended the run; it may have come after the last step."""
     loss: float | None
     """Of the last step made by this call."""
     text_loss: float | None
@@ -92,7 +92,7 @@ def train(
         DivergedError: a gradient that is not finite; the weights of the step before are in the last checkpoint.
         OutOfMemoryError: the device has too little memory.
     """
-    with joined(config) as world, _advised(config):
+    with joined(config) as world, out_of_memory_advised(config):
         # In a frame of its own, so that nothing is left of the model when `joined` closes the connections.
         return _train(config, output=output, name=name, resume=resume, overwrite=overwrite, report=report, world=world)
 
@@ -105,34 +105,21 @@ def _train(
     run.start(resume=resume, overwrite=overwrite)
     with (
         run.metrics_log() as metrics,
-        StopRequest() as stop,
+        StopRequest(run.tell) as stop,
         closing(run.batches()) as batches,
     ):
-        while not world.any(stop.requested is not None):
+        while not (stopped := world.any(stop.requested is not None)):
             if run.is_due(config.validation_every):
                 run.validate(metrics)
             if run.state.step == config.steps:
+                stopped = world.any(stop.requested is not None)
                 break
             run.step(batches, metrics)
             if run.is_due(config.checkpoint_every):
                 run.save(metrics)
-        else:
-            if not run.is_saved:
-                run.save(metrics)
-            return run.result(stopped_by=stop.requested or "a signal to another process")
-    return run.result(stopped_by=None)
-
-
-@contextmanager
-def _advised(config: TrainConfig) -> Iterator[None]:
-    """Advice instead of a trace where the device's memory is not enough."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        advice = [f"micro_batch_size below {config.rows_at_once}"] if config.rows_at_once > 1 else []
-        advice += [] if config.activation_checkpointing else ["activation_checkpointing = true"]
-        advice += ["more processes with parallel = 'fsdp'", "a smaller model or sequence_length"]
-        raise OutOfMemoryError(f"{str(error).splitlines()[0]} Try {', '.join(advice)}") from None
+        if not run.is_saved:
+            run.save(metrics)
+        return run.result(stopped_by=(stop.requested or "a signal to another process") if stopped else None)
 
 
 class _Run:
@@ -140,9 +127,11 @@ class _Run:
 
     def __init__(self, config: TrainConfig, *, output: Path, directory: Path, report: Report, world: World) -> None:
         self.config, self.directory, self._world = config, directory, world
-        self._report = report if world.is_first else lambda line: None
-        self._arithmetic = Arithmetic.of(config, device=world.device)
+        self.tell = report if world.is_first else lambda line: None
+        check_trackers(config)
         self.data = TrainingData(config, output=output)
+        pays_metadata = bool(self.data.role_weights[Role.METADATA])
+        self._arithmetic = Arithmetic.of(config, device=world.device, with_hits=pays_metadata)
         decoder = build_decoder(config, self.data, device=world.device)
         decoder.initialise(seed=config.seed)
         self._model = SharedModel(decoder, world=world, dtype=self._arithmetic.dtype, parallel=config.parallel)
@@ -150,7 +139,6 @@ class _Run:
         self._optimizer = ModelOptimizer(decoder, config)
         self.state = TrainingState(step=0)
         self._saved_step = -1
-        self._pays_metadata = bool(self.data.role_weights[Role.METADATA])
         self._pace = Pace()
         self._speed = Speed(
             decoder.flops_per_token(self.data.sequence_length), device=world.device, world_size=world.size
@@ -170,22 +158,26 @@ class _Run:
         self._world.wait()
         path = latest_checkpoint(self.directory / "checkpoints")
         if path is not None:
+            if step_of(path) > self.config.steps:
+                raise TrainerError(
+                    f"steps is {self.config.steps}, and {path} is past it: {step_of(path)} steps are made"
+                )
             checkpoint = load_checkpoint(path, shared=self._shared(step_of(path)))
             self._model.load_weights(checkpoint.weights)
             self._optimizer.load_tensors(checkpoint.optimizer)
             self.state, self._saved_step = checkpoint.state, checkpoint.state.step
-            self._report(f"resumed after step {self.state.step} from {path}")
+            self.tell(f"resumed after step {self.state.step} from {path}")
         if self._world.is_first:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._write_config()
         self._world.wait()
-        self._report(
+        self.tell(
             f"{self._num_parameters:,} parameters on {self._world.device}{self._processes()}, "
             f"{self.data.num_rows:,} rows of {self.data.sequence_length} tokens, "
             f"{len(self.data.validation_rows):,} to validate on"
         )
         for line in self.data.summary():
-            self._report(line)
+            self.tell(line)
 
     def _processes(self) -> str:
         return f" x {self._world.size}" if self._world.size > 1 else ""
@@ -231,7 +223,7 @@ class _Run:
         self._last = self._record(totals, rate=rate, norm=norm, seconds=seconds, waited=waited)
         metrics.write(self._last)
         if number == 1 or self.is_due(config.log_every):
-            self._report(step_line(self._last, steps=config.steps, pace=self._pace))
+            self.tell(step_line(self._last, steps=config.steps, pace=self._pace))
 
     def validate(self, metrics: MetricsLog) -> None:
         """Loss over the text labels of all validation rows, if there are any."""
@@ -244,19 +236,21 @@ class _Run:
             "step": self.state.step,
             "validation_text_loss": self._validation_loss,
             "validation_text_tokens": totals.labels_by_role[Role.TEXT],
+            **{f"validation_{name}": value for name, value in self._of_metadata(totals).items()},
         }
         metrics.write(record)
-        self._report(f"step {self.state.step}/{self.config.steps}  validation text {self._validation_loss:.4f}")
+        self.tell(f"step {self.state.step}/{self.config.steps}  validation text {self._validation_loss:.4f}")
 
     def save(self, metrics: MetricsLog) -> None:
         """Write a checkpoint, and see that the metrics up to it are on disk."""
         metrics.sync()
-        # All processes give their shares; the first one writes.
-        checkpoint = Checkpoint(state=self.state, weights=self._model.weights(), optimizer=self._optimizer.tensors())
-        if self._world.is_first:
+        writes = self._world.is_first  # all processes give their shares
+        weights, optimizer = self._model.weights(keep=writes), self._optimizer.tensors(keep=writes)
+        if writes:
+            checkpoint = Checkpoint(state=self.state, weights=weights, optimizer=optimizer)
             directory, keep = self.directory / "checkpoints", self.config.keep_checkpoints
             path = save_checkpoint(directory, checkpoint, shared=self._shared(self.state.step), keep=keep)
-            self._report(f"step {self.state.step}/{self.config.steps}  saved {path}")
+            self.tell(f"step {self.state.step}/{self.config.steps}  saved {path}")
         self._world.wait()
         self._saved_step = self.state.step
 
@@ -278,9 +272,11 @@ class _Run:
         path, now = self.directory / "config.json", self.config.model_dump(mode="json")
         if self.state.step and path.exists():
             for difference in differences(json.loads(path.read_text())["config"], now):
-                self._report(f"changed since the checkpoint: {difference}")
+                self.tell(f"changed since the checkpoint: {difference}")
         described = {
             "config": now,
+            "layouts": self.data.layouts,
+            "sequence_length": self.data.sequence_length,
             "num_parameters": self._num_parameters,
             "masked_ids": unpaid_ids(self.data) if self.config.mask_unpaid_ids else [],
             "torch": str(torch.__version__),
@@ -291,6 +287,14 @@ class _Run:
         """What a run that goes on after update `step` must share with the one that came there."""
         tokenizer = self.data.tokenizer.model_dump(mode="json")
         return {**self.config.decides_result(), "tokenizer": tokenizer, **self.data.fingerprints(step)}
+
+    def _of_metadata(self, totals: LossTotals) -> dict[str, float | None]:
+        """How well metadata was predicted; None where no layout pays for it."""
+        is_paid = self._arithmetic.with_hits
+        return {
+            "metadata_loss": totals.mean(Role.METADATA) if is_paid else None,
+            "metadata_accuracy": totals.accuracy(Role.METADATA) if is_paid else None,
+        }
 
     def _update(self, number: int, *, rate: float) -> float:
         """Clip and step; returns the gradients' norm."""
@@ -320,7 +324,7 @@ class _Run:
             "step": self.state.step,
             "loss": totals.loss,
             "text_loss": totals.mean(Role.TEXT),
-            "metadata_loss": totals.mean(Role.METADATA) if self._pays_metadata else None,
+            **self._of_metadata(totals),
             "tokens": self.state.tokens,
             "text_tokens": self.state.text_tokens,
             "lr": rate,

@@ -6,10 +6,11 @@ made for a few tokens at a time, and their gradient is taken while they are ther
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,20 @@ from shards.schema import ROLE_NAMES, Role
 
 CHUNK_TOKENS = 2048
 """Tokens whose logits are in memory at once: 1 GB in float32 at 131k ids."""
+COMPILED_CHUNK_LOGITS = 2**29
+"""Logits at once where the loss is compiled: they and their errors are 1 GB each in bfloat16, and nothing else is as
+wide. Larger chunks add to the output layer's gradient less often."""
+
+
+class TokenLosses(NamedTuple):
+    """Losses of `n` labels."""
+
+    weighted: Tensor
+    """Sum of weight x loss, a scalar that gradients flow from."""
+    losses: Tensor
+    """[n]: unweighted, in nats, for reporting only. A label that is impossible and has weight 0 has the loss 0."""
+    hits: Tensor | None
+    """bool [n]: whether no other id is likelier than the label; None where it was not asked for."""
 
 
 def chunked_cross_entropy(
@@ -28,9 +43,10 @@ def chunked_cross_entropy(
     loss_weights: Tensor,
     *,
     impossible_ids: Tensor | None = None,
-    chunk_tokens: int = CHUNK_TOKENS,
+    chunk_tokens: int | None = None,
     compiled: bool = False,
-) -> tuple[Tensor, Tensor]:
+    with_hits: bool = False,
+) -> TokenLosses:
     """Cross-entropy of `hidden @ output_weight.T` against `labels`, never holding all logits.
 
     Args:
@@ -39,20 +55,24 @@ def chunked_cross_entropy(
         labels: int64 [n].
         loss_weights: [n].
         impossible_ids: int64, ids that get no probability: padding of the vocabulary, and what is masked.
-        chunk_tokens: tokens at a time. Changes memory, not the result.
+        chunk_tokens: tokens at a time; None: by the vocabulary. Changes memory, not the result.
         compiled: whether what happens to the logits is compiled: fewer passes over them.
-
-    Returns:
-        sum of weight x loss, a scalar that gradients flow from; and the unweighted losses [n], for reporting only. A
-        label that is impossible and has weight 0 has the loss 0.
+        with_hits: whether labels are compared with the likeliest ids: one more pass over the logits.
     """
     with_grad = torch.is_grad_enabled() and (hidden.requires_grad or output_weight.requires_grad)
     if impossible_ids is None:
         impossible_ids = labels.new_empty(0)
-    weighted, losses = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, output_weight, labels, loss_weights, impossible_ids, chunk_tokens, compiled, with_grad
+    if chunk_tokens is None:
+        chunk_tokens = tokens_at_once(len(output_weight), compiled=compiled)
+    found = _ChunkedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, output_weight, labels, loss_weights, impossible_ids, chunk_tokens, compiled, with_grad, with_hits
     )
-    return weighted, losses
+    return TokenLosses(*found)
+
+
+def tokens_at_once(vocabulary_size: int, *, compiled: bool) -> int:
+    """Tokens whose logits are in memory at once: a power of 2, so that a micro-batch comes out even."""
+    return 1 << round(math.log2(COMPILED_CHUNK_LOGITS / vocabulary_size)) if compiled else CHUNK_TOKENS
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
@@ -69,17 +89,23 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         chunk_tokens: int,
         compiled: bool,
         with_grad: bool,
-    ) -> tuple[Tensor, Tensor]:
+        with_hits: bool,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         dtype, wide = hidden.dtype, torch.promote_types(hidden.dtype, torch.float32)
         weight = output_weight.to(dtype)
         losses = torch.empty(len(labels), dtype=wide, device=hidden.device)
+        hits = torch.empty(len(labels), dtype=torch.bool, device=hidden.device) if with_hits else None
         grad_hidden = torch.empty_like(hidden) if with_grad else None
         grad_weight = torch.zeros_like(output_weight, dtype=wide) if with_grad else None
         of_logits = _compiled_losses_and_errors() if compiled else _losses_and_errors
         for start in range(0, len(labels), chunk_tokens):
             part = slice(start, start + chunk_tokens)
             states = hidden[part]
-            found, errors = of_logits(states @ weight.T, labels[part], impossible_ids, wide, with_grad)
+            logits = (states @ weight.T).index_fill_(1, impossible_ids, float("-inf"))
+            if hits is not None:
+                torch.ge(logits.gather(1, labels[part, None])[:, 0], logits.amax(dim=1), out=hits[part])
+            found, errors = of_logits(logits, labels[part], wide, with_grad)
+            del logits
             losses[part] = found.masked_fill_(found.isinf() & (loss_weights[part] == 0), 0.0)
             if grad_hidden is not None and grad_weight is not None and errors is not None:
                 # A label's weight multiplies what is as wide as the model, not what is as wide as the vocabulary.
@@ -92,24 +118,27 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                     grad_weight += errors.T @ weighted
         if with_grad:
             ctx.save_for_backward(grad_hidden, grad_weight)
-        ctx.mark_non_differentiable(losses)
-        return (losses * loss_weights).sum(), losses
+        ctx.mark_non_differentiable(losses, *([] if hits is None else [hits]))
+        return (losses * loss_weights).sum(), losses, hits
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_weight = ctx.saved_tensors  # nobody else's: scaled where they are
-        return grad_hidden.mul_(grads[0]), grad_weight.mul_(grads[0]), None, None, None, None, None, None
+        return grad_hidden.mul_(grads[0]), grad_weight.mul_(grads[0]), *[None] * 7
 
 
 def _losses_and_errors(
-    logits: Tensor, labels: Tensor, impossible_ids: Tensor, wide: torch.dtype, with_grad: bool
+    logits: Tensor, labels: Tensor, wide: torch.dtype, with_grad: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Losses [chunk] in `wide`, and their gradient for the logits [chunk, vocabulary_size], probability - one-hot, in
-    the logits' dtype. Overwrites `logits`: passes over a tensor of that width are what this costs."""
-    log_probs = torch.log_softmax(logits.index_fill_(1, impossible_ids, float("-inf")), dim=-1, dtype=wide)
+    the logits' dtype. Passes over tensors of that width are what this costs."""
+    log_probs = torch.log_softmax(logits, dim=-1, dtype=wide)
     losses = -log_probs.gather(1, labels[:, None])[:, 0]
     if not with_grad:
         return losses, None
+    if torch.compiler.is_compiling():  # a scatter would put the probabilities into memory in `wide`
+        is_label = torch.arange(logits.shape[1], device=logits.device) == labels[:, None]
+        return losses, (log_probs.exp() - is_label.to(wide)).to(logits.dtype)
     errors = log_probs.exp_().scatter_add_(1, labels[:, None], log_probs.new_full((len(labels), 1), -1.0))
     return losses, errors.to(logits.dtype)
 
@@ -131,6 +160,8 @@ class LossTotals:
     """[7]: sum of unweighted losses in nats, by the role of the label."""
     labels_by_role: tuple[int, ...]
     """[7]: number of labels."""
+    hits_by_role: tuple[int, ...]
+    """[7]: number of labels than which no other id was likelier; 0 where it was not asked for."""
 
     @property
     def loss(self) -> float | None:
@@ -147,26 +178,41 @@ class LossTotals:
         labels = self.labels_by_role[role]
         return self.losses_by_role[role] / labels if labels else None
 
+    def accuracy(self, role: Role) -> float | None:
+        """Share of the labels of a role than which no other id was likelier; None where there are none."""
+        labels = self.labels_by_role[role]
+        return self.hits_by_role[role] / labels if labels else None
+
 
 class LossSums:
     """Losses summed on the device over micro-batches, for reporting."""
 
     def __init__(self, device: torch.device) -> None:
         self._overall = torch.zeros(2, dtype=torch.float64, device=device)
-        self._by_role = torch.zeros((2, len(ROLE_NAMES)), dtype=torch.float64, device=device)
+        self._by_role = torch.zeros((3, len(ROLE_NAMES)), dtype=torch.float64, device=device)
+        self._roles = torch.arange(len(ROLE_NAMES), device=device)[:, None]
 
-    def add(self, weighted: Tensor, losses: Tensor, *, label_roles: Tensor, loss_weights: Tensor) -> None:
-        """Count one micro-batch: its weighted sum, and its labels' losses and roles, both [n]."""
-        self._overall += torch.stack([weighted.detach().double(), loss_weights.sum(dtype=torch.float64)])
-        counted = torch.stack([losses.double(), torch.ones_like(losses, dtype=torch.float64)])
-        self._by_role.index_add_(1, label_roles.long(), counted)
+    def add(self, found: TokenLosses, *, label_roles: Tensor, loss_weights: Tensor) -> None:
+        """Count one micro-batch: what was found for its labels, and their roles, int64 [n]."""
+        weight = loss_weights.sum(dtype=torch.float64)
+        self._overall += torch.stack([found.weighted.detach().double(), weight])
+        has_role = label_roles == self._roles  # [7, n]
+        counted = [torch.where(has_role, found.losses.double(), 0.0), has_role]
+        if found.hits is not None:
+            counted.append(has_role & found.hits)
+        self._by_role[: len(counted)] += torch.stack([part.sum(dim=1, dtype=torch.float64) for part in counted])
 
     def totals(self) -> LossTotals:
         """The sums over all ranks, on the host; waits for the device once."""
-        weighted, weight, *by_role = global_sum(torch.cat([self._overall, self._by_role.flatten()])).tolist()
-        losses, labels = by_role[: len(ROLE_NAMES)], by_role[len(ROLE_NAMES) :]
+        weighted, weight, *sums = global_sum(torch.cat([self._overall, self._by_role.flatten()])).tolist()
+        roles = len(ROLE_NAMES)
+        losses, labels, hits = sums[:roles], sums[roles : 2 * roles], sums[2 * roles :]
         return LossTotals(
-            weighted=weighted, weight=weight, losses_by_role=tuple(losses), labels_by_role=tuple(map(round, labels))
+            weighted=weighted,
+            weight=weight,
+            losses_by_role=tuple(losses),
+            labels_by_role=tuple(map(round, labels)),
+            hits_by_role=tuple(map(round, hits)),
         )
 
 

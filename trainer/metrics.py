@@ -2,21 +2,23 @@
 
 One object a step:
 
-    step, loss (what is minimised), text_loss (mean over text labels, unweighted), metadata_loss (likewise; null where
-    the layout does not pay for metadata), tokens and text_tokens (labels seen since the start, without padding), lr,
-    grad_norm (before clipping), tokens_per_second, data_wait (share of the step's time that it waited for its batch),
-    mfu (share of the devices' peak that the model's own arithmetic
-    takes; null where the peak is not known), memory_gb (highest so far on one device; of the process on CPU),
-    skipped_batches (without a paid label, since the start)
+    step, loss (what is minimised), text_loss (mean over text labels, unweighted), metadata_loss (likewise) and
+    metadata_accuracy (share of metadata labels than which no other id was likelier; both null where no layout pays for
+    metadata), tokens and text_tokens (labels seen since the start, without padding), lr, grad_norm (before clipping),
+    tokens_per_second, data_wait (share of the step's time that it waited for its batch), mfu (share of the devices'
+    peak that the model's own arithmetic takes; null where the peak is not known), memory_gb (highest so far on one
+    device; of the process on CPU), skipped_batches (without a paid label, since the start)
 
-and one a validation: step, validation_text_loss, validation_text_tokens. Losses are in nats a token; a batch without
-a paid label has null for `loss` and `grad_norm`.
+and one a validation: step, validation_text_loss, validation_text_tokens, validation_metadata_loss,
+validation_metadata_accuracy. Losses are in nats a token; a batch without a paid label has null for `loss` and
+`grad_norm`. Wrapper and eos count in `loss` where they are paid, and in no other.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import resource
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
@@ -81,43 +83,57 @@ def _stands_before(line: str, resumed_at: int) -> bool:
 
 
 class Pace:
-    """How fast steps go: over all of them, and lately."""
+    """How fast steps go: over all of them, and lately. The first, which compiles, counts only while it is the only
+    one."""
 
     def __init__(self) -> None:
-        self._tokens, self._seconds = 0, 0.0
-        self._seconds_lately: float | None = None
+        self._steps, self._tokens, self._seconds = 0, 0, 0.0
+        self._seconds_lately = 0.0
 
     def add(self, seconds: float, *, tokens: int) -> None:
         """Count one step."""
-        self._tokens, self._seconds = self._tokens + tokens, self._seconds + seconds
-        lately = self._seconds_lately
-        self._seconds_lately = seconds if lately is None else 0.95 * lately + 0.05 * seconds
+        self._steps += 1
+        if self._steps <= 2:
+            self._tokens, self._seconds, self._seconds_lately = tokens, seconds, seconds
+        else:
+            self._tokens, self._seconds = self._tokens + tokens, self._seconds + seconds
+            self._seconds_lately = 0.95 * self._seconds_lately + 0.05 * seconds
 
     @property
     def tokens_per_second(self) -> float | None:
-        """Over all steps counted."""
+        """Over all steps counted but the first."""
         return self._tokens / self._seconds if self._seconds else None
 
     def left(self, steps: int) -> timedelta:
         """Time that `steps` more steps will take at the pace of the last twenty or so."""
-        return timedelta(seconds=round(steps * (self._seconds_lately or 0.0)))
+        return timedelta(seconds=round(steps * self._seconds_lately))
 
 
 _PEAK_FLOPS = {
+    "GB200": 2500e12,
     "B200": 2250e12,
+    "GH200": 989e12,
+    "H200 NVL": 835e12,
     "H200": 989e12,
+    "H100 NVL": 835e12,
     "H100 PCIe": 756e12,
     "H100": 989e12,
-    "GH200": 989e12,
     "A100": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
     "A10": 125e12,
     "4090": 165e12,
     "V100": 125e12,
 }
-"""Operations a second of bfloat16 (V100: float16) matrix products without sparsity, by a part of the device's name;
-from NVIDIA's data sheets. The first that fits counts."""
+"""Operations a second of bfloat16 (V100: float16) matrix products without sparsity, by whole words of the device's
+name; from NVIDIA's data sheets. The first that fits counts."""
+
+
+def peak_flops(device_name: str) -> float | None:
+    """What a GPU can do at most, see `_PEAK_FLOPS`; None where that is not known."""
+    fits = (peak for words, peak in _PEAK_FLOPS.items() if re.search(rf"\b{words}\b", device_name))
+    return next(fits, None)
 
 
 class Speed:
@@ -128,8 +144,8 @@ class Speed:
         self._flops_per_token, self._device = flops_per_token, device
         self._peak = None
         if device.type == "cuda":
-            name = torch.cuda.get_device_name(device)
-            self._peak = next((peak * world_size for part, peak in _PEAK_FLOPS.items() if part in name), None)
+            peak = peak_flops(torch.cuda.get_device_name(device))
+            self._peak = None if peak is None else peak * world_size
 
     def record(self, tokens_per_second: float) -> dict[str, float | None]:
         """`mfu` and `memory_gb`."""
@@ -147,11 +163,13 @@ def step_line(record: Mapping[str, Any], *, steps: int, pace: Pace) -> str:
         f"step {record['step']}/{steps}",
         f"loss {_loss(record['loss'])}",
         f"text {_loss(record['text_loss'])}",
+        *([] if record["metadata_loss"] is None else [f"metadata {_loss(record['metadata_loss'])}"]),
         f"lr {record['lr']:.2e}",
         f"{record['tokens_per_second']:,.0f} tokens/s",
         *([] if record["mfu"] is None else [f"mfu {record['mfu']:.1%}"]),
         f"{record['memory_gb']:.1f} GB",
         f"{pace.left(steps - record['step'])} left",
+        *([f"{record['skipped_batches']} batches without a paid label"] if record["skipped_batches"] else []),
     ]
     return "  ".join(fields)
 

@@ -20,7 +20,7 @@ from shards.schema import TokenizerInfo
 from trainer.attention import Mask, attend
 from trainer.config import ModelConfig
 from trainer.errors import TrainerError
-from trainer.loss import chunked_cross_entropy
+from trainer.loss import TokenLosses, chunked_cross_entropy
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From queries, keys and values, [b, heads, L, head_size] each, to the same shape as the queries."""
@@ -34,9 +34,19 @@ class Linear(nn.Linear):
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
 
+    def reset_parameters(self) -> None:
+        """Nothing: `Decoder.initialise` draws the weights, and a billion that nobody uses take half a minute."""
+
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
         return linear(input, self.weight.to(input.dtype))
+
+
+class Embedding(nn.Embedding):
+    """A table of vectors."""
+
+    def reset_parameters(self) -> None:
+        """Nothing, as in `Linear`."""
 
 
 class Norm(nn.RMSNorm):
@@ -140,7 +150,7 @@ class Decoder(nn.Module):
         self.activation_checkpointing = activation_checkpointing
         self.compiled = compiled
         vocabulary_size = -(-self.num_ids // config.vocabulary_multiple) * config.vocabulary_multiple
-        self.embed_tokens = nn.Embedding(vocabulary_size, config.hidden_size)
+        self.embed_tokens = Embedding(vocabulary_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         if compiled:
             for layer in self.layers:
@@ -220,7 +230,7 @@ class Decoder(nn.Module):
         for i, layer in enumerate(self.layers):
             mask = masks[i] if isinstance(masks, Sequence) else masks
             if self.activation_checkpointing and torch.is_grad_enabled():
-                states = checkpoint(layer, states, rotation, mask, use_reentrant=False)
+                states = checkpoint(layer, states, rotation, mask, use_reentrant=False, preserve_rng_state=False)
             else:
                 states = layer(states, rotation, mask)
             visit(states)
@@ -241,8 +251,10 @@ class Decoder(nn.Module):
         loss_weights: Tensor,
         *,
         dtype: torch.dtype | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Sum of weight x loss over the labels [b, L], a scalar, and the unweighted losses [b * L] for reporting."""
+        with_hits: bool = False,
+    ) -> TokenLosses:
+        """Losses of the labels int64 [b, L], with n = b * L; the rest as in `hidden_states` and
+        `chunked_cross_entropy`."""
         states = self.hidden_states(input_ids, positions, mask, dtype=dtype)
         return chunked_cross_entropy(
             states.flatten(0, 1),
@@ -251,6 +263,7 @@ class Decoder(nn.Module):
             loss_weights.flatten(),
             impossible_ids=self.impossible_ids,
             compiled=self.compiled,
+            with_hits=with_hits,
         )
 
 

@@ -83,7 +83,10 @@ class ModelOptimizer:
     def clip(self) -> float:
         """Scale all gradients down to `max_grad_norm` together; returns their norm before that."""
         limit = self._config.optimizer.max_grad_norm
-        norm = nn.utils.clip_grad_norm_(self._model.parameters(), float("inf") if limit is None else limit)
+        if limit is None:
+            norm = nn.utils.get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])
+        else:
+            norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit)
         return float(whole(norm).item())
 
     @torch.no_grad()
@@ -99,13 +102,18 @@ class ModelOptimizer:
                 group["lr"] = rate
             optimizer.step()
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The state by parameter name, `layers.0...weight.exp_avg` and so on, whole; all processes must ask for it."""
+    def tensors(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """The state by parameter name, `layers.0...weight.exp_avg` and so on, whole and on the host.
+
+        All processes must ask for it; those that do not `keep` it get nothing, and take no memory for it.
+        """
         tensors = {}
         for name, parameter in self._model.named_parameters():
             for optimizer in self._optimizers:
                 for key, value in optimizer.state.get(parameter, {}).items():
-                    tensors[f"{name}.{key}"] = whole(value).cpu()
+                    gathered = whole(value)
+                    if keep:
+                        tensors[f"{name}.{key}"] = gathered.cpu()
         return tensors
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:

@@ -22,6 +22,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from trainer.config import TrainConfig
 from trainer.errors import TrainerError
+from trainer.loss import TokenLosses
 from trainer.model import Decoder
 
 _BYTES_A_PARAMETER = 16
@@ -72,7 +73,9 @@ def joined(config: TrainConfig) -> Iterator[World]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
     try:
         world = World(device=device, rank=dist.get_rank(), size=size)
         yield world
@@ -108,12 +111,13 @@ class SharedModel:
                 fully_shard(layer, mp_policy=policy)
             fully_shard(self.decoder, mp_policy=policy)
         else:
-            self._forward = DistributedDataParallel(self.decoder, forward_sync_buffers=False)
+            self._forward = DistributedDataParallel(
+                self.decoder, forward_sync_buffers=False, gradient_as_bucket_view=True
+            )
 
-    def forward(self, *arguments: Any, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def forward(self, *arguments: Any, **options: Any) -> TokenLosses:
         """`Decoder.forward`."""
-        result: tuple[Tensor, Tensor] = self._forward(*arguments, dtype=dtype)
-        return result
+        return TokenLosses(*self._forward(*arguments, **options))
 
     def accumulating(self, *, is_last: bool) -> AbstractContextManager[object]:
         """For the backward pass of one micro-batch: gradients are summed over the processes after the last alone."""
@@ -128,9 +132,15 @@ class SharedModel:
         if isinstance(self.decoder, FSDPModule):
             self.decoder.reshard()
 
-    def weights(self) -> dict[str, Tensor]:
-        """By parameter name, whole, on the host; all processes must ask for them."""
-        return {name: whole(parameter.detach()).cpu() for name, parameter in self.decoder.named_parameters()}
+    def weights(self, *, keep: bool = True) -> dict[str, Tensor]:
+        """By parameter name, whole, on the host. All processes must ask for them; those that do not `keep` them get
+        nothing, and take no memory for it."""
+        weights = {}
+        for name, parameter in self.decoder.named_parameters():
+            gathered = whole(parameter.detach())
+            if keep:
+                weights[name] = gathered.cpu()
+        return weights
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Undo `weights`.

@@ -95,7 +95,7 @@ def _numbers(columns: list[pa.Array], name: str) -> list[NumPyArray]:
     for column in columns:
         kind = column.type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind)):
-            raise TrainerError(f"column {name!r} holds {kind}, not numbers; weights by label want a table")
+            raise TrainerError(f"column {name!r} holds {kind}, not numbers (row_weights by label want a table)")
         values: NumPyArray = pc.cast(column, pa.float64()).to_numpy(zero_copy_only=False)
         if np.isinf(values).any():
             raise TrainerError(f"column {name!r} has infinite numbers")

@@ -8,13 +8,16 @@ from trainer.config import CosineSchedule, ScheduleConfig, WsdSchedule
 
 
 def learning_rate(step: int, *, steps: int, peak: float, schedule: ScheduleConfig) -> float:
-    """The rate of update `step` (1..steps): linear up to `peak` over the warm-up, then down as the schedule says."""
+    """The rate of update `step` (1..steps): linear up to `peak` over the warm-up, then down as the schedule says.
+
+    The lowest rate is that of the update after the last, which is not made: where it is 0 it would change nothing.
+    """
     warmup = schedule.warmup(steps)
     if step <= warmup:
         return peak * step / warmup
     lowest = peak * schedule.min_lr_ratio
     decay_steps = schedule.decay_steps(steps)
-    done = max(0.0, (step - (steps - decay_steps)) / decay_steps) if decay_steps else 0.0
+    done = max(0.0, (step - (steps - decay_steps)) / (decay_steps + 1))
     return lowest + (peak - lowest) * _share_left(done, schedule)
 
 

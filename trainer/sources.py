@@ -46,6 +46,11 @@ class Opened:
         return self._layouts[key]
 
     @property
+    def described(self) -> list[dict[str, Any]]:
+        """The layouts as they were packed, each with its `name` and the `output` directory it is in."""
+        return [{"output": str(packed.output), **packed.dataset.info.layout} for packed in self._layouts.values()]
+
+    @property
     def role_weights(self) -> NumPyArray:
         """float32 [7]: the highest loss weight that any of the layouts has for a role."""
         weights = [packed.dataset.role_weights for packed in self._layouts.values()]
@@ -124,6 +129,7 @@ class Source:
         """
         packed = opened.layout(config)
         self._config = config
+        self.output = packed.output
         self.dataset: PackedDataset = packed.dataset
         self._rows = held_out.training_rows(packed)
         if not len(self._rows):
@@ -208,7 +214,12 @@ class Phase:
     def summary(self) -> str:
         """One line for a person."""
         parts = zip(self.shares.shares, self.sources, strict=True)
-        told = ", ".join(f"{share:.1%} {source.layout} ({len(source):,} rows)" for share, source in parts)
+        names = [source.layout for source in self.sources]
+        told = ", ".join(
+            f"{share:.1%} {source.layout}{f' of {source.output}' if names.count(source.layout) > 1 else ''} "
+            f"({len(source):,} rows)"
+            for share, source in parts
+        )
         return f"from step {self.first_step}: {told}"
 
     def fingerprint(self) -> dict[str, Any]:

@@ -1,17 +1,19 @@
-"""The arithmetic of one update, apart from the loop around it: micro-batches forward and backward, and validation."""
+"""The arithmetic of one update, apart from the loop around it: micro-batches forward and backward, validation, and
+advice where memory ends."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
-from trainer.attention import AttentionKind, choose_attention, document_mask
+from trainer.attention import AttentionKind, choose_attention, document_mask, why_not
 from trainer.config import TrainConfig
 from trainer.data import Batch
-from trainer.loss import LossSums, LossTotals, global_sum
+from trainer.errors import OutOfMemoryError, TrainerError
+from trainer.loss import LossSums, LossTotals, TokenLosses, global_sum
 from trainer.model import row_positions
 from trainer.parallel import SharedModel
 
@@ -25,17 +27,31 @@ class Arithmetic:
     """Of activations and matrix products; weights stay float32."""
     attention: AttentionKind = "sdpa"
     document_masking: bool = True
+    with_hits: bool = False
+    """Whether labels are compared with the likeliest ids."""
 
     @classmethod
-    def of(cls, config: TrainConfig, *, device: torch.device) -> Arithmetic:
-        """What the settings mean on a device."""
-        wants_bfloat16 = config.dtype == "bfloat16" or (config.dtype == "auto" and device.type == "cuda")
+    def of(cls, config: TrainConfig, *, device: torch.device, with_hits: bool = False) -> Arithmetic:
+        """What the settings mean on a device.
+
+        Raises:
+            TrainerError: the device does not have the kind of attention that is asked for.
+        """
+        has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        wants_bfloat16 = config.dtype == "bfloat16" or (config.dtype == "auto" and has_bfloat16)
         dtype = torch.bfloat16 if wants_bfloat16 else torch.float32
+        head_size = config.model.head_size
+        attention = config.attention
+        if attention == "auto":
+            attention = choose_attention(device, dtype, head_size=head_size)
+        elif reason := why_not(attention, device, dtype, head_size=head_size):
+            raise TrainerError(f"attention {attention!r}: {reason}; sdpa runs everywhere, auto takes the fastest")
         return cls(
             device=device,
             dtype=dtype,
-            attention=choose_attention(device, dtype) if config.attention == "auto" else config.attention,
+            attention=attention,
             document_masking=config.document_masking,
+            with_hits=with_hits,
         )
 
 
@@ -54,12 +70,12 @@ def accumulate_gradients(
         arithmetic: device, dtype, masks.
     """
     weights = batch.loss_weights.sum(dtype=torch.float64)
-    total_weight = global_sum(weights.to(arithmetic.device)).item()
+    total_weight = (weights if model.world.size == 1 else global_sum(weights.to(arithmetic.device))).item()
     sums = LossSums(arithmetic.device)
     micros = list(batch.split(micro_batch_size))
     for number, micro in enumerate(micros, 1):
         with model.accumulating(is_last=number == len(micros)):
-            weighted = _forward(model, micro, sums, arithmetic=arithmetic)
+            weighted = _forward(model, micro, sums, arithmetic=arithmetic).weighted
             if total_weight:
                 # Wrappers average gradients over the ranks; the loss wants their sum.
                 torch.autograd.backward(weighted * (model.world.size / total_weight))
@@ -76,14 +92,37 @@ def evaluate(model: SharedModel, batches: Iterable[Batch], *, arithmetic: Arithm
     return sums.totals()
 
 
-def _forward(model: SharedModel, batch: Batch, sums: LossSums, *, arithmetic: Arithmetic) -> Tensor:
-    """Weighted sum of one micro-batch's losses, counted in `sums`."""
-    batch = batch.to(arithmetic.device)
+def _forward(model: SharedModel, batch: Batch, sums: LossSums, *, arithmetic: Arithmetic) -> TokenLosses:
+    """Losses of one micro-batch, counted in `sums`."""
+    on_host, batch = batch, batch.to(arithmetic.device)
     if arithmetic.document_masking:
-        mask, positions = document_mask(batch.input_segments, kind=arithmetic.attention), batch.positions
+        mask = document_mask(on_host.input_segments, kind=arithmetic.attention, device=arithmetic.device)
+        positions = batch.positions
     else:
         mask, positions = None, row_positions(batch.input_segments)
     inputs = (batch.input_ids, positions, mask, batch.labels, batch.loss_weights)
-    weighted, losses = model.forward(*inputs, dtype=arithmetic.dtype)
-    sums.add(weighted, losses, label_roles=batch.label_roles.flatten(), loss_weights=batch.loss_weights)
-    return weighted
+    found = model.forward(*inputs, dtype=arithmetic.dtype, with_hits=arithmetic.with_hits)
+    sums.add(found, label_roles=batch.label_roles.flatten(), loss_weights=batch.loss_weights)
+    return found
+
+
+_OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
+"""What CUDA, its libraries and torch on CPU say; only CUDA's allocator has an error of its own for it."""
+
+
+@contextmanager
+def out_of_memory_advised(config: TrainConfig) -> Iterator[None]:
+    """Advice instead of a trace where memory is not enough.
+
+    Raises:
+        OutOfMemoryError: it is not.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(said in str(error) for said in _OUT_OF_MEMORY):
+            raise
+        advice = [f"micro_batch_size below {config.rows_at_once}"] if config.rows_at_once > 1 else []
+        advice += [] if config.activation_checkpointing else ["activation_checkpointing = true"]
+        advice += ["more processes with parallel = 'fsdp'", "a smaller model or sequence_length"]
+        raise OutOfMemoryError(f"{str(error).splitlines()[0]} Try {', '.join(advice)}") from None

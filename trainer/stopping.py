@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
@@ -14,7 +16,9 @@ class StopRequest:
     Python runs signal handlers in the main thread only; in another one this does nothing.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[str], None] = lambda line: None) -> None:
+        """`report` is told at once, for a step may be long."""
+        self._report = report
         self.requested: str | None = None
         """The name of the signal that came first."""
         self._previous: dict[signal.Signals, Any] = {}
@@ -30,5 +34,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        self.requested = self.requested or signal.Signals(number).name
+        if self.requested is None:
+            self.requested = signal.Signals(number).name
+            again = "; once more stops at once, without" if number == signal.SIGINT else ""
+            with suppress(RuntimeError):  # the signal came while a line was printed
+                self._report(f"{self.requested}: stopping after the step at hand, with a checkpoint{again}")
         signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

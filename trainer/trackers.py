@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,10 +26,8 @@ class TensorBoard:
     """Event files under `<directory>/tensorboard`. A resumed run cuts what its checkpoint does not know."""
 
     def __init__(self, directory: Path, *, resumed_at: int) -> None:
-        try:
-            from torch.utils.tensorboard.writer import SummaryWriter
-        except ImportError:
-            raise _missing("tensorboard") from None
+        from torch.utils.tensorboard.writer import SummaryWriter
+
         self._writer: Any = SummaryWriter(str(directory / "tensorboard"), purge_step=resumed_at + 1)
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -45,10 +44,8 @@ class WeightsAndBiases:
     """A run of the project; `WANDB_MODE`, `WANDB_API_KEY` and the others say where it goes, as always."""
 
     def __init__(self, project: str, directory: Path, *, config: TrainConfig) -> None:
-        try:
-            import wandb
-        except ImportError:
-            raise _missing("wandb") from None
+        import wandb
+
         # A resume goes on with the same run; one that is overwritten leaves its directory, and this file, behind.
         file = directory / "wandb-id"
         if not file.exists():
@@ -71,12 +68,20 @@ class WeightsAndBiases:
         self._run.finish()
 
 
-def trackers_of(config: TrainConfig, directory: Path, *, resumed_at: int) -> list[Tracker]:
-    """What a run asks for.
+def check_trackers(config: TrainConfig) -> None:
+    """Whether what a run asks for is installed.
 
     Raises:
-        TrainerError: its package is not installed.
+        TrainerError: it is not.
     """
+    wanted = {"tensorboard": config.tensorboard, "wandb": config.wandb_project is not None}
+    for package, is_wanted in wanted.items():
+        if is_wanted and importlib.util.find_spec(package) is None:
+            raise TrainerError(f"{package} is not installed: pip install 'colophon[{package}]', or -e '.[{package}]'")
+
+
+def trackers_of(config: TrainConfig, directory: Path, *, resumed_at: int) -> list[Tracker]:
+    """What a run asks for; `check_trackers` has seen that it is installed."""
     trackers: list[Tracker] = []
     if config.tensorboard:
         trackers.append(TensorBoard(directory, resumed_at=resumed_at))
@@ -87,7 +92,3 @@ def trackers_of(config: TrainConfig, directory: Path, *, resumed_at: int) -> lis
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
     return {name: value for name, value in record.items() if name != "step" and value is not None}
-
-
-def _missing(package: str) -> TrainerError:
-    return TrainerError(f"{package} is not installed: pip install colophon[{package}]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "dropout": 0.0,
     },
     "meta_tokens": {"position": "meta_tokens", "num_meta_tokens": 3},
-    "unpaid": {"position": "plain", "role_weights": {"text": 0, "eos": 0}},
+    "unpaid": {"position": "plain", "role_weights": {"text": 0, "eos": 0, "wrapper": 1}},
 }
 TINY_MODEL = {"num_layers": 2, "hidden_size": 64, "ffn_size": 128, "num_heads": 4, "num_kv_heads": 2}
 
@@ -42,14 +43,21 @@ def config(layout: str = "prepend", **settings: Any) -> TrainConfig:
     return TrainConfig.model_validate({**defaults, "layout": layout, "device": "cpu", **settings})
 
 
-def write_run(output: Path, *, num_documents: int = 60, seed: int = 0, sequence_length: int = SEQUENCE_LENGTH) -> Path:
-    """The output of a packed run with all `LAYOUTS`, two partitions each.
+def write_run(
+    output: Path,
+    *,
+    num_documents: int = 60,
+    seed: int = 0,
+    sequence_length: int = SEQUENCE_LENGTH,
+    layouts: Mapping[str, dict[str, Any]] = LAYOUTS,
+) -> Path:
+    """The output of a packed run with all `layouts`, two partitions each.
 
     The text of a document counts up in steps that its one metadata token names.
     """
     random = np.random.default_rng(seed)
     stages = {}
-    for name, settings in LAYOUTS.items():
+    for name, settings in layouts.items():
         records = []
         for partition, part in enumerate(np.array_split(random.integers(1, 10, num_documents), 2)):
             layout: Layout = TypeAdapter(Layout).validate_python(settings)

@@ -1,17 +1,15 @@
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
-import trainer.attention
 from shards.reader import PackedDataset
-from tests.trainer.runs import LAYOUTS, SPECIAL, TINY_MODEL, TOKENIZER
+from tests.trainer import varlen_on_cpu
+from tests.trainer.runs import LAYOUTS, SPECIAL, TINY_MODEL, TOKENIZER, config
 from trainer.attention import (
     AttentionKind,
     attend,
@@ -19,9 +17,12 @@ from trainer.attention import (
     dense_mask,
     document_mask,
     segment_bounds,
+    why_not,
 )
 from trainer.config import ModelConfig
 from trainer.data import Batch, read_batch
+from trainer.errors import TrainerError
+from trainer.loop import train
 from trainer.model import Decoder
 from trainer.parallel import SharedModel, World
 from trainer.step import Arithmetic, evaluate
@@ -96,25 +97,10 @@ def test_the_mask_by_brute_force() -> None:
     ]
 
 
-def varlen_by_segments(  # noqa: PLR0917 - torch's signature
-    query: Tensor, key: Tensor, value: Tensor, cu_q: Tensor, cu_k: Tensor, max_q: int, max_k: int, **options: object
-) -> Tensor:
-    """What torch's flash attention with variable lengths computes, which runs on GPUs alone: segment by segment."""
-    assert options == {"window_size": (-1, 0), "enable_gqa": True}
-    assert torch.equal(cu_q, cu_k)
-    assert cu_q.dtype == torch.int32
-    parts = []
-    for start, end in itertools.pairwise(cu_q.tolist()):
-        assert 0 < end - start <= max_q == max_k
-        q, k, v = (states[start:end].transpose(0, 1)[None] for states in (query, key, value))
-        parts.append(scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)[0].transpose(0, 1))
-    return torch.cat(parts)
-
-
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("kind", ["flex", "varlen"])
-def test_all_kinds_of_attention_agree(kind: AttentionKind, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trainer.attention, "varlen_attn", varlen_by_segments)
+def test_all_kinds_of_attention_agree(kind: AttentionKind) -> None:
+    varlen_on_cpu.register()
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(2, 4, 300, 16, generator=generator)
     key, value = (torch.randn(2, 2, 300, 16, generator=generator) for _ in range(2))
@@ -126,10 +112,8 @@ def test_all_kinds_of_attention_agree(kind: AttentionKind, monkeypatch: pytest.M
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("layout", ["plain", "append"])
-def test_all_kinds_of_attention_give_the_same_loss(
-    packed_run: Path, layout: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(trainer.attention, "varlen_attn", varlen_by_segments)
+def test_all_kinds_of_attention_give_the_same_loss(packed_run: Path, layout: str) -> None:
+    varlen_on_cpu.register()
     batch = read_batch(PackedDataset.open(packed_run, layout), range(6))
     decoder = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER)
     decoder.initialise(seed=1)
@@ -147,11 +131,37 @@ def test_the_bounds_of_segments(packed_run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("device", "dtype", "kind"),
-    [("cpu", torch.bfloat16, "sdpa"), ("cuda", torch.bfloat16, "varlen"), ("cuda", torch.float32, "flex")],
+    ("device", "dtype", "head_size", "capability", "kind"),
+    [
+        ("cpu", torch.bfloat16, 64, None, "sdpa"),
+        ("cuda", torch.bfloat16, 64, (9, 0), "varlen"),
+        ("cuda", torch.bfloat16, 64, (7, 0), "flex"),
+        ("cuda", torch.bfloat16, 20, (9, 0), "flex"),
+        ("cuda", torch.bfloat16, 264, (9, 0), "flex"),
+        ("cuda", torch.float32, 64, (9, 0), "flex"),
+    ],
 )
-def test_the_kind_follows_device_and_dtype(device: str, dtype: torch.dtype, kind: str) -> None:
-    assert choose_attention(torch.device(device), dtype) == kind
+def test_the_kind_follows_device_dtype_and_heads(  # noqa: PLR0917 - parametrised
+    device: str,
+    dtype: torch.dtype,
+    head_size: int,
+    capability: tuple[int, int] | None,
+    kind: AttentionKind,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA V100")
+    where = torch.device(device)
+    assert choose_attention(where, dtype, head_size=head_size) == kind
+    assert why_not(kind, where, dtype, head_size=head_size) is None
+    assert (why_not("varlen", where, dtype, head_size=head_size) is None) == (kind == "varlen")
+
+
+@pytest.mark.parametrize("kind", ["varlen", "flex"])
+def test_attention_that_a_device_does_not_have_is_refused(packed_run: Path, kind: str) -> None:
+    message = f"attention '{kind}': it runs on CUDA alone; sdpa runs everywhere, auto takes the fastest"
+    with pytest.raises(TrainerError, match=message):
+        train(config(attention=kind), name="none", output=packed_run)
 
 
 def test_one_segment_is_plain_causal_attention() -> None:

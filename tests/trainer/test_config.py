@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -66,3 +67,26 @@ def test_the_default_micro_batch_divides_the_batch(batch_size: int, rows_at_once
 def test_reading_a_config_does_not_load_torch() -> None:
     script = "import sys, trainer.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+def test_a_name_stands_for_a_table_of_defaults() -> None:
+    assert config(optimizer="muon", schedule="wsd") == config(optimizer={"type": "muon"}, schedule={"type": "wsd"})
+    with pytest.raises(ValueError, match=r"adamw.*ademamix.*muon"):
+        config(optimizer="sgd")
+
+
+def test_clipping_is_turned_off_in_toml() -> None:
+    assert config(optimizer={"max_grad_norm": math.inf}).optimizer.max_grad_norm is None
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "ademamix", "muon"])
+def test_independent_weight_decay_is_named(optimizer: str) -> None:
+    settings = {"type": optimizer, "independent_weight_decay": True}
+    with pytest.raises(ValueError, match="independent_weight_decay takes weight_decay off the weights at every step"):
+        config(optimizer=settings)
+    assert config(optimizer={**settings, "weight_decay": 3e-5}).optimizer.weight_decay == 3e-5
+
+
+def test_a_rate_without_end_is_refused() -> None:
+    with pytest.raises(ValueError, match="finite"):
+        config(learning_rate=math.inf)

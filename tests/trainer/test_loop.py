@@ -105,6 +105,14 @@ def test_a_resumed_run_may_be_longer_and_says_so(run_output: Path) -> None:
     assert all(torch.equal(a, weights_of(run_output, "b")[name]) for name, a in weights_of(run_output, "a").items())
 
 
+def test_a_resume_with_fewer_steps_than_are_made_is_refused(run_output: Path) -> None:
+    train(config(steps=8), name="a", output=run_output)
+    before = metrics_of(run_output, "a")
+    with pytest.raises(TrainerError, match=r"steps is 5, and .*step-00000008 is past it: 8 steps are made"):
+        train(config(steps=5), name="a", output=run_output, resume=True)
+    assert metrics_of(run_output, "a") == before
+
+
 def test_the_size_of_micro_batches_changes_nothing_but_rounding(run_output: Path) -> None:
     losses = []
     for size in (8, 2):
@@ -169,9 +177,10 @@ def test_what_a_run_writes(run_output: Path) -> None:
     steps = [line for line in lines if "loss" in line]
     for line in steps:
         assert line.keys() == {
-            *("step", "loss", "text_loss", "metadata_loss", "tokens", "text_tokens", "lr", "grad_norm"),
-            *("tokens_per_second", "data_wait", "mfu", "memory_gb", "skipped_batches"),
+            *("step", "loss", "text_loss", "metadata_loss", "metadata_accuracy", "tokens", "text_tokens", "lr"),
+            *("grad_norm", "tokens_per_second", "data_wait", "mfu", "memory_gb", "skipped_batches"),
         }
+        assert 0 <= line["metadata_accuracy"] <= 1
         assert line["grad_norm"] > 0
         assert line["tokens_per_second"] > 0
         assert 0 <= line["data_wait"] < 1
@@ -179,18 +188,32 @@ def test_what_a_run_writes(run_output: Path) -> None:
         assert 0.05 < line["memory_gb"] < 100
     assert all(a["tokens"] < b["tokens"] for a, b in pairwise(steps))
     assert steps[-1]["text_tokens"] < steps[-1]["tokens"] <= 6 * 8 * 48
-    assert lines[-1].keys() == {"step", "validation_text_loss", "validation_text_tokens"}
+    assert lines[-1].keys() == {
+        *("step", "validation_text_loss", "validation_text_tokens"),
+        *("validation_metadata_loss", "validation_metadata_accuracy"),
+    }
     assert result.validation_text_loss == lines[-1]["validation_text_loss"]
     assert (result.loss, result.state.step, result.stopped_by) == (steps[-1]["loss"], 6, None)
     written = json.loads((result.directory / "config.json").read_text())
     assert type(settings).model_validate(written["config"]) == settings
+    (layout,) = written["layouts"]
+    assert (layout["output"], layout["name"], layout["position"]) == (str(run_output), "append", "append")
+    assert written["sequence_length"] == 48
     assert [line.split("  ")[0] for line in told if "tokens/s" in line] == ["step 1/6", "step 3/6", "step 6/6"]
     assert all("left" in line for line in told if "tokens/s" in line)
 
 
 def test_metadata_that_is_not_paid_for_has_no_loss_of_its_own(packed_run: Path) -> None:
     train(config("prepend", steps=1), name="unpaid-metadata", output=packed_run)
-    assert metrics_of(packed_run, "unpaid-metadata")[0]["metadata_loss"] is None
+    line = metrics_of(packed_run, "unpaid-metadata")[0]
+    assert (line["metadata_loss"], line["metadata_accuracy"]) == (None, None)
+
+
+def test_a_layout_that_pays_for_nothing_is_refused(tmp_path: Path) -> None:
+    nothing = {"plain": {"position": "plain", "role_weights": {"text": 0, "eos": 0}}}
+    output = write_run(tmp_path / "run", layouts=nothing)
+    with pytest.raises(TrainerError, match="no layout of this run pays for any role: there is nothing to learn"):
+        train(config("plain"), name="a", output=output)
 
 
 def test_batches_without_a_paid_label_are_skipped_and_counted(run_output: Path) -> None:
@@ -221,8 +244,12 @@ def test_a_few_rows_are_learnt_by_heart(tmp_path: Path, layout: str) -> None:
         layout, steps=80, learning_rate=1e-2, batch_size=4, validation_rows=0, optimizer={"weight_decay": 0.0}
     )
     result = train(settings, name="a", output=output)
-    first = metrics_of(output, "a")[0]["text_loss"]
-    assert first > 4
+    lines = metrics_of(output, "a")
+    first, last = lines[0], lines[-1]
+    assert first["text_loss"] > 4
+    if layout == "append":  # which metadata it is, the text tells
+        assert first["metadata_accuracy"] < 0.5
+        assert last["metadata_accuracy"] == 1
     assert result.text_loss is not None
     assert result.text_loss < 0.5  # the first token of a document cannot be known from a few rows' order
 
@@ -233,15 +260,25 @@ def test_cuda_where_there_is_none(packed_run: Path, monkeypatch: pytest.MonkeyPa
         train(config(device="cuda"), name="cuda", output=packed_run)
 
 
-def test_too_little_memory_ends_with_advice(run_output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def too_much(*_: object, **__: object) -> None:  # a stand-in: a CPU has no such error
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nmore of it")
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB."),
+        (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        (RuntimeError, "[enforce fail at alloc_cpu.cpp:127] . DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_too_little_memory_ends_with_advice(
+    run_output: Path, error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: object, **__: object) -> None:  # a stand-in: a test must not use up a machine's memory
+        raise error(f"{said}\nmore of it")
 
     monkeypatch.setattr("trainer.loop.accumulate_gradients", too_much)
     with pytest.raises(OutOfMemoryError) as raised:
         train(config(), name="a", output=run_output)
     assert str(raised.value) == (
-        "CUDA out of memory. Tried to allocate 2.00 GiB. Try micro_batch_size below 4, "
+        f"{said} Try micro_batch_size below 4, "
         "activation_checkpointing = true, more processes with parallel = 'fsdp', a smaller model or sequence_length"
     )
 
@@ -251,17 +288,31 @@ def test_a_signal_ends_the_run_after_the_step_at_hand(run_output: Path, number: 
     settings = config(log_every=1)
     train(settings, name="unbroken", output=run_output)
 
+    told: list[str] = []
+
     def report(line: str) -> None:
+        told.append(line)
         if line.startswith("step 3/") and "tokens/s" in line:
             signal.raise_signal(number)
             signal.raise_signal(signal.SIGTERM)  # some launchers repeat themselves
 
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     stopped = train(settings, name="stopped", output=run_output, report=report)
+    (warned,) = (line for line in told if "stopping" in line)
+    assert warned.startswith(f"{number.name}: stopping after the step at hand, with a checkpoint")
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
     assert (stopped.stopped_by, stopped.state.step) == (number.name, 3)
     train(settings, name="stopped", output=run_output, resume=True)
     assert_same_end(run_output, "unbroken", "stopped")
+
+
+def test_a_signal_during_the_last_validation_is_not_lost(run_output: Path) -> None:
+    def report(line: str) -> None:
+        if line.startswith("step 8/8  validation"):
+            signal.raise_signal(signal.SIGTERM)
+
+    ended = train(config(steps=8), name="a", output=run_output, report=report)
+    assert (ended.stopped_by, ended.state.step) == ("SIGTERM", 8)
 
 
 def test_a_second_interrupt_does_not_wait(run_output: Path) -> None:

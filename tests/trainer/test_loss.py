@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from shards.reader import PackedDataset
 from shards.schema import ROLE_NAMES, Role
 from tests.trainer.runs import LAYOUTS, TINY_MODEL, TOKENIZER
+from trainer.attention import dense_mask
 from trainer.config import ModelConfig
 from trainer.data import Batch, read_batch
 from trainer.loss import LossTotals, chunked_cross_entropy
@@ -124,11 +125,22 @@ def test_chunks_change_neither_loss_nor_gradient(chunk_tokens: int, dtype: torch
     labels = torch.randint(0, 61, (50,), generator=generator)
     loss_weights = torch.rand(50, generator=generator, dtype=dtype)
 
+    labels[::3] = (hidden @ weight.T)[::3, :61].argmax(dim=1)
     expected = cross_entropy((hidden @ weight.T)[:, :61], labels, reduction="none")
     expected_gradients = torch.autograd.grad(3 * (expected * loss_weights).sum(), (hidden, weight))
-    total, losses = chunked_cross_entropy(
-        hidden, weight, labels, loss_weights, impossible_ids=torch.arange(61, 64), chunk_tokens=chunk_tokens
+    total, losses, hits = chunked_cross_entropy(
+        hidden,
+        weight,
+        labels,
+        loss_weights,
+        impossible_ids=torch.arange(61, 64),
+        chunk_tokens=chunk_tokens,
+        with_hits=True,
     )
+    assert hits is not None
+    assert torch.equal(hits, (hidden @ weight.T)[:, :61].argmax(dim=1) == labels)
+    assert hits[::3].all()
+    assert not hits.all()
     torch.testing.assert_close(losses, expected.detach())
     torch.testing.assert_close(total, (expected * loss_weights).sum())
     found = torch.autograd.grad(3 * total, (hidden, weight))
@@ -163,6 +175,23 @@ def test_evaluation_leaves_no_gradient_and_agrees_with_training(packed_run: Path
     trained, _ = accumulate(model, batch, micro_batch_size=8)
     assert evaluated.mean(Role.TEXT) == pytest.approx(trained.mean(Role.TEXT), rel=1e-6)
     assert evaluated.tokens == trained.tokens
+
+
+def test_accuracy_of_metadata_by_brute_force(packed_run: Path) -> None:
+    batch = read_batch(PackedDataset.open(packed_run, "append"), range(8))
+    model = make_model()
+    states = model.hidden_states(batch.input_ids, batch.positions, dense_mask(batch.input_segments))
+    likeliest = model.logits(states).argmax(dim=-1)
+    is_metadata = batch.label_roles == Role.METADATA
+    # Labels become what the model says, one document in two; it is asked again, for labels are inputs too.
+    told = torch.where(is_metadata & (batch.input_segments % 2 == 0), likeliest, batch.labels)
+    batch.tokens[:, 1:] = told.to(batch.tokens.dtype)
+    states = model.hidden_states(batch.input_ids, batch.positions, dense_mask(batch.input_segments))
+    expected = (is_metadata & (batch.labels == model.logits(states).argmax(dim=-1))).sum().item()
+    totals = evaluate(alone(model), batch.split(3), arithmetic=replace(CPU, with_hits=True))
+    assert totals.hits_by_role[Role.METADATA] == expected > 0
+    assert totals.accuracy(Role.METADATA) == expected / is_metadata.sum().item()
+    assert totals.accuracy(Role.META_TOKEN) is None
 
 
 def test_without_document_masking_a_row_is_one_text(packed_run: Path) -> None:

@@ -148,7 +148,7 @@ def test_activation_checkpointing_and_compilation_change_no_loss_and_no_gradient
         model = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER, **options)
         model.initialise(seed=0)
         mask = dense_mask(batch.input_segments)
-        loss, _ = model(batch.input_ids, batch.positions, mask, batch.labels, batch.loss_weights)
+        loss = model(batch.input_ids, batch.positions, mask, batch.labels, batch.loss_weights).weighted
         loss.backward()
         return loss.item(), [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
 
@@ -166,7 +166,7 @@ def test_activation_checkpointing_computes_layers_again(packed_run: Path) -> Non
     model.initialise(seed=0)
     calls: list[int] = []
     model.layers[0].register_forward_pre_hook(lambda *_: calls.append(1))
-    loss, _ = model(batch.input_ids, batch.positions, None, batch.labels, batch.loss_weights)
+    loss = model(batch.input_ids, batch.positions, None, batch.labels, batch.loss_weights).weighted
     assert len(calls) == 1
     loss.backward()
     assert len(calls) == 2
@@ -184,7 +184,7 @@ def test_masked_ids_get_no_probability_and_cost_nothing_where_they_are_not_paid(
     assert (probabilities[..., masked] == 0).all()
     assert (probabilities[..., : SPECIAL.bos] > 0).all()
     mask = dense_mask(batch.input_segments)
-    loss, losses = model(batch.input_ids, batch.positions, mask, batch.labels, batch.loss_weights)
+    loss, losses, _ = model(batch.input_ids, batch.positions, mask, batch.labels, batch.loss_weights)
     assert losses.isfinite().all()
     expected = -probabilities.log().gather(-1, batch.labels[..., None])[..., 0]
     paid = batch.loss_weights > 0

@@ -76,7 +76,7 @@ def test_weights_from_numbers_and_flags(annotated: Path, settings: dict[str, Any
     ("settings", "message"),
     [
         ({"column": "scoer"}, "no annotator has a column 'scoer'; available: is_good, level, score, topic"),
-        ({"column": "topic"}, "column 'topic' holds string, not numbers; weights by label want a table"),
+        ({"column": "topic"}, "column 'topic' holds string, not numbers (row_weights by label want a table)"),
         ({"column": "score", "table": {"1": 1}}, "row_weights.column 'score' holds double, not labels for a table"),
         (
             {"column": "topic", "table": {"law": 1, "scince": 2}},

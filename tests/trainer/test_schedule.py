@@ -17,19 +17,18 @@ def rates(schedule: ScheduleConfig, steps: int) -> list[float]:
 
 def test_cosine_golden() -> None:
     schedule = CosineSchedule(warmup_steps=2, min_lr_ratio=0.1)
-    root = math.sqrt(0.5)
-    expected = [0.5, 1.0, 0.55 + 0.45 * root, 0.55, 0.55 - 0.45 * root, 0.1]
+    expected = [0.5, 1.0, *(0.55 + 0.45 * math.cos(math.pi * t) for t in (0.2, 0.4, 0.6, 0.8))]
     assert rates(schedule, 6) == pytest.approx(expected)
 
 
 def test_wsd_linear_golden() -> None:
     schedule = WsdSchedule(type="wsd", warmup_steps=2, decay_fraction=0.4, decay="linear")
-    assert rates(schedule, 10) == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25, 0])
+    assert rates(schedule, 10) == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
 
 
 def test_wsd_1_sqrt_golden() -> None:
     schedule = WsdSchedule(type="wsd", warmup_steps=0, decay_fraction=0.5, decay="1-sqrt", min_lr_ratio=0.2)
-    expected = [1, 1, 1, 1, *(0.2 + 0.8 * (1 - math.sqrt(t)) for t in (0.25, 0.5, 0.75, 1))]
+    expected = [1, 1, 1, 1, *(0.2 + 0.8 * (1 - math.sqrt(t)) for t in (0.2, 0.4, 0.6, 0.8))]
     assert rates(schedule, 8) == pytest.approx(expected)
 
 
@@ -66,5 +65,7 @@ def test_a_rate_rises_to_the_peak_and_falls_to_the_lowest(
     found = rates(schedule, steps)
     assert all(a < b for a, b in pairwise(found[:warmup]))
     assert all(a >= b - 1e-12 for a, b in pairwise(found[warmup:]))
-    assert found[-1] == pytest.approx(lowest)
     assert max(found) <= 1
+    assert found[-1] >= lowest
+    if lowest < 1:
+        assert found[-1] > lowest  # an update at the rate 0 would be for nothing

@@ -53,5 +53,7 @@ def test_a_package_that_is_missing_is_named(
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard.writer", raising=False)
     monkeypatch.delitem(sys.modules, "torch.utils.tensorboard", raising=False)
-    with pytest.raises(TrainerError, match=rf"{package} is not installed: pip install colophon\[{package}\]"):
-        train(config(**settings), name="a", output=run_output)
+    train(config(steps=1), name="a", output=run_output)
+    with pytest.raises(TrainerError, match=rf"{package} is not installed: pip install 'colophon\[{package}\]'"):
+        train(config(**settings), name="a", output=run_output, overwrite=True)
+    assert (run_output / "training/a/metrics.jsonl").exists()  # what can be known is looked at before anything is lost

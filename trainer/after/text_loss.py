@@ -50,7 +50,7 @@ def _batch_losses(trained: TrainedModel, tokens: Tensor, *, first_labels: Tensor
     counted = (index >= first_labels[:, None]) & (index < num_labels[:, None])
     states = trained.hidden_states(tokens[:, :-1].to(trained.device))[counted.to(trained.device)]
     labels = tokens[:, 1:][counted].to(trained.device)
-    _, losses = chunked_cross_entropy(
+    found = chunked_cross_entropy(
         states,
         trained.model.output_weight,
         labels,
@@ -58,4 +58,4 @@ def _batch_losses(trained: TrainedModel, tokens: Tensor, *, first_labels: Tensor
         impossible_ids=trained.model.impossible_ids,
     )
     of_row = torch.arange(len(tokens)).repeat_interleave(counted.sum(dim=1))
-    return np.bincount(of_row.numpy(), weights=losses.double().cpu().numpy(), minlength=len(tokens))
+    return np.bincount(of_row.numpy(), weights=found.losses.double().cpu().numpy(), minlength=len(tokens))
