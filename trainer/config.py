@@ -222,8 +222,8 @@ class TrainConfig(_Frozen):
     (at most 256) held out of training. Two layouts see the same documents only with all rows of `validation_output`."""
     validation_every: int = Field(250, ge=1)
     """Steps between validations; there is one after the last step as well."""
-    checkpoint_every: int = Field(1000, ge=1)
-    """Steps between checkpoints; there is one after the last step as well."""
+    checkpoint_every: int = Field(1000, ge=0)
+    """Steps between checkpoints; there is one after the last step as well. 0: none at all, so nothing to resume."""
     keep_checkpoints: int = Field(2, ge=1)
     log_every: int = Field(10, ge=1)
     """Steps between console lines; `metrics.jsonl` has every step."""

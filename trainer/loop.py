@@ -197,13 +197,14 @@ class _Run:
 
     @property
     def is_saved(self) -> bool:
-        """Whether there is a checkpoint of the step that the run stands at; there is nothing to keep of step 0."""
-        return self._saved_step == self.state.step or not self.state.step
+        """Whether nothing is to be saved: there is a checkpoint of the step that the run stands at, the run has made no
+        step, or it wants no checkpoints."""
+        return self._saved_step == self.state.step or not (self.state.step and self.config.checkpoint_every)
 
     def is_due(self, every: int) -> bool:
-        """Whether something done every so many steps, and after the last, is to be done now."""
+        """Whether something done every so many steps (0: never), and after the last, is to be done now."""
         step = self.state.step
-        return step > 0 and (step % every == 0 or step == self.config.steps)
+        return step > 0 and every > 0 and (step % every == 0 or step == self.config.steps)
 
     def step(self, batches: Iterator[Batch], metrics: MetricsLog) -> None:
         """One update of the weights from this rank's part of the next global batch."""

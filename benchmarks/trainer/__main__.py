@@ -1,7 +1,7 @@
 """Tokens a second, MFU and memory of the presets, beside a plain loop and Hugging Face's Trainer, interleaved.
 
     python -m benchmarks.trainer                    what the machine can do: presets by its device
-    python -m benchmarks.trainer --preset 350m --sequence-length 4096 --num-ids 131074 --batch-size 8
+    python -m benchmarks.trainer --preset 350m --sequence-length 4096 --num-ids 131136 --batch-size 8
     python -m benchmarks.trainer table              Markdown of the results that are there
 
 Every contestant starts from the same weights and sees the same batches; that their losses agree is checked. Then only
@@ -28,13 +28,14 @@ from benchmarks.summary import Spread, interleaved, ratios
 from benchmarks.trainer.job import TrainingJob, write_job
 
 RESULTS = Path(__file__).parents[1] / "results" / "trainer.json"
+HUGGING_FACE = "Hugging Face Trainer"
 CONTESTANTS = {
     "colophon": ["benchmarks.trainer.ours", "plain"],
     "colophon, documents masked": ["benchmarks.trainer.ours", "documents"],
     "plain loop": ["benchmarks.trainer.plain_loop"],
-    "Hugging Face Trainer": ["benchmarks.trainer.hugging_face"],
+    HUGGING_FACE: ["benchmarks.trainer.hugging_face"],
 }
-_SAME_ARITHMETIC = ("colophon", "plain loop", "Hugging Face Trainer")
+_SAME_ARITHMETIC = ("colophon", "plain loop", HUGGING_FACE)
 _CPU = [("10m", 8_192, 512, 4, 2)]
 _CUDA = [
     (preset, num_ids, length, 32_768 * 2 // length, 32_768 // length)
@@ -43,6 +44,10 @@ _CUDA = [
     for length in (2048, 4096)
 ]
 """Preset, ids, sequence length, sequences a step, sequences at once."""
+
+
+class ContestantError(RuntimeError):
+    """A contestant's process failed; the message is its last line."""
 
 
 class LossesDifferError(RuntimeError):
@@ -57,22 +62,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for job in _jobs(options):
             key = f"{job.device} {job.preset} {job.num_ids} {job.sequence_length}"
             print(f"== {key}", flush=True)
-            results[key] = run_job(job, rounds=options.rounds)
+            results[key] = run_job(job, rounds=options.rounds, contestants=_contestants(options))
             RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print("\n".join(table(_read())))
     return 0
 
 
-def run_job(job: TrainingJob, *, rounds: int) -> dict[str, Any]:
-    """All contestants, interleaved; one entry of `trainer.json`."""
-    names = [name for name in CONTESTANTS if name != "Hugging Face Trainer" or importlib.util.find_spec("transformers")]
+def run_job(job: TrainingJob, *, rounds: int, contestants: Sequence[str]) -> dict[str, Any]:
+    """All contestants, interleaved; one entry of `trainer.json`. One that fails is told and left out."""
+    names = [name for name in contestants if name != HUGGING_FACE or importlib.util.find_spec("transformers")]
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    failed: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="colophon-bench-") as work:
         path = write_job(replace(job, work=work))
-        found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
         for number, name in interleaved(names, rounds=rounds):
-            found[name].append(_run(CONTESTANTS[name], path))
+            if name in failed:
+                continue
+            try:
+                found[name].append(_run(CONTESTANTS[name], path))
+            except ContestantError as error:
+                failed[name] = str(error)
+                print(f"round {number + 1}, {name}: failed: {error}", flush=True)
+                continue
             speed = job.tokens_per_step / Spread.of(found[name][-1]["seconds"]).median
             print(f"round {number + 1}, {name}: {speed:,.0f} tokens/s", flush=True)
+    if "colophon" in failed:
+        raise ContestantError(f"colophon: {failed['colophon']}")
+    found = {name: runs for name, runs in found.items() if name not in failed}
     _check_losses(found, job)
     seconds = {name: Spread.of([Spread.of(run["seconds"]).median for run in runs]) for name, runs in found.items()}
     return {
@@ -91,6 +107,7 @@ def run_job(job: TrainingJob, *, rounds: int) -> dict[str, Any]:
             }
             for name, runs in found.items()
         },
+        "failed": failed,
         "ratios": ratios(seconds, of="colophon"),
     }
 
@@ -118,6 +135,8 @@ def table(results: dict[str, Any]) -> Iterator[str]:
                 "" if ratio is None else f"{ratio['ratio']:.2f} x",
             ]
             yield f"| {' | '.join(cells)} |"
+        for name, why in found.get("failed", {}).items():
+            yield f"| {name} | failed: {why} | | | | |"
         yield ""
 
 
@@ -132,7 +151,7 @@ def _run(module: Sequence[str], job: Path) -> dict[str, Any]:
     command = [sys.executable, "-m", name, str(job), *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     if ended.returncode:
-        raise SystemExit(f"benchmarks: {name}: {ended.stderr[-2000:]}")
+        raise ContestantError((ended.stderr.splitlines() or [f"exit code {ended.returncode}"])[-1])
     found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
     return found
 
@@ -144,6 +163,10 @@ def _check_losses(found: dict[str, list[dict[str, Any]]], job: TrainingJob) -> N
         for step, (a, b) in enumerate(zip(expected, found[name][0]["losses"], strict=True), 1):
             if abs(a - b) > tolerance * a:
                 raise LossesDifferError(f"{name}: loss {b:.4f} at step {step}, Colophon has {a:.4f}")
+
+
+def _contestants(options: argparse.Namespace) -> list[str]:
+    return list(dict.fromkeys(["colophon", *options.contestant])) if options.contestant else list(CONTESTANTS)
 
 
 def _jobs(options: argparse.Namespace) -> Iterator[TrainingJob]:
@@ -172,19 +195,24 @@ def _read() -> dict[str, Any]:
     return json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.trainer", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m benchmarks.trainer", description=__doc__, formatter_class=_Formatter
     )
     add = parser.add_argument
     add("command", choices=["run", "table"], nargs="?", default="run")
     add("--preset", help="one model instead of those for this machine")
-    add("--num-ids", type=int, default=50_304, help="a multiple of 64: others pay for padding")
-    add("--sequence-length", type=int, default=2048)
+    add("--num-ids", type=int, default=50_304, help="a multiple of 64: with others, padding is paid for")
+    add("--sequence-length", type=int, default=2048, help="tokens")
     add("--batch-size", type=int, default=8, help="sequences a step")
     add("--micro-batch-size", type=int, default=8, help="sequences at once")
     add("--steps", type=int, default=16, help="of which the first quarter is not timed")
-    add("--rounds", type=int, default=3)
+    add("--rounds", type=int, default=3, help="of all contestants")
+    add("--contestant", action="append", choices=list(CONTESTANTS), help="only this one and Colophon; may be repeated")
     return parser
 
 

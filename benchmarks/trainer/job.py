@@ -75,7 +75,7 @@ class TrainingJob:
                 "optimizer": {"weight_decay": 0.0, "max_grad_norm": None},
                 "document_masking": document_masking,
                 "validation_rows": 0,
-                "checkpoint_every": self.steps + 1,
+                "checkpoint_every": 0,
                 "device": self.device,
                 "dtype": self.dtype,
             }

@@ -84,6 +84,17 @@ def test_a_half_written_line_of_metrics_is_cut(run_output: Path) -> None:
     assert_same_end(run_output, "unbroken", "killed")
 
 
+def test_a_run_may_keep_nothing(run_output: Path) -> None:
+    def report(line: str) -> None:
+        if line.startswith("step 3/"):
+            signal.raise_signal(signal.SIGTERM)
+
+    settings = config(checkpoint_every=0, log_every=1)
+    assert train(settings, name="a", output=run_output).state.step == 8
+    assert train(settings, name="b", output=run_output, report=report).state.step == 3
+    assert not list((run_output / "training").glob("*/checkpoints"))
+
+
 def test_resuming_a_finished_run_changes_nothing(run_output: Path) -> None:
     settings = config()
     first = train(settings, name="a", output=run_output)
