@@ -24,6 +24,11 @@ from pipeline.readers import BATCH_ROWS, PartitionReader
 _SAMPLED_PARTITIONS = 32
 
 
+def calibration_path(annotator: Annotator) -> str:
+    """Where what an annotator was fitted to is kept, under the run's output."""
+    return f"calibration/{annotator.name}.json"
+
+
 def calibrated(prepared: Prepared, *, write: bool, log: Callable[[str], None], rebuild: bool = False) -> Prepared:
     """`prepared` with every annotator calibrated: from what is kept, else (when `write`) from a sample.
 
@@ -42,7 +47,7 @@ def _calibrated(
     wanted = annotator.num_calibration_documents
     if wanted is None:
         return annotator
-    path = f"calibration/{annotator.name}.json"
+    path = calibration_path(annotator)
     kept: dict[str, Any] | None = prepared.store.read_json(path)
     if kept is not None and kept["settings"] == annotator.settings:
         return annotator.with_calibration(kept["calibration"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from enum import IntEnum
 
 _WHO = re.compile(r"(?<=://)[^/\s'\"]*@|(?<=\bs3://)[^/\s'\"]*:[^\s'\"]*@")
@@ -21,10 +22,16 @@ class ExitCode(IntEnum):
     USAGE = 2
     QUARANTINED = 3
     """Completed, but some input was left out: `quarantine.jsonl` says what and why."""
+    INTERRUPTED = 128 + signal.SIGINT
+    """130: from the keyboard. For this and the two below, a training wrote a checkpoint, and `--resume` goes on."""
+    USER_SIGNAL = 128 + signal.SIGUSR1
+    """138 on Linux: SIGUSR1, as schedulers send it before they take a machine away."""
+    TERMINATED = 128 + signal.SIGTERM
+    """143: SIGTERM."""
 
 
 class ColophonError(Exception):
-    """Anything that stops a command for a reason a person can act on."""
+    """Anything that stops a command for a reason a person can act on; without a message, none is printed."""
 
     exit_code = ExitCode.FAILED
 
@@ -33,6 +40,16 @@ class UsageError(ColophonError):
     """A recipe, an option or an input that cannot work: found before anything is written."""
 
     exit_code = ExitCode.USAGE
+
+
+class StoppedError(ColophonError):
+    """A training that a signal ended, cleanly: it goes on from its checkpoint."""
+
+    def __init__(self, message: str, *, signal_name: str) -> None:
+        """`signal_name` is `SIGTERM` and so on; one that is not known, of another process, counts as SIGTERM."""
+        super().__init__(message)
+        codes = {"SIGINT": ExitCode.INTERRUPTED, "SIGUSR1": ExitCode.USER_SIGNAL}
+        self.exit_code = codes.get(signal_name, ExitCode.TERMINATED)
 
 
 class InputError(ColophonError):

@@ -23,6 +23,8 @@ from shards.packing import smallest_row
 from shards.schema import FORMAT_VERSION
 from shards.tokenizer import Tokenizer, TokenizerError, load_tokenizer
 
+REBUILD = "--rebuild redoes what this makes stale; another output.path keeps both"
+
 
 @dataclass(frozen=True)
 class Prepared:
@@ -118,21 +120,30 @@ class Prepared:
     @cached_property
     def settings(self) -> dict[str, dict[str, Any]]:
         """What each stage's files depend on besides their input, readable: annotations, tokens and packed layouts."""
-        settings: dict[str, dict[str, Any]] = {}
-        for annotator in self.annotators:
-            columns = {c: self._need(c).in_input for c in annotator.columns if self.provider(c) is None}
-            settings[annotation_stage(annotator.name)] = {"annotator": annotator.settings, "columns": columns}
+        stages = [annotation_stage(annotator.name) for annotator in self.annotators]
         if self.recipe.tokenizer is not None:
+            stages += [TOKENS, *map(packed_stage, self.recipe.layouts)]
+        return {stage: self.settings_of(stage) for stage in stages}
+
+    def settings_of(self, stage: str) -> dict[str, Any]:
+        """`settings` of one stage; reads only the models and vocabulary that it is about.
+
+        Raises:
+            UsageError: it is about the tokenizer, which cannot be loaded.
+        """
+        if stage == TOKENS:
             columns = {need.name: need.in_input for need in self.tokenize_needs}
-            settings[TOKENS] = {"tokenizer": self.tokenizer.settings, "columns": columns}
-            for name, layout in self.recipe.layouts.items():
-                settings[packed_stage(name)] = {
-                    "layout": layout.model_dump(mode="json"),
-                    "pack": self.recipe.pack.model_dump(mode="json"),
-                    "tokenizer": tokenizer_info(self.tokenizer).model_dump(mode="json"),
-                    "format_version": FORMAT_VERSION,
-                }
-        return settings
+            return {"tokenizer": self.tokenizer.settings, "columns": columns}
+        for annotator in self.annotators:
+            if annotation_stage(annotator.name) == stage:
+                columns = {c: self._need(c).in_input for c in annotator.columns if self.provider(c) is None}
+                return {"annotator": annotator.settings, "columns": columns}
+        return {
+            "layout": self.recipe.layouts[stage.removeprefix("packed/")].model_dump(mode="json"),
+            "pack": self.recipe.pack.model_dump(mode="json"),
+            "tokenizer": tokenizer_info(self.tokenizer).model_dump(mode="json"),
+            "format_version": FORMAT_VERSION,
+        }
 
     @cached_property
     def settings_fingerprints(self) -> dict[str, str]:
@@ -221,12 +232,9 @@ def _check_output(prepared: Prepared) -> None:
             raise UsageError(f"{prepared.where}: output.path: {there} is a file; a run's output is a directory")
 
 
-def changed_settings(path: str, lines: Sequence[str]) -> UsageError:
+def changed_settings(path: str, lines: Sequence[str], *, remedy: str = REBUILD) -> UsageError:
     """The error for output at `path` that was made with other settings; `lines` are the differences."""
-    return UsageError(
-        f"{path} was made with other settings: {'; '.join(lines[:4])} "
-        "(--rebuild redoes what this makes stale; another output.path keeps both)"
-    )
+    return UsageError(f"{path} was made with other settings: {'; '.join(lines[:4])} ({remedy})")
 
 
 def differences(old: Any, new: Any, *, at: str = "") -> list[str]:

@@ -220,7 +220,9 @@ def _keys(loc: Sequence[int | str], data: Any) -> Iterator[int | str]:
 def _say(error: Any, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         known = _fields_at(model, error["loc"][:-1])
-        return f"unknown key; available: {_list(known)}" if known else "unknown key"
+        tables = _tables_with(_type_at(model, error["loc"][:-1]), str(error["loc"][-1]))
+        said = f"unknown key; it belongs in {' or '.join(tables)}" if tables else "unknown key"
+        return f"{said}; available: {_list(known)}" if known else said
     if error["type"] == "missing":
         return "is required"
     if error["type"].startswith("union_tag"):
@@ -237,6 +239,13 @@ def _fields_at(model: Any, loc: Sequence[int | str]) -> list[str]:
     current = _type_at(model, loc)
     found = [current] if isinstance(current, type) and issubclass(current, BaseModel) else _models(current)
     return sorted(found[0].model_fields) if len(found) == 1 else []
+
+
+def _tables_with(model: Any, key: str) -> list[str]:
+    """The keys of a table under which there are tables, or lists of tables, that may have `key`."""
+    is_model = isinstance(model, type) and issubclass(model, BaseModel)
+    fields = model.model_fields.items() if is_model else ()
+    return [name for name, field in fields if any(key in m.model_fields for m in _models_in(field.annotation))]
 
 
 def _tags_at(model: Any, loc: Sequence[int | str], key: str) -> list[str]:
@@ -269,8 +278,13 @@ def _step(annotation: Any, part: int | str) -> Any:
 
 def _models(annotation: Any) -> list[type[BaseModel]]:
     """The models that a union joins."""
-    members = [m for arg in typing.get_args(annotation) for m in (typing.get_args(arg) or (arg,))]
-    return [m for m in members if isinstance(m, type) and issubclass(m, BaseModel)]
+    return [model for argument in typing.get_args(annotation) for model in _models_in(argument)]
+
+
+def _models_in(annotation: Any) -> list[type[BaseModel]]:
+    """The type itself, or those in its brackets, as far as they are models."""
+    members = typing.get_args(annotation) or (annotation,)
+    return [member for member in members if isinstance(member, type) and issubclass(member, BaseModel)]
 
 
 def _tags(model: type[BaseModel]) -> set[Any]:

@@ -51,8 +51,6 @@ for command in (
 app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(exporting.lm_eval)
 
 
-_INTERRUPTED = 130
-"""What typer ends with after Ctrl-C, as shells do."""
 _OUR_PACKAGES = ("annotators", "pipeline", "shards", "trainer")
 
 
@@ -80,7 +78,7 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except SystemExit as ended:
-        if ended.code == _INTERRUPTED:
+        if ended.code == ExitCode.INTERRUPTED:  # what typer ends with after Ctrl-C, as shells do
             typer.echo("colophon: interrupted; run the same command again to go on", err=True)
         raise
     except Exception as error:
@@ -100,5 +98,6 @@ def _explain(error: Exception) -> tuple[str, ExitCode]:
 
 
 def _fail(message: str, code: ExitCode) -> None:
-    typer.echo(f"colophon: {message}", err=True)
+    if message:
+        typer.echo(f"colophon: {message}", err=True)
     sys.exit(int(code))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from pipeline.cli.options import RecipeArgument, SetOption, echo
-from pipeline.errors import ColophonError, UsageError
+from pipeline.errors import StoppedError, UsageError
 
 
 def train(
@@ -23,6 +24,7 @@ def train(
     Example: `colophon train recipes/web.toml --name tiny --set train.tiny.steps=200`
     """
     from pipeline.recipe import load_recipe
+    from pipeline.unchanged import check_unchanged
     from trainer.loop import train as train_one
 
     loaded = load_recipe(recipe, overrides=settings or [])
@@ -32,7 +34,12 @@ def train(
         raise UsageError(f"{recipe}: no [train.{name}]; available: {', '.join(loaded.train)}")
     if "://" in loaded.output.path:
         raise UsageError(f"{recipe}: output.path {loaded.output.path}: training maps shards from a local directory")
-    for each in [name] if name is not None else list(loaded.train):
+    names = [name] if name is not None else list(loaded.train)
+    for each in names:
+        check_unchanged(loaded, each, where=recipe)
+    for number, each in enumerate(names, 1):
+        if len(names) > 1:
+            _echo_once(f"{each}: {number} of {len(names)} runs")
         result = train_one(
             loaded.train[each],
             name=each,
@@ -41,8 +48,21 @@ def train(
             overwrite=overwrite,
             report=echo,
         )
-        if result.stopped_by is not None:
-            raise ColophonError(f"stopped by {result.stopped_by} after step {result.state.step}; --resume goes on")
+        left = names[number:]
+        if result.stopped_by is not None and (left or result.state.step < loaded.train[each].steps):
+            said = f"stopped by {result.stopped_by} after step {result.state.step}; --resume goes on"
+            where = f"{each}: " if len(names) > 1 else ""
+            raise StoppedError(f"{where}{said}" if _is_first() else "", signal_name=result.stopped_by)
+
+
+def _is_first() -> bool:
+    """Whether this is the one process of a run, or the first of those that torchrun started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _echo_once(line: str) -> None:
+    if _is_first():
+        echo(line)
 
 
 def train_classifier(

@@ -236,6 +236,8 @@ def test_every_command_that_takes_a_recipe_checks_it(project: Path, stage: str) 
         ("pack.nope=3", "recipe.toml: pack.nope: unknown key; available: method, seed, sequence_length"),
         ("pack.sequence_length=long", "recipe.toml: pack.sequence_length: Input should be a valid integer, "),
         ("pack=3", "recipe.toml: pack: Input should be a valid dictionary or instance of PackSection, got 3"),
+        ("train.tiny.warmup_steps=3", "recipe.toml: train.tiny.warmup_steps: unknown key; it belongs in optimizer or "),
+        ("train.tiny.row_weights={}", "recipe.toml: train.tiny.row_weights: unknown key; it belongs in sources; avail"),
         ("output.path=", "recipe.toml: output.path: String should have at least 1 character"),
     ],
 )

@@ -394,7 +394,7 @@ def test_a_recipe_from_documents_to_a_model(tmp_path: Path, monkeypatch: pytest.
     assert run().code == 0
     assert colophon("train", "recipe.toml").code == 0
     assert [m["step"] for m in metrics_of(tmp_path / "out", "tiny") if "loss" in m] == [1, 2, 3, 4, 5, 6]
-    recipe.write_text(WHOLE_RECIPE.replace("crawl_year", "crawl_yaer"))
+    recipe.write_text(WHOLE_RECIPE.replace('column = "crawl_year"', 'column = "crawl_yaer"'))
     called = colophon("train", "recipe.toml", "--overwrite")
     assert called.code == 2
     assert called.line.startswith("out: no annotator has a column 'crawl_yaer'; available: ")

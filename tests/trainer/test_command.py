@@ -1,0 +1,114 @@
+"""`colophon train`: several runs, and what a signal leaves: a line, an exit code, and the runs after it not begun."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import typer
+
+from pipeline.errors import ExitCode
+from tests.pipeline.project import RECIPE, Called, colophon, run, write_project
+
+TINY = "{ num_layers = 1, hidden_size = 16, ffn_size = 16, num_heads = 2, num_kv_heads = 1 }"
+RUNS = "".join(
+    f'[train.{name}]\nlayout = "plain"\nmodel = {TINY}\nsteps = 4\nbatch_size = 2\nlog_every = 1\ndevice = "cpu"\n'
+    for name in ("first", "second")
+)
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trained")
+    write_project(root)
+    (root / "recipe.toml").write_text(RECIPE.split("[train.tiny]")[0] + RUNS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        assert run().code == 0
+    return root
+
+
+@pytest.fixture
+def project(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    shutil.copytree(packed, tmp_path / "project")
+    monkeypatch.chdir(tmp_path / "project")
+    return tmp_path / "project"
+
+
+def stopped(monkeypatch: pytest.MonkeyPatch, *arguments: str, at: str, by: signal.Signals = signal.SIGTERM) -> Called:
+    """Train, with a signal as soon as the first line that begins with `at` is printed."""
+    sent: list[str] = []
+
+    def echo(line: str) -> None:
+        typer.echo(line)
+        if line.startswith(at) and not sent:
+            sent.append(line)
+            signal.raise_signal(by)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("pipeline.cli.training.echo", echo)
+        return colophon("train", "recipe.toml", *arguments)
+
+
+def begun() -> list[str]:
+    return sorted(path.name for path in Path("out/training").iterdir())
+
+
+def test_each_of_several_runs_is_announced(project: Path) -> None:
+    called = colophon("train", "recipe.toml")
+    assert (called.code, called.err) == (0, "")
+    lines = called.out.splitlines()
+    first, second = lines.index("first: 1 of 2 runs"), lines.index("second: 2 of 2 runs")
+    assert first == 0
+    assert [line.split()[1] for line in lines[first:second] if "tokens/s" in line] == ["1/4", "2/4", "3/4", "4/4"]
+    assert [line.split()[1] for line in lines[second:] if "tokens/s" in line] == ["1/4", "2/4", "3/4", "4/4"]
+    alone = colophon("train", "recipe.toml", "--name", "first", "--overwrite")
+    assert alone.code == 0
+    assert "of 1 runs" not in alone.out
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 128 + signal.SIGUSR1), (signal.SIGINT, 130)]
+)
+def test_a_stopped_run_ends_with_the_code_of_its_signal(
+    project: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals, code: int
+) -> None:
+    called = stopped(monkeypatch, "--name", "second", at="step 2/4", by=number)
+    assert called.code == code
+    assert called.line == f"stopped by {number.name} after step 2; --resume goes on"
+    assert Path("out/training/second/checkpoints/step-00000002").is_dir()
+    assert colophon("train", "recipe.toml", "--name", "second", "--resume").code == 0
+
+
+def test_a_signal_ends_the_command_and_resume_makes_the_rest(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = stopped(monkeypatch, at="step 2/4")
+    assert called.code == ExitCode.TERMINATED
+    assert called.line == "first: stopped by SIGTERM after step 2; --resume goes on"
+    assert begun() == ["first"]
+    called = colophon("train", "recipe.toml", "--resume")
+    assert (called.code, called.err) == (0, "")
+    assert begun() == ["first", "second"]
+    assert called.out.count("step 4/4  saved ") == 2
+
+
+def test_a_signal_after_the_last_step_leaves_the_runs_after_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = stopped(monkeypatch, at="step 4/4  validation")
+    assert called.code == ExitCode.TERMINATED
+    assert called.line == "first: stopped by SIGTERM after step 4; --resume goes on"
+    assert begun() == ["first"]
+
+
+def test_a_signal_after_the_last_step_of_the_last_run_changes_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called = stopped(monkeypatch, "--name", "second", at="step 4/4  validation")
+    assert (called.code, called.err) == (0, "")
+
+
+def test_of_several_processes_one_speaks(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    called = stopped(monkeypatch, at="step 2/4", by=signal.SIGINT)
+    assert (called.code, called.err) == (ExitCode.INTERRUPTED, "")
+    assert "1 of 2 runs" not in called.out
