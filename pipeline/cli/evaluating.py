@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
@@ -15,6 +16,7 @@ from pipeline.cli.options import (
     fields_of,
     make_console,
     recipe_and_output,
+    result_name,
     tokenizer_of,
     write_whole,
 )
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 
 def evaluate(
+    call: typer.Context,
     recipe: RecipeArgument,
     name: Annotated[list[str], typer.Option(help="A [train.NAME] that has been trained; may be given again.")],
     output: Annotated[
@@ -38,7 +41,11 @@ def evaluate(
     documents: Annotated[int, typer.Option(min=1, help="How many documents to draw.")] = 500,
     crop: Annotated[
         Optional[int],  # noqa: UP045
-        typer.Option(min=1, help="First tokens of a document that are scored; 512 if the models' rows hold them."),
+        typer.Option(
+            min=1,
+            help="First tokens of a document that are scored. Left out: 512, or as many as the rows of every layout "
+            "that the run has packed hold beside its longest context: the same whichever models are named.",
+        ),
     ] = None,
     conditions: Annotated[
         Optional[str],  # noqa: UP045
@@ -91,14 +98,37 @@ def evaluate(
         report=(lambda line: None) if as_json else echo,
     )
     described = [found.as_dict(contestant.trained.name) for contestant in contestants]
-    for entry in described:
-        write_whole(own / "training" / entry["model"] / "evaluation.json", json.dumps(entry, indent=1) + "\n")
+    written = [own / "training" / each / f"{_result_name(call, each, name)}.json" for each in dict.fromkeys(name)]
+    for path, entry in zip(written, described, strict=True):
+        write_whole(path, json.dumps(entry, indent=1) + "\n")
     if as_json:
         typer.echo(json.dumps(described, indent=1))
         return
     print_evaluation(described, console=make_console())
+    for line in [*_legend(described), *map(str, written)]:
+        echo(line)
     if place.resolve() == own.resolve():
         echo("The models were trained on documents of this very run; --output names another one's.")
+
+
+def _result_name(call: typer.Context, model: str, models: Iterable[str]) -> str:
+    """Of the model's file; the models that it is compared with are part of what was asked."""
+    beside = sorted({*models} - {model})
+    return result_name("evaluation", call, leave_out=["name"], beside=beside)
+
+
+def _legend(described: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """What the tables do not say themselves."""
+    first = described[0]
+    yield (
+        "The last two columns are bits/byte less those of the model's first condition, and less those of "
+        f"{first['model']} {next(iter(first['conditions']))}: below 0 is better. Their brackets are of the same "
+        "resamples, and surer than two intervals side by side."
+    )
+    for column, groups in first["by"].items():
+        yield f"{column}: ± is half the width of a value's own interval."
+        if groups["small_groups"]:
+            yield f"{column}: and {groups['small_groups']:,} groups of fewer than 5 documents."
 
 
 def generate(
@@ -170,6 +200,7 @@ def generate(
             context=context_name(condition) if condition else None,
             metadata=fields_of(meta or []),
             encoder=tokenizer,
+            report=lambda line: typer.echo(f"colophon: {line}", err=True),
         ),
         prompt=tokenizer.encode_batch(pa.array([prompt])).values.to_pylist(),
         settings=sampling,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from enum import Enum
 from functools import cached_property
@@ -99,7 +99,7 @@ _NOT_IN_NAMES = frozenset({"recipe", "settings", "as_json"})
 _LONGEST_VALUE = 40
 
 
-def result_name(stem: str, call: typer.Context, *, leave_out: Collection[str] = ()) -> str:
+def result_name(stem: str, call: typer.Context, *, leave_out: Collection[str] = (), beside: Sequence[str] = ()) -> str:
     """What a call's result is named, without a suffix: `stem`, and each option that is not at its default.
 
     So results of other settings lie beside each other: `evaluation`, `evaluation-by=topic-documents=100`.
@@ -108,8 +108,9 @@ def result_name(stem: str, call: typer.Context, *, leave_out: Collection[str] = 
         stem: of all results of the command.
         call: the command's, with its options.
         leave_out: names of parameters that the result's place or stem tells, or that change nothing in it.
+        beside: other models that are part of it.
     """
-    parts = [stem]
+    parts = [stem, *([f"beside={','.join(map(_spelled, beside))}"] if beside else [])]
     for parameter in sorted(call.command.params, key=lambda parameter: str(parameter.name)):
         name, value = str(parameter.name), call.params.get(str(parameter.name))
         if name in _NOT_IN_NAMES or name in leave_out or value in (None, [], (), parameter.get_default(call)):

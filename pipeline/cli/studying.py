@@ -15,6 +15,7 @@ from pipeline.cli.options import (
     echo,
     make_console,
     recipe_and_output,
+    result_name,
     tokenizer_of,
     write_whole,
 )
@@ -92,11 +93,15 @@ def probe(
 
 
 def attention(
+    call: typer.Context,
     recipe: RecipeArgument,
     name: NameOption,
     layout: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="What stands before the text; the layout that the model was trained on if left out."),
+        typer.Option(
+            help="What stands before the text: a layout that the model was trained on, in any of its phases; the one "
+            "that it was validated on if left out."
+        ),
     ] = None,
     column: Annotated[
         Optional[str],  # noqa: UP045
@@ -137,9 +142,9 @@ def attention(
     bins = report.bins
     if bins is not None:
         make_console().print(bins_table(found["bins"]))
-        title = f"{name}, step {report.step:,}: distances of attention to meta tokens"
+        title = f"{name}, step {report.step:,}, layout {report.layout}: distances of attention to meta tokens"
         figures["-bins"] = lambda: draw_bins(bins, title=title)
-    _write(own / "training" / name / "attention", found, figures)
+    _write(own / "training" / name / result_name("attention", call, leave_out=["name"]), found, figures)
 
 
 def plot(

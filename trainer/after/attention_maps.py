@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from shards.layouts import MetaTokensLayout
+from trainer.after.annotated import check_annotations
 from trainer.after.attention_bins import NUM_TOKENS, BinReport, compare_bins
 from trainer.after.attention_parts import LabelledRows, Vocabulary, columns_of, labelled_rows
-from trainer.after.contexts import layout_of, trained_layout
+from trainer.after.contexts import TrainedLayout, layout_of, outputs_by_layout, trained_layout
 from trainer.after.documents import RunDocuments
 from trainer.after.figures import new_figure
 from trainer.after.intervals import Estimate, RatioDraws
@@ -98,7 +99,8 @@ def study_attention(
         output: the `output.path` of its recipe.
         documents_output: that of another run with the same tokenizer, whose documents to read; None: the same.
         tokenizer: the one that the run was packed with.
-        layout: whose metadata stands before the text; None: the layout that the model was trained on.
+        layout: what stands before the text, of those that the model was trained on in any phase; None: the one that
+            it was validated on.
         column: an annotation column whose values are the bins that meta tokens are compared by.
         num_documents: to draw.
         crop: text tokens of each, from its start.
@@ -106,16 +108,19 @@ def study_attention(
 
     Raises:
         ShardError: the run has no documents or no such layout, or files that do not fit their records.
-        TrainerError: the layout has nothing before the text, or no meta tokens and yet a column; no such column (the
-            choices are listed); documents of another tokenizer, or without metadata.
+        TrainerError: a layout that the model was not trained on (those that it was are listed), that has nothing before
+            the text, or no meta tokens and yet a column; no such column (the choices are listed); documents of another
+            tokenizer, without metadata, or with metadata of other annotators than the training's.
     """
-    shown = layout_of(trained.config, output=output) if layout is None else trained_layout(output, layout)
+    shown = _layout(trained, layout, output=output)
     needed = columns_of(shown)
     is_meta = isinstance(shown.layout, MetaTokensLayout)
     if column is not None and not is_meta:
         raise TrainerError(f"layout {shown.name!r} has no meta tokens whose attention could be compared by {column}")
     run = RunDocuments(documents_output or output)
     run.check_tokenizer(trained.tokenizer)
+    if shown.output is not None:
+        check_annotations(needed, trained=shown.output, other=run.output)
     crops = run.crops(
         count=num_documents,
         crop=crop,
@@ -145,6 +150,15 @@ def study_attention(
         parts=_part_reports(rows, seen, seed=seed),
         bins=bins,
     )
+
+
+def _layout(trained: TrainedModel, name: str | None, *, output: Path) -> TrainedLayout:
+    if name is None:
+        return layout_of(trained.config, output=output)
+    known = outputs_by_layout(trained.config, output=output)
+    if name not in known:
+        raise TrainerError(f"{trained.name} was not trained on layout {name!r}; it was on {', '.join(known)}")
+    return trained_layout(known[name], name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +298,10 @@ def draw_attention(report: AttentionReport) -> Figure:
         bar = figure.colorbar(images[-1], ax=grid, extend="both", shrink=0.8, ticks=range(-limit, limit + 1))
         bar.set_ticklabels([f"1/{2**-power}" if power < 0 else f"{2**power}" for power in range(-limit, limit + 1)])
         bar.set_label("attention, as a multiple of an even one")
-        figure.suptitle(f"{report.name}, step {report.step:,}: where text tokens look ({report.documents} documents)")
+        figure.suptitle(
+            f"{report.name}, step {report.step:,}, layout {report.layout}: where text tokens look "
+            f"({report.documents} documents)"
+        )
         return figure
 
 

@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from shards.layouts import AppendLayout, Layout, MetaTokensLayout, PrependLayout
 from shards.manifest import read_manifest
-from shards.metadata import Encoder, document_metadata
+from shards.metadata import DocumentMetadata, Encoder, document_metadata
 from shards.packing import smallest_row
 from shards.reader import PackedFile
 from shards.schema import ShardError, SpecialIds
@@ -27,6 +27,7 @@ NumPyArray = np.ndarray[Any, Any]
 Condition: TypeAlias = Literal["none", "empty", "true", "shuffled", "meta_tokens"]
 CONDITIONS: tuple[Condition, ...] = ("none", "empty", "true", "shuffled", "meta_tokens")
 
+_PACKED = "packed/"
 _OF_POSITION: dict[str, tuple[Condition, ...]] = {
     "plain": ("none",),
     "prepend": ("none", "empty", "true", "shuffled"),
@@ -45,6 +46,8 @@ class TrainedLayout:
     sequence_length: int
     """Inputs of the rows that it was trained on."""
     special: SpecialIds
+    output: Path | None = None
+    """Of the run that packed it; None where only the model is there."""
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -54,7 +57,7 @@ class TrainedLayout:
     @property
     def text_room(self) -> int:
         """Text tokens that a training row holds beside bos and the longest context."""
-        return self.sequence_length + 1 - (smallest_row(self.layout) - 2)  # less its one text token, and eos
+        return _text_room(self.layout, self.sequence_length)
 
     @property
     def reads_metadata(self) -> bool:
@@ -83,17 +86,27 @@ class TrainedLayout:
             num_documents: how many there are.
             encoder: the tokenizer that the layout was packed with.
         """
+        found = self._document_metadata(columns, num_documents=num_documents, encoder=encoder)
+        spans = zip(found.wrapped, found.starts, found.lengths, strict=True)
+        return [found.ids[start : start + length] if wrapped else None for wrapped, start, length in spans]
+
+    def metadata_tokens_cut(self, columns: Mapping[str, pa.Array], *, num_documents: int, encoder: Encoder) -> int:
+        """Ids that `metadata` leaves out, since they are beyond `max_metadata_tokens` of a document."""
+        found = self._document_metadata(columns, num_documents=num_documents, encoder=encoder)
+        return found.counts["metadata_tokens_cut"]
+
+    def _document_metadata(
+        self, columns: Mapping[str, pa.Array], *, num_documents: int, encoder: Encoder
+    ) -> DocumentMetadata:
         if not isinstance(self.layout, PrependLayout | AppendLayout):
             raise TypeError(f"layout {self.name!r} has no template")
-        found = document_metadata(
+        return document_metadata(
             self.layout.model_copy(update={"dropout": 0.0}),
             ids=pa.nulls(num_documents, pa.string()),
             columns=columns,
             tokenizer=encoder,
             seed=0,
         )
-        spans = zip(found.wrapped, found.starts, found.lengths, strict=True)
-        return [found.ids[start : start + length] if wrapped else None for wrapped, start, length in spans]
 
     def prefixes(self, condition: Condition, metadata: Sequence[NumPyArray | None], *, seed: int) -> list[list[int]]:
         """Ids before each document's text under a condition.
@@ -122,11 +135,13 @@ def trained_layout(output: Path, name: str) -> TrainedLayout:
         raise ShardError(f"{output}: layout {name!r} has no rows")
     info = PackedFile(paths[0]).info
     settings = {key: value for key, value in info.layout.items() if key != "name"}
-    try:
-        layout: Layout = TypeAdapter(Layout).validate_python(settings)
-    except ValidationError as error:
-        raise ShardError(f"{paths[0]}: damaged layout: {error.errors()[0]['msg']}") from None
-    return TrainedLayout(name=name, layout=layout, sequence_length=info.sequence_length, special=info.tokenizer.special)
+    return TrainedLayout(
+        name=name,
+        layout=_layout(settings, where=str(paths[0])),
+        sequence_length=info.sequence_length,
+        special=info.tokenizer.special,
+        output=output,
+    )
 
 
 def layout_of(config: TrainConfig, *, output: Path) -> TrainedLayout:
@@ -135,8 +150,46 @@ def layout_of(config: TrainConfig, *, output: Path) -> TrainedLayout:
     Raises:
         ShardError: there is no such layout, or no file of it.
     """
-    source = next(source for source in config.mixed if source.layout == config.layout)
-    return trained_layout(output if source.output is None else Path(source.output), config.layout)
+    return trained_layout(outputs_by_layout(config, output=output)[config.layout], config.layout)
+
+
+def outputs_by_layout(config: TrainConfig, *, output: Path) -> dict[str, Path]:
+    """Names of all layouts that a run of `config` under `output` trains on, in any phase, and the output of each."""
+    sources = [*config.mixed, *(source for phase in config.phases for source in phase.mixed)]
+    found: dict[str, Path] = {}
+    for source in sources:
+        found.setdefault(source.layout, output if source.output is None else Path(source.output))
+    return found
+
+
+def text_rooms(output: Path) -> dict[str, int]:
+    """Text tokens that rows hold beside the longest context, of each layout that the run under `output` has packed.
+
+    Raises:
+        ShardError: there is no manifest, or it is damaged.
+    """
+    stages = {name: stage for name, stage in read_manifest(output).stages.items() if name.startswith(_PACKED)}
+    try:
+        return {
+            name.removeprefix(_PACKED): _text_room(
+                _layout(stage.settings["layout"], where=str(output)), stage.settings["pack"]["sequence_length"]
+            )
+            for name, stage in stages.items()
+        }
+    except KeyError as error:
+        raise ShardError(f"{output}: its manifest does not describe its layouts: no {error}") from None
+
+
+def _text_room(layout: Layout, sequence_length: int) -> int:
+    return sequence_length + 1 - (smallest_row(layout) - 2)  # less its one text token, and eos
+
+
+def _layout(settings: Mapping[str, Any], *, where: str) -> Layout:
+    try:
+        layout: Layout = TypeAdapter(Layout).validate_python(settings)
+    except ValidationError as error:
+        raise ShardError(f"{where}: damaged layout: {error.errors()[0]['msg']}") from None
+    return layout
 
 
 def derangement(size: int, *, seed: int) -> NumPyArray:

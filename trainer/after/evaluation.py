@@ -17,9 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from shards.metadata import Encoder
-from trainer.after.contexts import Condition, TrainedLayout
+from trainer.after.annotated import check_annotations, different_annotators
+from trainer.after.contexts import Condition, TrainedLayout, text_rooms
 from trainer.after.documents import DocumentCrops, RunDocuments
-from trainer.after.groups import Group, groups_of
+from trainer.after.groups import Group, by_value, groups_of
 from trainer.after.intervals import RatioDraws
 from trainer.after.text_loss import text_losses
 from trainer.after.trained import TrainedModel
@@ -27,6 +28,9 @@ from trainer.errors import TrainerError
 
 NumPyArray = np.ndarray[Any, Any]
 DEFAULT_CROP = 512
+MIN_DOCUMENTS = 5
+"""Groups of fewer are counted and not measured: their intervals tell nothing."""
+_OF_METADATA: tuple[Condition, ...] = ("true", "shuffled")
 _PER = {"nats_per_token": 0, "bits_per_byte": 1}
 
 
@@ -44,8 +48,8 @@ class EvaluationSettings:
 
     documents: int = 500
     crop: int | None = None
-    """First tokens of a document that are scored. None: 512, or as many as the models' rows hold beside the longest
-    context."""
+    """First tokens of a document that are scored. None: 512, or as many as the rows of every layout that the models'
+    runs have packed hold beside its longest context: the same whichever models are named."""
     conditions: tuple[Condition, ...] | None = None
     """None: all that a model's layout has."""
     by: tuple[str, ...] = ()
@@ -116,8 +120,13 @@ class Evaluation:
         }
 
     def _by(self, column: str, own: Sequence[int]) -> dict[str, Any]:
-        groups, left_out = groups_of(self.documents.columns[column])
-        return {"groups": [self._group(group, own) for group in groups], "left_out_documents": left_out}
+        values = self.documents.columns[column]
+        groups, left_out = groups_of(values, min_documents=MIN_DOCUMENTS)
+        return {
+            "groups": [self._group(group, own) for group in by_value(groups, values)],
+            "small_groups": sum(len(group.rows) < MIN_DOCUMENTS for group in left_out),
+            "left_out_documents": sum(len(group.rows) for group in left_out),
+        }
 
     def _group(self, group: Group, own: Sequence[int]) -> dict[str, Any]:
         ratios = self._ratios(group.rows)
@@ -169,17 +178,22 @@ def evaluate(
         documents: where texts and their metadata come from.
         tokenizer: the recipe's, which made the documents' ids.
         settings: what to measure.
-        report: gets a line before each condition.
+        report: gets a line on the crop where it is left to us, one on each column of `by` that does not mean what it
+            did in training, and one before each condition.
 
     Raises:
         ShardError: a file that does not fit its record.
-        TrainerError: another tokenizer, a column or condition that is not there, or a crop that does not fit the rows
-            that a model was trained on.
+        TrainerError: another tokenizer, a column or condition that is not there, metadata of other annotators than the
+            training's, or a crop that does not fit the rows that a model was trained on.
     """
     for contestant in contestants:
         documents.check_tokenizer(contestant.trained.tokenizer)
-    crop = _crop(contestants, settings.crop)
+    crop = _crop(contestants, settings.crop, report=report)
     wanted = _conditions(contestants, settings.conditions)
+    _check_metadata(contestants, wanted, documents.output)
+    for output in _outputs(contestants):
+        for line in different_annotators(settings.by, trained=output, other=documents.output):
+            report(f"{line}: its groups are not those of the training")
     fields = [name for c in contestants if c.layout.reads_metadata for name in c.layout.layout.fields]
     crops = documents.crops(
         count=settings.documents,
@@ -190,7 +204,10 @@ def evaluate(
         decode=tokenizer.decode,
     )
     if len(crops) < 2 and any("shuffled" in conditions for conditions in wanted):
-        raise TrainerError(f"{documents.output}: one document has text; shuffled metadata needs two")
+        raise TrainerError(
+            f"one document of {documents.output} is drawn, and shuffled metadata needs two: --documents 2 or more, or "
+            "--conditions without shuffled"
+        )
     measured = []
     for contestant, conditions in zip(contestants, wanted, strict=True):
         for condition in conditions:
@@ -206,16 +223,50 @@ def evaluate(
     )
 
 
-def _crop(contestants: Sequence[Contestant], asked: int | None) -> int:
+def _crop(contestants: Sequence[Contestant], asked: int | None, *, report: Callable[[str], None]) -> int:
     """Text tokens that every model reads within the length it was trained on."""
-    shortest = min(contestants, key=lambda contestant: contestant.layout.text_room)
-    room = shortest.layout.text_room
-    if asked is not None and asked > room:
+    shortest = min(contestants, key=lambda contestant: contestant.layout.text_room).layout
+    if asked is None:
+        return _default_crop(contestants, report=report)
+    if asked > shortest.text_room:
         raise TrainerError(
-            f"crop {asked}: rows of {shortest.layout.name!r} have {shortest.layout.sequence_length} tokens, "
-            f"at most {room} beside the longest context"
+            f"crop {asked}: rows of {shortest.name!r} have {shortest.sequence_length} tokens, "
+            f"at most {shortest.text_room} beside the longest context"
         )
-    return min(DEFAULT_CROP, room) if asked is None else asked
+    return asked
+
+
+def _default_crop(contestants: Sequence[Contestant], *, report: Callable[[str], None]) -> int:
+    """The same whichever models of a run are named: their layouts are not all that its rows may have to hold."""
+    rooms = [(c.layout.text_room, c.layout.name) for c in contestants]
+    for output in _outputs(contestants):
+        rooms += [(room, name) for name, room in text_rooms(output).items()]
+    room, name = min(rooms)
+    if room >= DEFAULT_CROP:
+        return DEFAULT_CROP
+    report(
+        f"first {room} tokens of each document (--crop): as many as rows of every packed layout hold beside the "
+        f"longest context, here of {name}"
+    )
+    return room
+
+
+def _outputs(contestants: Sequence[Contestant]) -> list[Path]:
+    """Of the runs that packed the models' layouts."""
+    found = dict.fromkeys(contestant.layout.output for contestant in contestants)
+    return [output for output in found if output is not None]
+
+
+def _check_metadata(contestants: Sequence[Contestant], wanted: Sequence[tuple[Condition, ...]], output: Path) -> None:
+    """Refuse metadata that says something else than what a model was trained with: `true` would not be true."""
+    for contestant, conditions in zip(contestants, wanted, strict=True):
+        layout = contestant.layout
+        if layout.output is None or not layout.reads_metadata or not {*conditions} & {*_OF_METADATA}:
+            continue
+        others = ",".join(condition for condition in layout.conditions if condition not in _OF_METADATA)
+        check_annotations(
+            layout.layout.fields, trained=layout.output, other=output, instead=f"; or --conditions {others}"
+        )
 
 
 def _conditions(contestants: Sequence[Contestant], asked: tuple[Condition, ...] | None) -> list[tuple[Condition, ...]]:

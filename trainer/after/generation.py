@@ -6,7 +6,7 @@ where `empty` has the empty wrapper before the text. g = 0 is free, 1 conditione
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -48,7 +48,12 @@ def context_name(name: str) -> Context:
 
 
 def context_prefix(
-    layout: TrainedLayout, *, context: Context | None, metadata: Mapping[str, str], encoder: Encoder
+    layout: TrainedLayout,
+    *,
+    context: Context | None,
+    metadata: Mapping[str, str],
+    encoder: Encoder,
+    report: Callable[[str], None] = lambda line: None,
 ) -> list[int]:
     """Ids before the prompt.
 
@@ -58,6 +63,7 @@ def context_prefix(
             meta tokens or nothing.
         metadata: values of the layout's fields; those left out are written as nothing, as for a document without them.
         encoder: the recipe's tokenizer.
+        report: gets a line where metadata is cut to the layout's budget, as packing cuts it.
 
     Raises:
         TrainerError: a context or a field that the layout does not have, or metadata without a use.
@@ -77,6 +83,9 @@ def context_prefix(
         raise TrainerError(f"context {chosen!r} {'needs' if chosen == 'meta' else 'has no place for'} metadata")
     if chosen == "meta":
         columns = {name: pa.array([metadata.get(name)], pa.string()) for name in fields}
+        cut = layout.metadata_tokens_cut(columns, num_documents=1, encoder=encoder)
+        if cut:
+            report(f"the metadata loses its last {cut} tokens, as in packing: max_metadata_tokens of {layout.name!r}")
         return layout.prefix(layout.metadata(columns, num_documents=1, encoder=encoder)[0])
     return layout.prefix({"none": None, "empty": (), "meta_tokens": layout.meta_tokens}[chosen])
 
@@ -92,8 +101,8 @@ def generate(
 ) -> Iterator[list[int | None]]:
     """The samples' next tokens, step by step; None where a sample has ended. Ends when all have.
 
-    No special id is ever drawn but eos, which ends a sample; in a layout with metadata behind the text, boc ends it
-    too.
+    What cannot be is refused at once, before the first step is asked for. No special id is ever drawn but eos, which
+    ends a sample; in a layout with metadata behind the text, boc ends it too.
 
     Args:
         trained: the model.
@@ -108,10 +117,22 @@ def generate(
     """
     max_tokens = _room(layout, len(prefix) + len(prompt), asked=settings.max_tokens)
     starts = [[*start, *prompt] for start in _prefixes(layout, prefix, guided=settings.guidance is not None)]
-    readers = [Reader(trained, num_rows=settings.num_samples, capacity=len(start) + max_tokens) for start in starts]
-    unread = [torch.tensor([start] * settings.num_samples, device=trained.device) for start in starts]
     ends = _ends(layout)
     never = _never(trained, ends=ends, text_ids=text_ids)
+    return _steps(trained, starts, settings=settings, max_tokens=max_tokens, ends=ends, never=never)
+
+
+def _steps(
+    trained: TrainedModel,
+    starts: Sequence[Sequence[int]],
+    *,
+    settings: SamplingSettings,
+    max_tokens: int,
+    ends: Set[int],
+    never: Tensor,
+) -> Iterator[list[int | None]]:
+    readers = [Reader(trained, num_rows=settings.num_samples, capacity=len(start) + max_tokens) for start in starts]
+    unread = [torch.tensor([start] * settings.num_samples, device=trained.device) for start in starts]
     samplers = [Sampler(settings, sample=i) for i in range(settings.num_samples)]
     ended = [False] * settings.num_samples
     for _ in range(max_tokens):

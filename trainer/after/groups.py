@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -24,8 +25,10 @@ class Group:
     """int64: their numbers."""
 
 
-def groups_of(column: pa.Array, *, max_groups: int = MAX_GROUPS) -> tuple[list[Group], int]:
-    """Documents by value, and how many documents are in none of the groups.
+def groups_of(
+    column: pa.Array, *, max_groups: int = MAX_GROUPS, min_documents: int = 1
+) -> tuple[list[Group], list[Group]]:
+    """Documents by value: the groups that are looked at, and smaller ones that are left out.
 
     Numbers with a fraction make five groups of about equal size, in ascending order. Other values make one each, the
     largest first.
@@ -33,6 +36,7 @@ def groups_of(column: pa.Array, *, max_groups: int = MAX_GROUPS) -> tuple[list[G
     Args:
         column: [num_documents].
         max_groups: smaller groups beyond so many are left out.
+        min_documents: groups of fewer are left out.
     """
     is_score = pa.types.is_floating(column.type)
     codes, names = _quintiles(column) if is_score else _values(column)
@@ -42,7 +46,21 @@ def groups_of(column: pa.Array, *, max_groups: int = MAX_GROUPS) -> tuple[list[G
     ]
     if not is_score:
         groups.sort(key=lambda group: (-len(group.rows), group.value is None, group.value or ""))
-    return groups[:max_groups], sum(len(group.rows) for group in groups[max_groups:])
+    shown = groups[:max_groups]
+    kept = [group for group in shown if len(group.rows) >= min_documents]
+    return kept, [group for group in shown if len(group.rows) < min_documents] + groups[max_groups:]
+
+
+def by_value(groups: Sequence[Group], column: pa.Array) -> list[Group]:
+    """Groups of numbers, such as bins of a score, in ascending order with the unknown ones last; others as they are."""
+    if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
+        return list(groups)
+    return sorted(groups, key=lambda group: (group.value is None, _first_number(group.value)))
+
+
+def _first_number(value: str | None) -> float:
+    """Of `3`, or of `0.12 to 0.34`."""
+    return float((value or "0").partition(" ")[0])
 
 
 def _values(column: pa.Array) -> tuple[NumPyArray, list[str]]:

@@ -90,6 +90,7 @@ class ColophonLM(LM):  # type: ignore[misc]  # lm_eval is only looked at where i
             context="none" if context is None else context,
             batch_size=_batch_size(str(batch_size)),
             max_length=max_length,
+            report=_log.warning,
         )
         self._name = f"{loaded.trained.name}-{loaded.trained.state.step}"
 

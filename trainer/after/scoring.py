@@ -6,7 +6,7 @@ ids. A text is tokenized alone, so it has the same ids whatever stands before it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -47,7 +47,13 @@ class _Row:
     """Ids at the end that are asked for."""
 
 
-def prefix_of(setting: ContextSetting, *, layout: TrainedLayout, tokenizer: Tokenizer) -> list[int]:
+def prefix_of(
+    setting: ContextSetting,
+    *,
+    layout: TrainedLayout,
+    tokenizer: Tokenizer,
+    report: Callable[[str], None] = lambda line: None,
+) -> list[int]:
     """Ids that a context setting puts before every text.
 
     Args:
@@ -56,22 +62,30 @@ def prefix_of(setting: ContextSetting, *, layout: TrainedLayout, tokenizer: Toke
             fields.
         layout: that the model was trained on.
         tokenizer: of the model.
+        report: gets a line where metadata is cut to the layout's budget, as packing cuts it.
 
     Raises:
         TrainerError: a context that the layout does not have; the choices are listed.
     """
     if not isinstance(setting, str):
-        return context_prefix(layout, context="meta", metadata=setting, encoder=tokenizer)
+        return context_prefix(layout, context="meta", metadata=setting, encoder=tokenizer, report=report)
     if not setting.startswith(_META):
         known: Context = context_name(setting)
         return context_prefix(layout, context=known, metadata={}, encoder=tokenizer)
     given = setting.removeprefix(_META)
     field, equals, value = given.partition("=")
     if equals and field in layout.layout.fields:
-        return context_prefix(layout, context="meta", metadata={field: value}, encoder=tokenizer)
+        return context_prefix(layout, context="meta", metadata={field: value}, encoder=tokenizer, report=report)
     if not isinstance(layout.layout, PrependLayout):
         raise TrainerError(f"layout {layout.name!r} has no metadata before a text, so {setting!r} cannot stand there")
-    return layout.prefix(_encode(tokenizer, [given])[0][: layout.layout.max_metadata_tokens])
+    (ids,) = _encode(tokenizer, [given])
+    kept = ids[: layout.layout.max_metadata_tokens]
+    if len(kept) < len(ids):
+        report(
+            f"the metadata loses its last {len(ids) - len(kept)} tokens, as in packing: max_metadata_tokens of "
+            f"{layout.name!r}"
+        )
+    return layout.prefix(kept)
 
 
 class Scorer:
@@ -86,6 +100,7 @@ class Scorer:
         context: ContextSetting = "none",
         batch_size: int = 8,
         max_length: int | None = None,
+        report: Callable[[str], None] = lambda line: None,
     ) -> None:
         """Make the prefix.
 
@@ -96,12 +111,13 @@ class Scorer:
             context: see `prefix_of`.
             batch_size: rows at a time.
             max_length: inputs of a row; None: as in training.
+            report: see `prefix_of`.
 
         Raises:
             TrainerError: no such context, or no room for text behind it.
         """
         self.layout, self.tokenizer, self._trained = layout, tokenizer, trained
-        self.prefix = prefix_of(context, layout=layout, tokenizer=tokenizer)
+        self.prefix = prefix_of(context, layout=layout, tokenizer=tokenizer, report=report)
         self.batch_size = batch_size
         self.max_length = layout.sequence_length if max_length is None else max_length
         self.room = self.max_length + 1 - len(self.prefix)
@@ -128,8 +144,8 @@ class Scorer:
         return self._score([self._row(context, whole[len(context) :] or own) for context, whole, own in rows])
 
     def text_likelihoods(self, texts: Sequence[str]) -> list[float]:
-        """Nats of each whole text, every token once. A text longer than a row is scored as training reads it, in
-        segments behind the prefix; the last one begins earlier, with tokens that are read and not scored."""
+        """Nats of each whole text, every token once. A text longer than a row is read in rows behind the prefix; the
+        last one begins earlier, with tokens that are read and not scored: so are lm_eval's rolling windows."""
         rows = [list(self._windows(ids)) for ids in _encode(self.tokenizer, texts)]
         scores = iter(self._score([row for of_text in rows for row in of_text]))
         return [sum((next(scores).log_likelihood for _ in of_text), 0.0) for of_text in rows]

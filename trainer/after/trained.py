@@ -91,7 +91,8 @@ def _checkpoint(directory: Path, step: int | None) -> Path:
     if not directory.is_dir():
         runs = directory.parent
         known = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
-        raise TrainerError(f"{directory}: no such training run; available: {', '.join(known) or 'none'}")
+        choices = f"available: {', '.join(known)}" if known else "none has been trained: run `colophon train` first"
+        raise TrainerError(f"{directory}: no such training run; {choices}")
     found = {step_of(path): path for path in checkpoints(directory / "checkpoints")}
     if not found:
         raise TrainerError(f"{directory}: has no checkpoint yet")

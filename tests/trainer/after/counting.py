@@ -86,8 +86,15 @@ def write_counting_run(output: Path, *, num_documents: int = 1000, num_partition
             (pq.write_table if suffix == "parquet" else _write)(table, path)
             stages.setdefault(stage, []).append(_record(output, path, stage=stage, rows=table.num_rows))
     tokenizer = {"tokenizer": {"name": TOKENIZER.name, "sha256": TOKENIZER.sha256}}
+    layouts = {
+        f"packed/{name}": {
+            "layout": layout_called(name).model_dump(mode="json"),
+            "pack": {"sequence_length": SEQUENCE_LENGTH},
+        }
+        for name in LAYOUTS
+    }
     described = {
-        stage: StageManifest(settings=tokenizer if stage == "tokens" else {}, records=records)
+        stage: StageManifest(settings={"tokens": tokenizer, **layouts}.get(stage, {}), records=records)
         for stage, records in stages.items()
     }
     manifest = Manifest(colophon_version="0", recipe={}, partitions=[], stages=described)

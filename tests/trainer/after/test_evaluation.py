@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ from shards.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
 from tests.pipeline.project import RECIPE, colophon, run, write_project
 from tests.trainer.after.counting import Counting, behind, counting_layout, train_counting, write_counting_run
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER
-from trainer.after.contexts import condition_names, derangement, layout_of, trained_layout
+from trainer.after.contexts import condition_names, derangement, layout_of, text_rooms, trained_layout
 from trainer.after.documents import RunDocuments
 from trainer.after.evaluation import Contestant, Evaluation, EvaluationSettings, evaluate
-from trainer.after.groups import groups_of
+from trainer.after.groups import by_value, groups_of
 from trainer.after.intervals import RatioDraws
 from trainer.after.text_loss import text_losses
 from trainer.after.trained import TrainedModel, load_trained
@@ -304,11 +305,21 @@ def test_groups_by_value() -> None:
     column = pa.array(["b", "a", None, "b", "c", "a", "b"])
     groups, left_out = groups_of(column)
     assert [(g.value, g.rows.tolist()) for g in groups] == [("b", [0, 3, 6]), ("a", [1, 5]), ("c", [4]), (None, [2])]
-    assert left_out == 0
+    assert left_out == []
     groups, left_out = groups_of(column, max_groups=2)
-    assert ([g.value for g in groups], left_out) == (["b", "a"], 2)
-    groups, _ = groups_of(pa.array([2014, 2015, 2014], pa.int16()))
-    assert [g.value for g in groups] == ["2014", "2015"]
+    assert [[g.value for g in some] for some in (groups, left_out)] == [["b", "a"], ["c", None]]
+    groups, left_out = groups_of(column, max_groups=2, min_documents=3)
+    assert [[g.value for g in some] for some in (groups, left_out)] == [["b"], ["a", "c", None]]
+
+
+def test_numbers_stand_in_their_order_and_labels_by_size() -> None:
+    for values, expected in (
+        (pa.array([10, 9, 9, 2, None, 2, 2], pa.int16()), ["2", "9", "10", None]),
+        (pa.array(["b", "a", "a", None, None, None]), [None, "a", "b"]),
+        (pa.array([0.5, 0.5, None]), ["0.5", None]),
+    ):
+        groups, _ = groups_of(values)
+        assert [group.value for group in by_value(groups, values)] == expected
 
 
 def test_scores_make_five_groups_in_order() -> None:
@@ -316,7 +327,7 @@ def test_scores_make_five_groups_in_order() -> None:
     groups, left_out = groups_of(pa.array([*values, None, math.nan], pa.float32()))
     assert [len(g.rows) for g in groups] == [2, 20, 20, 20, 20, 20]
     assert [g.value for g in groups[:3]] == [None, "0 to 0.198", "0.198 to 0.396"]
-    assert left_out == 0
+    assert left_out == []
     for low, high in pairwise(groups[1:]):
         assert values[low.rows].max() < values[high.rows].min()
     assert [(g.value, len(g.rows)) for g in groups_of(pa.array([0.5, 0.5]))[0]] == [("0.5", 2)]
@@ -441,7 +452,7 @@ def test_the_same_texts_whatever_is_evaluated(evaluated: Evaluation, counting: P
         ({"crop": 43}, "crop 43: rows of 'prepend' have 48 tokens, at most 42 beside the longest context"),
         ({"conditions": ("true",)}, "plain: layout 'plain' has none of the conditions true; it has none"),
         ({"by": ("topic",)}, "no annotator has a column 'topic'; available: parity, rank, step"),
-        ({"documents": 1}, "one document has text; shuffled metadata needs two"),
+        ({"documents": 1}, "is drawn, and shuffled metadata needs two: --documents 2 or more, or --conditions without"),
     ],
 )
 def test_what_cannot_be_evaluated(
@@ -456,34 +467,69 @@ def test_what_cannot_be_evaluated(
         )
 
 
-def test_the_longest_crop_that_all_rows_hold(evaluated: Evaluation, counting: Path) -> None:
+@pytest.mark.parametrize("names", [["plain"], ["prepend"], ["prepend", "plain"]])
+def test_the_default_crop_is_the_same_whichever_models_are_named(
+    evaluated: Evaluation, counting: Path, names: list[str]
+) -> None:
+    lines: list[str] = []
     found = evaluate(
-        evaluated.contestants,
+        [one for one in evaluated.contestants if one.trained.name in names],
         documents=RunDocuments(counting),
         tokenizer=Counting(),
         settings=EvaluationSettings(documents=10),
+        report=lines.append,
     )
-    assert found.crop == 42
+    room, layout = min((room, name) for name, room in text_rooms(counting).items())
+    assert found.crop == room == 42
+    assert lines[0].startswith("first 42 tokens of each document (--crop): as many as rows of every packed layout hold")
+    assert lines[0].endswith(f"here of {layout}")
+
+
+def test_small_groups_are_counted_and_not_measured(evaluated: Evaluation) -> None:
+    few = pa.array(["a"] * 190 + ["b"] * 5 + ["c"] * 4 + [None])
+    documents = replace(evaluated.documents, columns={"few": few})
+    settings = replace(evaluated.settings, by=("few",))
+    found = replace(evaluated, documents=documents, settings=settings).as_dict("plain")["by"]["few"]
+    assert [(group["value"], group["documents"]) for group in found["groups"]] == [("a", 190), ("b", 5)]
+    assert (found["small_groups"], found["left_out_documents"]) == (2, 5)
 
 
 # The command line
 
 
 def test_evaluate_prints_tables_and_writes_what_it_found(here: Path) -> None:
-    options = ["--name", "plain", "--name", "prepend-url", "--documents", "40", "--crop", "50"]
+    options = ["--name", "plain", "--name", "prepend-url", "--documents", "120", "--crop", "50"]
     note = "The models were trained on documents of this very run"
     assert note not in colophon("evaluate", "recipe.toml", *options).out  # but on those they are validated on
     options += ["--output", "out"]
-    called = colophon("evaluate", "recipe.toml", *options, "--by", "crawl_year", "--by", "url_host")
+    called = colophon(
+        "evaluate", "recipe.toml", *options, "--by", "crawl_year", "--by", "url_host", "--by", "url_suffix"
+    )
     assert (called.code, called.err) == (0, "")
-    assert "40 documents, their first 50 tokens" in called.out
+    assert "120 documents, their first 50 tokens" in called.out
     for name in ("shuffled", "bits/byte by crawl_year", "bits/byte by url_host", "host0.example.org", "—", " ±0."):
         assert name in called.out
     assert note in called.out
-    found = json.loads((here / "out/training/prepend-url/evaluation.json").read_text())
+    for line in ("less those of plain none", "crawl_year: ± is half the width", "groups of fewer than 5 documents."):
+        assert line in called.out
+    asked = "beside=plain-by=crawl_year,url_host,url_suffix-crop=50-documents=120-output=out"
+    path = Path(f"out/training/prepend-url/evaluation-{asked}.json")
+    assert called.out.splitlines()[-2] == str(path)
+    written = path.read_bytes()
+    found = json.loads(written)
     assert list(found["conditions"]) == ["none", "empty", "true", "shuffled"]
     printed = colophon("evaluate", "recipe.toml", *options, "--json")
     assert json.loads(printed.out)[1] == {**found, "by": {}}
+    assert path.read_bytes() == written  # the other call has a file of its own
+
+
+def test_evaluate_with_defaults_has_the_plain_name(here: Path) -> None:
+    called = colophon("evaluate", "recipe.toml", "--name", "append-quality")
+    assert (called.code, called.err) == (0, "")
+    found = json.loads((here / "out/training/append-quality/evaluation.json").read_text())
+    rooms = text_rooms(here / "out")
+    assert found["documents"]["crop"] == min(rooms.values()) < rooms["plain"]
+    assert "as many as rows of every packed layout hold" in called.out
 
 
 def test_evaluate_on_another_runs_documents(here: Path) -> None:
@@ -523,9 +569,20 @@ def test_evaluate_says_in_one_line_what_is_wrong(here: Path, options: list[str],
     assert message in called.line
 
 
+def cut_tokens(here: Path, length: int) -> int:
+    layout = trained_layout(here / "out", "prepend-url").layout
+    tokenizer = load_tokenizer(TokenizerConfig(path=str(here / "small.tiktoken"), pattern="gpt2"))
+    return len(tokenizer.backend.encode(f"https://example.org/{'p' * length}")) - layout.max_metadata_tokens
+
+
+def test_before_any_training_the_command_is_named(here: Path) -> None:
+    called = colophon("evaluate", "recipe.toml", "--set", "output.path=same", "--name", "plain")
+    assert called.line == "same/training/plain: no such training run; none has been trained: run `colophon train` first"
+
+
 def test_generate_writes_on(here: Path) -> None:
     options = ["--name", "prepend-url", "--prompt", "the größe", "--max-tokens", "20", "--temperature", "2"]
-    metadata = ["--meta", "url=https://host1.example.org/p/1?q=ü"]
+    metadata = ["--meta", "url=https://a.org/ü"]
     called = colophon("generate", "recipe.toml", *options, *metadata)
     assert (called.code, called.err) == (0, "")
     assert called.out.startswith("the größe")
@@ -533,6 +590,10 @@ def test_generate_writes_on(here: Path) -> None:
     assert colophon("generate", "recipe.toml", *options, *metadata).out == called.out
     assert colophon("generate", "recipe.toml", *options, *metadata, "--guidance", "1").out == called.out
     assert colophon("generate", "recipe.toml", *options, *metadata, "--seed", "1").out != called.out
+    cut = colophon("generate", "recipe.toml", *options, "--meta", f"url=https://example.org/{'p' * 300}")
+    assert cut.line == f"the metadata loses its last {cut_tokens(here, 300)} tokens, as in packing: " + (
+        "max_metadata_tokens of 'prepend-url'"
+    )
     several = colophon("generate", "recipe.toml", *options, *metadata, "--num-samples", "3")
     assert several.out.startswith(f"--- sample 0\n{called.out}--- sample 1\nthe größe")
     free = colophon("generate", "recipe.toml", *options, *metadata, "--guidance", "0")
@@ -545,11 +606,12 @@ def test_generate_writes_on(here: Path) -> None:
     [
         (["--name", "prepend-url", "--meta", "urls=a"], "no metadata field 'urls' before a text; available: url"),
         (["--name", "prepend-url", "--meta", "url"], "--meta url: write field=value"),
+        (["--name", "prepend-url", "--meta", "url=a", "--meta", "url=b"], "--meta url=b: url is 'a' already"),
         (["--name", "plain", "--meta", "url=a"], "no metadata field 'url' before a text; available: none"),
         (["--name", "plain", "--condition", "empty"], "has no context 'empty'; available: none"),
         (["--name", "plain", "--condition", "full"], "unknown condition 'full'; available: none, empty, meta, meta_t"),
         (["--name", "plain", "--guidance", "2"], "guidance goes from the empty wrapper to a context"),
-        (["--name", "plain", "--max-tokens", "500"], "which leaves 300 to generate"),
+        (["--name", "plain", "--max-tokens", "500"], "which leaves 299 to generate"),
         (["--name", "plain", "--top-p", "2"], "top_p must be above 0 and at most 1, got 2.0"),
         (
             ["--name", "plain", "--set", "tokenizer.pattern=cl100k_base"],
@@ -558,6 +620,6 @@ def test_generate_writes_on(here: Path) -> None:
     ],
 )
 def test_generate_says_in_one_line_what_is_wrong(here: Path, options: list[str], message: str) -> None:
-    called = colophon("generate", "recipe.toml", *options)
-    assert called.code == 2
+    called = colophon("generate", "recipe.toml", "--prompt", "the", *options)
+    assert (called.code, called.out) == (2, "")
     assert message in called.line

@@ -151,7 +151,8 @@ def test_what_probe_cannot_do_is_one_line(called: Any, arguments: list[str], sai
 def test_attention_to_the_parts_of_urls(called: Any) -> None:
     done = called("attention", "--name", "url", "--documents", "30", "--crop", "50")
     assert done.code == 0, done.err
-    found = json.loads(Path("out/training/url/attention.json").read_text())
+    stem = "out/training/url/attention-crop=50-documents=30"
+    found = json.loads(Path(f"{stem}.json").read_text())
     parts = {part["part"]: part for part in found["parts"]}
     assert list(parts) == ["bos", "wrapper", "url_prefix", "url_domain", "url_suffix", "text"]
     assert sum(part["mass"]["value"] for part in parts.values()) == pytest.approx(1, rel=1e-4)
@@ -162,20 +163,24 @@ def test_attention_to_the_parts_of_urls(called: Any) -> None:
     assert [len(heads) for heads in parts["text"]["by_head"]] == [4, 4]
     assert found["bins"] is None
     assert "url_domain" in done.out
-    figures_are_there(Path("out/training/url/attention"))
+    figures_are_there(Path(stem))
+    assert ">url, step 4, layout prepend-url: where text tokens look (30 documents)<" in Path(f"{stem}.svg").read_text()
+    same = called("attention", "--name", "url", "--layout", "prepend-url", "--documents", "5")
+    assert "out/training/url/attention-documents=5-layout=prepend-url.json" in same.out.splitlines()
 
 
 def test_attention_to_meta_tokens_by_a_column(called: Any) -> None:
     done = called("attention", "--name", "meta", "--column", "crawl_year", "--documents", "40", "--crop", "110")
     assert done.code == 0, done.err
-    found = json.loads(Path("out/training/meta/attention.json").read_text())
+    stem = "out/training/meta/attention-column=crawl_year-crop=110-documents=40"
+    found = json.loads(Path(f"{stem}.json").read_text())
     names = [part["part"] for part in found["parts"]]
     assert names == ["bos", "wrapper", "meta_token_1", "meta_token_2", "meta_token_3", "text"]
     assert set(found["bins"]["bins"]) == {"2013", "2019"}
     assert [distances["metric"] for distances in found["bins"]["distances"]] == ["cosine", "euclidean"]
     assert "untrained" in done.out
-    figures_are_there(Path("out/training/meta/attention"))
-    figures_are_there(Path("out/training/meta/attention-bins"))
+    figures_are_there(Path(stem))
+    figures_are_there(Path(f"{stem}-bins"))
 
 
 @pytest.mark.parametrize(
@@ -183,7 +188,11 @@ def test_attention_to_meta_tokens_by_a_column(called: Any) -> None:
     [
         (["--name", "plain"], "layout 'plain' (plain) has nothing before the text to attend to"),
         (["--name", "url", "--column", "crawl_year"], "layout 'prepend-url' has no meta tokens whose attention"),
-        (["--name", "url", "--layout", "x"], "has no layout 'x'; available: meta-tokens, plain, prepend-url"),
+        (["--name", "url", "--layout", "x"], "url was not trained on layout 'x'; it was on prepend-url"),
+        (
+            ["--name", "url", "--layout", "meta-tokens"],
+            "url was not trained on layout 'meta-tokens'; it was on prepend",
+        ),
         (["--name", "meta", "--column", "x"], "no annotator has a column 'x'; available"),
         (["--name", "meta", "--column", "crawl_year", "--crop", "20"], "fewer than two bins have 5 documents of at"),
     ],
@@ -211,7 +220,7 @@ def test_without_matplotlib_a_study_keeps_its_numbers(called: Any, monkeypatch: 
     done = called("attention", "--name", "url", "--documents", "5", "--crop", "5")
     assert done.code == 0
     assert done.out.splitlines()[-2:] == [
-        "out/training/url/attention.json",
+        "out/training/url/attention-crop=5-documents=5.json",
         "no figure: figures need matplotlib: install colophon[plot]",
     ]
     assert called("plot").line == "figures need matplotlib: install colophon[plot]"
