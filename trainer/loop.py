@@ -29,7 +29,7 @@ from trainer.checkpoint import (
     step_of,
 )
 from trainer.config import TrainConfig
-from trainer.data import Batch, TrainingData
+from trainer.data.batches import Batch, TrainingData
 from trainer.errors import DivergedError, TrainerError
 from trainer.loss import LossTotals
 from trainer.metrics import MetricsLog, Pace, Speed, step_line

@@ -11,7 +11,7 @@ import torch
 
 from trainer.attention import AttentionKind, choose_attention, document_mask, why_not
 from trainer.config import TrainConfig
-from trainer.data import Batch
+from trainer.data.batches import Batch
 from trainer.errors import OutOfMemoryError, TrainerError
 from trainer.loss import LossSums, LossTotals, TokenLosses, global_sum
 from trainer.model import row_positions

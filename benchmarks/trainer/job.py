@@ -20,7 +20,7 @@ from shards.metadata import DocumentMetadata
 from shards.packing import pack
 from shards.schema import PackedInfo, SpecialIds, TokenizerInfo
 from trainer.config import TrainConfig
-from trainer.data import TrainingData
+from trainer.data.batches import TrainingData
 from trainer.model import Decoder
 
 LAYOUT = "plain"

@@ -20,7 +20,7 @@ from trainer.attention import (
     why_not,
 )
 from trainer.config import ModelConfig
-from trainer.data import Batch, read_batch
+from trainer.data.batches import Batch, read_batch
 from trainer.errors import TrainerError
 from trainer.loop import train
 from trainer.model import Decoder

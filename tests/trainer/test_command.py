@@ -82,6 +82,12 @@ def test_a_stopped_run_ends_with_the_code_of_its_signal(
     assert colophon("train", "recipe.toml", "--name", "second", "--resume").code == 0
 
 
+def test_where_no_checkpoints_are_kept_none_is_promised(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = stopped(monkeypatch, "--name", "first", "--set", "train.first.checkpoint_every=0", at="step 2/4")
+    assert called.code == ExitCode.TERMINATED
+    assert called.line == "stopped by SIGTERM after step 2; nothing is kept: checkpoint_every is 0"
+
+
 def test_a_signal_ends_the_command_and_resume_makes_the_rest(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called = stopped(monkeypatch, at="step 2/4")
     assert called.code == ExitCode.TERMINATED

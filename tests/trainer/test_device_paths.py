@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import trainer.attention
-import trainer.data
+import trainer.data.batches
 import trainer.loss
 import trainer.model
 from shards.schema import SpecialIds, TokenizerInfo
@@ -25,7 +25,7 @@ from tests.trainer import varlen_on_cpu
 from tests.trainer.runs import TINY_MODEL, TOKENIZER, config
 from trainer.attention import SegmentBounds, attend, document_mask
 from trainer.config import ModelConfig, TrainConfig
-from trainer.data import TrainingData
+from trainer.data.batches import TrainingData
 from trainer.model import Decoder
 from trainer.optimizer import ModelOptimizer
 
@@ -190,13 +190,13 @@ def test_a_buffer_is_filled_again_only_after_its_copies_are_done(
             assert self.done.wait(30)
 
     recorded: list[Copies] = []
-    monkeypatch.setattr(trainer.data, "_recorded_event", Copies)
-    buffer = trainer.data.BatchBuffer
+    monkeypatch.setattr(trainer.data.batches, "_recorded_event", Copies)
+    buffer = trainer.data.batches.BatchBuffer
 
-    def pageable(*args: Any, pin: bool, **options: Any) -> trainer.data.BatchBuffer:
+    def pageable(*args: Any, pin: bool, **options: Any) -> trainer.data.batches.BatchBuffer:
         return buffer(*args, **options)  # page-locked memory needs a GPU
 
-    monkeypatch.setattr(trainer.data, "BatchBuffer", pageable)
+    monkeypatch.setattr(trainer.data.batches, "BatchBuffer", pageable)
     data = TrainingData(config("plain"), output=packed_run)
     batches = data.batches(1, pin=True)
     batch = next(batches)

@@ -13,7 +13,7 @@ from shards.schema import ROLE_NAMES, Role
 from tests.trainer.runs import LAYOUTS, TINY_MODEL, TOKENIZER
 from trainer.attention import dense_mask
 from trainer.config import ModelConfig
-from trainer.data import Batch, read_batch
+from trainer.data.batches import Batch, read_batch
 from trainer.loss import LossTotals, chunked_cross_entropy
 from trainer.model import Decoder
 from trainer.parallel import SharedModel, World

@@ -10,7 +10,7 @@ from shards.schema import SpecialIds, TokenizerInfo
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER
 from trainer.attention import dense_mask
 from trainer.config import ModelConfig
-from trainer.data import read_batch
+from trainer.data.batches import read_batch
 from trainer.loop import unpaid_ids
 from trainer.model import Decoder, initialise_meta_tokens, rotate, rotation_at
 

@@ -14,10 +14,10 @@ import numpy as np
 from shards.reader import PackedDataset, PackedFile
 from shards.schema import NO_DOCUMENT
 from trainer.config import TrainConfig
-from trainer.data_config import SourceConfig
+from trainer.data.config import SourceConfig
+from trainer.data.mixture import RowOrder, Shares
+from trainer.data.row_values import PackedLayout, row_scores, row_weights
 from trainer.errors import TrainerError
-from trainer.mixture import RowOrder, Shares
-from trainer.row_values import PackedLayout, row_scores, row_weights
 
 NumPyArray = np.ndarray[Any, Any]
 

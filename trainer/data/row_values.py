@@ -20,7 +20,7 @@ from shards.annotations import find_column
 from shards.manifest import Manifest, read_manifest
 from shards.reader import PackedDataset, PackedFile
 from shards.schema import Role
-from trainer.data_config import RowWeightsConfig
+from trainer.data.config import RowWeightsConfig
 from trainer.errors import TrainerError
 
 NumPyArray = np.ndarray[Any, Any]

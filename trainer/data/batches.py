@@ -3,7 +3,7 @@
 The rows of an epoch are permuted by (seed, epoch); the permutations of all epochs, joined, are cut into global
 batches, of which rank r takes every world_size-th row. So every row comes once an epoch, a batch may hold the end of
 one epoch and the start of the next, and neither the number of devices nor a resume changes what update `step` sees.
-`trainer.mixture` has this order, and that of several sources; `trainer.sources` opens them.
+`trainer.data.mixture` has this order, and that of several sources; `trainer.data.sources` opens them.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from torch import Tensor
 from shards.reader import PackedDataset, PackedRows
 from shards.schema import Role, TokenizerInfo
 from trainer.config import GoldfishConfig, TrainConfig
+from trainer.data.goldfish import goldfish_drops
+from trainer.data.row_values import PackedLayout
+from trainer.data.sources import HeldOut, Opened, open_phases
 from trainer.errors import TrainerError
-from trainer.goldfish import goldfish_drops
-from trainer.row_values import PackedLayout
-from trainer.sources import HeldOut, Opened, open_phases
 
 NumPyArray = np.ndarray[Any, Any]
 
-_HOLD_OUT = 1  # a stream of randomness under the seed; `trainer.mixture` has the others
+_HOLD_OUT = 1  # a stream of randomness under the seed; `trainer.data.mixture` has the others
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from trainer.data_config import CurriculumConfig
+from trainer.data.config import CurriculumConfig
 
 NumPyArray = np.ndarray[Any, Any]
 
-_ORDER, _OFFSET = 0, 2  # streams of randomness under one seed; `trainer.data` has another
+_ORDER, _OFFSET = 0, 2  # streams of randomness under one seed; `trainer.data.batches` has another
 _BITS = 32
 _ONE = 1 << _BITS
 _MEAN_WEIGHT = 1 << 30  # weights of rows become integers around it, so that counting them is exact
