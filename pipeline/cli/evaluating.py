@@ -125,8 +125,9 @@ def _legend(described: Sequence[dict[str, Any]]) -> Iterator[str]:
         f"{first['model']} {next(iter(first['conditions']))}: below 0 is better. Their brackets are of the same "
         "resamples, and surer than two intervals side by side."
     )
+    if first["by"]:
+        yield "By column: ± is half the width of a value's own interval."
     for column, groups in first["by"].items():
-        yield f"{column}: ± is half the width of a value's own interval."
         if groups["small_groups"]:
             yield f"{column}: and {groups['small_groups']:,} groups of fewer than 5 documents."
 

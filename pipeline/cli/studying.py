@@ -160,7 +160,10 @@ def plot(
     ] = "text_loss",
     smooth: Annotated[
         Optional[float],  # noqa: UP045
-        typer.Option(help="Factor of the moving average, from 0 (none) to below 1; 0.9, for lr 0, if left out."),
+        typer.Option(
+            help="Factor of the moving average, from 0 (none) to below 1; if left out 0.9, less for runs of fewer than "
+            "400 steps, and none for lr."
+        ),
     ] = None,
     to: Annotated[
         Optional[Path],  # noqa: UP045

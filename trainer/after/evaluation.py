@@ -188,9 +188,9 @@ def evaluate(
     """
     for contestant in contestants:
         documents.check_tokenizer(contestant.trained.tokenizer)
-    crop = _crop(contestants, settings.crop, report=report)
     wanted = _conditions(contestants, settings.conditions)
     _check_metadata(contestants, wanted, documents.output)
+    crop = _crop(contestants, settings.crop, report=report)
     for output in _outputs(contestants):
         for line in different_annotators(settings.by, trained=output, other=documents.output):
             report(f"{line}: its groups are not those of the training")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,12 @@ VALIDATION = "validation_text_loss"
 _WITH_VALIDATION = ("text_loss", "loss")
 _MAX_END_LABELS = 8
 _SMOOTH = 0.9
+_WINDOW = 1 / 40
+"""Of the longest curve: how far smoothing spreads a step, so that a spike of one step looks like one."""
+_OUTLYING = 4
+"""How many times their usual height values may lie above or below what is usual before they are cut off."""
+_USUAL = 0.01, 0.99
+_FEW = 20
 _NOT_NOISY = ("lr",)
 
 
@@ -121,35 +128,53 @@ def read_curves(output: Path, names: Sequence[str] | None, *, x: str = "step", y
 
 def smoothed(values: NumPyArray, *, factor: float) -> NumPyArray:
     """Moving average float64 [n] of `values` [n]: weights fall by `factor` in [0, 1) a step back, and sum to 1 from the
-    first value on (the bias correction of Adam, arXiv 1412.6980, section 3)."""
+    first value on (the bias correction of Adam, arXiv 1412.6980, section 3). NaN has no weight; before the first number
+    there is none."""
     result = np.empty(len(values))
     total = weight = 0.0
     for i, value in enumerate(values.tolist()):
-        total, weight = factor * total + (1 - factor) * value, factor * weight + (1 - factor)
-        result[i] = total / weight
+        known = 0.0 if math.isnan(value) else 1 - factor
+        total, weight = factor * total + (known * value if known else 0.0), factor * weight + known
+        result[i] = total / weight if weight else math.nan
     return result
+
+
+def smoothing_for(curves: Sequence[Curve], y: str) -> float:
+    """Factor of `smoothed` for curves of `y`: 0.9 from 400 steps on, less for shorter curves, none up to 40 steps, and
+    none for a learning rate, which has no noise.
+
+    An average over 1 / (1 - factor) steps lags by about as many: at most a fortieth of the longest curve.
+    """
+    longest = max(len(curve.x) for curve in curves)
+    return 0.0 if y in _NOT_NOISY else round(min(_SMOOTH, max(0.0, 1 - 1 / max(1.0, longest * _WINDOW))), 2)
 
 
 def draw_curves(curves: Sequence[Curve], *, x: str, y: str, smooth: float | None = None) -> Figure:
     """Curves of several runs over one another: smoothed lines over their own pale values, validations as points.
 
+    The axis holds every value, but for single ones that lie far beyond all others; the title counts them, and the
+    averages leave them out.
+
     Args:
         curves: at least one.
         x: what they were read by.
         y: what they show.
-        smooth: factor of `smoothed`; 0: none. None: 0.9, but a learning rate, which has no noise, as it is.
+        smooth: factor of `smoothed`; 0: none. None: as `smoothing_for` has it.
 
     Raises:
         TrainerError: `smooth` is not in [0, 1), or matplotlib is not installed.
     """
     if smooth is None:
-        smooth = 0.0 if y in _NOT_NOISY else _SMOOTH
+        smooth = smoothing_for(curves, y)
     if not 0 <= smooth < 1:
         raise TrainerError(f"smooth must be at least 0 and below 1, got {smooth}")
+    low, high, num_cut = _bounds(curves)
+    inside = [np.where((curve.y < low) | (curve.y > high), np.nan, curve.y) for curve in curves]
+    lines = [smoothed(values, factor=smooth) for values in inside]
     with new_figure(width=8, height=4.8) as figure:
         axes = figure.subplots()
-        for number, curve in enumerate(curves):
-            _draw(axes, curve, number=number, smooth=smooth)
+        for number, (curve, line) in enumerate(zip(curves, lines, strict=True)):
+            _draw(axes, curve, line=line, number=number, raw=bool(smooth))
         axes.set_xlabel(X_LABELS[x])
         axes.set_ylabel(Y_LABELS[y])
         axes.grid(visible=True, axis="y", color="#dddddd", linewidth=0.6)
@@ -157,11 +182,11 @@ def draw_curves(curves: Sequence[Curve], *, x: str, y: str, smooth: float | None
         axes.xaxis.set_major_formatter(_counts())
         if y == "tokens_per_second":
             axes.yaxis.set_major_formatter(_counts())
-        if any(len(curve.x) and len(curve.validation_x) for curve in curves):
-            axes.set_title("lines: training" + (f", smoothed by {smooth:g}" if smooth else "") + "; points: validation")
-        _limit(axes, curves, smooth=smooth)
+        axes.set_title(_title(curves, smooth=smooth, num_cut=num_cut))
+        margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
+        axes.set_ylim(low - margin, high + margin)
         if len(curves) <= _MAX_END_LABELS:
-            _label_ends(axes, curves, smooth=smooth)
+            _label_ends(axes, curves, lines=lines)
         else:
             axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
         return figure
@@ -195,12 +220,11 @@ def _array(values: Any) -> NumPyArray:
     return np.fromiter(values, np.float64)
 
 
-def _draw(axes: Axes, curve: Curve, *, number: int, smooth: float) -> None:
+def _draw(axes: Axes, curve: Curve, *, line: NumPyArray, number: int, raw: bool) -> None:
     colour, line_style = style_of(number)
     if len(curve.x):
-        if smooth:
-            axes.plot(curve.x, curve.y, color=colour, alpha=0.2, linewidth=0.8)
-        line = smoothed(curve.y, factor=smooth)
+        if raw:
+            axes.plot(curve.x, curve.y, color=colour, alpha=0.35, linewidth=0.8)
         axes.plot(curve.x, line, color=colour, linestyle=line_style, linewidth=1.6, label=curve.name)
     if len(curve.validation_x):
         alone = not len(curve.x)
@@ -218,32 +242,62 @@ def _draw(axes: Axes, curve: Curve, *, number: int, smooth: float) -> None:
         )
 
 
-def _limit(axes: Axes, curves: Sequence[Curve], *, smooth: float) -> None:
-    """Cut off what pale lines say beyond the smoothed ones and the points: single outliers would flatten the rest."""
-    if not smooth:
-        return
-    shown = np.concatenate([part for c in curves for part in (smoothed(c.y, factor=smooth), c.validation_y)])
-    low, high = float(shown.min()), float(shown.max())
-    margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
-    axes.set_ylim(low - margin, high + margin)
+def _title(curves: Sequence[Curve], *, smooth: float, num_cut: int) -> str:
+    parts = []
+    if any(len(curve.x) for curve in curves) and smooth:
+        parts.append(f"lines: training, smoothed by {smooth:g}; pale: each step")
+    elif any(len(curve.x) and len(curve.validation_x) for curve in curves):
+        parts.append("lines: training")
+    if any(len(curve.x) and len(curve.validation_x) for curve in curves):
+        parts.append("points: validation")
+    if num_cut:
+        parts.append(f"{num_cut:,} value{'s' if num_cut > 1 else ''} beyond the axis")
+    return "; ".join(parts)
 
 
-def _label_ends(axes: Axes, curves: Sequence[Curve], *, smooth: float) -> None:
-    """The runs' names beside the ends of their curves, moved apart where they would overlap."""
+def _bounds(curves: Sequence[Curve]) -> tuple[float, float, int]:
+    """The lowest and the highest value that the axis holds, and how many it does not.
+
+    Those are cut off that lie further beyond the middle 98 % than `_OUTLYING` times its height: they would flatten all
+    the rest.
+    """
+    values = np.concatenate([part for c in curves for part in (c.y, c.validation_y)])
+    kept = values
+    if len(values) >= _FEW:
+        # Never the extreme values themselves, however few there are.
+        low = float(np.quantile(values, _USUAL[0], method="higher"))
+        high = float(np.quantile(values, _USUAL[1], method="lower"))
+        beyond = _OUTLYING * (high - low)
+        kept = values[(values >= low - beyond) & (values <= high + beyond)] if beyond else values
+    return float(kept.min()), float(kept.max()), len(values) - len(kept)
+
+
+def _label_ends(axes: Axes, curves: Sequence[Curve], *, lines: Sequence[NumPyArray]) -> None:
+    """The runs' names beside the axes, moved apart where they would overlap, with a line to the end of each curve."""
     ends = [
-        (smoothed(c.y, factor=smooth)[-1], c.x[-1]) if len(c.x) else (c.validation_y[-1], c.validation_x[-1])
-        for c in curves
+        (line[-1], c.x[-1]) if len(c.x) else (c.validation_y[-1], c.validation_x[-1])
+        for c, line in zip(curves, lines, strict=True)
     ]
     low, high = axes.get_ylim()
     heights = _moved_apart([(y - low) / (high - low) for y, _ in ends], gap=0.05)
-    for number, (curve, height) in enumerate(zip(curves, heights, strict=True)):
+    for number, (curve, (y, x), height) in enumerate(zip(curves, ends, heights, strict=True)):
+        colour = style_of(number)[0]
         axes.annotate(
             curve.name,
-            xy=(1.015, height),
-            xycoords="axes fraction",
-            color=style_of(number)[0],
+            xy=(x, y),
+            xytext=(1.045, height),
+            textcoords="axes fraction",
+            color=colour,
             va="center",
             annotation_clip=False,
+            arrowprops={
+                "arrowstyle": "-",
+                "linestyle": ":",
+                "color": colour,
+                "linewidth": 0.8,
+                "shrinkA": 1,
+                "shrinkB": 1,
+            },
         )
 
 

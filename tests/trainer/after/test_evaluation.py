@@ -510,7 +510,7 @@ def test_evaluate_prints_tables_and_writes_what_it_found(here: Path) -> None:
     for name in ("shuffled", "bits/byte by crawl_year", "bits/byte by url_host", "host0.example.org", "—", " ±0."):
         assert name in called.out
     assert note in called.out
-    for line in ("less those of plain none", "crawl_year: ± is half the width", "groups of fewer than 5 documents."):
+    for line in ("less those of plain none", "By column: ± is half the width", "groups of fewer than 5 documents."):
         assert line in called.out
     asked = "beside=plain-by=crawl_year,url_host,url_suffix-crop=50-documents=120-output=out"
     path = Path(f"out/training/prepend-url/evaluation-{asked}.json")

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,6 +22,7 @@ from trainer.after.plotting import (
     read_curve,
     read_curves,
     smoothed,
+    smoothing_for,
     training_runs,
 )
 from trainer.errors import TrainerError
@@ -169,8 +171,62 @@ def test_a_learning_rate_is_drawn_as_it_is_unless_asked_for() -> None:
     for smooth, lines in ((None, 1), (0.5, 2)):
         (axes,) = draw_curves([curve("a", validations=0)], x="step", y="lr", smooth=smooth).axes
         assert len(axes.lines) == lines
-    (axes,) = draw_curves([curve("a", validations=0)], x="step", y="loss").axes
-    np.testing.assert_allclose(np.asarray(axes.lines[1].get_ydata(), float), smoothed(curve("a").y, factor=0.9))
+
+
+def test_short_curves_are_smoothed_less() -> None:
+    factors = [smoothing_for([curve("a", steps=n), curve("b", steps=2)], "loss") for n in (2, 40, 100, 200, 400, 9999)]
+    assert factors == [0, 0, 0.6, 0.8, 0.9, 0.9]
+    assert smoothing_for([curve("a", steps=9999)], "lr") == 0
+    (axes,) = draw_curves([curve("a", steps=100, validations=0)], x="step", y="loss").axes
+    assert axes.get_title() == "lines: training, smoothed by 0.6; pale: each step"
+    np.testing.assert_allclose(
+        np.asarray(axes.lines[1].get_ydata(), float), smoothed(curve("a", steps=100).y, factor=0.6)
+    )
+
+
+def test_a_value_without_a_number_has_no_weight() -> None:
+    values = np.array([np.nan, 1.0, np.nan, 3.0])
+    found = smoothed(values, factor=0.5)
+    np.testing.assert_allclose(found, [np.nan, 1.0, 1.0, (3 * 0.5 + 1 * 0.125) / 0.625])
+
+
+def spiked(*, step: int, value: float) -> Curve:
+    """100 steps from 8.3 to 3, with one of another value."""
+    found = curve("a", steps=100, validations=0)
+    y = 3 + 5.3 * np.exp(-found.x / 25)
+    y[step - 1] = value
+    return replace(found, y=y)
+
+
+def test_a_spike_of_one_step_is_shown_whole_and_as_one_step() -> None:
+    spike = spiked(step=24, value=12.5)
+    (axes,) = draw_curves([spike], x="step", y="loss").axes
+    low, high = axes.get_ylim()
+    assert low < spike.y.min()
+    assert high > 12.5
+    pale, line = (np.asarray(each.get_ydata(), float) for each in axes.lines)
+    np.testing.assert_array_equal(pale, spike.y)
+    assert line[23] > 8
+    assert line[27] - spike.y[27] < 0.1 * 12.5
+
+
+def test_values_that_would_flatten_all_others_are_cut_and_counted() -> None:
+    wild = spiked(step=50, value=1e4)
+    (axes,) = draw_curves([wild], x="step", y="grad_norm").axes
+    assert axes.get_ylim()[1] < 10
+    assert axes.get_title() == "lines: training, smoothed by 0.6; pale: each step; 1 value beyond the axis"
+    assert np.asarray(axes.lines[1].get_ydata(), float).max() < 10
+
+
+def test_labels_have_lines_to_the_ends_of_their_curves() -> None:
+    from matplotlib.text import Annotation
+
+    curves = [curve("a"), curve("b", steps=9)]
+    (axes,) = draw_curves(curves, x="step", y="loss", smooth=0).axes
+    for each, text in zip(curves, axes.texts, strict=True):
+        assert isinstance(text, Annotation)
+        assert text.xy == (each.x[-1], each.y[-1])
+        assert text.arrow_patch is not None
 
 
 @pytest.mark.parametrize("smooth", [-0.1, 1.0])
