@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict
 
-from shards.layouts import AppendLayout, Layout
+from shards.layouts import AppendLayout, Layout, MetaTokensLayout, PrependLayout
 from shards.schema import TokenizerInfo
 from shards.tokenizer import Tokenizer
 from trainer.after.exported_tokenizer import ExportedTokenizer
@@ -103,7 +104,6 @@ def tokenizer_config(tokenizer: Tokenizer, sequence_length: int) -> dict[str, An
 def readme(description: Description, tokenizer: Tokenizer, exported: ExportedTokenizer) -> str:
     """The content of `README.md`: how the model is used, and what `transformers` cannot do as training did."""
     special, names = description.tokenizer.special, tokenizer.special_names
-    shown = {role: f"{getattr(special, role)} (`{names[getattr(special, role)]}`)" for role in ("bos", "boc", "eoc")}
     lines = [
         f"# {description.name}, step {description.state.step}",
         "",
@@ -116,14 +116,10 @@ def readme(description: Description, tokenizer: Tokenizer, exported: ExportedTok
         'model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
         "```",
         "",
-        f"- A text begins with bos, {shown['bos']}; the tokenizer puts it there. Names of special tokens in a text are "
-        "ordinary characters, as in training.",
-        f"- Metadata stands between {shown['boc']} and {shown['eoc']}. Make that prefix of ids, "
-        f"`[{special.bos}, {special.boc}, *ids of the metadata, {special.eoc}, *ids of the text]`, not as a string: "
-        "metadata and text were tokenized apart.",
+        f"- A text begins with bos, {_named(special.bos, names)}; the tokenizer puts it there. Names of special "
+        "tokens in a text are ordinary characters, as in training.",
+        *_prefix_lines(description, names),
     ]
-    if special.meta:
-        lines.append(f"- Meta tokens: {', '.join(f'{i} (`{names[i]}`)' for i in special.meta)}.")
     if description.masked_ids:
         lines.append(
             f"- In training the ids {description.masked_ids} got no probability (mask_unpaid_ids). `transformers` "
@@ -136,3 +132,30 @@ def readme(description: Description, tokenizer: Tokenizer, exported: ExportedTok
             f"{exported.num_texts} hard texts do."
         )
     return "\n".join(lines) + "\n"
+
+
+def _prefix_lines(description: Description, names: Mapping[int, str]) -> list[str]:
+    """What the model's own layout puts around a text, as ids."""
+    layout, special = description.layout, description.tokenizer.special
+    boc, eoc = _named(special.boc, names), _named(special.eoc, names)
+    if isinstance(layout, MetaTokensLayout):
+        meta = special.meta[: layout.num_meta_tokens]
+        tokens = f"{', '.join(_named(token, names) for token in meta)}"
+        return [
+            f"- Its own prefix has meta tokens and no metadata: bos, boc {boc}, {tokens}, eoc {eoc}. Make it of ids: "
+            f"`[{', '.join(map(str, (special.bos, special.boc, *meta, special.eoc)))}, *ids of the text]`."
+        ]
+    if isinstance(layout, PrependLayout | AppendLayout):
+        place, parts = "before", (f"{special.boc}, *ids of the metadata, {special.eoc}", "*ids of the text")
+        if isinstance(layout, AppendLayout):
+            place, parts = "behind", parts[::-1]
+        return [
+            f"- Metadata, `{layout.template}`, stands {place} the text, between boc {boc} and eoc {eoc}. Make it of "
+            f"ids, `[{special.bos}, {', '.join(parts)}]`, not as a string: metadata and text were tokenized apart. It "
+            f"has at most {layout.max_metadata_tokens} tokens; the rest is cut off."
+        ]
+    return ["- Nothing else stands before a text in this layout."]
+
+
+def _named(token_id: int, names: Mapping[int, str]) -> str:
+    return f"{token_id} (`{names[token_id]}`)"

@@ -153,6 +153,41 @@ def test_masked_ids_are_told_and_never_generated(tmp_path: Path, tokenizer: Toke
     assert set(masked) <= set(generation["suppress_tokens"])
 
 
+@pytest.mark.parametrize(
+    ("settings", "said", "unsaid"),
+    [
+        (
+            {"position": "meta_tokens", "num_meta_tokens": 2},
+            "[{bos}, {boc}, {m1}, {m2}, {eoc}, *ids of the text]",
+            "{m3}",
+        ),
+        ({"position": "plain"}, "Nothing else stands before a text", "{boc} (`"),
+        (
+            {"position": "prepend", "template": "{{topic}}", "max_metadata_tokens": 6},
+            "[{bos}, {boc}, *ids of the metadata, {eoc}, *ids of the text]",
+            "{m1}",
+        ),
+        (
+            {"position": "append", "template": "{{topic}}"},
+            "[{bos}, *ids of the text, {boc}, *ids of the metadata, {eoc}]",
+            "{m1}",
+        ),
+    ],
+)
+def test_the_readme_tells_the_models_own_prefix(
+    tmp_path: Path, tokenizer: Tokenizer, settings: dict[str, Any], said: str, unsaid: str
+) -> None:
+    special = tokenizer.special
+    ids = {name: getattr(special, name) for name in ("bos", "boc", "eoc")}
+    ids |= {f"m{number}": token for number, token in enumerate(special.meta, start=1)}
+    layout = {key: value.format() if isinstance(value, str) else value for key, value in settings.items()}
+    export_model(drawn_model(tokenizer), tokenizer=tokenizer, layout=layout_of(tokenizer, layout), to=tmp_path / "m")
+    text = (tmp_path / "m" / "README.md").read_text()
+    assert said.format(**ids) in text
+    assert unsaid.format(**ids) not in text
+    assert ("metadata and text were tokenized apart" in text) == ("template" in settings)
+
+
 def test_a_directory_with_something_in_it_is_refused_and_an_empty_one_taken(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
