@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from pipeline.cli.options import RecipeArgument, SetOption, echo
 from pipeline.errors import StoppedError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.recipe import Recipe
 
 
 def train(
@@ -28,41 +31,49 @@ def train(
     from trainer.loop import train as train_one
 
     loaded = load_recipe(recipe, overrides=settings or [])
-    if not loaded.train:
-        raise UsageError(f"{recipe}: has no [train.<name>] to train")
-    if name is not None and name not in loaded.train:
-        raise UsageError(f"{recipe}: no [train.{name}]; available: {', '.join(loaded.train)}")
-    if "://" in loaded.output.path:
-        raise UsageError(f"{recipe}: output.path {loaded.output.path}: training maps shards from a local directory")
-    names = [name] if name is not None else list(loaded.train)
+    names = _runs(loaded, name, where=recipe)
     for each in names:
         check_unchanged(loaded, each, where=recipe)
     for number, each in enumerate(names, 1):
-        if len(names) > 1:
-            _echo_once(f"{each}: {number} of {len(names)} runs")
-        result = train_one(
-            loaded.train[each],
-            name=each,
-            output=Path(loaded.output.path),
-            resume=resume,
-            overwrite=overwrite,
-            report=echo,
-        )
-        left = names[number:]
-        if result.stopped_by is not None and (left or result.state.step < loaded.train[each].steps):
-            said = f"stopped by {result.stopped_by} after step {result.state.step}; --resume goes on"
-            where = f"{each}: " if len(names) > 1 else ""
-            raise StoppedError(f"{where}{said}" if _is_first() else "", signal_name=result.stopped_by)
+        config, label = loaded.train[each], f"{each}: " if len(names) > 1 else ""
+        then = "--resume goes on" if config.checkpoint_every else "nothing is kept: checkpoint_every is 0"
+        if label and _is_first():
+            echo(f"{label}{number} of {len(names)} runs")
+        try:
+            result = train_one(
+                config,
+                name=each,
+                output=Path(loaded.output.path),
+                resume=resume,
+                overwrite=overwrite,
+                report=echo,
+            )
+        except KeyboardInterrupt:  # a second Ctrl-C, or one before the first step
+            raise _stopped(f"{label}interrupted; {then}", by="SIGINT") from None
+        is_last = number == len(names)
+        if result.stopped_by is not None and not (is_last and result.state.step == config.steps):
+            said = f"{label}stopped by {result.stopped_by} after step {result.state.step}; {then}"
+            raise _stopped(said, by=result.stopped_by)
+
+
+def _runs(recipe: Recipe, name: str | None, *, where: str) -> list[str]:
+    if not recipe.train:
+        raise UsageError(f"{where}: has no [train.<name>] to train")
+    if name is not None and name not in recipe.train:
+        raise UsageError(f"{where}: no [train.{name}]; available: {', '.join(recipe.train)}")
+    if "://" in recipe.output.path:
+        raise UsageError(f"{where}: output.path {recipe.output.path}: training maps shards from a local directory")
+    return [name] if name is not None else list(recipe.train)
+
+
+def _stopped(line: str, *, by: str) -> StoppedError:
+    """The error that ends the command after the signal `by`; the first process alone says so."""
+    return StoppedError(line if _is_first() else "", signal_name=by)
 
 
 def _is_first() -> bool:
     """Whether this is the one process of a run, or the first of those that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def _echo_once(line: str) -> None:
-    if _is_first():
-        echo(line)
 
 
 def train_classifier(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,13 +38,15 @@ def project(packed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path / "project"
 
 
-def stopped(monkeypatch: pytest.MonkeyPatch, *arguments: str, at: str, by: signal.Signals = signal.SIGTERM) -> Called:
-    """Train, with a signal as soon as the first line that begins with `at` is printed."""
+def stopped(
+    monkeypatch: pytest.MonkeyPatch, *arguments: str, at: str, by: signal.Signals = signal.SIGTERM, times: int = 1
+) -> Called:
+    """Train, with a signal as soon as the first line (or lines) that begins with `at` is printed."""
     sent: list[str] = []
 
     def echo(line: str) -> None:
         typer.echo(line)
-        if line.startswith(at) and not sent:
+        if line.startswith(at) and len(sent) < times:
             sent.append(line)
             signal.raise_signal(by)
 
@@ -80,6 +83,22 @@ def test_a_stopped_run_ends_with_the_code_of_its_signal(
     assert called.line == f"stopped by {number.name} after step 2; --resume goes on"
     assert Path("out/training/second/checkpoints/step-00000002").is_dir()
     assert colophon("train", "recipe.toml", "--name", "second", "--resume").code == 0
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Shells have what they start in the background ignore interrupts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_a_second_interrupt_says_how_to_go_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = stopped(monkeypatch, at="step 2/4", by=signal.SIGINT, times=2)
+    assert called.code == ExitCode.INTERRUPTED
+    assert called.line == "first: interrupted; --resume goes on"
+    assert begun() == ["first"]
 
 
 def test_where_no_checkpoints_are_kept_none_is_promised(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
