@@ -83,20 +83,26 @@ def _differences(columns: Sequence[str], *, trained: Path, other: Path) -> Itera
         return
     before, now = read_manifest(trained), read_manifest(other)
     annotators = annotators_by_column(other, now)
-    # A column that is not there at all is told, with the choices, by who reads it.
-    for annotator in dict.fromkeys(annotators[column] for column in columns if column in annotators):
-        then = _settings(before, annotator)
-        if then is None:
+    seen = set()
+    for column in columns:
+        annotator = annotators.get(column)
+        # A column that is not there at all is told, with the choices, by who reads it.
+        if annotator is None or annotator in seen:
             continue
-        here = _settings(now, annotator) or {}
-        told = _told(then, here)
+        seen.add(annotator)
+        same_name = _STAGE + annotator in before.stages
+        then = _settings(before, annotator if same_name else annotators_by_column(trained, before).get(column))
+        here = _settings(now, annotator)
+        told = _told(then, here) if then and here else ""
         if told:
             yield _Difference(annotator=annotator, before=then, now=here, told=told)
 
 
-def _settings(manifest: Manifest, annotator: str) -> dict[str, Any] | None:
-    stage = manifest.stages.get(_STAGE + annotator)
-    return None if stage is None else stage.settings.get("annotator")
+def _settings(manifest: Manifest, annotator: str | None) -> dict[str, Any]:
+    """Of an annotator; none where the manifest tells none."""
+    stage = manifest.stages.get(f"{_STAGE}{annotator}")
+    found: dict[str, Any] = {} if stage is None else stage.settings.get("annotator", {})
+    return found
 
 
 def _told(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:

@@ -25,22 +25,22 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-def write_run(output: Path, changes: dict[str, Any], *, calibration: bool = True) -> Path:
+def write_run(output: Path, changes: dict[str, Any], *, name: str = "quality", calibration: bool = True) -> Path:
     """A run with one annotation file."""
     settings = {**SETTINGS, **changes}
-    path = output / "annotations/quality/0.parquet"
+    path = output / f"annotations/{name}/0.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table({"quality": [1, 2], "quality_score": [0.1, 0.3]}), path)
     record = Record(
-        stage="annotations/quality",
+        stage=f"annotations/{name}",
         partition="0",
-        path="annotations/quality/0.parquet",
+        path=f"annotations/{name}/0.parquet",
         rows=2,
         bytes=path.stat().st_size,
         sha256="0" * 64,
         fingerprint="0" * 64,
     )
-    stages = {"annotations/quality": StageManifest(settings={"annotator": settings}, records=[record])}
+    stages = {f"annotations/{name}": StageManifest(settings={"annotator": settings}, records=[record])}
     manifest = Manifest(colophon_version="0", recipe={}, partitions=[], stages=stages)
     (output / "manifest.json").write_text(manifest.model_dump_json())
     if calibration:
@@ -102,3 +102,14 @@ def test_edges_of_a_recipe_are_to_be_written_where_there_is_no_calibration(tmp_p
     other = write_run(tmp_path / "val", {"edges": [0.1]})
     with pytest.raises(TrainerError, match=r"write bins = \{ edges = \[0\.0, 0\.25, 0\.5\] \} in that recipe"):
         check_annotations(["quality"], trained=trained, other=other)
+
+
+def test_an_annotator_of_another_name_is_found_by_its_column(tmp_path: Path) -> None:
+    trained = write_run(tmp_path / "web", {}, name="grade")
+    check_annotations(["quality"], trained=trained, other=write_run(tmp_path / "same", {}))
+    other = write_run(tmp_path / "val", {"edges": [0.1]})
+    with pytest.raises(
+        TrainerError, match=r"annotator 'quality' of .*: edges \[0, 0\.25, 0\.5\] in training, \[0\.1\]"
+    ):
+        check_annotations(["quality"], trained=trained, other=other)
+    assert different_annotators(["other"], trained=trained, other=other) == []
