@@ -96,7 +96,10 @@ def segment_bounds(segments: Tensor, *, device: torch.device | None = None) -> S
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
     end = torch.tensor([segments.numel()], device=segments.device)
-    bounds = torch.cat([starts.flatten().nonzero()[:, 0], end]).int().to(device, non_blocking=True)
+    bounds = torch.cat([starts.flatten().nonzero()[:, 0], end]).int()
+    if device is not None and device.type == "cuda" and not bounds.is_cuda:
+        bounds = bounds.pin_memory()  # a copy from other memory may wait for what is queued
+    bounds = bounds.to(device, non_blocking=True)
     torch._dynamo.mark_dynamic(bounds, 0)  # compiled layers serve any number of segments
     return SegmentBounds(bounds, max_length=segments.shape[1])
 

@@ -38,7 +38,7 @@ CONTESTANTS = {
 _SAME_ARITHMETIC = ("colophon", "plain loop", HUGGING_FACE)
 _CPU = [("10m", 8_192, 512, 4, 2)]
 _CUDA = [
-    (preset, num_ids, length, 32_768 * 2 // length, 32_768 // length)
+    (preset, num_ids, length, 32_768 * 4 // length, 32_768 // length)
     for preset in ("124m", "350m", "1.5b")
     for num_ids in (50_304, 131_136)
     for length in (2048, 4096)
