@@ -90,6 +90,8 @@ class Evaluation:
     output: Path
     """Of the run whose documents they are."""
     crop: int
+    notes: Sequence[str] = ()
+    """Of columns of `by` that do not mean what they did in training."""
 
     def as_dict(self, model: str) -> dict[str, Any]:
         """What `training/<model>/evaluation.json` holds; docs/after-training.md tells its keys."""
@@ -117,6 +119,7 @@ class Evaluation:
                 if other < i or other not in own
             ],
             "by": {column: self._by(column, own) for column in self.settings.by},
+            "notes": list(self.notes),
         }
 
     def _by(self, column: str, own: Sequence[int]) -> dict[str, Any]:
@@ -191,9 +194,9 @@ def evaluate(
     wanted = _conditions(contestants, settings.conditions)
     _check_metadata(contestants, wanted, documents.output)
     crop = _crop(contestants, settings.crop, report=report)
-    for output in _outputs(contestants):
-        for line in different_annotators(settings.by, trained=output, other=documents.output):
-            report(f"{line}: its groups are not those of the training")
+    notes = _notes(contestants, settings.by, documents.output)
+    for note in notes:
+        report(note)
     fields = [name for c in contestants if c.layout.reads_metadata for name in c.layout.layout.fields]
     crops = documents.crops(
         count=settings.documents,
@@ -220,6 +223,7 @@ def evaluate(
         settings=settings,
         output=documents.output,
         crop=crop,
+        notes=notes,
     )
 
 
@@ -249,6 +253,14 @@ def _default_crop(contestants: Sequence[Contestant], *, report: Callable[[str], 
         f"longest context, here of {name}"
     )
     return room
+
+
+def _notes(contestants: Sequence[Contestant], by: Sequence[str], output: Path) -> list[str]:
+    return [
+        f"{line}: its groups are not those of the training"
+        for trained in _outputs(contestants)
+        for line in different_annotators(by, trained=trained, other=output)
+    ]
 
 
 def _outputs(contestants: Sequence[Contestant]) -> list[Path]:

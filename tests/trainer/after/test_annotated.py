@@ -12,6 +12,8 @@ import pytest
 
 from shards.manifest import Manifest, Record, StageManifest
 from trainer.after.annotated import check_annotations, different_annotators
+from trainer.after.contexts import outputs_by_layout
+from trainer.config import TrainConfig
 from trainer.errors import TrainerError
 
 EDGES = [0.0, 0.25, 0.5]
@@ -62,6 +64,16 @@ def test_what_means_the_same_is_taken(tmp_path: Path, changes: dict[str, Any]) -
     trained, other = write_run(tmp_path / "web", {}), write_run(tmp_path / "val", changes)
     check_annotations(["quality", "quality_score"], trained=trained, other=other)
     assert different_annotators(["quality"], trained=trained, other=other) == []
+
+
+def test_all_layouts_that_a_run_trains_on_are_found_where_they_lie() -> None:
+    phases = [{"from_fraction": 0.5, "sources": [{"layout": "c", "output": "other"}, {"layout": "a"}]}]
+    sources = [{"layout": "a"}, {"layout": "b", "output": "more"}]
+    config = TrainConfig.model_validate(
+        {"layout": "a", "sources": sources, "phases": phases, "model": "1m", "steps": 9}
+    )
+    found = outputs_by_layout(config, output=Path("out"))
+    assert found == {"a": Path("out"), "b": Path("more"), "c": Path("other")}
 
 
 def test_the_run_of_the_training_itself_is_not_compared(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -530,6 +531,41 @@ def test_evaluate_with_defaults_has_the_plain_name(here: Path) -> None:
     rooms = text_rooms(here / "out")
     assert found["documents"]["crop"] == min(rooms.values()) < rooms["plain"]
     assert "as many as rows of every packed layout hold" in called.out
+
+
+def fit_bins_elsewhere(output: Path, edges: list[float]) -> None:
+    """As if the run under `output` had fitted other edges."""
+    path = output / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["stages"]["annotations/crawl"]["settings"]["annotator"]["edges"] = edges
+    path.write_text(json.dumps(manifest))
+
+
+def test_metadata_of_other_bins_is_refused_and_groups_of_them_are_told(here: Path, tmp_path: Path) -> None:
+    shutil.copytree(here / "same", tmp_path / "val")
+    fit_bins_elsewhere(tmp_path / "val", [0.5])
+    recipe = (here / "recipe.toml").read_text().replace('"{url}"', '"{crawl_year}"')
+    assert recipe != (here / "recipe.toml").read_text()
+    (tmp_path / "recipe.toml").write_text(recipe)
+    place = ["--set", f"output.path={tmp_path / 'out'}", "--set", "input.paths=['data/part-0.parquet']"]
+    assert run(*place, recipe=str(tmp_path / "recipe.toml")).code == 0
+    settings = ["--set", "train.prepend-url.validation_rows=2", "--set", "train.prepend-url.steps=1", *place]
+    trained = colophon("train", str(tmp_path / "recipe.toml"), "--name", "prepend-url", *settings)
+    assert trained.code == 0, trained.err
+    fit_bins_elsewhere(tmp_path / "out", [0.25])
+    asked = ["--name", "prepend-url", "--documents", "20", "--output", str(tmp_path / "val"), *place]
+    refused = colophon("evaluate", str(tmp_path / "recipe.toml"), *asked)
+    assert refused.code == 2
+    assert "annotator 'crawl' of " in refused.line
+    assert "edges [0.25] in training, [0.5] here" in refused.line
+    assert refused.line.endswith("; or --conditions none,empty")
+    assert "edges [0.25] in training" in colophon("attention", str(tmp_path / "recipe.toml"), *asked).line
+    asked += ["--conditions", "none,empty", "--by", "crawl_year"]
+    done = colophon("evaluate", str(tmp_path / "recipe.toml"), *asked)
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.out.splitlines() if "its groups are not those of the training" in line]
+    (found,) = json.loads(colophon("evaluate", str(tmp_path / "recipe.toml"), *asked, "--json").out)
+    assert found["notes"] == [line]
 
 
 def test_evaluate_on_another_runs_documents(here: Path) -> None:

@@ -25,11 +25,11 @@ def study(
     output: Optional[str] = None,  # noqa: UP045
     settings: Annotated[Optional[list[str]], typer.Option("--set")] = None,  # noqa: UP045
 ) -> None:
-    typer.echo(result_name("found", call, leave_out=["name"]))
+    typer.echo(result_name("found", call, leave_out=["name"], beside=name.split("+")[1:]))
 
 
-def named(*options: str) -> str:
-    done = CliRunner().invoke(app, ["recipe.toml", "url", *options])
+def named(*options: str, model: str = "url") -> str:
+    done = CliRunner().invoke(app, ["recipe.toml", model, *options])
     assert done.exit_code == 0, done.output
     return done.output.strip()
 
@@ -40,6 +40,10 @@ def test_a_call_with_defaults_has_the_plain_name() -> None:
 
 def test_a_name_carries_what_is_not_at_its_default() -> None:
     assert named("--documents", "7", "--by", "topic", "--by", "a-b") == "found-by=topic,a-b-documents=7"
+
+
+def test_models_beside_are_part_of_the_name() -> None:
+    assert named("--documents", "7", model="url+plain+b") == "found-beside=plain,b-documents=7"
 
 
 def test_other_values_have_other_names_that_hold_no_dot_or_slash() -> None:
