@@ -97,6 +97,7 @@ def write_whole(path: Path, text: str) -> None:
 
 _NOT_IN_NAMES = frozenset({"recipe", "settings", "as_json"})
 _LONGEST_VALUE = 40
+_LONGEST_NAME = 200  # of 255 bytes that file systems take
 
 
 def result_name(stem: str, call: typer.Context, *, leave_out: Collection[str] = (), beside: Sequence[str] = ()) -> str:
@@ -117,14 +118,19 @@ def result_name(stem: str, call: typer.Context, *, leave_out: Collection[str] = 
             continue
         values = value if isinstance(value, list | tuple) else [value]
         parts.append(f"{name}={','.join(map(_spelled, values))}")
-    return "-".join(parts)
+    name = "-".join(parts)
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}_{_digest(name)}"
 
 
 def _spelled(value: object) -> str:
     """A value in characters that are safe in a file's name; with a digest where that leaves something out."""
     text = str(value)
     safe = re.sub(r"[^\w,+-]+", "_", text, flags=re.ASCII)[:_LONGEST_VALUE]
-    return safe if safe == text else f"{safe}_{sha256(text.encode()).hexdigest()[:6]}"
+    return safe if safe == text else f"{safe}_{_digest(text)}"
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:6]
 
 
 class executor_of:  # noqa: N801 - used as a function

@@ -58,3 +58,10 @@ def test_a_field_has_one_value() -> None:
     assert fields_of(["url=a=b", "topic="]) == {"url": "a=b", "topic": ""}
     with pytest.raises(UsageError, match="--meta topic=B: topic is 'A' already; a field has one value"):
         fields_of(["topic=A", "topic=B"])
+
+
+def test_a_name_is_one_that_file_systems_take() -> None:
+    columns = [option for number in range(50) for option in ("--by", f"column{number}")]
+    names = {named(*columns), named(*columns[:-2]), named(*columns[:-2], "--by", "other")}
+    assert len(names) == 3
+    assert max(map(len, names)) < 230
