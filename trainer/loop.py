@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import signal
 import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
@@ -108,18 +109,18 @@ def _train(
         StopRequest(run.tell) as stop,
         closing(run.batches()) as batches,
     ):
-        while not (stopped := world.any(stop.requested is not None)):
+        while not (stopped := world.highest(stop.requested)):
             if run.is_due(config.validation_every):
                 run.validate(metrics)
             if run.state.step == config.steps:
-                stopped = world.any(stop.requested is not None)
+                stopped = world.highest(stop.requested)
                 break
             run.step(batches, metrics)
             if run.is_due(config.checkpoint_every):
                 run.save(metrics)
         if not run.is_saved:
             run.save(metrics)
-        return run.result(stopped_by=(stop.requested or "a signal to another process") if stopped else None)
+        return run.result(stopped_by=signal.Signals(stopped).name if stopped else None)
 
 
 class _Run:

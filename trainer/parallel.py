@@ -42,13 +42,13 @@ class World:
         """Whether this process writes files and lines."""
         return self.rank == 0
 
-    def any(self, value: bool) -> bool:
-        """Whether `value` is true on any process: the same answer on all."""
+    def highest(self, value: int) -> int:
+        """The highest value of all processes: the same answer on all."""
         if self.size == 1:
             return value
-        flag = torch.tensor(int(value), device=self.device)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
+        values = torch.tensor(value, device=self.device)
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        return int(values.item())
 
     def wait(self) -> None:
         """Until all processes are here."""

@@ -19,8 +19,8 @@ class StopRequest:
     def __init__(self, report: Callable[[str], None] = lambda line: None) -> None:
         """`report` is told at once, for a step may be long."""
         self._report = report
-        self.requested: str | None = None
-        """The name of the signal that came first."""
+        self.requested = 0
+        """The number of the signal that came first; 0: none came."""
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -34,9 +34,9 @@ class StopRequest:
             signal.signal(number, handler)
 
     def _request(self, number: int, frame: FrameType | None) -> None:
-        if self.requested is None:
-            self.requested = signal.Signals(number).name
+        if not self.requested:
+            self.requested, name = number, signal.Signals(number).name
             again = "; once more stops at once, without" if number == signal.SIGINT else ""
             with suppress(RuntimeError):  # the signal came while a line was printed
-                self._report(f"{self.requested}: stopping after the step at hand, with a checkpoint{again}")
+                self._report(f"{name}: stopping after the step at hand, with a checkpoint{again}")
         signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

@@ -20,21 +20,25 @@ from trainer.config import TrainConfig
 from trainer.loop import train
 
 torch.set_num_threads(1)
-settings, name, output, resume = json.loads(sys.argv[1])
-train(TrainConfig.model_validate(settings), name=name, output=Path(output), resume=resume, report=print)
+settings, name, output, resume, first = json.loads(sys.argv[1])
+exec(first)
+result = train(TrainConfig.model_validate(settings), name=name, output=Path(output), resume=resume, report=print)
+if result.stopped_by:
+    print("stopped by", result.stopped_by, "after", result.state.step)
 """
 LIMIT_SECONDS = 240
 
 
 def train_on_ranks(
-    settings: TrainConfig, *, num_ranks: int, name: str, output: Path, resume: bool = False
+    settings: TrainConfig, *, num_ranks: int, name: str, output: Path, resume: bool = False, first: str = ""
 ) -> list[str]:
-    """Train, and return what each process said; every process must end by itself with code 0."""
+    """Train, and return what each process said; every process must end by itself with code 0. `first` is Python that
+    each of them runs before."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    arguments = json.dumps([settings.model_dump(mode="json"), name, str(output), resume])
+    arguments = json.dumps([settings.model_dump(mode="json"), name, str(output), resume, first])
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", _RANK, arguments],

@@ -60,6 +60,22 @@ def test_a_run_goes_on_with_another_number_of_processes(run_output: Path) -> Non
     assert_same_course(run_output, "unbroken", "moved")
 
 
+def test_a_signal_to_one_process_stops_all(run_output: Path) -> None:
+    raise_in_the_second = """
+import os, signal, trainer.loop
+accumulate = trainer.loop.accumulate_gradients
+def counted(*arguments, steps=[], **options):
+    steps.append(1)
+    if os.environ["RANK"] == "1" and len(steps) == 3:
+        signal.raise_signal(signal.SIGUSR1)
+    return accumulate(*arguments, **options)
+trainer.loop.accumulate_gradients = counted
+"""
+    said = train_on_ranks(config(), num_ranks=2, name="a", output=run_output, first=raise_in_the_second)
+    assert [lines.splitlines()[-1] for lines in said] == ["stopped by SIGUSR1 after 3"] * 2
+    assert (run_output / "training/a/checkpoints/step-00000003/state.json").exists()
+
+
 def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(TrainerError, match="batch_size 8 is not a multiple of 3 processes"), joined(config()):
