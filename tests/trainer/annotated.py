@@ -17,7 +17,9 @@ NUM_DOCUMENTS = 60
 """Of a small run; half of them in each of two partitions."""
 
 
-def annotate(output: Path, annotator: str = "quality", **columns: pa.Array | list[Any]) -> None:
+def annotate(
+    output: Path, annotator: str = "quality", *, edges: list[float] | None = None, **columns: pa.Array | list[Any]
+) -> None:
     """Add an annotator's columns, each of `NUM_DOCUMENTS` values over both partitions, to a small run."""
     manifest = read_manifest(output)
     table = pa.table(columns)
@@ -40,7 +42,8 @@ def annotate(output: Path, annotator: str = "quality", **columns: pa.Array | lis
                 fingerprint="0" * 64,
             )
         )
-    stages = {**manifest.stages, f"annotations/{annotator}": StageManifest(settings={}, records=records)}
+    settings = {"annotator": {"type": "fasttext", "edges": edges}}
+    stages = {**manifest.stages, f"annotations/{annotator}": StageManifest(settings=settings, records=records)}
     write_manifest(output, manifest.model_copy(update={"stages": stages}))
 
 

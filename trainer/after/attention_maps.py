@@ -19,7 +19,6 @@ import torch
 from torch import Tensor
 
 from shards.layouts import MetaTokensLayout
-from trainer.after.annotated import check_annotations
 from trainer.after.attention_bins import NUM_TOKENS, BinReport, compare_bins
 from trainer.after.attention_parts import LabelledRows, Vocabulary, columns_of, labelled_rows
 from trainer.after.contexts import TrainedLayout, layout_of, outputs_by_layout, trained_layout
@@ -29,6 +28,7 @@ from trainer.after.intervals import Estimate, RatioDraws
 from trainer.after.rows import padded_batches, untrained
 from trainer.after.trained import TrainedModel
 from trainer.attention import attend
+from trainer.data.annotated import check_annotations
 from trainer.errors import TrainerError
 from trainer.model import Attend, Decoder, row_positions
 

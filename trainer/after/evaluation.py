@@ -17,13 +17,13 @@ import numpy as np
 import pyarrow as pa
 
 from shards.metadata import Encoder
-from trainer.after.annotated import check_annotations, different_annotators
 from trainer.after.contexts import Condition, TrainedLayout, text_rooms
 from trainer.after.documents import DocumentCrops, RunDocuments
 from trainer.after.groups import Group, by_value, groups_of
 from trainer.after.intervals import RatioDraws
 from trainer.after.text_loss import text_losses
 from trainer.after.trained import TrainedModel
+from trainer.data.annotated import check_annotations, different_annotators
 from trainer.errors import TrainerError
 
 NumPyArray = np.ndarray[Any, Any]

@@ -18,9 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shards.layouts import template_fields
 from shards.reader import PackedDataset, PackedRows
 from shards.schema import Role, TokenizerInfo
 from trainer.config import GoldfishConfig, TrainConfig
+from trainer.data.annotated import check_annotations
 from trainer.data.goldfish import goldfish_drops
 from trainer.data.row_values import PackedLayout
 from trainer.data.sources import HeldOut, Opened, open_phases
@@ -268,13 +270,27 @@ def _recorded_event() -> torch.cuda.Event:
     return event
 
 
+def _check_means_the_same(packed: PackedLayout, other: PackedLayout) -> None:
+    """Whether a model that learns from a layout can be validated on another run's layout of the same name."""
+    if other.dataset.tokenizer != packed.dataset.tokenizer:
+        raise TrainerError(f"validation_output {other.output} was made with another tokenizer")
+    trained, validated = packed.dataset.info.layout, other.dataset.info.layout
+    for key in ("position", "template", "num_meta_tokens"):
+        if trained.get(key) != validated.get(key):
+            raise TrainerError(
+                f"validation_output {other.output}: layout {other.layout!r} has {key} {validated.get(key)!r}, but "
+                f"{trained.get(key)!r} in {packed.output}"
+            )
+    columns = template_fields(trained["template"]) if trained.get("template") else ()
+    check_annotations(columns, trained=packed.output, other=other.output)
+
+
 def _held_out(packed: PackedLayout, config: TrainConfig) -> HeldOut:
     """The rows to validate on: of another run's layout, or of the run's own and kept out of training."""
     wanted = config.validation_rows
     if config.validation_output is not None:
         other = PackedLayout.open(Path(config.validation_output), config.layout)
-        if other.dataset.tokenizer != packed.dataset.tokenizer:
-            raise TrainerError(f"validation_output {config.validation_output} was made with another tokenizer")
+        _check_means_the_same(packed, other)
         available = len(other.dataset)
         rows = choose_rows(available, count=available if wanted is None else wanted, seed=config.seed)
         return HeldOut(packed=other, rows=rows)

@@ -14,6 +14,7 @@ import trainer.data.batches
 from shards.layouts import PlainLayout
 from shards.reader import PackedDataset
 from shards.schema import ROLE_NAMES, Role, ShardError
+from tests.trainer.annotated import NUM_DOCUMENTS, annotate
 from tests.trainer.runs import LAYOUTS, SPECIAL, config, write_run
 from trainer.data.batches import Batch, TrainingData, choose_rows, read_batch
 from trainer.errors import TrainerError
@@ -221,6 +222,27 @@ def test_validation_from_another_run(packed_run: Path, tmp_path: Path) -> None:
     validated = torch.cat([batch.labels for batch in data.validation_batches()])
     assert torch.equal(validated, read_batch(PackedDataset.open(other, "prepend"), data.validation_rows).labels)
     assert len(validated) == len(PackedDataset.open(other, "prepend"))
+
+
+def test_validation_on_metadata_of_another_meaning_is_refused(run_output: Path, tmp_path: Path) -> None:
+    strides = list(range(NUM_DOCUMENTS))
+    annotate(run_output, stride=strides, edges=[0.0, 0.5])
+    other = write_run(tmp_path / "other", seed=9)
+    annotate(other, stride=strides, edges=[0.0, 0.5])
+    TrainingData(config(validation_output=str(other)), output=run_output)
+    annotate(other, stride=strides, edges=[0.0, 0.25])
+    message = r"annotator 'quality' of .*other is not the one .* edges \[0, 0\.5\] in training, \[0, 0\.25\] here"
+    with pytest.raises(TrainerError, match=message):
+        TrainingData(config(validation_output=str(other)), output=run_output)
+    TrainingData(config("plain", validation_output=str(other)), output=run_output)  # reads no metadata
+
+
+def test_validation_on_another_layout_of_the_same_name_is_refused(run_output: Path, tmp_path: Path) -> None:
+    layouts = {**LAYOUTS, "prepend": {**LAYOUTS["prepend"], "template": "{host}", "dropout": 0.5}}
+    other = write_run(tmp_path / "other", layouts=layouts)
+    message = r"other: layout 'prepend' has template '\{host\}', but '\{stride\}' in "
+    with pytest.raises(TrainerError, match=message):
+        TrainingData(config(validation_output=str(other)), output=run_output)
 
 
 def test_nothing_left_to_train_on(packed_run: Path) -> None:

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from shards.manifest import Manifest, Record, StageManifest
-from trainer.after.annotated import check_annotations, different_annotators
 from trainer.after.contexts import outputs_by_layout
 from trainer.config import TrainConfig
+from trainer.data.annotated import check_annotations, different_annotators
 from trainer.errors import TrainerError
 
 EDGES = [0.0, 0.25, 0.5]
