@@ -38,6 +38,7 @@ Y_LABELS = {
 VALIDATION = "validation_text_loss"
 _WITH_VALIDATION = ("text_loss", "loss")
 _MAX_END_LABELS = 8
+_LEGEND_COLUMNS = 4
 _SMOOTH = 0.9
 _WINDOW = 1 / 40
 """Of the longest curve: how far smoothing spreads a step, so that a spike of one step looks like one."""
@@ -171,7 +172,9 @@ def draw_curves(curves: Sequence[Curve], *, x: str, y: str, smooth: float | None
     low, high, num_cut = _bounds(curves)
     inside = [np.where((curve.y < low) | (curve.y > high), np.nan, curve.y) for curve in curves]
     lines = [smoothed(values, factor=smooth) for values in inside]
-    with new_figure(width=8, height=4.8) as figure:
+    in_legend = len(curves) > _MAX_END_LABELS
+    legend_rows = -(-len(curves) // _LEGEND_COLUMNS) if in_legend else 0
+    with new_figure(width=8, height=4.8 + 0.22 * legend_rows) as figure:
         axes = figure.subplots()
         for number, (curve, line) in enumerate(zip(curves, lines, strict=True)):
             _draw(axes, curve, line=line, number=number, raw=bool(smooth))
@@ -185,10 +188,10 @@ def draw_curves(curves: Sequence[Curve], *, x: str, y: str, smooth: float | None
         axes.set_title(_title(curves, smooth=smooth, num_cut=num_cut))
         margin = 0.06 * (high - low) or 0.06 * abs(high) or 1.0
         axes.set_ylim(low - margin, high + margin)
-        if len(curves) <= _MAX_END_LABELS:
-            _label_ends(axes, curves, lines=lines)
+        if in_legend:
+            figure.legend(frameon=False, loc="outside lower center", ncols=_LEGEND_COLUMNS, fontsize="small")
         else:
-            axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.01, 0.5))
+            _label_ends(axes, curves, lines=lines)
         return figure
 
 
