@@ -153,9 +153,11 @@ def test_a_figure_has_a_line_a_run_and_a_point_a_validation(smooth: float) -> No
 
 def test_many_runs_have_a_legend_and_no_two_look_alike() -> None:
     figure = draw_curves([curve(f"run {i}") for i in range(12)], x="tokens", y="loss")
+    (legend,) = figure.legends
+    figure.draw_without_rendering()
     (axes,) = figure.axes
-    legend = axes.get_legend()
-    assert legend is not None
+    assert legend.get_window_extent().y0 >= 0  # it is not cut off, and takes nothing of the curves
+    assert axes.get_window_extent().width > 0.8 * figure.bbox.width
     assert [text.get_text() for text in legend.get_texts()] == [f"run {i}" for i in range(12)]
     assert len({style_of(i) for i in range(28)}) == 28
 
