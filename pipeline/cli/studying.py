@@ -43,6 +43,7 @@ SeedOption = Annotated[int, typer.Option(min=0, help="Of the documents that are 
 
 
 def probe(
+    call: typer.Context,
     recipe: RecipeArgument,
     name: NameOption,
     columns: Annotated[
@@ -51,7 +52,9 @@ def probe(
     documents: Annotated[int, typer.Option(min=1, help="How many documents to draw.")] = 2000,
     crop: Annotated[int, typer.Option(min=1, help="First text tokens of a document that are read.")] = 256,
     layers: Annotated[str, typer.Option(help="all, or numbers such as 0,6,12; 0 is the embedding.")] = "all",
-    context: Annotated[str, typer.Option(help="Before the text: none, or empty for an empty wrapper.")] = "none",
+    context: Annotated[
+        str, typer.Option(help="Before the text: none, or empty for an empty wrapper where the layout has one.")
+    ] = "none",
     split_by: Annotated[
         str,
         typer.Option(help="Column whose values are never in two of training, validation and test; or document."),
@@ -66,6 +69,8 @@ def probe(
     Example: `colophon probe recipes/web.toml --name plain --column topic --column quality`
     """
     from pipeline.study_tables import probe_table
+    from pipeline.terminal import printable
+    from trainer.after.probe_notes import notes
     from trainer.after.probe_report import draw_probes
     from trainer.after.probing import probe as study
     from trainer.after.trained import load_trained
@@ -87,9 +92,16 @@ def probe(
         report=echo,
     )
     found = report.as_dict()
-    for column in found["columns"]:
-        make_console().print(probe_table(column))
-    _write(own / "training" / name / "probe", found, {"": lambda: draw_probes(report)})
+    for shown, column in zip(found["columns"], report.columns, strict=True):
+        make_console().print(probe_table(shown))
+        for line in notes(column):
+            echo(printable(line))
+    _tell_if_trained_on(Path(report.output), trained, own=own)
+    _write(
+        own / "training" / name / result_name("probe", call, leave_out=["name"]),
+        found,
+        {"": lambda: draw_probes(report)},
+    )
 
 
 def attention(
@@ -190,6 +202,14 @@ def _held_out(trained: Any) -> Path | None:
     """Where documents lie that a model was not trained on, if it names them."""
     place = trained.config.validation_output
     return None if place is None else Path(place)
+
+
+def _tell_if_trained_on(documents: Path, trained: Any, *, own: Path) -> None:
+    """Say so where a model has seen the documents that it is studied on."""
+    from trainer.after.contexts import outputs_by_layout
+
+    if documents.resolve() in {place.resolve() for place in outputs_by_layout(trained.config, output=own).values()}:
+        echo(f"The model was trained on documents of {documents}; --output names another run's.")
 
 
 def _layers(text: str) -> list[int] | None:

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from trainer.after.groups import groups_of
-from trainer.after.probes import Parts
+from trainer.after.probe_fits import Parts
 from trainer.errors import TrainerError
 
 NumPyArray = np.ndarray[Any, Any]
@@ -17,8 +17,9 @@ NumPyArray = np.ndarray[Any, Any]
 MIN_DOCUMENTS = 20
 """Smaller classes are left out."""
 _MIN_DOCUMENTS_A_PART = 3
-_SHARES = (0.6, 0.2, 0.2)
-_PARTS = ("train", "validation", "test")
+SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
+_PARTS = tuple(SHARES)
+_LEAST_LEFT = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,21 +116,33 @@ def _divide(labels: NumPyArray, groups: NumPyArray) -> list[NumPyArray]:
     """Documents of each part, int64; those of label -1 are in none.
 
     Whole groups, the largest first, go where they bring the classes' counts nearest to the parts' shares: least sum of
-    (count - expected)² / expected over parts and classes.
+    (count - expected)² / expected over parts and classes. Groups larger than all of a test part should be are for
+    training, where enough others are left: scores on one group say little of others.
     """
     documents = np.flatnonzero(labels >= 0)
     names, member = np.unique(groups[documents], return_inverse=True)
     counts = np.zeros((len(names), int(labels.max(initial=0)) + 1))
     np.add.at(counts, (member, labels[documents]), 1)
-    expected = np.outer(_SHARES, np.maximum(counts.sum(axis=0), 1))
+    expected = np.outer(list(SHARES.values()), np.maximum(counts.sum(axis=0), 1))
     filled = np.zeros_like(expected)
     part_of = np.zeros(len(names), np.int64)
+    large = _for_training(counts.sum(axis=1))
+    filled[0] = counts[large].sum(axis=0)
     for group in np.argsort(-counts.sum(axis=1), kind="stable"):
+        if large[group]:
+            continue
         added = counts[group]
         change = (added * (2 * (filled - expected) + added) / expected).sum(axis=1)
         part_of[group] = int(np.argmin(change))
         filled[part_of[group]] += added
     return [documents[part_of[member] == part] for part in range(len(_PARTS))]
+
+
+def _for_training(sizes: NumPyArray) -> NumPyArray:
+    """bool [num_groups]: too large for another part than the first; none, where too little would be left for those."""
+    large = sizes > SHARES["test"] * sizes.sum()
+    enough = sizes[~large].sum() >= _LEAST_LEFT * sizes.sum()
+    return large if enough else np.zeros_like(large)
 
 
 def _too_few(

@@ -21,6 +21,10 @@ KINDS: tuple[Kind, ...] = ("linear", "mlp")
 CONTROLS: tuple[Control, ...] = ("trained", "untrained", "shuffled")
 CONTEXTS: tuple[Context, ...] = ("none", "empty")
 
+Doubt: TypeAlias = Literal["limit", "first_epoch", "below_majority"]
+"""Why a score may say less of the states than of the probe: it ended at its most iterations or epochs, its validation
+loss was lowest after the first epoch, or it hits fewer test documents than the most frequent class does."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
@@ -43,8 +47,11 @@ class ProbeResult:
     score: Score
     accuracy_over_untrained: Estimate | None
     """Of the trained model: how much higher than the untrained one's, on the same draws of documents."""
+    chosen: float
+    """By validation loss: the strength of the linear probe's penalty, the learning rate of the MLP."""
     epochs: int
-    """Until the lowest validation loss."""
+    """Of the MLP, until the lowest validation loss; of the linear probe, iterations over all training documents."""
+    doubts: tuple[Doubt, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +72,12 @@ class ColumnReport:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeReport:
-    """What `probe` found; `training/<name>/probe.json`."""
+    """What `probe` found; `training/<name>/probe-<settings>.json`."""
 
     name: str
     step: int
+    output: str
+    """Of the run whose documents they are."""
     context: Context
     documents: int
     crop: int

@@ -3,12 +3,14 @@
 Documents are read without metadata, which would tell the label: bos and text, or bos, an empty wrapper and text. Of
 each layer there are two vectors a document: the state of its last text token, and the mean over its text tokens. On
 each a linear probe and a 3-layer MLP are fitted. What they give is to be held against three controls: the most frequent
-class, probes fitted on shuffled labels, and the same probes on the states of the model as it was before training.
+class, probes fitted on shuffled labels, and the same probes on the states of the model as it was before training. The
+trained and the untrained model's states differ most in how they are scaled, so probes see them without that.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +18,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.after.contexts import layout_of
+from trainer.after.contexts import TrainedLayout, layout_of
 from trainer.after.documents import Decode, DocumentCrops, RunDocuments
+from trainer.after.probe_features import conditioned
+from trainer.after.probe_fits import Fit, Parts
 from trainer.after.probe_labels import LabelledDocuments, label_documents
+from trainer.after.probe_linear import fit_linear
+from trainer.after.probe_mlp import fit_mlp
 from trainer.after.probe_report import (
     CONTEXTS,
     CONTROLS,
-    KINDS,
     STATES,
     ColumnReport,
+    Context,
     Control,
+    Doubt,
     Kind,
     ProbeReport,
     ProbeResult,
     Score,
 )
-from trainer.after.probes import HIDDEN_SIZE, ScoreDraws, fit_probes
+from trainer.after.probe_scores import ScoreDraws
 from trainer.after.rows import padded_batches, untrained
 from trainer.after.trained import TrainedModel
 from trainer.errors import TrainerError
@@ -42,7 +49,6 @@ Report = Callable[[str], None]
 
 BY_DOCUMENT = "document"
 
-_HIDDEN_SIZES: dict[Kind, tuple[int, ...]] = {"linear": (), "mlp": (HIDDEN_SIZE, HIDDEN_SIZE)}
 _TOKENS_AT_ONCE = 8192
 
 
@@ -87,9 +93,8 @@ def probe(
             tokenizer, or too few of too few classes.
     """
     chosen = _chosen_layers(layers, trained.model)
-    shown = next((known for known in CONTEXTS if known == context), None)
-    if shown is None:
-        raise TrainerError(f"unknown context {context!r}; available: {', '.join(CONTEXTS)}")
+    layout = layout_of(trained.config, output=output)
+    shown = _chosen_context(context, layout)
     run = RunDocuments(documents_output or output)
     run.check_tokenizer(trained.tokenizer)
     needed = dict.fromkeys([*columns, *([] if split_by == BY_DOCUMENT else [split_by])])
@@ -97,7 +102,7 @@ def probe(
         count=num_documents, crop=crop, seed=seed, columns=list(needed), tokenizer=trained.tokenizer, decode=decode
     )
     labelled = {name: _label(crops, name, split_by) for name in columns}
-    prefix = layout_of(trained.config, output=output).prefix([] if context == "empty" else None)
+    prefix = layout.prefix([] if shown == "empty" else None)
     report(f"{len(crops):,} documents, {int(crops.num_tokens.sum()):,} text tokens, layers {_listed(chosen)}")
     models = {"trained": trained.model, "untrained": untrained(trained).model}
     states = {name: document_states(model, prefix, crops.text, layers=chosen) for name, model in models.items()}
@@ -108,6 +113,7 @@ def probe(
     return ProbeReport(
         name=trained.name,
         step=trained.state.step,
+        output=str(run.output),
         context=shown,
         documents=len(crops),
         crop=crop,
@@ -159,6 +165,17 @@ def _chosen_layers(layers: Sequence[int] | None, model: Decoder) -> list[int]:
     return sorted(set(layers)) if layers else list(available)
 
 
+def _chosen_context(name: str, layout: TrainedLayout) -> Context:
+    """What stands before the text, if the model has learnt to read it."""
+    if name not in CONTEXTS:
+        raise TrainerError(f"unknown context {name!r}; available: {', '.join(CONTEXTS)}")
+    known = [context for context in CONTEXTS if context in layout.conditions]
+    for context in known:
+        if context == name:
+            return context
+    raise TrainerError(f"layout {layout.name!r} has no context {name!r}; available: {', '.join(known)}")
+
+
 def _listed(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers)) if len(layers) < 4 else f"{layers[0]} to {layers[-1]}"
 
@@ -174,47 +191,62 @@ def _probe_column(
     parts, num_classes = documents.parts, len(documents.classes)
     truth = documents.labels[parts.test]
     draws = ScoreDraws(truth, documents.groups[parts.test], num_classes=num_classes, seed=seed)
-    rows = torch.from_numpy(documents.rows)
-    shuffled = np.random.default_rng(seed).permutation(documents.labels)
-    fits = {
-        "trained": (states["trained"], documents.labels),
-        "untrained": (states["untrained"], documents.labels),
-        "shuffled": (states["trained"], shuffled),
-    }
-    results: list[ProbeResult] = []
-    for kind in KINDS:
-        accuracies: dict[Control, list[NumPyArray]] = {}
-        for control in reversed(CONTROLS):  # the trained one last: it is compared with the untrained one
-            every, labels = fits[control]
-            features = every.index_select(2, rows.to(every.device)).flatten(0, 1)
-            found = fit_probes(
-                features, labels, parts, num_classes=num_classes, hidden_sizes=_HIDDEN_SIZES[kind], seed=seed
-            )
-            accuracies[control] = [draws.accuracy(predicted) for predicted in found.classes]
-            for number, predicted in enumerate(found.classes):
-                accuracy = accuracies[control][number]
-                gain = accuracy - accuracies["untrained"][number] if control == "trained" else None
-                results.append(
-                    ProbeResult(
-                        layer=layers[number // len(STATES)],
-                        states=STATES[number % len(STATES)],
-                        probe=kind,
-                        model=control,
-                        score=_score(draws, predicted),
-                        accuracy_over_untrained=None if gain is None else draws.estimate(gain),
-                        epochs=int(found.epochs[number]),
-                    )
-                )
     most_frequent = np.bincount(documents.labels[parts.train]).argmax()
+    majority = _score(draws, np.full(len(truth), most_frequent))
+    results: list[ProbeResult] = []
+    for kind, fits in _fits(documents, states, num_classes=num_classes, seed=seed):
+        untrained_accuracies = [draws.accuracy(fit.classes) for fit in fits["untrained"]]
+        for control, number in product(CONTROLS, range(len(fits["trained"]))):
+            fit = fits[control][number]
+            score = _score(draws, fit.classes)
+            gain = draws.accuracy(fit.classes) - untrained_accuracies[number] if control == "trained" else None
+            results.append(
+                ProbeResult(
+                    layer=layers[number // len(STATES)],
+                    states=STATES[number % len(STATES)],
+                    probe=kind,
+                    model=control,
+                    score=score,
+                    accuracy_over_untrained=None if gain is None else draws.estimate(gain),
+                    chosen=fit.chosen,
+                    epochs=fit.epochs,
+                    doubts=_doubts(fit, score, majority),
+                )
+            )
     return ColumnReport(
         column=name,
         split_by=documents.split_by,
         classes=documents.counts(),
         groups={part: len(np.unique(documents.groups[index])) for part, index in parts.named().items()},
         left_out=documents.left_out,
-        majority=_score(draws, np.full(len(truth), most_frequent)),
+        majority=majority,
         results=sorted(results, key=lambda r: (r.layer, r.states, r.probe, CONTROLS.index(r.model))),
     )
+
+
+def _fits(
+    documents: LabelledDocuments, states: dict[str, Tensor], *, num_classes: int, seed: int
+) -> Iterator[tuple[Kind, dict[Control, list[Fit]]]]:
+    """Of both kinds the probes of the trained model and its controls, each [num_layers x 2]."""
+    parts, shuffled = documents.parts, np.random.default_rng(seed).permutation(documents.labels)
+    features = {name: _features(every, documents.rows, parts) for name, every in states.items()}
+    given: dict[Control, tuple[Tensor, NumPyArray]] = {
+        "trained": (features["trained"], documents.labels),
+        "untrained": (features["untrained"], documents.labels),
+        "shuffled": (features["trained"], shuffled),
+    }
+    yield "linear", {name: fit_linear(*each, parts, num_classes=num_classes) for name, each in given.items()}
+    yield "mlp", {name: fit_mlp(*each, parts, num_classes=num_classes, seed=seed) for name, each in given.items()}
+
+
+def _features(states: Tensor, rows: NumPyArray, parts: Parts) -> Tensor:
+    """float32 [num_layers x 2, n, d] from [num_layers, 2, num_documents, d]."""
+    return conditioned(states.index_select(2, torch.from_numpy(rows).to(states.device)).flatten(0, 1), parts.train)
+
+
+def _doubts(fit: Fit, score: Score, majority: Score) -> tuple[Doubt, ...]:
+    below: list[Doubt] = ["below_majority"] if score.accuracy.value < majority.accuracy.value else []
+    return (*([] if fit.doubt is None else [fit.doubt]), *below)
 
 
 def _score(draws: ScoreDraws, predicted: NumPyArray) -> Score:

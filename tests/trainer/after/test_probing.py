@@ -12,9 +12,14 @@ from hypothesis import strategies as st
 
 from tests.trainer.runs import NUM_TEXT_IDS, SPECIAL, TINY_MODEL, TOKENIZER
 from trainer.after.intervals import Estimate
+from trainer.after.probe_features import conditioned
+from trainer.after.probe_fits import Fit, Parts, threads_for
 from trainer.after.probe_labels import MIN_DOCUMENTS, label_documents
+from trainer.after.probe_linear import STRENGTHS, TOLERANCE, fit_linear, loss_and_gradient, minimise
+from trainer.after.probe_mlp import LEARNING_RATES, MIN_PATIENCE, fit_mlp
+from trainer.after.probe_notes import notes
 from trainer.after.probe_report import ColumnReport, ProbeReport, ProbeResult, Score, draw_probes
-from trainer.after.probes import Parts, ScoreDraws, _threads, fit_probes
+from trainer.after.probe_scores import ScoreDraws
 from trainer.after.probing import document_states
 from trainer.after.rows import padded_batches
 from trainer.config import ModelConfig
@@ -39,67 +44,193 @@ def planted(*, n: int = 400, d: int = 8, num_classes: int = 3, seed: int = 0) ->
     return torch.from_numpy(np.column_stack([states, np.full(n, 7, np.float32)]))[None], labels
 
 
+def dominated(*, n: int = 2000, d: int = 20, seed: int = 0) -> tuple[torch.Tensor, NumPyArray, NumPyArray]:
+    """States [1, n, d] with one direction, along no axis, of 10,000 times the others' variance; classes of two
+    normal distributions, apart along another direction of small variance; and what Bayes' rule says of each."""
+    random = np.random.default_rng(seed)
+    directions, _ = np.linalg.qr(random.normal(size=(d, d)))
+    labels = random.integers(0, 2, n)
+    along = random.normal(size=(n, d))
+    along[:, 0] *= 100
+    along[:, 1] += 2 * labels
+    return torch.from_numpy((along @ directions.T).astype(np.float32))[None], labels, (along[:, 1] > 1).astype(np.int64)
+
+
 def accuracy(predicted: NumPyArray, labels: NumPyArray, parts: Parts) -> float:
     return float((predicted == labels[parts.test]).mean())
 
 
-@pytest.mark.parametrize("hidden_sizes", [(), HIDDEN])
-def test_a_label_that_is_linear_in_the_states_is_found_and_a_shuffled_one_is_not(hidden_sizes: tuple[int, ...]) -> None:
+def fitted(kind: str, states: torch.Tensor, labels: NumPyArray, parts: Parts, *, num_classes: int = 3) -> list[Fit]:
+    features = conditioned(states, parts.train)
+    if kind == "linear":
+        return fit_linear(features, labels, parts, num_classes=num_classes)
+    return fit_mlp(features, labels, parts, num_classes=num_classes, hidden_sizes=HIDDEN, seed=0)
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_a_label_that_is_linear_in_the_states_is_found_and_a_shuffled_one_is_not(kind: str) -> None:
     features, labels = planted()
     parts = thirds(len(labels))
     shuffled = np.random.default_rng(1).permutation(labels)
-    found = {}
-    for name, given_labels in (("true", labels), ("shuffled", shuffled)):
-        fit = fit_probes(features, given_labels, parts, num_classes=3, hidden_sizes=hidden_sizes, seed=0)
-        found[name] = accuracy(fit.classes[0], labels, parts)
-    assert found["true"] > 0.85
-    assert found["shuffled"] < 0.6
+    (true,), (false,) = (fitted(kind, features, given_labels, parts) for given_labels in (labels, shuffled))
+    assert accuracy(true.classes, labels, parts) > 0.85
+    assert accuracy(false.classes, labels, parts) < 0.6
+    assert true.doubt is None
 
 
 def test_what_is_not_linear_is_found_by_the_mlp_alone() -> None:
     states = np.random.default_rng(0).normal(size=(800, 2)).astype(np.float32)
     labels = (states[:, 0] * states[:, 1] > 0).astype(np.int64)
     parts, features = thirds(800), torch.from_numpy(states)[None]
-    linear, mlp = (
-        fit_probes(features, labels, parts, num_classes=2, hidden_sizes=sizes, seed=0).classes[0]
-        for sizes in ((), HIDDEN)
-    )
-    assert accuracy(mlp, labels, parts) > 0.9
-    assert accuracy(linear, labels, parts) < 0.65
+    (linear,), (mlp,) = (fitted(kind, features, labels, parts, num_classes=2) for kind in ("linear", "mlp"))
+    assert accuracy(mlp.classes, labels, parts) > 0.9
+    assert accuracy(linear.classes, labels, parts) < 0.65
 
 
-def test_a_probe_alone_is_the_same_as_among_others() -> None:
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_one_direction_of_nearly_all_variance_does_not_hide_the_classes(kind: str) -> None:
+    states, labels, bayes = dominated()
+    parts = thirds(len(labels))
+    (fit,) = fitted(kind, states, labels, parts, num_classes=2)
+    assert fit.doubt is None
+    assert accuracy(fit.classes, labels, parts) > accuracy(bayes[parts.test], labels, parts) - 0.02
+
+
+def test_the_linear_fit_ends_where_its_gradient_does() -> None:
+    states, labels, _ = dominated()
+    parts = thirds(len(labels))
+    features = conditioned(states, parts.train)[0, parts.train].double()
+    given_labels, start = torch.from_numpy(labels[parts.train]), torch.zeros(features.shape[1] + 1, 2).double()
+    for strength in STRENGTHS:
+        found = minimise(features, given_labels, strength, start, tolerance=TOLERANCE, max_iterations=500)
+        weights = found.weights.clone().requires_grad_()
+        logits = features @ weights[:-1] + weights[-1]
+        loss = torch.nn.functional.cross_entropy(logits, given_labels) + strength / 2 * weights[:-1].square().sum()
+        (gradient,) = torch.autograd.grad(loss, weights)
+        assert float(gradient.norm()) <= TOLERANCE
+        assert float(gradient.norm()) == pytest.approx(found.gradient_norm, rel=1e-3, abs=1e-12)
+        own_loss, own_gradient = loss_and_gradient(weights.detach(), features, given_labels, strength)
+        torch.testing.assert_close(own_loss, loss.detach())
+        torch.testing.assert_close(own_gradient, gradient, rtol=1e-6, atol=1e-12)
+
+
+def newton(features: NumPyArray, labels: NumPyArray, strength: float) -> float:
+    """The least loss of two classes by iteratively reweighted least squares. Softmax weights of two classes are w/2 and
+    -w/2, so their penalty is half of that on w."""
+    x = np.column_stack([features, np.ones(len(features))])
+    penalty = np.full(x.shape[1], strength / 2)
+    penalty[-1] = 0
+    w = np.zeros(x.shape[1])
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-x @ w))
+        gradient = x.T @ (p - labels) / len(x) + penalty * w
+        w -= np.linalg.solve((x.T * (p * (1 - p))) @ x / len(x) + np.diag(penalty), gradient)
+    assert np.abs(gradient).max() < 1e-12
+    return float(np.logaddexp(0, -(2 * labels - 1) * (x @ w)).mean() + (penalty * w * w).sum() / 2)
+
+
+@pytest.mark.parametrize("strength", STRENGTHS)
+def test_the_linear_fit_is_that_of_newtons_method(strength: float) -> None:
+    random = np.random.default_rng(3)
+    features = random.normal(size=(300, 12)) * np.geomspace(1, 0.01, 12)
+    labels = (features @ random.normal(size=12) + random.logistic(size=300) > 0.3).astype(np.int64)
+    known, start = torch.from_numpy(features), torch.zeros(13, 2).double()
+    found = minimise(known, torch.from_numpy(labels), strength, start, tolerance=TOLERANCE, max_iterations=500)
+    loss, _ = loss_and_gradient(found.weights, known, torch.from_numpy(labels), strength)
+    assert float(loss) == pytest.approx(newton(features, labels, strength), abs=1e-6)
+
+
+def test_a_penalty_is_strong_where_there_is_nothing_to_learn_and_weak_where_there_is() -> None:
+    states, labels = planted(n=800)
+    noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(0))
+    parts = thirds(len(labels))
+    some, none = (fitted("linear", each, labels, parts)[0].chosen for each in (states, noise))
+    assert 100 * some <= none
+
+
+def test_a_probe_that_ends_too_early_or_too_late_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    states, labels, _ = dominated(n=400)
+    parts = thirds(len(labels))
+    monkeypatch.setattr("trainer.after.probe_linear._MAX_ITERATIONS", 0)
+    monkeypatch.setattr("trainer.after.probe_linear.TOLERANCE", 1e-12)
+    assert fitted("linear", states, labels, parts, num_classes=2)[0].doubt == "limit"
+    monkeypatch.setattr("trainer.after.probe_mlp.MAX_EPOCHS", 3)
+    assert fitted("mlp", states, labels, parts, num_classes=2)[0].doubt == "limit"
+    monkeypatch.setattr("trainer.after.probe_mlp.MAX_EPOCHS", 40)
+    labels[parts.validation] = 1 - labels[parts.validation]  # what is learnt is wrong there from the start
+    (fit,) = fitted("mlp", states, labels, parts, num_classes=2)
+    assert (fit.epochs, fit.doubt) == (1, "first_epoch")
+
+
+def test_features_are_decided_by_training_documents_alone_and_have_one_size() -> None:
+    random = np.random.default_rng(0)
+    states = random.normal(size=(2, 60, 9)) * np.geomspace(1, 1e3, 9)
+    states[:, :, 4], states[1, :, 5] = 3, states[1, :, 6]  # one constant, two alike
+    states[:, :, 7] *= np.where(np.arange(60) == 2, 50, 1)
+    first, train = torch.from_numpy(states.astype(np.float32)), np.arange(40)
+    changed = first.clone()
+    changed[:, 40:] = 7
+    features = conditioned(first, train)
+    torch.testing.assert_close(features[:, :40], conditioned(changed, train)[:, :40])
+    known = features[:, :40].double()
+    torch.testing.assert_close(known.mean(dim=1), torch.zeros(2, 9).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(known.square().mean(dim=(1, 2)), torch.ones(2).double(), rtol=1e-4, atol=0)
+    covariance = known.transpose(1, 2) @ known / 40
+    diagonal = torch.diagonal(covariance, dim1=1, dim2=2)
+    torch.testing.assert_close(covariance, torch.diag_embed(diagonal), rtol=0, atol=1e-4)
+    assert [int((one > 1e-4).sum()) for one in diagonal] == [8, 7]
+    torch.testing.assert_close(conditioned(first[:, :, :1] * 0, train), torch.zeros(2, 60, 1))
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_a_probe_alone_is_the_same_as_among_others(kind: str) -> None:
     features, labels = planted()
     noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
     parts = thirds(len(labels))
-    fit: Any = {"num_classes": 3, "hidden_sizes": HIDDEN, "seed": 0}
-    together = fit_probes(torch.cat([noise, features]), labels, parts, **fit)
-    for number, alone in enumerate((noise, features)):
-        one = fit_probes(alone, labels, parts, **fit)
-        assert (one.classes[0] == together.classes[number]).mean() > 0.98  # products of other sizes round otherwise
-        assert abs(one.epochs[0] - together.epochs[number]) <= 3
-    assert together.epochs[0] < together.epochs[1]  # noise is learnt by heart: its validation loss soon rises
+    together = fitted(kind, torch.cat([noise, features]), labels, parts)
+    for number, states in enumerate((noise, features)):
+        (alone,) = fitted(kind, states, labels, parts)
+        assert (alone.classes == together[number].classes).mean() > 0.98  # products of other sizes round otherwise
+        assert abs(alone.epochs - together[number].epochs) <= 3
+        assert alone.chosen == together[number].chosen
+    assert together[0].epochs < together[1].epochs  # there is less to find in noise
 
 
-def test_labels_of_test_documents_are_not_looked_at() -> None:
+def test_an_mlp_waits_for_a_third_as_many_epochs_as_its_lowest_loss_took() -> None:
+    states, labels = planted()
+    parts, steps, backward = thirds(len(labels)), 0, torch.autograd.backward
+
+    def counted(loss: torch.Tensor) -> None:
+        nonlocal steps
+        steps += 1
+        backward(loss)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.autograd, "backward", counted)
+        patch.setattr("trainer.after.probe_mlp.LEARNING_RATES", LEARNING_RATES[:1])
+        (fit,) = fitted("mlp", states, labels, parts)
+    steps_an_epoch = 4  # 200 documents in batches of 64
+    assert steps == steps_an_epoch * (fit.epochs + max(MIN_PATIENCE, fit.epochs // 3))
+
+
+@pytest.mark.parametrize("kind", ["linear", "mlp"])
+def test_labels_of_test_documents_are_not_looked_at(kind: str) -> None:
     features, labels = planted()
     parts = thirds(len(labels))
     hidden = labels.copy()
     hidden[parts.test] = 0
-    first, second = (
-        fit_probes(features, given, parts, num_classes=3, hidden_sizes=(), seed=0).classes for given in (labels, hidden)
-    )
-    np.testing.assert_array_equal(first, second)
+    (first,), (second,) = (fitted(kind, features, given_labels, parts) for given_labels in (labels, hidden))
+    np.testing.assert_array_equal(first.classes, second.classes)
 
 
 def test_small_probes_are_fitted_on_one_thread_and_threads_are_given_back() -> None:
     torch.set_num_threads(2)
     try:
         for operations, threads in ((10, 1), (10**12, 2)):
-            with _threads(operations):
+            with threads_for(operations):
                 assert torch.get_num_threads() == threads
             assert torch.get_num_threads() == 2
-        with pytest.raises(KeyError), _threads(10):
+        with pytest.raises(KeyError), threads_for(10):
             raise KeyError
         assert torch.get_num_threads() == 2
     finally:
@@ -219,6 +350,25 @@ def test_a_host_lies_in_its_domain_alone_and_is_split_by_document() -> None:
     assert Counter(map(len, found.parts.named().values())) == Counter({72: 1, 24: 2})
 
 
+def test_a_domain_too_large_for_another_part_is_trained_on() -> None:
+    random = np.random.default_rng(0)
+    groups = [*["huge"] * 470, *["large"] * 250, *map(str, random.integers(0, 60, 280))]
+    values = random.choice(["a", "b", "c"], 1000).tolist()
+    found = label_documents(pa.array(values), pa.array(groups), name="topic", split_by="domain")
+    train = {groups[found.rows[i]] for i in found.parts.train}
+    assert {"huge", "large"} <= train
+    sizes = {part: len(index) for part, index in found.parts.named().items()}
+    assert sizes["train"] == 720  # what training has too much of, others go without
+    assert abs(sizes["validation"] - sizes["test"]) <= 10
+
+
+def test_large_domains_are_in_all_parts_where_there_are_no_others() -> None:
+    groups = [str(number % 4) for number in range(200)]
+    values = np.random.default_rng(0).choice(["a", "b"], 200).tolist()
+    found = label_documents(pa.array(values), pa.array(groups), name="topic", split_by="domain")
+    assert [len(part) for part in found.parts.named().values()] == [100, 50, 50]
+
+
 def test_numbers_with_a_fraction_make_classes_of_about_equal_size() -> None:
     scores = np.random.default_rng(0).random(500)
     found = label_documents(pa.array(scores), None, name="quality_score", split_by="document")
@@ -288,7 +438,9 @@ def test_curves_have_a_line_for_each_probe_and_control(interval: bool) -> None:
             model=model,
             score=score(0.3 + layer / 10, interval=interval),
             accuracy_over_untrained=None,
+            chosen=0.1,
             epochs=3,
+            doubts=(),
         )
         for layer in (0, 1, 2)
         for states in ("last", "mean")
@@ -307,7 +459,7 @@ def test_curves_have_a_line_for_each_probe_and_control(interval: bool) -> None:
         )
         for name in ("topic", "quality")
     ]
-    report = ProbeReport(name="a", step=7, context="none", documents=30, crop=8, seed=0, columns=columns)
+    report = ProbeReport(name="a", step=7, output="out", context="none", documents=30, crop=8, seed=0, columns=columns)
     figure = draw_probes(report)
     assert len(figure.axes) == 4
     for axes in figure.axes:
@@ -316,3 +468,58 @@ def test_curves_have_a_line_for_each_probe_and_control(interval: bool) -> None:
         np.testing.assert_allclose(np.asarray(axes.lines[0].get_ydata(), float), [0.3, 0.4, 0.5])
     assert len(figure.legends) == 1
     assert report.as_dict()["columns"][1]["majority"]["accuracy"]["value"] == 0.4
+
+
+def column_report(classes: dict[str, tuple[int, int, int]], results: list[ProbeResult]) -> ColumnReport:
+    return ColumnReport(
+        column="topic",
+        split_by="domain",
+        classes={name: dict(zip(("train", "validation", "test"), of, strict=True)) for name, of in classes.items()},
+        groups={"train": 18, "validation": 6, "test": 6},
+        left_out={},
+        majority=score(0.4),
+        results=results,
+    )
+
+
+def test_nothing_is_noted_of_parts_and_probes_that_are_as_they_should_be() -> None:
+    assert notes(column_report({"a": (60, 20, 20), "b": (36, 10, 10)}, [doubted()])) == []
+
+
+def doubted(*doubts: Any, layer: int = 0, model: Any = "trained") -> ProbeResult:
+    return ProbeResult(
+        layer=layer,
+        states="mean",
+        probe="mlp",
+        model=model,
+        score=score(0.3),
+        accuracy_over_untrained=None,
+        chosen=0.1,
+        epochs=1,
+        doubts=doubts,
+    )
+
+
+def test_small_classes_uneven_parts_and_doubtful_probes_are_noted() -> None:
+    classes = {"a": (203, 40, 38), **dict.fromkeys("bcde", (50, 9, 10))}
+    results = [
+        doubted("below_majority", "first_epoch", layer=2),
+        doubted("below_majority", layer=0),
+        doubted("limit", layer=1, model="untrained"),
+        doubted("below_majority", "first_epoch", model="shuffled"),
+    ]
+    few, parts, below, first, limit = notes(column_report(classes, results))
+    assert few == (
+        "topic: classes with fewer than 10 documents in a part, on which macro-F1 hangs: b (50 train, 9 validation, "
+        "10 test); c (50 train, 9 validation, 10 test); d (50 train, 9 validation, 10 test); and 1 more"
+    )
+    assert parts == (
+        "topic: parts are 72% train, 14% validation, 14% test of the documents: those of one domain are never divided"
+    )
+    assert below == (
+        "topic: 2 probes hit fewer documents than the most frequent class does: trained, mean, mlp of layers 0, 2"
+    )
+    assert first.endswith(
+        "1 probe had their lowest validation loss after the first epoch: trained, mean, mlp of layer 2"
+    )
+    assert limit.endswith("had not converged at their last iteration or epoch: untrained, mean, mlp of layer 1")

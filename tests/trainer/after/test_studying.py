@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,10 @@ def figures_are_there(to: Path) -> None:
 def test_a_year_that_decides_the_words_is_read_from_the_states(called: Any) -> None:
     done = called("probe", "--name", "url", "--column", "crawl_year", "--crop", "40", "--split-by", "url_domain")
     assert done.code == 0, done.err
-    found = json.loads(Path("out/training/url/probe.json").read_text())
+    to = Path("out/training/url/probe-columns=crawl_year-crop=40-split_by=url_domain")
+    found = json.loads(to.with_name(f"{to.name}.json").read_text())
     assert (found["name"], found["step"], found["documents"], found["context"]) == ("url", 4, 150, "none")
+    assert found["output"] == "out"
     (column,) = found["columns"]
     assert set(column["classes"]) == {"2013", "2019"}
     assert column["split_by"] == "url_domain"
@@ -112,7 +115,8 @@ def test_a_year_that_decides_the_words_is_read_from_the_states(called: Any) -> N
     assert sum(gain is not None for gain in gains) == 12
     assert "crawl_year: 2 classes" in done.out
     assert "text tokens, layers 0, 1, 2\n" in done.out
-    figures_are_there(Path("out/training/url/probe"))
+    assert "The model was trained on documents of out; --output names another run's.\n" in done.out
+    figures_are_there(to)
 
 
 def test_layers_context_and_documents_can_be_chosen(called: Any) -> None:
@@ -121,13 +125,33 @@ def test_layers_context_and_documents_can_be_chosen(called: Any) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainer.after.probe_labels.MIN_DOCUMENTS", 2)
         patch.setattr("trainer.after.probe_labels._MIN_DOCUMENTS_A_PART", 1)
-        patch.setattr("trainer.after.probes._MAX_EPOCHS", 2)
+        patch.setattr("trainer.after.probe_mlp.MAX_EPOCHS", 2)
         done = called("probe", *arguments)
     assert done.code == 0, done.err
-    found = json.loads(Path("out/training/url/probe.json").read_text())
+    (path,) = Path("out/training/url").glob("probe-columns=crawl_year,url_host-*.json")
+    found = json.loads(path.read_text())
     assert (found["documents"], found["context"]) == (140, "empty")
     assert [column["column"] for column in found["columns"]] == ["crawl_year", "url_host"]
     assert {r["layer"] for r in found["columns"][0]["results"]} == {0, 2}
+    assert all("limit" in r["doubts"] for r in found["columns"][0]["results"] if r["probe"] == "mlp")
+    assert "had not converged at their last iteration or epoch: trained, last, mlp of layers 0, 2;" in done.out
+    assert "url_host: classes with fewer than 10 documents in a part, on which macro-F1 hangs: www0.site" in done.out
+
+
+def test_results_of_other_settings_lie_beside_each_other(called: Any) -> None:
+    quick = ["--name", "meta", "--column", "crawl_year", "--layers", "0", "--split-by", "document"]
+    for context in ("none", "empty"):
+        done = called("probe", *quick, "--context", context)
+        assert done.code == 0, done.err
+    found = sorted(Path("out/training/meta").glob("probe-*.json"))
+    assert [json.loads(path.read_text())["context"] for path in found] == ["empty", "none"]
+
+
+def test_documents_of_another_run_are_not_said_to_be_the_models(called: Any, project: Path) -> None:
+    shutil.copytree(project / "out", project / "other", ignore=shutil.ignore_patterns("training"))
+    done = called("probe", "--name", "plain", "--column", "crawl_year", "--layers", "0", "--output", "other")
+    assert done.code == 0, done.err
+    assert "The model was trained on" not in done.out
 
 
 @pytest.mark.parametrize(
@@ -137,6 +161,10 @@ def test_layers_context_and_documents_can_be_chosen(called: Any) -> None:
         (["--column", "crawl_year", "--layers", "5"], "no layer 5; available: 0 (the embedding) to 2"),
         (["--column", "crawl_year", "--layers", "x"], "--layers: all, or numbers such as 0,6,12; got 'x'"),
         (["--column", "crawl_year", "--context", "true"], "unknown context 'true'; available: none, empty"),
+        (
+            ["--column", "crawl_year", "--context", "empty", "--name", "plain"],
+            "layout 'plain' has no context 'empty'; available: none",
+        ),
         (["--column", "crawl_year", "--split-by", "host"], "no annotator has a column 'host'; available: crawl_slice"),
         (["--column", "url_suffix"], "column 'url_suffix' has fewer than two classes"),
         (["--column", "crawl_year", "--name", "x"], "no such training run; available: meta, plain, url"),
