@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from trainer.after.probe_fits import threads_for
+
 NumPyArray = np.ndarray[Any, Any]
 
 _EXPONENT = -0.375
@@ -34,8 +36,9 @@ def conditioned(states: Tensor, train: NumPyArray) -> Tensor:
     """
     index = torch.from_numpy(train).to(states.device)
     features = torch.empty_like(states)
-    for one, result in zip(states, features, strict=True):
-        result.copy_(_conditioned(one.double(), index))
+    with threads_for(0):  # an eigendecomposition is many small steps
+        for one, result in zip(states, features, strict=True):
+            result.copy_(_conditioned(one.double(), index))
     return features
 
 
