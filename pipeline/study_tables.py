@@ -16,26 +16,32 @@ _STATES, _PROBES = ("last", "mean"), ("linear", "mlp")
 def probe_table(column: Mapping[str, Any]) -> Table:
     """Accuracy with its interval and macro-F1 of each layer's probes on test documents, beside controls.
 
-    `column` is an entry of `columns` in `probe.json`.
+    `column` is an entry of `columns` in `probe-<settings>.json`. A star marks what its `doubts` tell something of.
     """
     parts = {part: sum(counts[part] for counts in column["classes"].values()) for part in column["groups"]}
     documents = ", ".join(f"{count:,} {part}" for part, count in parts.items())
     table = _table(
         f"{printable(column['column'])}: {len(column['classes'])} classes; {documents} documents, split by "
         f"{printable(column['split_by'])}; accuracy [95 %] macro-F1",
-        f"most frequent class: {_score(column['majority'])}; left out: {_left_out(column['left_out'])}",
+        f"most frequent class: {_score(column['majority'])}; left out: {_left_out(column['left_out'])}"
+        + ("; *: see below" if any(r["doubts"] for r in column["results"] if r["model"] != "shuffled") else ""),
     )
     table.add_column("layer", justify="right")
     for states, probe in product(_STATES, _PROBES):
         table.add_column(f"{states}, {probe}", justify="right")
     for control in ("untrained", "shuffled"):
         table.add_column(f"{control}: mean, mlp", justify="right")
-    scores = {(r["layer"], r["model"], r["states"], r["probe"]): r["score"] for r in column["results"]}
+    found = {(r["layer"], r["model"], r["states"], r["probe"]): r for r in column["results"]}
     for layer in sorted({r["layer"] for r in column["results"]}):
-        trained = [_score(scores[layer, "trained", states, probe]) for states, probe in product(_STATES, _PROBES)]
-        controls = [_short(scores[layer, control, "mean", "mlp"]) for control in ("untrained", "shuffled")]
-        table.add_row(str(layer), *trained, *controls)
+        trained = [found[layer, "trained", states, probe] for states, probe in product(_STATES, _PROBES)]
+        untrained, shuffled = (found[layer, control, "mean", "mlp"] for control in ("untrained", "shuffled"))
+        controls = [_short(untrained["score"]) + _mark(untrained), _short(shuffled["score"])]
+        table.add_row(str(layer), *(_score(result["score"]) + _mark(result) for result in trained), *controls)
     return table
+
+
+def _mark(result: Mapping[str, Any]) -> str:
+    return "*" if result["doubts"] else ""
 
 
 def attention_table(report: Mapping[str, Any]) -> Table:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,8 @@ def test_layers_context_and_documents_can_be_chosen(called: Any) -> None:
     assert {r["layer"] for r in found["columns"][0]["results"]} == {0, 2}
     assert all("limit" in r["doubts"] for r in found["columns"][0]["results"] if r["probe"] == "mlp")
     assert "had not converged at their last iteration or epoch: trained, last, mlp of layers 0, 2;" in done.out
+    assert "; *: see below" in done.out
+    assert re.search(r"\] 0\.\d\d\* │", done.out)
     assert "url_host: classes with fewer than 10 documents in a part, on which macro-F1 hangs: www0.site" in done.out
 
 
