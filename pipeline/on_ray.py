@@ -335,8 +335,7 @@ class _StageRun:
         try:
             outcome, own_bytes = ray.get(ref, timeout=_GET_SECONDS)
         except RayTaskError as error:
-            cause = error.cause
-            raise ColophonError(f"{type(cause).__name__}: {cause}") from error
+            raise _defect(error) from error
         except RayError as error:  # the actor, its node or its environment: not what the work is
             yield from self._replace(slot, reason=_died(error))
             return
@@ -349,7 +348,10 @@ class _StageRun:
         yield outcome
 
     def _replace(self, slot: _Slot, *, reason: str) -> Iterator[Outcome]:
-        """The actor is gone: its first task is blamed, the others only wait again."""
+        """The actor is gone: its first task that is not done is blamed, the others only wait again."""
+        yield from self._done_before(slot)
+        if not slot.tasks:
+            return
         tasks = list(slot.tasks.values())
         self._executor.swap(slot)
         blamed = tasks[0]
@@ -359,6 +361,19 @@ class _StageRun:
             yield Outcome(task=blamed, error=f"{reason} ({self._config.max_attempts} attempts)")
         else:
             self._waiting.append(blamed)
+
+    def _done_before(self, slot: _Slot) -> Iterator[Outcome]:
+        """What an actor had done when it died: Ray may tell of the task that it died of first."""
+        for ref in list(slot.tasks):
+            try:
+                outcome, _ = ray.get(ref, timeout=0)
+            except RayTaskError as error:
+                raise _defect(error) from error
+            except RayError:
+                return
+            del slot.tasks[ref]
+            slot.busy_since = time.monotonic()
+            yield outcome
 
     def _patience(self) -> float:
         """Seconds until the next running task is overdue, or it is time to look whether there still is a cluster."""
@@ -383,6 +398,11 @@ def _check_nodes() -> None:
     """
     if not any(node["Alive"] for node in ray.nodes()):
         raise ColophonError("ray: no node of the cluster is alive; run the same command again to go on")
+
+
+def _defect(error: RayTaskError) -> ColophonError:
+    """What the work itself raised, which no retry mends."""
+    return ColophonError(f"{type(error.cause).__name__}: {error.cause}")
 
 
 def _died(error: RayError) -> str:

@@ -141,6 +141,23 @@ def test_a_partition_that_kills_every_worker_is_given_up_and_the_rest_is_done(
     assert all(outcome.result is not None for outcome in outcomes.values())
 
 
+def test_work_that_was_done_before_a_worker_died_is_not_blamed(
+    cluster: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait = ray.wait
+
+    def told_late_and_in_reverse(refs: list[Any], **options: Any) -> tuple[list[Any], list[Any]]:
+        ready, others = wait(refs, **{"num_returns": len(refs), **options})
+        return ready[::-1], others
+
+    monkeypatch.setattr(ray, "wait", told_late_and_in_reverse)
+    outcomes = run(tmp_path, "dies-always", "good-1", config=RaySection(num_workers=1, max_attempts=2))
+    assert outcomes["good-1"].result is not None
+    assert len(list(tmp_path.glob("good-1.*"))) == 1
+    assert outcomes["dies-always"].error is not None
+    assert len(list(tmp_path.glob("dies-always.*"))) == 2
+
+
 def test_a_worker_that_hangs_is_killed_and_its_partition_tried_again(cluster: list[str], tmp_path: Path) -> None:
     config = RaySection(num_workers=2, partition_timeout_seconds=5)
     outcomes = run(tmp_path, "good-1", "hangs-once", config=config)
