@@ -220,7 +220,7 @@ def _check_lengths(prepared: Prepared) -> None:
         if length < needed:
             raise UsageError(
                 f"{prepared.where}: pack.sequence_length is {length}, layouts.{name} needs at least {needed}: "
-                "bos, wrapper, its longest metadata, one text token and eos must fit"
+                "bos, wrapper, its longest metadata (max_metadata_tokens), one text token and eos must fit"
             )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_serializer, field_validator, model_validator
 
 from trainer.data.config import CurriculumConfig, PhaseConfig, SourceConfig, check_weights, with_curriculum
 
@@ -102,12 +102,16 @@ class _Optimizer(_Frozen):
     def _infinite_is_none(cls, value: float | None) -> float | None:
         return None if value == math.inf else value
 
+    @field_serializer("max_grad_norm", when_used="json")
+    def _none_is_infinite(self, value: float | None) -> float | str:
+        return "inf" if value is None else value  # as a recipe says it; JSON has no number for it
+
     @model_validator(mode="after")
     def _independent_decay_is_named(self) -> _Optimizer:
         if self.independent_weight_decay and "weight_decay" not in self.model_fields_set:
             raise ValueError(
-                "independent_weight_decay takes weight_decay off the weights at every step at the highest rate: name "
-                f"it; the rate times the usual {self.weight_decay} is a start, 3e-5 for a rate of 3e-4"
+                "independent_weight_decay takes weight_decay off the weights at every step at the highest rate: give "
+                f"weight_decay; the rate times the usual {self.weight_decay} is a start, 3e-5 for a rate of 3e-4"
             )
         return self
 

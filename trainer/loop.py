@@ -33,7 +33,7 @@ from trainer.config import TrainConfig
 from trainer.data.batches import Batch, TrainingData
 from trainer.errors import DivergedError, TrainerError
 from trainer.loss import LossTotals
-from trainer.metrics import MetricsLog, Pace, Speed, step_line
+from trainer.metrics import MetricsLog, Pace, Speed, step_line, validation_line
 from trainer.model import Decoder
 from trainer.optimizer import ModelOptimizer
 from trainer.parallel import SharedModel, World, joined
@@ -234,14 +234,14 @@ class _Run:
         self._validation_loss = totals.mean(Role.TEXT)
         if self._validation_loss is None:
             return
-        record = {
+        record: dict[str, Any] = {
             "step": self.state.step,
             "validation_text_loss": self._validation_loss,
             "validation_text_tokens": totals.labels_by_role[Role.TEXT],
             **{f"validation_{name}": value for name, value in self._of_metadata(totals).items()},
         }
         metrics.write(record)
-        self.tell(f"step {self.state.step}/{self.config.steps}  validation text {self._validation_loss:.4f}")
+        self.tell(validation_line(record, steps=self.config.steps))
 
     def save(self, metrics: MetricsLog) -> None:
         """Write a checkpoint, and see that the metrics up to it are on disk."""
@@ -304,7 +304,7 @@ class _Run:
         if not math.isfinite(norm):
             raise DivergedError(
                 f"step {number}: the gradient is {norm}; weights are left as they were. Try a lower learning_rate or "
-                "a longer schedule.warmup_steps, and resume from the last checkpoint"
+                "a longer schedule.warmup_steps, and resume from the last checkpoint, if there is one"
             )
         self._optimizer.step(rate)
         return norm

@@ -174,5 +174,14 @@ def step_line(record: Mapping[str, Any], *, steps: int, pace: Pace) -> str:
     return "  ".join(fields)
 
 
+def validation_line(record: Mapping[str, Any], *, steps: int) -> str:
+    """One validation for the console."""
+    fields = [f"step {record['step']}/{steps}", f"validation text {record['validation_text_loss']:.4f}"]
+    if record["validation_metadata_loss"] is not None:
+        accuracy = record["validation_metadata_accuracy"]
+        fields.append(f"metadata {record['validation_metadata_loss']:.4f} ({accuracy:.1%} right)")
+    return "  ".join(fields)
+
+
 def _loss(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"

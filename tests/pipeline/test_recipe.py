@@ -112,7 +112,7 @@ WRONG: list[tuple[str, str, str]] = [
         "sequence_length = 64",
         "sequence_length = 27",
         "pack.sequence_length is 27, layouts.prepend-url needs at least 28: "
-        "bos, wrapper, its longest metadata, one text token and eos must fit",
+        "bos, wrapper, its longest metadata (max_metadata_tokens), one text token and eos must fit",
     ),
     (
         'layout = "prepend-url"',

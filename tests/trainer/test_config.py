@@ -76,7 +76,11 @@ def test_a_name_stands_for_a_table_of_defaults() -> None:
 
 
 def test_clipping_is_turned_off_in_toml() -> None:
-    assert config(optimizer={"max_grad_norm": math.inf}).optimizer.max_grad_norm is None
+    settings = config(optimizer={"max_grad_norm": math.inf})
+    assert settings.optimizer.max_grad_norm is None
+    written = settings.model_dump(mode="json")
+    assert written["optimizer"]["max_grad_norm"] == "inf"
+    assert type(settings).model_validate(written) == settings
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "ademamix", "muon"])

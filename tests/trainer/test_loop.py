@@ -212,6 +212,8 @@ def test_what_a_run_writes(run_output: Path) -> None:
     assert written["sequence_length"] == 48
     assert [line.split("  ")[0] for line in told if "tokens/s" in line] == ["step 1/6", "step 3/6", "step 6/6"]
     assert all("left" in line for line in told if "tokens/s" in line)
+    accuracy = lines[-1]["validation_metadata_accuracy"]
+    assert any(line.startswith("step 6/6  validation text ") and f"({accuracy:.1%} right)" in line for line in told)
 
 
 def test_metadata_that_is_not_paid_for_has_no_loss_of_its_own(packed_run: Path) -> None:

@@ -28,6 +28,7 @@ NUM_TOKENS = 100
 """Text tokens of which the attention makes the vector."""
 _MIN_DOCUMENTS = 5
 _NUM_PERMUTATIONS = 999
+_INCHES_A_LETTER = 0.09
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +181,10 @@ def draw_bins(report: BinReport, *, title: str) -> Figure:
         TrainerError: matplotlib is not installed.
     """
     names, size = [short(name) for name in report.bins], len(report.bins)
-    with new_figure(width=3 + 1.1 * size, height=1.8 + 0.55 * size) as figure:
+    longest = max(map(len, names)) * _INCHES_A_LETTER
+    # As wide as titles need, and as names beside and below the maps leave them room.
+    width, height = max(9.5, 2 * (2.2 + longest + 0.5 * size)), max(4.0, 2.2 + 0.7 * longest + 0.5 * size)
+    with new_figure(width=width, height=height) as figure:
         for axes, distances in zip(figure.subplots(1, len(METRICS)), report.distances, strict=True):
             image = axes.imshow(np.array(distances.pairs), cmap="cividis")
             axes.set_xticks(range(size), names, rotation=45, ha="right")
@@ -190,6 +194,6 @@ def draw_bins(report: BinReport, *, title: str) -> Figure:
                 f"between {distances.between:.3g} (p = {distances.p_value:.3f})"
             )
             axes.set_xlabel(report.column)
-            figure.colorbar(image, ax=axes, shrink=0.8, label="mean distance of two documents")
+            figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="mean distance of two documents")
         figure.suptitle(title)
         return figure

@@ -32,7 +32,6 @@ from trainer.errors import TrainerError
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _BATCH_SIZE = 8
-_LM_EVAL_DEVICE = "cuda:0"
 _NO_TASK = "Tasks not found: "
 _log = logging.getLogger(__name__)
 
@@ -66,7 +65,7 @@ class ColophonLM(LM):  # type: ignore[misc]  # lm_eval is only looked at where i
             batch_size: rows at a time, or auto, which is 8.
             max_batch_size: lm_eval's, for batch sizes that it finds out; not used.
             max_length: inputs of a row; None: as in training.
-            device: None: CUDA where it is, else CPU; and so with `cuda:0`, which lm_eval says where none is named.
+            device: None: CUDA where it is, else CPU.
             dtype: of activations and matrix products, float32 or bfloat16.
             unknown: refused; lm_eval hands on whatever `--model_args` says.
 
@@ -164,7 +163,7 @@ def main(arguments: Sequence[str]) -> None:
     """
     from lm_eval.__main__ import cli_evaluate
 
-    own, sys.argv = sys.argv, ["lm-eval", *arguments]
+    own, sys.argv = sys.argv, ["lm-eval", *arguments, *_device_option(arguments)]
     try:
         cli_evaluate()
     except ValueError as error:
@@ -177,6 +176,12 @@ def main(arguments: Sequence[str]) -> None:
         ) from None
     finally:
         sys.argv = own  # whose --debug shows what else went wrong
+
+
+def _device_option(arguments: Sequence[str]) -> list[str]:
+    """The device where none is named and lm_eval would say CUDA, also in its results, on a machine without."""
+    named = any(argument == "--device" or argument.startswith("--device=") for argument in arguments)
+    return [] if named or torch.cuda.is_available() else ["--device", "cpu"]
 
 
 def _included(arguments: Sequence[str]) -> str:
@@ -221,9 +226,6 @@ def _load(
 
 def _device(name: str | None) -> torch.device | None:
     """The device that a user means, checked; None: what there is."""
-    if name == _LM_EVAL_DEVICE and not torch.cuda.is_available():
-        _log.warning("CUDA is not available: running on the CPU")
-        return torch.device("cpu")
     try:
         return None if name is None else torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts

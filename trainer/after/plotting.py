@@ -31,12 +31,23 @@ Y_LABELS = {
     "validation_text_loss": "validation loss on text (nats a token)",
     "loss": "loss that is minimised (nats a token)",
     "metadata_loss": "loss on metadata (nats a token)",
+    "validation_metadata_loss": "validation loss on metadata (nats a token)",
+    "metadata_accuracy": "accuracy of metadata",
+    "validation_metadata_accuracy": "validation accuracy of metadata",
     "lr": "learning rate",
     "grad_norm": "norm of the gradient before clipping",
     "tokens_per_second": "tokens a second",
+    "mfu": "share of the hardware's peak (MFU)",
+    "data_wait": "share of the step waited for data",
+    "memory_gb": "memory (GB)",
 }
-VALIDATION = "validation_text_loss"
-_WITH_VALIDATION = ("text_loss", "loss")
+_VALIDATIONS = {
+    "text_loss": "validation_text_loss",
+    "loss": "validation_text_loss",
+    "metadata_loss": "validation_metadata_loss",
+    "metadata_accuracy": "validation_metadata_accuracy",
+}
+"""What is drawn as points beside a curve."""
 _MAX_END_LABELS = 8
 _LEGEND_COLUMNS = 4
 _SMOOTH = 0.9
@@ -95,8 +106,9 @@ def read_curve(output: Path, name: str, *, x: str = "step", y: str = "text_loss"
     records = _records(path)
     steps = [record for record in records if "loss" in record]
     places = _places(steps, x)
-    validations = [record for record in records if VALIDATION in record] if y in (*_WITH_VALIDATION, VALIDATION) else []
-    measured = [] if y == VALIDATION else [record for record in steps if record.get(y) is not None]
+    validation = _VALIDATIONS.get(y, y)
+    validations = [record for record in records if "loss" not in record and record.get(validation) is not None]
+    measured = [record for record in steps if record.get(y) is not None]
     if not measured and not validations:
         raise TrainerError(f"{path}: has no {y}; available: {', '.join(_logged(records)) or 'nothing yet'}")
     return Curve(
@@ -104,7 +116,7 @@ def read_curve(output: Path, name: str, *, x: str = "step", y: str = "text_loss"
         x=_array(places[record["step"]] for record in measured),
         y=_array(record[y] for record in measured),
         validation_x=_array(places[record["step"]] for record in validations if record["step"] in places),
-        validation_y=_array(record[VALIDATION] for record in validations if record["step"] in places),
+        validation_y=_array(record[validation] for record in validations if record["step"] in places),
     )
 
 

@@ -63,7 +63,7 @@ def check_annotations(columns: Sequence[str], *, trained: Path, other: Path, ins
     """
     for found in _differences(columns, trained=trained, other=other):
         raise TrainerError(
-            f"annotator {found.annotator!r} of {other} is not the one that the model was trained with ({trained}): "
+            f"annotator {found.annotator!r} of {other} is not the one of the training ({trained}): "
             f"{found.told}; {found.remedy(trained=trained, other=other)}{instead}"
         )
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from tests.trainer.runs import config
 from trainer.after.figures import COLOURS, figure_paths, save_figure, style_of
 from trainer.after.plotting import (
+    X_LABELS,
     Y_LABELS,
     Curve,
     _moved_apart,
@@ -58,6 +59,24 @@ def test_a_curve_is_what_the_run_logged(run_output: Path) -> None:
     expected = np.cumsum(np.diff([0, *(r["tokens"] for r in records if "loss" in r)]) / read_rates(records))
     np.testing.assert_allclose(seconds.x, expected)
     assert not len(seconds.validation_x)
+
+
+def test_everything_in_the_metrics_can_be_drawn(run_output: Path) -> None:
+    result = train(config("append", steps=4, validation_every=2), name="a", output=run_output)
+    records = [json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()]
+    for y in ("metadata_loss", "metadata_accuracy"):
+        curve = read_curve(run_output, "a", y=y)
+        assert curve.y.tolist() == [r[y] for r in records if "loss" in r]
+        validated = [r[f"validation_{y}"] for r in records if "loss" not in r]
+        assert curve.validation_y.tolist() == validated
+        alone = read_curve(run_output, "a", y=f"validation_{y}")
+        assert (len(alone.x), alone.validation_y.tolist()) == (0, validated)
+    known = {*Y_LABELS, *X_LABELS, "validation_text_tokens", "skipped_batches"}
+    assert {key for record in records for key in record} <= known
+    with pytest.raises(
+        TrainerError, match="has no mfu; available: text_loss, validation_text_loss, loss, "
+    ):
+        read_curve(run_output, "a", y="mfu")  # of a CPU the peak is not known
 
 
 def read_rates(records: list[dict[str, Any]]) -> np.ndarray[Any, Any]:

@@ -100,7 +100,7 @@ def test_what_does_not_is_refused_with_what_differs_and_what_to_do(
     with pytest.raises(TrainerError) as refused:
         check_annotations(["quality_score"], trained=trained, other=other, instead="; or not")
     message = str(refused.value)
-    assert message.startswith("annotator 'quality' of val is not the one that the model was trained with (web): ")
+    assert message.startswith("annotator 'quality' of val is not the one of the training (web): ")
     assert told in message
     assert message.endswith("; or not")
     assert "\n" not in message
