@@ -11,6 +11,11 @@ from rich.table import Table
 from pipeline.terminal import printable
 
 _STATES, _PROBES = ("last", "mean"), ("linear", "mlp")
+_WHY_LEFT_OUT = {
+    "few_documents": "of too few documents",
+    "few_groups": "in too few groups",
+    "undivided": "too much in one group",
+}
 
 
 def probe_table(column: Mapping[str, Any]) -> Table:
@@ -23,7 +28,7 @@ def probe_table(column: Mapping[str, Any]) -> Table:
     table = _table(
         f"{printable(column['column'])}: {len(column['classes'])} classes; {documents} documents, split by "
         f"{printable(column['split_by'])}; accuracy [95 %] macro-F1",
-        f"most frequent class: {_score(column['majority'])}; left out: {_left_out(column['left_out'])}"
+        f"most frequent class: {_score(column['majority'])}; left out: {_left_out_classes(column['left_out'])}"
         + ("; *: see below" if any(r["doubts"] for r in column["results"] if r["model"] != "shuffled") else ""),
     )
     table.add_column("layer", justify="right")
@@ -103,6 +108,21 @@ def _most(by_head: list[list[float]]) -> str:
     """The head that looks at a part most."""
     mass, layer, head = max((mass, i, j) for i, row in enumerate(by_head) for j, mass in enumerate(row))
     return f"layer {layer + 1} head {head + 1}: {mass:.1%}"
+
+
+def _left_out_classes(found: Mapping[str, Any]) -> str:
+    """Of `probe`: documents without a value, and how many documents of how many classes are out for which reason."""
+    missing = found["documents_without_value"]
+    told = [f"{_number(missing, 'document')} without a value"] if missing else []
+    for reason, why in _WHY_LEFT_OUT.items():
+        sizes = [size["documents"] for size in found[reason].values()]
+        if sizes:
+            told.append(f"{_number(len(sizes), 'class', 'classes')} {why} ({_number(sum(sizes), 'document')})")
+    return ", ".join(told) or "nothing"
+
+
+def _number(count: int, one: str, more: str | None = None) -> str:
+    return f"{count:,} {one if count == 1 else more or one + 's'}"
 
 
 def _left_out(counts: Mapping[str, int]) -> str:

@@ -96,6 +96,8 @@ def probe(
         make_console().print(probe_table(shown))
         for line in notes(column):
             echo(printable(line))
+    for line in report.notes:
+        echo(printable(line))
     _tell_if_trained_on(Path(report.output), trained, own=own)
     _write(
         own / "training" / name / result_name("probe", call, leave_out=["name"]),

@@ -10,10 +10,13 @@ import pyarrow as pa
 
 from trainer.after.groups import groups_of
 from trainer.after.probe_fits import Parts
+from trainer.after.probe_report import ClassSize, LeftOut
 from trainer.errors import TrainerError
 
 NumPyArray = np.ndarray[Any, Any]
 
+BY_DOCUMENT = "document"
+"""What a split is by where any two documents may be in different parts."""
 MIN_DOCUMENTS = 20
 """Smaller classes are left out."""
 _MIN_DOCUMENTS_A_PART = 3
@@ -38,7 +41,7 @@ class LabelledDocuments:
     """Of indices below n: 60, 20 and 20 % of each class, as nearly as whole groups allow."""
     split_by: str
     """What a group is: a column's name, or `document`."""
-    left_out: dict[str, int]
+    left_out: LeftOut
     """Documents, and classes, that are not among them, by reason."""
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -53,7 +56,7 @@ class LabelledDocuments:
 def label_documents(column: pa.Array, groups: pa.Array | None, *, name: str, split_by: str) -> LabelledDocuments:
     """Classes and parts of documents by an annotation column.
 
-    A class is a value; numbers with a fraction make five classes of about equal size. Left out, and counted, are
+    A class is a value; numbers with a fraction make five classes of about equal size. Left out, and named, are
     documents without a value, classes of fewer than 20 documents or fewer than 3 groups, and classes of which some part
     would have fewer than 3 documents. Where every class lies in one group alone (a host, in its domain), the split is
     by document. Documents whose group is not known are one group.
@@ -71,26 +74,23 @@ def label_documents(column: pa.Array, groups: pa.Array | None, *, name: str, spl
     numbers = _group_numbers(groups, num_documents=len(column))
     values = {group.value: group.rows for group in found if group.value is not None}
     if groups is not None and all(len(np.unique(numbers[rows])) == 1 for rows in values.values()):
-        numbers, split_by = np.arange(len(column)), "document"
-    kept = [
-        value
-        for value, rows in values.items()
-        if len(rows) >= MIN_DOCUMENTS and len(np.unique(numbers[rows])) >= len(_PARTS)
-    ]
-    left_out = {
-        "documents_without_value": len(column) - sum(map(len, values.values())),
-        "rare_classes": len(values) - len(kept),
-        "documents_of_rare_classes": sum(len(rows) for value, rows in values.items() if value not in kept),
-    }
+        numbers, split_by = np.arange(len(column)), BY_DOCUMENT
+    sizes = {v: ClassSize(documents=len(rows), groups=len(np.unique(numbers[rows]))) for v, rows in values.items()}
+    large = {value: size for value, size in sizes.items() if size.documents >= MIN_DOCUMENTS}
+    kept = [value for value, size in large.items() if size.groups >= len(_PARTS)]
     labels = np.full(len(column), -1)
     for label, value in enumerate(kept):
         labels[values[value]] = label
     parts = _divide(labels, numbers)
     whole = [c for c in range(len(kept)) if all((labels[part] == c).sum() >= _MIN_DOCUMENTS_A_PART for part in parts)]
-    left_out["undivided_classes"] = len(kept) - len(whole)
-    left_out["documents_of_undivided_classes"] = int((labels >= 0).sum() - np.isin(labels, whole).sum())
+    left_out = LeftOut(
+        documents_without_value=len(column) - sum(map(len, values.values())),
+        few_documents={value: size for value, size in sizes.items() if value not in large},
+        few_groups={value: size for value, size in large.items() if value not in kept},
+        undivided={value: sizes[value] for c, value in enumerate(kept) if c not in whole},
+    )
     if len(whole) < 2:
-        raise TrainerError(_too_few(name, split_by, values, len(column), left_out))
+        raise TrainerError(_too_few(name, split_by, sizes, len(column), left_out))
     rows = np.flatnonzero(np.isin(labels, whole))
     return LabelledDocuments(
         classes=[kept[c] for c in whole],
@@ -145,12 +145,12 @@ def _for_training(sizes: NumPyArray) -> NumPyArray:
     return large if enough else np.zeros_like(large)
 
 
-def _too_few(
-    name: str, split_by: str, values: dict[str, NumPyArray], num_documents: int, left_out: dict[str, int]
-) -> str:
-    sizes = ", ".join(f"{value} {len(rows)}" for value, rows in list(values.items())[:5]) or "none"
+def _too_few(name: str, split_by: str, sizes: dict[str, ClassSize], num_documents: int, left_out: LeftOut) -> str:
+    largest = ", ".join(f"{value} {size.documents}" for value, size in list(sizes.items())[:5]) or "none"
+    freely = " or --split-by document" if left_out.by_group() and split_by != BY_DOCUMENT else ""
     return (
         f"column {name!r} has fewer than two classes to tell apart in {num_documents} documents split by {split_by}: "
-        f"its largest are {sizes}; {left_out['rare_classes']} have fewer than {MIN_DOCUMENTS} documents or fewer than "
-        f"{len(_PARTS)} groups, {left_out['undivided_classes']} are too much in one group (more documents may help)"
+        f"its largest are {largest}; with fewer than {MIN_DOCUMENTS} documents: {len(left_out.few_documents)}, with "
+        f"enough in fewer than {len(_PARTS)} groups: {len(left_out.few_groups)}, too much in one group: "
+        f"{len(left_out.undivided)} (more documents{freely} may help)"
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from trainer.after.figures import COLOURS, new_figure
@@ -21,9 +21,9 @@ KINDS: tuple[Kind, ...] = ("linear", "mlp")
 CONTROLS: tuple[Control, ...] = ("trained", "untrained", "shuffled")
 CONTEXTS: tuple[Context, ...] = ("none", "empty")
 
-Doubt: TypeAlias = Literal["limit", "first_epoch", "below_majority"]
+Doubt: TypeAlias = Literal["limit", "first_epoch", "not_above_majority"]
 """Why a score may say less of the states than of the probe: it ended at its most iterations or epochs, its validation
-loss was lowest after the first epoch, or it hits fewer test documents than the most frequent class does."""
+loss was lowest after the first epoch, or it hits no more test documents than the most frequent class does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +53,36 @@ class ProbeResult:
     """Of the MLP, until the lowest validation loss; of the linear probe, iterations over all training documents."""
     doubts: tuple[Doubt, ...]
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a reader is to be told of its doubts: not of shuffled labels', where there is nothing to find."""
+        return bool(self.doubts) and self.model != "shuffled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSize:
+    """What there is of a class that is left out."""
+
+    documents: int
+    groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Documents without a class, and classes by why they are not probed for, the largest first."""
+
+    documents_without_value: int = 0
+    few_documents: dict[str, ClassSize] = field(default_factory=dict)
+    """Fewer than 20."""
+    few_groups: dict[str, ClassSize] = field(default_factory=dict)
+    """Enough documents in fewer groups than there are parts."""
+    undivided: dict[str, ClassSize] = field(default_factory=dict)
+    """So much of them in one group that a part would have fewer than 3 documents."""
+
+    def by_group(self) -> dict[str, ClassSize]:
+        """Classes with documents enough, which only their groups keep from all parts."""
+        return {**self.few_groups, **self.undivided}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnReport:
@@ -64,7 +94,7 @@ class ColumnReport:
     """Documents of each class in each part."""
     groups: dict[str, int]
     """How many groups, such as domains, each part has; none is in two."""
-    left_out: dict[str, int]
+    left_out: LeftOut
     majority: Score
     """Of predicting the most frequent class of the training part."""
     results: list[ProbeResult]
@@ -83,6 +113,8 @@ class ProbeReport:
     crop: int
     seed: int
     columns: list[ColumnReport]
+    notes: tuple[str, ...] = ()
+    """Lines on columns whose values mean something else than in training."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON; the keys are the fields of the classes."""
@@ -104,7 +136,11 @@ def draw_probes(report: ProbeReport) -> Figure:
         for axes in grid[-1]:
             axes.set_xlabel("layer (0: embedding)")
         figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        figure.suptitle(f"{report.name}, step {report.step:,}: what linear and MLP probes read from frozen states")
+        doubtful = any(result.is_doubtful for column in report.columns for result in column.results)
+        figure.suptitle(
+            f"{report.name}, step {report.step:,}: what linear and MLP probes read from frozen states"
+            + ("\nhollow: not to be trusted, for the reasons in `doubts`" if doubtful else "")
+        )
         return figure
 
 
@@ -132,6 +168,17 @@ def _draw(axes: Axes, column: ColumnReport, states: States) -> None:
                 linewidth=1.6 if control == "trained" else 1,
                 label=f"{kind}, {'shuffled labels' if control == 'shuffled' else control}",
             )
+            doubtful = [r for r in results if r.is_doubtful]
+            if doubtful:
+                axes.plot(
+                    [r.layer for r in doubtful],
+                    [r.score.macro_f1.value for r in doubtful],
+                    color=colour,
+                    linestyle="none",
+                    marker=_MARKERS[kind],
+                    markersize=4 if control == "trained" else 2.5,
+                    markerfacecolor="white",
+                )
     majority = column.majority.macro_f1.value
     axes.axhline(majority, color="#777777", linewidth=1, label="most frequent class")
     axes.set_title("last text token" if states == "last" else "mean over text tokens")

@@ -19,7 +19,8 @@ class ScoreDraws:
 
     Documents of a domain are alike: to draw documents one by one would make intervals too small. All scores are of the
     same draws, so that differences are paired. Macro-F1 is the mean of F1 = 2 hits / (documents of the class +
-    predictions of it) over the classes that a sample has documents of.
+    predictions of it), 0 where both are none, over the classes that the test documents have, the same in every draw:
+    over those of the draw alone, a constant guess would be perfect where one class was drawn.
     """
 
     def __init__(self, truth: NumPyArray, groups: NumPyArray, *, num_classes: int, seed: int) -> None:
@@ -43,9 +44,8 @@ class ScoreDraws:
         """float64 [1 + draws] of predictions int64 [n]."""
         hits = self._counts(self._truth, predicted == self._truth)
         predictions = self._counts(predicted, np.ones(len(predicted), bool))
-        known = self._documents > 0
-        f1 = np.where(known, 2 * hits / np.where(known, self._documents + predictions, 1), 0)
-        mean: NumPyArray = f1.sum(axis=1) / known.sum(axis=1)
+        f1 = 2 * hits / np.maximum(self._documents + predictions, 1)  # without documents there are no hits
+        mean: NumPyArray = f1[:, self._documents[0] > 0].mean(axis=1)
         return mean
 
     def estimate(self, draws: NumPyArray) -> Estimate:

@@ -22,7 +22,7 @@ from trainer.after.contexts import TrainedLayout, layout_of
 from trainer.after.documents import Decode, DocumentCrops, RunDocuments
 from trainer.after.probe_features import conditioned
 from trainer.after.probe_fits import Fit, Parts
-from trainer.after.probe_labels import LabelledDocuments, label_documents
+from trainer.after.probe_labels import BY_DOCUMENT, LabelledDocuments, label_documents
 from trainer.after.probe_linear import fit_linear
 from trainer.after.probe_mlp import fit_mlp
 from trainer.after.probe_report import (
@@ -41,14 +41,14 @@ from trainer.after.probe_report import (
 from trainer.after.probe_scores import ScoreDraws
 from trainer.after.rows import padded_batches, untrained
 from trainer.after.trained import TrainedModel
+from trainer.data.annotated import different_annotators
 from trainer.errors import TrainerError
 from trainer.model import Decoder, row_positions
 
 NumPyArray = np.ndarray[Any, Any]
 Report = Callable[[str], None]
 
-BY_DOCUMENT = "document"
-
+_SAME = 1e-9
 _TOKENS_AT_ONCE = 8192
 
 
@@ -119,6 +119,7 @@ def probe(
         crop=crop,
         seed=seed,
         columns=found,
+        notes=_notes(layout, columns, run.output),
     )
 
 
@@ -174,6 +175,13 @@ def _chosen_context(name: str, layout: TrainedLayout) -> Context:
         if context == name:
             return context
     raise TrainerError(f"layout {layout.name!r} has no context {name!r}; available: {', '.join(known)}")
+
+
+def _notes(layout: TrainedLayout, columns: Sequence[str], documents_output: Path) -> tuple[str, ...]:
+    if layout.output is None:
+        return ()
+    lines = different_annotators(columns, trained=layout.output, other=documents_output)
+    return tuple(f"{line}: its classes are not those of the training" for line in lines)
 
 
 def _listed(layers: Sequence[int]) -> str:
@@ -245,8 +253,9 @@ def _features(states: Tensor, rows: NumPyArray, parts: Parts) -> Tensor:
 
 
 def _doubts(fit: Fit, score: Score, majority: Score) -> tuple[Doubt, ...]:
-    below: list[Doubt] = ["below_majority"] if score.accuracy.value < majority.accuracy.value else []
-    return (*([] if fit.doubt is None else [fit.doubt]), *below)
+    is_above = score.accuracy.value > majority.accuracy.value + _SAME
+    no_better: list[Doubt] = [] if is_above else ["not_above_majority"]
+    return (*([] if fit.doubt is None else [fit.doubt]), *no_better)
 
 
 def _score(draws: ScoreDraws, predicted: NumPyArray) -> Score:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,9 +19,9 @@ from trainer.after.probe_labels import MIN_DOCUMENTS, label_documents
 from trainer.after.probe_linear import STRENGTHS, TOLERANCE, fit_linear, loss_and_gradient, minimise
 from trainer.after.probe_mlp import LEARNING_RATES, MIN_PATIENCE, fit_mlp
 from trainer.after.probe_notes import notes
-from trainer.after.probe_report import ColumnReport, ProbeReport, ProbeResult, Score, draw_probes
+from trainer.after.probe_report import ClassSize, ColumnReport, LeftOut, ProbeReport, ProbeResult, Score, draw_probes
 from trainer.after.probe_scores import ScoreDraws
-from trainer.after.probing import document_states
+from trainer.after.probing import _doubts, document_states
 from trainer.after.rows import padded_batches
 from trainer.config import ModelConfig
 from trainer.errors import TrainerError
@@ -237,11 +238,12 @@ def test_small_probes_are_fitted_on_one_thread_and_threads_are_given_back() -> N
         torch.set_num_threads(1)
 
 
-def brute_scores(truth: list[int], predicted: list[int]) -> tuple[float, float]:
+def brute_scores(truth: list[int], predicted: list[int], classes: set[int]) -> tuple[float, float]:
     f1 = []
-    for label in set(truth):
+    for label in classes:
         hits = sum(t == p == label for t, p in zip(truth, predicted, strict=True))
-        f1.append(2 * hits / (truth.count(label) + predicted.count(label)))
+        either = truth.count(label) + predicted.count(label)
+        f1.append(2 * hits / either if either else 0)
     return sum(t == p for t, p in zip(truth, predicted, strict=True)) / len(truth), sum(f1) / len(f1)
 
 
@@ -255,8 +257,17 @@ def test_scores_are_those_of_brute_force_in_the_sample_and_in_every_draw(rows: l
     for i, weights in ((0, np.ones(len(names), int)), (1, counts[0]), (1000, counts[999])):
         drawn = [row for name, times in zip(names, weights, strict=True) for row in rows if row[2] == name] * 1
         drawn = [row for row in drawn for _ in range(int(weights[np.flatnonzero(names == row[2])[0]]))]
-        expected = brute_scores([row[0] for row in drawn], [row[1] for row in drawn])
+        expected = brute_scores([row[0] for row in drawn], [row[1] for row in drawn], set(truth.tolist()))
         assert (draws.accuracy(predicted)[i], draws.macro_f1(predicted)[i]) == pytest.approx(expected)
+
+
+def test_a_constant_guess_scores_no_more_where_a_draw_lacks_the_small_class() -> None:
+    truth, groups = np.array([0] * 35 + [1] * 2), np.concatenate([np.arange(35), [40, 40]])
+    draws = ScoreDraws(truth, groups, num_classes=2, seed=0)
+    assert (draws.macro_f1(truth)[1:] == 0.5).any()  # drawn without the small class, in which nothing is right
+    found = draws.estimate(draws.macro_f1(np.zeros(37, np.int64)))
+    assert found.value == pytest.approx(70 / 72 / 2)
+    assert found.high == 0.5
 
 
 def test_an_interval_holds_the_score_and_is_wider_where_documents_are_alike() -> None:
@@ -303,8 +314,10 @@ def test_parts_share_no_group_and_every_document_is_in_one_or_counted(
     assert not in_part[0] & in_part[2]
     assert not in_part[1] & in_part[2]
     assert [found.classes[label] for label in found.labels] == [rows[row][0] for row in found.rows]
-    left_out = [count for reason, count in found.left_out.items() if reason.startswith("documents")]
-    assert len(found.rows) + sum(left_out) == len(rows)
+    classes = {**found.left_out.few_documents, **found.left_out.by_group()}
+    left_out = found.left_out.documents_without_value + sum(size.documents for size in classes.values())
+    assert len(found.rows) + left_out == len(rows)
+    assert not set(classes) & set(found.classes)
     for counts in found.counts().values():
         assert min(counts.values()) >= 3
         assert sum(counts.values()) >= MIN_DOCUMENTS
@@ -320,18 +333,16 @@ def test_parts_have_their_shares_where_groups_are_small() -> None:
         np.testing.assert_allclose(shares, [0.6, 0.2, 0.2], atol=0.03)
 
 
-def test_rare_classes_and_those_of_too_few_groups_are_left_out_and_counted() -> None:
-    values = ["a"] * 60 + ["b"] * 60 + ["rare"] * 19 + ["one domain"] * 50 + [None] * 7
-    groups = [str(i % 12) for i in range(139)] + ["x"] * 50 + ["y"] * 7
+def test_rare_classes_and_those_of_too_few_groups_are_left_out_and_named() -> None:
+    values = ["a"] * 60 + ["b"] * 60 + ["rare"] * 19 + ["one domain"] * 90 + [None] * 7
+    groups = [str(i % 12) for i in range(139)] + ["x"] * 90 + ["y"] * 7
     found = label_documents(pa.array(values), pa.array(groups), name="topic", split_by="domain")
     assert found.classes == ["a", "b"]
-    assert found.left_out == {
-        "documents_without_value": 7,
-        "rare_classes": 2,
-        "documents_of_rare_classes": 69,
-        "undivided_classes": 0,
-        "documents_of_undivided_classes": 0,
-    }
+    assert found.left_out == LeftOut(
+        documents_without_value=7,
+        few_documents={"rare": ClassSize(documents=19, groups=12)},
+        few_groups={"one domain": ClassSize(documents=90, groups=1)},  # the largest of all
+    )
 
 
 def test_a_class_that_is_nearly_all_in_one_group_is_left_out() -> None:
@@ -339,7 +350,7 @@ def test_a_class_that_is_nearly_all_in_one_group_is_left_out() -> None:
     groups = [str(i % 12) for i in range(120)] + ["x"] * 58 + ["1", "2"]
     found = label_documents(pa.array(values), pa.array(groups), name="topic", split_by="domain")
     assert found.classes == ["a", "b"]
-    assert (found.left_out["undivided_classes"], found.left_out["documents_of_undivided_classes"]) == (1, 60)
+    assert found.left_out == LeftOut(undivided={"c": ClassSize(documents=60, groups=3)})
 
 
 def test_a_host_lies_in_its_domain_alone_and_is_split_by_document() -> None:
@@ -377,8 +388,16 @@ def test_numbers_with_a_fraction_make_classes_of_about_equal_size() -> None:
 
 
 def test_too_few_classes_are_told_with_what_there_is() -> None:
-    with pytest.raises(TrainerError, match=r"column 'topic' has fewer than two classes .* largest are a 40, b 5;"):
+    with pytest.raises(
+        TrainerError, match=r"column 'topic' has fewer than two classes .* largest are a 40, b 5;"
+    ) as no:
         label_documents(pa.array(["a"] * 40 + ["b"] * 5), None, name="topic", split_by="document")
+    assert str(no.value).endswith("(more documents may help)")
+    groups = pa.array([str(i % 9) for i in range(40)] + ["x"] * 40)
+    with pytest.raises(
+        TrainerError, match=r"fewer than 3 groups: 1, .*\(more documents or --split-by document may help"
+    ):
+        label_documents(pa.array(["a"] * 40 + ["b"] * 40), groups, name="topic", split_by="domain")
 
 
 def texts(*lengths: int) -> list[NumPyArray]:
@@ -453,7 +472,7 @@ def test_curves_have_a_line_for_each_probe_and_control(interval: bool) -> None:
             split_by="document",
             classes={"a": {"train": 9, "validation": 3, "test": 3}, "b": {"train": 9, "validation": 3, "test": 3}},
             groups={"train": 18, "validation": 6, "test": 6},
-            left_out={},
+            left_out=LeftOut(),
             majority=score(0.4),
             results=results,
         )
@@ -470,13 +489,15 @@ def test_curves_have_a_line_for_each_probe_and_control(interval: bool) -> None:
     assert report.as_dict()["columns"][1]["majority"]["accuracy"]["value"] == 0.4
 
 
-def column_report(classes: dict[str, tuple[int, int, int]], results: list[ProbeResult]) -> ColumnReport:
+def column_report(
+    classes: dict[str, tuple[int, int, int]], results: list[ProbeResult], *, left_out: LeftOut | None = None
+) -> ColumnReport:
     return ColumnReport(
         column="topic",
         split_by="domain",
         classes={name: dict(zip(("train", "validation", "test"), of, strict=True)) for name, of in classes.items()},
         groups={"train": 18, "validation": 6, "test": 6},
-        left_out={},
+        left_out=left_out or LeftOut(),
         majority=score(0.4),
         results=results,
     )
@@ -503,23 +524,71 @@ def doubted(*doubts: Any, layer: int = 0, model: Any = "trained") -> ProbeResult
 def test_small_classes_uneven_parts_and_doubtful_probes_are_noted() -> None:
     classes = {"a": (203, 40, 38), **dict.fromkeys("bcde", (50, 9, 10))}
     results = [
-        doubted("below_majority", "first_epoch", layer=2),
-        doubted("below_majority", layer=0),
+        doubted("not_above_majority", "first_epoch", layer=2),
+        doubted("not_above_majority", layer=0),
+        doubted("not_above_majority", layer=0, model="untrained"),
         doubted("limit", layer=1, model="untrained"),
-        doubted("below_majority", "first_epoch", model="shuffled"),
+        doubted("not_above_majority", "first_epoch", model="shuffled"),
     ]
-    few, parts, below, first, limit = notes(column_report(classes, results))
+    few, parts, trained, untrained, first, limit = notes(column_report(classes, results))
     assert few == (
         "topic: classes with fewer than 10 documents in a part, on which macro-F1 hangs: b (50 train, 9 validation, "
         "10 test); c (50 train, 9 validation, 10 test); d (50 train, 9 validation, 10 test); and 1 more"
     )
     assert parts == (
-        "topic: parts are 72% train, 14% validation, 14% test of the documents: those of one domain are never divided"
+        "topic: parts should have 60% train, 20% validation, 20% test of each class; furthest off is 'b' with "
+        "72% train, 13% validation, 14% test: documents of one domain are never divided"
     )
-    assert below == (
-        "topic: 2 probes hit fewer documents than the most frequent class does: trained, mean, mlp of layers 0, 2"
+    guessing = "no more documents hit than by guessing the most frequent class"
+    assert trained == f"topic: 2 probes of the trained model: {guessing} (mean, mlp of layers 0, 2)"
+    assert untrained == f"topic: 1 probe of the untrained model: {guessing} (mean, mlp of layer 0)"
+    assert first == (
+        "topic: 1 probe of the trained model: lowest validation loss after the first epoch (mean, mlp of layer 2)"
     )
-    assert first.endswith(
-        "1 probe had their lowest validation loss after the first epoch: trained, mean, mlp of layer 2"
+    assert limit == (
+        "topic: 1 probe of the untrained model: not converged at the last iteration or epoch (mean, mlp of layer 1)"
     )
-    assert limit.endswith("had not converged at their last iteration or epoch: untrained, mean, mlp of layer 1")
+
+
+def test_a_class_that_is_far_off_is_told_where_the_parts_as_a_whole_are_not() -> None:
+    (line,) = notes(column_report({"a": (280, 100, 120), "b": (80, 20, 10)}, []))
+    assert "furthest off is 'b' with 73% train, 18% validation, 9% test" in line
+
+
+def test_large_classes_that_are_left_out_are_named_with_what_would_take_them() -> None:
+    classes = {"a": (60, 20, 20), "b": (60, 20, 20)}
+    one = LeftOut(
+        few_documents={"z": ClassSize(documents=3, groups=3)}, few_groups={"2020": ClassSize(documents=788, groups=1)}
+    )
+    assert notes(column_report(classes, [], left_out=one)) == [
+        "topic: left out for want of groups to divide: class '2020' (788 documents in 1 group of domain); "
+        "--split-by document would take it"
+    ]
+    sizes = {name: ClassSize(documents=20 + number, groups=2) for number, name in enumerate("cdef")}
+    more = LeftOut(few_groups=sizes, undivided={"g": ClassSize(documents=30, groups=4)})
+    (line,) = notes(column_report(classes, [], left_out=more))
+    assert line.endswith(
+        "divide: class 'g' (30 documents in 4 groups of domain); class 'f' (23 documents in 2 groups of domain); "
+        "class 'e' (22 documents in 2 groups of domain); and 2 more; --split-by document would take them"
+    )
+
+
+@pytest.mark.parametrize(("value", "is_doubtful"), [(0.4 - 1e-3, True), (0.1 + 0.3, True), (0.4 + 1e-3, False)])
+def test_a_probe_that_is_no_better_than_guessing_is_doubtful(value: float, is_doubtful: bool) -> None:
+    fit = Fit(classes=np.zeros(1, np.int64), chosen=1.0, epochs=3, doubt=None)
+    assert _doubts(fit, score(value), score(0.4)) == (("not_above_majority",) if is_doubtful else ())
+
+
+def test_doubtful_points_are_hollow_in_the_figure() -> None:
+    results = [
+        replace(doubted(*doubts, layer=layer, model=model), probe=kind)
+        for kind in ("linear", "mlp")
+        for layer, doubts in enumerate([("limit",), ()])
+        for model in ("trained", "untrained", "shuffled")
+    ]
+    column = column_report({"a": (60, 20, 20), "b": (60, 20, 20)}, results)
+    report = ProbeReport(name="a", step=7, output="out", context="none", documents=9, crop=8, seed=0, columns=[column])
+    figure = draw_probes(report)
+    hollow = [line for line in figure.axes[1].lines if line.get_markerfacecolor() == "white"]
+    assert [np.asarray(line.get_xdata()).tolist() for line in hollow] == [[0]] * 4  # not of shuffled labels
+    assert "hollow" in figure.get_suptitle()

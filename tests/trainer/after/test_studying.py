@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pipeline.study_tables import probe_table
 from tests.pipeline.project import Called, colophon, run, write_tokenizer
 
 RECIPE = """
@@ -135,7 +136,9 @@ def test_layers_context_and_documents_can_be_chosen(called: Any) -> None:
     assert [column["column"] for column in found["columns"]] == ["crawl_year", "url_host"]
     assert {r["layer"] for r in found["columns"][0]["results"]} == {0, 2}
     assert all("limit" in r["doubts"] for r in found["columns"][0]["results"] if r["probe"] == "mlp")
-    assert "had not converged at their last iteration or epoch: trained, last, mlp of layers 0, 2;" in done.out
+    assert "4 probes of the trained model: not converged at the last iteration or epoch (last, mlp of layers 0, 2;" in (
+        done.out
+    )
     assert "; *: see below" in done.out
     assert re.search(r"\] 0\.\d\d\* │", done.out)
     assert "url_host: classes with fewer than 10 documents in a part, on which macro-F1 hangs: www0.site" in done.out
@@ -155,6 +158,37 @@ def test_documents_of_another_run_are_not_said_to_be_the_models(called: Any, pro
     done = called("probe", "--name", "plain", "--column", "crawl_year", "--layers", "0", "--output", "other")
     assert done.code == 0, done.err
     assert "The model was trained on" not in done.out
+    assert "its classes are not" not in done.out
+
+
+def test_classes_of_other_bins_than_in_training_are_told(called: Any, project: Path) -> None:
+    shutil.copytree(project / "out", project / "binned", ignore=shutil.ignore_patterns("training"))
+    manifest = json.loads((project / "binned/manifest.json").read_text())
+    manifest["stages"]["annotations/crawl"]["settings"]["annotator"]["edges"] = [0.5]
+    (project / "binned/manifest.json").write_text(json.dumps(manifest))
+    done = called("probe", "--name", "plain", "--column", "crawl_year", "--layers", "0", "--output", "binned")
+    assert done.code == 0, done.err
+    (line,) = [line for line in done.out.splitlines() if line.endswith(": its classes are not those of the training")]
+    assert line.startswith("annotator 'crawl' is not that of out (edges ")
+    (path,) = Path("out/training/plain").glob("probe-*binned*.json")
+    assert json.loads(path.read_text())["notes"] == [line]
+
+
+def test_the_table_tells_rare_classes_from_those_in_few_groups() -> None:
+    missing = {"documents_without_value": 1, "few_documents": {}, "few_groups": {}, "undivided": {}}
+    score = {"accuracy": {"value": 0.5, "low": None, "high": None}, "macro_f1": {"value": 0.3}}
+    column = {"column": "crawl_year", "split_by": "url_domain", "classes": {}, "groups": {}, "results": []}
+    rare = {name: {"documents": 3, "groups": 2} for name in ("2013", "2014")}
+    large = {"2020": {"documents": 1788, "groups": 1}}
+    for left_out, told in (
+        (missing, "left out: 1 document without a value"),
+        (
+            {**missing, "documents_without_value": 0, "few_documents": rare, "few_groups": large},
+            "left out: 2 classes of too few documents (6 documents), 1 class in too few groups (1,788 documents)",
+        ),
+    ):
+        caption = probe_table({**column, "majority": score, "left_out": left_out}).caption
+        assert str(caption).endswith(told)
 
 
 @pytest.mark.parametrize(
