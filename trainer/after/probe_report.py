@@ -178,6 +178,7 @@ def _draw(axes: Axes, column: ColumnReport, states: States) -> None:
                     marker=_MARKERS[kind],
                     markersize=4 if control == "trained" else 2.5,
                     markerfacecolor="white",
+                    zorder=3,  # the points of shuffled labels, full ones, often lie just there
                 )
     majority = column.majority.macro_f1.value
     axes.axhline(majority, color="#777777", linewidth=1, label="most frequent class")

@@ -591,4 +591,7 @@ def test_doubtful_points_are_hollow_in_the_figure() -> None:
     figure = draw_probes(report)
     hollow = [line for line in figure.axes[1].lines if line.get_markerfacecolor() == "white"]
     assert [np.asarray(line.get_xdata()).tolist() for line in hollow] == [[0]] * 4  # not of shuffled labels
+    assert min(line.get_zorder() for line in hollow) > max(
+        line.get_zorder() for line in figure.axes[1].lines if line not in hollow
+    )
     assert "hollow" in figure.get_suptitle()
