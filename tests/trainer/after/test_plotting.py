@@ -73,9 +73,7 @@ def test_everything_in_the_metrics_can_be_drawn(run_output: Path) -> None:
         assert (len(alone.x), alone.validation_y.tolist()) == (0, validated)
     known = {*Y_LABELS, *X_LABELS, "validation_text_tokens", "skipped_batches"}
     assert {key for record in records for key in record} <= known
-    with pytest.raises(
-        TrainerError, match="has no mfu; available: text_loss, validation_text_loss, loss, "
-    ):
+    with pytest.raises(TrainerError, match="has no mfu; available: text_loss, validation_text_loss, loss, "):
         read_curve(run_output, "a", y="mfu")  # of a CPU the peak is not known
 
 
