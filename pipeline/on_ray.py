@@ -195,6 +195,10 @@ class _Slot:
     busy_since: float = 0.0
     retiring: bool = False
 
+    def is_overdue(self, limit: float) -> bool:
+        """Whether its first task has taken more than `limit` seconds, as far as is known."""
+        return bool(self.tasks) and time.monotonic() - self.busy_since > limit
+
 
 class RayExecutor(Executor):
     """Runs tasks on actors of the connected cluster, largest partitions first; all stages on the same actors.
@@ -300,12 +304,12 @@ class _StageRun:
                 _check_nodes()
             for ref in ready:
                 slot = next((s for s in self._executor.slots if ref in s.tasks or ref == s.starting), None)
-                if slot is None:  # its actor died together with another task of it
+                if slot is None:  # taken together with another task of its actor
                     continue
                 if slot.starting is not None:
                     self._started(slot)
                 else:
-                    yield from self._collect(slot, ref)
+                    yield from self._collect(slot)
             yield from self._kill_overdue()
 
     def _started(self, slot: _Slot) -> None:
@@ -331,28 +335,32 @@ class _StageRun:
                     task = self._waiting.popleft()
                     slot.tasks[slot.actor.work.remote(self._number, self._stage, task)] = task
 
-    def _collect(self, slot: _Slot, ref: Any) -> Iterator[Outcome]:
-        try:
-            outcome, own_bytes = ray.get(ref, timeout=_GET_SECONDS)
-        except RayTaskError as error:
-            raise _defect(error) from error
-        except RayError as error:  # the actor, its node or its environment: not what the work is
-            yield from self._replace(slot, reason=_died(error))
-            return
-        del slot.tasks[ref]
-        slot.busy_since = time.monotonic()
-        limit = self._config.worker_memory_bytes
-        slot.retiring |= limit is not None and own_bytes > limit
-        if slot.retiring and not slot.tasks:
-            self._executor.swap(slot)
-        yield outcome
+    def _collect(self, slot: _Slot) -> Iterator[Outcome]:
+        """What an actor has done, in the order in which it works: Ray may tell of a later task, or its death, first."""
+        while slot.tasks:
+            ref = next(iter(slot.tasks))
+            if not ray.wait([ref], timeout=0)[0]:
+                return
+            try:
+                outcome, own_bytes = ray.get(ref, timeout=_GET_SECONDS)
+            except RayTaskError as error:
+                cause = error.cause
+                raise ColophonError(f"{type(cause).__name__}: {cause}") from error
+            except RayError as error:  # the actor, its node or its environment: not what the work is
+                yield from self._replace(slot, reason=_died(error))
+                return
+            del slot.tasks[ref]
+            slot.busy_since = time.monotonic()
+            limit = self._config.worker_memory_bytes
+            slot.retiring |= limit is not None and own_bytes > limit
+            if slot.retiring and not slot.tasks:
+                self._executor.swap(slot)
+            yield outcome
 
     def _replace(self, slot: _Slot, *, reason: str) -> Iterator[Outcome]:
         """The actor is gone: its first task that is not done is blamed, the others only wait again."""
-        yield from self._done_before(slot)
-        if not slot.tasks:
-            return
         tasks = list(slot.tasks.values())
+        slot.tasks.clear()
         self._executor.swap(slot)
         blamed = tasks[0]
         self._attempts[blamed.partition.name] += 1
@@ -361,19 +369,6 @@ class _StageRun:
             yield Outcome(task=blamed, error=f"{reason} ({self._config.max_attempts} attempts)")
         else:
             self._waiting.append(blamed)
-
-    def _done_before(self, slot: _Slot) -> Iterator[Outcome]:
-        """What an actor had done when it died: Ray may tell of the task that it died of first."""
-        for ref in list(slot.tasks):
-            try:
-                outcome, _ = ray.get(ref, timeout=0)
-            except RayTaskError as error:
-                raise _defect(error) from error
-            except RayError:
-                return
-            del slot.tasks[ref]
-            slot.busy_since = time.monotonic()
-            yield outcome
 
     def _patience(self) -> float:
         """Seconds until the next running task is overdue, or it is time to look whether there still is a cluster."""
@@ -385,8 +380,12 @@ class _StageRun:
 
     def _kill_overdue(self) -> Iterator[Outcome]:
         limit = self._config.partition_timeout_seconds
+        if limit is None:
+            return
         for slot in self._executor.slots:
-            if limit is not None and slot.tasks and time.monotonic() - slot.busy_since > limit:
+            if slot.is_overdue(limit):
+                yield from self._collect(slot)  # it may be done, while whoever takes the outcomes took their time
+            if slot.is_overdue(limit):
                 yield from self._replace(slot, reason=f"took longer than {limit:g} seconds")
 
 
@@ -398,11 +397,6 @@ def _check_nodes() -> None:
     """
     if not any(node["Alive"] for node in ray.nodes()):
         raise ColophonError("ray: no node of the cluster is alive; run the same command again to go on")
-
-
-def _defect(error: RayTaskError) -> ColophonError:
-    """What the work itself raised, which no retry mends."""
-    return ColophonError(f"{type(error.cause).__name__}: {error.cause}")
 
 
 def _died(error: RayError) -> str:
