@@ -11,6 +11,7 @@ import pytest
 from shards.annotations import AnnotationColumn, annotators_by_column, find_column
 from shards.manifest import Manifest, Record, StageManifest
 from shards.schema import ShardError
+from tests.recorded import record_of
 
 ANNOTATIONS: dict[str, list[dict[str, list[Any]]]] = {
     "quality": [{"score": [0.5, None, 0.25]}, {"score": [1.0]}, {"score": []}],
@@ -23,19 +24,6 @@ TYPES = {"score": pa.float32(), "host": pa.string(), "path": pa.string()}
 def write(path: Path, columns: dict[str, list[Any]]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table({name: pa.array(values, TYPES[name]) for name, values in columns.items()}), path)
-
-
-def recorded(output: Path, stage: str, partition: int, *, rows: int) -> Record:
-    path = output / stage / f"{partition}.parquet"
-    return Record(
-        stage=stage,
-        partition=str(partition),
-        path=str(path.relative_to(output)),
-        rows=rows,
-        bytes=path.stat().st_size,
-        sha256="0" * 64,
-        fingerprint="0" * 64,
-    )
 
 
 def manifest_of(stages: dict[str, list[Record]]) -> Manifest:
@@ -52,7 +40,9 @@ def manifest(tmp_path: Path) -> Manifest:
         for number, columns in enumerate(partitions):
             write(tmp_path / stage / f"{number}.parquet", columns)
         sizes = [len(next(iter(columns.values()))) for columns in partitions]
-        stages[stage] = [recorded(tmp_path, stage, number, rows=rows) for number, rows in enumerate(sizes)]
+        stages[stage] = [
+            record_of(tmp_path, tmp_path / stage / f"{number}.parquet", rows=rows) for number, rows in enumerate(sizes)
+        ]
     return manifest_of(stages)
 
 
@@ -117,6 +107,9 @@ class TestFilesThatAreNotAsTheirRecordsSay:
         stage = "annotations/quality"
         write(tmp_path / stage / "0.parquet", {"score": [0.0]})
         write(tmp_path / stage / "1.parquet", columns)
-        records = [recorded(tmp_path, stage, 0, rows=1), recorded(tmp_path, stage, 1, rows=rows)]
+        records = [
+            record_of(tmp_path, tmp_path / stage / "0.parquet", rows=1),
+            record_of(tmp_path, tmp_path / stage / "1.parquet", rows=rows),
+        ]
         with pytest.raises(ShardError, match=message):
             find_column(tmp_path, manifest_of({stage: records}), "score").read("1")

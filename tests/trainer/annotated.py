@@ -9,9 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.manifest import Manifest, Record, StageManifest, read_manifest
+from shards.manifest import Manifest, StageManifest, read_manifest
 from shards.reader import PackedDataset
 from shards.schema import Role
+from tests.recorded import record_of
 
 NUM_DOCUMENTS = 60
 """Of a small run; half of them in each of two partitions."""
@@ -31,17 +32,7 @@ def annotate(
     for partition in (0, 1):
         path = directory / f"{partition}.parquet"
         pq.write_table(table.slice(partition * half, half), path)
-        records.append(
-            Record(
-                stage=f"annotations/{annotator}",
-                partition=str(partition),
-                path=str(path.relative_to(output)),
-                rows=half,
-                bytes=path.stat().st_size,
-                sha256="0" * 64,
-                fingerprint="0" * 64,
-            )
-        )
+        records.append(record_of(output, path, rows=half))
     settings = {"annotator": {"type": "fasttext", "edges": edges}}
     stages = {**manifest.stages, f"annotations/{annotator}": StageManifest(settings=settings, records=records)}
     write_manifest(output, manifest.model_copy(update={"stages": stages}))

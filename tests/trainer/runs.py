@@ -11,10 +11,11 @@ from pydantic import TypeAdapter
 
 from shards.files import packed_table, write_table
 from shards.layouts import Layout
-from shards.manifest import Manifest, Record, StageManifest
+from shards.manifest import Manifest, StageManifest
 from shards.metadata import DocumentMetadata
 from shards.packing import pack
 from shards.schema import PackedInfo, SpecialIds, TokenizerInfo
+from tests.recorded import record_of
 from trainer.config import TrainConfig
 
 SEQUENCE_LENGTH = 48
@@ -64,7 +65,7 @@ def write_run(
             path = output / "packed" / name / f"{partition}.arrow"
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = _write(path, name, layout, strides=part, random=random, sequence_length=sequence_length)
-            records.append(_record(output, path, stage=f"packed/{name}", partition=str(partition), rows=rows))
+            records.append(record_of(output, path, rows=rows))
         stages[f"packed/{name}"] = StageManifest(settings={}, records=records)
     manifest = Manifest(colophon_version="0", recipe={}, partitions=[], stages=stages)
     (output / "manifest.json").write_text(manifest.model_dump_json())
@@ -111,16 +112,4 @@ def _metadata(layout: Layout, strides: Any) -> DocumentMetadata:
         lengths=np.full(n, length),
         ids=(50 + strides).astype(np.uint32),
         counts={},
-    )
-
-
-def _record(output: Path, path: Path, *, stage: str, partition: str, rows: int) -> Record:
-    return Record(
-        stage=stage,
-        partition=partition,
-        path=str(path.relative_to(output)),
-        rows=rows,
-        bytes=path.stat().st_size,
-        sha256="0" * 64,
-        fingerprint="0" * 64,
     )

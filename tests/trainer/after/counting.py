@@ -16,6 +16,7 @@ from shards.manifest import Manifest, Record, StageManifest
 from shards.metadata import document_metadata
 from shards.packing import pack
 from shards.schema import PackedInfo
+from tests.recorded import record_of
 from tests.trainer.runs import SPECIAL, TOKENIZER, config
 from trainer.after.contexts import TrainedLayout, trained_layout
 from trainer.after.trained import TrainedModel, load_trained
@@ -84,7 +85,7 @@ def write_counting_run(output: Path, *, num_documents: int = 1000, num_partition
             path = output / stage / f"{number}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             (pq.write_table if suffix == "parquet" else _write)(table, path)
-            stages.setdefault(stage, []).append(_record(output, path, stage=stage, rows=table.num_rows))
+            stages.setdefault(stage, []).append(record_of(output, path, rows=table.num_rows))
     tokenizer = {"tokenizer": {"name": TOKENIZER.name, "sha256": TOKENIZER.sha256}}
     layouts = {
         f"packed/{name}": {
@@ -150,15 +151,3 @@ def _packed(name: str, ids: pa.Array, texts: list[list[int]], steps: pa.Array) -
     )
     runs = {key: getattr(packed, key) for key in ("run_lengths", "run_roles", "run_documents", "runs_per_row")}
     return packed_table(packed.input_ids, **runs, info=info)
-
-
-def _record(output: Path, path: Path, *, stage: str, rows: int) -> Record:
-    return Record(
-        stage=stage,
-        partition=path.stem,
-        path=str(path.relative_to(output)),
-        rows=rows,
-        bytes=path.stat().st_size,
-        sha256="0" * 64,
-        fingerprint="0" * 64,
-    )

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.manifest import Manifest, Record, StageManifest
+from shards.manifest import Manifest, StageManifest
+from tests.recorded import record_of
 from trainer.after.contexts import outputs_by_layout
 from trainer.config import TrainConfig
 from trainer.data.annotated import check_annotations, different_annotators
@@ -33,16 +34,11 @@ def write_run(output: Path, changes: dict[str, Any], *, name: str = "quality", c
     path = output / f"annotations/{name}/0.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table({"quality": [1, 2], "quality_score": [0.1, 0.3]}), path)
-    record = Record(
-        stage=f"annotations/{name}",
-        partition="0",
-        path=f"annotations/{name}/0.parquet",
-        rows=2,
-        bytes=path.stat().st_size,
-        sha256="0" * 64,
-        fingerprint="0" * 64,
-    )
-    stages = {f"annotations/{name}": StageManifest(settings={"annotator": settings}, records=[record])}
+    stages = {
+        f"annotations/{name}": StageManifest(
+            settings={"annotator": settings}, records=[record_of(output, path, rows=2)]
+        )
+    }
     manifest = Manifest(colophon_version="0", recipe={}, partitions=[], stages=stages)
     (output / "manifest.json").write_text(manifest.model_dump_json())
     if calibration:

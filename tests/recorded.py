@@ -1,0 +1,20 @@
+"""Commit records of files that tests make themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from shards.manifest import Record
+
+
+def record_of(output: Path, path: Path, *, rows: int) -> Record:
+    """Of a file at `<output>/<stage>/<partition>.<suffix>`; its digests are nobody's."""
+    return Record(
+        stage=str(path.parent.relative_to(output)),
+        partition=path.stem,
+        path=str(path.relative_to(output)),
+        rows=rows,
+        bytes=path.stat().st_size,
+        sha256="0" * 64,
+        fingerprint="0" * 64,
+    )
