@@ -33,8 +33,8 @@ def summarize(result: RunResult, *, store: Store) -> dict[str, Any]:
     manifest = result.manifest
     return {
         "documents": document_counts(manifest),
-        "annotations": [row for name in _under(manifest, "annotations/") for row in _columns(manifest, name, store)],
-        "layouts": {name: layout_counts(manifest.stages[f"packed/{name}"].records) for name in _packed(manifest)},
+        "annotations": [row for name in manifest.annotators for row in _columns(manifest, name, store)],
+        "layouts": {name: layout_counts(made.records) for name, made in manifest.layouts.items()},
         "passes": {timing.title: {**_timing(timing), **_steps(timing)} for timing in result.timings},
         "start_seconds": round(result.start_seconds, 3),
         "quarantined": len(manifest.quarantine),
@@ -159,14 +159,6 @@ def _timing(timing: PassTiming) -> dict[str, Any]:
     }
 
 
-def _under(manifest: Manifest, prefix: str) -> list[str]:
-    return [stage.removeprefix(prefix) for stage in manifest.stages if stage.startswith(prefix)]
-
-
-def _packed(manifest: Manifest) -> list[str]:
-    return _under(manifest, "packed/")
-
-
 def _sum(records: Sequence[Record]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for record in records:
@@ -180,7 +172,7 @@ def _columns(manifest: Manifest, annotator: str, store: Store) -> list[dict[str,
     Read from as many files as hold `_SAMPLE_ROWS` documents, so that a report costs the same for any size of run.
     """
     paths, rows = [], 0
-    for record in manifest.stages[f"annotations/{annotator}"].records:
+    for record in manifest.annotators[annotator].records:
         if store.is_local and record.rows and rows < _SAMPLE_ROWS:
             paths.append(store.path / record.path)
             rows += record.rows

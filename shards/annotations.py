@@ -16,8 +16,6 @@ import pyarrow.parquet as pq
 from shards.manifest import Manifest, Record, checked_path
 from shards.schema import ShardError
 
-_STAGE = "annotations/"
-
 
 @dataclass(frozen=True, kw_only=True)
 class AnnotationColumn:
@@ -58,17 +56,17 @@ def find_column(output: Path, manifest: Manifest, name: str) -> AnnotationColumn
         available = ", ".join(sorted(annotators)) or "none"
         raise ShardError(f"{output}: no annotator has a column {name!r}; available: {available}")
     annotator = annotators[name]
-    records = {record.partition: record for record in manifest.stages[_STAGE + annotator].records}
+    records = {record.partition: record for record in manifest.annotators[annotator].records}
     return AnnotationColumn(name=name, output=output, annotator=annotator, records=records)
 
 
 def annotators_by_column(output: Path, manifest: Manifest) -> dict[str, str]:
     """The annotator that made each column, by the first file of each."""
     annotators: dict[str, str] = {}
-    for stage, made in manifest.stages.items():
-        if stage.startswith(_STAGE) and made.records:
+    for annotator, made in manifest.annotators.items():
+        if made.records:
             with _opened(output, made.records[0]) as parquet:
-                annotators |= dict.fromkeys(parquet.schema_arrow.names, stage.removeprefix(_STAGE))
+                annotators |= dict.fromkeys(parquet.schema_arrow.names, annotator)
     return annotators
 
 

@@ -96,6 +96,19 @@ class Manifest(_Frozen):
     stages: dict[str, StageManifest]
     quarantine: list[QuarantineEntry] = []
 
+    @property
+    def annotators(self) -> dict[str, StageManifest]:
+        """What annotators have made, by their names."""
+        return self._under("annotations/")
+
+    @property
+    def layouts(self) -> dict[str, StageManifest]:
+        """What was packed, by the layouts' names."""
+        return self._under("packed/")
+
+    def _under(self, prefix: str) -> dict[str, StageManifest]:
+        return {name.removeprefix(prefix): made for name, made in self.stages.items() if name.startswith(prefix)}
+
     def packed_files(self, output: Path, layout: str) -> list[Path]:
         """Paths of the layout's files under `output`, in partition order; files without rows are left out.
 
@@ -103,11 +116,10 @@ class Manifest(_Frozen):
             ShardError: the run has no such layout, a file is not as large as its record says, or one is a link to a
                 place outside of `output`.
         """
-        stage = self.stages.get(f"packed/{layout}")
-        if stage is None:
-            known = sorted(name.split("/", 1)[1] for name in self.stages if name.startswith("packed/"))
-            raise ShardError(f"{output} has no layout {layout!r}; available: {', '.join(known) or 'none'}")
-        checked = [(checked_path(output, record), record.rows) for record in stage.records]
+        layouts = self.layouts
+        if layout not in layouts:
+            raise ShardError(f"{output} has no layout {layout!r}; available: {', '.join(sorted(layouts)) or 'none'}")
+        checked = [(checked_path(output, record), record.rows) for record in layouts[layout].records]
         return [path for path, rows in checked if rows]
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from trainer.config import AdEMAMixConfig, MuonConfig, TrainConfig
 from trainer.model import Decoder
-from trainer.parallel import shared_like, whole
+from trainer.parallel import gathered, shared_like, whole
 
 
 class AdEMAMix(torch.optim.Optimizer):
@@ -107,14 +107,15 @@ class ModelOptimizer:
 
         All processes must ask for it; those that do not `keep` it get nothing, and take no memory for it.
         """
-        tensors = {}
-        for name, parameter in self._model.named_parameters():
-            for optimizer in self._optimizers:
-                for key, value in optimizer.state.get(parameter, {}).items():
-                    gathered = whole(value)
-                    if keep:
-                        tensors[f"{name}.{key}"] = gathered.cpu()
-        return tensors
+        return gathered(
+            (
+                (f"{name}.{key}", value)
+                for name, parameter in self._model.named_parameters()
+                for optimizer in self._optimizers
+                for key, value in optimizer.state.get(parameter, {}).items()
+            ),
+            keep=keep,
+        )
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Undo `tensors`."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -135,12 +135,7 @@ class SharedModel:
     def weights(self, *, keep: bool = True) -> dict[str, Tensor]:
         """By parameter name, whole, on the host. All processes must ask for them; those that do not `keep` them get
         nothing, and take no memory for it."""
-        weights = {}
-        for name, parameter in self.decoder.named_parameters():
-            gathered = whole(parameter.detach())
-            if keep:
-                weights[name] = gathered.cpu()
-        return weights
+        return gathered(((name, parameter.detach()) for name, parameter in self.decoder.named_parameters()), keep=keep)
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Undo `weights`.
@@ -154,6 +149,16 @@ class SharedModel:
 def whole(tensor: Tensor) -> Tensor:
     """A tensor of which each process may hold a share, whole; all processes must ask for it."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(tensors: Iterable[tuple[str, Tensor]], *, keep: bool) -> dict[str, Tensor]:
+    """Named tensors, whole and on the host; nothing where a process gives its shares and does not `keep` the rest."""
+    found = {}
+    for name, tensor in tensors:
+        complete = whole(tensor)
+        if keep:
+            found[name] = complete.cpu()
+    return found
 
 
 def shared_like(tensor: Tensor, like: Tensor) -> Tensor:

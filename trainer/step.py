@@ -96,7 +96,9 @@ def _forward(model: SharedModel, batch: Batch, sums: LossSums, *, arithmetic: Ar
     """Losses of one micro-batch, counted in `sums`."""
     on_host, batch = batch, batch.to(arithmetic.device)
     if arithmetic.document_masking:
-        mask = document_mask(on_host.input_segments, kind=arithmetic.attention, device=arithmetic.device)
+        # Where varlen's bounds end is counted, so on the host; the other masks are made where they are used.
+        read = on_host if arithmetic.attention == "varlen" else batch
+        mask = document_mask(read.input_segments, kind=arithmetic.attention, device=arithmetic.device)
         positions = batch.positions
     else:
         mask, positions = None, row_positions(batch.input_segments)

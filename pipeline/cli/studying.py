@@ -169,7 +169,8 @@ def plot(
         str,
         typer.Option(
             "--y",
-            help="text_loss, validation_text_loss, loss, metadata_loss, lr, grad_norm or tokens_per_second.",
+            help="A quantity of metrics.jsonl, such as text_loss, metadata_accuracy, lr or tokens_per_second; an "
+            "unknown one is answered with all there are.",
         ),
     ] = "text_loss",
     smooth: Annotated[

@@ -5,7 +5,7 @@ Every text is alone in its row, so its first token is bos, as in every segment t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -16,7 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from shards.layouts import AppendLayout, Layout, MetaTokensLayout, PrependLayout
 from shards.manifest import read_manifest
-from shards.metadata import DocumentMetadata, Encoder, document_metadata
+from shards.metadata import Encoder, document_metadata
 from shards.packing import smallest_row
 from shards.reader import PackedFile
 from shards.schema import ShardError, SpecialIds
@@ -27,7 +27,6 @@ NumPyArray = np.ndarray[Any, Any]
 Condition: TypeAlias = Literal["none", "empty", "true", "shuffled", "meta_tokens"]
 CONDITIONS: tuple[Condition, ...] = ("none", "empty", "true", "shuffled", "meta_tokens")
 
-_PACKED = "packed/"
 _OF_POSITION: dict[str, tuple[Condition, ...]] = {
     "plain": ("none",),
     "prepend": ("none", "empty", "true", "shuffled"),
@@ -77,7 +76,12 @@ class TrainedLayout:
         return [self.special.bos, self.special.boc, *map(int, context), self.special.eoc]
 
     def metadata(
-        self, columns: Mapping[str, pa.Array], *, num_documents: int, encoder: Encoder
+        self,
+        columns: Mapping[str, pa.Array],
+        *,
+        num_documents: int,
+        encoder: Encoder,
+        report: Callable[[str], None] = lambda line: None,
     ) -> list[NumPyArray | None]:
         """Each document's metadata ids as packing makes them, none dropped; None where it has no wrapper.
 
@@ -85,28 +89,25 @@ class TrainedLayout:
             columns: the annotation columns that the layout names, each [num_documents].
             num_documents: how many there are.
             encoder: the tokenizer that the layout was packed with.
+            report: gets a line where metadata is cut to the layout's budget.
         """
-        found = self._document_metadata(columns, num_documents=num_documents, encoder=encoder)
-        spans = zip(found.wrapped, found.starts, found.lengths, strict=True)
-        return [found.ids[start : start + length] if wrapped else None for wrapped, start, length in spans]
-
-    def metadata_tokens_cut(self, columns: Mapping[str, pa.Array], *, num_documents: int, encoder: Encoder) -> int:
-        """Ids that `metadata` leaves out, since they are beyond `max_metadata_tokens` of a document."""
-        found = self._document_metadata(columns, num_documents=num_documents, encoder=encoder)
-        return found.counts["metadata_tokens_cut"]
-
-    def _document_metadata(
-        self, columns: Mapping[str, pa.Array], *, num_documents: int, encoder: Encoder
-    ) -> DocumentMetadata:
         if not isinstance(self.layout, PrependLayout | AppendLayout):
             raise TypeError(f"layout {self.name!r} has no template")
-        return document_metadata(
+        found = document_metadata(
             self.layout.model_copy(update={"dropout": 0.0}),
             ids=pa.nulls(num_documents, pa.string()),
             columns=columns,
             tokenizer=encoder,
             seed=0,
         )
+        self.tell_cut(found.counts["metadata_tokens_cut"], report)
+        spans = zip(found.wrapped, found.starts, found.lengths, strict=True)
+        return [found.ids[start : start + length] if wrapped else None for wrapped, start, length in spans]
+
+    def tell_cut(self, num_cut: int, report: Callable[[str], None]) -> None:
+        """Tell of metadata ids that are beyond the layout's budget, if there are any."""
+        if num_cut:
+            report(f"the metadata loses its last {num_cut} tokens, as in packing: max_metadata_tokens of {self.name!r}")
 
     def prefixes(self, condition: Condition, metadata: Sequence[NumPyArray | None], *, seed: int) -> list[list[int]]:
         """Ids before each document's text under a condition.
@@ -158,7 +159,7 @@ def outputs_by_layout(config: TrainConfig, *, output: Path) -> dict[str, Path]:
     sources = [*config.mixed, *(source for phase in config.phases for source in phase.mixed)]
     found: dict[str, Path] = {}
     for source in sources:
-        found.setdefault(source.layout, output if source.output is None else Path(source.output))
+        found.setdefault(source.layout, source.packed_in(output))
     return found
 
 
@@ -168,13 +169,12 @@ def text_rooms(output: Path) -> dict[str, int]:
     Raises:
         ShardError: there is no manifest, or it is damaged.
     """
-    stages = {name: stage for name, stage in read_manifest(output).stages.items() if name.startswith(_PACKED)}
     try:
         return {
-            name.removeprefix(_PACKED): _text_room(
-                _layout(stage.settings["layout"], where=str(output)), stage.settings["pack"]["sequence_length"]
+            name: _text_room(
+                _layout(made.settings["layout"], where=str(output)), made.settings["pack"]["sequence_length"]
             )
-            for name, stage in stages.items()
+            for name, made in read_manifest(output).layouts.items()
         }
     except KeyError as error:
         raise ShardError(f"{output}: its manifest does not describe its layouts: no {error}") from None

@@ -83,10 +83,7 @@ def context_prefix(
         raise TrainerError(f"context {chosen!r} {'needs' if chosen == 'meta' else 'has no place for'} metadata")
     if chosen == "meta":
         columns = {name: pa.array([metadata.get(name)], pa.string()) for name in fields}
-        cut = layout.metadata_tokens_cut(columns, num_documents=1, encoder=encoder)
-        if cut:
-            report(f"the metadata loses its last {cut} tokens, as in packing: max_metadata_tokens of {layout.name!r}")
-        return layout.prefix(layout.metadata(columns, num_documents=1, encoder=encoder)[0])
+        return layout.prefix(layout.metadata(columns, num_documents=1, encoder=encoder, report=report)[0])
     return layout.prefix({"none": None, "empty": (), "meta_tokens": layout.meta_tokens}[chosen])
 
 

@@ -152,6 +152,7 @@ def _draw(axes: Axes, column: ColumnReport, states: States) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for control in CONTROLS:
+        size = 4 if control == "trained" else 2.5
         for kind, colour in zip(KINDS, COLOURS, strict=False):
             results = [r for r in column.results if (r.model, r.probe, r.states) == (control, kind, states)]
             x, f1 = [r.layer for r in results], [r.score.macro_f1 for r in results]
@@ -164,7 +165,7 @@ def _draw(axes: Axes, column: ColumnReport, states: States) -> None:
                 color=colour,
                 linestyle=_LINE_STYLES[control],
                 marker=_MARKERS[kind],
-                markersize=4 if control == "trained" else 2.5,
+                markersize=size,
                 linewidth=1.6 if control == "trained" else 1,
                 label=f"{kind}, {'shuffled labels' if control == 'shuffled' else control}",
             )
@@ -176,7 +177,7 @@ def _draw(axes: Axes, column: ColumnReport, states: States) -> None:
                     color=colour,
                     linestyle="none",
                     marker=_MARKERS[kind],
-                    markersize=4 if control == "trained" else 2.5,
+                    markersize=size,
                     markerfacecolor="white",
                     zorder=3,  # the points of shuffled labels, full ones, often lie just there
                 )

@@ -80,11 +80,7 @@ def prefix_of(
         raise TrainerError(f"layout {layout.name!r} has no metadata before a text, so {setting!r} cannot stand there")
     (ids,) = _encode(tokenizer, [given])
     kept = ids[: layout.layout.max_metadata_tokens]
-    if len(kept) < len(ids):
-        report(
-            f"the metadata loses its last {len(ids) - len(kept)} tokens, as in packing: max_metadata_tokens of "
-            f"{layout.name!r}"
-        )
+    layout.tell_cut(len(ids) - len(kept), report)
     return layout.prefix(kept)
 
 

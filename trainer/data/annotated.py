@@ -19,7 +19,6 @@ from shards.annotations import annotators_by_column
 from shards.manifest import Manifest, read_manifest
 from trainer.errors import TrainerError
 
-_STAGE = "annotations/"
 _EDGES = "edges"
 _SHOWN_EDGES = 9
 _VERSION = re.compile(r"\d+(\.\d+)+")
@@ -79,7 +78,7 @@ def different_annotators(columns: Sequence[str], *, trained: Path, other: Path) 
 
 
 def _differences(columns: Sequence[str], *, trained: Path, other: Path) -> Iterator[_Difference]:
-    if trained.resolve() == other.resolve():
+    if not columns or trained.resolve() == other.resolve():
         return
     before, now = read_manifest(trained), read_manifest(other)
     annotators = annotators_by_column(other, now)
@@ -90,7 +89,7 @@ def _differences(columns: Sequence[str], *, trained: Path, other: Path) -> Itera
         if annotator is None or annotator in seen:
             continue
         seen.add(annotator)
-        same_name = _STAGE + annotator in before.stages
+        same_name = annotator in before.annotators
         then = _settings(before, annotator if same_name else annotators_by_column(trained, before).get(column))
         here = _settings(now, annotator)
         told = _told(then, here) if then and here else ""
@@ -100,8 +99,8 @@ def _differences(columns: Sequence[str], *, trained: Path, other: Path) -> Itera
 
 def _settings(manifest: Manifest, annotator: str | None) -> dict[str, Any]:
     """Of an annotator; none where the manifest tells none."""
-    stage = manifest.stages.get(f"{_STAGE}{annotator}")
-    found: dict[str, Any] = {} if stage is None else stage.settings.get("annotator", {})
+    made = None if annotator is None else manifest.annotators.get(annotator)
+    found: dict[str, Any] = {} if made is None else made.settings.get("annotator", {})
     return found
 
 

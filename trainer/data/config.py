@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -47,6 +48,10 @@ class SourceConfig(_Frozen):
     row_weights: RowWeightsConfig | None = None
     curriculum: CurriculumConfig | None = None
     """None: that of the run or phase, if it has one."""
+
+    def packed_in(self, own: Path) -> Path:
+        """Output directory of the run that packed it; `own` is that of the run it is trained in."""
+        return own if self.output is None else Path(self.output)
 
 
 class PhaseConfig(_Frozen):

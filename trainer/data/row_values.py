@@ -48,7 +48,7 @@ class PackedLayout:
         """
         manifest = read_manifest(output)
         dataset = PackedDataset(manifest.packed_files(output, layout))
-        records = manifest.stages[f"packed/{layout}"].records
+        records = manifest.layouts[layout].records
         partitions = tuple(record.partition for record in records if record.rows)
         return cls(output=output, layout=layout, dataset=dataset, manifest=manifest, partitions=partitions)
 

@@ -36,7 +36,7 @@ class Opened:
             ShardError: it is not there, or its files do not fit their records.
             TrainerError: its tokenizer, sequence length or ids are not those of the layouts opened before.
         """
-        output = self._output if source.output is None else Path(source.output)
+        output = source.packed_in(self._output)
         key = (output.resolve(), source.layout)
         if key not in self._layouts:
             packed = PackedLayout.open(output, source.layout)
