@@ -32,10 +32,13 @@ class Cluster:
     """Kill the second node and all of its processes."""
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on; held together, so that they differ."""
+    with ExitStack() as held:
+        probes = [held.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [int(probe.getsockname()[1]) for probe in probes]
 
 
 @contextmanager
@@ -43,16 +46,10 @@ def raylet(address: str, *options: str, environment: dict[str, str]) -> Iterator
     """A node of a cluster, on a loopback address of its own; it and all that it started end with the context."""
     command = [shutil.which("ray", path=environment["PATH"]) or "ray", "start", "--block", "--num-cpus=1"]
     limits = ["--object-store-memory=100000000", "--disable-usage-stats", f"--node-ip-address={address}"]
-    # Of these a second node on the same machine, or another cluster, would take the same by default.
-    agents = (
-        "dashboard-agent-listen-port",
-        "dashboard-agent-grpc-port",
-        "runtime-env-agent-port",
-        "metrics-export-port",
-    )
-    ports = [f"--{agent}={free_port()}" for agent in agents]
+    # The one agent that does not look for a port itself: a second node, or another cluster, would take the same.
+    limits.append("--dashboard-agent-listen-port=0")
     process = subprocess.Popen(
-        [*command, *limits, *ports, *options],
+        [*command, *limits, *options],
         env=environment,
         text=True,
         stdout=subprocess.PIPE,
@@ -90,7 +87,7 @@ def two_nodes(*, of_second: Mapping[str, str] | None = None) -> Iterator[Cluster
         "RAY_AUTH_MODE": "token",
         "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
     }
-    jobs_port, gcs_port = free_port(), free_port()
+    jobs_port, gcs_port = free_ports(2)
     scratch = tempfile.mkdtemp(prefix="ray")  # short: sockets lie in it
     serving = ("--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}", f"--temp-dir={scratch}/a")
     head, second = f"127.0.0.2:{gcs_port}", {**environment, **(of_second or {})}

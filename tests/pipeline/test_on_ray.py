@@ -67,6 +67,8 @@ class MisbehavingWorker:
         mark = self._marks / f"{name}.{os.getpid()}"
         mark.touch()
         first_time = len(list(self._marks.glob(f"{name}.*"))) == 1
+        while name == "dies-always-later" and not (self._marks / "now").exists():
+            os.sched_yield()
         if name.startswith("dies-always") or (name.startswith("dies-once") and first_time):
             os.kill(os.getpid(), signal.SIGKILL)
         if name.startswith("hangs-once") and first_time:
@@ -147,15 +149,18 @@ def test_work_that_was_done_before_a_worker_died_is_not_blamed(
     wait = ray.wait
 
     def told_late_and_in_reverse(refs: list[Any], **options: Any) -> tuple[list[Any], list[Any]]:
+        wait(refs, **options)
+        if list(tmp_path.glob("good-1.*")):  # only now: the answer of what is done must not die with the process
+            (tmp_path / "now").touch()
         ready, others = wait(refs, **{"num_returns": len(refs), **options})
         return ready[::-1], others
 
     monkeypatch.setattr(ray, "wait", told_late_and_in_reverse)
-    outcomes = run(tmp_path, "dies-always", "good-1", config=RaySection(num_workers=1, max_attempts=2))
+    outcomes = run(tmp_path, "dies-always-later", "good-1", config=RaySection(num_workers=1, max_attempts=2))
     assert outcomes["good-1"].result is not None
     assert len(list(tmp_path.glob("good-1.*"))) == 1
-    assert outcomes["dies-always"].error is not None
-    assert len(list(tmp_path.glob("dies-always.*"))) == 2
+    assert outcomes["dies-always-later"].error is not None
+    assert len(list(tmp_path.glob("dies-always-later.*"))) == 2
 
 
 def test_a_worker_that_hangs_is_killed_and_its_partition_tried_again(cluster: list[str], tmp_path: Path) -> None:

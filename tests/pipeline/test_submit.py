@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.nodes import ROOT, Cluster, free_port, two_nodes
+from tests.pipeline.nodes import ROOT, Cluster, free_ports, two_nodes
 from tests.pipeline.small_run import run_recipe, write_small_run
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
@@ -92,7 +92,8 @@ def test_a_missing_token_is_named(cluster: Cluster, working_dir: Path) -> None:
 
 def test_a_job_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     recipe = write_small_run(tmp_path / "shared")
-    address = f"http://127.0.0.1:{free_port()}"
+    [port] = free_ports(1)
+    address = f"http://127.0.0.1:{port}"
     options = ("--address", address, "--no-install", "--working-dir", str(tmp_path))
     done = colophon("submit", str(recipe), *options, cwd=tmp_path, environment=dict(os.environ))
     assert done.returncode == 2
