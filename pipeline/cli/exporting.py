@@ -29,7 +29,7 @@ def export_model(
 
     Example: `colophon export-model recipes/web.toml --name prepend-url --to out/web-model`
     """
-    from trainer.after.export import export_run
+    from trainer.after.export.model import export_run
 
     loaded, own = recipe_and_output(recipe, settings)
     tokenizer = tokenizer_of(loaded, where=recipe)
@@ -71,7 +71,7 @@ def lm_eval(
     if not (model / "colophon.json").is_file():
         raise UsageError(f"{model}: not a directory that export-model wrote")
     try:
-        from trainer.after.lm_eval_model import main
+        from trainer.after.export.lm_eval_model import main
     except ModuleNotFoundError as error:
         package = str(error.name).split(".")[0]
         raise UsageError(f"lm-eval needs the package {package}: pip install 'colophon[eval]'") from None

@@ -70,9 +70,9 @@ def probe(
     """
     from pipeline.study_tables import probe_table
     from pipeline.terminal import printable
-    from trainer.after.probe_notes import notes
-    from trainer.after.probe_report import draw_probes
-    from trainer.after.probing import probe as study
+    from trainer.after.probes.notes import notes
+    from trainer.after.probes.probing import probe as study
+    from trainer.after.probes.report import draw_probes
     from trainer.after.trained import load_trained
 
     loaded, own = recipe_and_output(recipe, settings)
@@ -133,8 +133,8 @@ def attention(
     Example: `colophon attention recipes/web.toml --name prepend-url --documents 200`
     """
     from pipeline.study_tables import attention_table, bins_table
-    from trainer.after.attention_bins import draw_bins
-    from trainer.after.attention_maps import draw_attention, study_attention
+    from trainer.after.attention.bins import draw_bins
+    from trainer.after.attention.maps import draw_attention, study_attention
     from trainer.after.trained import load_trained
 
     loaded, own = recipe_and_output(recipe, settings)

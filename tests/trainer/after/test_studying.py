@@ -125,9 +125,9 @@ def test_layers_context_and_documents_can_be_chosen(called: Any) -> None:
     arguments = ["--name", "url", "--column", "crawl_year", "--column", "url_host", "--split-by", "document"]
     arguments += ["--layers", "2,0", "--context", "empty", "--documents", "140", "--crop", "8", "--output", "out"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("trainer.after.probe_labels.MIN_DOCUMENTS", 2)
-        patch.setattr("trainer.after.probe_labels._MIN_DOCUMENTS_A_PART", 1)
-        patch.setattr("trainer.after.probe_mlp.MAX_EPOCHS", 2)
+        patch.setattr("trainer.after.probes.labels.MIN_DOCUMENTS", 2)
+        patch.setattr("trainer.after.probes.labels._MIN_DOCUMENTS_A_PART", 1)
+        patch.setattr("trainer.after.probes.mlp.MAX_EPOCHS", 2)
         done = called("probe", *arguments)
     assert done.code == 0, done.err
     (path,) = Path("out/training/url").glob("probe-columns=crawl_year,url_host-*.json")

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from tests.trainer.runs import NUM_TEXT_IDS, SPECIAL, TINY_MODEL, TOKENIZER
 from trainer.after.intervals import Estimate
-from trainer.after.probe_features import conditioned
-from trainer.after.probe_fits import Fit, Parts, threads_for
-from trainer.after.probe_labels import MIN_DOCUMENTS, label_documents
-from trainer.after.probe_linear import STRENGTHS, TOLERANCE, fit_linear, loss_and_gradient, minimise
-from trainer.after.probe_mlp import LEARNING_RATES, MIN_PATIENCE, fit_mlp
-from trainer.after.probe_notes import notes
-from trainer.after.probe_report import ClassSize, ColumnReport, LeftOut, ProbeReport, ProbeResult, Score, draw_probes
-from trainer.after.probe_scores import ScoreDraws
-from trainer.after.probing import _doubts, document_states
+from trainer.after.probes.features import conditioned
+from trainer.after.probes.fits import Fit, Parts, threads_for
+from trainer.after.probes.labels import MIN_DOCUMENTS, label_documents
+from trainer.after.probes.linear import STRENGTHS, TOLERANCE, fit_linear, loss_and_gradient, minimise
+from trainer.after.probes.mlp import LEARNING_RATES, MIN_PATIENCE, fit_mlp
+from trainer.after.probes.notes import notes
+from trainer.after.probes.probing import _doubts, document_states
+from trainer.after.probes.report import ClassSize, ColumnReport, LeftOut, ProbeReport, ProbeResult, Score, draw_probes
+from trainer.after.probes.scores import ScoreDraws
 from trainer.after.rows import padded_batches
 from trainer.config import ModelConfig
 from trainer.errors import TrainerError
@@ -152,12 +152,12 @@ def test_a_penalty_is_strong_where_there_is_nothing_to_learn_and_weak_where_ther
 def test_a_probe_that_ends_too_early_or_too_late_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     states, labels, _ = dominated(n=400)
     parts = thirds(len(labels))
-    monkeypatch.setattr("trainer.after.probe_linear._MAX_ITERATIONS", 0)
-    monkeypatch.setattr("trainer.after.probe_linear.TOLERANCE", 1e-12)
+    monkeypatch.setattr("trainer.after.probes.linear._MAX_ITERATIONS", 0)
+    monkeypatch.setattr("trainer.after.probes.linear.TOLERANCE", 1e-12)
     assert fitted("linear", states, labels, parts, num_classes=2)[0].doubt == "limit"
-    monkeypatch.setattr("trainer.after.probe_mlp.MAX_EPOCHS", 3)
+    monkeypatch.setattr("trainer.after.probes.mlp.MAX_EPOCHS", 3)
     assert fitted("mlp", states, labels, parts, num_classes=2)[0].doubt == "limit"
-    monkeypatch.setattr("trainer.after.probe_mlp.MAX_EPOCHS", 40)
+    monkeypatch.setattr("trainer.after.probes.mlp.MAX_EPOCHS", 40)
     labels[parts.validation] = 1 - labels[parts.validation]  # what is learnt is wrong there from the start
     (fit,) = fitted("mlp", states, labels, parts, num_classes=2)
     assert (fit.epochs, fit.doubt) == (1, "first_epoch")
@@ -208,7 +208,7 @@ def test_an_mlp_waits_for_a_third_as_many_epochs_as_its_lowest_loss_took() -> No
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.autograd, "backward", counted)
-        patch.setattr("trainer.after.probe_mlp.LEARNING_RATES", LEARNING_RATES[:1])
+        patch.setattr("trainer.after.probes.mlp.LEARNING_RATES", LEARNING_RATES[:1])
         (fit,) = fitted("mlp", states, labels, parts)
     steps_an_epoch = 4  # 200 documents in batches of 64
     assert steps == steps_an_epoch * (fit.epochs + max(MIN_PATIENCE, fit.epochs // 3))
@@ -427,7 +427,7 @@ def test_batches_hold_every_row_once_within_their_size(lengths: list[int], max_s
 
 
 def test_states_are_those_of_each_document_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.after.probing._TOKENS_AT_ONCE", 40)  # several batches
+    monkeypatch.setattr("trainer.after.probes.probing._TOKENS_AT_ONCE", 40)  # several batches
     model, documents = small_model(), texts(5, 1, 17, 9, 16, 2)
     prefix = [SPECIAL.bos, SPECIAL.boc, SPECIAL.eoc]
     found = document_states(model, prefix, documents, layers=[0, 2])

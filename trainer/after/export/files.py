@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from shards.layouts import AppendLayout, Layout, MetaTokensLayout, PrependLayout
 from shards.schema import TokenizerInfo
 from shards.tokenizer import Tokenizer
-from trainer.after.exported_tokenizer import ExportedTokenizer
+from trainer.after.export.tokenizer import ExportedTokenizer
 from trainer.checkpoint import TrainingState
 from trainer.config import ModelConfig, TrainConfig
 

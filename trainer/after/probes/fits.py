@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.after.probe_report import Doubt
+from trainer.after.probes.report import Doubt
 
 NumPyArray = np.ndarray[Any, Any]
 _OPERATIONS_A_THREAD = 500_000_000

@@ -17,7 +17,7 @@ from shards.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
 from shards.tokenizer_check import hard_texts
 from tests.shards.vocabularies import write_byte_level_json, write_ranks, write_trained, write_unigram_json
 from tests.trainer.after.models import small_tokenizer
-from trainer.after.exported_tokenizer import export_tokenizer, oniguruma
+from trainer.after.export.tokenizer import export_tokenizer, oniguruma
 from trainer.errors import TrainerError
 
 OVERLAPPING = (

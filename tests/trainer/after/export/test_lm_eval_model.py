@@ -17,7 +17,7 @@ import torch
 from shards.tokenizer import Tokenizer
 from tests.pipeline.project import colophon, run, write_project
 from tests.trainer.after.models import PREPEND, drawn_model, layout_of, small_tokenizer
-from trainer.after.export import export_model
+from trainer.after.export.model import export_model
 from trainer.after.sampling import SamplingSettings
 from trainer.after.scoring import ContextSetting, Scorer, prefix_of
 from trainer.after.trained import TrainedModel
@@ -234,7 +234,7 @@ def test_a_task_of_lm_eval_has_the_accuracy_counted_by_hand(
 ) -> None:
     from lm_eval.tasks import TaskManager
 
-    from trainer.after.lm_eval_model import ColophonLM
+    from trainer.after.export.lm_eval_model import ColophonLM
 
     settings, context, described = CONTEXTS[case]
     export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer, settings), to=task / "model")
@@ -257,7 +257,7 @@ def test_without_a_context_it_is_lm_evals_own_model_on_the_export(
 ) -> None:
     from lm_eval.models.huggingface import HFLM
 
-    from trainer.after.lm_eval_model import ColophonLM
+    from trainer.after.export.lm_eval_model import ColophonLM
 
     export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=tmp_path / "model")
     ours = ColophonLM(pretrained=str(tmp_path / "model"), device="cpu", batch_size="auto")
@@ -278,7 +278,7 @@ def test_without_a_context_it_is_lm_evals_own_model_on_the_export(
 def test_a_model_may_lie_where_it_was_trained(
     tmp_path: Path, tokenizer: Tokenizer, lm_eval: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from trainer.after.lm_eval_model import ColophonLM
+    from trainer.after.export.lm_eval_model import ColophonLM
 
     monkeypatch.chdir(tmp_path)
     write_project(tmp_path)
@@ -306,7 +306,7 @@ def test_a_model_may_lie_where_it_was_trained(
     ],
 )
 def test_a_model_that_is_not_there_is_one_line(lm_eval: Any, arguments: dict[str, str], said: str) -> None:
-    from trainer.after.lm_eval_model import ColophonLM
+    from trainer.after.export.lm_eval_model import ColophonLM
 
     with pytest.raises(TrainerError, match=said):
         ColophonLM(**arguments)

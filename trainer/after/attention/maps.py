@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from shards.layouts import MetaTokensLayout
-from trainer.after.attention_bins import NUM_TOKENS, BinReport, compare_bins
-from trainer.after.attention_parts import LabelledRows, Vocabulary, columns_of, labelled_rows
+from trainer.after.attention.bins import NUM_TOKENS, BinReport, compare_bins
+from trainer.after.attention.parts import LabelledRows, Vocabulary, columns_of, labelled_rows
 from trainer.after.contexts import TrainedLayout, layout_of, outputs_by_layout, trained_layout
 from trainer.after.documents import RunDocuments
 from trainer.after.figures import new_figure

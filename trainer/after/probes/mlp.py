@@ -16,8 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
-from trainer.after.probe_fits import Fit, Part, Parts, threads_for
-from trainer.after.probe_report import Doubt
+from trainer.after.probes.fits import Fit, Part, Parts, threads_for
+from trainer.after.probes.report import Doubt
 
 NumPyArray = np.ndarray[Any, Any]
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import log_softmax, nll_loss
 
-from trainer.after.probe_fits import Fit, Part, Parts, threads_for
+from trainer.after.probes.fits import Fit, Part, Parts, threads_for
 
 NumPyArray = np.ndarray[Any, Any]
 

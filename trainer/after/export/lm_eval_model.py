@@ -24,7 +24,7 @@ from pydantic import ValidationError
 from shards.manifest import read_manifest
 from shards.tokenizer import TokenizerConfig, load_tokenizer
 from trainer.after.contexts import layout_of
-from trainer.after.export import LoadedExport, load_export
+from trainer.after.export.model import LoadedExport, load_export
 from trainer.after.sampling import SamplingSettings
 from trainer.after.scoring import ContextSetting, Scorer
 from trainer.after.trained import load_trained

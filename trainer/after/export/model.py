@@ -30,7 +30,7 @@ from shards.files import sync
 from shards.schema import TokenizerInfo
 from shards.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
 from trainer.after.contexts import TrainedLayout, layout_of
-from trainer.after.export_files import (
+from trainer.after.export.files import (
     Description,
     WeightsDtype,
     generation_config,
@@ -38,7 +38,7 @@ from trainer.after.export_files import (
     readme,
     tokenizer_config,
 )
-from trainer.after.exported_tokenizer import ExportedTokenizer, export_tokenizer
+from trainer.after.export.tokenizer import ExportedTokenizer, export_tokenizer
 from trainer.after.trained import TrainedModel, load_trained
 from trainer.errors import TrainerError
 from trainer.model import Decoder

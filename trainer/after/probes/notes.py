@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby, product
 
-from trainer.after.probe_labels import BY_DOCUMENT, SHARES
-from trainer.after.probe_report import ClassSize, ColumnReport, Control, Doubt, ProbeResult
+from trainer.after.probes.labels import BY_DOCUMENT, SHARES
+from trainer.after.probes.report import ClassSize, ColumnReport, Control, Doubt, ProbeResult
 
 FEW_DOCUMENTS = 10
 """Of a class in a part."""

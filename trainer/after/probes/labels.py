@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from trainer.after.groups import groups_of
-from trainer.after.probe_fits import Parts
-from trainer.after.probe_report import ClassSize, LeftOut
+from trainer.after.probes.fits import Parts
+from trainer.after.probes.report import ClassSize, LeftOut
 from trainer.errors import TrainerError
 
 NumPyArray = np.ndarray[Any, Any]

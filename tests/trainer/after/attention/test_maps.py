@@ -19,8 +19,8 @@ from shards.schema import TokenizerInfo
 from shards.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
 from tests.pipeline.project import write_tokenizer
 from tests.trainer.runs import TINY_MODEL
-from trainer.after.attention_bins import compare_bins, distance_matrix, draw_bins
-from trainer.after.attention_maps import (
+from trainer.after.attention.bins import compare_bins, distance_matrix, draw_bins
+from trainer.after.attention.maps import (
     AttentionReport,
     PartReport,
     attention_masses,
@@ -29,7 +29,7 @@ from trainer.after.attention_maps import (
     meta_token_attention,
     watch_attention,
 )
-from trainer.after.attention_parts import URL_PARTS, columns_of, labelled_rows, parts_of_tokens
+from trainer.after.attention.parts import URL_PARTS, columns_of, labelled_rows, parts_of_tokens
 from trainer.after.contexts import TrainedLayout
 from trainer.after.figures import save_figure
 from trainer.after.intervals import Estimate
@@ -41,7 +41,7 @@ from trainer.errors import TrainerError
 from trainer.model import Decoder, rotation_at
 
 NumPyArray = np.ndarray[Any, Any]
-SHARED = Path(__file__).parents[3].parent / "shared"
+SHARED = Path(__file__).parents[4].parent / "shared"
 URLS = [
     "https://www.example.org/a/b?q=1#f",
     "http://example.org",
@@ -248,7 +248,7 @@ def brute_masses(
 
 
 def test_masses_are_those_of_each_document_alone(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer.after.attention_maps._PAIRS_AT_ONCE", 3 * 90**2)  # several batches of several rows
+    monkeypatch.setattr("trainer.after.attention.maps._PAIRS_AT_ONCE", 3 * 90**2)  # several batches of several rows
     trained = trained_model(tokenizer)
     layout = layout_of(tokenizer, position="prepend", template="{url}", max_metadata_tokens=60)
     rows = labelled_rows(layout, url_columns(list(URLS[:6])), num_documents=6, tokenizer=tokenizer)

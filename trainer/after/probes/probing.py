@@ -20,12 +20,12 @@ from torch import Tensor
 
 from trainer.after.contexts import TrainedLayout, layout_of
 from trainer.after.documents import Decode, DocumentCrops, RunDocuments
-from trainer.after.probe_features import conditioned
-from trainer.after.probe_fits import Fit, Parts
-from trainer.after.probe_labels import BY_DOCUMENT, LabelledDocuments, label_documents
-from trainer.after.probe_linear import fit_linear
-from trainer.after.probe_mlp import fit_mlp
-from trainer.after.probe_report import (
+from trainer.after.probes.features import conditioned
+from trainer.after.probes.fits import Fit, Parts
+from trainer.after.probes.labels import BY_DOCUMENT, LabelledDocuments, label_documents
+from trainer.after.probes.linear import fit_linear
+from trainer.after.probes.mlp import fit_mlp
+from trainer.after.probes.report import (
     CONTEXTS,
     CONTROLS,
     STATES,
@@ -38,7 +38,7 @@ from trainer.after.probe_report import (
     ProbeResult,
     Score,
 )
-from trainer.after.probe_scores import ScoreDraws
+from trainer.after.probes.scores import ScoreDraws
 from trainer.after.rows import padded_batches, untrained
 from trainer.after.trained import TrainedModel
 from trainer.data.annotated import different_annotators

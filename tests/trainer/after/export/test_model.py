@@ -16,9 +16,9 @@ from shards.tokenizer import Tokenizer
 from shards.tokenizer_check import hard_texts
 from tests.pipeline.project import colophon, run, write_project
 from tests.trainer.after.models import drawn_model, layout_of, small_tokenizer
-from trainer.after import export as export_module
 from trainer.after.contexts import layout_of as layout_of_config
-from trainer.after.export import export_model, load_export
+from trainer.after.export import model as export_module
+from trainer.after.export.model import export_model, load_export
 from trainer.after.trained import TrainedModel, load_trained
 from trainer.config import TrainConfig
 from trainer.errors import TrainerError

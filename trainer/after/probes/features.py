@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainer.after.probe_fits import threads_for
+from trainer.after.probes.fits import threads_for
 
 NumPyArray = np.ndarray[Any, Any]
 
