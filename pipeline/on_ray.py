@@ -345,7 +345,8 @@ class _StageRun:
                 outcome, own_bytes = ray.get(ref, timeout=_GET_SECONDS)
             except RayTaskError as error:
                 cause = error.cause
-                raise ColophonError(f"{type(cause).__name__}: {cause}") from error
+                named = isinstance(cause, ColophonError)
+                raise ColophonError(str(cause) if named else f"{type(cause).__name__}: {cause}") from error
             except RayError as error:  # the actor, its node or its environment: not what the work is
                 yield from self._replace(slot, reason=_died(error))
                 return

@@ -217,6 +217,13 @@ def _keys(loc: Sequence[int | str], data: Any) -> Iterator[int | str]:
         yield part
 
 
+_KINDS = {
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "table"),
+    **dict.fromkeys(("list_type", "tuple_type"), "list"),
+}
+"""What TOML calls that which pydantic's errors of these types want."""
+
+
 def _say(error: Any, model: type[BaseModel]) -> str:
     if error["type"] == "extra_forbidden":
         known = _fields_at(model, error["loc"][:-1])
@@ -229,9 +236,12 @@ def _say(error: Any, model: type[BaseModel]) -> str:
         key, given = error["ctx"]["discriminator"].strip("'"), error["ctx"].get("tag")
         said = f"{key} is required" if given is None else f"unknown {key} {given!r}"
         return f"{said}; available: {_list(_tags_at(model, error['loc'], key))}"
-    message = str(error["msg"]).removeprefix("Value error, ")
     shown = error.get("input")
-    return f"{message}, got {without_secrets(repr(shown))}" if isinstance(shown, str | int | float | bool) else message
+    got = f", got {without_secrets(repr(shown))}" if isinstance(shown, str | int | float | bool) else ""
+    if error["type"] in _KINDS:
+        known = _fields_at(model, error["loc"]) if error["type"] == "model_type" else []
+        return f"must be a {_KINDS[error['type']]}{got}" + (f"; its keys: {_list(known)}" if known else "")
+    return str(error["msg"]).removeprefix("Value error, ") + got
 
 
 def _fields_at(model: Any, loc: Sequence[int | str]) -> list[str]:

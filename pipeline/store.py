@@ -7,6 +7,7 @@ once; what is visible is exactly once.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -36,6 +37,24 @@ _HASH_BLOCK = 1 << 20
 _ARRAY_IN_MEMORY_BYTES = 96 << 20
 _DRAFT = ".tmp"
 """What the name of a file ends with while it is written."""
+_NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""What only writing meets: no room, no more for this user, none for a file of this size, none at all."""
+
+
+@contextmanager
+def _named_if_not_written(place: str) -> Iterator[None]:
+    """Say what could not be written: the system's own error, through a library, names no file.
+
+    Raises:
+        StoreError: instead of an OSError of these kinds.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NOT_WRITTEN:
+            raise
+        reason = os.strerror(error.errno)
+        raise StoreError(f"{place}: {reason}; what is committed stays, and the same command goes on") from error
 
 
 @dataclass(frozen=True)
@@ -85,10 +104,16 @@ class Store:
             stage: directory of the file under the root.
             partition: the file's name without suffix.
             suffix: with the dot.
+
+        Raises:
+            StoreError: the disk has no room for it.
         """
         attempt = uuid.uuid4().hex[:12]
         final = f"{stage}/{partition}{suffix}" if self.is_local else f"{stage}/{partition}.{attempt}{suffix}"
-        with self._scratch(stage, f".{partition}.{attempt}{suffix}{_DRAFT}") as temporary:
+        with (
+            _named_if_not_written(f"{self.root}/{final}"),
+            self._scratch(stage, f".{partition}.{attempt}{suffix}{_DRAFT}") as temporary,
+        ):
             reached("before write", stage)
             yield Draft(store=self, stage=stage, partition=partition, final=final, path=temporary)
 
@@ -240,10 +265,19 @@ class Store:
             return None
 
     def scratch_array(self, shape: tuple[int, int], dtype: Any) -> np.ndarray[Any, Any]:
-        """An array to be filled and written: in memory, or, if it is large, mapped from a file that has no name."""
-        if shape[0] * shape[1] * np.dtype(dtype).itemsize <= _ARRAY_IN_MEMORY_BYTES:
+        """An array to be filled and written: in memory, or, if it is large, mapped from a file that has no name.
+
+        Raises:
+            StoreError: the disk has no room for it.
+        """
+        num_bytes = shape[0] * shape[1] * np.dtype(dtype).itemsize
+        if num_bytes <= _ARRAY_IN_MEMORY_BYTES:
             return np.empty(shape, dtype)
-        with tempfile.TemporaryFile(dir=self.path if self.is_local else None) as file:
+        directory = self.root if self.is_local else tempfile.gettempdir()
+        with _named_if_not_written(directory), tempfile.TemporaryFile(dir=directory) as file:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                # A disk that is full says so here, not by a signal when a page is written.
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
             return np.memmap(file, dtype, "w+", shape=shape)
 
     @contextmanager

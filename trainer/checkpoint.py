@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from shards.files import sync
-from trainer.errors import TrainerError
+from trainer.errors import NotWrittenError, TrainerError
 
 MODEL_NAME, OPTIMIZER_NAME, STATE_NAME = "model.safetensors", "optimizer.safetensors", "state.json"
 _TEMPORARY = ".unfinished-"
@@ -66,24 +66,38 @@ class Checkpoint:
 
 
 def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, shared: dict[str, Any], keep: int) -> Path:
-    """Write a checkpoint into `directory` and remove all but the newest `keep`. `shared`: what a resume must share."""
+    """Write a checkpoint into `directory` and remove all but the newest `keep`. `shared`: what a resume must share.
+
+    Raises:
+        NotWrittenError: the disk is full, or cannot be written; nothing of the new checkpoint stays.
+    """
     final = directory / f"step-{checkpoint.state.step:08d}"
     unfinished = directory / f"{_TEMPORARY}{final.name}"
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir(parents=True)
-    save_file(dict(checkpoint.weights), unfinished / MODEL_NAME)
-    save_file(dict(checkpoint.optimizer), unfinished / OPTIMIZER_NAME)
-    rng = base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
-    saved = _SavedState(training=checkpoint.state, shared=shared, torch_rng=rng)
-    (unfinished / STATE_NAME).write_text(saved.model_dump_json(indent=1))
-    for path in (*unfinished.iterdir(), unfinished):
-        sync(path)
-    unfinished.rename(final)
-    sync(directory)
+    try:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        _write(checkpoint, unfinished, shared=shared)
+        unfinished.rename(final)
+        sync(directory)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise NotWrittenError(f"{final}: not written: {error}; --resume goes on from the one before it") from error
     for old in checkpoints(directory)[:-keep]:
         # Renamed first: a kill halfway through must not leave half a checkpoint under a final name.
         shutil.rmtree(old.rename(directory / f"{_TEMPORARY}{old.name}"))
     return final
+
+
+def _write(checkpoint: Checkpoint, directory: Path, *, shared: dict[str, Any]) -> None:
+    save_file(dict(checkpoint.weights), directory / MODEL_NAME)
+    save_file(dict(checkpoint.optimizer), directory / OPTIMIZER_NAME)
+    rng = base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
+    saved = _SavedState(training=checkpoint.state, shared=shared, torch_rng=rng)
+    (directory / STATE_NAME).write_text(saved.model_dump_json(indent=1))
+    for path in (*directory.iterdir(), directory):
+        if path.is_file():
+            path.chmod((directory / STATE_NAME).stat().st_mode)  # safetensors makes files that only their owner reads
+        sync(path)
 
 
 def latest_checkpoint(directory: Path) -> Path | None:

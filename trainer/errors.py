@@ -13,3 +13,7 @@ class OutOfMemoryError(RuntimeError):
 
 class DivergedError(RuntimeError):
     """A run whose numbers are no longer finite; the message is one line with advice."""
+
+
+class NotWrittenError(RuntimeError):
+    """A checkpoint or metrics for which the disk has no room; the message is one line that names the file."""

@@ -92,6 +92,7 @@ def train(
         TrainerError: a run of this name exists, or a checkpoint of other shards or settings.
         DivergedError: a gradient that is not finite; the weights of the step before are in the last checkpoint.
         OutOfMemoryError: the device has too little memory.
+        NotWrittenError: the disk has too little room.
     """
     with joined(config) as world, out_of_memory_advised(config):
         # In a frame of its own, so that nothing is left of the model when `joined` closes the connections.

@@ -21,12 +21,14 @@ import os
 import re
 import resource
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from trainer.errors import NotWrittenError
 from trainer.trackers import Tracker
 
 
@@ -39,7 +41,7 @@ class MetricsLog:
         The validation after that update is cut too: a checkpoint is written before it, so the run does it again.
         Without `write` nothing is touched: another process of the run does it. `trackers` get every line too.
         """
-        self._trackers = trackers
+        self._path, self._trackers = path, trackers
         if write:
             kept = [line for line in _lines(path) if _stands_before(line, resumed_at)]
             temporary = path.with_name(f".{path.name}")
@@ -52,14 +54,24 @@ class MetricsLog:
 
     def __exit__(self, *exception: object) -> None:
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # of a line that could not be written, which `write` has told
+                self._file.close()
         for tracker in self._trackers:
             tracker.close()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one object."""
+        """Append one object.
+
+        Raises:
+            NotWrittenError: the disk is full, or cannot be written.
+        """
         if self._file is not None:
-            self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            try:
+                self._file.write(json.dumps(record, allow_nan=False) + "\n")
+            except OSError as error:
+                raise NotWrittenError(
+                    f"{self._path}: not written: {error}; --resume goes on from the last checkpoint"
+                ) from error
         for tracker in self._trackers:
             tracker.write(record)
 

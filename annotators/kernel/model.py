@@ -128,9 +128,10 @@ def _in_files(directory: Path) -> Allocate:
         if not all(shape):
             return np.zeros(shape, dtype)
         array: npt.NDArray[Any] = open_memmap(path, mode="w+", dtype=dtype, shape=shape)  # type: ignore[no-untyped-call]
-        with path.open("r+b") as file:
-            # A disk that is full says so here, not by a signal when a page is written.
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        if hasattr(os, "posix_fallocate"):  # not on macOS
+            with path.open("r+b") as file:
+                # A disk that is full says so here, not by a signal when a page is written.
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
         return array
 
     return allocate

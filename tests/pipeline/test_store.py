@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import numpy as np
 import pytest
 
 from pipeline import store as store_module
@@ -299,3 +300,23 @@ def test_the_hub_without_network_is_one_line(project: Path, monkeypatch: pytest.
         "recipe.toml: input.paths: hf://datasets/nobody/nothing/*.parquet: cannot be listed: "
     )
     assert not Path("out").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve room on a disk")
+def test_a_large_scratch_array_has_its_room_before_it_is_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.store._ARRAY_IN_MEMORY_BYTES", 1000)
+    memmap, bytes_on_disk = np.memmap, list[int]()
+
+    def looked_at(file: Any, *arguments: Any, **options: Any) -> Any:
+        bytes_on_disk.append(os.fstat(file.fileno()).st_blocks * 512)
+        return memmap(file, *arguments, **options)
+
+    monkeypatch.setattr(np, "memmap", looked_at)
+    array = Store(str(tmp_path)).scratch_array((1000, 1000), np.uint32)
+    array[:] = 7
+    assert bytes_on_disk == [pytest.approx(array.nbytes, abs=1 << 20)]
+    assert bytes_on_disk[0] >= array.nbytes
+    assert int(array.sum()) == 7_000_000
+    assert list(tmp_path.iterdir()) == []

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from trainer.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from trainer.errors import TrainerError
+from trainer.errors import NotWrittenError, TrainerError
 
 SHARED = {"seed": 0, "shards": "a" * 64, "model": {"num_layers": 2}}
 
@@ -47,6 +48,7 @@ def test_a_checkpoint_comes_back_whole(tmp_path: Path) -> None:
         assert all(torch.equal(expected[name], tensors[name]) for name in expected)
     assert torch.equal(torch.get_rng_state(), rng)
     assert path.name == "step-00000012"
+    assert len({file.stat().st_mode for file in path.iterdir()}) == 1, "safetensors would let only the owner read"
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
@@ -61,19 +63,34 @@ def test_no_checkpoint_yet(tmp_path: Path) -> None:
     assert latest_checkpoint(tmp_path / "missing") is None
 
 
-def test_a_save_that_breaks_leaves_nothing_under_a_final_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_save_that_is_killed_leaves_nothing_under_a_final_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     save(tmp_path, 1)
 
-    def break_off(*args: object) -> None:
-        raise OSError("disk full")
+    def kill(*args: object) -> None:
+        raise KeyboardInterrupt
 
-    with monkeypatch.context() as patched, pytest.raises(OSError, match="disk full"):
-        patched.setattr("trainer.checkpoint.sync", break_off)
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr("trainer.checkpoint.sync", kill)
         save(tmp_path, 2)
     assert latest_checkpoint(tmp_path) == tmp_path / "step-00000001"
     save(tmp_path, 2)  # what the broken one left behind is no obstacle
     assert load(tmp_path / "step-00000002").state.step == 2
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_save_without_room_is_one_line_and_takes_none(tmp_path: Path) -> None:
+    save(tmp_path, 1)
+    largest = max(path.stat().st_size for path in (tmp_path / "step-00000001").iterdir())
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest - 1, before[1]))  # as a full disk: writing fails in the middle
+    try:
+        with pytest.raises(NotWrittenError, match=r"step-00000002: not written: .*File too large.*; --resume goes on"):
+            save(tmp_path, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", OPTIMIZER_NAME, STATE_NAME])

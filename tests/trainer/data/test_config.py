@@ -112,7 +112,7 @@ SOURCE = '[[train.tiny.sources]]\nlayout = "{}"\n'
             '[[train.tiny.phases]]\nfrom_step = 2\nlayout = "plain"\ncurriculum = { column = "score" }\n',
             "train.tiny.phases.0.curriculum.column: no annotator makes 'score'; available: crawl_slice, ",
         ),
-        ('[train.tiny.sources]\nlayout = "plain"\n', "train.tiny.sources: Input should be a valid tuple"),
+        ('[train.tiny.sources]\nlayout = "plain"\n', "train.tiny.sources: must be a list"),
         (
             SOURCE.format("prepend-url") + 'row_weights = { column = "topic", table = { a = -1 } }\n',
             "train.tiny.sources.0.row_weights.table.a: Input should be greater than or equal to 0",
