@@ -15,8 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from annotators.base import AnnotatorError
 
-MIN_THREADS = 11
-"""The library fills a tenth of the input matrix a thread, and what is left over with one more."""
+MIN_THREADS = 19
+"""Each thread fills a tenth of the input matrix, rounded down, with random numbers; what is left over takes up to nine
+more where the matrix has fewer than 90 numbers, and one more where it is larger."""
+MIN_NUMBERS = 10
+"""Of the input matrix: below that a tenth of it is nothing, and all of it stays as the memory was."""
 
 _MAX_SKIPPED = 50
 

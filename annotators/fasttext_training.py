@@ -1,8 +1,9 @@
 """Training a fastText classifier whose model the `fasttext` annotator reads, with a JSON card beside it.
 
 The library (0.9.3) fills a tenth of the input matrix for each training thread and leaves the rest as it found the
-memory, which is why it can stop with "Encountered NaN". Eleven threads fill all of it on any number of cores, so that
-training never uses fewer (measured on small models: most failed with one thread, none with twelve).
+memory, which is why it can stop with "Encountered NaN", or end with numbers that are absurd. Nineteen threads fill all
+of it on any number of cores, so that training never uses fewer (measured on small models: most failed with one thread,
+none with nineteen, and training takes no longer).
 Threads update the same matrix without locks: equal seeds give models of equal quality, not of equal bytes.
 
 Cost: reads each text once per epoch at 5 to 10 MB/s a core; the model file is 4 * dim * (words + buckets) bytes.
@@ -28,7 +29,7 @@ from annotators.base import AnnotatorError
 from annotators.classifier_report import ClassifierReport, evaluate_classifier
 from annotators.fasttext_file import read_header, read_layout
 from annotators.fasttext_model import FastTextModel, decode_label, encode_label
-from annotators.fasttext_settings import TrainingSettings, search
+from annotators.fasttext_settings import MIN_NUMBERS, TrainingSettings, search
 from annotators.model_cache import file_sha256
 from annotators.model_card import MODEL_CARD_FORMAT, card_path
 from annotators.text_preparation import TextPreparation
@@ -230,12 +231,21 @@ def _fit(lines: Path, settings: TrainingSettings, *, output: Path, report: Calla
 
 
 def _check_numbers(path: Path) -> None:
-    """Raise RuntimeError for numbers that no text can be scored with: the library looks at its loss alone."""
+    """Raise RuntimeError for numbers that no text can be scored with: the library looks at its loss alone.
+
+    Raises:
+        AnnotatorError: the library fills no matrix that is so small.
+    """
     from annotators.kernel.matrices import Matrix, products_are_finite  # brings numba
 
     layout = read_layout(path)
-    places = (layout.inputs, layout.outputs)
-    if not products_are_finite(*(Matrix(path=str(path), place=place) for place in places)):
+    inputs, outputs = (Matrix(path=str(path), place=place) for place in (layout.inputs, layout.outputs))
+    rows, dim = inputs.shape
+    if rows * dim < MIN_NUMBERS:
+        raise AnnotatorError(
+            f"{rows} words with dim {dim} are too little to train on: fewer than {MIN_NUMBERS} numbers"
+        )
+    if not products_are_finite(inputs, outputs):
         raise RuntimeError("its matrices overflow or hold NaN")
 
 

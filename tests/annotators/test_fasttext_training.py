@@ -16,10 +16,11 @@ from annotators import fasttext_training
 from annotators.base import AnnotatorError
 from annotators.classifier_report import evaluate_classifier, format_report
 from annotators.fasttext_classifier import FastTextConfig
-from annotators.fasttext_file import read_header
+from annotators.fasttext_file import read_header, read_layout
 from annotators.fasttext_model import FastTextModel
 from annotators.fasttext_settings import TrainingSettings, search
 from annotators.fasttext_training import DEFAULT_PREPARATION, TrainedClassifier, train_classifier
+from annotators.kernel.matrices import Matrix
 from annotators.model_cache import file_sha256
 from annotators.text_preparation import TextPreparation
 from tests.annotators.conftest import labelled
@@ -150,6 +151,25 @@ def test_small_models_train_at_the_first_attempt(tmp_path: Path) -> None:
         return train_classifier(texts, labels, output=tmp_path / "m.bin", settings=settings)
 
     assert {train(number).card["training"]["attempts"] for number in range(12)} == {1}
+
+
+def test_the_smallest_models_hold_nothing_that_was_in_memory_before(tmp_path: Path) -> None:
+    """A tenth of 19, rounded down, is one number a thread: eleven threads would leave eight as they were."""
+    path = tmp_path / "m.bin"
+    texts = [f"w{i % 18}" for i in range(72)]  # 18 words and the end of the line
+    settings = TrainingSettings(dim=1, word_ngrams=1, epoch=1, lr=1e-6)  # as drawn: between -1 and 1
+    for _ in range(5):
+        train_classifier(texts, ["even", "odd"] * 36, output=path, settings=settings)
+        numbers = Matrix(path=str(path), place=read_layout(path).inputs).rows(slice(None))
+        assert numbers.shape == (19, 1)
+        assert np.all((numbers != 0) & (np.abs(numbers) <= 1 + 1e-3))
+
+
+def test_models_that_the_library_cannot_fill_are_refused(tmp_path: Path) -> None:
+    settings = TrainingSettings(dim=3, word_ngrams=1, epoch=1)
+    with pytest.raises(AnnotatorError, match="3 words with dim 3 are too little to train on"):
+        train_classifier(["a", "b"], ["x", "y"], output=tmp_path / "m.bin", settings=settings)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
