@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.nodes import ROOT, Cluster, free_ports, two_nodes
+from tests.pipeline.nodes import ROOT, Cluster, two_nodes
 from tests.pipeline.small_run import run_recipe, write_small_run
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from tests.ports import free_ports
 from trainer.config import TrainConfig
 
 _RANK = """
@@ -34,9 +34,7 @@ def train_on_ranks(
 ) -> list[str]:
     """Train, and return what each process said; every process must end by itself with code 0. `first` is Python that
     each of them runs before."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     arguments = json.dumps([settings.model_dump(mode="json"), name, str(output), resume, first])
     processes = [
