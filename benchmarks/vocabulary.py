@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from benchmarks.job import Vocabulary
 from shards.patterns import PATTERNS
+from shards.tokenizer_backends import spelling
 
 PATTERN_NAME = "gpt2"
 """The one whose expression is built into `tokenizers`: peers that use that library run it at its full speed."""
@@ -85,21 +86,7 @@ def huggingface_json(ranks: Mapping[bytes, int]) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": True,
-            "vocab": {_visible(token): rank for token, rank in ranks.items()},
-            "merges": [f"{_visible(a)} {_visible(b)}" for a, b in merges if a in ranks and b in ranks],
+            "vocab": {spelling(token): rank for token, rank in ranks.items()},
+            "merges": [f"{spelling(a)} {spelling(b)}" for a, b in merges if a in ranks and b in ranks],
         },
     }
-
-
-def _visible(token: bytes) -> str:
-    return "".join(_CHAR_OF_BYTE[byte] for byte in token)
-
-
-def _char_of_byte() -> list[str]:
-    """GPT-2's rule: printable Latin-1 stands for itself, other bytes for the characters from U+0100 on, in order."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = iter(range(256, 512))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
-_CHAR_OF_BYTE = _char_of_byte()

@@ -246,6 +246,12 @@ def byte_characters() -> dict[int, str]:
     return {byte: chr(byte) for byte in shown} | {byte: chr(256 + k) for k, byte in enumerate(hidden)}
 
 
+def spelling(token: bytes) -> str:
+    """A token as GPT-2 and `tokenizers` write it: the characters of its bytes."""
+    characters = byte_characters()
+    return "".join(characters[byte] for byte in token)
+
+
 BYTE_OF_CHAR = {char: byte for byte, char in byte_characters().items()}
 
 

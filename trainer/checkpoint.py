@@ -89,15 +89,25 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, shared: dict[str
 
 
 def _write(checkpoint: Checkpoint, directory: Path, *, shared: dict[str, Any]) -> None:
-    save_file(dict(checkpoint.weights), directory / MODEL_NAME)
-    save_file(dict(checkpoint.optimizer), directory / OPTIMIZER_NAME)
+    save_tensors(checkpoint.weights, directory / MODEL_NAME)
+    save_tensors(checkpoint.optimizer, directory / OPTIMIZER_NAME)
     rng = base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
     saved = _SavedState(training=checkpoint.state, shared=shared, torch_rng=rng)
     (directory / STATE_NAME).write_text(saved.model_dump_json(indent=1))
     for path in (*directory.iterdir(), directory):
-        if path.is_file():
-            path.chmod((directory / STATE_NAME).stat().st_mode)  # safetensors makes files that only their owner reads
         sync(path)
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, *, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file that whoever may read new files here can read: the library makes it its owner's alone.
+
+    Raises:
+        OSError, SafetensorError: it cannot be written.
+    """
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(dict(tensors), path, metadata=metadata)
+    path.chmod(mode)
 
 
 def latest_checkpoint(directory: Path) -> Path | None:

@@ -21,7 +21,7 @@ import os
 import re
 import resource
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,10 @@ class MetricsLog:
     def __enter__(self) -> MetricsLog:
         return self
 
-    def __exit__(self, *exception: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._file is not None:
-            with suppress(OSError):  # of a line that could not be written, which `write` has told
+            # Closing tries once more to write the line that `write` could not, and told of.
+            with nullcontext() if error is None else suppress(OSError):
                 self._file.close()
         for tracker in self._trackers:
             tracker.close()

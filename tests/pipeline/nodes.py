@@ -37,9 +37,13 @@ class Cluster:
 def raylet(address: str, *options: str, environment: dict[str, str]) -> Iterator[None]:
     """A node of a cluster, on a loopback address of its own; it and all that it started end with the context."""
     command = [shutil.which("ray", path=environment["PATH"]) or "ray", "start", "--block", "--num-cpus=1"]
-    limits = ["--object-store-memory=100000000", "--disable-usage-stats", f"--node-ip-address={address}"]
-    # The one agent that does not look for a port itself: a second node, or another cluster, would take the same.
-    limits.append("--dashboard-agent-listen-port=0")
+    limits = [
+        "--object-store-memory=100000000",
+        "--disable-usage-stats",
+        f"--node-ip-address={address}",
+        # The one agent that does not look for a port itself: a second node, or another cluster, would take the same.
+        "--dashboard-agent-listen-port=0",
+    ]
     process = subprocess.Popen(
         [*command, *limits, *options],
         env=environment,

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from shards.files import sync
@@ -40,6 +40,7 @@ from trainer.after.export.files import (
 )
 from trainer.after.export.tokenizer import ExportedTokenizer, export_tokenizer
 from trainer.after.trained import TrainedModel, load_trained
+from trainer.checkpoint import save_tensors
 from trainer.errors import TrainerError
 from trainer.model import Decoder
 
@@ -106,9 +107,7 @@ def export_model(
         (directory / DESCRIPTION_NAME).write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
         (directory / "README.md").write_text(readme(description, tokenizer, exported), encoding="utf-8")
         weights = _weights(trained, dtype=getattr(torch, dtype))
-        save_file(weights, directory / WEIGHTS_NAME, metadata={"format": "pt"})
-        # safetensors writes a file for its owner alone.
-        (directory / WEIGHTS_NAME).chmod((directory / "config.json").stat().st_mode)
+        save_tensors(weights, directory / WEIGHTS_NAME, metadata={"format": "pt"})
     return ExportedModel(
         directory=to,
         architecture=config["architectures"][0],

@@ -18,7 +18,7 @@ import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from shards.tokenizer import Tokenizer
-from shards.tokenizer_backends import HuggingFaceBackend, TiktokenBackend, byte_characters
+from shards.tokenizer_backends import HuggingFaceBackend, TiktokenBackend, spelling
 from shards.tokenizer_check import hard_texts
 from trainer.errors import TrainerError
 
@@ -74,7 +74,7 @@ def oniguruma(pattern: str) -> str:
 
 
 def _from_ranks(backend: TiktokenBackend, names: Mapping[int, str]) -> dict[str, Any]:
-    spelled = {token: _spelling(token) for token in backend.ranks}
+    spelled = {token: spelling(token) for token in backend.ranks}
     vocabulary = {spelled[token]: rank + backend.first_id for token, rank in backend.ranks.items()}
     clashing = [name for name in names.values() if name in vocabulary]
     if clashing:
@@ -113,11 +113,6 @@ def _merges(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
         for cut in range(1, len(token)):
             if token[:cut] in ranks and token[cut:] in ranks:
                 yield token[:cut], token[cut:]
-
-
-def _spelling(token: bytes) -> str:
-    characters = byte_characters()
-    return "".join(characters[byte] for byte in token)
 
 
 def _with_names(content: dict[str, Any], names: Mapping[int, str]) -> dict[str, Any]:

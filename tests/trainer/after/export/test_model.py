@@ -206,7 +206,7 @@ def test_a_directory_with_something_in_it_is_refused_and_an_empty_one_taken(
 def test_an_export_that_fails_leaves_nothing_behind(tmp_path: Path, tokenizer: Tokenizer) -> None:
     before = sorted(tmp_path.rglob("*"))
     no_space = mock.Mock(side_effect=OSError(28, "No space left on device"))
-    with mock.patch.object(export_module, "save_file", no_space), pytest.raises(TrainerError, match="No space left"):
+    with mock.patch.object(export_module, "save_tensors", no_space), pytest.raises(TrainerError, match="No space left"):
         export_model(
             drawn_model(tokenizer), tokenizer=tokenizer, layout=layout_of(tokenizer), to=tmp_path / "a" / "model"
         )
