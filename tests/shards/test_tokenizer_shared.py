@@ -17,7 +17,7 @@ import tiktoken
 
 from shards.patterns import PATTERNS
 from shards.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
-from shards.tokenizer_backends import byte_characters
+from shards.tokenizer_backends import spelling
 from shards.tokenizer_training import train_tokenizer
 
 pytestmark = pytest.mark.shared
@@ -173,16 +173,11 @@ def vocab_bpe(ranks: dict[bytes, int]) -> bytes:
 
 
 def encoder_json(ranks: dict[bytes, int]) -> bytes:
-    return json.dumps({**{shown(token): ranks[token] for token in by_rank(ranks)}, "<|endoftext|>": 50256}).encode()
+    return json.dumps({**{spelling(token): ranks[token] for token in by_rank(ranks)}, "<|endoftext|>": 50256}).encode()
 
 
 def by_rank(ranks: dict[bytes, int]) -> list[bytes]:
     return sorted(ranks, key=ranks.__getitem__)
-
-
-def shown(token: bytes) -> str:
-    characters = byte_characters()
-    return "".join(characters[byte] for byte in token)
 
 
 def last_two(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
