@@ -18,11 +18,14 @@ from typing import Any, ClassVar
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
-import annotators
+from colophon import annotators
+from colophon.shards.common.errors import ColophonError, ExitCode
 
 
-class AnnotatorError(ValueError):
+class AnnotatorError(ColophonError, ValueError):
     """A setting, a model file or a column that an annotator cannot work with; the message is one line for a person."""
+
+    exit_code = ExitCode.USAGE
 
 
 class AnnotatorConfig(BaseModel, ABC):
@@ -95,7 +98,7 @@ class Annotator(ABC):
 def annotator_types() -> dict[str, type[AnnotatorConfig]]:
     """All annotators of this package by the name that recipes use."""
     for module in pkgutil.iter_modules(annotators.__path__):
-        importlib.import_module(f"annotators.{module.name}")
+        importlib.import_module(f"{annotators.__name__}.{module.name}")
     found = _subclasses(AnnotatorConfig)  # type: ignore[type-abstract]  # it is only asked for its subclasses
     return {config.type_name: config for config in sorted(found, key=lambda config: config.type_name)}
 

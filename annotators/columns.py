@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from annotators.base import AnnotatorError
+from colophon.annotators.base import AnnotatorError
 
 
 def string_column(batch: pa.RecordBatch, name: str) -> pa.Array:

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annotators.base import Annotator, AnnotatorConfig
-from annotators.columns import string_column
+from colophon.annotators.base import Annotator, AnnotatorConfig
+from colophon.annotators.columns import string_column
 
 _CODE_VERSION = 1
 

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from annotators.base import Annotator, AnnotatorConfig
-from annotators.columns import number_column
+from colophon.annotators.base import Annotator, AnnotatorConfig
+from colophon.annotators.columns import number_column
 
 _CODE_VERSION = 1
 

@@ -1,6 +1,7 @@
 """Any fastText classifier as an annotator: its text preparation, how a score is made of its labels, and bins.
 
-docs/annotators.md has the settings of public models. Cost: see `annotators.kernel`; 50 to 250 MB of text a second.
+docs/annotators.md has the settings of public models. Cost: 50 to 250 MB of text a second, see
+`annotators.fasttext.kernel`.
 """
 
 from __future__ import annotations
@@ -13,13 +14,13 @@ import numpy as np
 import pyarrow as pa
 from pydantic import model_validator
 
-from annotators.base import Annotator, AnnotatorConfig, AnnotatorError
-from annotators.columns import string_column
-from annotators.fasttext_model import FastTextModel
-from annotators.model_cache import file_sha256
-from annotators.model_card import preparation_of
-from annotators.scoring import Bins, Floats, ScoreRule, ascending
-from annotators.text_preparation import TextPreparation
+from colophon.annotators.base import Annotator, AnnotatorConfig, AnnotatorError
+from colophon.annotators.columns import string_column
+from colophon.annotators.fasttext.model import FastTextModel
+from colophon.annotators.fasttext.model_cache import file_sha256
+from colophon.annotators.fasttext.model_card import preparation_of
+from colophon.annotators.fasttext.score_rules import Bins, Floats, ScoreRule, ascending
+from colophon.annotators.fasttext.text_preparation import TextPreparation
 
 _CODE_VERSION = 2
 _SLICE_ROWS = 1024

@@ -17,8 +17,8 @@ import idna
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from annotators.base import Annotator, AnnotatorConfig
-from annotators.columns import string_column
+from colophon.annotators.base import Annotator, AnnotatorConfig
+from colophon.annotators.columns import string_column
 
 if TYPE_CHECKING:  # it imports requests, which a run without this annotator need not wait for
     from tldextract import TLDExtract

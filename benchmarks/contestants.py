@@ -118,7 +118,7 @@ def write_recipe(job: Job, *, partition_bytes: int = PARTITION_BYTES, more: str 
 
 
 def _colophon(job: Job) -> list[str]:
-    return [sys.executable, "-m", "pipeline", "run", str(write_recipe(job))]
+    return [sys.executable, "-m", "colophon", "run", str(write_recipe(job))]
 
 
 def _peer(module: str, python: str = sys.executable) -> Callable[[Job], list[str]]:

@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from annotators.fasttext_model import encode_label
 from benchmarks.job import Job
-from shards.files import list_values
-from shards.manifest import read_manifest
+from colophon.annotators.fasttext.model import encode_label
+from colophon.shards.arrow_files import list_values
+from colophon.shards.manifest import read_manifest
 
 TOLERANCE = 2e-5
 """Of a probability: what float32 sums in another order may differ by."""

@@ -65,7 +65,7 @@ class Stopwatch:
 
 def read(job: Job) -> Result:
     """The reader of the pipeline: id and text of all partitions."""
-    from pipeline.readers import PartitionReader
+    from colophon.pipeline.inputs.readers import PartitionReader
 
     prepared = _prepared(job)
     watch = Stopwatch()
@@ -87,7 +87,7 @@ class _Scorers:
     def __init__(self, job: Job, watch: Stopwatch) -> None:
         import fasttext
 
-        from annotators.fasttext_model import FastTextModel
+        from colophon.annotators.fasttext.model import FastTextModel
 
         classifiers = (job.quality, job.topic)
         self._models = [FastTextModel(classifier.model) for classifier in classifiers]
@@ -147,7 +147,7 @@ def score(job: Job, *, megabytes: float | None = None) -> Result:
 
 def tokenize_engine(job: Job) -> Result:
     """Colophon's tokenizer on cold text, from Arrow to Arrow."""
-    from shards.tokenizer import TokenizerConfig, load_tokenizer
+    from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
 
     watch = Stopwatch()
     with watch("load"):
@@ -184,7 +184,7 @@ def tokenize_tiktoken(job: Job) -> Result:
 
 def write(job: Job) -> Result:
     """The pipeline's files of annotations and tokens: written, checked, hashed, synced and renamed."""
-    from pipeline.store import Store
+    from colophon.pipeline.storage.commits import Store
 
     prepared = _prepared(job)
     watch = Stopwatch()
@@ -205,7 +205,7 @@ def write(job: Job) -> Result:
 def _write_annotations(
     store: Any, partition: str, annotator: Any, batches: Sequence[pa.RecordBatch], *, watch: Stopwatch
 ) -> None:
-    from pipeline.annotate import SUFFIX, AnnotationFile, stage_of
+    from colophon.pipeline.stages.annotation import SUFFIX, AnnotationFile, stage_of
 
     outputs = [annotator.annotate(batch) for batch in batches]
     with (
@@ -221,9 +221,9 @@ def _write_annotations(
 def _write_tokens(
     store: Any, partition: str, tokenizer: Any, batches: Sequence[pa.RecordBatch], *, watch: Stopwatch
 ) -> None:
-    from pipeline.tokenizing import STAGE, SUFFIX
-    from shards.files import growing_table, read_table, tokens_table
-    from shards.schema import tokens_schema
+    from colophon.pipeline.stages.tokenization import STAGE, SUFFIX
+    from colophon.shards.arrow_files import growing_table, read_table, tokens_table
+    from colophon.shards.schema import tokens_schema
 
     dtype = tokenizer.dtype
     tables = [tokens_table(b.column("id"), tokenizer.encode_batch(b.column("text")), dtype=dtype) for b in batches]
@@ -250,9 +250,9 @@ def pack_layouts(job: Job) -> Result:
 
 def _pack_file(file: str, prepared: Any, topic: Any, *, watch: Stopwatch) -> dict[str, int]:
     """Tokens by layout, of the texts alone under the empty name."""
-    from shards.files import list_chunks
-    from shards.metadata import document_metadata
-    from shards.packing import pack
+    from colophon.shards.arrow_files import list_chunks
+    from colophon.shards.metadata import document_metadata
+    from colophon.shards.packing import pack
 
     tokenizer, recipe = prepared.tokenizer, prepared.recipe
     there = [name for name in ("id", "text", "url") if name in pq.read_schema(file).names]
@@ -285,8 +285,8 @@ def _column(table: pa.Table, name: str) -> pa.Array:
 
 
 def _prepared(job: Job, *, more: str = "") -> Any:
-    from pipeline.prepare import prepare
-    from pipeline.recipe import load_recipe
+    from colophon.pipeline.recipe.loading import load_recipe
+    from colophon.pipeline.runs.resolve import prepare
 
     recipe = write_recipe(job, more=more)
     return prepare(load_recipe(str(recipe)), where=str(recipe))

@@ -12,8 +12,8 @@ import tiktoken
 from tokenizers import Tokenizer
 
 from benchmarks.job import Vocabulary
-from shards.patterns import PATTERNS
-from shards.tokenizer_backends import spelling
+from colophon.shards.tokenizer.backends import spelling
+from colophon.shards.tokenizer.patterns import PATTERNS
 
 PATTERN_NAME = "gpt2"
 """The one whose expression is built into `tokenizers`: peers that use that library run it at its full speed."""

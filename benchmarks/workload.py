@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from annotators.fasttext_file import read_header
-from annotators.fasttext_training import TrainingSettings, train_classifier
-from annotators.text_preparation import TextPreparation
 from benchmarks.job import Classifier, Job
 from benchmarks.vocabulary import PATTERN_NAME, both_formats
-from pipeline.demo.corpus import write_demo_corpus
-from shards.tokenizer_training import train_tokenizer
+from colophon.annotators.fasttext.model_file import read_header
+from colophon.annotators.fasttext.text_preparation import TextPreparation
+from colophon.annotators.fasttext.training import TrainingSettings, train_classifier
+from colophon.pipeline.demo.corpus import write_demo_corpus
+from colophon.shards.tokenizer.training import train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"

@@ -1,3 +1,1 @@
-"""Running it: recipe, inputs and partitions, the stages, executors, command line and report."""
-
-__version__ = "0.1.0"
+"""Running it: recipe, inputs, storage, stages, executors, runs, reports and the command line."""

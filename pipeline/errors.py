@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-import signal
-from enum import IntEnum
+
+from colophon.shards.common.errors import ColophonError, ExitCode
+from colophon.shards.common.errors import one_line as first_line
 
 _WHO = re.compile(r"(?<=://)[^/\s'\"]*@|(?<=\bs3://)[^/\s'\"]*:[^\s'\"]*@")
 _PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@|\bs3://[^/\s]*:[^\s]*@")
@@ -12,28 +13,6 @@ _SIGNATURE = re.compile(
     r"[?&](x-(amz|goog)-(credential|security-token|signature)|(access_)?token|signature|sig|api_?key|password)=", re.I
 )
 _QUERY = re.compile(r"(https?://[^\s'\"?]*\?)[^\s'\"]+")
-
-
-class ExitCode(IntEnum):
-    """What the `colophon` command returns."""
-
-    COMPLETE = 0
-    FAILED = 1
-    USAGE = 2
-    QUARANTINED = 3
-    """Completed, but some input was left out: `quarantine.jsonl` says what and why."""
-    INTERRUPTED = 128 + signal.SIGINT
-    """130: from the keyboard. For this and the two below, a training wrote a checkpoint, and `--resume` goes on."""
-    USER_SIGNAL = 128 + signal.SIGUSR1
-    """138 on Linux: SIGUSR1, as schedulers send it before they take a machine away."""
-    TERMINATED = 128 + signal.SIGTERM
-    """143: SIGTERM."""
-
-
-class ColophonError(Exception):
-    """Anything that stops a command for a reason a person can act on; without a message, none is printed."""
-
-    exit_code = ExitCode.FAILED
 
 
 class UsageError(ColophonError):
@@ -74,6 +53,10 @@ def has_secret(url: str) -> bool:
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of what an error says, without secrets; its type's name where it says nothing."""
-    lines = (line.strip() for line in str(error).splitlines())
-    return without_secrets(next(filter(None, lines), type(error).__name__))
+    """The first line of an error's message, without secrets; see `shards.common.errors.one_line`."""
+    return without_secrets(first_line(error))
+
+
+def printable(text: str) -> str:
+    """`text` with control characters, escape sequences among them, as `\\x1b`; line breaks and tabs stay."""
+    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

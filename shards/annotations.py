@@ -13,8 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.manifest import Manifest, Record, checked_path
-from shards.schema import ShardError
+from colophon.shards.common.errors import ShardError
+from colophon.shards.manifest import Manifest, Record, checked_path
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,20 +8,18 @@ eos closes each document once. `colophon verify` and the tests call this.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 from pydantic import TypeAdapter, ValidationError
 
-from shards.files import list_values
-from shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout
-from shards.metadata import DocumentMetadata
-from shards.packing import attachment
-from shards.reader import PackedFile
-from shards.schema import NO_DOCUMENT, ROLE_NAMES, Role, ShardError
-
-NumPyArray = np.ndarray[Any, Any]
+from colophon.shards.arrow_files import list_values
+from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.common.errors import ShardError
+from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout
+from colophon.shards.metadata import DocumentMetadata
+from colophon.shards.packing import attachment
+from colophon.shards.reader import PackedFile
+from colophon.shards.schema import NO_DOCUMENT, ROLE_NAMES, Role
 
 
 def layout_of(file: PackedFile) -> Layout:

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from shards.schema import ROLE_NAMES, RoleName
+from colophon.shards.schema import ROLE_NAMES, RoleName
 
 _UNPAID: dict[RoleName, float] = {"pad": 0, "bos": 0, "eos": 1, "wrapper": 0, "metadata": 0, "meta_token": 0, "text": 1}
 

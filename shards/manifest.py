@@ -11,7 +11,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from shards.schema import FORMAT_VERSION, ShardError
+from colophon.shards.common.errors import ShardError
+from colophon.shards.schema import FORMAT_VERSION
 
 MANIFEST_NAME = "manifest.json"
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards.files import list_values
-from shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout, PrependLayout, dropped, render
-
-NumPyArray = np.ndarray[Any, Any]
+from colophon.shards.arrow_files import list_values
+from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout, PrependLayout, dropped, render
 
 
 class Encoder(Protocol):

@@ -25,18 +25,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout
-from shards.metadata import DocumentMetadata
-from shards.schema import NO_DOCUMENT, ROLE_NAMES, Role, RoleName, SpecialIds
+from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout
+from colophon.shards.metadata import DocumentMetadata
+from colophon.shards.schema import NO_DOCUMENT, ROLE_NAMES, Role, RoleName, SpecialIds
 
-NumPyArray = np.ndarray[Any, Any]
 PackingMethod = Literal["concat", "best_fit"]
 _GATHER_TOKENS = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """One partition in one layout; the arrays are those of `shards.files.packed_table`."""
+    """One partition in one layout; the arrays are those of `shards.arrow_files.packed_table`."""
 
     input_ids: NumPyArray
     run_lengths: NumPyArray

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from shards.files import list_values, read_table
-from shards.manifest import read_manifest
-from shards.schema import PackedInfo, Role, ShardError, TokenizerInfo, full_role_weights, packed_info
-
-NumPyArray = np.ndarray[Any, Any]
+from colophon.shards.arrow_files import list_values, read_table
+from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.common.errors import ShardError
+from colophon.shards.manifest import read_manifest
+from colophon.shards.schema import PackedInfo, Role, TokenizerInfo, full_role_weights, packed_info
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,14 +16,12 @@ import numpy as np
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from colophon.shards.common.errors import ShardError
+
 FORMAT_VERSION = 1
 METADATA_KEY = b"colophon"
 NO_DOCUMENT = 2**32 - 1
 """What `run_documents` says of a run that belongs to no document: padding."""
-
-
-class ShardError(ValueError):
-    """A file that is not what its schema, its record or a law says; the message is one line for a person."""
 
 
 class Role(IntEnum):

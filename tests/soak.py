@@ -28,8 +28,8 @@ from pathlib import Path
 import psutil
 import pyarrow.parquet as pq
 
-from pipeline.faults import VARIABLE
-from shards.manifest import Manifest
+from colophon.pipeline.storage.fault_injection import VARIABLE
+from colophon.shards.manifest import Manifest
 from tests.pipeline.project import write_project, write_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -178,7 +178,7 @@ class Soak:
         for key in sorted(key for key in set(found) & set(self._expected) if found[key] != self._expected[key]):
             self.tally.losses.append(f"{output}: {key} has other bytes")
         code = subprocess.run(
-            [sys.executable, "-m", "pipeline", "verify", self._recipe(output)],
+            [sys.executable, "-m", "colophon", "verify", self._recipe(output)],
             cwd=self._directory,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.DEVNULL,
@@ -195,7 +195,7 @@ class Soak:
     def _start(self, output: str, arguments: Sequence[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
         with (self._directory / f"{output}.log").open("ab") as log:
             return subprocess.Popen(
-                [sys.executable, "-m", "pipeline", "run", self._recipe(output), *arguments],
+                [sys.executable, "-m", "colophon", "run", self._recipe(output), *arguments],
                 cwd=self._directory,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **env},
                 stdout=log,

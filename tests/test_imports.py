@@ -1,10 +1,11 @@
 """The import law: imports run one way, and heavy libraries stay where they belong.
 
-    pipeline → annotators, shards        trainer → shards        annotators, shards → nothing else of ours
+    pipeline → annotators, shards        trainer → shards        annotators → shards.common alone
 
 Two exceptions, both here and nowhere else:
 
-- `pipeline/recipe.py` imports `trainer.config` (settings without torch), since `[train.<name>]` is part of a recipe.
+- `pipeline/recipe/schema.py` imports `trainer.config` (settings without torch): `[train.<name>]` is part of a
+  recipe.
 - the commands that train, and those that work with trained models, import `trainer` inside their functions.
 """
 
@@ -25,14 +26,15 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("annotators", "shards", "pipeline", "trainer", "recipes")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
 ALLOWED = {
-    "annotators": set(),
+    "annotators": set(),  # but for `shards.common`, which imports nothing else of ours
     "shards": set(),
     "pipeline": {"annotators", "shards", "recipes"},
     "trainer": {"shards"},
     "recipes": set(),
 }
-SETTINGS_EXCEPTION = ("pipeline/recipe.py", "trainer.config")
-LAZY_EXCEPTIONS = tuple(f"pipeline/cli/{name}.py" for name in ("training", "evaluating", "exporting", "studying"))
+COMMON = "colophon.shards.common"
+SETTINGS_EXCEPTION = ("pipeline/recipe/schema.py", "colophon.trainer.config")
+LAZY_EXCEPTIONS = tuple(f"pipeline/cli/{name}.py" for name in ("training", "evaluation", "exports", "studies"))
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 IMPORT_CALLS = ("import_module", "importlib.import_module", "__import__")
 
@@ -48,6 +50,12 @@ class Import(NamedTuple):
     @property
     def top(self) -> str:
         return self.module.split(".")[0]
+
+    @property
+    def package(self) -> str | None:
+        """Which of our packages it imports from, None for a library."""
+        parts = self.module.split(".")
+        return parts[1] if parts[0] == "colophon" and len(parts) > 1 and parts[1] in PACKAGES else None
 
 
 def imports_of(source: str, file: str) -> Iterator[Import]:
@@ -67,7 +75,7 @@ def modules_of(node: ast.AST, file: str) -> list[str]:
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
-        above = Path(file).parts[: -node.level] if node.level else ()
+        above = ("colophon", *Path(file).parts[: -node.level]) if node.level else ()
         return [".".join([*above, *filter(None, [node.module]), alias.name]) for alias in node.names]
     if isinstance(node, ast.Call) and ast.unparse(node.func) in IMPORT_CALLS and node.args:
         name = node.args[0]
@@ -93,7 +101,9 @@ def is_exception(found: Import) -> bool:
     file, module = SETTINGS_EXCEPTION
     if found.file == file and is_within(found.module, module):
         return True
-    return found.file in LAZY_EXCEPTIONS and found.in_function and found.top == "trainer"
+    if found.file.startswith("annotators/") and is_within(found.module, COMMON):
+        return True
+    return found.file in LAZY_EXCEPTIONS and found.in_function and found.package == "trainer"
 
 
 def broken_imports(found: list[Import]) -> list[str]:
@@ -101,16 +111,16 @@ def broken_imports(found: list[Import]) -> list[str]:
     return [
         f"{i.file}:{i.line} imports {i.module}"
         for i in found
-        if i.top in PACKAGES
-        and i.top != (own := i.file.split("/")[0])
-        and i.top not in ALLOWED[own]
+        if i.package is not None
+        and i.package != (own := i.file.split("/")[0])
+        and i.package not in ALLOWED[own]
         and not is_exception(i)
     ]
 
 
 def test_the_files_are_found() -> None:
     names = {path.relative_to(ROOT).as_posix() for path in FILES}
-    assert {"annotators/base.py", "shards/packing.py", "pipeline/recipe.py", "trainer/config.py"} <= names
+    assert {"annotators/base.py", "shards/packing.py", "pipeline/recipe/schema.py", "trainer/config.py"} <= names
 
 
 def test_imports_run_one_way() -> None:
@@ -120,21 +130,22 @@ def test_imports_run_one_way() -> None:
 @pytest.mark.parametrize(
     ("file", "source", "broken"),
     [
-        ("shards/x.py", "import numpy\nfrom shards.schema import Role", False),
-        ("shards/x.py", "from annotators.base import Annotator", True),
-        ("shards/x.py", "def f():\n    import pipeline.run", True),
-        ("annotators/x.py", "from shards import schema", True),
-        ("annotators/x.py", "import importlib\nimportlib.import_module('trainer.loop')", True),
-        ("trainer/x.py", "from shards.reader import PackedDataset", False),
-        ("trainer/x.py", "from pipeline.errors import UsageError", True),
-        ("trainer/x.py", "if TYPE_CHECKING:\n    from annotators import base", True),
-        ("pipeline/x.py", "import annotators.base, shards", False),
-        ("pipeline/x.py", "def f():\n    from trainer.loop import train", True),
-        ("pipeline/x.py", "from trainer.config import TrainConfig", True),
-        ("pipeline/recipe.py", "from trainer.config import TrainConfig", False),
-        ("pipeline/recipe.py", "from trainer.loop import train", True),
-        ("pipeline/cli/training.py", "def f():\n    from trainer.loop import train", False),
-        ("pipeline/cli/training.py", "from trainer.loop import train", True),
+        ("shards/x.py", "import numpy\nfrom colophon.shards.schema import Role", False),
+        ("shards/x.py", "from colophon.annotators.base import Annotator", True),
+        ("shards/x.py", "def f():\n    import colophon.pipeline.runs.run", True),
+        ("annotators/x.py", "from colophon.shards import schema", True),
+        ("annotators/x.py", "from colophon.shards.common.durable import sync", False),
+        ("annotators/x.py", "import importlib\nimportlib.import_module('colophon.trainer.loop')", True),
+        ("trainer/x.py", "from colophon.shards.reader import PackedDataset", False),
+        ("trainer/x.py", "from colophon.pipeline.errors import UsageError", True),
+        ("trainer/x.py", "if TYPE_CHECKING:\n    from colophon.annotators import base", True),
+        ("pipeline/x.py", "import colophon.annotators.base, shards", False),
+        ("pipeline/x.py", "def f():\n    from colophon.trainer.loop import train", True),
+        ("pipeline/x.py", "from colophon.trainer.config import TrainConfig", True),
+        ("pipeline/recipe/schema.py", "from colophon.trainer.config import TrainConfig", False),
+        ("pipeline/recipe/schema.py", "from colophon.trainer.loop import train", True),
+        ("pipeline/cli/training.py", "def f():\n    from colophon.trainer.loop import train", False),
+        ("pipeline/cli/training.py", "from colophon.trainer.loop import train", True),
         ("shards/x.py", "from ..trainer import loop", True),
         ("pipeline/x.py", "from . import errors", False),
     ],
@@ -143,14 +154,24 @@ def test_the_law_itself(file: str, source: str, broken: bool) -> None:
     assert bool(broken_imports(list(imports_of(source, file)))) == broken
 
 
+def test_what_all_share_imports_nothing_else_of_ours() -> None:
+    shared = [i for i in IMPORTS if i.file.startswith("shards/common/") and i.package is not None]
+    assert [i for i in shared if not is_within(i.module, COMMON)] == []
+
+
 def test_torch_only_under_trainer() -> None:
     assert [i for i in IMPORTS if i.top == "torch" and not i.file.startswith("trainer/")] == []
 
 
-def test_ray_in_one_file_of_the_pipeline() -> None:
-    files = {i.file for i in IMPORTS if i.top == "ray"}
-    assert len(files) == 1, files
-    assert next(iter(files)).startswith("pipeline/")
+def test_ray_in_one_room_of_the_pipeline() -> None:
+    imports = [i for i in IMPORTS if i.top == "ray"]
+    assert imports
+    assert [i for i in imports if not i.file.startswith("pipeline/executors/on_ray/")] == []
+
+
+def test_our_modules_are_imported_under_one_name() -> None:
+    """`import shards` would work in a checkout, and load a second copy of what `colophon.shards` is."""
+    assert [f"{i.file}:{i.line} {i.module}" for i in IMPORTS if i.top in PACKAGES] == []
 
 
 def test_no_module_is_named_after_the_standard_library() -> None:
@@ -168,7 +189,7 @@ def loaded_after(statement: str, *libraries: str) -> set[str]:
 
 
 def test_the_check_sees_what_is_loaded() -> None:
-    assert loaded_after("import shards.schema", "torch", "pyarrow", "numpy") == {"pyarrow", "numpy"}
+    assert loaded_after("import colophon.shards.schema", "torch", "pyarrow", "numpy") == {"pyarrow", "numpy"}
 
 
 HEAVY = ("torch", "ray", "datatrove", "numba", "llvmlite", "pandas", "polars", "fasttext", "fasttext_pybind")
@@ -181,12 +202,15 @@ EVERYTHING = (*HEAVY, *TOKENIZERS, *OTHERS)
     ("module", "needed"),
     [
         # What `colophon --help` imports, and packages of which it is not known yet what of them will be needed.
-        *((name, set()) for name in ("pipeline.cli", "annotators", "shards", "pipeline", "trainer", "recipes")),
-        ("trainer.config", {"pydantic"}),
-        ("annotators.base", {"pyarrow", "numpy", "pydantic"}),
-        ("annotators.fasttext_classifier", {"pyarrow", "numpy", "pydantic"}),
-        ("shards.reader", {"pyarrow", "numpy", "pydantic"}),
-        ("shards.packing", {"pyarrow", "numpy", "pydantic"}),
+        *(
+            (name, set())
+            for name in ("colophon", "colophon.pipeline.cli", *(f"colophon.{package}" for package in PACKAGES))
+        ),
+        ("colophon.trainer.config", {"pydantic"}),
+        ("colophon.annotators.base", {"pyarrow", "numpy", "pydantic"}),
+        ("colophon.annotators.fasttext_classifier", {"pyarrow", "numpy", "pydantic"}),
+        ("colophon.shards.reader", {"pyarrow", "numpy", "pydantic"}),
+        ("colophon.shards.packing", {"pyarrow", "numpy", "pydantic"}),
     ],
 )
 def test_importing_a_module_loads_what_it_needs_and_nothing_else(module: str, needed: set[str]) -> None:
@@ -196,11 +220,14 @@ def test_importing_a_module_loads_what_it_needs_and_nothing_else(module: str, ne
 @pytest.mark.parametrize(
     ("module", "absent"),
     [
-        ("shards.tokenizer", (*HEAVY, "gigatoken", "mistral_common", "fsspec")),
-        ("pipeline.recipe", (*HEAVY, "gigatoken", "mistral_common", "fsspec")),
+        ("colophon.shards.tokenizer.tokenizer", (*HEAVY, "gigatoken", "mistral_common", "fsspec")),
+        ("colophon.pipeline.recipe.schema", (*HEAVY, "gigatoken", "mistral_common", "fsspec")),
         # The stages, in the driver and in a worker: models and engines are loaded by what uses them.
-        ("pipeline.run", (*HEAVY, "gigatoken", "mistral_common", "tldextract")),
-        ("pipeline.on_ray", (*(name for name in HEAVY if name != "ray"), "gigatoken", "mistral_common", "tldextract")),
+        ("colophon.pipeline.runs.run", (*HEAVY, "gigatoken", "mistral_common", "tldextract")),
+        (
+            "colophon.pipeline.executors.on_ray.pool",
+            (*(name for name in HEAVY if name != "ray"), "gigatoken", "mistral_common", "tldextract"),
+        ),
     ],
 )
 def test_importing_a_module_loads_no_library_that_it_may_not_need(module: str, absent: tuple[str, ...]) -> None:
@@ -210,9 +237,9 @@ def test_importing_a_module_loads_no_library_that_it_may_not_need(module: str, a
 COMMAND = """
 import sys, contextlib, io
 sys.argv = ["colophon", *{arguments!r}]
-import pipeline.cli
+import colophon.pipeline.cli
 with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.suppress(SystemExit):
-    pipeline.cli.main()
+    colophon.pipeline.cli.main()
 assert {said!r} in out.getvalue(), out.getvalue()
 """
 
@@ -235,7 +262,10 @@ def test_a_dry_run_starts_nothing_and_a_run_without_ray_loads_none(tmp_path: Pat
 
 
 def test_a_worker_does_without_pandas_until_an_annotator_wants_it() -> None:
-    quiet = "from pipeline.work import _leave_pandas_out; import pyarrow as pa; _leave_pandas_out(); pa.array([1])"
+    quiet = (
+        "from colophon.pipeline.executors.worker import _leave_pandas_out; import pyarrow as pa; "
+        "_leave_pandas_out(); pa.array([1])"
+    )
     assert loaded_after(quiet, "pandas") == set()
     later = f"{quiet}; assert pa.table({{'a': [1]}}).to_pandas().a.sum() == 1"
     assert loaded_after(later, "pandas") == {"pandas"}

@@ -15,10 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel
 
-from annotators.base import annotator_types
-from pipeline import recipe as recipes
-from shards import layouts
-from trainer import config as training
+from colophon.annotators.base import annotator_types
+from colophon.pipeline.recipe import loading
+from colophon.pipeline.recipe import schema as recipes
+from colophon.shards import layouts
+from colophon.trainer import config as training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,7 +77,7 @@ def test_the_commands_run_one_after_the_other(workplace: Path) -> None:
     for line in shell.strip().splitlines():
         words = shlex.split(line)
         assert words[0] == "colophon"
-        printed[words[1]] = run(["-m", "pipeline", *words[1:]], cwd=workplace)
+        printed[words[1]] = run(["-m", "colophon", *words[1:]], cwd=workplace)
     assert "all laws hold" in printed["verify"]
     assert "accuracy" in printed["train-classifier"]
     assert "https://www.example.com/0/0" in printed["inspect"]
@@ -91,7 +92,7 @@ def test_the_commands_run_one_after_the_other(workplace: Path) -> None:
 def test_recipes_named_in_the_readme_are_shipped() -> None:
     named = re.search(r"recipes that come along: (.*?)\.\s", README.replace("\n", " "))
     assert named is not None
-    assert set(re.findall(r"`([\w-]+)`", named[1])) == set(recipes.shipped_recipes())
+    assert set(re.findall(r"`([\w-]+)`", named[1])) == set(loading.shipped_recipes())
 
 
 def test_make_targets_named_in_the_readme_exist() -> None:
@@ -101,10 +102,10 @@ def test_make_targets_named_in_the_readme_exist() -> None:
     assert {"demo", "test", "check", "annotate"} <= named <= known
 
 
-@pytest.mark.parametrize("name", sorted(recipes.shipped_recipes()))
+@pytest.mark.parametrize("name", sorted(loading.shipped_recipes()))
 def test_shipped_recipes_are_valid_and_say_what_they_are(name: str) -> None:
-    recipes.load_recipe(name)
-    assert recipes.shipped_recipes()[name].read_text().startswith("# ")
+    loading.load_recipe(name)
+    assert loading.shipped_recipes()[name].read_text().startswith("# ")
 
 
 SECTIONS: list[tuple[str, type[BaseModel]]] = [

@@ -22,12 +22,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from annotators.base import AnnotatorError
-from annotators.fasttext_file import read_header, read_layout
-from annotators.fasttext_model import FastTextModel
-from shards.files import read_table, write_table
-from shards.reader import PackedDataset
-from shards.schema import ShardError
+from colophon.annotators.base import AnnotatorError
+from colophon.annotators.fasttext.model import FastTextModel
+from colophon.annotators.fasttext.model_file import read_header, read_layout
+from colophon.shards.arrow_files import read_table, write_table
+from colophon.shards.common.errors import ShardError
+from colophon.shards.reader import PackedDataset
 from tests.pipeline.project import RECIPE, colophon, manifest, run, write_documents, write_project
 from tests.shards.cases import Case, documents_of, make_layout
 
@@ -416,8 +416,8 @@ class TestPickles:
     def test_a_checkpoint_with_a_pickle_is_refused(self, name: str, tmp_path: Path) -> None:
         import torch
 
-        from trainer.checkpoint import Checkpoint, TrainingState, load_checkpoint, save_checkpoint
-        from trainer.errors import TrainerError
+        from colophon.trainer.checkpoint import Checkpoint, TrainingState, load_checkpoint, save_checkpoint
+        from colophon.trainer.errors import TrainerError
 
         state, tensors = TrainingState(step=1), {"weight": torch.zeros(2)}
         checkpoint = Checkpoint(state=state, weights=tensors, optimizer=tensors)
@@ -506,7 +506,9 @@ class TestRecipes:
         assert called.code == 2
         assert field in called.line
 
-    @pytest.mark.parametrize("name", ["os", "os.system", "pipeline.cli:main", "../x", "base", "kernel", "__init__", ""])
+    @pytest.mark.parametrize(
+        "name", ["os", "os.system", "colophon.pipeline.cli:main", "../x", "base", "kernel", "__init__", ""]
+    )
     def test_an_annotator_is_one_of_ours(self, name: str, place: Path) -> None:
         called = run("--set", f'annotators.mine.type="{name}"', "--dry-run")
         assert called.code == 2
@@ -567,8 +569,8 @@ class TestPaths:
 
 LISTENERS = """
 import json, psutil
-from pipeline.on_ray import connect, disconnect
-from pipeline.recipe import RaySection
+from colophon.pipeline.executors.on_ray.pool import connect, disconnect
+from colophon.pipeline.recipe.schema import RaySection
 connect(RaySection(num_workers=1), log=lambda line: None)
 processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
 found = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]

@@ -23,8 +23,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from shards.files import sync
-from trainer.errors import NotWrittenError, TrainerError
+from colophon.shards.common.durable import sync
+from colophon.trainer.errors import NotWrittenError, TrainerError
 
 MODEL_NAME, OPTIMIZER_NAME, STATE_NAME = "model.safetensors", "optimizer.safetensors", "state.json"
 _TEMPORARY = ".unfinished-"

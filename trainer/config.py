@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_serializer, field_validator, model_validator
 
-from trainer.data.config import CurriculumConfig, PhaseConfig, SourceConfig, check_weights, with_curriculum
+from colophon.trainer.data.config import CurriculumConfig, PhaseConfig, SourceConfig, check_weights, with_curriculum
 
 MODEL_PRESETS: dict[str, dict[str, Any]] = {
     "1m": {"num_layers": 4, "hidden_size": 128, "ffn_size": 384, "num_heads": 4, "num_kv_heads": 2},

@@ -18,9 +18,9 @@ from typing import Any
 
 import torch
 
-from shards.reader import PackedDataset
-from shards.schema import Role
-from trainer.checkpoint import (
+from colophon.shards.reader import PackedDataset
+from colophon.shards.schema import Role
+from colophon.trainer.checkpoint import (
     Checkpoint,
     TrainingState,
     differences,
@@ -29,18 +29,19 @@ from trainer.checkpoint import (
     save_checkpoint,
     step_of,
 )
-from trainer.config import TrainConfig
-from trainer.data.batches import Batch, TrainingData
-from trainer.errors import DivergedError, TrainerError
-from trainer.loss import LossTotals
-from trainer.metrics import MetricsLog, Pace, Speed, step_line, validation_line
-from trainer.model import Decoder
-from trainer.optimizer import ModelOptimizer
-from trainer.parallel import SharedModel, World, joined
-from trainer.schedule import learning_rate
-from trainer.step import Arithmetic, accumulate_gradients, evaluate, out_of_memory_advised
-from trainer.stopping import StopRequest
-from trainer.trackers import check_trackers, trackers_of
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.data.batch import Batch
+from colophon.trainer.data.training_data import TrainingData
+from colophon.trainer.errors import DivergedError, TrainerError
+from colophon.trainer.loss import LossTotals
+from colophon.trainer.metrics import MetricsLog, Pace, Speed, step_line, validation_line
+from colophon.trainer.model import Decoder
+from colophon.trainer.optimizer import ModelOptimizer
+from colophon.trainer.parallel import SharedModel, World, joined
+from colophon.trainer.schedule import learning_rate
+from colophon.trainer.step import Arithmetic, accumulate_gradients, evaluate, out_of_memory_advised
+from colophon.trainer.stopping import StopRequest
+from colophon.trainer.trackers import check_trackers, trackers_of
 
 Report = Callable[[str], None]
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from shards.schema import ROLE_NAMES, Role
+from colophon.shards.schema import ROLE_NAMES, Role
 
 CHUNK_TOKENS = 2048
 """Tokens whose logits are in memory at once: 1 GB in float32 at 131k ids."""

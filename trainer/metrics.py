@@ -28,8 +28,8 @@ from typing import Any
 
 import torch
 
-from trainer.errors import NotWrittenError
-from trainer.trackers import Tracker
+from colophon.trainer.errors import NotWrittenError
+from colophon.trainer.trackers import Tracker
 
 
 class MetricsLog:

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from torch.nn.functional import linear, rms_norm, silu
 from torch.utils.checkpoint import checkpoint
 
-from shards.schema import TokenizerInfo
-from trainer.attention import Mask, attend
-from trainer.config import ModelConfig
-from trainer.errors import TrainerError
-from trainer.loss import TokenLosses, chunked_cross_entropy
+from colophon.shards.schema import TokenizerInfo
+from colophon.trainer.attention import Mask, attend
+from colophon.trainer.config import ModelConfig
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.loss import TokenLosses, chunked_cross_entropy
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From queries, keys and values, [b, heads, L, head_size] each, to the same shape as the queries."""

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainer.config import AdEMAMixConfig, MuonConfig, TrainConfig
-from trainer.model import Decoder
-from trainer.parallel import gathered, shared_like, whole
+from colophon.trainer.config import AdEMAMixConfig, MuonConfig, TrainConfig
+from colophon.trainer.model import Decoder
+from colophon.trainer.parallel import gathered, shared_like, whole
 
 
 class AdEMAMix(torch.optim.Optimizer):

@@ -20,10 +20,10 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from trainer.config import TrainConfig
-from trainer.errors import TrainerError
-from trainer.loss import TokenLosses
-from trainer.model import Decoder
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.loss import TokenLosses
+from colophon.trainer.model import Decoder
 
 _BYTES_A_PARAMETER = 16
 """Weight, gradient and two moments in float32."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from trainer.config import CosineSchedule, ScheduleConfig, WsdSchedule
+from colophon.trainer.config import CosineSchedule, ScheduleConfig, WsdSchedule
 
 
 def learning_rate(step: int, *, steps: int, peak: float, schedule: ScheduleConfig) -> float:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 
 import torch
 
-from trainer.attention import AttentionKind, choose_attention, document_mask, why_not
-from trainer.config import TrainConfig
-from trainer.data.batches import Batch
-from trainer.errors import OutOfMemoryError, TrainerError
-from trainer.loss import LossSums, LossTotals, TokenLosses, global_sum
-from trainer.model import row_positions
-from trainer.parallel import SharedModel
+from colophon.trainer.attention import AttentionKind, choose_attention, document_mask, why_not
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.data.batch import Batch
+from colophon.trainer.errors import OutOfMemoryError, TrainerError
+from colophon.trainer.loss import LossSums, LossTotals, TokenLosses, global_sum
+from colophon.trainer.model import row_positions
+from colophon.trainer.parallel import SharedModel
 
 
 @dataclass(frozen=True, kw_only=True)

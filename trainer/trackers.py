@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
-from trainer.config import TrainConfig
-from trainer.errors import TrainerError
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.errors import TrainerError
 
 
 class Tracker(Protocol):

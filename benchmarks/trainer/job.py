@@ -13,15 +13,15 @@ import torch
 from pydantic import TypeAdapter
 from safetensors.torch import save_file
 
-from shards.files import packed_table, write_table
-from shards.layouts import Layout
-from shards.manifest import Manifest, Record, StageManifest
-from shards.metadata import DocumentMetadata
-from shards.packing import pack
-from shards.schema import PackedInfo, SpecialIds, TokenizerInfo
-from trainer.config import TrainConfig
-from trainer.data.batches import TrainingData
-from trainer.model import Decoder
+from colophon.shards.arrow_files import packed_table, write_table
+from colophon.shards.layouts import Layout
+from colophon.shards.manifest import Manifest, Record, StageManifest
+from colophon.shards.metadata import DocumentMetadata
+from colophon.shards.packing import pack
+from colophon.shards.schema import PackedInfo, SpecialIds, TokenizerInfo
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.data.training_data import TrainingData
+from colophon.trainer.model import Decoder
 
 LAYOUT = "plain"
 _ZIPF = 1.2

@@ -9,7 +9,7 @@ import json
 import sys
 
 from benchmarks.trainer.job import read_job, report
-from trainer.loop import train
+from colophon.trainer.loop import train
 
 
 def main(path: str, masking: str) -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.trainer.job import TrainingJob, read_job, report
-from trainer.config import ModelConfig
+from colophon.trainer.config import ModelConfig
 
 
 class Block(nn.Module):

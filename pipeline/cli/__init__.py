@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from pipeline import __version__
-from pipeline.cli import evaluating, exporting, looking, running, studying, training
-from pipeline.errors import ColophonError, ExitCode, without_secrets
+from colophon import __version__
+from colophon.pipeline.cli import evaluation, exports, inspection, stages, studies, training
+from colophon.pipeline.errors import one_line, without_secrets
+from colophon.shards.common.errors import ColophonError, ExitCode
 
 app = typer.Typer(
     name="colophon",
@@ -25,33 +26,30 @@ app = typer.Typer(
 )
 
 for command in (
-    running.run,
-    running.annotate,
-    running.tokenize,
-    running.pack,
+    stages.run,
+    stages.annotate,
+    stages.tokenize,
+    stages.pack,
     training.train,
-    evaluating.evaluate,
-    evaluating.generate,
-    exporting.export_model,
-    looking.inspect,
-    looking.status,
-    looking.verify,
-    looking.export,
-    running.submit,
-    studying.probe,
-    studying.attention,
-    studying.plot,
+    evaluation.evaluate,
+    evaluation.generate,
+    exports.export_model,
+    inspection.inspect,
+    inspection.status,
+    inspection.verify,
+    exports.export,
+    stages.submit,
+    studies.probe,
+    studies.attention,
+    studies.plot,
     training.train_classifier,
     training.train_tokenizer,
     training.demo_corpus,
-    looking.recipes,
+    inspection.recipes,
 ):
     app.command(command.__name__.replace("_", "-"))(command)
 # What it does not know is lm_eval's.
-app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(exporting.lm_eval)
-
-
-_OUR_PACKAGES = ("annotators", "pipeline", "shards", "trainer")
+app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(exports.lm_eval)
 
 
 def _print_version(wanted: bool) -> None:
@@ -91,10 +89,8 @@ def main() -> None:
 def _explain(error: Exception) -> tuple[str, ExitCode]:
     if isinstance(error, ColophonError):
         return str(error), error.exit_code
-    if type(error).__module__.split(".")[0] in _OUR_PACKAGES:
-        return str(error), ExitCode.USAGE if isinstance(error, ValueError) else ExitCode.FAILED
-    first_line = (str(error).splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first_line} (--debug shows where)", ExitCode.FAILED
+    kind, line = type(error).__name__, one_line(error)
+    return f"{kind if line == kind else f'{kind}: {line}'} (--debug shows where)", ExitCode.FAILED
 
 
 def _fail(message: str, code: ExitCode) -> None:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
-from pipeline.errors import UsageError
+from colophon.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from pipeline.prepare import Prepared
-    from pipeline.recipe import RaySection, Recipe
-    from pipeline.work import Executor
-    from shards.tokenizer import Tokenizer
+    from colophon.pipeline.executors.base import Executor
+    from colophon.pipeline.recipe.schema import RaySection, Recipe
+    from colophon.pipeline.runs.resolve import Prepared
+    from colophon.shards.tokenizer.tokenizer import Tokenizer
 
 
 class ExecutorName(str, Enum):
@@ -52,8 +52,8 @@ def load_and_check(recipe: str, settings: list[str] | None) -> Prepared:
     Raises:
         UsageError: something in it cannot work.
     """
-    from pipeline.prepare import prepare
-    from pipeline.recipe import load_recipe
+    from colophon.pipeline.recipe.loading import load_recipe
+    from colophon.pipeline.runs.resolve import prepare
 
     return prepare(load_recipe(recipe, overrides=settings or []), where=recipe)
 
@@ -64,7 +64,7 @@ def recipe_and_output(recipe: str, settings: list[str] | None) -> tuple[Recipe, 
     Raises:
         UsageError: something in it cannot work, or its output lies elsewhere.
     """
-    from pipeline.recipe import load_recipe
+    from colophon.pipeline.recipe.loading import load_recipe
 
     loaded = load_recipe(recipe, overrides=settings or [])
     if "://" in loaded.output.path:
@@ -78,7 +78,7 @@ def tokenizer_of(recipe: Recipe, *, where: str) -> Tokenizer:
     Raises:
         UsageError: the recipe names none, or it cannot be loaded.
     """
-    from shards.tokenizer import TokenizerError, load_tokenizer
+    from colophon.shards.tokenizer.tokenizer import TokenizerError, load_tokenizer
 
     if recipe.tokenizer is None:
         raise UsageError(f"{where}: [tokenizer] is required to read text")
@@ -146,10 +146,10 @@ class executor_of:  # noqa: N801 - used as a function
     def executor(self) -> Executor:
         """Its first use imports Ray, if it is the one that uses Ray."""
         if self._on_ray:
-            from pipeline.on_ray import RayExecutor
+            from colophon.pipeline.executors.on_ray.pool import RayExecutor
 
             return RayExecutor(self._config)
-        from pipeline.work import InlineExecutor
+        from colophon.pipeline.executors.inline import InlineExecutor
 
         return InlineExecutor()
 
@@ -159,8 +159,6 @@ class executor_of:  # noqa: N801 - used as a function
     def begin(self) -> None:
         """Start connecting, on a thread: for a run that will surely have work, while its plan is made."""
         if self._on_ray and self._connection is None:
-            import pipeline.on_ray  # noqa: F401 - not on the thread: it would share the interpreter with other imports
-
             # Ray's processes are killed by the system when the thread that started them ends: it ends last.
             self._thread = ThreadPoolExecutor(1)
             self._connection = self._thread.submit(self._connect)
@@ -174,7 +172,7 @@ class executor_of:  # noqa: N801 - used as a function
                 echo(lines.pop(0))
 
     def _connect(self) -> list[str]:
-        from pipeline.on_ray import connect
+        from colophon.pipeline.executors.on_ray.cluster import connect
 
         lines: list[str] = []
         connect(self._config, log=lines.append)
@@ -186,7 +184,7 @@ class executor_of:  # noqa: N801 - used as a function
             self._leaving = self._thread.submit(self._disconnect)
 
     def _disconnect(self) -> None:
-        from pipeline.on_ray import disconnect
+        from colophon.pipeline.executors.on_ray.cluster import disconnect
 
         self.executor.close()
         disconnect()

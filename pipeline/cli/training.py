@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from pipeline.cli.options import RecipeArgument, SetOption, echo
-from pipeline.errors import StoppedError, UsageError
+from colophon.pipeline.cli.options import RecipeArgument, SetOption, echo
+from colophon.pipeline.errors import StoppedError, UsageError
 
 if TYPE_CHECKING:
-    from pipeline.recipe import Recipe
+    from colophon.pipeline.recipe.schema import Recipe
 
 
 def train(
@@ -26,9 +26,9 @@ def train(
 
     Example: `colophon train recipes/web.toml --name tiny --set train.tiny.steps=200`
     """
-    from pipeline.recipe import load_recipe
-    from pipeline.unchanged import check_unchanged
-    from trainer.loop import train as train_one
+    from colophon.pipeline.recipe.loading import load_recipe
+    from colophon.pipeline.runs.staleness import check_unchanged
+    from colophon.trainer.loop import train as train_one
 
     loaded = load_recipe(recipe, overrides=settings or [])
     names = _runs(loaded, name, where=recipe)
@@ -101,12 +101,13 @@ def train_classifier(
 
     Example: `colophon train-classifier --train train.parquet --test test.parquet --output models/quality.bin`
     """
-    from annotators.classifier_report import format_report
-    from annotators.fasttext_training import DEFAULT_PREPARATION, TrainingSettings
-    from annotators.fasttext_training import train_classifier as train_model
-    from annotators.text_preparation import TextPreparation
-    from pipeline.labelled import read_labelled
-    from pipeline.recipe import parse_settings, validated
+    from colophon.annotators.fasttext.report import format_report
+    from colophon.annotators.fasttext.text_preparation import TextPreparation
+    from colophon.annotators.fasttext.training import DEFAULT_PREPARATION, TrainingSettings
+    from colophon.annotators.fasttext.training import train_classifier as train_model
+    from colophon.pipeline.inputs.training_texts import read_labelled
+    from colophon.pipeline.recipe.error_messages import validated
+    from colophon.pipeline.recipe.loading import parse_settings
 
     changed = parse_settings("--normalize", normalize or [])
     preparation = {**DEFAULT_PREPARATION.model_dump(), **changed}
@@ -142,8 +143,8 @@ def train_tokenizer(
 
     Example: `colophon train-tokenizer --input "data/*.parquet" --vocabulary-size 32768 --output models/own.tiktoken`
     """
-    from pipeline.labelled import read_texts
-    from shards.tokenizer_training import train_tokenizer as train_vocabulary
+    from colophon.pipeline.inputs.training_texts import read_texts
+    from colophon.shards.tokenizer.training import train_tokenizer as train_vocabulary
 
     texts = read_texts(paths, text=text, max_bytes=max_megabytes * 1_000_000)
     trained = train_vocabulary(texts, vocabulary_size=vocabulary_size, output=output, pattern=pattern)
@@ -162,6 +163,6 @@ def demo_corpus(
 
     Example: `colophon demo-corpus --output out/demo`
     """
-    from pipeline.demo.corpus import write_demo_corpus
+    from colophon.pipeline.demo.corpus import write_demo_corpus
 
     write_demo_corpus(output, report=echo)

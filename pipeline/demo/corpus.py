@@ -42,10 +42,16 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.demo.distributions import Distribution, documented, find_distributions, installed_paths, snapshot_date
-from pipeline.demo.documents import Document, collect
-from pipeline.demo.prose import digest
-from pipeline.errors import UsageError
+from colophon.pipeline.demo.distributions import (
+    Distribution,
+    documented,
+    find_distributions,
+    installed_paths,
+    snapshot_date,
+)
+from colophon.pipeline.demo.documents import Document, collect
+from colophon.pipeline.demo.prose import digest
+from colophon.pipeline.errors import UsageError
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("text", "id", "dump", "url", "date", "file_path", "language")]

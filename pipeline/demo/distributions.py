@@ -16,7 +16,7 @@ from datetime import date
 from pathlib import Path
 from urllib.parse import urldefrag, urlsplit
 
-from pipeline.demo.prose import digest
+from colophon.pipeline.demo.prose import digest
 
 MAX_FILE_BYTES = 400_000
 TOPICS = {

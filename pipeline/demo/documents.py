@@ -18,8 +18,8 @@ from itertools import chain
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
-from pipeline.demo.distributions import MAX_FILE_BYTES, Distribution
-from pipeline.demo.prose import MAX_DOCUMENT_CHARS, clip, digest, plain, prose_share, split_changelog, tidy
+from colophon.pipeline.demo.distributions import MAX_FILE_BYTES, Distribution
+from colophon.pipeline.demo.prose import MAX_DOCUMENT_CHARS, clip, digest, plain, prose_share, split_changelog, tidy
 
 MIN_DOCUMENT_CHARS = 400
 MAX_SOURCE_BYTES = 8_000_000

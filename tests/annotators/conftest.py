@@ -8,10 +8,10 @@ import fasttext
 import numpy as np
 import pytest
 
-from annotators.fasttext_model import encode_label
-from annotators.fasttext_settings import TrainingSettings
-from annotators.fasttext_training import train_classifier
-from annotators.text_preparation import TextPreparation
+from colophon.annotators.fasttext.autotune import TrainingSettings
+from colophon.annotators.fasttext.model import encode_label
+from colophon.annotators.fasttext.text_preparation import TextPreparation
+from colophon.annotators.fasttext.training import train_classifier
 
 WORDS = {
     "high": [

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotators.base import Annotator, annotator_types
+from colophon.annotators.base import Annotator, annotator_types
 
 # Settings that an annotator cannot do without; a new annotator with a required setting adds its line here.
 SETTINGS: dict[str, list[dict[str, Any]]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from annotators.crawl import CrawlConfig
+from colophon.annotators.crawl import CrawlConfig
 
 
 @pytest.mark.parametrize(

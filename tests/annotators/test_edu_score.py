@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotators.base import AnnotatorError
-from annotators.edu_score import EduScoreConfig
+from colophon.annotators.base import AnnotatorError
+from colophon.annotators.edu_score import EduScoreConfig
 
 
 def qualities(scores: Any, kind: pa.DataType | None = None) -> list[tuple[int | None, int | None]]:

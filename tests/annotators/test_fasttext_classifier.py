@@ -14,9 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from annotators.base import AnnotatorError
-from annotators.fasttext_classifier import FastTextAnnotator, FastTextConfig
-from annotators.fasttext_model import FastTextModel
+from colophon.annotators.base import AnnotatorError
+from colophon.annotators.fasttext.model import FastTextModel
+from colophon.annotators.fasttext_classifier import FastTextAnnotator, FastTextConfig
 
 TEXTS = ["theorem proof energy", "lol omg click buy", "laser chip robot", None, "", " \n\t", "the of"]
 

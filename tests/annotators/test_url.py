@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from annotators.base import AnnotatorError
-from annotators.url import UrlConfig
+from colophon.annotators.base import AnnotatorError
+from colophon.annotators.url import UrlConfig
 
 
 def annotate(urls: list[str | None], **settings: bool) -> list[dict[str, str | None]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from annotators.weborganizer import FORMATS, TOPICS, format_name, slug, topic_name
+from colophon.annotators.weborganizer import FORMATS, TOPICS, format_name, slug, topic_name
 
 
 def test_twenty_four_each_and_none_shares_a_slug() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from benchmarks.vocabulary import VocabularyError, both_formats, huggingface_json, read_ranks
-from shards.patterns import PATTERNS
+from colophon.shards.tokenizer.patterns import PATTERNS
 
 _WORDS = ["the", " the", "in", " in", "ing", " a", "an", "and", " and", "  ", "\n\n", "ü", "th", "he", "nd", " t"]
 _TOKENS = [*(bytes([byte]) for byte in range(256)), *(word.encode() for word in _WORDS)]

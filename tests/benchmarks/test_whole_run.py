@@ -76,7 +76,7 @@ def in_process(contestant: Contestant) -> Contestant:
 
     def command(job: Job) -> Sequence[str]:
         recipe = write_recipe(job, partition_bytes=20_000)
-        return [sys.executable, "-m", "pipeline", "run", str(recipe), "--executor", "inline"]
+        return [sys.executable, "-m", "colophon", "run", str(recipe), "--executor", "inline"]
 
     return replace(contestant, command=command)
 

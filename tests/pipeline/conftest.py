@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from annotators.fasttext_training import TrainingSettings, train_classifier
+from colophon.annotators.fasttext.training import TrainingSettings, train_classifier
 from tests.pipeline.project import run, write_project
 
 

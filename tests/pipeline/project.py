@@ -23,13 +23,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from pipeline import cli
-from pipeline.calibration import calibrated
-from pipeline.prepare import Prepared, prepare
-from pipeline.recipe import load_recipe
-from pipeline.run import Run, RunResult
-from pipeline.work import Executor, InlineExecutor
-from shards.manifest import Manifest, QuarantineEntry
+from colophon.pipeline import cli
+from colophon.pipeline.executors.base import Executor
+from colophon.pipeline.executors.inline import InlineExecutor
+from colophon.pipeline.recipe.loading import load_recipe
+from colophon.pipeline.runs.calibration import calibrated
+from colophon.pipeline.runs.resolve import Prepared, prepare
+from colophon.pipeline.runs.run import Run, RunResult
+from colophon.shards.manifest import Manifest, QuarantineEntry
 
 RECIPE = """
 [input]

@@ -9,10 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from pipeline.prepare import prepare
-from pipeline.recipe import load_recipe
-from pipeline.run import Run
-from pipeline.work import Executor, InlineExecutor
+from colophon.pipeline.executors.base import Executor
+from colophon.pipeline.executors.inline import InlineExecutor
+from colophon.pipeline.recipe.loading import load_recipe
+from colophon.pipeline.runs.resolve import prepare
+from colophon.pipeline.runs.run import Run
 
 RECIPE = """
 [input]

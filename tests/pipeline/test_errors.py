@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import has_secret, one_line, without_secrets
+from colophon.pipeline.errors import has_secret, one_line, without_secrets
 
 
 @pytest.mark.parametrize(

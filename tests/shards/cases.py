@@ -14,12 +14,12 @@ import pyarrow as pa
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 
-from shards.files import list_values, packed_table, tokens_table, write_table
-from shards.layouts import Layout
-from shards.metadata import DocumentMetadata, document_metadata
-from shards.packing import Packed, PackingMethod, pack, smallest_row
-from shards.reader import PackedFile
-from shards.schema import ROLE_NAMES, PackedInfo, SpecialIds, TokenizerInfo
+from colophon.shards.arrow_files import list_values, packed_table, tokens_table, write_table
+from colophon.shards.layouts import Layout
+from colophon.shards.metadata import DocumentMetadata, document_metadata
+from colophon.shards.packing import Packed, PackingMethod, pack, smallest_row
+from colophon.shards.reader import PackedFile
+from colophon.shards.schema import ROLE_NAMES, PackedInfo, SpecialIds, TokenizerInfo
 from tests.shards.oracle import SPECIAL, AnyLayout, Document, Token, encode
 
 TOKENIZER = TokenizerInfo(name="bytes", sha256="0" * 64, num_base_ids=256, num_ids=1024, special=SPECIAL)

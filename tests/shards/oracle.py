@@ -12,8 +12,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from shards.layouts import AppendLayout, MetaTokensLayout, PlainLayout, PrependLayout
-from shards.schema import SpecialIds
+from colophon.shards.layouts import AppendLayout, MetaTokensLayout, PlainLayout, PrependLayout
+from colophon.shards.schema import SpecialIds
 
 AnyLayout = PlainLayout | PrependLayout | AppendLayout | MetaTokensLayout
 SPECIAL = SpecialIds(bos=1, eos=2, pad=0, boc=3, eoc=4, meta=(5, 6, 7, 8, 9))

@@ -8,9 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from shards.annotations import AnnotationColumn, annotators_by_column, find_column
-from shards.manifest import Manifest, Record, StageManifest
-from shards.schema import ShardError
+from colophon.shards.annotations import AnnotationColumn, annotators_by_column, find_column
+from colophon.shards.common.errors import ShardError
+from colophon.shards.manifest import Manifest, Record, StageManifest
 from tests.recorded import record_of
 
 ANNOTATIONS: dict[str, list[dict[str, list[Any]]]] = {

@@ -12,11 +12,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from shards.files import packed_table, write_table
-from shards.laws import broken_laws, layout_of
-from shards.packing import Packed
-from shards.reader import PackedFile
-from shards.schema import NO_DOCUMENT, ROLE_NAMES, Role, ShardError
+from colophon.shards.arrow_files import packed_table, write_table
+from colophon.shards.common.errors import ShardError
+from colophon.shards.laws import broken_laws, layout_of
+from colophon.shards.packing import Packed
+from colophon.shards.reader import PackedFile
+from colophon.shards.schema import NO_DOCUMENT, ROLE_NAMES, Role
 from tests.shards.cases import Case, cases, documents_of, make_layout, table_of, written
 from tests.shards.oracle import SPECIAL
 

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from shards.layouts import describe_weights, dropped, render, template_fields
-from shards.schema import ROLE_NAMES
+from colophon.shards.layouts import describe_weights, dropped, render, template_fields
+from colophon.shards.schema import ROLE_NAMES
 from tests.shards import oracle
 from tests.shards.cases import make_layout
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from shards.manifest import (
+from colophon.shards.common.errors import ShardError
+from colophon.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
     PartitionInfo,
@@ -18,8 +19,7 @@ from shards.manifest import (
     StageManifest,
     read_manifest,
 )
-from shards.reader import PackedDataset
-from shards.schema import ShardError
+from colophon.shards.reader import PackedDataset
 from tests.shards.cases import Case, documents_of, make_layout
 
 CASE = Case(layout=make_layout("plain"), documents=documents_of([20, 21], [30]), sequence_length=4)

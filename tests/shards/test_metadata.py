@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.metadata import DocumentMetadata, document_metadata
+from colophon.shards.metadata import DocumentMetadata, document_metadata
 from tests.shards import oracle
 from tests.shards.cases import ByteTokenizer, Case, cases, documents_of, layouts, make_layout
 

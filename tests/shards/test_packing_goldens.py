@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from shards.metadata import DocumentMetadata
-from shards.packing import pack, smallest_row
-from shards.schema import SpecialIds
+from colophon.shards.metadata import DocumentMetadata
+from colophon.shards.packing import pack, smallest_row
+from colophon.shards.schema import SpecialIds
 from tests.shards.cases import Case, documents_of, make_layout, rows_of
 from tests.shards.oracle import SPECIAL
 

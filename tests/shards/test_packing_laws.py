@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import shards.packing
-from shards.files import list_values
-from shards.laws import broken_laws
-from shards.layouts import dropped
-from shards.packing import Packed
+import colophon.shards.packing
+from colophon.shards.arrow_files import list_values
+from colophon.shards.laws import broken_laws
+from colophon.shards.layouts import dropped
+from colophon.shards.packing import Packed
 from tests.shards import oracle
 from tests.shards.cases import (
     ByteTokenizer,
@@ -254,7 +254,7 @@ class TestLaws:
     def test_the_block_size_of_the_gather_changes_nothing(self, case: Case, block: int) -> None:
         whole = case.pack()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(shards.packing, "_GATHER_TOKENS", block)
+            patch.setattr(colophon.shards.packing, "_GATHER_TOKENS", block)
             assert (case.pack().input_ids == whole.input_ids).all()
 
 

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.files import read_table, write_table
-from shards.reader import PackedDataset, PackedFile
-from shards.schema import METADATA_KEY, NO_DOCUMENT, ROLE_NAMES, ShardError, TokenizerInfo
+from colophon.shards.arrow_files import read_table, write_table
+from colophon.shards.common.errors import ShardError
+from colophon.shards.reader import PackedDataset, PackedFile
+from colophon.shards.schema import METADATA_KEY, NO_DOCUMENT, ROLE_NAMES, TokenizerInfo
 from tests.shards import oracle
 from tests.shards.cases import Case, cases, documents_of, make_layout, rows_of, table_of, written
 from tests.shards.oracle import Token

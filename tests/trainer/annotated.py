@@ -9,9 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from shards.manifest import Manifest, StageManifest, read_manifest
-from shards.reader import PackedDataset
-from shards.schema import Role
+from colophon.shards.manifest import Manifest, StageManifest, read_manifest
+from colophon.shards.reader import PackedDataset
+from colophon.shards.schema import Role
 from tests.recorded import record_of
 
 NUM_DOCUMENTS = 60

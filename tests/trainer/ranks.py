@@ -9,15 +9,15 @@ import sys
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
+from colophon.trainer.config import TrainConfig
 from tests.ports import free_ports
-from trainer.config import TrainConfig
 
 _RANK = """
 import json, sys
 from pathlib import Path
 import torch
-from trainer.config import TrainConfig
-from trainer.loop import train
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.loop import train
 
 torch.set_num_threads(1)
 settings, name, output, resume, first = json.loads(sys.argv[1])

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from pydantic import TypeAdapter
 
-from shards.files import packed_table, write_table
-from shards.layouts import Layout
-from shards.manifest import Manifest, StageManifest
-from shards.metadata import DocumentMetadata
-from shards.packing import pack
-from shards.schema import PackedInfo, SpecialIds, TokenizerInfo
+from colophon.shards.arrow_files import packed_table, write_table
+from colophon.shards.layouts import Layout
+from colophon.shards.manifest import Manifest, StageManifest
+from colophon.shards.metadata import DocumentMetadata
+from colophon.shards.packing import pack
+from colophon.shards.schema import PackedInfo, SpecialIds, TokenizerInfo
+from colophon.trainer.config import TrainConfig
 from tests.recorded import record_of
-from trainer.config import TrainConfig
 
 SEQUENCE_LENGTH = 48
 NUM_TEXT_IDS = 60

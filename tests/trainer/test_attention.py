@@ -7,10 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from shards.reader import PackedDataset
-from tests.trainer import varlen_on_cpu
-from tests.trainer.runs import LAYOUTS, SPECIAL, TINY_MODEL, TOKENIZER, config
-from trainer.attention import (
+from colophon.shards.reader import PackedDataset
+from colophon.trainer.attention import (
     AttentionKind,
     attend,
     choose_attention,
@@ -19,13 +17,15 @@ from trainer.attention import (
     segment_bounds,
     why_not,
 )
-from trainer.config import ModelConfig
-from trainer.data.batches import Batch, read_batch
-from trainer.errors import TrainerError
-from trainer.loop import train
-from trainer.model import Decoder
-from trainer.parallel import SharedModel, World
-from trainer.step import Arithmetic, evaluate
+from colophon.trainer.config import ModelConfig
+from colophon.trainer.data.batch import Batch, read_batch
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.loop import train
+from colophon.trainer.model import Decoder
+from colophon.trainer.parallel import SharedModel, World
+from colophon.trainer.step import Arithmetic, evaluate
+from tests.trainer import varlen_on_cpu
+from tests.trainer.runs import LAYOUTS, SPECIAL, TINY_MODEL, TOKENIZER, config
 
 CPU = torch.device("cpu")
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer.checkpoint import (
+from colophon.trainer.checkpoint import (
     OPTIMIZER_NAME,
     STATE_NAME,
     Checkpoint,
@@ -17,7 +17,7 @@ from trainer.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from trainer.errors import NotWrittenError, TrainerError
+from colophon.trainer.errors import NotWrittenError, TrainerError
 
 SHARED = {"seed": 0, "shards": "a" * 64, "model": {"num_layers": 2}}
 
@@ -72,7 +72,7 @@ def test_a_save_that_is_killed_leaves_nothing_under_a_final_name(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr("trainer.checkpoint.sync", kill)
+        patched.setattr("colophon.trainer.checkpoint.sync", kill)
         save(tmp_path, 2)
     assert latest_checkpoint(tmp_path) == tmp_path / "step-00000001"
     save(tmp_path, 2)  # what the broken one left behind is no obstacle

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from pipeline.errors import ExitCode
+from colophon.shards.common.errors import ExitCode
 from tests.pipeline.project import RECIPE, Called, colophon, run, write_project
 
 TINY = "{ num_layers = 1, hidden_size = 16, ffn_size = 16, num_heads = 2, num_kv_heads = 1 }"
@@ -51,7 +51,7 @@ def stopped(
             signal.raise_signal(by)
 
     with monkeypatch.context() as patch:
-        patch.setattr("pipeline.cli.training.echo", echo)
+        patch.setattr("colophon.pipeline.cli.training.echo", echo)
         return colophon("train", "recipe.toml", *arguments)
 
 

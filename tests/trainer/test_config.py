@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from colophon.trainer.config import MODEL_PRESETS, ModelConfig, TrainConfig, WsdSchedule
 from tests.trainer.runs import TINY_MODEL, config
-from trainer.config import MODEL_PRESETS, ModelConfig, TrainConfig, WsdSchedule
 
 
 @pytest.mark.parametrize("preset", MODEL_PRESETS)
@@ -65,7 +65,7 @@ def test_the_default_micro_batch_divides_the_batch(batch_size: int, rows_at_once
 
 
 def test_reading_a_config_does_not_load_torch() -> None:
-    script = "import sys, trainer.config; sys.exit('torch' in sys.modules)"
+    script = "import sys, colophon.trainer.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 

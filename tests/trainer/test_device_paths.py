@@ -16,18 +16,18 @@ from torch._inductor.utils import run_and_get_code
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-import trainer.attention
-import trainer.data.batches
-import trainer.loss
-import trainer.model
-from shards.schema import SpecialIds, TokenizerInfo
+import colophon.trainer.attention
+import colophon.trainer.data.batch
+import colophon.trainer.loss
+import colophon.trainer.model
+from colophon.shards.schema import SpecialIds, TokenizerInfo
+from colophon.trainer.attention import SegmentBounds, attend, document_mask
+from colophon.trainer.config import ModelConfig, TrainConfig
+from colophon.trainer.data.training_data import TrainingData
+from colophon.trainer.model import Decoder
+from colophon.trainer.optimizer import ModelOptimizer
 from tests.trainer import varlen_on_cpu
 from tests.trainer.runs import TINY_MODEL, TOKENIZER, config
-from trainer.attention import SegmentBounds, attend, document_mask
-from trainer.config import ModelConfig, TrainConfig
-from trainer.data.batches import TrainingData
-from trainer.model import Decoder
-from trainer.optimizer import ModelOptimizer
 
 # What torch's compiler does by itself.
 pytestmark = pytest.mark.filterwarnings(
@@ -76,8 +76,8 @@ def test_layers_are_compiled_once_whatever_the_number_of_segments(
     model.compiled = True
     for layer in model.layers:
         layer.compile(dynamic=False, fullgraph=True, backend=layers)
-    of_logits = torch.compile(trainer.loss._losses_and_errors, dynamic=False, fullgraph=True, backend=losses)
-    monkeypatch.setattr(trainer.loss, "_compiled_losses_and_errors", lambda: of_logits)
+    of_logits = torch.compile(colophon.trainer.loss._losses_and_errors, dynamic=False, fullgraph=True, backend=losses)
+    monkeypatch.setattr(colophon.trainer.loss, "_compiled_losses_and_errors", lambda: of_logits)
     ids = torch.randint(0, 50, (ROWS, LENGTH))
     positions = torch.arange(LENGTH, dtype=torch.int32).expand(ROWS, LENGTH)
     counts = set()
@@ -92,12 +92,12 @@ def test_layers_are_compiled_once_whatever_the_number_of_segments(
 
 def test_flex_attention_is_one_graph_for_all_micro_batches_and_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     def attend_as_on_a_gpu(query: Tensor, key: Tensor, value: Tensor, *, mask: Any) -> Tensor:
-        attended: Tensor = trainer.attention._compiled_flex_attention()(
+        attended: Tensor = colophon.trainer.attention._compiled_flex_attention()(
             query, key, value, block_mask=mask, enable_gqa=True
         )
         return attended
 
-    monkeypatch.setattr(trainer.model, "attend", attend_as_on_a_gpu)
+    monkeypatch.setattr(colophon.trainer.model, "attend", attend_as_on_a_gpu)
     counter = CompileCounter()
     model = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER)
     for layer in model.layers:
@@ -113,9 +113,9 @@ def test_flex_attention_is_one_graph_for_all_micro_batches_and_layers(monkeypatc
 def test_the_compiled_loss_keeps_no_float32_tensor_as_wide_as_the_vocabulary() -> None:
     logits, labels = torch.randn(32, 4096, dtype=torch.bfloat16), torch.randint(0, 4096, (32,))
     logits[:, 4000:], labels[3] = float("-inf"), 4001
-    compiled = torch.compile(trainer.loss._losses_and_errors, dynamic=False)
+    compiled = torch.compile(colophon.trainer.loss._losses_and_errors, dynamic=False)
     found, (code,) = run_and_get_code(compiled, logits, labels, torch.float32, True)
-    expected = trainer.loss._losses_and_errors(logits.clone(), labels, torch.float32, True)
+    expected = colophon.trainer.loss._losses_and_errors(logits.clone(), labels, torch.float32, True)
     assert found[0][3].isinf()
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-6)
@@ -190,13 +190,13 @@ def test_a_buffer_is_filled_again_only_after_its_copies_are_done(
             assert self.done.wait(30)
 
     recorded: list[Copies] = []
-    monkeypatch.setattr(trainer.data.batches, "_recorded_event", Copies)
-    buffer = trainer.data.batches.BatchBuffer
+    monkeypatch.setattr(colophon.trainer.data.batch, "_recorded_event", Copies)
+    buffer = colophon.trainer.data.batch.BatchBuffer
 
-    def pageable(*args: Any, pin: bool, **options: Any) -> trainer.data.batches.BatchBuffer:
+    def pageable(*args: Any, pin: bool, **options: Any) -> colophon.trainer.data.batch.BatchBuffer:
         return buffer(*args, **options)  # page-locked memory needs a GPU
 
-    monkeypatch.setattr(trainer.data.batches, "BatchBuffer", pageable)
+    monkeypatch.setattr(colophon.trainer.data.batch, "BatchBuffer", pageable)
     data = TrainingData(config("plain"), output=packed_run)
     batches = data.batches(1, pin=True)
     batch = next(batches)

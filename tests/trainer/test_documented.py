@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from shards.schema import SpecialIds, TokenizerInfo
-from trainer.config import (
+from colophon.shards.schema import SpecialIds, TokenizerInfo
+from colophon.trainer.config import (
     MODEL_PRESETS,
     AdamWConfig,
     AdEMAMixConfig,
@@ -20,7 +20,7 @@ from trainer.config import (
     TrainConfig,
     WsdSchedule,
 )
-from trainer.model import Decoder
+from colophon.trainer.model import Decoder
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 SPECIAL = SpecialIds(bos=0, eos=1, pad=2, boc=3, eoc=4, meta=(5, 6, 7, 8, 9))

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from colophon.trainer.loop import train
 from tests.pipeline.small_run import run_recipe, write_small_run
 from tests.trainer.runs import config
 from tests.trainer.test_loop import metrics_of
-from trainer.loop import train
 
 DROPPED = """
 [layouts.dropped]

@@ -13,11 +13,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from shards.schema import ShardError
+from colophon.shards.common.errors import ShardError
+from colophon.trainer.checkpoint import latest_checkpoint
+from colophon.trainer.errors import DivergedError, OutOfMemoryError, TrainerError
+from colophon.trainer.loop import train
 from tests.trainer.runs import LAYOUTS, config, write_run
-from trainer.checkpoint import latest_checkpoint
-from trainer.errors import DivergedError, OutOfMemoryError, TrainerError
-from trainer.loop import train
 
 
 class _Killed(Exception):
@@ -287,7 +287,7 @@ def test_too_little_memory_ends_with_advice(
     def too_much(*_: object, **__: object) -> None:  # a stand-in: a test must not use up a machine's memory
         raise error(f"{said}\nmore of it")
 
-    monkeypatch.setattr("trainer.loop.accumulate_gradients", too_much)
+    monkeypatch.setattr("colophon.trainer.loop.accumulate_gradients", too_much)
     with pytest.raises(OutOfMemoryError) as raised:
         train(config(), name="a", output=run_output)
     assert str(raised.value) == (
@@ -346,7 +346,8 @@ def test_a_second_interrupt_does_not_wait(run_output: Path) -> None:
 
 def test_sigterm_from_outside_leaves_a_checkpoint(run_output: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from tests.trainer.runs import config; from trainer.loop import train\n"
+        "import sys; from pathlib import Path; from tests.trainer.runs import config\n"
+        "from colophon.trainer.loop import train\n"
         "result = train(config(steps=10**6, log_every=1), name='a', output=Path(sys.argv[1]),\n"
         "               report=lambda line: print(line, flush=True))\n"
         "print('stopped by', result.stopped_by, 'after', result.state.step)"

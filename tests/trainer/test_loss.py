@@ -8,16 +8,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from shards.reader import PackedDataset
-from shards.schema import ROLE_NAMES, Role
+from colophon.shards.reader import PackedDataset
+from colophon.shards.schema import ROLE_NAMES, Role
+from colophon.trainer.attention import dense_mask
+from colophon.trainer.config import ModelConfig
+from colophon.trainer.data.batch import Batch, read_batch
+from colophon.trainer.loss import LossTotals, chunked_cross_entropy
+from colophon.trainer.model import Decoder
+from colophon.trainer.parallel import SharedModel, World
+from colophon.trainer.step import Arithmetic, accumulate_gradients, evaluate
 from tests.trainer.runs import LAYOUTS, TINY_MODEL, TOKENIZER
-from trainer.attention import dense_mask
-from trainer.config import ModelConfig
-from trainer.data.batches import Batch, read_batch
-from trainer.loss import LossTotals, chunked_cross_entropy
-from trainer.model import Decoder
-from trainer.parallel import SharedModel, World
-from trainer.step import Arithmetic, accumulate_gradients, evaluate
 
 CPU = Arithmetic(device=torch.device("cpu"))
 

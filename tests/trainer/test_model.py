@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from shards.reader import PackedDataset
-from shards.schema import SpecialIds, TokenizerInfo
+from colophon.shards.reader import PackedDataset
+from colophon.shards.schema import SpecialIds, TokenizerInfo
+from colophon.trainer.attention import dense_mask
+from colophon.trainer.config import ModelConfig
+from colophon.trainer.data.batch import read_batch
+from colophon.trainer.loop import unpaid_ids
+from colophon.trainer.model import Decoder, initialise_meta_tokens, rotate, rotation_at
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER
-from trainer.attention import dense_mask
-from trainer.config import ModelConfig
-from trainer.data.batches import read_batch
-from trainer.loop import unpaid_ids
-from trainer.model import Decoder, initialise_meta_tokens, rotate, rotation_at
 
 
 def tokenizer_of(num_ids: int) -> TokenizerInfo:

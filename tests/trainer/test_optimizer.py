@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
+from colophon.trainer.config import AdEMAMixConfig, ModelConfig
+from colophon.trainer.model import Decoder
+from colophon.trainer.optimizer import ModelOptimizer, slow_average
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER, config
-from trainer.config import AdEMAMixConfig, ModelConfig
-from trainer.model import Decoder
-from trainer.optimizer import ModelOptimizer, slow_average
 
 KINDS = ["adamw", "ademamix", "muon"]
 

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.loop import train
+from colophon.trainer.parallel import joined
 from tests.trainer.ranks import train_on_ranks
 from tests.trainer.runs import config
 from tests.trainer.test_loop import metrics_of, weights_of
-from trainer.errors import TrainerError
-from trainer.loop import train
-from trainer.parallel import joined
 
 
 def assert_same_course(output: Path, first: str, second: str, *, tolerance: float = 1e-5) -> None:
@@ -62,14 +62,14 @@ def test_a_run_goes_on_with_another_number_of_processes(run_output: Path) -> Non
 
 def test_a_signal_to_one_process_stops_all(run_output: Path) -> None:
     raise_in_the_second = """
-import os, signal, trainer.loop
-accumulate = trainer.loop.accumulate_gradients
+import os, signal, colophon.trainer.loop
+accumulate = colophon.trainer.loop.accumulate_gradients
 def counted(*arguments, steps=[], **options):
     steps.append(1)
     if os.environ["RANK"] == "1" and len(steps) == 3:
         signal.raise_signal(signal.SIGUSR1)
     return accumulate(*arguments, **options)
-trainer.loop.accumulate_gradients = counted
+colophon.trainer.loop.accumulate_gradients = counted
 """
     said = train_on_ranks(config(), num_ranks=2, name="a", output=run_output, first=raise_in_the_second)
     assert [lines.splitlines()[-1] for lines in said] == ["stopped by SIGUSR1 after 3"] * 2

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.loop import train
 from tests.trainer.runs import config
 from tests.trainer.test_loop import _Killed, kill_at, metrics_of
-from trainer.errors import TrainerError
-from trainer.loop import train
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard", "ignore::DeprecationWarning:google")
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import Any
 
 import numpy as np
 
-from shards.schema import Role
-
-NumPyArray = np.ndarray[Any, Any]
+from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.schema import Role
 
 
 def goldfish_drops(tokens: NumPyArray, roles: NumPyArray, segments: NumPyArray, *, k: int, h: int) -> NumPyArray:

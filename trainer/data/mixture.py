@@ -19,15 +19,13 @@ Cost: a permutation an epoch; some tens of microseconds a batch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
-from trainer.data.config import CurriculumConfig
+from colophon.shards.common.arrays import NumPyArray
+from colophon.trainer.data.config import CurriculumConfig
 
-NumPyArray = np.ndarray[Any, Any]
-
-_ORDER, _OFFSET = 0, 2  # streams of randomness under one seed; `trainer.data.batches` has another
+_ORDER, _OFFSET = 0, 2  # streams of randomness under one seed; `trainer.data.batch` has another
 _BITS = 32
 _ONE = 1 << _BITS
 _MEAN_WEIGHT = 1 << 30  # weights of rows become integers around it, so that counting them is exact

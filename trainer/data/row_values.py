@@ -8,49 +8,19 @@ Cost: one column of the annotations is read, and the runs of the layout.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from shards.annotations import find_column
-from shards.manifest import Manifest, read_manifest
-from shards.reader import PackedDataset, PackedFile
-from shards.schema import Role
-from trainer.data.config import RowWeightsConfig
-from trainer.errors import TrainerError
-
-NumPyArray = np.ndarray[Any, Any]
+from colophon.shards.annotations import find_column
+from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.reader import PackedFile
+from colophon.shards.schema import Role
+from colophon.trainer.data.config import RowWeightsConfig
+from colophon.trainer.data.packed_layout import PackedLayout
+from colophon.trainer.errors import TrainerError
 
 _NAMED = 20  # labels that an error lists
-
-
-@dataclass(frozen=True, kw_only=True)
-class PackedLayout:
-    """A packed layout of a run, and the rest of the run's manifest."""
-
-    output: Path
-    layout: str
-    dataset: PackedDataset
-    manifest: Manifest
-    partitions: tuple[str, ...]
-    """Of the files of `dataset`."""
-
-    @classmethod
-    def open(cls, output: Path, layout: str) -> PackedLayout:
-        """The layout as the run under `output` has packed it.
-
-        Raises:
-            ShardError: no manifest, no such layout (the choices are listed), or files that do not fit their records.
-        """
-        manifest = read_manifest(output)
-        dataset = PackedDataset(manifest.packed_files(output, layout))
-        records = manifest.layouts[layout].records
-        partitions = tuple(record.partition for record in records if record.rows)
-        return cls(output=output, layout=layout, dataset=dataset, manifest=manifest, partitions=partitions)
 
 
 def row_weights(packed: PackedLayout, config: RowWeightsConfig) -> NumPyArray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import reduce
 from hashlib import sha256
 from pathlib import Path
@@ -11,15 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from shards.reader import PackedDataset, PackedFile
-from shards.schema import NO_DOCUMENT
-from trainer.config import TrainConfig
-from trainer.data.config import SourceConfig
-from trainer.data.mixture import RowOrder, Shares
-from trainer.data.row_values import PackedLayout, row_scores, row_weights
-from trainer.errors import TrainerError
-
-NumPyArray = np.ndarray[Any, Any]
+from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.reader import PackedDataset
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.data.config import SourceConfig
+from colophon.trainer.data.held_out import HeldOut
+from colophon.trainer.data.mixture import RowOrder, Shares
+from colophon.trainer.data.packed_layout import PackedLayout
+from colophon.trainer.data.row_values import row_scores, row_weights
+from colophon.trainer.errors import TrainerError
 
 
 class Opened:
@@ -70,51 +69,6 @@ def _check_fit(first: PackedLayout, other: PackedLayout) -> None:
                 f"layouts {first.layout!r} of {first.output} and {other.layout!r} of {other.output} cannot be trained "
                 f"on together: they differ in {name}{told}"
             )
-
-
-@dataclass(frozen=True, kw_only=True)
-class HeldOut:
-    """Rows that are validated on, and so not trained on."""
-
-    packed: PackedLayout
-    rows: NumPyArray
-    """int64, ascending."""
-
-    def training_rows(self, other: PackedLayout) -> NumPyArray:
-        """int64, ascending: the rows of a layout that a run may train on.
-
-        The held-out rows themselves are left out; of the run's other layouts, rows with any document of theirs.
-        """
-        every = np.arange(len(other.dataset))
-        if other.output.resolve() != self.packed.output.resolve():
-            return every
-        return np.setdiff1d(every, self.rows if other is self.packed else self._rows_of_same_documents(other))
-
-    def _rows_of_same_documents(self, other: PackedLayout) -> NumPyArray:
-        held = self._documents()
-        first_rows = np.cumsum([0, *map(len, other.dataset.files)])
-        parts = [
-            first + _rows_with(file, held[partition])
-            for first, file, partition in zip(first_rows[:-1], other.dataset.files, other.partitions, strict=True)
-            if partition in held
-        ]
-        return np.concatenate([np.empty(0, np.int64), *parts])
-
-    def _documents(self) -> dict[str, NumPyArray]:
-        """The documents of the held-out rows by partition."""
-        located = [self.packed.dataset.locate(int(row)) for row in self.rows]
-        partitions = dict(zip(map(id, self.packed.dataset.files), self.packed.partitions, strict=True))
-        found: dict[str, list[NumPyArray]] = {}
-        for file, row in located:
-            _, _, documents = file.runs(row)
-            found.setdefault(partitions[id(file)], []).append(documents[documents != NO_DOCUMENT])
-        return {partition: np.unique(np.concatenate(documents)) for partition, documents in found.items()}
-
-
-def _rows_with(file: PackedFile, documents: NumPyArray) -> NumPyArray:
-    """int64: rows of a file that hold any of `documents`."""
-    offsets, _, _, of_runs = file.all_runs()
-    return np.unique(np.repeat(np.arange(len(file)), np.diff(offsets))[np.isin(of_runs, documents)])
 
 
 class Source:

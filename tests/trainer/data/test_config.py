@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.data.config import CurriculumConfig, PhaseConfig, RowWeightsConfig, SourceConfig
 from tests.pipeline.project import RECIPE, colophon, write_tokenizer
 from tests.trainer.runs import TINY_MODEL, config
-from trainer.config import TrainConfig
-from trainer.data.config import CurriculumConfig, PhaseConfig, RowWeightsConfig, SourceConfig
 
 if sys.version_info >= (3, 11):
     import tomllib

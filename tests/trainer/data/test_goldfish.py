@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from shards.reader import PackedDataset
-from shards.schema import Role
+from colophon.shards.reader import PackedDataset
+from colophon.shards.schema import Role
+from colophon.trainer.data.goldfish import goldfish_drops
+from colophon.trainer.data.training_data import TrainingData
 from tests.trainer.runs import LAYOUTS, config
-from trainer.data.batches import TrainingData
-from trainer.data.goldfish import goldfish_drops
 
 K, H = 4, 3
 

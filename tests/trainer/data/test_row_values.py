@@ -7,12 +7,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from shards.schema import ShardError
+from colophon.shards.common.errors import ShardError
+from colophon.trainer.data.config import RowWeightsConfig
+from colophon.trainer.data.packed_layout import PackedLayout
+from colophon.trainer.data.row_values import row_scores, row_weights
+from colophon.trainer.errors import TrainerError
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate, text_tokens
 from tests.trainer.runs import LAYOUTS
-from trainer.data.config import RowWeightsConfig
-from trainer.data.row_values import PackedLayout, row_scores, row_weights
-from trainer.errors import TrainerError
 
 SCORES = [None if n % 7 == 3 else n / 10 for n in range(NUM_DOCUMENTS)]
 TOPICS = [None if n % 11 == 5 else ("science", "games", "law")[n % 3] for n in range(NUM_DOCUMENTS)]

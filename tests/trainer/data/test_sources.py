@@ -11,19 +11,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shards.reader import PackedDataset
-from shards.schema import Role, ShardError
+from colophon.shards.common.errors import ShardError
+from colophon.shards.reader import PackedDataset
+from colophon.shards.schema import Role
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.data.batch import read_batch
+from colophon.trainer.data.sources import Phase
+from colophon.trainer.data.training_data import TrainingData
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.loop import train, unpaid_ids
 from tests.pipeline.project import RECIPE, colophon, run, write_project
 from tests.trainer import runs
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate, text_tokens
 from tests.trainer.ranks import train_on_ranks
 from tests.trainer.runs import config, write_run
 from tests.trainer.test_loop import assert_same_end, kill_at, metrics_of
-from trainer.config import TrainConfig
-from trainer.data.batches import TrainingData, read_batch
-from trainer.data.sources import Phase
-from trainer.errors import TrainerError
-from trainer.loop import train, unpaid_ids
 
 MIXED: dict[str, Any] = {
     "sources": [{"layout": "prepend", "weight": 3}, {"layout": "append", "weight": 1}],

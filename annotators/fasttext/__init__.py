@@ -1,0 +1,1 @@
+"""fastText classifiers: files, training, scoring."""

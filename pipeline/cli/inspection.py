@@ -1,0 +1,94 @@
+"""Commands that look at a run: inspect, verify, export, and the list of recipes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from colophon.pipeline.cli.options import (
+    RecipeArgument,
+    SetOption,
+    echo,
+    load_and_check,
+    make_console,
+)
+from colophon.shards.common.errors import ColophonError
+
+
+def inspect(
+    recipe: RecipeArgument,
+    document: Annotated[Optional[int], typer.Option(help="Number of a document in the input, from 0.")] = None,  # noqa: UP045
+    layout: Annotated[Optional[str], typer.Option(help="A layout, to see one of its sequences.")] = None,  # noqa: UP045
+    sequence: Annotated[int, typer.Option(help="Number of the layout's sequence, from 0.")] = 0,
+    tokens: Annotated[Optional[int], typer.Option(help="Show only so many tokens of the sequence.")] = None,  # noqa: UP045
+    settings: SetOption = None,
+) -> None:
+    """Show a document's annotations, or a packed sequence with roles coloured and unpaid tokens dimmed.
+
+    Example: `colophon inspect recipes/web.toml --layout prepend-url --sequence 3`
+    """
+    from colophon.pipeline.reports.inspection import show_document, show_sequence
+    from colophon.pipeline.runs.calibration import calibrated
+    from colophon.pipeline.runs.verify import load_manifest
+
+    console = make_console()
+    prepared = calibrated(load_and_check(recipe, settings), write=False, log=echo)
+    manifest = load_manifest(prepared)
+    if document is not None or layout is None:
+        show_document(prepared, manifest, row=document or 0, console=console)
+    if layout is not None:
+        show_sequence(prepared, layout=layout, row=sequence, console=console, tokens=tokens)
+
+
+def verify(recipe: RecipeArgument, settings: SetOption = None) -> None:
+    """Check every file of a run against its commit record, and every packed file against the laws of its layout.
+
+    Example: `colophon verify recipes/web.toml`
+    """
+    from colophon.pipeline.runs.calibration import calibrated
+    from colophon.pipeline.runs.verify import load_manifest
+    from colophon.pipeline.runs.verify import verify as check
+
+    prepared = calibrated(load_and_check(recipe, settings), write=False, log=echo)
+    files = rows = bad = 0
+    for record, found in check(prepared, load_manifest(prepared)):
+        files, rows, bad = files + 1, rows + record.rows, bad + bool(found)
+        for finding in found:
+            typer.echo(f"{finding.path}: {finding.message}", err=True)
+    if bad:
+        raise ColophonError(f"{bad} of {files} files are not what they should be")
+    typer.echo(f"{files} files, {rows:,} rows: all as recorded, all laws hold")
+
+
+def status(
+    recipe: RecipeArgument,
+    settings: SetOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+) -> None:
+    """Show which partitions are done, stale, running, quarantined or missing; starts nothing.
+
+    Example: `colophon status recipes/web.toml`
+    """
+    import json
+
+    from colophon.pipeline.runs.calibration import calibrated
+    from colophon.pipeline.runs.status import print_status, status_of
+
+    found = status_of(calibrated(load_and_check(recipe, settings), write=False, log=echo))
+    if as_json:
+        typer.echo(json.dumps(found.as_dict(), indent=1))
+    else:
+        print_status(found, console=make_console())
+
+
+def recipes() -> None:
+    """List the recipes that Colophon brings.
+
+    Example: `colophon recipes`
+    """
+    from colophon.pipeline.recipe.loading import shipped_recipes
+
+    for name, path in shipped_recipes().items():
+        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        typer.echo(f"{name:<14} {first}")

@@ -1,0 +1,182 @@
+"""Commands that run stages: run, annotate, tokenize, pack, and submit for a cluster."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from colophon.pipeline.cli.options import (
+    DryRunOption,
+    ExecutorName,
+    ExecutorOption,
+    RebuildOption,
+    RecipeArgument,
+    SetOption,
+    StrictOption,
+    echo,
+    executor_of,
+    make_console,
+)
+
+
+def run(
+    recipe: RecipeArgument,
+    settings: SetOption = None,
+    executor: ExecutorOption = ExecutorName.RAY,
+    rebuild: RebuildOption = False,
+    strict: StrictOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Annotate, tokenize and pack: whatever of it is not up to date.
+
+    Example: `colophon run recipes/web.toml --set pack.sequence_length=1024`
+    """
+    _run(
+        recipe,
+        settings,
+        ("annotate", "tokenize", "pack"),
+        executor=executor,
+        rebuild=rebuild,
+        strict=strict,
+        dry_run=dry_run,
+    )
+
+
+def annotate(
+    recipe: RecipeArgument,
+    settings: SetOption = None,
+    executor: ExecutorOption = ExecutorName.RAY,
+    rebuild: RebuildOption = False,
+    strict: StrictOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Run the recipe's annotators over the input.
+
+    Example: `colophon annotate recipes/web.toml`
+    """
+    _run(recipe, settings, ("annotate",), executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
+
+
+def tokenize(
+    recipe: RecipeArgument,
+    settings: SetOption = None,
+    executor: ExecutorOption = ExecutorName.RAY,
+    rebuild: RebuildOption = False,
+    strict: StrictOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Tokenize the input's texts, once for every layout.
+
+    Example: `colophon tokenize recipes/web.toml`
+    """
+    _run(recipe, settings, ("tokenize",), executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
+
+
+def pack(
+    recipe: RecipeArgument,
+    settings: SetOption = None,
+    executor: ExecutorOption = ExecutorName.RAY,
+    rebuild: RebuildOption = False,
+    strict: StrictOption = False,
+    dry_run: DryRunOption = False,
+) -> None:
+    """Pack tokens and annotations into training sequences, in every layout of the recipe.
+
+    Example: `colophon pack recipes/web.toml --set layouts.prepend-url.dropout=0.2 --rebuild`
+    """
+    _run(recipe, settings, ("pack",), executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
+
+
+def _run(
+    recipe: str,
+    settings: list[str] | None,
+    stages: tuple[str, ...],
+    *,
+    executor: ExecutorName,
+    rebuild: bool,
+    strict: bool,
+    dry_run: bool,
+) -> None:
+    begun = time.monotonic()
+    from colophon.pipeline.recipe.loading import load_recipe
+    from colophon.pipeline.storage.commits import Store
+    from colophon.shards.manifest import MANIFEST_NAME
+
+    loaded = load_recipe(recipe, overrides=settings or [])
+    with executor_of(executor, loaded.ray) as place:
+        if not dry_run and Store(loaded.output.path).size(MANIFEST_NAME) is None:  # else there may be nothing to do
+            place.begin()
+        # Everything else is imported and checked while Ray starts.
+        from colophon.pipeline.reports.summary import print_summary, summarize, write_report
+        from colophon.pipeline.runs.calibration import calibrated
+        from colophon.pipeline.runs.resolve import prepare
+        from colophon.pipeline.runs.run import Run
+        from colophon.pipeline.storage.lock import locked
+
+        console = make_console()
+        prepared = prepare(loaded, where=recipe)
+        if "tokenize" in stages or "pack" in stages:
+            _ = prepared.tokenizer  # fails now rather than after an hour of annotating
+        if dry_run:
+            from colophon.pipeline.runs.dry_run import print_plan
+
+            prepared = calibrated(prepared, write=False, log=echo, rebuild=rebuild)
+            print_plan(prepared, stages=stages, console=console)
+            return
+        _ = prepared.inputs  # nothing is written for input that cannot be read
+        with locked(prepared.store, log=echo) as owner:
+            prepared = prepared.changed(run=owner.token)
+            prepared = calibrated(prepared, write="annotate" in stages, log=echo, rebuild=rebuild)
+            result = Run(
+                prepared,
+                stages=stages,
+                executor=place.executor,
+                console=console,
+                connect=place.connect,
+                rebuild=rebuild,
+                strict=strict,
+                begun=begun,
+            ).execute()
+            place.leave()
+            summary = summarize(result, store=prepared.store)
+            write_report(summary, result, store=prepared.store)
+        print_summary(summary, result.manifest, console=console)
+    raise typer.Exit(int(result.exit_code))
+
+
+def submit(
+    recipe: RecipeArgument,
+    address: Annotated[str, typer.Option(help="The cluster's job server, http://HOST:8265.")],
+    settings: SetOption = None,
+    working_dir: Annotated[Path, typer.Option(help="Uploaded to the cluster; the run starts in it.")] = Path(),
+    requirements: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Requirements file that pip installs for the job; default: constraints.txt where it is."),
+    ] = None,
+    no_install: Annotated[
+        bool, typer.Option("--no-install", help="The cluster's image has the dependencies: install nothing.")
+    ] = False,
+    rebuild: RebuildOption = False,
+    strict: StrictOption = False,
+) -> None:
+    """Send a run to a Ray cluster, follow its log, and end with its exit code.
+
+    Example: `colophon submit recipes/web.toml --address http://127.0.0.1:8265`
+    """
+    from colophon.pipeline.runs.submit import submit_run
+
+    flags = [*(["--rebuild"] if rebuild else []), *(["--strict"] if strict else [])]
+    code = submit_run(
+        recipe,
+        address=address,
+        overrides=settings or [],
+        flags=flags,
+        working_dir=working_dir,
+        requirements=requirements,
+        install=not no_install,
+        log=lambda text: typer.echo(text, nl=False),
+    )
+    raise typer.Exit(code)

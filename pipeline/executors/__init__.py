@@ -1,0 +1,1 @@
+"""Where tasks run: this process, local processes, Ray."""

@@ -1,0 +1,24 @@
+"""The executor interface: it runs tasks somewhere and yields their outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+from colophon.pipeline.stages.tasks import Outcome, Stage, Task
+
+
+class Executor(Protocol):
+    """Runs tasks somewhere. One executor runs all stages of a run, one after the other."""
+
+    def ready(self, num_tasks: int) -> None:
+        """Called before a stage of so many tasks: start what must run for it, so that this counts as starting."""
+        return
+
+    def close(self) -> None:
+        """End what was started."""
+        return
+
+    def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Outcomes as they come; every task has exactly one."""
+        ...

@@ -1,0 +1,56 @@
+"""Commands sent to a cluster through Ray's job API."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.exceptions import AuthenticationError
+
+from colophon.pipeline.errors import UsageError
+from colophon.pipeline.executors.on_ray.cluster import TOKEN_HELP
+
+
+def submit_job(
+    entrypoint: str, *, address: str, working_dir: Path, requirements: list[str], log: Callable[[str], None]
+) -> int:
+    """Run a command on a cluster through Ray's job API, hand its log lines to `log`, and return its exit code.
+
+    Args:
+        entrypoint: the shell command.
+        address: of the job server, `http://HOST:8265`.
+        working_dir: uploaded; the command runs in it, and its packages are importable.
+        requirements: what pip installs for the job; none if empty.
+        log: gets the job's output as it comes.
+
+    Raises:
+        UsageError: no job server answers at the address.
+    """
+    import asyncio
+
+    from ray.job_submission import JobSubmissionClient
+
+    runtime_env: dict[str, Any] = {"working_dir": str(working_dir), "excludes": _NOT_UPLOADED}
+    if requirements:
+        runtime_env["pip"] = {"packages": requirements, "pip_check": False}
+    try:
+        client = JobSubmissionClient(address)
+        job = client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env)
+    except AuthenticationError as error:
+        raise UsageError(f"submit: the cluster at {address} asks for a token: {TOKEN_HELP}") from error
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise UsageError(f"submit: no Ray job server at {address}: {str(error).splitlines()[0]}") from error
+
+    async def follow() -> None:
+        async for text in client.tail_job_logs(job):
+            log(text)
+
+    asyncio.run(follow())
+    info = client.get_job_info(job)
+    if info.driver_exit_code is not None:
+        return int(info.driver_exit_code)
+    return 0 if str(info.status) == "SUCCEEDED" else 1
+
+
+_NOT_UPLOADED = [".git", ".venv", "out", "models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]

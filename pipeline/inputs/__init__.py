@@ -1,0 +1,1 @@
+"""The input: files found, partitions planned, documents read."""

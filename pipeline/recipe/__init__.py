@@ -1,0 +1,1 @@
+"""The recipe: its sections, how a file is loaded, and what errors name."""

@@ -1,0 +1,123 @@
+"""`colophon inspect`: a document's annotations, and a packed sequence with roles coloured and unpaid tokens dimmed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow.parquet as pq
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from colophon.pipeline.errors import UsageError, printable
+from colophon.pipeline.inputs.readers import PartitionReader
+from colophon.pipeline.runs.resolve import Prepared
+from colophon.pipeline.stages.tokenization import STAGE as TOKENS
+from colophon.shards.arrow_files import list_values, read_table
+from colophon.shards.layouts import describe_weights
+from colophon.shards.manifest import Manifest
+from colophon.shards.reader import PackedDataset
+from colophon.shards.schema import ROLE_NAMES, Role, full_role_weights
+
+_STYLES = {
+    Role.PAD: "bright_black",
+    Role.BOS: "magenta",
+    Role.EOS: "magenta",
+    Role.WRAPPER: "yellow",
+    Role.METADATA: "cyan",
+    Role.META_TOKEN: "green",
+    Role.TEXT: "default",
+}
+
+
+def show_document(prepared: Prepared, manifest: Manifest, *, row: int, console: Console, characters: int = 300) -> None:
+    """The annotations of the document at `row` of the whole input, and the beginning of its text."""
+    partition, local = _locate(manifest, row)
+    table = Table(title=f"document {row:,}: row {local} of {partition}", title_justify="left", show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for stage, content in manifest.stages.items():
+        record = next((r for r in content.records if r.partition == partition), None)
+        if record is None or stage.startswith("packed/"):
+            continue
+        with prepared.store.local(record.path) as path:
+            if stage == TOKENS:
+                tokens = read_table(path).slice(local, 1)
+                table.add_row("id", _value(tokens.column("id")[0].as_py()))
+                table.add_row("tokens", f"{len(list_values(tokens.column('input_ids'))[1]):,}")
+            else:
+                for name, value in pq.read_table(path).slice(local, 1).to_pylist()[0].items():
+                    table.add_row(f"{name}  ({stage.removeprefix('annotations/')})", _value(value))
+    table.add_row("text", Text(printable(_text(prepared, partition, local)[:characters]) + "…"))
+    console.print(table)
+
+
+def _value(value: object) -> Text:
+    if isinstance(value, float):
+        return Text(f"{value:.4f}")
+    return Text("null", style="dim") if value is None else Text(printable(str(value)))
+
+
+def _locate(manifest: Manifest, row: int) -> tuple[str, int]:
+    stage = manifest.stages.get(TOKENS) or next(iter(manifest.stages.values()), None)
+    records = stage.records if stage is not None else []
+    before = 0
+    for record in records:
+        if 0 <= row < before + record.rows:
+            return record.partition, row - before
+        before += record.rows
+    raise UsageError(f"inspect: there is no document {row}; the run has {before:,}, numbered from 0")
+
+
+def _text(prepared: Prepared, partition_name: str, row: int) -> str:
+    partition = next((p for p in prepared.inputs.partitions if p.name == partition_name), None)
+    if partition is None:
+        return "(its input is not there any more)"
+    for batch in PartitionReader(partition, prepared.tokenize_needs, stage="inspect"):
+        if row < batch.num_rows:
+            return batch.column("text")[row].as_py() or ""
+        row -= batch.num_rows
+    return ""
+
+
+def show_sequence(prepared: Prepared, *, layout: str, row: int, console: Console, tokens: int | None = None) -> None:
+    """A packed sequence: each token in the colour of its role, dimmed where its label is not paid for."""
+    dataset = PackedDataset.open(prepared.store.path, layout)
+    if not 0 <= row < len(dataset):
+        raise UsageError(f"inspect: {layout} has no sequence {row}; it has {len(dataset):,}, numbered from 0")
+    file, local = dataset.locate(row)
+    lengths, roles, documents = file.runs(local)
+    weights = full_role_weights(file.info.role_weights)
+    console.print(
+        Text(layout, style="bold").append(
+            f", sequence {row:,}: row {local} of {file.path.name}; "
+            f"paid for: {describe_weights(file.info.role_weights)}",
+            style="not bold",
+        )
+    )
+    console.print(_legend(sorted({Role(int(role)) for role in roles})))
+    ids = np.asarray(file.input_ids[local])
+    text, at = Text(), 0
+    for length, role, document in zip(lengths.tolist(), roles.tolist(), documents.tolist(), strict=True):
+        if tokens is not None and at >= tokens:
+            text.append(f"\n[{len(ids) - at} more tokens]", style="dim")
+            break
+        shown = ids[at : at + length] if tokens is None else ids[at : min(at + length, max(tokens, at))]
+        if role == Role.BOS:
+            text.append(f"\n[document {document}]\n" if at else f"[document {document}]\n", style="bold blue")
+        text.append_text(_run(prepared.tokenizer.token_strings(shown), Role(role), paid=weights[role] > 0))
+        at += length
+    console.print(text, soft_wrap=False)
+
+
+def _run(strings: Sequence[str], role: Role, *, paid: bool) -> Text:
+    style = _STYLES[role] if paid else f"dim {_STYLES[role]}"
+    if role is Role.PAD:
+        return Text(f" [{len(strings)} × pad]", style=style)
+    return Text("".join(strings), style=style)
+
+
+def _legend(roles: Sequence[Role]) -> Text:
+    parts = [Text(ROLE_NAMES[role], style=_STYLES[role]) for role in roles]
+    return Text("roles: ").append_text(Text(" ").join(parts)).append(" (dimmed: weight 0)", style="dim")

@@ -1,0 +1,240 @@
+"""The summary of a run: tables for people, `report/summary.json` for programs. Both come from the manifest alone.
+
+`report/run.json` has what the last run took: start, passes, and the steps of its workers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+from rich.console import Console
+from rich.table import Table
+
+from colophon.pipeline.errors import printable
+from colophon.pipeline.runs.run import QUARANTINE, PassTiming, RunResult, describe
+from colophon.pipeline.stages.timing import STEPS
+from colophon.pipeline.stages.tokenization import STAGE as TOKENS
+from colophon.pipeline.storage.commits import Store
+from colophon.shards.manifest import Manifest, Record
+from colophon.shards.schema import ROLE_NAMES
+
+SUMMARY = "report/summary.json"
+RUN = "report/run.json"
+_TOP_VALUES = 3
+_SAMPLE_ROWS = 1_000_000
+
+
+def summarize(result: RunResult, *, store: Store) -> dict[str, Any]:
+    """Everything that the summary shows, as a JSON value."""
+    manifest = result.manifest
+    return {
+        "documents": document_counts(manifest),
+        "annotations": [row for name in manifest.annotators for row in _columns(manifest, name, store)],
+        "layouts": {name: layout_counts(made.records) for name, made in manifest.layouts.items()},
+        "passes": {timing.title: {**_timing(timing), **_steps(timing)} for timing in result.timings},
+        "start_seconds": round(result.start_seconds, 3),
+        "quarantined": len(manifest.quarantine),
+    }
+
+
+def document_counts(manifest: Manifest) -> dict[str, int]:
+    """Files, partitions, documents and what was odd about texts, over the whole input."""
+    tokens = manifest.stages.get(TOKENS)
+    counts = _sum(tokens.records) if tokens else Counter()
+    rows = [p.rows for p in manifest.partitions]
+    documents = sum(r.rows for r in tokens.records) if tokens else sum(r for r in rows if r is not None)
+    return {
+        "files": len({partition.source for partition in manifest.partitions}),
+        "partitions": len(manifest.partitions),
+        "documents": documents,
+        **{key: counts[key] for key in ("text_bytes", "tokens", "documents_empty", "texts_null", "texts_repaired")},
+    }
+
+
+def layout_counts(records: Sequence[Record]) -> dict[str, Any]:
+    """One layout over all partitions: sequences, tokens by role, shares, what was cut and dropped."""
+    counts = _sum(records)
+    tokens = {role: counts[f"tokens_{role}"] for role in ROLE_NAMES}
+    total = max(sum(tokens.values()), 1)
+    other = {key: n for key, n in counts.items() if not key.startswith("tokens_")}
+    return {
+        "sequences": sum(record.rows for record in records),
+        "tokens": tokens,
+        "utilisation": round(1 - tokens["pad"] / total, 6),
+        "text_share": round(tokens["text"] / total, 6),
+        **other,
+    }
+
+
+def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Console) -> None:
+    """The tables that end a run."""
+    documents = summary["documents"]
+    console.print(
+        f"\n{documents['documents']:,} documents of {documents['files']:,} files, "
+        f"{documents['text_bytes'] / 1e6:,.1f} MB of text, {documents['tokens']:,} tokens" + _odd(documents),
+        highlight=False,
+    )
+    for table in (_annotation_table(summary), _layout_table(summary), _pass_table(summary)):
+        if table.row_count:
+            console.print(table)
+    for entry in manifest.quarantine[:5]:
+        console.print(f"quarantined: {describe(entry)}", style="yellow", highlight=False, soft_wrap=True)
+    if len(manifest.quarantine) > 5:
+        console.print(f"... and {len(manifest.quarantine) - 5} more in {QUARANTINE}", style="yellow", highlight=False)
+
+
+def _odd(documents: dict[str, int]) -> str:
+    odd = {"empty": "documents_empty", "null": "texts_null", "with bytes that are not UTF-8": "texts_repaired"}
+    parts = [f"{documents[key]:,} {name}" for name, key in odd.items() if documents[key]]
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def _annotation_table(summary: dict[str, Any]) -> Table:
+    table = Table(title="annotations", title_justify="left")
+    for heading in ("annotator", "column", "known", "distinct", "values"):
+        table.add_column(heading, justify="right" if heading in ("known", "distinct") else "left", overflow="fold")
+    for row in summary["annotations"]:
+        table.add_row(row["annotator"], row["column"], f"{row['known']:.1%}", f"{row['distinct']:,}", row["values"])
+    return table
+
+
+def _layout_table(summary: dict[str, Any]) -> Table:
+    table = Table(title="layouts", title_justify="left")
+    table.add_column("layout")
+    headings = ("sequences", "text", "metadata", "markers", "pad", "utilisation", "documents cut", "metadata cut")
+    for heading in (*headings, "dropped"):
+        table.add_column(heading, justify="right")
+    for name, layout in summary["layouts"].items():
+        tokens = layout["tokens"]
+        table.add_row(
+            name,
+            f"{layout['sequences']:,}",
+            f"{tokens['text']:,}",
+            f"{tokens['metadata'] + tokens['meta_token']:,}",
+            f"{tokens['bos'] + tokens['eos'] + tokens['wrapper']:,}",
+            f"{tokens['pad']:,}",
+            f"{layout['utilisation']:.2%}",
+            f"{layout.get('documents_cut', 0):,}",
+            f"{layout.get('metadata_cut', 0):,}",
+            f"{layout.get('documents_dropped', 0):,}",
+        )
+    return table
+
+
+def _pass_table(summary: dict[str, Any]) -> Table:
+    title = (
+        f"this run (start {summary['start_seconds']:.1f} s; load in seconds of all workers, then shares of the rest)"
+    )
+    table = Table(title=title, title_justify="left")
+    table.add_column("pass")
+    for heading in ("partitions", "documents", "seconds", "documents/s", "MB/s", *STEPS):
+        table.add_column(heading, justify="right")
+    for name, done in summary["passes"].items():
+        table.add_row(
+            name,
+            f"{done['partitions']:,}",
+            f"{done['documents']:,}",
+            f"{done['seconds']:.1f}",
+            f"{done['documents_per_second']:,.0f}",
+            f"{done['mb_per_second']:.1f}" if done["text_bytes"] else "-",
+            f"{done['worker_seconds']['load']:.1f} s",
+            *(f"{share:.0%}" if share else "-" for share in done["share"].values()),
+        )
+    return table
+
+
+def _timing(timing: PassTiming) -> dict[str, Any]:
+    seconds = max(timing.seconds, 1e-9)
+    return {
+        "partitions": timing.partitions,
+        "documents": timing.documents,
+        "text_bytes": timing.text_bytes,
+        "seconds": round(timing.seconds, 3),
+        "documents_per_second": round(timing.documents / seconds, 1),
+        "mb_per_second": round(timing.text_bytes / seconds / 1e6, 3),
+    }
+
+
+def _sum(records: Sequence[Record]) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    for record in records:
+        counts.update(record.counts)
+    return counts
+
+
+def _columns(manifest: Manifest, annotator: str, store: Store) -> list[dict[str, Any]]:
+    """What each annotation column holds: share of known values, distinct ones, the most frequent or the spread.
+
+    Read from as many files as hold `_SAMPLE_ROWS` documents, so that a report costs the same for any size of run.
+    """
+    paths, rows = [], 0
+    for record in manifest.annotators[annotator].records:
+        if store.is_local and record.rows and rows < _SAMPLE_ROWS:
+            paths.append(store.path / record.path)
+            rows += record.rows
+    if not paths:
+        return []
+    table = pl.read_parquet(paths, glob=False)
+    return [{"annotator": annotator, "column": name, **_describe_column(table[name])} for name in table.columns]
+
+
+def _describe_column(column: pl.Series) -> dict[str, Any]:
+    known = column.drop_nulls()
+    described = {
+        "known": round(len(known) / max(len(column), 1), 6),
+        "distinct": known.n_unique(),
+        "values": "",
+    }
+    if known.dtype.is_float():
+        quantiles = [known.quantile(q) for q in (0.1, 0.5, 0.9)]
+        low, middle, high = (0.0 if q is None else q for q in quantiles)
+        described["values"] = f"10 % {low:.3g}, median {middle:.3g}, 90 % {high:.3g}" if len(known) else ""
+    else:
+        described["values"] = _frequent(known)
+    return described
+
+
+def _frequent(known: pl.Series) -> str:
+    """The most frequent values with their shares; of values that hardly repeat, an example."""
+    if known.n_unique() > len(known) / 2:
+        return f"such as {_short(known[0])}" if len(known) else ""
+    # Ties are broken by value: a table of equal counts would change from run to run.
+    counts = known.value_counts(name="n").sort(["n", known.name], descending=[True, False]).head(_TOP_VALUES)
+    return ", ".join(f"{_short(value)} {n / len(known):.1%}" for value, n in counts.iter_rows())
+
+
+def _short(value: object) -> str:
+    text = printable(str(value))
+    return text if len(text) <= 32 else text[:31] + "…"
+
+
+def run_report(result: RunResult) -> dict[str, Any]:
+    """What this run took, as a JSON value.
+
+    `start`: seconds outside the passes, and how many of them the run waited for Ray. Each pass: what `summarize` says.
+    `worker_seconds` are summed over all workers; reading and writing have threads of their own and overlap with the
+    work, so that their sum exceeds the workers' time. `share` is each step's part of that sum without loading.
+    """
+    return {
+        "colophon_version": result.manifest.colophon_version,
+        "start": {"seconds": round(result.start_seconds, 3), "connect_seconds": round(result.connect_seconds, 3)},
+        "passes": {timing.title: {**_timing(timing), **_steps(timing)} for timing in result.timings},
+        "notes": list(result.notes),
+    }
+
+
+def _steps(timing: PassTiming) -> dict[str, dict[str, float]]:
+    seconds: dict[str, float] = {step: round(timing.worker_seconds.get(step, 0.0), 4) for step in STEPS}
+    running = {step: n for step, n in seconds.items() if step != "load"}
+    total = max(sum(running.values()), 1e-9)
+    return {"worker_seconds": seconds, "share": {step: round(n / total, 4) for step, n in running.items()}}
+
+
+def write_report(summary: dict[str, Any], result: RunResult, *, store: Store) -> None:
+    """`report/summary.json` and `report/run.json` under the run's output."""
+    store.write_text(SUMMARY, json.dumps(summary, indent=1))
+    store.write_text(RUN, json.dumps(run_report(result), indent=1))

@@ -1,0 +1,1 @@
+"""The work on a partition: annotate, tokenize, pack."""

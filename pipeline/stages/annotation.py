@@ -1,0 +1,192 @@
+"""annotate: every annotator whose output is not up to date runs over each batch of the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from colophon.annotators.base import Annotator
+from colophon.pipeline.concurrency import WriteBehind
+from colophon.pipeline.errors import InputError
+from colophon.pipeline.inputs.partitions import ColumnNeed
+from colophon.pipeline.inputs.readers import PartitionReader
+from colophon.pipeline.stages.tasks import Task
+from colophon.pipeline.stages.timing import Clock
+from colophon.pipeline.storage.commits import Draft, Store
+from colophon.shards.manifest import QuarantineEntry, Record
+
+SUFFIX = ".parquet"
+ROW_GROUP_ROWS = 1 << 16
+
+
+def stage_of(annotator: str) -> str:
+    """The stage, and so the directory, of an annotator's files."""
+    return f"annotations/{annotator}"
+
+
+@dataclass(frozen=True)
+class AnnotateStage:
+    """All annotators of a recipe, in an order in which each comes after those whose columns it reads."""
+
+    store: Store
+    annotators: tuple[Annotator, ...]
+    needs: tuple[ColumnNeed, ...]
+    """The input columns that the annotators read."""
+
+    @property
+    def title(self) -> str:
+        """For progress and summaries."""
+        return "annotate"
+
+    def start(self) -> AnnotateWorker:
+        """A worker; models are loaded when a task first needs them."""
+        return AnnotateWorker(self)
+
+
+class AnnotateWorker:
+    """Holds the annotators of one process."""
+
+    def __init__(self, stage: AnnotateStage) -> None:
+        self._stage = stage
+        self._loaded: set[str] = set()
+
+    def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> AnnotationSink | None:
+        """Load what the task needs and begin a file for each annotator; None if it wants none."""
+        wanted = [a for a in self._stage.annotators if stage_of(a.name) in task.outputs]
+        if not wanted:
+            return None
+        with clock.measure("load"):
+            self._load(wanted)
+        return AnnotationSink(self._stage, task, wanted, stack=stack)
+
+    def _load(self, annotators: Sequence[Annotator]) -> None:
+        for annotator in annotators:
+            if annotator.name not in self._loaded:
+                annotator.load()
+                self._loaded.add(annotator.name)
+
+
+class AnnotationSink:
+    """Runs annotators over a partition's batches; one file for each."""
+
+    notes: tuple[str, ...] = ()
+
+    def __init__(self, stage: AnnotateStage, task: Task, wanted: Sequence[Annotator], *, stack: ExitStack) -> None:
+        self._stage, self._task, self._wanted = stage, task, wanted
+        self._read = {column for annotator in wanted for column in annotator.columns}
+        self._earlier = self._columns_of_earlier(stack)
+        self._files = {a.name: stack.enter_context(self._file(a)) for a in wanted}
+
+    @property
+    def needs(self) -> Sequence[ColumnNeed]:
+        """The input columns that the annotators read; any one where they read each other's only."""
+        return [need for need in self._stage.needs if need.name in self._read] or self._stage.needs[:1]
+
+    def take(self, batch: pa.RecordBatch, *, first_row: int, clock: Clock, later: WriteBehind) -> None:
+        """Run all annotators over a batch."""
+        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        columns |= {name: column.slice(first_row, batch.num_rows) for name, column in self._earlier.items()}
+        for annotator in self._wanted:
+            with clock.measure("annotate"):
+                output = annotate_batch(annotator, columns, num_rows=batch.num_rows)
+            later(partial(clock.call, "write", self._files[annotator.name].add, output))
+            # What the input calls by this name stays the input's (`url` is both).
+            columns = dict(zip(output.schema.names, output.columns, strict=True)) | columns
+
+    def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
+        """One record for each annotator."""
+        return tuple(
+            self._files[a.name].commit(self._task.outputs[stage_of(a.name)], rows=rows, problems=reader.problems)
+            for a in self._wanted
+        )
+
+    def _columns_of_earlier(self, stack: ExitStack) -> dict[str, pa.Array]:
+        """Columns of annotators that are up to date and that a wanted one reads."""
+        found: dict[str, pa.Array] = {}
+        for annotator in self._stage.annotators:
+            record = self._task.upstream.get(stage_of(annotator.name))
+            names = [name for name in annotator.schema.names if name in self._read]
+            if annotator in self._wanted or record is None or not names:
+                continue
+            path = stack.enter_context(self._stage.store.local(record.path))
+            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+                table = parquet.read(columns=names, use_threads=False)
+            found |= {name: table.column(name).combine_chunks() for name in table.column_names}
+        return found
+
+    @contextmanager
+    def _file(self, annotator: Annotator) -> Iterator[AnnotationFile]:
+        stage, partition = stage_of(annotator.name), self._task.partition.name
+        with (
+            self._stage.store.draft(stage=stage, partition=partition, suffix=SUFFIX) as draft,
+            AnnotationFile(draft, annotator.schema) as file,
+        ):
+            yield file
+
+
+class AnnotationFile:
+    """One annotator's Parquet file as it grows, in row groups of `ROW_GROUP_ROWS` whatever the batches were."""
+
+    def __init__(self, draft: Draft, schema: pa.Schema) -> None:
+        self._draft = draft
+        self._schema = schema
+        self._writer = pq.ParquetWriter(draft.path, schema, compression="zstd", write_page_checksum=True)
+        self._waiting: list[pa.RecordBatch] = []
+        self._rows_waiting = 0
+        self._nulls = dict.fromkeys(schema.names, 0)
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take a batch; full row groups are written."""
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            self._nulls[name] += column.null_count
+        self._waiting.append(batch)
+        self._rows_waiting += batch.num_rows
+        while self._rows_waiting >= ROW_GROUP_ROWS:
+            table = pa.Table.from_batches(self._waiting, self._schema)
+            self._writer.write_table(table.slice(0, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
+            self._waiting = table.slice(ROW_GROUP_ROWS).to_batches()
+            self._rows_waiting -= ROW_GROUP_ROWS
+
+    def commit(self, fingerprint: str, *, rows: int, problems: Sequence[QuarantineEntry]) -> Record:
+        """Write what waits, close the file and make it visible."""
+        if self._rows_waiting or not rows:
+            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema), row_group_size=ROW_GROUP_ROWS)
+        self._writer.close()
+        return self._draft.commit(
+            check=lambda path: _check_rows(path, rows),
+            rows=rows,
+            fingerprint=fingerprint,
+            counts={f"{name}_null": nulls for name, nulls in self._nulls.items()},
+            problems=problems,
+        )
+
+    def __enter__(self) -> AnnotationFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
+
+def annotate_batch(annotator: Annotator, columns: dict[str, pa.Array], *, num_rows: int) -> pa.RecordBatch:
+    """The annotator's output for a batch given as columns, with the contract's promises checked.
+
+    Raises:
+        InputError: the annotator broke its contract; its file would not be row-aligned.
+    """
+    batch = pa.RecordBatch.from_pydict({name: columns[name] for name in annotator.columns})
+    output = annotator.annotate(batch)
+    if output.num_rows != num_rows or not output.schema.equals(annotator.schema):
+        raise InputError(f"annotator {annotator.name}: {output.num_rows} rows of {output.schema} for {num_rows} rows")
+    return output
+
+
+def _check_rows(path: Path, rows: int) -> None:
+    found = pq.read_metadata(path).num_rows
+    if found != rows:
+        raise InputError(f"{path}: {found} rows written of {rows}")

@@ -1,0 +1,118 @@
+"""tokenize: a partition's texts as ids, once, for every layout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from colophon.pipeline.concurrency import WriteBehind
+from colophon.pipeline.errors import InputError
+from colophon.pipeline.inputs.partitions import ColumnNeed
+from colophon.pipeline.inputs.readers import PartitionReader
+from colophon.pipeline.stages.tasks import Task
+from colophon.pipeline.stages.timing import Clock
+from colophon.pipeline.storage.commits import Store
+from colophon.shards.arrow_files import growing_table, read_table, tokens_table
+from colophon.shards.manifest import Record
+from colophon.shards.schema import tokens_schema
+from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
+
+STAGE = "tokens"
+SUFFIX = ".arrow"
+
+
+@dataclass(frozen=True)
+class TokenizeStage:
+    """One tokenizer over the text column."""
+
+    store: Store
+    tokenizer: TokenizerConfig
+    num_meta_tokens: int
+    needs: tuple[ColumnNeed, ...]
+
+    @property
+    def title(self) -> str:
+        """For progress and summaries."""
+        return "tokenize"
+
+    def start(self) -> TokenizeWorker:
+        """A worker; the vocabulary is loaded when a task first needs it."""
+        return TokenizeWorker(self)
+
+
+class TokenizeWorker:
+    """Holds the tokenizer of one process."""
+
+    def __init__(self, stage: TokenizeStage) -> None:
+        self._stage = stage
+        self._tokenizer: Tokenizer | None = None
+
+    def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> TokenSink | None:
+        """Load the tokenizer if this is the first task and begin a file of tokens; None if the task wants none."""
+        if STAGE not in task.outputs:
+            return None
+        if self._tokenizer is None:
+            with clock.measure("load"):
+                self._tokenizer = load_tokenizer(self._stage.tokenizer, num_meta_tokens=self._stage.num_meta_tokens)
+                _ = self._tokenizer.engine  # else the first batch would pay for it
+        return TokenSink(self._stage, task, self._tokenizer, stack=stack)
+
+
+class TokenSink:
+    """Turns a partition's texts into ids: one row-aligned file."""
+
+    def __init__(self, stage: TokenizeStage, task: Task, tokenizer: Tokenizer, *, stack: ExitStack) -> None:
+        self._tokenizer = tokenizer
+        self._fingerprint = task.outputs[STAGE]
+        self._counts = Counter({"tokens": 0, "documents_empty": 0})
+        self._draft = stack.enter_context(stage.store.draft(stage=STAGE, partition=task.partition.name, suffix=SUFFIX))
+        self._file = stack.enter_context(ExitStack())
+        self._write = self._file.enter_context(growing_table(self._draft.path, tokens_schema(tokenizer.dtype)))
+        self.needs = stage.needs
+        self.notes = (f"tokenizer {tokenizer.name}: {tokenizer.engine}",)
+
+    def take(self, batch: pa.RecordBatch, *, first_row: int, clock: Clock, later: WriteBehind) -> None:
+        """Encode the texts of a batch."""
+        with clock.measure("tokenize"):
+            input_ids = self._tokenizer.encode_batch(batch.column("text"))
+            table = tokens_table(batch.column("id"), input_ids, dtype=self._tokenizer.dtype)
+            self._counts.update(_counted(table))
+        later(partial(clock.call, "write", self._write, table))
+
+    def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
+        """The record of the file."""
+        self._file.close()
+        of_texts = {
+            "text_bytes": reader.text_bytes,
+            "texts_null": reader.texts_null,
+            "texts_repaired": reader.texts_repaired,
+        }
+        record = self._draft.commit(
+            check=lambda path: _check_rows(path, rows),
+            rows=rows,
+            fingerprint=self._fingerprint,
+            counts={**self._counts, **of_texts, "lines_bad": len(reader.problems)},
+            problems=reader.problems,
+        )
+        return (record,)
+
+
+def _counted(table: pa.Table) -> dict[str, int]:
+    lengths = pc.list_value_length(table.column("input_ids"))
+    return {
+        "tokens": pc.sum(lengths).as_py() or 0,
+        "documents_empty": int(np.count_nonzero(lengths.to_numpy() == 0)),
+    }
+
+
+def _check_rows(path: Path, rows: int) -> None:
+    found = read_table(path).num_rows
+    if found != rows:
+        raise InputError(f"{path}: {found} rows written of {rows}")

@@ -1,0 +1,1 @@
+"""A run's output directory: files, commits, the lock."""

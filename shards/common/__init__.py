@@ -1,0 +1,1 @@
+"""What every package shares: arrays, digests, differences, durable files, errors. It imports nothing else of ours."""

@@ -1,0 +1,25 @@
+"""The differences of two JSON values, as lines for an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_LONGEST_VALUE = 60
+
+
+def differences(old: Any, new: Any, *, at: str = "") -> list[str]:
+    """The leaves in which two JSON values differ: `{"a": {"b": 1}}` and `{"a": {"b": 2}}` give `a.b: 1 -> 2`."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        keys = [*old, *(key for key in new if key not in old)]
+        return [
+            line
+            for key in keys
+            for line in differences(old.get(key), new.get(key), at=f"{at}.{key}" if at else str(key))
+        ]
+    return [] if old == new else [f"{at}: {_shortened(old)} -> {_shortened(new)}"]
+
+
+def _shortened(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."

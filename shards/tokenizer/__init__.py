@@ -1,0 +1,1 @@
+"""Text to ids, once for every layout."""

@@ -1,0 +1,181 @@
+"""Where vocabularies come from: tiktoken's registry, mistral-common, `.tiktoken` and `tokenizer.json` files."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import importlib.util
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import tiktoken
+
+from colophon.shards.tokenizer.backends import Backend, HuggingFaceBackend, TiktokenBackend, build_encoding
+from colophon.shards.tokenizer.patterns import PATTERNS, find_pattern
+from colophon.shards.tokenizer.special_tokens import TokenizerError
+
+TIKTOKEN_NAMES = ("gpt2", "cl100k_base", "o200k_base")
+TOKENIZER_NAMES = (*TIKTOKEN_NAMES, "tekken")
+
+DOWNLOAD_SECONDS = 60.0
+"""How long tiktoken may take to fetch a vocabulary. It sets no limit itself, and a cluster node without a network
+would wait for minutes."""
+
+_TEKKEN_FILE = "data/tekken_240718.json"  # Mistral-Nemo's, by its date; later ones have other tokens
+_TEKKEN_SPECIAL = (
+    *("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]"),
+    *("[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]"),
+    *("[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"),
+)
+"""Ids 0 to 19 (mistral-common, `Tekkenizer.DEPRECATED_SPECIAL_TOKENS`: the file itself names none)."""
+
+
+def load_named(name: str) -> Backend:
+    """The vocabulary of that name.
+
+    Raises:
+        TokenizerError: an unknown name, no download, mistral-common not installed.
+    """
+    if name == "tekken":
+        return _load_tekken()
+    if name not in TIKTOKEN_NAMES:
+        raise TokenizerError(f"unknown tokenizer {name!r}; available: {', '.join(TOKENIZER_NAMES)} (or give a path)")
+    encoding = _get_encoding(name)
+    return TiktokenBackend(encoding, special={t: encoding.encode_single_token(t) for t in encoding.special_tokens_set})
+
+
+def load_file(path: Path, *, pattern: str | None) -> Backend:
+    """The vocabulary in a `.tiktoken` file (with `pattern` or a sidecar that has it) or a `tokenizer.json`.
+
+    Raises:
+        TokenizerError: no such file, another format, no or a bad pattern.
+    """
+    if not path.is_file():
+        raise TokenizerError(f"no tokenizer file {path}" + (" (it is a folder)" if path.is_dir() else ""))
+    if path.suffix == ".json":
+        if pattern is not None:
+            raise TokenizerError(f"{path}: pattern is for .tiktoken files; a tokenizer.json has its own")
+        return _load_json(path)
+    if path.suffix != ".tiktoken":
+        raise TokenizerError(f"{path}: unknown kind of tokenizer file; known: .tiktoken, .json (Hugging Face)")
+    data = path.read_bytes()
+    ranks = parse_ranks(data, path=path)
+    expression = find_pattern(pattern) if pattern is not None else _sidecar_pattern(path, data)
+    try:
+        return TiktokenBackend(build_encoding(path.stem, ranks, pattern=expression), special={})
+    except TokenizerError as error:
+        raise TokenizerError(f"{path}: {error} (known patterns: {', '.join(PATTERNS)})") from error
+
+
+def sidecar_path(path: Path) -> Path:
+    """Where the pattern of `x.tiktoken` stands: `x.tiktoken.json` beside it."""
+    return path.with_name(path.name + ".json")
+
+
+def parse_ranks(data: bytes, *, path: Path) -> dict[bytes, int]:
+    """Tokens and ranks of a `.tiktoken` file: lines of a base64 token, a space and its rank.
+
+    tiktoken's own `load_tiktoken_bpe` is not used: it copies local files into its cache under their path, and reads
+    the old copy when the file has changed.
+
+    Raises:
+        TokenizerError: a line of another form, a token twice, no line at all; names path and line.
+    """
+    ranks: dict[bytes, int] = {}
+    for number, line in enumerate(data.splitlines(), start=1):
+        if line:
+            token, rank = _parse_line(line, where=f"{path}, line {number}")
+            if token in ranks:
+                raise TokenizerError(f"{path}, line {number}: token {token!r} stands here a second time")
+            ranks[token] = rank
+    if not ranks:
+        raise TokenizerError(f"{path}: not a .tiktoken file: it is empty")
+    return ranks
+
+
+def _parse_line(line: bytes, *, where: str) -> tuple[bytes, int]:
+    try:
+        token, rank = line.split()
+        return base64.b64decode(token, validate=True), int(rank)
+    except (ValueError, binascii.Error) as error:
+        shown = line[:40].decode("ascii", "backslashreplace")
+        raise TokenizerError(
+            f"{where}: not a .tiktoken file: expected a base64 token and its rank, got {shown!r}"
+        ) from error
+
+
+def _sidecar_pattern(path: Path, data: bytes) -> str:
+    """The pattern that `train_tokenizer` left beside the vocabulary."""
+    sidecar, known = sidecar_path(path), ", ".join(PATTERNS)
+    if not sidecar.is_file():
+        raise TokenizerError(
+            f"{path} needs pattern, the regular expression that splits its text: one of {known}, or your own"
+        )
+    try:
+        content = json.loads(sidecar.read_bytes())
+        pattern, sha256 = str(content["pattern"]), content["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise TokenizerError(f"{sidecar}: not the pattern of a .tiktoken file: {_short(error)}") from error
+    if sha256 != hashlib.sha256(data).hexdigest():
+        raise TokenizerError(f"{sidecar} belongs to another vocabulary than {path}; give the pattern (one of {known})")
+    return pattern
+
+
+def _load_json(path: Path) -> Backend:
+    try:
+        content = json.loads(path.read_bytes())
+        if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
+            raise ValueError("it has no model")
+        return HuggingFaceBackend(
+            content, name=path.stem if path.stem != "tokenizer" else path.parent.name or path.stem
+        )
+    except Exception as error:  # `tokenizers` raises bare Exceptions
+        raise TokenizerError(f"{path}: not a Hugging Face tokenizer.json: {_short(error)}") from error
+
+
+def _load_tekken() -> Backend:
+    spec = importlib.util.find_spec("mistral_common")
+    if spec is None or spec.origin is None:
+        raise TokenizerError("the tokenizer 'tekken' is a file of the package mistral-common, which is not installed")
+    path = Path(spec.origin).parent / _TEKKEN_FILE
+    if not path.is_file():
+        raise TokenizerError(f"the tokenizer 'tekken' is not in this mistral-common: no file {path}")
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    config = content["config"]
+    num_special: int = config["default_num_special_tokens"]
+    # The file holds more ranks than the model has: the vocabulary is cut to its size.
+    vocabulary = content["vocab"][: config["default_vocab_size"] - num_special]
+    ranks = {base64.b64decode(token["token_bytes"]): int(token["rank"]) for token in vocabulary}
+    names = [*_TEKKEN_SPECIAL, *(f"<SPECIAL_{i}>" for i in range(len(_TEKKEN_SPECIAL), num_special))]
+    encoding = build_encoding("tekken", ranks, pattern=config["pattern"])
+    return TiktokenBackend(encoding, special={name: i for i, name in enumerate(names)}, first_id=num_special)
+
+
+def _get_encoding(name: str) -> tiktoken.Encoding:
+    """`tiktoken.get_encoding` with a limit on its download."""
+    result: list[tiktoken.Encoding | Exception] = []
+
+    def get() -> None:
+        try:
+            result.append(tiktoken.get_encoding(name))
+        except Exception as error:  # whatever it is, it is reported from the calling thread
+            result.append(error)
+
+    thread = threading.Thread(target=get, name=f"tiktoken {name}", daemon=True)
+    thread.start()
+    thread.join(DOWNLOAD_SECONDS)
+    outcome = result[0] if result else TimeoutError(f"no answer in {DOWNLOAD_SECONDS:g} seconds")
+    if isinstance(outcome, Exception):
+        raise TokenizerError(
+            f"tiktoken cannot get the vocabulary of {name!r} ({_short(outcome)}); it downloads it at first use: set "
+            "TIKTOKEN_CACHE_DIR to a folder that holds it, or give the path of a .tiktoken file"
+        ) from outcome
+    return outcome
+
+
+def _short(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:160]}{'…' if len(text) > 160 else ''}"

@@ -1,0 +1,190 @@
+"""The command line itself: help with examples, fast start, and no traceback unless it is asked for."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from colophon import __version__
+from colophon.pipeline import cli
+from colophon.pipeline.errors import InputError, UsageError
+from colophon.shards.common.errors import ColophonError, ExitCode, ShardError
+from tests.pipeline.project import colophon, run
+
+ROOT = Path(__file__).parents[3]
+COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr-defined]
+SLOW_MODULES = ("torch", "ray", "datatrove", "polars", "pyarrow", "pydantic", "numpy", "fasttext", "tiktoken")
+
+
+def test_the_commands_of_the_issue_are_there() -> None:
+    assert set(COMMANDS) >= {
+        *("run", "annotate", "tokenize", "pack", "train", "export", "inspect", "verify", "submit", "recipes"),
+        *("train-classifier", "train-tokenizer"),
+    }
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_has_help_with_an_example_of_itself(command: str) -> None:
+    called = colophon(command, "--help")
+    assert (called.code, called.err) == (0, "")
+    text = re.sub(r"[│\s]+", " ", called.out)
+    assert "Usage: " in text
+    example = re.search(r"Example: (colophon .*)", text)
+    assert example is not None
+    assert example[1].split()[1] == command
+    assert colophon(command, "-h").out == called.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_options_of_an_example_exist(command: str) -> None:
+    text = re.sub(r"[│\s]+", " ", colophon(command, "--help").out)
+    example, _, rest = text.partition("Example: ")[2].partition("─")
+    for option in re.findall(r"--[a-z-]+", example):
+        assert option in rest
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_and_argument_is_described(command: str) -> None:
+    for parameter in typer.main.get_command(cli.app).commands[command].params:  # type: ignore[attr-defined]
+        assert getattr(parameter, "help", None), f"{command} {parameter.name}"
+
+
+def test_help_lists_every_command(project: Path) -> None:
+    out = colophon("--help").out
+    assert all(f" {command} " in out for command in COMMANDS)
+    assert colophon().out.strip() == out.strip()
+
+
+def test_help_and_version_import_nothing_slow() -> None:
+    program = (
+        "import sys; from colophon.pipeline.cli import main\n"
+        "try: main()\n"
+        "except SystemExit: pass\n"
+        f"print([name for name in {SLOW_MODULES!r} if name in sys.modules], file=sys.stderr)"
+    )
+    for option in ("--help", "--version"):
+        done = subprocess.run(
+            [sys.executable, "-c", program, option], capture_output=True, text=True, check=True, cwd=ROOT
+        )
+        assert done.stderr == "[]\n"
+        assert done.stdout
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    assert colophon("--version").out == f"colophon {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("nonsense",), ("run",), ("run", "a.toml", "b.toml"), ("run", "--nonsense"), ("run", "x", "--executor", "slurm")],
+)
+def test_wrong_arguments_are_usage_errors_without_traceback(project: Path, arguments: tuple[str, ...]) -> None:
+    called = colophon(*arguments)
+    assert called.code == 2
+    assert "Traceback" not in called.err
+    assert called.out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UsageError("a wrong key"), ExitCode.USAGE, "a wrong key"),
+        (ColophonError("--strict: x"), ExitCode.FAILED, "--strict: x"),
+        (InputError("broken"), ExitCode.FAILED, "broken"),
+        (ShardError("no layout"), ExitCode.USAGE, "no layout"),
+        (OSError(28, "No space left"), ExitCode.FAILED, "OSError: [Errno 28] No space left (--debug shows where)"),
+        (ValueError("first\nsecond"), ExitCode.FAILED, "ValueError: first (--debug shows where)"),
+        (MemoryError(), ExitCode.FAILED, "MemoryError (--debug shows where)"),
+        (KeyboardInterrupt(), 130, "interrupted; run the same command again to go on"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_an_error_is_one_line_and_its_exit_code(
+    project: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, line: str
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("colophon.pipeline.runs.run.Run.execute", fail)
+    called = run()
+    assert called.code == code
+    assert called.line == line
+
+
+def test_debug_shows_the_traceback_and_the_line(project: Path) -> None:
+    called = colophon("--debug", "run", "missing.toml")
+    assert called.code == 2
+    assert "Traceback (most recent call last)" in called.err
+    assert called.err.splitlines()[-1].startswith("colophon: no recipe file missing.toml")
+
+
+@pytest.mark.parametrize("command", ["run", "annotate", "tokenize", "pack"])
+def test_commands_of_stages_end_with_the_summary(project: Path, command: str) -> None:
+    if command == "pack":
+        assert colophon("annotate", "recipe.toml", "--executor", "inline").code == 0
+        assert colophon("tokenize", "recipe.toml", "--executor", "inline").code == 0
+    called = colophon(command, "recipe.toml", "--executor", "inline")
+    assert (called.code, called.err) == (0, "")
+    assert "200 documents of 3 files" in called.out
+    passes = json.loads(Path("out/report/summary.json").read_text())["passes"]
+    assert list(passes) == (["annotate, tokenize", "pack"] if command == "run" else [command])
+
+
+def test_training_a_name_that_is_not_there_lists_the_choices(project: Path) -> None:
+    called = colophon("train", "recipe.toml", "--name", "large")
+    assert called.code == 2
+    assert called.line == "recipe.toml: no [train.large]; available: tiny"
+
+
+def test_training_before_packing_is_one_line(project: Path) -> None:
+    called = colophon("train", "recipe.toml")
+    assert called.code == 2
+    assert called.line == "out/manifest.json does not exist: out is not the output of a finished run"
+
+
+def test_a_tokenizer_is_trained_on_the_input_and_used(project: Path) -> None:
+    called = colophon(
+        "train-tokenizer", "--input", "data/*.parquet", "--output", "own.tiktoken", "--vocabulary-size", "300"
+    )
+    assert (called.code, called.err) == (0, "")
+    assert called.out.startswith("own.tiktoken: 300 tokens, trained on 191 texts, ")
+    text = Path("recipe.toml").read_text().replace('path = "small.tiktoken"\npattern = "gpt2"', 'path = "own.tiktoken"')
+    Path("recipe.toml").write_text(text)
+    assert run().code == 0
+    assert colophon("verify", "recipe.toml").code == 0
+
+
+def test_a_classifier_is_trained_tested_and_used(project: Path) -> None:
+    rows = [{"text": "the reader and value of column", "label": "high"}, {"text": "nothing läuft in", "label": "low"}]
+    Path("labelled.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * 30))
+    called = colophon(
+        *("train-classifier", "--train", "labelled.jsonl", "--test", "labelled.jsonl", "--output", "models/q.bin"),
+        *("--setting", "dim=4", "--setting", "buckets=100", "--setting", "min_count=1"),
+    )
+    assert (called.code, called.err) == (0, "")
+    assert "models/q.bin: " in called.out
+    assert Path("models/q.bin.json").is_file()
+    annotator = "annotators.q={ type = 'fasttext', model = 'models/q.bin', score = { probability_of = 'high' } }"
+    assert run("--set", annotator).code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--train", "none.jsonl"), "input.paths: none.jsonl: no such file"),
+        (("--train", "data/part-0.parquet"), "no column 'label'; columns: text, id, "),
+        (("--train", "data/part-0.parquet", "--setting", "dims=3"), "--setting: dims: unknown key; available: "),
+        (("--train", "data/part-0.parquet", "--normalize", "lower"), "--normalize lower: write key=value"),
+    ],
+)
+def test_a_wrong_training_of_a_classifier_is_one_line(project: Path, arguments: tuple[str, ...], said: str) -> None:
+    called = colophon("train-classifier", "--output", "q.bin", *arguments)
+    assert called.code == 2
+    assert said in called.line
+    assert not Path("q.bin").exists()

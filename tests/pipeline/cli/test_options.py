@@ -1,0 +1,67 @@
+"""What commands on trained models share: names of results, and metadata given by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from colophon.pipeline.cli.options import fields_of, result_name
+from colophon.pipeline.errors import UsageError
+
+app = typer.Typer()
+
+
+@app.command()
+def study(
+    call: typer.Context,
+    *,
+    recipe: str,
+    name: str,
+    by: Annotated[Optional[list[str]], typer.Option()] = None,  # noqa: UP045
+    documents: int = 500,
+    output: Optional[str] = None,  # noqa: UP045
+    settings: Annotated[Optional[list[str]], typer.Option("--set")] = None,  # noqa: UP045
+) -> None:
+    typer.echo(result_name("found", call, leave_out=["name"], beside=name.split("+")[1:]))
+
+
+def named(*options: str, model: str = "url") -> str:
+    done = CliRunner().invoke(app, ["recipe.toml", model, *options])
+    assert done.exit_code == 0, done.output
+    return done.output.strip()
+
+
+def test_a_call_with_defaults_has_the_plain_name() -> None:
+    assert named() == named("--documents", "500") == named("--set", "a.b=1") == "found"
+
+
+def test_a_name_carries_what_is_not_at_its_default() -> None:
+    assert named("--documents", "7", "--by", "topic", "--by", "a-b") == "found-by=topic,a-b-documents=7"
+
+
+def test_models_beside_are_part_of_the_name() -> None:
+    assert named("--documents", "7", model="url+plain+b") == "found-beside=plain,b-documents=7"
+
+
+def test_other_values_have_other_names_that_hold_no_dot_or_slash() -> None:
+    places = ["out/val", "out_val", "out.val", "x" * 50, "x" * 51, "größe"]
+    names = [named("--output", place) for place in places]
+    assert len(set(names)) == len(places)
+    assert names[1] == "found-output=out_val"
+    assert not any(set("./ü") & set(name) for name in names)
+
+
+def test_a_field_has_one_value() -> None:
+    assert fields_of(["url=a=b", "topic="]) == {"url": "a=b", "topic": ""}
+    with pytest.raises(UsageError, match="--meta topic=B: topic is 'A' already; a field has one value"):
+        fields_of(["topic=A", "topic=B"])
+
+
+def test_a_name_is_one_that_file_systems_take() -> None:
+    columns = [option for number in range(50) for option in ("--by", f"column{number}")]
+    names = {named(*columns), named(*columns[:-2]), named(*columns[:-2], "--by", "other")}
+    assert len(names) == 3
+    assert max(map(len, names)) < 230

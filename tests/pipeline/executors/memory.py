@@ -1,0 +1,134 @@
+"""How much memory of its own one worker takes, measured by running it.
+
+    python -m tests.pipeline.executors.memory RECIPE [--stages TITLE ...] [--set KEY=VALUE ...]
+
+Runs a recipe's stages in this process, one after the other, and prints the peak of each: all anonymous memory, the
+interpreter, libraries and vocabularies included. Pages of mapped files are not counted: models that all workers share,
+tokens and packed rows, which the system can write out and drop; their own peak is printed beside it. Linux only. For
+instance
+
+    python -m tests.pipeline.executors.memory web --set input.paths=huge.parquet --set output.path=/tmp/measured
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import pickle
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+
+from colophon.pipeline.executors.inline import InlineExecutor
+from colophon.pipeline.executors.worker import WORKER_ENVIRONMENT, release_memory
+from colophon.pipeline.recipe.loading import load_recipe
+from colophon.pipeline.runs.calibration import calibrated
+from colophon.pipeline.runs.plan import TITLES, Plan
+from colophon.pipeline.runs.resolve import Prepared, prepare
+
+_EVERY_SECONDS = 0.005
+
+
+class Memory(NamedTuple):
+    """Resident bytes of this process."""
+
+    anonymous: int
+    """What no file stands behind."""
+    mapped: int
+    """Pages of files."""
+
+
+def memory() -> Memory:
+    """What this process holds now."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    sizes = {name.rstrip(":"): int(rest[0]) << 10 for name, *rest in map(str.split, lines[1:])}
+    return Memory(sizes["Anonymous"], sizes["Rss"] - sizes["Anonymous"])
+
+
+@contextmanager
+def watched() -> Iterator[Callable[[], Memory]]:
+    """Gives the peaks of `memory` in the block so far; what was there before it and nobody uses is let go first."""
+    release_memory()
+    peak = memory()
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        taken = 0.0  # it grows with what is mapped, and must not be most of what the process does
+        while not ended.wait(max(_EVERY_SECONDS, 5 * taken)):
+            begun = time.monotonic()
+            peak = Memory(*map(max, peak, memory()))
+            taken = time.monotonic() - begun
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield lambda: peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+class PassPeak(NamedTuple):
+    """What a pass took."""
+
+    title: str
+    peak: Memory
+    text_bytes: int
+    seconds: float
+
+
+def pass_peaks(prepared: Prepared, *, stages: Sequence[str] = TITLES) -> Iterator[PassPeak]:
+    """Runs what is not up to date of the named stages, as one worker does, and measures each pass."""
+    plan = Plan(prepared)
+    for titles in plan.passes(stages):
+        tasks = [task for task in plan.tasks(titles, without={}) if task.outputs]
+        with watched() as peak:
+            begun = time.monotonic()
+            # A copy, as a worker gets it: the models that it loads go with it.
+            stage = pickle.loads(pickle.dumps(plan.stage(titles)))
+            title, outcomes = stage.title, list(InlineExecutor().run(stage, tasks))
+            del stage
+            text_bytes = sum(outcome.result.text_bytes for outcome in outcomes if outcome.result)
+            for outcome in outcomes:
+                if outcome.result is None:
+                    raise RuntimeError(outcome.error)
+            yield PassPeak(title, peak(), text_bytes, time.monotonic() - begun)
+
+
+def one_thread_a_library() -> None:
+    """As in a worker: Arrow's own threads would hold memory of their own."""
+    pa.set_cpu_count(1)
+    pa.set_io_thread_count(1)
+
+
+def main() -> None:
+    """Print a line a stage."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe")
+    parser.add_argument("--stages", nargs="+", choices=TITLES, default=TITLES)
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    options = parser.parse_args()
+    if not WORKER_ENVIRONMENT.items() <= os.environ.items():  # read when the libraries are imported: start again
+        command = [sys.executable, "-m", "tests.pipeline.executors.memory", *sys.argv[1:]]
+        os.execve(sys.executable, command, os.environ | WORKER_ENVIRONMENT)
+    one_thread_a_library()
+    prepared = prepare(load_recipe(options.recipe, overrides=options.set), where=options.recipe)
+    prepared = calibrated(prepared, write=True, log=print)
+    print(f"before the first stage: {memory().anonymous / 1e6:.0f} MB")
+    for title, peak, text_bytes, seconds in pass_peaks(prepared, stages=options.stages):
+        print(
+            f"{title}: {peak.anonymous / 1e6:.0f} MB of its own at most, {peak.mapped / 1e6:.0f} MB of mapped files; "
+            f"{text_bytes / 1e6:.0f} MB of text in {seconds:.1f} s",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

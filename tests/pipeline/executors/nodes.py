@@ -1,0 +1,116 @@
+"""A real Ray cluster of two raylets on loopback addresses of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tests.ports import free_ports
+
+ROOT = Path(__file__).parents[3]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """How a command reaches it."""
+
+    jobs: str
+    """Address of the job server."""
+    address: str
+    """Address that drivers attach to."""
+    environment: dict[str, str]
+    """Holds the token that the cluster asks for."""
+    remove_second: Callable[[], None]
+    """Kill the second node and all of its processes."""
+
+
+@contextmanager
+def raylet(address: str, *options: str, environment: dict[str, str]) -> Iterator[None]:
+    """A node of a cluster, on a loopback address of its own; it and all that it started end with the context."""
+    command = [shutil.which("ray", path=environment["PATH"]) or "ray", "start", "--block", "--num-cpus=1"]
+    limits = [
+        "--object-store-memory=100000000",
+        "--disable-usage-stats",
+        f"--node-ip-address={address}",
+        # The one agent that does not look for a port itself: a second node, or another cluster, would take the same.
+        "--dashboard-agent-listen-port=0",
+    ]
+    process = subprocess.Popen(
+        [*command, *limits, *options],
+        env=environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+    )
+    assert process.stdout is not None
+    try:
+        printed = ""
+        for line in process.stdout:
+            printed += line
+            if "--block" in line:  # the last thing that it says once it is up
+                break
+        else:
+            raise AssertionError(f"ray start ended: {printed}")
+        yield
+    finally:
+        # SIGTERM would drain the node for half a minute first.
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+        for member in family:
+            with suppress(psutil.NoSuchProcess):
+                member.kill()
+        process.communicate()
+
+
+@contextmanager
+def two_nodes(*, of_second: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+    """A head with the job server and a second raylet, a CPU each, both asking for a token.
+
+    `of_second`: environment variables of the second node's processes alone.
+    """
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("RAY_")},
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
+    }
+    jobs_port, gcs_port = free_ports(2)
+    scratch = tempfile.mkdtemp(prefix="ray")  # short: sockets lie in it
+    serving = ("--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}", f"--temp-dir={scratch}/a")
+    head, second = f"127.0.0.2:{gcs_port}", {**environment, **(of_second or {})}
+    try:
+        with raylet("127.0.0.2", "--head", f"--port={gcs_port}", *serving, environment=environment), ExitStack() as of:
+            of.enter_context(raylet("127.0.0.3", f"--address={head}", f"--temp-dir={scratch}/b", environment=second))
+            cluster = Cluster(f"http://127.0.0.1:{jobs_port}", head, environment, of.close)
+            wait_for_both_nodes(cluster)
+            yield cluster
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def wait_for_both_nodes(cluster: Cluster) -> None:
+    """Until a driver sees two CPUs; each look takes a driver's start, so there is no need to sleep between them."""
+    look = (
+        f"import ray; ray.init(address={cluster.address!r}, log_to_driver=False); print(ray.cluster_resources()['CPU'])"
+    )
+    for _ in range(20):
+        seen = subprocess.run(
+            [sys.executable, "-c", look],
+            env=cluster.environment,
+            text=True,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        if seen.stdout.strip() == "2.0":
+            return
+    raise AssertionError(f"the cluster has no two nodes: {seen.stdout} {seen.stderr}")

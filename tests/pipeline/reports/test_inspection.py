@@ -1,0 +1,193 @@
+"""Looking at a run: one document, one sequence, and what a run would do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from colophon.pipeline.reports.inspection import show_sequence
+from colophon.shards.reader import PackedDataset
+from colophon.shards.schema import ROLE_NAMES
+from tests.pipeline.project import (
+    LAYOUTS,
+    ROWS_OF_FILES,
+    Called,
+    colophon,
+    document,
+    manifest,
+    prepared_recipe,
+    run,
+    snapshot,
+    write_documents,
+)
+
+
+def inspect(*arguments: str) -> Called:
+    return colophon("inspect", "recipe.toml", *arguments)
+
+
+# documents
+
+
+@pytest.mark.parametrize("number", [0, 15, 16, 100, sum(ROWS_OF_FILES) - 1])
+def test_a_document_is_shown_with_its_annotations_and_text(finished: Path, number: int) -> None:
+    called = inspect("--document", str(number))
+    assert (called.code, called.err) == (0, "")
+    row = document(number)
+    assert f"document {number}: row " in called.out
+    year = "null" if row["dump"] == "elsewhere" else row["dump"][8:12]
+    assert f"crawl_year (crawl) │ {year} │" in " ".join(called.out.split())
+    assert "".join((row["url"] or "null").split()) in "".join(called.out.split())
+    first_line = (row["text"] or "").split("\x00")[0][:40]
+    assert first_line in called.out
+
+
+def test_without_a_number_the_first_document_is_shown(finished: Path) -> None:
+    assert inspect().out == inspect("--document", "0").out
+
+
+def test_a_document_that_could_be_markup_is_shown_as_it_is(project: Path) -> None:
+    row = {
+        **document(0),
+        "id": "[/red]",
+        "url": "https://h.example/[bold]/:smile:\x1b[31m",
+        "text": "[/x] \x1b[2J :+1:",
+    }
+    pq.write_table(pa.Table.from_pylist([row]), "a.parquet")
+    settings = ("--set", "input.paths=a.parquet")
+    assert run(*settings).code == 0
+    called = inspect(*settings, "--document", "0", "--layout", "plain")
+    assert (called.code, called.err) == (0, "")
+    assert "│ [/red]" in called.out
+    assert r"https://h.example/[bold]/:smile:\x1b[31m" in called.out
+    assert r"[/x] \x1b[2J :+1:…" in called.out
+    assert "\x1b" not in called.out
+
+
+def test_a_document_whose_input_is_gone_is_shown_without_text(finished: Path) -> None:
+    Path("data/part-0.parquet").unlink()
+    called = inspect("--document", "0")
+    assert (called.code, called.err) == (0, "")
+    assert "(its input is not there any more)" in called.out
+
+
+# sequences
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_sequence_is_shown_token_by_token(finished: Path, layout: str) -> None:
+    called = inspect("--layout", layout, "--sequence", "3")
+    assert (called.code, called.err) == (0, "")
+    dataset = PackedDataset.open(Path("out"), layout)
+    file, row = dataset.locate(3)
+    _, roles, documents = file.runs(row)
+    assert called.out.startswith(f"{layout}, sequence 3: row {row} of {file.path.name}; paid for: ")
+    assert all(ROLE_NAMES[role] in called.out.splitlines()[1] for role in set(roles.tolist()))
+    assert f"[document {documents[0]}]" in called.out
+    tokenizer = prepared_recipe().tokenizer
+    shown = "".join(tokenizer.token_strings(file.input_ids[row][:10]))
+    assert "".join(shown.split()) in "".join(called.out.split())
+
+
+def test_only_so_many_tokens_are_shown(finished: Path) -> None:
+    whole, part = inspect("--layout", "plain").out, inspect("--layout", "plain", "--tokens", "5").out
+    assert len(part) < len(whole)
+    dataset = PackedDataset.open(Path("out"), "plain")
+    tokens = prepared_recipe().tokenizer.token_strings(dataset.files[0].input_ids[0][:6])
+    assert "".join(tokens[:5]) in part
+    assert "".join(tokens) not in part
+
+
+def test_unpaid_roles_are_dimmed_on_a_terminal(finished: Path) -> None:
+    import io
+
+    from rich.console import Console
+
+    file = io.StringIO()
+    console = Console(file=file, force_terminal=True, color_system="standard", width=120)
+    show_sequence(prepared_recipe(), layout="prepend-url", row=0, console=console)
+    shown = file.getvalue()
+    assert "\x1b[2;36m" in shown  # metadata: dim cyan
+    assert "\x1b[36m" in shown  # the legend's cyan
+    file.seek(0)
+    show_sequence(prepared_recipe(), layout="append-quality", row=0, console=console)
+    assert "\x1b[36m" in file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--document", "200"), "inspect: there is no document 200; the run has 200, numbered from 0"),
+        (("--document=-1",), "inspect: there is no document -1; the run has 200, numbered from 0"),
+        (("--layout", "plain", "--sequence", "100000"), "inspect: plain has no sequence 100000; it has "),
+        (("--layout", "plain", "--sequence=-1"), "inspect: plain has no sequence -1; it has "),
+        (
+            ("--layout", "prepend"),
+            "out has no layout 'prepend'; available: append-quality, meta-tokens, plain, prepend-url",
+        ),
+    ],
+)
+def test_what_is_not_there_is_one_line(finished: Path, arguments: tuple[str, ...], said: str) -> None:
+    called = inspect(*arguments)
+    assert called.code == 2
+    assert called.line.startswith(said)
+
+
+def test_inspecting_before_a_run_is_one_line(project: Path) -> None:
+    called = inspect()
+    assert called.code == 2
+    assert called.line == "out has no manifest.json: run `colophon run` first"
+
+
+# what a run would do
+
+
+def dry(*arguments: str) -> Called:
+    return run("--dry-run", *arguments)
+
+
+def test_a_dry_run_shows_the_recipe_the_partitions_and_the_work(project: Path) -> None:
+    before = snapshot()
+    called = dry("--set", "pack.sequence_length=99")
+    assert (called.code, called.err) == (0, "")
+    assert snapshot() == before
+    recipe, end = json.JSONDecoder().raw_decode(called.out)
+    assert recipe["pack"]["sequence_length"] == 99
+    assert recipe["layouts"]["prepend-url"]["template"] == "{url}"
+    assert recipe["annotators"]["edu_score"]["column"] == "score"
+    rest = called.out[end:]
+    partitions = len(prepared_recipe().inputs.partitions)
+    assert f"{partitions} partitions" in rest
+    assert f"annotate: {3 * partitions} files to make of {partitions} partitions, 0 up to date" in rest
+    assert f"tokenize: {partitions} files to make of {partitions} partitions, 0 up to date" in rest
+    assert f"pack: {4 * partitions} files to make of {partitions} partitions, 0 up to date" in rest
+
+
+def test_a_dry_run_after_a_run_says_what_is_up_to_date_and_what_changed(finished: Path) -> None:
+    before = snapshot()
+    partitions = len(manifest().partitions)
+    assert f"pack: 0 files to make of 0 partitions, {partitions} up to date" in dry().out
+    called = dry("--set", "layouts.prepend-url.dropout=0.5")
+    assert called.code == 0
+    assert f"pack: {partitions} files to make of {partitions} partitions, 0 up to date" in called.out
+    assert "packed/prepend-url: made with other settings: layout.dropout: 0.1 -> 0.5 (needs --rebuild)" in called.out
+    assert snapshot() == before
+
+
+def test_a_dry_run_names_what_would_be_quarantined(project: Path) -> None:
+    Path("data/part-1.parquet").write_bytes(b"")
+    called = dry()
+    assert called.code == 0
+    assert "would be quarantined: data/part-1.parquet: " in called.out
+    assert not Path("out").exists()
+
+
+def test_a_dry_run_of_many_partitions_shows_the_first(project: Path) -> None:
+    write_documents(Path("many.parquet"), range(60), row_group_size=1)
+    called = dry("--set", "input.paths=many.parquet", "--set", "input.partition_bytes=1")
+    assert "60 partitions" in called.out
+    assert "... and 40 more" in called.out

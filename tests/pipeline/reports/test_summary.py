@@ -1,0 +1,263 @@
+"""The summary says what is in the files; printing it survives whatever documents hold."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from rich.console import Console
+
+from colophon.annotators.fasttext.training import TrainingSettings, train_classifier
+from colophon.pipeline.errors import printable
+from colophon.pipeline.reports.summary import print_summary, summarize, write_report
+from colophon.pipeline.runs.progress import Meter, duration, watch
+from colophon.pipeline.stages.tasks import Outcome, Task, TaskResult
+from colophon.shards.arrow_files import read_table
+from colophon.shards.reader import PackedDataset
+from colophon.shards.schema import ROLE_NAMES, Role
+from tests.pipeline.project import (
+    LAYOUTS,
+    RECIPE,
+    ROWS_OF_FILES,
+    document,
+    execute,
+    manifest,
+    prepared_recipe,
+    run,
+    write_documents,
+)
+
+
+@pytest.fixture
+def summary(finished: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(Path("out/report/summary.json").read_text())
+    return value
+
+
+def test_documents_and_tokens_are_those_of_the_files(summary: dict[str, Any]) -> None:
+    documents = [document(number) for number in range(sum(ROWS_OF_FILES))]
+    tables = [read_table(Path("out", record.path)) for record in manifest().stages["tokens"].records]
+    counts = [len(ids) for table in tables for ids in table.column("input_ids").to_pylist()]
+    assert summary["documents"] == {
+        "files": 3,
+        "partitions": len(tables),
+        "documents": len(documents),
+        "text_bytes": sum(len((row["text"] or "").encode()) for row in documents),
+        "tokens": sum(counts),
+        "documents_empty": sum(not row["text"] for row in documents),
+        "texts_null": sum(row["text"] is None for row in documents),
+        "texts_repaired": 0,
+    }
+    assert counts.count(0) == summary["documents"]["documents_empty"]
+    assert summary["quarantined"] == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_counts_of_a_layout_are_those_of_its_files(summary: dict[str, Any], layout: str) -> None:
+    dataset = PackedDataset.open(Path("out"), layout)
+    rows = dataset.rows(range(len(dataset)))
+    tokens = Counter(ROLE_NAMES[role] for role in rows.roles.reshape(-1).tolist())
+    said = summary["layouts"][layout]
+    assert said["sequences"] == len(dataset)
+    assert said["tokens"] == {role: tokens[role] for role in ROLE_NAMES}
+    assert said["utilisation"] == pytest.approx(1 - tokens["pad"] / rows.input_ids.size, abs=1e-6)
+    assert said["text_share"] == pytest.approx(tokens["text"] / rows.input_ids.size, abs=1e-6)
+    assert 0.9 < said["utilisation"] < 1
+    segments: Counter[tuple[int, int]] = Counter()
+    for file_number, file in enumerate(dataset.files):
+        _, _, roles, documents = file.all_runs()
+        segments.update((file_number, int(number)) for number in documents[roles == Role.BOS])
+    assert said["documents_cut"] == sum(number > 1 for number in segments.values())
+    assert said["segments"] == sum(segments.values())
+
+
+def test_annotation_columns_are_described_by_their_values(summary: dict[str, Any]) -> None:
+    described = {row["column"]: row for row in summary["annotations"]}
+    documents = [document(number) for number in range(sum(ROWS_OF_FILES))]
+    years = [str(row["dump"])[8:12] for row in documents if row["dump"] != "elsewhere"]
+    assert described["crawl_year"]["known"] == len(years) / len(documents)
+    assert described["crawl_year"]["distinct"] == len(set(years))
+    top, number = Counter(years).most_common(1)[0]
+    assert f"{number / len(years):.1%}" in described["crawl_year"]["values"].split(",")[0]
+    assert described["url"]["known"] == sum(row["url"] is not None for row in documents) / len(documents)
+    assert described["url_prefix"]["values"] == "https:// 100.0%"
+    assert set(described) == set(prepared_recipe().providers)
+    assert top in years
+
+
+def test_the_table_says_what_the_summary_says(finished: Path) -> None:
+    out = run().out
+    said = json.loads(Path("out/report/summary.json").read_text())
+    assert f"{said['documents']['documents']:,} documents of 3 files" in out
+    assert f"({said['documents']['documents_empty']} empty, {said['documents']['texts_null']} null)" in out
+    for name, layout in said["layouts"].items():
+        (line,) = [line for line in out.splitlines() if f"│ {name} " in line]
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        tokens = layout["tokens"]
+        assert cells == [
+            name,
+            f"{layout['sequences']:,}",
+            f"{tokens['text']:,}",
+            f"{tokens['metadata'] + tokens['meta_token']:,}",
+            f"{tokens['bos'] + tokens['eos'] + tokens['wrapper']:,}",
+            f"{tokens['pad']:,}",
+            f"{layout['utilisation']:.2%}",
+            f"{layout.get('documents_cut', 0):,}",
+            f"{layout.get('metadata_cut', 0):,}",
+            f"{layout.get('documents_dropped', 0):,}",
+        ]
+
+
+def test_an_empty_run_is_summarised(project: Path) -> None:
+    write_documents(Path("none.parquet"), range(0))
+    result = execute("input.paths=none.parquet")
+    summary = summarize(result, store=prepared_recipe().store)
+    console = Console(file=io.StringIO(), markup=False)
+    print_summary(summary, result.manifest, console=console)
+    write_report(summary, result, store=prepared_recipe().store)
+    assert summary["documents"]["documents"] == 0
+    assert summary["layouts"] == {}
+
+
+HOSTILE_URLS = [
+    "https://h.example/[/red]",
+    "https://h.example/[bold]x",
+    "https://h.example/:smile:",
+    "x://\x1b[31m/\x07",
+]
+
+
+def test_what_documents_hold_is_no_markup_and_no_escape_sequence(project: Path) -> None:
+    rows = [{**document(0), "url": url, "id": f"[/red] {url}"} for url in HOSTILE_URLS for _ in range(3)]
+    rows += [{**document(0), "url": HOSTILE_URLS[-1]}]
+    pq.write_table(pa.Table.from_pylist(rows), "[bold]hostile.parquet")
+    Path("data/[bold]broken.parquet").write_bytes(b"")
+    called = run("--set", 'input.paths=["[bold]hostile.parquet", "data/[bold]broken.parquet"]')
+    assert (called.code, called.err) == (3, "")
+    assert "https://h.example/[/red]" in called.out
+    assert "https://h.example/:smile:" in called.out
+    assert r"x://\x1b[31m/\x07" in called.out
+    assert "quarantined: data/[bold]broken.parquet: " in called.out
+    assert "\x1b" not in called.out
+    assert "\x07" not in called.out
+
+
+def test_control_characters_are_written_out() -> None:
+    assert printable("a\x1b[31mb\x00ü\n\t\u202e") == r"a\x1b[31mb\x00ü" + "\n\t" + r"\u202e"
+
+
+@pytest.mark.parametrize("output", ["out [1]", "o*t", "out ü"])
+def test_output_directories_of_all_names_are_read_back(project: Path, output: str) -> None:
+    called = run("--set", f'output.path="{output}"')
+    assert (called.code, called.err) == (0, "")
+    assert "crawl_year" in called.out
+
+
+# report/run.json
+
+
+def report_of_run() -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(Path("out/report/run.json").read_text())
+    return value
+
+
+def test_a_run_says_where_its_time_went(finished: Path, summary: dict[str, Any]) -> None:
+    told = report_of_run()
+    steps = {"annotate, tokenize": ("read", "annotate", "tokenize", "write"), "pack": ("read", "pack", "write")}
+    assert list(told["passes"]) == list(steps)
+    assert told["start"]["seconds"] > told["start"]["connect_seconds"] >= 0
+    for title, done in told["passes"].items():
+        assert done["partitions"] > 0 and done["documents"] == sum(ROWS_OF_FILES)
+        running = {step: seconds for step, seconds in done["worker_seconds"].items() if step != "load"}
+        assert {step for step, seconds in running.items() if seconds} == set(steps[title])
+        whole = sum(running.values())
+        assert done["share"] == pytest.approx({step: n / whole for step, n in running.items()}, abs=0.01)
+        assert summary["passes"][title] == done
+
+
+def test_the_table_shows_the_share_of_each_step(finished: Path, summary: dict[str, Any]) -> None:
+    file = io.StringIO()
+    print_summary(summary, manifest(), console=Console(file=file, width=200))
+    for title, done in summary["passes"].items():
+        (line,) = [line for line in file.getvalue().splitlines() if f"│ {title} " in line]
+        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        assert cells[-6:] == [
+            f"{done['worker_seconds']['load']:.1f} s",
+            *(f"{n:.0%}" if n else "-" for n in done["share"].values()),
+        ]
+
+
+def test_a_run_with_nothing_to_do_reports_no_time_and_no_note(finished: Path) -> None:
+    assert run().code == 0
+    told = report_of_run()
+    assert told["notes"] == []
+    assert {n for done in told["passes"].values() for n in done["worker_seconds"].values()} == {0.0}
+
+
+def test_notes_are_shown_once_a_run_and_kept(project: Path, wide_model: Path) -> None:
+    table = f'[annotators.kind]\ntype = "fasttext"\nmodel = "{wide_model}"\nscore = {{ argmax = true }}\n'
+    Path("recipe.toml").write_text(RECIPE.replace("[tokenizer]", f"{table}[tokenizer]", 1))
+    called = run()
+    assert called.code == 0, called.err
+    of_model, of_tokenizer = report_of_run()["notes"]
+    assert of_model.startswith("kind: 9 labels") and of_tokenizer.startswith("tokenizer small: ")
+    assert [called.out.count(note) for note in (of_model, of_tokenizer)] == [1, 1]
+    assert called.out.index(of_model) < called.out.index(of_tokenizer) < called.out.index("annotate, tokenize: ")
+
+
+@pytest.fixture(scope="session")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """More labels than dimensions: a model that is not collapsed, and says so."""
+    labels = [f"label{i}" for i in range(9)] * 6
+    settings = TrainingSettings(dim=3, epoch=2, word_ngrams=1, buckets=100, min_count=1)
+    path = tmp_path_factory.mktemp("wide") / "wide.bin"
+    return train_classifier([f"word{i} other" for i in range(54)], labels, output=path, settings=settings).path
+
+
+# progress
+
+
+def outcome(rows: int, *, error: str | None = None) -> Outcome:
+    (partition, *_) = prepared_recipe().inputs.partitions
+    task = Task(partition=partition, outputs={})
+    if error is not None:
+        return Outcome(task=task, error=error)
+    return Outcome(task=task, result=TaskResult(records=(), documents=rows, text_bytes=rows * 1_000_000))
+
+
+def test_progress_counts_documents_bytes_and_the_time_left(project: Path) -> None:
+    one = outcome(30)
+    seconds = iter([0.0, *[10.0] * 20])
+    meter = Meter("tokenize", total_bytes=4 * one.task.partition.bytes, total_tasks=4, clock=lambda: next(seconds))
+    assert meter.tasks == 0
+    meter.add(one)
+    meter.add(outcome(0, error="broken"))
+    assert meter.line() == ("tokenize: 2/4 partitions, 30 documents, 3 documents/s, 3.0 MB/s, 1 quarantined, 0:10 left")
+
+
+def test_progress_hands_every_outcome_on_and_ends_with_a_line(project: Path) -> None:
+    for terminal in (False, True):
+        file = io.StringIO()
+        outcomes = [outcome(1), outcome(2)]
+        console = Console(file=file, force_terminal=terminal, width=150)
+        handed = list(watch(outcomes, title="pack", total_bytes=9, total_tasks=2, console=console))
+        assert handed == outcomes
+        assert "pack: 2/2 partitions, 3 documents" in file.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")])
+def test_durations(seconds: float, said: str) -> None:
+    assert duration(seconds) == said
+
+
+def test_a_recipe_without_layouts_has_a_summary(project: Path) -> None:
+    Path("recipe.toml").write_text(RECIPE[: RECIPE.index("[layouts.plain]")])
+    called = run()
+    assert (called.code, called.err) == (0, "")
+    assert json.loads(Path("out/report/summary.json").read_text())["layouts"] == {}

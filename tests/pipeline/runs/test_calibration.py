@@ -1,0 +1,152 @@
+"""Quantile bins: their edges are fitted once, kept, and fitted anew only when what they depend on changes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from colophon.pipeline.runs.calibration import calibrated
+from tests.pipeline.project import (
+    Called,
+    colophon,
+    directories,
+    manifest,
+    prepared_recipe,
+    redone,
+    run,
+    snapshot,
+    write_documents,
+)
+
+CALIBRATION = Path("out/calibration/quality.json")
+
+
+@pytest.fixture
+def settings(project: Path, quality_model: Path) -> list[str]:
+    """Overrides that add an annotator with four quantile bins, and a layout that shows them."""
+    score = "score = { probability_of = 'high' }, bins = { quantiles = 4, sample = 1000 }"
+    return [
+        "--set",
+        f"annotators.quality={{ type = 'fasttext', model = '{quality_model}', {score} }}",
+        "--set",
+        "layouts.binned={ position = 'prepend', template = '{quality}', max_metadata_tokens = 4 }",
+    ]
+
+
+def refit(settings: list[str], *more: str) -> Called:
+    return run(*settings, "--set", "annotators.quality.bins.quantiles=3", *more)
+
+
+def kept() -> list[float]:
+    edges: list[float] = json.loads(CALIBRATION.read_text())["calibration"]["edges"]
+    return edges
+
+
+def annotations() -> tuple[np.ndarray, np.ndarray]:
+    """Scores and bins of all documents with a score."""
+    tables = [pq.read_table(f"out/{record.path}") for record in manifest().stages["annotations/quality"].records]
+    scores = np.concatenate([table.column("quality_score").to_numpy() for table in tables])
+    bins = np.concatenate([table.column("quality").to_numpy() for table in tables])
+    return scores[~np.isnan(scores)], bins[~np.isnan(scores)]
+
+
+def test_the_edges_are_the_quantiles_of_the_sample_and_the_bins_are_theirs(settings: list[str]) -> None:
+    called = run(*settings)
+    assert (called.code, called.err) == (0, "")
+    assert "annotators.quality: fitting quantiles on a sample of 1,000 documents" in called.out
+    scores, bins = annotations()
+    # The sample holds all documents.
+    np.testing.assert_allclose(kept(), np.quantile(scores, [0.25, 0.5, 0.75]), rtol=1e-6)
+    np.testing.assert_array_equal(bins, np.searchsorted(np.float32(kept()), scores, side="right"))
+    assert 3 in bins  # the largest score is not below any edge; equal scores may leave another bin empty
+
+
+def test_a_second_run_uses_what_is_kept(settings: list[str]) -> None:
+    assert run(*settings).code == 0
+    before = snapshot(Path("out"))
+    called = run(*settings)
+    assert called.code == 0
+    assert "fitting" not in called.out
+    after = snapshot(Path("out"))
+    assert redone(before, after) == set()
+    assert before[str(CALIBRATION)] == after[str(CALIBRATION)]
+
+
+def test_appended_files_are_binned_by_the_same_edges(settings: list[str]) -> None:
+    assert run(*settings).code == 0
+    before, edges = snapshot(Path("out")), kept()
+    write_documents(Path("data/part-9.parquet"), range(500, 530))
+    called = run(*settings)
+    assert (called.code, called.err) == (0, "")
+    assert kept() == edges
+    assert all(Path(path).name.startswith("part-9-") for path in redone(before, snapshot(Path("out"))))
+    scores, bins = annotations()
+    np.testing.assert_array_equal(bins, np.searchsorted(np.float32(edges), scores, side="right"))
+
+
+def test_changed_settings_are_refused_without_writing_and_fitted_anew_with_rebuild(settings: list[str]) -> None:
+    assert run(*settings).code == 0
+    before = snapshot(Path("out"))
+    called = refit(settings)
+    assert called.code == 2
+    assert "config.bins.quantiles: 4 -> 3" in called.line
+    assert called.line.startswith("out/annotations/quality was made with other settings: ")
+    assert snapshot(Path("out")) == before
+
+    called = refit(settings, "--rebuild")
+    assert (called.code, called.err) == (0, "")
+    assert len(kept()) == 2
+    assert directories(redone(before, snapshot(Path("out")))) == {"annotations/quality", "packed/binned"}
+
+
+def test_the_stages_after_use_what_annotate_kept(settings: list[str]) -> None:
+    for stage in ("annotate", "tokenize", "pack"):
+        called = colophon(stage, "recipe.toml", "--executor", "inline", *settings)
+        assert (called.code, called.err) == (0, "")
+    assert colophon("verify", "recipe.toml", *settings).code == 0
+    assert colophon("inspect", "recipe.toml", "--document", "3", *settings).code == 0
+    assert colophon("export", "recipe.toml", "--to", "exported", *settings).code == 0
+
+
+def test_a_dry_run_fits_nothing(settings: list[str]) -> None:
+    called = run(*settings, "--dry-run")
+    assert (called.code, called.err) == (0, "")
+    assert not Path("out").exists()
+
+
+def test_a_partition_that_cannot_be_read_is_passed_over(settings: list[str]) -> None:
+    path = Path("data/part-1.parquet")
+    chunk = pq.read_metadata(path).row_group(0).column(0)
+    data = bytearray(path.read_bytes())
+    data[chunk.dictionary_page_offset + 30] ^= 0x55
+    path.write_bytes(bytes(data))
+    called = run(*settings)
+    assert (called.code, called.err) == (3, "")
+    assert len(kept()) == 3
+
+
+def test_a_sample_without_a_score_is_a_usage_error_and_writes_nothing(settings: list[str]) -> None:
+    write_documents(Path("none.parquet"), [5, 28])  # two documents without text
+    called = run(*settings, "--set", "input.paths=none.parquet")
+    assert called.code == 2
+    assert called.line == "annotators.quality.bins: no document of the sample has a score"
+    assert not Path("out").exists()
+
+
+def test_nothing_to_calibrate_leaves_the_recipe_as_it_is(project: Path) -> None:
+    prepared = prepared_recipe()
+    assert calibrated(prepared, write=True, log=lambda line: None) is prepared
+
+
+def test_inputs_and_vocabulary_are_not_read_again(settings: list[str]) -> None:
+    prepared = prepared_recipe(*settings[1::2])
+    inputs, tokenizer = prepared.inputs, prepared.tokenizer
+    fitted = calibrated(prepared, write=True, log=lambda line: None)
+    assert fitted is not prepared
+    assert fitted.inputs is inputs
+    assert fitted.tokenizer is tokenizer
+    assert fitted.settings["annotations/quality"] != prepared.settings["annotations/quality"]

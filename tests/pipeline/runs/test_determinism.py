@@ -1,0 +1,78 @@
+"""The same bytes whoever does the work, in whatever order; the same rows however the input is cut."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from colophon.pipeline.executors.inline import InlineExecutor
+from colophon.pipeline.recipe.schema import RaySection
+from colophon.pipeline.stages.tasks import Outcome, Stage, Task
+from colophon.shards.arrow_files import read_table
+from tests.pipeline.project import execute, hashes, manifest
+
+NUMBERS = (1, 2, 4)
+
+
+class InAnyOrder(InlineExecutor):
+    """Works on tasks in an order of its own, and hands outcomes back in another."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        """Every outcome once."""
+        shuffled = self._random.sample(list(tasks), len(tasks))
+        outcomes = list(super().run(stage, shuffled))
+        yield from self._random.sample(outcomes, len(outcomes))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_order_of_the_work_changes_nothing(finished: Path, seed: int) -> None:
+    made = execute("output.path=other", executor=InAnyOrder(seed)).manifest
+    assert made.model_dump_json(exclude={"recipe"}) == manifest().model_dump_json(exclude={"recipe"})
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """An embedded cluster for the largest number of workers."""
+    on_ray = pytest.importorskip("colophon.pipeline.executors.on_ray.pool")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_ADDRESS", raising=False)
+        on_ray.connect(RaySection(num_workers=max(NUMBERS)), log=print)
+        yield
+        on_ray.disconnect()
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_number_of_workers_changes_nothing(cluster: None, finished: Path, number: int) -> None:
+    with sys.modules["colophon.pipeline.executors.on_ray.pool"].RayExecutor(RaySection(num_workers=number)) as executor:
+        # Workers of this cluster live in another directory.
+        there = (f"output.path={Path('other').absolute()}", f"tokenizer.path={Path('small.tiktoken').absolute()}")
+        made = execute(*there, executor=executor).manifest
+    assert hashes(made) == hashes(manifest())
+
+
+def rows_of(stage: str, output: str) -> pa.Table:
+    """All files of a stage, one after the other in the order of the input."""
+    paths = [Path(output, record.path) for record in manifest(output).stages[stage].records]
+    read = read_table if stage == "tokens" else pq.read_table
+    return pa.concat_tables(read(path) for path in paths).combine_chunks()
+
+
+@pytest.mark.parametrize("partition_bytes", [1, 20_000, 10**9])
+def test_how_the_input_is_cut_changes_no_row(finished: Path, partition_bytes: int) -> None:
+    made = execute(f"input.partition_bytes={partition_bytes}", "output.path=other").manifest
+    assert len(made.partitions) != len(manifest().partitions)
+    for stage in ("tokens", "annotations/url", "annotations/crawl", "annotations/edu_score"):
+        assert rows_of(stage, "other").equals(rows_of(stage, "out"))

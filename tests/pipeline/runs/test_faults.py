@@ -1,0 +1,351 @@
+"""Faults in real processes, at every step of a commit: what is run again ends with the bytes of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.fault_injection import VARIABLE
+from colophon.shards.common.digests import file_sha256
+from colophon.shards.common.errors import ExitCode
+from tests.pipeline.executors.nodes import ROOT, two_nodes
+from tests.pipeline.project import (
+    ROWS_OF_FILES,
+    hashes,
+    manifest,
+    quarantine,
+    redone,
+    run,
+    snapshot,
+    write_documents,
+)
+
+LIMIT_SECONDS = 120
+INLINE = ("--executor", "inline")
+ON_TWO_WORKERS = ("--set", "ray.num_workers=2")
+
+
+@pytest.fixture
+def marks(tmp_path: Path) -> Path:
+    """Where a fault counts how often its step was reached; nothing else is in there."""
+    directory = tmp_path / "marks"
+    directory.mkdir()
+    return directory
+
+
+@pytest.fixture
+def expected(templates: Path) -> dict[tuple[str, str], str]:
+    """sha256 of every file of an undisturbed run."""
+    return hashes(manifest(str(templates / "finished" / "out")))
+
+
+def fault(marks: Path, step: str, action: str, **more: Any) -> dict[str, str]:
+    """The environment of a process that shall meet a fault."""
+    return {VARIABLE: json.dumps({"step": step, "action": action, "directory": str(marks), **more})}
+
+
+def start(*arguments: str, env: dict[str, str] | None = None, **options: Any) -> subprocess.Popen[str]:
+    """The command line in a process of its own, in the project that is the working directory."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "colophon", *arguments],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(env or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def ended(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr."""
+    try:
+        out, err = process.communicate(timeout=LIMIT_SECONDS)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+def call(*arguments: str, env: dict[str, str] | None = None, **options: Any) -> tuple[int, str, str]:
+    return ended(start(*arguments, env=env, **options))
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Until the condition holds; fails when the process ends before."""
+    deadline, pause = time.monotonic() + LIMIT_SECONDS, threading.Event()
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        pause.wait(0.02)
+
+
+def committed() -> dict[str, tuple[int, int]]:
+    """Inode and time of every file that has a record."""
+    records = [json.loads(path.read_text()) for path in Path("out/records").rglob("[!.]*.json")]
+    states = snapshot(Path("out"))
+    return {path: states[path] for path in (f"out/{record['path']}" for record in records)}
+
+
+def assert_whole(expected: dict[tuple[str, str], str], *, before: dict[str, tuple[int, int]] | None = None) -> None:
+    """The run is as an undisturbed one, nothing else lies there, and what was committed before was not made again."""
+    assert hashes(manifest()) == expected
+    assert list(Path("out").rglob("*.tmp")) == []
+    recorded = {Path("out", record.path) for stage in manifest().stages.values() for record in stage.records}
+    assert {path for path in Path("out").rglob("*") if path.suffix in (".arrow", ".parquet")} == recorded
+    assert redone(before or {}, snapshot(Path("out"))).isdisjoint(before or {})
+    code, out, err = call("verify", "recipe.toml")
+    assert (code, err) == (0, ""), err
+    assert "all as recorded, all laws hold" in out
+
+
+STEPS = [
+    ("before write", "tokens", 3),
+    ("mid-write", "annotate", 4),
+    ("mid-write", "packed", 2),
+    ("before rename", "annotations/url", 2),
+    ("before rename", "packed/plain", 3),
+    ("before record", "annotations/edu_score", 1),
+    ("before record", "tokens", 4),
+    ("before record", "packed/append-quality", 5),
+    ("before manifest", "", 1),
+]
+
+
+@pytest.mark.parametrize("where", STEPS, ids=lambda where: f"{where[0]}, {where[1]}")
+def test_a_process_killed_at_a_step_loses_nothing(
+    project: Path, marks: Path, expected: dict[tuple[str, str], str], where: tuple[str, str, int]
+) -> None:
+    step, stage, at = where
+    code, _, _ = call("run", "recipe.toml", *INLINE, env=fault(marks, step, "kill", stage=stage, at=at))
+    assert code == -signal.SIGKILL
+    assert not Path("out/manifest.json").exists()
+    before = committed()
+    code, _, err = call("run", "recipe.toml", *INLINE)
+    assert (code, err) == (0, "")
+    assert_whole(expected, before=before)
+
+
+@pytest.mark.parametrize("step", ["before rename", "before record"])
+def test_killed_while_it_makes_a_file_anew(
+    finished: Path, marks: Path, expected: dict[tuple[str, str], str], step: str
+) -> None:
+    """The record of the old file must not vouch for the new one, nor be there without it."""
+    for record in Path("out/records/tokens").glob("[!.]*.json"):
+        record.write_text(record.read_text().replace('"fingerprint":"', '"fingerprint":"0'))
+    faulty = fault(marks, step, "kill", stage="tokens", at=2)
+    assert call("run", "recipe.toml", *INLINE, env=faulty)[0] == -signal.SIGKILL
+    before = {path: state for path, state in committed().items() if path.startswith("out/annotations")}
+    assert run().code == 0
+    assert_whole(expected, before=before)
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_workers_killed_mid_run_are_replaced(project: Path, marks: Path, expected: dict[tuple[str, str], str]) -> None:
+    """Two of them, in the middle of a commit; nobody has to run anything again."""
+    faulty = fault(marks, "before record", "kill", at=3, times=2)
+    code, _, err = call("run", "recipe.toml", *ON_TWO_WORKERS, env=faulty)
+    assert (code, err) == (0, "")
+    assert_whole(expected)
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_a_worker_that_hangs_is_replaced(project: Path, marks: Path, expected: dict[tuple[str, str], str]) -> None:
+    faulty = fault(marks, "mid-write", "hang", at=2)
+    settings = (*ON_TWO_WORKERS, "--set", "ray.partition_timeout_seconds=4")
+    code, _, err = call("run", "recipe.toml", *settings, env=faulty)
+    assert (code, err) == (0, "")
+    assert_whole(expected)
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_a_worker_that_grows_past_its_memory_is_replaced(
+    project: Path, marks: Path, expected: dict[tuple[str, str], str]
+) -> None:
+    faulty = fault(marks, "mid-write", "grow", at=2)
+    settings = (*ON_TWO_WORKERS, "--set", "ray.worker_memory_bytes=300000000")
+    code, _, err = call("run", "recipe.toml", *settings, env=faulty)
+    assert (code, err) == (0, "")
+    assert_whole(expected)
+
+
+@pytest.fixture
+def hanging(project: Path, marks: Path) -> Iterator[subprocess.Popen[str]]:
+    """A run on Ray of which a worker hangs in the middle of its fourth commit."""
+    process = start("run", "recipe.toml", *ON_TWO_WORKERS, env=fault(marks, "before record", "hang", at=4))
+    children: list[psutil.Process] = []
+    try:
+        wait_for((marks / "4").exists, process)
+        children = psutil.Process(process.pid).children(recursive=True)
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+        _, alive = psutil.wait_procs(children, timeout=30)
+        for child in alive:
+            child.kill()
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_the_driver_killed(hanging: subprocess.Popen[str], expected: dict[tuple[str, str], str]) -> None:
+    children = psutil.Process(hanging.pid).children(recursive=True)
+    assert {child.name() for child in children} >= {"raylet", "gcs_server"}
+    hanging.kill()
+    _, alive = psutil.wait_procs(children, timeout=LIMIT_SECONDS)
+    assert alive == [], "Ray's processes end with the command that started them"
+    before = committed()
+    assert len(before) >= 3
+    code, _, err = call("run", "recipe.toml", *ON_TWO_WORKERS)
+    assert (code, err) == (0, "")
+    assert_whole(expected, before=before)
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_the_raylet_killed(hanging: subprocess.Popen[str], expected: dict[tuple[str, str], str]) -> None:
+    (raylet,) = [c for c in psutil.Process(hanging.pid).children(recursive=True) if c.name() == "raylet"]
+    raylet.kill()
+    code, _, _ = ended(hanging)
+    assert code != 0
+    before = committed()
+    assert run().code == 0
+    assert_whole(expected, before=before)
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_a_node_removed_mid_run(project: Path, marks: Path, expected: dict[tuple[str, str], str]) -> None:
+    """Its worker hangs in the middle of a commit when the node goes; the other node does what is left."""
+    with two_nodes(of_second=fault(marks, "before record", "hang", at=3)) as cluster:
+        output = f"output.path={Path('out').absolute()}"
+        attached = {**cluster.environment, "RAY_ADDRESS": cluster.address}
+        process = start("run", str(Path("recipe.toml").absolute()), "--set", output, env=attached)
+        try:
+            wait_for((marks / "3").exists, process)
+            cluster.remove_second()
+        finally:
+            code, _, err = ended(process)
+    assert (code, err) == (0, "")
+    assert_whole(expected)
+
+
+def test_a_disk_that_is_full_ends_the_run_with_one_line(
+    project: Path, marks: Path, expected: dict[tuple[str, str], str]
+) -> None:
+    faulty = fault(marks, "before rename", "disk full", stage="tokens", at=2)
+    code, _, err = call("run", "recipe.toml", *INLINE, env=faulty)
+    assert code == ExitCode.FAILED
+    (line,) = err.splitlines()
+    assert line.startswith("colophon: out/tokens/part-")
+    assert line.endswith(".arrow: No space left on device; what is committed stays, and the same command goes on")
+    before = committed()
+    assert run().code == 0
+    assert_whole(expected, before=before)
+
+
+def test_a_file_that_cannot_grow_ends_the_run_with_one_line(
+    project: Path, expected: dict[tuple[str, str], str]
+) -> None:
+    """What a full disk is to a process, as far as it can be had without mounting one: writing fails in the middle."""
+
+    def no_large_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+
+    code, _, err = call("run", "recipe.toml", *INLINE, preexec_fn=no_large_files)
+    assert code == ExitCode.FAILED
+    (line,) = err.splitlines()
+    assert line.startswith("colophon: out/")
+    assert line.endswith(": File too large; what is committed stays, and the same command goes on")
+    assert not Path("out/manifest.json").exists()
+    before = committed()
+    assert run().code == 0
+    assert_whole(expected, before=before)
+
+
+def test_an_output_that_cannot_be_written_is_one_line(project: Path) -> None:
+    called = run("--set", "output.path=/proc/colophon")
+    assert called.code == ExitCode.FAILED
+    assert called.line.startswith("/proc/colophon: cannot be written: ")
+    Path("held").mkdir()
+    Path("held/out").mkdir(mode=0o500)
+    if os.geteuid() != 0:  # root may write everywhere
+        called = run("--set", "output.path=held/out")
+        assert called.code == ExitCode.FAILED
+        assert called.line == "held/out: cannot be written: Permission denied"
+
+
+def _change(path: Path) -> None:
+    write_documents(path, range(500, 500 + ROWS_OF_FILES[2]))
+
+
+@pytest.mark.parametrize(("change", "reason"), [(_change, "was changed during the run"), (Path.unlink, "No such file")])
+def test_an_input_file_changed_or_removed_during_the_run(
+    project: Path, marks: Path, expected: dict[tuple[str, str], str], change: Callable[[Path], None], reason: str
+) -> None:
+    kept, last = Path("kept.parquet"), Path("data/part-2.parquet")
+    shutil.copy2(last, kept)
+    process = start("run", "recipe.toml", *INLINE, env=fault(marks, "before record", "hang", stage="tokens", at=2))
+    try:
+        wait_for((marks / "2").exists, process)
+        change(last)
+        (marks / "go").touch()
+    finally:
+        code, _, err = ended(process)
+    assert (code, err) == (ExitCode.QUARANTINED, "")
+    left_out = quarantine()
+    assert {entry.source for entry in left_out} == {str(last)}
+    assert all(reason in entry.reason for entry in left_out)
+    made = manifest()
+    assert sum(p.rows or 0 for p in made.partitions) + sum(e.rows or 0 for e in left_out) == sum(ROWS_OF_FILES)
+    assert {key: sha for key, sha in expected.items() if not key[1].startswith("part-2")} == hashes(made)
+    shutil.copy2(kept, last)
+    assert run().code == 0
+    assert_whole(expected)
+    assert not quarantine()
+
+
+def _publish(root: str, number: int, times: int) -> None:
+    store = Store(root)
+    for turn in range(times):
+        store.commit(
+            stage="tokens",
+            partition="p",
+            suffix=".parquet",
+            write=lambda path, content=f"{number}.{turn}." * 50: path.write_text(content),  # type: ignore[misc]
+            check=lambda path: None,
+            rows=1,
+            fingerprint=str(number),
+            counts={},
+        )
+
+
+def test_of_two_attempts_at_a_partition_one_wins_whole(tmp_path: Path) -> None:
+    """The file and its record are the same attempt's, however the attempts meet."""
+    context = get_context("spawn")
+    attempts = [context.Process(target=_publish, args=(str(tmp_path), number, 60)) for number in range(3)]
+    for attempt in attempts:
+        attempt.start()
+    for attempt in attempts:
+        attempt.join(LIMIT_SECONDS)
+        assert attempt.exitcode == 0
+    record = Store(str(tmp_path)).record("tokens", "p")
+    assert record is not None
+    assert file_sha256(tmp_path / record.path) == record.sha256
+    assert [path.name for path in (tmp_path / "tokens").iterdir()] == ["p.parquet"]

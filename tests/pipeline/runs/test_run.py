@@ -1,0 +1,464 @@
+"""Runs: what is redone and what is not, what is left out, and that the bytes depend on nothing else."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from colophon.pipeline.errors import UsageError
+from colophon.pipeline.executors.base import Executor
+from colophon.pipeline.executors.inline import InlineExecutor
+from colophon.pipeline.executors.worker import attempt
+from colophon.pipeline.runs.plan import Plan
+from colophon.pipeline.stages.tasks import Outcome, Stage, Task
+from colophon.shards.common.errors import ExitCode
+from tests.pipeline.project import (
+    LAYOUTS,
+    RECIPE,
+    ROWS_OF_FILES,
+    colophon,
+    directories,
+    execute,
+    hashes,
+    manifest,
+    prepared_recipe,
+    quarantine,
+    redone,
+    run,
+    snapshot,
+    write_documents,
+)
+
+PACKED = {f"packed/{layout}" for layout in LAYOUTS}
+ALL = {"annotations/url", "annotations/crawl", "annotations/edu_score", "tokens", *PACKED}
+
+
+class NoExecutor(Executor):
+    """Fails when there is anything to do."""
+
+    def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        assert not tasks, f"{stage.title}: {[task.partition.name for task in tasks]}"
+        return iter(())
+
+
+class ShufflingExecutor(Executor):
+    """Tasks in another order, each in a worker of its own, as many processes would do them."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        for task in self._random.sample(tasks, len(tasks)):
+            yield attempt(stage.start(), task)
+
+
+class DyingExecutor(Executor):
+    """Does some tasks and dies, the last time in the middle of one."""
+
+    def __init__(self, tasks: int) -> None:
+        self._left = tasks
+
+    def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        for outcome in InlineExecutor().run(stage, tasks):
+            if not self._left:
+                raise RuntimeError("killed")
+            self._left -= 1
+            yield outcome
+
+
+def corrupt(path: str, *, row_group: int) -> None:
+    """Overwrite bytes of the text column in a row group; the footer stays as it was."""
+    chunk = pq.read_metadata(path).row_group(row_group).column(0)
+    data = bytearray(Path(path).read_bytes())
+    place = (chunk.dictionary_page_offset or chunk.data_page_offset) + chunk.total_compressed_size // 2
+    data[place : place + 20] = bytes(byte ^ 0x55 for byte in data[place : place + 20])
+    Path(path).write_bytes(bytes(data))
+
+
+# the first run
+
+
+def test_a_run_makes_every_file_of_every_partition(finished: Path) -> None:
+    made = manifest()
+    names = [partition.name for partition in made.partitions]
+    assert len(names) > len(ROWS_OF_FILES)
+    assert set(made.stages) == ALL
+    for stage in made.stages.values():
+        assert [record.partition for record in stage.records] == names
+    data = {record.path for stage in made.stages.values() for record in stage.records}
+    found = {str(path.relative_to("out")) for path in Path("out").rglob("*") if path.suffix in (".arrow", ".parquet")}
+    assert found == data
+    assert not [path for path in snapshot(Path("out")) if path.endswith(".tmp")]
+
+
+def test_every_annotation_and_token_file_has_the_rows_of_its_partition(finished: Path) -> None:
+    made = manifest()
+    rows = {partition.name: partition.rows for partition in made.partitions}
+    assert sum(filter(None, rows.values())) == sum(ROWS_OF_FILES)
+    for name, stage in made.stages.items():
+        if not name.startswith("packed/"):
+            assert {record.partition: record.rows for record in stage.records} == rows
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_the_bytes_do_not_depend_on_order_workers_or_place(finished: Path, seed: int) -> None:
+    result = execute(f"output.path=out-{seed}", executor=ShufflingExecutor(seed))
+    assert hashes(result.manifest) == hashes(manifest())
+    assert result.manifest.stages["tokens"].records == manifest().stages["tokens"].records
+
+
+def test_the_stages_one_by_one_make_what_a_run_makes(finished: Path) -> None:
+    for stage in ("annotate", "tokenize", "pack"):
+        called = colophon(stage, "recipe.toml", "--executor", "inline", "--set", "output.path=by-stage")
+        assert (called.code, called.err) == (0, "")
+    assert hashes(manifest("by-stage")) == hashes(manifest())
+
+
+def test_a_stage_before_those_that_it_needs_says_which_to_run(project: Path) -> None:
+    called = colophon("pack", "recipe.toml", "--executor", "inline")
+    assert called.code == 2
+    assert called.line.startswith("packed/plain: tokens of partition part-0-")
+    assert called.line.endswith("run `colophon tokenize` first, or `colophon run` for all stages")
+    assert colophon("tokenize", "recipe.toml", "--executor", "inline").code == 0
+    called = colophon("pack", "recipe.toml", "--executor", "inline")
+    assert called.code == 2
+    assert "run `colophon annotate` first" in called.line
+
+
+def test_annotating_needs_no_tokenizer(project: Path) -> None:
+    Path("recipe.toml").write_text(RECIPE[: RECIPE.index("[tokenizer]")])
+    called = colophon("annotate", "recipe.toml", "--executor", "inline")
+    assert (called.code, called.err) == (0, "")
+    assert set(manifest().stages) == {"annotations/url", "annotations/crawl", "annotations/edu_score"}
+
+
+def test_input_of_files_without_rows_makes_an_empty_run(project: Path) -> None:
+    write_documents(Path("none.parquet"), range(0))
+    called = run("--set", "input.paths=none.parquet")
+    assert (called.code, called.err) == (0, "")
+    assert "0 documents of 0 files" in called.out
+    assert manifest().stages == {}
+
+
+# what is redone
+
+
+def test_a_second_run_starts_nothing_and_writes_no_file(finished: Path) -> None:
+    before = snapshot(Path("out"))
+    result = execute(executor=NoExecutor())
+    assert result.exit_code is ExitCode.COMPLETE
+    assert redone(before, snapshot(Path("out"))) == set()
+    assert hashes(result.manifest) == hashes(manifest())
+    assert [(timing.partitions, timing.seconds) for timing in result.timings] == [(0, 0.0)] * 2
+
+
+@pytest.mark.parametrize("stage", sorted(ALL))
+@pytest.mark.parametrize("damage", ["file", "record", "cut"])
+def test_only_what_was_lost_is_redone(finished: Path, stage: str, damage: str) -> None:
+    before, content = snapshot(Path("out")), hashes(manifest())
+    record = manifest().stages[stage].records[1]
+    file = Path("out", record.path)
+    if damage == "file":
+        file.unlink()
+    elif damage == "record":
+        Path("out/records", stage, f"{record.partition}.json").unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:-1])
+    result = execute()
+    assert redone(before, snapshot(Path("out"))) == {f"out/{record.path}"}
+    assert hashes(result.manifest) == content
+    assert sum(timing.partitions for timing in result.timings) == 1
+
+
+@pytest.mark.parametrize("tasks", [0, 3, 17])
+def test_a_run_that_died_goes_on_where_it_was(finished: Path, tasks: int) -> None:
+    with pytest.raises(RuntimeError, match="killed"):
+        execute("output.path=again", executor=DyingExecutor(tasks))
+    assert not Path("again/manifest.json").exists()
+    before = snapshot(Path("again"))
+    data = {path for path in before if path.endswith((".parquet", ".arrow"))}
+    assert data
+    result = execute("output.path=again")
+    assert hashes(result.manifest) == hashes(manifest())
+    assert not redone(before, snapshot(Path("again"))) & data
+
+
+CHANGES: dict[str, set[str]] = {
+    "annotators.url.private_suffixes=true": {"annotations/url", "packed/prepend-url"},
+    "layouts.prepend-url.dropout=0.5": {"packed/prepend-url"},
+    "layouts.append-quality.role_weights={ metadata = 0.5 }": {"packed/append-quality"},
+    "layouts.meta-tokens.num_meta_tokens=3": {"packed/meta-tokens"},
+    "layouts.meta-tokens.num_meta_tokens=7": PACKED,  # the vocabulary grows
+    "pack.seed=1": PACKED,
+    "pack.method=best_fit": PACKED,
+    "pack.sequence_length=80": PACKED,
+    "tokenizer.pattern=cl100k_base": {"tokens", *PACKED},
+    "input.columns.id=url": {"tokens", *PACKED},
+    "input.columns.dump=url": {"annotations/crawl", "packed/append-quality"},
+}
+
+
+@pytest.mark.parametrize(("setting", "stale"), CHANGES.items(), ids=list(CHANGES))
+def test_changed_settings_are_named_and_rebuilt_only_where_they_matter(
+    finished: Path, setting: str, stale: set[str]
+) -> None:
+    before = snapshot(Path("out"))
+    called = run("--set", setting)
+    assert called.code == 2
+    assert " was made with other settings: " in called.line
+    assert called.line.startswith("out/")
+    assert called.line.removeprefix("out/").split(" ")[0] in stale
+    assert "--rebuild" in called.line
+    assert snapshot(Path("out")) == before
+
+    called = run("--set", setting, "--rebuild")
+    assert (called.code, called.err) == (0, "")
+    assert directories(redone(before, snapshot(Path("out")))) == stale
+    assert hashes(execute(setting, executor=NoExecutor()).manifest) == hashes(manifest())
+    verified = colophon("verify", "recipe.toml", "--set", setting)
+    assert (verified.code, verified.err) == (0, "")
+
+
+def test_a_difference_is_named_by_its_key_and_both_values(finished: Path) -> None:
+    line = run("--set", "layouts.prepend-url.dropout=0.5").line
+    assert line == (
+        "out/packed/prepend-url was made with other settings: layout.dropout: 0.1 -> 0.5 "
+        "(--rebuild redoes what this makes stale; another output.path keeps both)"
+    )
+
+
+def test_a_rebuild_that_died_goes_on_without_the_flag(finished: Path) -> None:
+    setting = "pack.seed=1"
+    with pytest.raises(RuntimeError, match="killed"):
+        execute(setting, executor=DyingExecutor(2), rebuild=True)
+    old = hashes(manifest())
+    resumed = hashes(execute(setting).manifest)
+    assert resumed == hashes(execute(setting, "output.path=fresh").manifest) != old
+
+
+@pytest.mark.parametrize(
+    ("setting", "made"),
+    [
+        ("layouts.more={ position = 'prepend', template = '{url_host}', max_metadata_tokens = 9 }", {"packed/more"}),
+        ("annotators.more={ type = 'edu_score', prefix = 'more' }", {"annotations/more"}),
+        ("ray.num_workers=3", set()),
+        ("train.tiny.steps=9", set()),
+    ],
+)
+def test_what_is_new_is_made_and_the_rest_stays(finished: Path, setting: str, made: set[str]) -> None:
+    before = snapshot(Path("out"))
+    called = run("--set", setting)
+    assert (called.code, called.err) == (0, "")
+    assert directories(redone(before, snapshot(Path("out")))) == made
+
+
+def test_a_layout_that_is_gone_from_the_recipe_is_gone_from_the_manifest(finished: Path) -> None:
+    text = RECIPE.replace('[layouts.meta-tokens]\nposition = "meta_tokens"\n', "")
+    Path("recipe.toml").write_text(text)
+    assert run().code == 0
+    assert set(manifest().stages) == ALL - {"packed/meta-tokens"}
+
+
+def test_an_appended_file_is_worked_on_alone(finished: Path) -> None:
+    before, content = snapshot(Path("out")), hashes(manifest())
+    write_documents(Path("data/part-1b.parquet"), range(500, 510))
+    called = run()
+    assert (called.code, called.err) == (0, "")
+    made = redone(before, snapshot(Path("out")))
+    assert directories(made) == ALL
+    assert all(Path(path).name.startswith("part-1b-") for path in made)
+    after = hashes(manifest())
+    assert {key: after[key] for key in content} == content
+    assert {partition for _, partition in after} - {partition for _, partition in content} == {
+        partition.name for partition in manifest().partitions if partition.source == "data/part-1b.parquet"
+    }
+
+
+def test_a_changed_file_is_worked_on_alone(finished: Path) -> None:
+    before = snapshot(Path("out"))
+    write_documents(Path("data/part-2.parquet"), range(300, 350))
+    assert run().code == 0
+    made = redone(before, snapshot(Path("out")))
+    assert directories(made) == ALL
+    assert all(Path(path).name.startswith("part-2-") for path in made)
+
+
+def test_a_removed_file_leaves_the_manifest(finished: Path) -> None:
+    Path("data/part-0.parquet").unlink()
+    before = snapshot(Path("out"))
+    assert run().code == 0
+    assert redone(before, snapshot(Path("out"))) == set()
+    assert {partition.source for partition in manifest().partitions} == {"data/part-1.parquet", "data/part-2.parquet"}
+
+
+def test_other_partition_sizes_need_no_rebuild(finished: Path) -> None:
+    called = run("--set", "input.partition_bytes=1000000")
+    assert (called.code, called.err) == (0, "")
+    assert len(manifest().partitions) == len(ROWS_OF_FILES)
+    assert colophon("verify", "recipe.toml").code == 0
+
+
+# what is left out
+
+
+def test_a_partition_that_cannot_be_annotated_is_left_out_of_everything(project: Path) -> None:
+    corrupt("data/part-1.parquet", row_group=1)
+    called = run("--set", "input.columns.dump=text")  # so that annotating reads the damaged column
+    assert called.code == 3
+    assert called.err == ""
+    (entry,) = quarantine()
+    assert (entry.source, entry.stage) == ("data/part-1.parquet", "annotate, tokenize")
+    assert "CRC" in entry.reason
+    assert entry.rows
+    made = manifest()
+    assert list(made.quarantine) == [entry]
+    assert entry.partition not in {partition.name for partition in made.partitions}
+    assert entry.partition not in {partition for _, partition in hashes(made)}
+    assert set(made.stages) == ALL
+    assert sum(p.rows or 0 for p in made.partitions) + entry.rows == sum(ROWS_OF_FILES)
+    assert f"quarantined: data/part-1.parquet: {entry.reason}" in called.out
+
+
+def test_a_partition_that_cannot_be_tokenized_is_left_out_of_packing(project: Path) -> None:
+    corrupt("data/part-1.parquet", row_group=1)
+    assert run().code == 3
+    (entry,) = quarantine()
+    assert entry.stage == "annotate, tokenize"
+    assert {partition for stage, partition in hashes(manifest()) if stage.startswith("packed/")} == {
+        partition.name for partition in manifest().partitions
+    }
+
+
+def test_a_repaired_file_is_taken_in_again(finished: Path) -> None:
+    good = Path("data/part-1.parquet").read_bytes()
+    corrupt("data/part-1.parquet", row_group=1)
+    settings = ("--set", "output.path=other")
+    assert run(*settings).code == 3
+    assert run(*settings).code == 3
+    Path("data/part-1.parquet").write_bytes(good)
+    assert run(*settings).code == 0
+    assert quarantine("other") == []
+    assert hashes(manifest("other")) == hashes(manifest())
+
+
+def test_bad_lines_are_named_once_and_on_every_run(project: Path) -> None:
+    Path("bad.jsonl").write_text('{"text": "a", "url": "u"}\nnonsense\n{"text": "b"}\n[]\n')
+    Path("recipe.toml").write_text(RECIPE.replace('"data/*.parquet"', '"bad.jsonl"'))
+    for _ in range(2):
+        assert run().code == 3
+        assert [(entry.source, entry.line, entry.rows) for entry in quarantine()] == [
+            ("bad.jsonl", 2, 1),
+            ("bad.jsonl", 4, 1),
+        ]
+    assert manifest().stages["tokens"].records[0].rows == 2
+    assert manifest().stages["tokens"].records[0].counts["lines_bad"] == 2
+
+
+@pytest.mark.parametrize("fault", ["file", "page", "line"])
+def test_strict_stops_at_the_first_input_that_cannot_be_read(project: Path, fault: str) -> None:
+    if fault == "file":
+        Path("data/part-1.parquet").write_bytes(b"")
+    elif fault == "page":
+        corrupt("data/part-1.parquet", row_group=1)
+    else:
+        Path("data/x.jsonl").write_text('{"text": "a"}\nnonsense\n')
+    called = run("--strict", "--set", 'input.paths=["data"]')
+    assert called.code == 1
+    where = {"file": "data/part-1.parquet", "page": "data/part-1.parquet", "line": "data/x.jsonl:2"}[fault]
+    assert called.line.startswith(f"--strict: {where}: ")
+    assert not Path("out/manifest.json").exists()
+    if fault == "file":
+        assert not Path("out").exists()
+
+
+def test_an_annotator_that_cannot_use_a_column_quarantines_with_its_reason(project: Path) -> None:
+    Path("recipe.toml").write_text(RECIPE.replace("[annotators.edu_score]", '[annotators.edu_score]\ncolumn = "url"'))
+    called = run()
+    assert called.code == 3
+    assert {entry.reason for entry in quarantine()} == {"column 'url' has type string; a number is needed"}
+
+
+# annotators that read annotators
+
+
+def dependent(model: Path) -> list[str]:
+    """Overrides: `edu` reads the score of `quality`, and stands before it in the recipe."""
+    score = "{ expected = { low = 0, high = 5 } }"
+    return [
+        "annotators.edu={ type = 'edu_score', column = 'quality_score', prefix = 'edu' }",
+        f"annotators.quality={{ type = 'fasttext', model = '{model}', score = {score} }}",
+        "layouts.prepend-edu={ position = 'prepend', template = '{edu_fine}', max_metadata_tokens = 4 }",
+    ]
+
+
+def test_an_annotator_reads_anothers_column_in_one_pass_and_in_two(project: Path, quality_model: Path) -> None:
+    settings = dependent(quality_model)
+    one_pass = execute(*settings).manifest
+    first = next(r for r in one_pass.stages["annotations/edu"].records if r.rows)
+    made = pq.read_table(f"out/{first.path}").to_pylist()
+    scores = pq.read_table(f"out/annotations/quality/{first.partition}.parquet").column("quality_score").to_pylist()
+    assert any(score is not None for score in scores)
+    assert [row["edu_coarse"] for row in made] == [None if s is None else round(min(max(s, 0), 5)) for s in scores]
+
+    before = snapshot(Path("out"))
+    assert hashes(execute(*settings, executor=NoExecutor()).manifest) == hashes(one_pass)
+    Path("out", first.path).unlink()
+    assert hashes(execute(*settings).manifest) == hashes(one_pass)
+    assert redone(before, snapshot(Path("out"))) == {f"out/{first.path}"}
+
+    two = ("output.path=two",)
+    execute(settings[1], *two)
+    assert hashes(execute(*settings, *two).manifest) == hashes(one_pass)
+
+
+def test_a_change_of_the_annotator_below_makes_those_above_stale(project: Path, quality_model: Path) -> None:
+    settings = dependent(quality_model)
+    execute(*settings)
+    before = snapshot(Path("out"))
+    execute(*settings, "annotators.quality.clip=[1, 4]", rebuild=True)
+    made = directories(redone(before, snapshot(Path("out"))))
+    assert made == {"annotations/quality", "annotations/edu", "packed/prepend-edu"}
+
+
+def test_annotators_that_need_each_other_are_a_usage_error(project: Path) -> None:
+    with pytest.raises(UsageError, match=r"recipe.toml: annotators need each other's columns: a, b"):
+        prepared_recipe(
+            "annotators.a={ type = 'edu_score', column = 'b_fine', prefix = 'a' }",
+            "annotators.b={ type = 'edu_score', column = 'a_fine', prefix = 'b' }",
+        )
+
+
+# the plan
+
+
+def test_a_plan_says_what_would_be_done_from_records_alone(finished: Path) -> None:
+    plan = Plan(prepared_recipe())
+    assert all(
+        not task.outputs for title in ("annotate", "tokenize", "pack") for task in plan.tasks([title], without={})
+    )
+    record = manifest().stages["packed/plain"].records[0]
+    Path("out", record.path).unlink()
+    (task,) = [task for task in plan.tasks(["pack"], without={}) if task.outputs]
+    assert (task.partition.name, list(task.outputs)) == (record.partition, ["packed/plain"])
+    assert plan.tasks(["pack"], without={record.partition: None})[0].partition.name != record.partition
+
+
+def test_a_full_disk_ends_the_run_with_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "rename", full)
+    called = run()
+    assert called.code == 1
+    assert called.line == "OSError: [Errno 28] No space left on device (--debug shows where)"
+
+
+def test_a_manifest_is_json_that_names_its_version_and_recipe(finished: Path) -> None:
+    value = json.loads(Path("out/manifest.json").read_text())
+    assert value["format_version"] == 1
+    assert value["recipe"]["pack"]["sequence_length"] == 64

@@ -1,0 +1,190 @@
+"""`colophon verify` finds every damage; a sound run is found sound."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from colophon.pipeline.storage.commits import record_path
+from colophon.shards.arrow_files import read_table, write_table
+from colophon.shards.common.digests import file_sha256
+from colophon.shards.manifest import Record
+from tests.pipeline.project import RECIPE, Called, colophon, manifest, run
+
+STAGES = ("annotations/url", "tokens", "packed/plain", "packed/append-quality")
+
+
+def verify(*arguments: str) -> Called:
+    return colophon("verify", "recipe.toml", *arguments)
+
+
+def findings(called: Called) -> list[str]:
+    """The lines before the last, which counts them."""
+    assert called.code == 1
+    assert "Traceback" not in called.err
+    *lines, last = called.err.splitlines()
+    files = sum(len(stage.records) for stage in manifest().stages.values())
+    assert last == f"colophon: {len(lines)} of {files} files are not what they should be"
+    return lines
+
+
+def record_of(stage: str) -> Record:
+    return manifest().stages[stage].records[1]
+
+
+def vouch(record: Record) -> None:
+    """Write a record and a manifest that say what is in the file now: only its content can tell."""
+    path = Path("out", record.path)
+    changed = record.model_copy(update={"bytes": path.stat().st_size, "sha256": file_sha256(path)})
+    Path("out", record_path(record.stage, record.partition)).write_text(changed.model_dump_json())
+    value = json.loads(Path("out/manifest.json").read_text())
+    for entry in value["stages"][record.stage]["records"]:
+        if entry["partition"] == record.partition:
+            entry.update(bytes=changed.bytes, sha256=changed.sha256)
+    Path("out/manifest.json").write_text(json.dumps(value))
+
+
+def test_a_sound_run_is_sound(finished: Path) -> None:
+    called = verify()
+    assert (called.code, called.err) == (0, "")
+    files = sum(len(stage.records) for stage in manifest().stages.values())
+    rows = sum(record.rows for stage in manifest().stages.values() for record in stage.records)
+    assert called.out == f"{files} files, {rows:,} rows: all as recorded, all laws hold\n"
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "flip a bit": (
+        lambda path: path.write_bytes(
+            path.read_bytes()[:-9] + bytes([path.read_bytes()[-9] ^ 1]) + path.read_bytes()[-8:]
+        ),
+        "its bytes differ from those that were committed (sha256)",
+    ),
+    "flip the first bit": (
+        lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
+        "its bytes differ from those that were committed (sha256)",
+    ),
+    "truncate": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes, its record says"),
+    "append": (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "bytes, its record says"),
+    "empty": (lambda path: path.write_bytes(b""), "has 0 bytes, its record says"),
+    "delete": (lambda path: path.unlink(), "is missing"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_files_are_named_with_what_is_wrong(finished: Path, damage: str) -> None:
+    change, said = DAMAGES[damage]
+    made = manifest().stages
+    damaged = [made[stage].records[number] for number, stage in enumerate(STAGES)]
+    for record in damaged:
+        change(Path("out", record.path))
+    found = dict(line.split(": ", 1) for line in findings(verify()))
+    for record in damaged:
+        assert said in found.pop(record.path)
+    # What was packed from a damaged file cannot be checked, and says so; nothing else is accused.
+    below = {record.partition for record in damaged if not record.stage.startswith("packed/")}
+    assert all(path.startswith("packed/") and Path(path).stem in below for path in found)
+
+
+@pytest.mark.parametrize("damage", ["delete", "damage", "edit"])
+def test_a_commit_record_that_is_not_the_manifests_is_found(finished: Path, damage: str) -> None:
+    record = record_of("packed/plain")
+    path = Path("out", record_path(record.stage, record.partition))
+    if damage == "delete":
+        path.unlink()
+    elif damage == "damage":
+        path.write_text("{")
+    else:
+        path.write_text(record.model_copy(update={"fingerprint": "another"}).model_dump_json())
+    (line,) = findings(verify())
+    assert line.startswith(f"{record.path}: its commit record, records/packed/plain/{record.partition}.json, ")
+    assert line.endswith("differs from the manifest" if damage == "edit" else "is missing or damaged")
+
+
+def test_files_of_two_layouts_that_are_swapped_are_found(finished: Path) -> None:
+    one, other = record_of("packed/plain"), record_of("packed/meta-tokens")
+    data = [Path("out", record.path).read_bytes() for record in (one, other)]
+    Path("out", one.path).write_bytes(data[1])
+    Path("out", other.path).write_bytes(data[0])
+    assert {line.split(":")[0] for line in findings(verify())} == {one.path, other.path}
+
+
+def test_a_file_of_another_layout_is_found_even_when_records_vouch_for_it(finished: Path) -> None:
+    plain, other = record_of("packed/plain"), record_of("packed/meta-tokens")
+    Path("out", plain.path).write_bytes(Path("out", other.path).read_bytes())
+    value = json.loads(Path("out/manifest.json").read_text())
+    for entry in value["stages"]["packed/plain"]["records"]:
+        if entry["partition"] == plain.partition:
+            entry["rows"] = other.rows
+    Path("out/manifest.json").write_text(json.dumps(value))
+    vouch(plain.model_copy(update={"rows": other.rows}))
+    assert findings(verify()) == [f"{plain.path}: holds the layout 'meta-tokens'"]
+
+
+def _flip_last_id(table: pa.Table) -> pa.Table:
+    ids = table.column("input_ids").combine_chunks()
+    ids = ids.chunk(0) if isinstance(ids, pa.ChunkedArray) else ids
+    flat = ids.flatten().to_numpy().copy()
+    flat[1] ^= 1
+    changed = pa.FixedSizeListArray.from_arrays(pa.array(flat), ids.type.list_size)
+    return table.set_column(0, table.schema.field("input_ids"), changed)
+
+
+def test_a_token_that_differs_is_found_even_when_records_vouch_for_it(finished: Path) -> None:
+    record = record_of("packed/plain")
+    path = Path("out", record.path)
+    changed = _flip_last_id(read_table(path))
+    path.unlink()  # the table is mapped
+    write_table(path, changed)
+    vouch(record)
+    assert findings(verify()) == [
+        f"{record.path}: text tokens differ from the token file: lost, repeated or out of order"
+    ]
+
+
+def test_metadata_that_is_not_the_documents_is_found_even_when_records_vouch_for_it(finished: Path) -> None:
+    # The files are packed with another template, and all that names it is edited away.
+    assert run("--set", 'layouts.prepend-url.template="{url_host}"', "--set", "output.path=other").code == 0
+    for record in manifest("other").stages["packed/prepend-url"].records:
+        Path("out", record.path).write_bytes(Path("other", record.path).read_bytes())
+        value = json.loads(Path("out/manifest.json").read_text())
+        for entry in value["stages"]["packed/prepend-url"]["records"]:
+            if entry["partition"] == record.partition:
+                entry["rows"] = record.rows
+        Path("out/manifest.json").write_text(json.dumps(value))
+        original = next(r for r in manifest().stages["packed/prepend-url"].records if r.partition == record.partition)
+        vouch(original)
+    found = findings(verify())
+    assert {line.split(": ")[0] for line in found} == {r.path for r in manifest().stages["packed/prepend-url"].records}
+    assert all("metadata" in line for line in found)
+
+
+def test_another_recipe_than_the_one_that_made_the_files_is_a_usage_error(finished: Path) -> None:
+    called = verify("--set", "layouts.prepend-url.dropout=0.5")
+    assert called.code == 2
+    assert called.line.startswith("out/packed/prepend-url was made with other settings: layout.dropout: 0.1 -> 0.5 ")
+
+
+def test_a_layout_that_left_the_recipe_is_still_checked(finished: Path) -> None:
+    Path("recipe.toml").write_text(RECIPE.replace('[layouts.plain]\nposition = "plain"\n', ""))
+    assert verify().code == 0
+    path = Path("out", record_of("packed/plain").path)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert len(findings(verify())) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [(None, "out has no manifest.json: run `colophon run` first"), ("{", "out/manifest.json is damaged: ")],
+)
+def test_a_run_without_a_readable_manifest_is_a_usage_error(finished: Path, text: str | None, said: str) -> None:
+    Path("out/manifest.json").unlink()
+    if text is not None:
+        Path("out/manifest.json").write_text(text)
+    called = verify()
+    assert called.code == 2
+    assert called.line.startswith(said)

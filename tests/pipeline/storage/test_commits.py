@@ -1,0 +1,323 @@
+"""The commit protocol: a crash at any point leaves nothing that looks finished. Locally and on an object store."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import numpy as np
+import pytest
+
+from colophon.pipeline.storage import commits as store_module
+from colophon.pipeline.storage.commits import Store, record_path
+from colophon.shards.common.digests import file_sha256, fingerprint
+from colophon.shards.common.errors import ColophonError
+from colophon.shards.manifest import Manifest, Record
+from tests.pipeline.project import colophon, execute, hashes, manifest, run
+from tests.pipeline.servers import s3_environment, s3_server
+
+CONTENT = b"what the file holds"
+
+
+class Crash(BaseException):
+    """The process dies here: nothing may catch it but the test."""
+
+
+def commit(
+    store: Store,
+    *,
+    content: bytes = CONTENT,
+    check: Callable[[Path], None] = lambda path: None,
+    fingerprint: str = "f",
+) -> Record:
+    return store.commit(
+        stage="packed/plain",
+        partition="part",
+        suffix=".arrow",
+        write=lambda path: path.write_bytes(content) and None,
+        check=check,
+        rows=3,
+        fingerprint=fingerprint,
+        counts={"documents": 3},
+    )
+
+
+def visible(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def test_a_commit_leaves_the_file_and_its_record_and_nothing_else(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    record = commit(store, check=lambda path: None)
+    assert visible(tmp_path) == {"packed/plain/part.arrow", "records/packed/plain/part.json"}
+    assert (tmp_path / record.path).read_bytes() == CONTENT
+    assert record.bytes == len(CONTENT)
+    assert record.sha256 == file_sha256(tmp_path / record.path)
+    assert store.record("packed/plain", "part") == record
+
+
+def test_the_check_sees_the_whole_file_under_a_name_that_no_reader_looks_at(tmp_path: Path) -> None:
+    seen: list[Path] = []
+
+    def check(path: Path) -> None:
+        assert path.read_bytes() == CONTENT
+        seen.append(path)
+
+    commit(Store(str(tmp_path)), check=check)
+    assert seen[0].name.startswith(".")
+    assert seen[0].parent == tmp_path / "packed/plain"
+
+
+def test_a_second_commit_replaces_the_file_and_its_record(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    commit(store)
+    record = commit(store, content=b"another", fingerprint="g")
+    assert (tmp_path / record.path).read_bytes() == b"another"
+    assert store.record("packed/plain", "part") == record
+    assert len(visible(tmp_path)) == 2
+
+
+def test_a_late_attempt_at_the_same_file_touches_nothing(tmp_path: Path) -> None:
+    """A worker that outlived its run must not take away what the next run has committed."""
+    store = Store(str(tmp_path))
+    first = commit(store)
+    before = (tmp_path / first.path).stat()
+    assert commit(store) == first
+    assert (tmp_path / first.path).stat() == before
+    assert len(visible(tmp_path)) == 2
+    (tmp_path / first.path).unlink()
+    assert commit(store) == first
+    assert (tmp_path / first.path).read_bytes() == CONTENT
+
+
+@contextlib.contextmanager
+def crash_before(call: int) -> Iterator[None]:
+    """The process dies before the `call`-th call (from 0) that changes or syncs a file."""
+    left = call
+    with pytest.MonkeyPatch.context() as patch:
+
+        def deadly(target: Any, name: str) -> None:
+            real = getattr(target, name)
+
+            def counted(*arguments: Any, **options: Any) -> Any:
+                nonlocal left
+                if left == 0:
+                    raise Crash
+                left -= 1
+                return real(*arguments, **options)
+
+            patch.setattr(target, name, counted)
+
+        for name in ("write_bytes", "write_text", "rename", "mkdir"):
+            deadly(Path, name)
+        for name in ("sync", "file_sha256"):
+            deadly(store_module, name)
+        yield
+
+
+@pytest.mark.parametrize(
+    "before", [None, b"something shorter"[:5], b"x" * len(CONTENT)], ids=["new", "another size", "the same size"]
+)
+def test_a_crash_at_any_step_leaves_nothing_that_looks_finished(tmp_path: Path, before: bytes | None) -> None:
+    steps = 0
+    while True:
+        root = tmp_path / str(steps)
+        root.mkdir()
+        store = Store(str(root))
+        old = commit(store, content=before, fingerprint="old") if before is not None else None
+        try:
+            with crash_before(steps):
+                commit(store)
+            break
+        except Crash:
+            found = store.record("packed/plain", "part")
+            # No record, the old one over the old file, or, when only the last sync is missing, the new over the new.
+            assert found is None or file_sha256(root / found.path) == found.sha256
+            assert found in (None, old) or (root / found.path).read_bytes() == CONTENT
+            assert not [path for path in visible(root) if path.endswith(".tmp")]
+        again = commit(store)
+        assert store.record("packed/plain", "part") == again
+        assert (root / again.path).read_bytes() == CONTENT
+        assert len(visible(root)) == 2
+        steps += 1
+    assert steps >= 10
+
+
+def test_an_error_of_writing_or_checking_leaves_nothing(tmp_path: Path) -> None:
+    def wrong(path: Path) -> None:
+        raise ColophonError("not what it should be")
+
+    with pytest.raises(ColophonError, match="not what it should be"):
+        commit(Store(str(tmp_path)), check=wrong)
+    assert visible(tmp_path) == set()
+
+
+def test_the_file_is_synced_before_it_is_renamed_and_the_record_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    order: list[str] = []
+    real = Path.rename
+    monkeypatch.setattr(store_module, "sync", lambda path: order.append(f"sync {'d' if path.is_dir() else 'f'}"))
+    monkeypatch.setattr(Path, "rename", lambda path, to: (order.append(f"rename {Path(to).suffix}"), real(path, to))[1])
+    commit(Store(str(tmp_path)))
+    assert order == ["sync f", "rename .arrow", "sync d", "sync f", "rename .json", "sync d"]
+
+
+@pytest.mark.parametrize("damage", ["truncate", "append", "delete", "no record", "broken record", "other record"])
+def test_a_record_is_trusted_only_with_its_file_in_full_size(tmp_path: Path, damage: str) -> None:
+    store = Store(str(tmp_path))
+    file, record = tmp_path / commit(store).path, tmp_path / record_path("packed/plain", "part")
+    if damage == "truncate":
+        os.truncate(file, len(CONTENT) - 1)
+    elif damage == "append":
+        file.write_bytes(CONTENT + b"!")
+    elif damage == "delete":
+        file.unlink()
+    elif damage == "no record":
+        record.unlink()
+    elif damage == "broken record":
+        record.write_bytes(record.read_bytes()[:-20])
+    else:
+        record.write_text(json.dumps({**json.loads(record.read_text()), "path": "../elsewhere.arrow"}))
+    assert store.record("packed/plain", "part") is None
+
+
+def test_small_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+    store = Store(str(tmp_path))
+    assert store.read_text("a/b.json") is None
+    store.write_text("a/b.json", '{"é": 1}')
+    assert store.read_json("a/b.json") == {"é": 1}
+    for step in range(4):
+        with pytest.raises(Crash), crash_before(step):
+            store.write_text("a/b.json", "{}")
+        assert store.read_json("a/b.json") == {"é": 1}
+    assert visible(tmp_path) == {"a/b.json"}
+
+
+def test_an_object_store_has_no_local_path() -> None:
+    with pytest.raises(ColophonError, match=re.escape("s3://bucket/run is not a local directory")):
+        _ = Store("s3://bucket/run").path
+
+
+def test_a_fingerprint_depends_on_values_not_on_the_order_of_keys() -> None:
+    assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
+    assert fingerprint({"a": 1, "b": [2]}) != fingerprint({"a": 1, "b": [3]})
+
+
+# An object store: moto's server, a real HTTP server on loopback.
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[Any]:
+    """A file system of an empty S3 with the bucket `bucket`."""
+    with s3_server() as address, s3_environment(address):
+        filesystem = fsspec.filesystem("s3", skip_instance_cache=True)
+        filesystem.mkdir("bucket")
+        yield filesystem
+
+
+def s3_files(s3: Any, root: str) -> set[str]:
+    s3.invalidate_cache()
+    return {path.removeprefix(f"{root}/") for path in s3.find(root)}
+
+
+def test_on_s3_each_attempt_has_its_name_and_the_record_names_the_winner(s3: Any) -> None:
+    store = Store("s3://bucket/attempts")
+    first, second = commit(store), commit(store, content=b"another")
+    assert first.path != second.path
+    assert re.fullmatch(r"packed/plain/part\.[0-9a-f]{12}\.arrow", second.path)
+    assert store.record("packed/plain", "part") == second
+    with store.local(second.path) as path:
+        assert path.read_bytes() == b"another"
+    assert not path.exists()
+
+
+def test_on_s3_an_error_before_the_record_leaves_the_old_one_in_force(s3: Any) -> None:
+    store = Store("s3://bucket/errors")
+    assert store.record("packed/plain", "part") is None
+    old = commit(store)
+
+    def wrong(path: Path) -> None:
+        raise ColophonError("not what it should be")
+
+    with pytest.raises(ColophonError):
+        commit(store, content=b"new", check=wrong)
+    assert store.record("packed/plain", "part") == old
+    assert s3_files(s3, "bucket/errors") == {old.path, "records/packed/plain/part.json"}
+
+
+def test_a_run_from_s3_to_s3_makes_the_same_content_as_a_local_one(s3: Any, project: Path) -> None:
+    s3.put("data", "bucket/in", recursive=True)
+    there = ["--set", 'input.paths=["s3://bucket/in/*.parquet"]', "--set", "input.partition_bytes=1000000"]
+    settings = [*there, "--set", "output.path=s3://bucket/out"]
+    remote = run(*settings)
+    assert (remote.code, remote.err) == (0, "")
+    local = run(*there)
+    assert (local.code, local.err) == (0, "")
+    manifests = [Manifest.model_validate_json(s3.cat_file("bucket/out/manifest.json")), manifest("out")]
+    assert hashes(manifests[0]) == hashes(manifests[1])
+    assert len(hashes(manifests[0])) == 3 * 8
+    assert {p.source for p in manifests[0].partitions} == {f"s3://bucket/in/part-{n}.parquet" for n in range(3)}
+
+    verified = colophon("verify", "recipe.toml", *settings)
+    assert (verified.code, verified.err) == (0, "")
+    before = s3_files(s3, "bucket/out")
+    again = run(*settings)
+    assert again.code == 0
+    assert "up to date" in again.out
+    assert s3_files(s3, "bucket/out") == before
+
+
+def test_a_run_on_s3_redoes_what_was_deleted(s3: Any, project: Path) -> None:
+    where = ("output.path=s3://bucket/redo", "input.paths=data/part-2.parquet", "input.partition_bytes=1000000")
+    first = execute(*where)
+    (record, *_) = first.manifest.stages["packed/plain"].records
+    s3.rm(f"bucket/redo/{record.path}")
+    s3.invalidate_cache()
+    second = execute(*where)
+    assert hashes(second.manifest) == hashes(first.manifest)
+    assert s3_files(s3, "bucket/redo") >= {r.path for s in second.manifest.stages.values() for r in s.records}
+    assert [timing.partitions for timing in second.timings] == [0, 1]
+
+
+def test_a_bucket_that_is_not_there_is_one_line(s3: Any, project: Path) -> None:
+    called = run("--set", "input.paths=s3://nowhere/*.parquet")
+    assert called.code == 2
+    assert called.line.startswith("recipe.toml: input.paths: s3://nowhere/*.parquet: ")
+    assert not Path("out").exists()
+
+
+def test_the_hub_without_network_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    called = run("--set", "input.paths=hf://datasets/nobody/nothing/*.parquet")
+    assert called.code == 2
+    assert called.line.startswith(
+        "recipe.toml: input.paths: hf://datasets/nobody/nothing/*.parquet: cannot be listed: "
+    )
+    assert not Path("out").exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve room on a disk")
+def test_a_large_scratch_array_has_its_room_before_it_is_mapped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("colophon.pipeline.storage.commits._ARRAY_IN_MEMORY_BYTES", 1000)
+    memmap, bytes_on_disk = np.memmap, list[int]()
+
+    def looked_at(file: Any, *arguments: Any, **options: Any) -> Any:
+        bytes_on_disk.append(os.fstat(file.fileno()).st_blocks * 512)
+        return memmap(file, *arguments, **options)
+
+    monkeypatch.setattr(np, "memmap", looked_at)
+    array = Store(str(tmp_path)).scratch_array((1000, 1000), np.uint32)
+    array[:] = 7
+    assert bytes_on_disk == [pytest.approx(array.nbytes, abs=1 << 20)]
+    assert bytes_on_disk[0] >= array.nbytes
+    assert int(array.sum()) == 7_000_000
+    assert list(tmp_path.iterdir()) == []

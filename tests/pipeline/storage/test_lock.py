@@ -1,0 +1,239 @@
+"""One run at a time in an output: who holds it, who may take it over, on a disk and on an object store."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import fsspec
+import pytest
+
+from colophon.pipeline.errors import StoreError
+from colophon.pipeline.storage.commits import LOCK_NAME, Store
+from colophon.pipeline.storage.lock import Owner, locked, owner_of
+from colophon.shards.common.errors import ColophonError
+from colophon.shards.manifest import Manifest, Record
+from tests.pipeline.project import run
+
+HOLD = """
+import sys
+from colophon.pipeline.storage.lock import locked
+from colophon.pipeline.storage.commits import Store
+with locked(Store(sys.argv[1]), log=print):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+BEAT = 0.1
+DRAFT = {"stage": "tokens", "partition": "p", "suffix": ".parquet"}
+
+
+def held_elsewhere(root: str) -> subprocess.Popen[str]:
+    """A process that holds the lock of `root` until its stdin is closed."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, root], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.fixture
+def holder(project: Path) -> Iterator[subprocess.Popen[str]]:
+    process = held_elsewhere("out")
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_the_second_run_names_the_first(holder: subprocess.Popen[str]) -> None:
+    called = run()
+    assert called.code == 1
+    assert called.line.startswith(f"out: another run (process {holder.pid} on ")
+    assert "since 0:00:" in called.line
+    assert called.line.endswith("works there; wait for its end or choose another output.path")
+    assert {path.name for path in Path("out").iterdir()} == {LOCK_NAME}
+    owner = owner_of(Store("out"))
+    assert owner is not None
+    assert owner.pid == holder.pid
+    assert run("--set", "output.path=other").code == 0
+
+
+@pytest.mark.parametrize("end", [signal.SIGKILL, None])
+def test_a_lock_ends_with_its_owner_however_it_ends(holder: subprocess.Popen[str], end: signal.Signals | None) -> None:
+    if end is not None:
+        holder.send_signal(end)
+    holder.communicate("")
+    assert owner_of(Store("out")) is None
+    assert run().code == 0
+    assert not Path("out", LOCK_NAME).exists()
+
+
+def test_a_run_leaves_no_owner_and_no_directory_that_it_did_not_need(finished: Path) -> None:
+    assert owner_of(Store("out")) is None
+    with locked(Store("out"), log=print), locked(Store("deep/new"), log=print):
+        assert Path("deep/new", LOCK_NAME).exists()
+    assert not Path("deep/new").exists()
+    assert Path("out").is_dir()
+
+
+@pytest.fixture
+def memory() -> Iterator[Store]:
+    """An object store without locks."""
+    root = "memory://lock-test/out"
+    yield Store(root)
+    filesystem, path = fsspec.url_to_fs(root)
+    if filesystem.exists(path):
+        filesystem.rm(path, recursive=True)
+
+
+def committed(store: Store, *, content: str) -> Record:
+    """The record of a file of that content, which is its fingerprint too."""
+    with store.draft(**DRAFT) as draft:
+        draft.path.write_text(content)
+        return draft.commit(check=lambda path: None, rows=1, fingerprint=content, counts={})
+
+
+def write_lock(store: Store, owner: Owner) -> None:
+    store.write_text(LOCK_NAME, owner.model_dump_json())
+
+
+def somebody(**change: object) -> Owner:
+    return Owner(host="elsewhere", pid=1, since=time.time() - 3661, token="theirs").model_copy(update=change)
+
+
+def test_a_lease_is_held_and_given_back(memory: Store) -> None:
+    with locked(memory, log=pytest.fail, beat_seconds=BEAT):
+        owner = owner_of(memory)
+        assert owner is not None
+        assert owner.pid == os.getpid()
+        refused = pytest.raises(ColophonError, match=rf"another run \(process {os.getpid()} on .*works there")
+        with refused, locked(memory, log=lambda line: None, beat_seconds=BEAT):
+            pytest.fail("both hold it")
+    assert memory.read_text(LOCK_NAME) is None
+
+
+def test_a_silent_lease_of_another_machine_is_taken_over(memory: Store) -> None:
+    write_lock(memory, somebody())
+    said: list[str] = []
+    with locked(memory, log=said.append, beat_seconds=BEAT):
+        owner = owner_of(memory)
+        assert owner is not None
+        assert owner.token != "theirs"
+    looking, taken = said
+    assert looking == f"{memory.root}: locked by process 1 on elsewhere, since 1:01:01: looking whether it lives"
+    assert taken.startswith(f"{memory.root}: the lock of process 1 on elsewhere") and taken.endswith("it is dead")
+
+
+def test_a_lease_that_beats_is_not_taken_over(memory: Store) -> None:
+    write_lock(memory, somebody())
+    ended, beats = threading.Event(), iter(range(1, 10**6))
+
+    def beat() -> None:
+        while not ended.wait(BEAT):
+            write_lock(memory, somebody(beat=next(beats)))
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(ColophonError, match="process 1 on elsewhere"), locked(memory, log=print, beat_seconds=BEAT):
+            pytest.fail("taken from its living owner")
+    finally:
+        ended.set()
+        thread.join()
+    found = owner_of(memory)
+    assert found is not None
+    assert found.token == "theirs"
+
+
+def test_a_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once(memory: Store) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    with locked(memory, log=lambda line: None, beat_seconds=BEAT):
+        here = owner_of(memory)
+    assert here is not None
+    write_lock(memory, somebody(host=here.host, pid=ended.pid))
+    assert owner_of(memory) is None
+    said: list[str] = []
+    with locked(memory, log=said.append, beat_seconds=BEAT):
+        pass
+    (line,) = said
+    assert line.endswith("is taken over: it is dead")
+
+
+def test_a_run_that_has_lost_its_lease_publishes_nothing_more(memory: Store) -> None:
+    with locked(memory, log=pytest.fail, beat_seconds=3600) as mine:
+        store = Store(memory.root, run=mine.token)
+        before = committed(store, content="mine")
+        write_lock(memory, somebody())  # as if this run had been silent for long
+        with pytest.raises(StoreError, match="another run has taken over the lock"):
+            committed(store, content="late")
+        with pytest.raises(StoreError, match="another run has taken over the lock"):
+            store.write_manifest(Manifest(colophon_version="0", recipe={}, partitions=[], stages={}))
+        assert store.record("tokens", "p") == before
+    owner = owner_of(memory)
+    assert owner is not None
+    assert owner.token == "theirs"
+
+
+def test_a_lease_that_was_taken_is_not_taken_back_by_a_beat(memory: Store) -> None:
+    with locked(memory, log=pytest.fail, beat_seconds=BEAT):
+        (beats,) = (thread for thread in threading.enumerate() if thread.name == "lock")
+        write_lock(memory, somebody())
+        beats.join(60)  # it ends of itself
+        assert not beats.is_alive()
+    assert Owner.model_validate_json(memory.read_text(LOCK_NAME) or "").token == "theirs"
+
+
+class TestAWorkerThatOutlivesItsRun:
+    """The run was killed, the next one holds the lock, with other settings."""
+
+    def test_publishes_nothing(self, tmp_path: Path) -> None:
+        root = str(tmp_path)
+        with locked(Store(root), log=print) as killed, Store(root, run=killed.token).draft(**DRAFT) as draft:
+            draft.path.write_text("of the killed run")
+            (tmp_path / LOCK_NAME).unlink()  # what the system does for a dead owner
+            with locked(Store(root), log=print) as owner:
+                committed(Store(root, run=owner.token), content="of the next run")
+                with pytest.raises(StoreError, match=f"{root}: another run has taken over the lock"):
+                    draft.commit(check=lambda path: None, rows=1, fingerprint="other", counts={})
+                record = Store(root).record("tokens", "p")
+                assert record is not None
+                assert record.fingerprint == "of the next run"
+                assert (tmp_path / record.path).read_text() == "of the next run"
+
+    def test_may_finish_what_it_publishes_before_the_next_run_looks(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        publishing, go_on, swept = threading.Event(), threading.Event(), threading.Event()
+
+        def wait(step: str, stage: str = "") -> None:
+            if step == "before rename":
+                publishing.set()
+                assert go_on.wait(60)
+
+        monkeypatch.setattr("colophon.pipeline.storage.commits.reached", wait)
+        root = str(tmp_path)
+        with ThreadPoolExecutor(2) as pool:
+            late = pool.submit(committed, Store(root, run="killed"), content="late")
+            assert publishing.wait(60)
+            with locked(Store(root), log=print) as owner:
+                sweep = pool.submit(lambda: (Store(root, run=owner.token).sweep("tokens"), swept.set()))
+                assert not swept.wait(0.2)
+                go_on.set()
+                sweep.result(60)
+                assert Store(root).record("tokens", "p") == late.result(60)
+
+
+def test_what_is_no_lock_is_replaced(memory: Store) -> None:
+    memory.write_text(LOCK_NAME, "what?")
+    with locked(memory, log=print, beat_seconds=BEAT):
+        owner = owner_of(memory)
+        assert owner is not None
+        assert owner.pid == os.getpid()

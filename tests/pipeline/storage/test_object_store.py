@@ -1,0 +1,475 @@
+"""Object stores and the hub over real HTTP on loopback: what fails there, how much is asked, what is never told."""
+
+from __future__ import annotations
+
+import json
+import re
+import types
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+
+from colophon.pipeline import retry as transient
+from colophon.shards.common.errors import ExitCode
+from colophon.shards.manifest import Manifest
+from tests.pipeline.project import (
+    colophon,
+    document,
+    hashes,
+    manifest,
+    prepared_recipe,
+    quarantine,
+    run,
+    write_project,
+)
+from tests.pipeline.runs.test_faults import call
+from tests.pipeline.servers import (
+    KEY,
+    SECRET,
+    Fault,
+    Hub,
+    Proxy,
+    hub_serving,
+    proxy_before,
+    put_object,
+    s3_environment,
+    s3_server,
+)
+
+FILES = 3
+ROWS = 40
+OUTPUTS = 4
+Undisturbed = Callable[[str], dict[tuple[str, str], str]]
+RECIPE = """
+[input]
+paths = ["data/*.jsonl"]
+[output]
+path = "out"
+[annotators.url]
+[tokenizer]
+path = "small.tiktoken"
+pattern = "gpt2"
+[pack]
+sequence_length = 64
+[layouts.plain]
+position = "plain"
+[layouts.prepend-url]
+position = "prepend"
+template = "{url}"
+max_metadata_tokens = 24
+"""
+LISTED = 10_000
+TOKEN = "hf_t0kenOfSomebody"
+SIGNATURE = "51gnatureOfTheHub"
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ours, and those of botocore, which are drawn by chance."""
+    monkeypatch.setattr(transient, "PAUSES_SECONDS", (0.01, 0.02, 0.04))
+    monkeypatch.setattr("botocore.retryhandler.random", types.SimpleNamespace(random=lambda: 0.01))
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a store fails for good the clients' own attempts take long, and change nothing."""
+    monkeypatch.setattr("s3fs.S3FileSystem.retries", 2)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+
+@pytest.fixture(autouse=True)
+def small(project: Path) -> None:
+    """The project with few outputs: each costs requests."""
+    Path("recipe.toml").write_text(RECIPE)
+
+
+@pytest.fixture(scope="module")
+def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
+    """Before an S3 with files in `bucket/in`, the project's Parquet and some JSON lines; this process finds it."""
+    root = tmp_path_factory.mktemp("inputs")
+    write_project(root)
+    for file in range(FILES):
+        (root / f"data/part-{file}.jsonl").write_bytes(json_lines(file))
+    with s3_server() as server, proxy_before(server) as proxy, s3_environment(proxy.address):
+        filesystem = fsspec.filesystem("s3")
+        filesystem.mkdir("bucket")
+        filesystem.put(str(root / "data"), "bucket/in", recursive=True)
+        yield proxy
+
+
+@pytest.fixture
+def s3(proxy: Proxy) -> Iterator[Any]:
+    """A file system of the server behind the proxy; the proxy has no faults and has counted nothing."""
+    fsspec.filesystem("s3").clear_instance_cache()
+    proxy.forget()
+    yield fsspec.filesystem("s3", endpoint_url=proxy.target, skip_instance_cache=True)
+    proxy.forget()
+
+
+@pytest.fixture
+def out(s3: Any, request: pytest.FixtureRequest) -> str:
+    """The URL of an output of the test's own."""
+    return "s3://bucket/" + re.sub(r"\W+", "-", request.node.name)
+
+
+def json_lines(file: int) -> bytes:
+    rows = (document(file * ROWS + row) | {"text": f"line {row} of the file {file}"} for row in range(ROWS))
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def settings(paths: str, output: str) -> list[str]:
+    pairs = (f"input.paths={paths}", f"output.path={output}", "input.partition_bytes=1000000")
+    return [word for pair in pairs for word in ("--set", pair)]
+
+
+def stored(s3: Any, output: str) -> Manifest:
+    """The manifest of a run on S3."""
+    s3.invalidate_cache()
+    return Manifest.model_validate_json(s3.cat_file(f"{output}/manifest.json"))
+
+
+@pytest.fixture(scope="module")
+def known() -> dict[str, dict[tuple[str, str], str]]:
+    """What `undisturbed` found, by paths."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(project: Path, known: dict[str, dict[tuple[str, str], str]]) -> Undisturbed:
+    """sha256 of every file of a run over the same input into a local directory, nothing failing."""
+
+    def hashes_of(paths: str) -> dict[tuple[str, str], str]:
+        if paths not in known:
+            called = run(*settings(paths, "undisturbed"))
+            assert (called.code, called.err) == (0, "")
+            known[paths] = hashes(manifest("undisturbed"))
+            assert len(known[paths]) == FILES * OUTPUTS
+        return known[paths]
+
+    return hashes_of
+
+
+# What fails for a while
+
+
+def reads(method: str, path: str) -> bool:
+    return method == "GET" and "list-type" not in path
+
+
+def lists(method: str, path: str) -> bool:
+    return method == "GET" and "list-type" in path
+
+
+def writes(method: str, path: str) -> bool:
+    return method == "PUT"
+
+
+def looks(method: str, path: str) -> bool:
+    return method == "HEAD"
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_a_run_through_faults_is_as_one_without(
+    s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed, suffix: str
+) -> None:
+    """Reads, listings, looks and writes that fail with 500, are throttled, or whose connection is cut."""
+    faults = [
+        Fault("500", reads, every=5, most=3),
+        Fault("503", reads, every=4, most=3),
+        Fault("cut", reads, every=3, most=4),
+        Fault("500", lists, every=2, most=2),
+        Fault("cut", lists, every=2, most=2),
+        Fault("503", writes, every=6, most=4),
+        Fault("500", writes, every=7, most=4),
+        Fault("cut", writes, every=8, most=4),
+        Fault("500", looks, every=6, most=4),
+        Fault("cut", looks, every=5, most=4),
+    ]
+    proxy.faults = faults
+    remote = run(*settings(f"s3://bucket/in/*.{suffix}", out))
+    assert (remote.code, remote.err) == (0, "")
+    assert [fault.struck for fault in faults] == [fault.most for fault in faults]
+    proxy.forget()
+    assert hashes(stored(s3, out)) == undisturbed(f"s3://bucket/in/*.{suffix}")
+
+
+@pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
+def test_reading_does_not_lean_on_what_the_client_tries_again(
+    proxy: Proxy, s3: Any, undisturbed: Undisturbed, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+
+    def reads_input(method: str, path: str) -> bool:
+        return reads(method, path) and "/in/" in path
+
+    fault = Fault("500", reads_input, every=2, most=3)
+    proxy.faults = [fault]
+    made = run(*settings(f"s3://bucket/in/*.{suffix}", "out"))
+    assert (made.code, made.err) == (0, "")
+    assert fault.struck == 3
+    proxy.forget()
+    assert hashes(manifest()) == undisturbed(f"s3://bucket/in/*.{suffix}")
+
+
+# What fails for good
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_file_that_cannot_be_read_is_left_out_and_the_next_run_takes_it(
+    s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
+) -> None:
+    where = settings("s3://bucket/in/*.jsonl", out)
+    proxy.faults = [Fault("cut", lambda method, path: reads(method, path) and "/in/part-1.jsonl" in path)]
+    called = run(*where)
+    assert (called.code, called.err) == (ExitCode.QUARANTINED, "")
+    first = stored(s3, out)
+    (entry,) = first.quarantine
+    assert entry.source == "s3://bucket/in/part-1.jsonl"
+    assert entry.reason.endswith("(tried again, in vain)")
+    assert {p.source for p in first.partitions} == {f"s3://bucket/in/part-{n}.jsonl" for n in (0, 2)}
+    assert entry.reason in called.out.replace("\n", " ")
+
+    proxy.forget()
+    assert run(*where).code == 0
+    second = stored(s3, out)
+    assert hashes(second) == undisturbed("s3://bucket/in/*.jsonl")
+    assert second.quarantine == []
+    assert hashes(first).items() <= hashes(second).items()
+    kept = {(r.stage, r.partition): r.path for stage in second.stages.values() for r in stage.records}
+    assert all(kept[r.stage, r.partition] == r.path for s in first.stages.values() for r in s.records)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_takes_nothing_is_one_line_and_the_next_run_goes_on(
+    s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
+) -> None:
+    where = settings("s3://bucket/in/*.jsonl", out)
+    proxy.faults = [Fault("503", writes)]
+    called = run(*where)
+    assert called.code == ExitCode.FAILED
+    assert called.line == f"{out}/.lock: [Errno 16] Please reduce your request rate."
+    proxy.forget()
+    assert run(*where).code == 0
+    assert hashes(stored(s3, out)) == undisturbed("s3://bucket/in/*.jsonl")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_takes_nothing_after_a_while_ends_the_run_and_nothing_is_lost(
+    s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
+) -> None:
+    """It is not the partition's fault, so that none is quarantined."""
+    where = settings("s3://bucket/in/*.jsonl", out)
+    proxy.faults = [Fault("500", lambda method, path: writes(method, path) and "/tokens/" in path, after=3)]
+    called = run(*where)
+    assert called.code == ExitCode.FAILED
+    assert called.line.startswith(f"{out}/tokens/part-1-")
+    assert called.line.endswith("We encountered an internal error. Please try again.")
+    proxy.forget()
+    assert run(*where).code == 0
+    assert hashes(stored(s3, out)) == undisturbed("s3://bucket/in/*.jsonl")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_writing_does_not_lean_on_what_the_client_tries_again(
+    s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
+) -> None:
+    faults = [Fault("500", writes, every=3, most=5), Fault("500", looks, every=4, most=5), Fault("500", reads, 7, 5)]
+    proxy.faults = faults
+    called = run(*settings("s3://bucket/in/*.jsonl", out))
+    assert (called.code, called.err) == (0, "")
+    assert [fault.struck for fault in faults] == [5, 5, 5]
+    proxy.forget()
+    assert hashes(stored(s3, out)) == undisturbed("s3://bucket/in/*.jsonl")
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_fails_when_it_is_planned_is_one_line_and_writes_nothing(proxy: Proxy, out: str) -> None:
+    proxy.faults = [Fault("500", lambda method, path: reads(method, path) and "/in/part-2.parquet" in path)]
+    called = run(*settings("s3://bucket/in/*.parquet", out))
+    assert called.code == ExitCode.FAILED
+    assert called.line.startswith("s3://bucket/in/part-2.parquet: ")
+    assert called.line.endswith("We encountered an internal error. Please try again. (tried again, in vain)")
+    assert not any("/out/records/" in path and method == "PUT" for method, path in proxy.requests)
+
+
+@pytest.mark.parametrize("path", ["in/*.jsonl", "in", "in/part-0.jsonl"])
+@pytest.mark.usefixtures("impatient")
+def test_a_store_that_cannot_be_listed_is_one_line(proxy: Proxy, s3: Any, path: str) -> None:
+    """Never `no such file`, which would be a lie."""
+    proxy.faults = [Fault("500")]
+    called = colophon("run", "recipe.toml", "--dry-run", *settings(f"s3://bucket/{path}", "out"))
+    assert called.code == ExitCode.USAGE
+    assert called.line.startswith(f"recipe.toml: input.paths: s3://bucket/{path}: cannot be listed: ")
+    assert not Path("out").exists()
+
+
+def test_a_store_that_is_not_there_is_one_line(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    fsspec.filesystem("s3").clear_instance_cache()
+    called = run(*settings("s3://bucket/in/*.jsonl", "out"))
+    fsspec.filesystem("s3").clear_instance_cache()
+    assert called.code == ExitCode.USAGE
+    assert "Could not connect to the endpoint URL" in called.line
+
+
+# How much is asked
+
+
+def test_ten_thousand_files_are_planned_with_few_requests(s3: Any, proxy: Proxy) -> None:
+    for number in range(LISTED):
+        put_object("bucket", f"many/{number:05}.jsonl", b'{"text": "a"}\n')
+    partitions = prepared_recipe("input.paths=s3://bucket/many").inputs.partitions
+    assert len({partition.name for partition in partitions}) == LISTED
+    assert {partition.bytes for partition in partitions} == {14}
+    assert len(proxy.requests) <= LISTED // 1000 + 5
+
+
+def test_what_a_listing_tells_of_a_file_is_what_asking_for_it_tells(s3: Any) -> None:
+    """Else a file would look changed after it was read."""
+    listed = prepared_recipe("input.paths=s3://bucket/in/*.jsonl").inputs.partitions
+    asked = [prepared_recipe(f"input.paths={p.source}").inputs.partitions[0] for p in listed]
+    assert [(p.bytes, p.identity) for p in listed] == [(p.bytes, p.identity) for p in asked]
+    assert len({p.identity for p in listed}) == FILES
+
+
+# The hub
+
+
+@pytest.fixture
+def hub(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub with the repository `some/data`: JSON lines in `data`, in pages of two; this process has its token."""
+    pytest.importorskip("huggingface_hub")
+    files = {f"data/part-{file}.jsonl": json_lines(file) for file in range(FILES)}
+    with hub_serving(Hub("some/data", files | {"README.md": b"#"}, token=TOKEN, page=2)) as hub:
+        for name, value in {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "NO_PROXY": "127.0.0.1"}.items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": hub.address})  # the library has read its variable
+        monkeypatch.setattr("huggingface_hub.utils._http.time", types.SimpleNamespace(sleep=lambda seconds: None))
+        fsspec.filesystem("hf").clear_instance_cache()
+        yield hub
+        fsspec.filesystem("hf").clear_instance_cache()
+
+
+@pytest.mark.parametrize("signed", [None, SIGNATURE], ids=["there", "sent elsewhere"])
+def test_a_run_from_the_hub(hub: Hub, signed: str | None) -> None:
+    """As a process of its own, which finds the hub where `HF_ENDPOINT` says."""
+    hub.signed = signed
+    where = settings("hf://datasets/some/data/data/*.jsonl", "out")
+    code, out, err = call("run", "recipe.toml", "--executor", "inline", *where)
+    assert (code, err) == (0, "")
+    made = manifest()
+    assert {p.source for p in made.partitions} == {f"hf://datasets/some/data/{name}" for name in hub.files} - {
+        "hf://datasets/some/data/README.md"
+    }
+    assert made.stages["tokens"].records
+    assert sum(record.rows for record in made.stages["tokens"].records) == FILES * ROWS
+    again = call("run", "recipe.toml", "--executor", "inline", *where)
+    assert again[0] == 0
+    assert "up to date" in again[1]
+    assert_never_told([TOKEN, SIGNATURE], [out, err, *again[1:]])
+
+
+@pytest.mark.parametrize("path", ["data", "data/part-1.jsonl", "**/*.jsonl"])
+def test_paths_of_the_hub(hub: Hub, path: str) -> None:
+    found = prepared_recipe(f"input.paths=hf://datasets/some/data/{path}").inputs.partitions
+    assert len(found) == (1 if path.endswith("part-1.jsonl") else FILES)
+    assert {p.bytes for p in found} <= {len(json_lines(file)) for file in range(FILES)}
+
+
+def test_a_file_of_the_hub_that_was_changed_is_another_one_at_the_same_size(hub: Hub) -> None:
+    path = "input.paths=hf://datasets/some/data/data/part-0.jsonl"
+    (before,) = prepared_recipe(path).inputs.partitions
+    hub.files["data/part-0.jsonl"] = hub.files["data/part-0.jsonl"].replace(b"line", b"LINE")
+    fsspec.filesystem("hf").clear_instance_cache()
+    (after,) = prepared_recipe(path).inputs.partitions
+    assert (before.name, before.bytes) == (after.name, after.bytes)
+    assert before.identity != after.identity
+
+
+def test_a_run_from_the_hub_through_faults(hub: Hub, undisturbed: Undisturbed, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = "hf://datasets/some/data/data/*.jsonl"
+    expected = undisturbed(paths)
+    with proxy_before(hub.address) as proxy:
+        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": proxy.address})
+        hub.address = proxy.address
+        proxy.faults = [
+            Fault("500", lambda method, path: path.startswith("/api/"), every=2, most=3),
+            Fault("503", lambda method, path: "/resolve/" in path, every=2, most=2),
+            Fault("cut", lambda method, path: "/resolve/" in path, every=3, most=2),
+        ]
+        called = run(*settings(paths, "out"))
+        assert called.code == 0
+        assert [fault.struck for fault in proxy.faults] == [3, 2, 2]
+        assert hashes(manifest()) == expected
+
+
+@pytest.mark.parametrize("path", ["data/*.jsonl", "data"])
+def test_a_repository_that_is_not_for_everybody_is_one_line(
+    hub: Hub, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_another")
+    called = run(*settings(f"hf://datasets/some/data/{path}", "out"))
+    assert called.code == ExitCode.USAGE
+    assert "cannot be listed: " in called.line
+    assert "make sure you are authenticated" in called.line
+    assert "hf_another" not in called.line
+
+
+# What is never told
+
+
+def assert_never_told(secrets: Sequence[str], texts: Sequence[str], *, files: Sequence[bytes] = ()) -> None:
+    """Neither in what was printed nor in any file of the working directory, the inputs and recipe included."""
+    written = [path.read_bytes() for path in Path().rglob("*") if path.is_file()]
+    assert written
+    for secret in secrets:
+        assert not [text for text in texts if secret in text]
+        assert not [data for data in (*written, *files) if secret.encode() in data]
+
+
+@pytest.mark.usefixtures("impatient")
+def test_keys_of_the_store_are_never_told(s3: Any, proxy: Proxy, out: str) -> None:
+    s3.pipe_file("bucket/broken/part-3.jsonl", b"broken\n")
+    proxy.faults = [Fault("500", lambda method, path: reads(method, path) and "/in/part-1.jsonl" in path)]
+    where = settings('["s3://bucket/in/*.jsonl", "s3://bucket/broken/part-3.jsonl"]', out)
+    called = [run(*where)]
+    proxy.forget()
+    called.append(colophon("verify", "recipe.toml", *where))
+    proxy.faults = [Fault("500")]
+    called.append(colophon("--debug", "run", "recipe.toml", "--executor", "inline", *where))
+    proxy.forget()
+    assert "We encountered an internal error. Please try again. (tried again, in vain)" in called[0].out
+    assert [c.code for c in called] == [ExitCode.QUARANTINED, 0, ExitCode.FAILED]
+    files = [s3.cat_file(path) for path in s3.find(out)]
+    assert len(files) > 2 * OUTPUTS
+    assert_never_told([KEY, SECRET], [text for c in called for text in (c.out, c.err)], files=files)
+
+
+@pytest.mark.parametrize(("status", "reason"), [(403, "403 Forbidden"), (500, "/signed/data/part-0.jsonl?***'")])
+def test_a_signed_address_that_fails_is_told_without_its_signature(hub: Hub, status: int, reason: str) -> None:
+    hub.signed, hub.signed_status = SIGNATURE, status
+    called = run(*settings("hf://datasets/some/data/data/part-0.jsonl", "out"))
+    assert called.code == ExitCode.QUARANTINED
+    (entry,) = quarantine()
+    assert reason in entry.reason
+    assert_never_told([TOKEN, SIGNATURE], [called.out])
+
+
+@pytest.mark.parametrize("key", ["input.paths", "output.path"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "s3://AKIASOMEBODY:pa55/word@bucket/x.parquet",
+        "https://user:pa55word@127.0.0.1/x.parquet",
+        "https://127.0.0.1/x.parquet?X-Amz-Credential=a&X-Amz-Signature=pa55word",
+    ],
+)
+def test_a_secret_in_a_url_is_refused_and_not_repeated(project: Path, key: str, url: str) -> None:
+    called = run("--set", f"{key}={url}")
+    assert called.code == ExitCode.USAGE
+    assert "a password or signature goes into the environment" in called.line
+    assert "pa55" not in called.err + called.out
+    assert not Path("out").exists()

@@ -1,0 +1,153 @@
+"""A run whose texts count in the steps that their metadata names, as the pipeline would leave it, and models of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from colophon.shards.arrow_files import packed_table, tokens_table, write_table
+from colophon.shards.layouts import Layout
+from colophon.shards.manifest import Manifest, Record, StageManifest
+from colophon.shards.metadata import document_metadata
+from colophon.shards.packing import pack
+from colophon.shards.schema import PackedInfo
+from colophon.trainer.inference.contexts import TrainedLayout, trained_layout
+from colophon.trainer.inference.trained_model import TrainedModel, load_trained
+from colophon.trainer.loop import train
+from tests.recorded import record_of
+from tests.trainer.runs import SPECIAL, TOKENIZER, config
+
+NUM_COUNTS, STEPS = 20, range(1, 6)
+"""Text ids go from 0 to 19."""
+METADATA = 50
+"""The metadata id of a step is so much more than it."""
+SEQUENCE_LENGTH = 48
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "plain": {"position": "plain"},
+    "prepend": {"position": "prepend", "template": "{step}", "max_metadata_tokens": 4, "dropout": 0.2},
+    "append": {"position": "append", "template": "{step}", "max_metadata_tokens": 4, "dropout": 0.2},
+    "meta_tokens": {"position": "meta_tokens", "num_meta_tokens": 3},
+}
+
+
+def layout_called(name: str) -> Layout:
+    """One of `LAYOUTS`."""
+    layout: Layout = TypeAdapter(Layout).validate_python(LAYOUTS[name])
+    return layout
+
+
+def counting_layout(name: str) -> TrainedLayout:
+    """The same, as a model's."""
+    return TrainedLayout(name=name, layout=layout_called(name), sequence_length=SEQUENCE_LENGTH, special=SPECIAL)
+
+
+class Counting:
+    """The tokenizer of such texts: id 12 is `12`, metadata `3` is the id 53."""
+
+    def encode_batch(self, texts: pa.Array) -> pa.ListArray:
+        """Ids of metadata."""
+        ids = [[METADATA + int(text)] for text in texts.to_pylist()]
+        return pa.array(ids, pa.list_(pa.uint16()))
+
+    def decode(self, ids: Any) -> str:
+        """Three bytes an id."""
+        return "".join(f"{int(token):02} " for token in ids)
+
+
+def count(start: int, step: int, *, length: int) -> list[int]:
+    """The text that metadata `step` belongs to."""
+    return [(start + step * i) % NUM_COUNTS for i in range(length)]
+
+
+def behind(step: int | None) -> list[int]:
+    """Ids before a text: the wrapper with the metadata, or empty."""
+    return [SPECIAL.bos, SPECIAL.boc, *([] if step is None else [METADATA + step]), SPECIAL.eoc]
+
+
+def write_counting_run(output: Path, *, num_documents: int = 1000, num_partitions: int = 2) -> Path:
+    """Token files, annotations `step` (of each document) and `parity` (null for some), and the layouts."""
+    random = np.random.default_rng(0)
+    stages: dict[str, list[Record]] = {}
+    for number, part in enumerate(np.array_split(random.choice(STEPS, num_documents), num_partitions)):
+        texts = [
+            count(int(random.integers(NUM_COUNTS)), step, length=int(random.integers(4, 24))) for step in part.tolist()
+        ]
+        texts[3] = texts[-1] = []
+        ids = pa.array([f"{number}-{i}" for i in range(len(texts))])
+        steps = pa.array(part)
+        for stage, table in _tables(ids, texts, steps).items():
+            suffix = "parquet" if stage.startswith("annotations/") else "arrow"
+            path = output / stage / f"{number}.{suffix}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            (pq.write_table if suffix == "parquet" else _write)(table, path)
+            stages.setdefault(stage, []).append(record_of(output, path, rows=table.num_rows))
+    tokenizer = {"tokenizer": {"name": TOKENIZER.name, "sha256": TOKENIZER.sha256}}
+    layouts = {
+        f"packed/{name}": {
+            "layout": layout_called(name).model_dump(mode="json"),
+            "pack": {"sequence_length": SEQUENCE_LENGTH},
+        }
+        for name in LAYOUTS
+    }
+    described = {
+        stage: StageManifest(settings={"tokens": tokenizer, **layouts}.get(stage, {}), records=records)
+        for stage, records in stages.items()
+    }
+    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], stages=described)
+    (output / "manifest.json").write_text(manifest.model_dump_json())
+    return output
+
+
+def train_counting(output: Path, layout: str, *, steps: int) -> tuple[TrainedModel, TrainedLayout]:
+    """About 20 ms a step; after 300 a model knows its counting."""
+    rates = {"learning_rate": 1e-2, "optimizer": {"weight_decay": 0.0}}
+    settings = config(layout, steps=steps, batch_size=16, micro_batch_size=16, validation_rows=20, **rates)
+    train(settings, name=layout, output=output)
+    return load_trained(output, layout), trained_layout(output, layout)
+
+
+def _write(table: pa.Table, path: Path) -> None:
+    """In several record batches, as large partitions have."""
+    write_table(path, pa.Table.from_batches(table.to_batches(max_chunksize=4)))
+
+
+def _tables(ids: pa.Array, texts: list[list[int]], steps: pa.Array) -> dict[str, pa.Table]:
+    """One partition's files by stage."""
+    lists = pa.array(texts, pa.list_(pa.uint16()))
+    parity = pa.array(
+        [None if i % 10 == 7 else "odd" if step % 2 else "even" for i, step in enumerate(steps.to_pylist())]
+    )
+    rank = pa.array(np.arange(len(texts)) / 7)
+    return {
+        "tokens": tokens_table(ids, lists, dtype=np.dtype(np.uint16)),
+        "annotations/steps": pa.table({"step": steps, "parity": parity, "rank": rank}),
+        **{f"packed/{name}": _packed(name, ids, texts, steps) for name in LAYOUTS},
+    }
+
+
+def _packed(name: str, ids: pa.Array, texts: list[list[int]], steps: pa.Array) -> pa.Table:
+    layout = layout_called(name)
+    packed = pack(
+        layout,
+        text_offsets=np.cumsum([0, *map(len, texts)]),
+        text_ids=np.concatenate(texts).astype(np.uint16),
+        metadata=document_metadata(layout, ids=ids, columns={"step": steps}, tokenizer=Counting(), seed=0),
+        special=SPECIAL,
+        sequence_length=SEQUENCE_LENGTH,
+    )
+    info = PackedInfo(
+        sequence_length=SEQUENCE_LENGTH,
+        layout={"name": name, **layout.model_dump(mode="json")},
+        role_weights=layout.weights(),
+        tokenizer=TOKENIZER,
+        sources=["counting"],
+        fingerprint=name,
+        num_tokens=packed.num_tokens,
+    )
+    runs = {key: getattr(packed, key) for key in ("run_lengths", "run_roles", "run_documents", "runs_per_row")}
+    return packed_table(packed.input_ids, **runs, info=info)

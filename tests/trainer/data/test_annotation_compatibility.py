@@ -1,0 +1,123 @@
+"""Annotations of two runs that do not mean the same, at the command line and by their settings."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from colophon.shards.manifest import Manifest, StageManifest
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.data.annotation_compatibility import check_annotations, different_annotators
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.inference.contexts import outputs_by_layout
+from tests.recorded import record_of
+
+EDGES = [0.0, 0.25, 0.5]
+SETTINGS: dict[str, Any] = {
+    "type": "fasttext",
+    "code_version": 2,
+    "config": {"score": {"argmax": True}, "bins": {"quantiles": 4, "edges": None, "sample": 9, "labels": None}},
+    "edges": EDGES,
+    "model_sha256": "b0",
+    "idna": "3.1",
+}
+
+
+def write_run(output: Path, changes: dict[str, Any], *, name: str = "quality", calibration: bool = True) -> Path:
+    """A run with one annotation file."""
+    settings = {**SETTINGS, **changes}
+    path = output / f"annotations/{name}/0.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.table({"quality": [1, 2], "quality_score": [0.1, 0.3]}), path)
+    stages = {
+        f"annotations/{name}": StageManifest(
+            settings={"annotator": settings}, records=[record_of(output, path, rows=2)]
+        )
+    }
+    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], stages=stages)
+    (output / "manifest.json").write_text(manifest.model_dump_json())
+    if calibration:
+        (output / "calibration").mkdir()
+        (output / "calibration/quality.json").write_text(json.dumps({"calibration": {"edges": settings["edges"]}}))
+    return output
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"code_version": 3, "idna": "3.10.1"},
+        {"edges": [0.0, 0.25, 0.5 + 1e-12]},
+        {"config": {"score": {"argmax": True}, "bins": {"quantiles": None, "edges": EDGES, "labels": None}}},
+    ],
+)
+def test_what_means_the_same_is_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
+    trained, other = write_run(tmp_path / "web", {}), write_run(tmp_path / "val", changes)
+    check_annotations(["quality", "quality_score"], trained=trained, other=other)
+    assert different_annotators(["quality"], trained=trained, other=other) == []
+
+
+def test_all_layouts_that_a_run_trains_on_are_found_where_they_lie() -> None:
+    phases = [{"from_fraction": 0.5, "sources": [{"layout": "c", "output": "other"}, {"layout": "a"}]}]
+    sources = [{"layout": "a"}, {"layout": "b", "output": "more"}]
+    config = TrainConfig.model_validate(
+        {"layout": "a", "sources": sources, "phases": phases, "model": "1m", "steps": 9}
+    )
+    found = outputs_by_layout(config, output=Path("out"))
+    assert found == {"a": Path("out"), "b": Path("more"), "c": Path("other")}
+
+
+def test_the_run_of_the_training_itself_is_not_compared(tmp_path: Path) -> None:
+    check_annotations(["quality"], trained=tmp_path, other=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"edges": [0.0, 0.3, 0.5]}, "edges [0, 0.25, 0.5] in training, [0, 0.3, 0.5] here; copy web/calibration/"),
+        ({"model_sha256": "c1"}, "model_sha256 b0 in training, c1 here; annotate val as web was"),
+        ({"config": {"score": {"argmax": False}}}, "config.score.argmax True in training, False here; annotate val"),
+        (
+            {"config": {"score": {"argmax": True}, "bins": {"edges": [0.1]}}, "edges": [0.1]},
+            "write bins = { edges = [0.0, 0.25, 0.5] } in that recipe and run it with --rebuild",
+        ),
+    ],
+)
+def test_what_does_not_is_refused_with_what_differs_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained, other = write_run(Path("web"), {}), write_run(Path("val"), changes)
+    with pytest.raises(TrainerError) as refused:
+        check_annotations(["quality_score"], trained=trained, other=other, instead="; or not")
+    message = str(refused.value)
+    assert message.startswith("annotator 'quality' of val is not the one of the training (web): ")
+    assert told in message
+    assert message.endswith("; or not")
+    assert "\n" not in message
+    (line,) = different_annotators(["quality"], trained=trained, other=other)
+    assert line.startswith("annotator 'quality' is not that of web (")
+    check_annotations(["url"], trained=trained, other=other)  # of another annotator, or of none
+
+
+def test_edges_of_a_recipe_are_to_be_written_where_there_is_no_calibration(tmp_path: Path) -> None:
+    trained = write_run(tmp_path / "web", {}, calibration=False)
+    other = write_run(tmp_path / "val", {"edges": [0.1]})
+    with pytest.raises(TrainerError, match=r"write bins = \{ edges = \[0\.0, 0\.25, 0\.5\] \} in that recipe"):
+        check_annotations(["quality"], trained=trained, other=other)
+
+
+def test_an_annotator_of_another_name_is_found_by_its_column(tmp_path: Path) -> None:
+    trained = write_run(tmp_path / "web", {}, name="grade")
+    check_annotations(["quality"], trained=trained, other=write_run(tmp_path / "same", {}))
+    other = write_run(tmp_path / "val", {"edges": [0.1]})
+    with pytest.raises(
+        TrainerError, match=r"annotator 'quality' of .*: edges \[0, 0\.25, 0\.5\] in training, \[0\.1\]"
+    ):
+        check_annotations(["quality"], trained=trained, other=other)
+    assert different_annotators(["other"], trained=trained, other=other) == []

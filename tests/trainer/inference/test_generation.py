@@ -1,0 +1,305 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
+from colophon.trainer.checkpoint import TrainingState
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.inference.contexts import TrainedLayout
+from colophon.trainer.inference.generation import context_name, context_prefix, generate, guided
+from colophon.trainer.inference.kv_cache import Reader
+from colophon.trainer.inference.sampling import Sampler, SamplingSettings, likely, texts_of
+from colophon.trainer.inference.trained_model import TrainedModel
+from colophon.trainer.model import Decoder
+from tests.pipeline.project import write_tokenizer
+from tests.trainer.counting import (
+    NUM_COUNTS,
+    Counting,
+    behind,
+    count,
+    counting_layout,
+    train_counting,
+    write_counting_run,
+)
+from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER, config
+
+Learnt = tuple[TrainedModel, TrainedLayout]
+
+
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_counting_run(tmp_path_factory.mktemp("counting"))
+
+
+@pytest.fixture(scope="module")
+def learnt(output: Path) -> Learnt:
+    return train_counting(output, "prepend", steps=300)
+
+
+def drawn(**model: Any) -> TrainedModel:
+    """A model of random weights, drawn so wide that its logits differ."""
+    settings = config(model={**TINY_MODEL, "init_std": 0.3, **model})
+    decoder = Decoder(settings.model, tokenizer=TOKENIZER, masked_ids=[SPECIAL.pad])
+    decoder.initialise(seed=1)
+    return TrainedModel(
+        name="drawn",
+        model=decoder.requires_grad_(False),
+        config=settings,
+        tokenizer=TOKENIZER,
+        state=TrainingState(step=0),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
+
+
+def samples(trained: TrainedModel, layout: TrainedLayout, prefix: list[int], prompt: list[int], **settings: Any) -> Any:
+    """Each sample's tokens."""
+    wanted = SamplingSettings(**{"max_tokens": 12, **settings})
+    steps = list(generate(trained, layout, prefix=prefix, prompt=prompt, settings=wanted))
+    return [[step[i] for step in steps if step[i] is not None] for i in range(wanted.num_samples)]
+
+
+@pytest.mark.parametrize("qk_norm", [False, True])
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
+@pytest.mark.parametrize("parts", [[1] * 20, [7, *[1] * 13], [5, 6, 1, 8]])
+def test_what_is_read_in_parts_has_the_logits_of_what_is_read_at_once(
+    qk_norm: bool, num_kv_heads: int, parts: list[int]
+) -> None:
+    trained = drawn(qk_norm=qk_norm, num_kv_heads=num_kv_heads, init_std=0.1)
+    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 60, (3, 20)))
+    at_once = trained.logits(ids)
+    reader, end = Reader(trained, num_rows=3, capacity=20), 0
+    for length in parts:
+        found, end = reader.read(ids[:, end : end + length]), end + length
+        torch.testing.assert_close(found, at_once[:, end - 1], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("guidance", [None, 0.0, 0.5, 1.0, 2.5])
+def test_every_token_drawn_is_the_likeliest_of_a_model_that_reads_all_of_it_again(guidance: float | None) -> None:
+    trained, layout = drawn(qk_norm=True), counting_layout("prepend")
+    prompt, prefix = [3, 9], behind(4)
+    (found,) = samples(trained, layout, prefix, prompt, temperature=0.0, guidance=guidance)
+    assert len(found) >= 5
+    for i, token in enumerate(found):
+        context, empty = (
+            trained.logits(torch.tensor([[*start, *prompt, *found[:i]]]))[0, -1, : SPECIAL.eos + 1]
+            for start in (prefix, behind(None))
+        )
+        logits = context if guidance is None else empty + guidance * (context - empty)
+        logits[SPECIAL.bos] = -math.inf
+        assert token == logits.argmax()
+
+
+def test_guidance_of_0_and_of_1_is_each_context_to_the_bit() -> None:
+    empty, context = torch.randn((2, 3, 100), generator=torch.Generator().manual_seed(0)) * 100
+    assert torch.equal(guided([empty, context], 0.0), empty)
+    assert torch.equal(guided([empty, context], 1.0), context)
+    torch.testing.assert_close(guided([empty, context], 1.5), empty + 1.5 * (context - empty))
+    assert guided([context], None) is context
+
+
+def test_samples_at_guidance_0_and_1_are_those_of_each_context() -> None:
+    trained, layout = drawn(), counting_layout("prepend")
+
+    def at(prefix: list[int], guidance: float | None) -> Any:
+        return samples(trained, layout, prefix, [3], guidance=guidance, temperature=1.0, num_samples=3, seed=5)
+
+    free, conditioned = at(behind(None), None), at(behind(4), None)
+    assert free != conditioned
+    assert at(behind(4), 0.0) == free
+    assert at(behind(4), 1.0) == conditioned
+    assert at(behind(4), 3.0) not in (free, conditioned)
+
+
+@pytest.mark.parametrize("guidance", [None, 1.0, 1.5])
+@pytest.mark.parametrize("step", [1, 2, 3, 5])
+def test_a_model_counts_on_in_the_steps_that_its_metadata_says(
+    learnt: Learnt, step: int, guidance: float | None
+) -> None:
+    trained, layout = learnt
+    prefix = context_prefix(layout, context=None, metadata={"step": str(step)}, encoder=Counting())
+    assert prefix == behind(step)
+    for start in (0, 7, 13):
+        (found,) = samples(trained, layout, prefix, [start], temperature=0.0, max_tokens=8, guidance=guidance)
+        assert len(found) >= 3  # the shortest texts have four tokens; that of the prompt says nothing of the step
+        assert [start, *found] == count(start, step, length=1 + len(found))
+
+
+def test_sampling_is_a_function_of_the_seed_and_the_number_of_the_sample() -> None:
+    trained, layout = drawn(init_std=0.1), counting_layout("plain")
+    prefix = layout.prefix(None)
+    three = samples(trained, layout, prefix, [1], num_samples=3, temperature=1.0)
+    assert three == samples(trained, layout, prefix, [1], num_samples=3, temperature=1.0)
+    assert three[:1] == samples(trained, layout, prefix, [1], num_samples=1, temperature=1.0)
+    assert sum(map(bool, three)) == 3
+    assert three[0] != three[1] != three[2]
+    assert three != samples(trained, layout, prefix, [1], num_samples=3, temperature=1.0, seed=1)
+    greedy = samples(trained, layout, prefix, [1], num_samples=3, temperature=0.0)
+    assert greedy[0] == greedy[1] == greedy[2]
+
+
+@pytest.mark.parametrize("position", ["plain", "prepend", "append", "meta_tokens"])
+def test_no_special_id_is_ever_drawn(position: str) -> None:
+    trained, layout = drawn(), counting_layout(position)
+    found = samples(trained, layout, layout.prefix(None), [], num_samples=64, temperature=50.0, max_tokens=40)
+    assert {token for sample in found for token in sample} == set(range(60))
+    ended = [len(sample) < 40 for sample in found]
+    assert any(ended)  # by eos, which is told to nobody
+
+
+def test_samples_end_at_eos_and_others_go_on(learnt: Learnt) -> None:
+    trained, layout = learnt
+    settings = SamplingSettings(num_samples=30, max_tokens=40, temperature=1.0)
+    steps = list(generate(trained, layout, prefix=behind(3), prompt=[1], settings=settings))
+    lengths = [sum(step[i] is not None for step in steps) for i in range(30)]
+    assert len(set(lengths)) > 3
+    assert len(steps) == max(lengths)
+    for i, length in enumerate(lengths):
+        assert all((step[i] is not None) == (k < length) for k, step in enumerate(steps))
+
+
+def test_metadata_behind_a_text_ends_it(output: Path) -> None:
+    trained, layout = train_counting(output, "append", steps=150)
+    found = samples(trained, layout, layout.prefix(None), [2, 4], num_samples=20, max_tokens=40, temperature=0.3)
+    assert min(map(len, found)) < 30
+    assert all(token < NUM_COUNTS for sample in found for token in sample)
+
+
+def test_only_ids_that_text_can_have_are_drawn() -> None:
+    trained, layout = drawn(), counting_layout("plain")
+    text_ids = np.zeros(TOKENIZER.num_ids, bool)
+    text_ids[10:20] = True
+    settings = SamplingSettings(num_samples=20, temperature=50.0)
+    steps = list(generate(trained, layout, prefix=[SPECIAL.bos], prompt=[], settings=settings, text_ids=text_ids))
+    assert {token for step in steps for token in step if token is not None} == set(range(10, 20))
+
+
+def test_a_row_is_not_longer_than_those_that_the_model_was_trained_on() -> None:
+    trained, layout = drawn(), counting_layout("prepend")
+
+    def longest(**settings: Any) -> int:
+        found = samples(trained, layout, behind(4), [5], num_samples=64, temperature=50.0, **settings)
+        return max(map(len, found))
+
+    assert longest() == 12
+    assert longest(max_tokens=None) == longest(max_tokens=44) == 44
+    with pytest.raises(
+        TrainerError, match="5 tokens; the model was trained on rows of 48, which leaves 44 to generate"
+    ):
+        longest(max_tokens=45)
+
+
+def test_top_k_and_top_p_leave_the_likeliest() -> None:
+    probabilities = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
+    logits = np.log(probabilities).astype(np.float32)
+
+    def left(**settings: Any) -> list[float]:
+        return np.round(likely(logits, SamplingSettings(temperature=1.0, **settings)), 6).tolist()
+
+    assert left() == [0.1, 0.4, 0.05, 0.25, 0.2]
+    assert left(top_k=2) == [0, round(0.4 / 0.65, 6), 0, round(0.25 / 0.65, 6), 0]
+    assert left(top_k=9) == left()
+    assert left(top_p=0.6) == left(top_k=2)
+    assert left(top_p=0.7) == left(top_k=3)
+    assert left(top_p=0.01) == [0, 1, 0, 0, 0]
+    assert left(top_p=1.0) == left()
+    assert left(top_k=3, top_p=0.7) == left(top_k=2)  # of what top_k has left
+    sharper = likely(logits, SamplingSettings(temperature=0.5))
+    np.testing.assert_allclose(sharper, probabilities**2 / (probabilities**2).sum(), rtol=1e-5)
+
+
+def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+    probabilities = np.array([0.1, 0.6, 0.0, 0.3])
+    logits = np.array([*np.log(probabilities[:2]), -np.inf, np.log(0.3)], np.float32)
+    sampler = Sampler(SamplingSettings(temperature=1.0), sample=0)
+    counts = np.bincount([sampler.draw(logits) for _ in range(4000)], minlength=4)
+    np.testing.assert_allclose(counts / 4000, probabilities, atol=0.03)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
+        ({"temperature": -1.0}, "temperature must be 0 or more, got -1.0"),
+        ({"temperature": math.nan}, "temperature must be 0 or more, got nan"),
+        ({"top_k": 0}, "top_k must be at least 1, got 0"),
+        ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),
+        ({"guidance": math.inf}, "guidance must be a finite number, got inf"),
+        ({"seed": -1}, "seed must be 0 or more, got -1"),
+        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
+    ],
+)
+def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(TrainerError) as raised:
+        SamplingSettings(**settings)
+    assert str(raised.value) == message
+
+
+def prefix_of(position: str, context: Any = None, **metadata: str) -> list[int]:
+    return context_prefix(counting_layout(position), context=context, metadata=metadata, encoder=Counting())
+
+
+def test_what_stands_before_the_prompt() -> None:
+    bos, boc, eoc = SPECIAL.bos, SPECIAL.boc, SPECIAL.eoc
+    assert prefix_of("plain") == prefix_of("append") == prefix_of("prepend", "none") == [bos]
+    assert prefix_of("prepend") == prefix_of("prepend", "empty") == prefix_of("meta_tokens", "empty") == [bos, boc, eoc]
+    assert prefix_of("prepend", step="3") == prefix_of("prepend", "meta", step="3") == behind(3)
+    assert prefix_of("meta_tokens") == [bos, boc, 65, 66, 67, eoc]
+    assert prefix_of("meta_tokens", "none") == [bos]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "metadata", "message"),
+    [
+        (("prepend",), {"strid": "3"}, "'prepend' has no metadata field 'strid' before a text; available: step"),
+        (("append",), {"step": "3"}, "'append' has no metadata field 'step' before a text; available: none"),
+        (("meta_tokens",), {"url": "a"}, "'meta_tokens' has no metadata field 'url' before a text; available: none"),
+        (("plain", "empty"), {}, "layout 'plain' has no context 'empty'; available: none"),
+        (("prepend", "meta_tokens"), {}, "'prepend' has no context 'meta_tokens'; available: empty, meta, none"),
+        (("prepend", "meta"), {}, "context 'meta' needs metadata"),
+        (("prepend", "empty"), {"step": "3"}, "context 'empty' has no place for metadata"),
+    ],
+)
+def test_contexts_that_cannot_be(arguments: tuple[Any, ...], metadata: dict[str, str], message: str) -> None:
+    with pytest.raises(TrainerError, match=message):
+        prefix_of(*arguments, **metadata)
+    with pytest.raises(TrainerError, match="unknown condition 'true'; available: none, empty, meta, meta_tokens"):
+        context_name("true")
+
+
+@pytest.mark.parametrize("prefix", [[SPECIAL.bos], behind(None)])
+def test_guidance_needs_a_context(prefix: list[int]) -> None:
+    with pytest.raises(TrainerError, match="guidance goes from the empty wrapper to a context"):
+        samples(drawn(), counting_layout("prepend"), prefix, [1], guidance=2.0)
+
+
+def test_characters_spread_over_tokens_are_told_whole(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "small.tiktoken")
+    tokenizer = load_tokenizer(TokenizerConfig(path=str(tmp_path / "small.tiktoken"), pattern="gpt2"))
+    for text in ["größe 東京 🙂 the τέλος", "a�b", "", "🙂"]:
+        ids = list(text.encode())  # this vocabulary begins with the 256 bytes
+        pieces = list(texts_of([[None, token] for token in ids], sample=1, decode=tokenizer.decode))
+        assert "".join(pieces) == text
+        if "�" not in text:
+            assert not any("�" in piece for piece in pieces)
+            assert sum(map(bool, pieces)) == len(text)  # each character as soon as it is whole
+    cut = list("ab🙂".encode())[:-1]
+    assert list(texts_of([[token] for token in cut], sample=0, decode=tokenizer.decode)) == [*"ab", "", "", "", "�"]
+    broken = [*b"a\xff\xfeb\xe6", *"c東".encode()]
+    pieces = list(texts_of([[token] for token in broken], sample=0, decode=tokenizer.decode))
+    assert "".join(pieces) == bytes(broken).decode("utf-8", "replace")
+
+
+def test_ids_that_text_can_have(tmp_path: Path) -> None:
+    write_tokenizer(tmp_path / "small.tiktoken")
+    tokenizer = load_tokenizer(TokenizerConfig(path=str(tmp_path / "small.tiktoken"), pattern="gpt2"))
+    assert np.flatnonzero(tokenizer.text_ids()).tolist() == list(range(tokenizer.num_base_ids))
+    assert len(tokenizer.text_ids()) == tokenizer.num_ids == tokenizer.num_base_ids + 10
+    tekken = load_tokenizer(TokenizerConfig(name="tekken")).text_ids()
+    assert np.flatnonzero(~tekken).tolist() == list(range(1000))  # its special ids come first

@@ -1,0 +1,130 @@
+"""From packed shards to batches of tensors, in an order that is a pure function of (seed, epoch, step).
+
+The rows of an epoch are permuted by (seed, epoch); the permutations of all epochs, joined, are cut into global
+batches, of which rank r takes every world_size-th row. So every row comes once an epoch, a batch may hold the end of
+one epoch and the start of the next, and neither the number of devices nor a resume changes what update `step` sees.
+`trainer.data.mixture` has this order, and that of several sources; `trainer.data.sources` opens them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.reader import PackedDataset, PackedRows
+from colophon.trainer.config import GoldfishConfig
+from colophon.trainer.data.goldfish import goldfish_drops
+
+_HOLD_OUT = 1  # a stream of randomness under the seed; `trainer.data.mixture` has the others
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Rows of training data; `b` rows of `L` inputs. What follows from other fields is worked out where it is used."""
+
+    tokens: Tensor
+    """uint16 or uint32 [b, L + 1], as in the shards: inputs and labels in one."""
+    roles: Tensor
+    """uint8 [b, L + 1]: the `Role` of each token."""
+    segments: Tensor
+    """int32 [b, L + 1]: the segment of each token in its row."""
+    loss_weights: Tensor
+    """float32 [b, L]: the weight of each label."""
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    @property
+    def input_ids(self) -> Tensor:
+        """int64 [b, L]."""
+        return self.tokens[:, :-1].long()
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 [b, L]: the inputs shifted by one."""
+        return self.tokens[:, 1:].long()
+
+    @property
+    def label_roles(self) -> Tensor:
+        """int64 [b, L]: the `Role` of each label."""
+        return self.roles[:, 1:].long()
+
+    @property
+    def input_segments(self) -> Tensor:
+        """int32 [b, L]: the segment of each input."""
+        return self.segments[:, :-1]
+
+    @property
+    def positions(self) -> Tensor:
+        """int32 [b, L]: the position of each input in its segment."""
+        segments = self.input_segments
+        index = torch.arange(segments.shape[1], dtype=torch.int32, device=segments.device)
+        starts = index.expand_as(segments).clone()
+        starts[:, 1:] *= segments[:, 1:] != segments[:, :-1]
+        return index - starts.cummax(dim=1).values
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`; does not wait for the copy when the batch is pinned."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """The batch in parts of `size` rows; the last may be smaller."""
+        for start in range(0, len(self), size):
+            yield self._map(lambda tensor, part=slice(start, start + size): tensor[part])
+
+    def _map(self, function: Any) -> Batch:
+        return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})
+
+
+def choose_rows(num_rows: int, *, count: int, seed: int) -> NumPyArray:
+    """int64 [count], ascending: rows drawn without replacement by `seed`; the same rows whatever else is set."""
+    return np.sort(np.random.default_rng([seed, _HOLD_OUT]).permutation(num_rows)[:count])
+
+
+class BatchBuffer:
+    """Memory for a batch, filled again and again. Arrays and tensors share it."""
+
+    def __init__(self, n: int, *, width: int, dtype: np.dtype[Any], pin: bool = False) -> None:
+        """Room for `n` rows of `width` ids of a type; `pin`: in page-locked memory, for copies to a GPU."""
+
+        def empty(width: int, dtype: torch.dtype) -> Tensor:
+            return torch.empty((n, width), dtype=dtype, pin_memory=pin)
+
+        ids = torch.from_numpy(np.empty(0, dtype)).dtype
+        self.batch = Batch(
+            tokens=empty(width, ids),
+            roles=empty(width, torch.uint8),
+            segments=empty(width, torch.int32),
+            loss_weights=empty(width - 1, torch.float32),
+        )
+        self._rows = PackedRows(
+            input_ids=self.batch.tokens.numpy(),
+            roles=self.batch.roles.numpy(),
+            segments=self.batch.segments.numpy(),
+            documents=np.empty((n, width), np.uint32),
+        )
+        self._loss_weights: NumPyArray = self.batch.loss_weights.numpy()
+
+    def fill(self, start: int, dataset: PackedDataset, rows: NumPyArray, *, goldfish: GoldfishConfig | None) -> int:
+        """Copy the named rows of a data set to the places from `start` on; returns the place after them."""
+        part = slice(start, start + len(rows))
+        arrays = {field.name: getattr(self._rows, field.name)[part] for field in fields(PackedRows)}
+        packed = dataset.rows(rows, into=PackedRows(**arrays))
+        weights = packed.loss_weights(dataset.role_weights, out=self._loss_weights[part])
+        if goldfish is not None:
+            drops = goldfish_drops(packed.input_ids, packed.roles, packed.segments, k=goldfish.k, h=goldfish.h)
+            weights[drops] = 0.0
+        return part.stop
+
+
+def read_batch(dataset: PackedDataset, rows: NumPyArray, *, goldfish: GoldfishConfig | None = None) -> Batch:
+    """The named rows of a data set as tensors in ordinary memory; `goldfish` takes the weight of some labels."""
+    buffer = BatchBuffer(len(rows), width=dataset.sequence_length + 1, dtype=dataset.id_dtype)
+    buffer.fill(0, dataset, rows, goldfish=goldfish)
+    return buffer.batch

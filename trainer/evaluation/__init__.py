@@ -1,0 +1,1 @@
+"""Losses of documents under conditions, with bootstrap intervals."""

@@ -1,0 +1,227 @@
+"""A trained model as a directory that Hugging Face `transformers` loads, and what loads one back.
+
+    config.json, generation_config.json   Llama; Qwen 3 where queries and keys are normalised (the same architecture)
+    model.safetensors                     weights under Hugging Face's names
+    tokenizer.json, tokenizer_config.json the vocabulary with its special tokens
+    colophon.json                         what no other file has: layout, special ids, settings of the training
+    README.md                             for people
+
+The rows that pad the vocabulary are left out: no label ever told the model not to predict them, and `transformers`,
+which cannot mask ids, would.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from colophon.shards.common.durable import sync
+from colophon.shards.schema import TokenizerInfo
+from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
+from colophon.trainer.checkpoint import save_tensors
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.export.files import (
+    Description,
+    WeightsDtype,
+    generation_config,
+    model_config,
+    readme,
+    tokenizer_config,
+)
+from colophon.trainer.export.tokenizer import ExportedTokenizer, export_tokenizer
+from colophon.trainer.inference.contexts import TrainedLayout, layout_of
+from colophon.trainer.inference.trained_model import TrainedModel, load_trained
+from colophon.trainer.model import Decoder
+
+DESCRIPTION_NAME, WEIGHTS_NAME, TOKENIZER_NAME = "colophon.json", "model.safetensors", "tokenizer.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportedModel:
+    """What an export wrote."""
+
+    directory: Path
+    architecture: str
+    """The class of `transformers` that it is for."""
+    num_ids: int
+    step: int
+    masked_ids: tuple[int, ...]
+    tokenizer: ExportedTokenizer
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedExport:
+    """An export as our own decoder."""
+
+    trained: TrainedModel
+    layout: TrainedLayout
+    tokenizer: Tokenizer
+
+
+def export_model(
+    trained: TrainedModel, *, tokenizer: Tokenizer, layout: TrainedLayout, to: Path, dtype: WeightsDtype = "float32"
+) -> ExportedModel:
+    """Write `trained` into the new directory `to`, which appears whole or not at all.
+
+    Args:
+        trained: the model; its weights may be on any device.
+        tokenizer: the one that made its shards.
+        layout: the one that it was trained on.
+        to: must not exist, or be empty.
+        dtype: of the weights in the file.
+
+    Raises:
+        TrainerError: `to` is not empty, or the tokenizer is another one or cannot be exported.
+    """
+    _refuse_full(to)
+    _check_tokenizer(trained.tokenizer, tokenizer)
+    masked_ids = [int(token_id) for token_id in trained.model.impossible_ids if token_id < trained.tokenizer.num_ids]
+    description = Description(
+        name=trained.name,
+        state=trained.state,
+        config=trained.config,
+        tokenizer=trained.tokenizer,
+        layout_name=layout.name,
+        layout=layout.layout,
+        sequence_length=layout.sequence_length,
+        masked_ids=masked_ids,
+    )
+    exported = export_tokenizer(tokenizer)
+    config = model_config(description, dtype=dtype)
+    with _appearing(to) as directory:
+        _write_json(directory / "config.json", config)
+        _write_json(directory / "generation_config.json", generation_config(description))
+        _write_json(directory / "tokenizer_config.json", tokenizer_config(tokenizer, layout.sequence_length))
+        (directory / TOKENIZER_NAME).write_text(exported.content, encoding="utf-8")
+        (directory / DESCRIPTION_NAME).write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
+        (directory / "README.md").write_text(readme(description, tokenizer, exported), encoding="utf-8")
+        weights = _weights(trained, dtype=getattr(torch, dtype))
+        save_tensors(weights, directory / WEIGHTS_NAME, metadata={"format": "pt"})
+    return ExportedModel(
+        directory=to,
+        architecture=config["architectures"][0],
+        num_ids=trained.tokenizer.num_ids,
+        step=trained.state.step,
+        masked_ids=tuple(masked_ids),
+        tokenizer=exported,
+    )
+
+
+def export_run(
+    output: Path, name: str, *, tokenizer: Tokenizer, to: Path, step: int | None = None, dtype: WeightsDtype = "float32"
+) -> ExportedModel:
+    """Export a checkpoint of the training run `name` under `output`; see `load_trained` and `export_model`."""
+    _refuse_full(to)
+    trained = load_trained(output, name, step=step, device=torch.device("cpu"))
+    layout = layout_of(trained.config, output=output)
+    return export_model(trained, tokenizer=tokenizer, layout=layout, to=to, dtype=dtype)
+
+
+def load_export(
+    directory: Path, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32
+) -> LoadedExport:
+    """Load what `export_model` wrote as our own decoder, with the ids masked that were masked in training.
+
+    Args:
+        directory: of the export.
+        device: None: CUDA where it is, else CPU.
+        dtype: of activations and matrix products; weights are float32.
+
+    Raises:
+        TrainerError: `directory` is no export, or is damaged.
+    """
+    try:
+        described = Description.model_validate_json((directory / DESCRIPTION_NAME).read_bytes())
+        tokenizer = _load_tokenizer(directory, described.tokenizer)
+        stored = load_file(directory / WEIGHTS_NAME)
+    except (OSError, KeyError, TypeError, ValueError, TokenizerError, SafetensorError) as error:
+        raise TrainerError(f"{directory}: not a model that Colophon exported: {str(error).splitlines()[0]}") from None
+    unpadded = described.config.model.model_copy(update={"vocabulary_multiple": 1})
+    model = Decoder(unpadded, tokenizer=described.tokenizer, masked_ids=described.masked_ids)
+    model.load_weights({name.removeprefix("model."): tensor.float() for name, tensor in stored.items()})
+    where = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    trained = TrainedModel(
+        name=described.name,
+        model=model.to(where).requires_grad_(False).eval(),
+        config=described.config.model_copy(update={"model": unpadded}),
+        tokenizer=described.tokenizer,
+        state=described.state,
+        device=where,
+        dtype=dtype,
+    )
+    layout = TrainedLayout(
+        name=described.layout_name,
+        layout=described.layout,
+        sequence_length=described.sequence_length,
+        special=described.tokenizer.special,
+    )
+    return LoadedExport(trained=trained, layout=layout, tokenizer=tokenizer)
+
+
+def _load_tokenizer(directory: Path, info: TokenizerInfo) -> Tokenizer:
+    """The vocabulary of an export, each special token under the name that it has there."""
+    added = json.loads((directory / TOKENIZER_NAME).read_bytes())["added_tokens"]
+    names = {token["id"]: token["content"] for token in added}
+    roles = {role: names[getattr(info.special, role)] for role in ("bos", "eos", "pad", "boc", "eoc")}
+    config = TokenizerConfig(path=str(directory / TOKENIZER_NAME), **roles)
+    tokenizer = load_tokenizer(config, num_meta_tokens=len(info.special.meta))
+    if tokenizer.special != info.special or tokenizer.num_ids != info.num_ids:
+        raise TrainerError(f"{directory / TOKENIZER_NAME}: has other special ids than {DESCRIPTION_NAME} says")
+    return tokenizer
+
+
+def _weights(trained: TrainedModel, *, dtype: torch.dtype) -> dict[str, Tensor]:
+    num_ids = trained.tokenizer.num_ids
+    weights: dict[str, Tensor] = {}
+    for name, parameter in trained.model.named_parameters():
+        whole = (
+            parameter.detach()[:num_ids] if name in {"embed_tokens.weight", "lm_head.weight"} else parameter.detach()
+        )
+        key = name if name.startswith("lm_head.") else f"model.{name}"
+        weights[key] = whole.to("cpu", dtype).contiguous()
+    return weights
+
+
+def _check_tokenizer(trained: TokenizerInfo, tokenizer: Tokenizer) -> None:
+    for key in ("sha256", "num_ids", "special"):
+        before, now = getattr(trained, key), getattr(tokenizer, key)
+        if before != now:
+            raise TrainerError(f"the recipe's tokenizer is not the model's: {key} was {before}, is {now}")
+
+
+def _refuse_full(to: Path) -> None:
+    if to.exists() and not (to.is_dir() and not any(to.iterdir())):
+        raise TrainerError(f"{to} exists and is not an empty directory; give another --to")
+
+
+@contextmanager
+def _appearing(to: Path) -> Iterator[Path]:
+    """A directory that becomes `to` at the end, and is gone if anything fails."""
+    unfinished = to.absolute().parent / f".{to.name}.unfinished-{os.getpid()}"
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        for path in (*unfinished.iterdir(), unfinished):
+            sync(path)
+        _refuse_full(to)
+        unfinished.rename(to)
+        sync(unfinished.parent)
+    except OSError as error:
+        raise TrainerError(f"{to}: cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

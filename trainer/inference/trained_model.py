@@ -1,0 +1,111 @@
+"""A trained model as it lies under `<output>/training/<name>/`, ready to compute."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+
+from colophon.shards.schema import TokenizerInfo
+from colophon.trainer.checkpoint import TrainingState, checkpoints, read_weights, step_of
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.model import Decoder, row_positions
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedModel:
+    """A model, and what it was trained on."""
+
+    name: str
+    """Of the training run."""
+    model: Decoder
+    """On its device, without gradients."""
+    config: TrainConfig
+    tokenizer: TokenizerInfo
+    """Of the shards: ids, not strings."""
+    state: TrainingState
+    device: torch.device
+    dtype: torch.dtype
+    """Of activations and matrix products."""
+
+    @torch.no_grad()
+    def hidden_states(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Last states [b, L, hidden_size] of rows that are one segment each, int64 [b, L], on the model's device."""
+        return self.model.hidden_states(input_ids, row_positions(input_ids), None, dtype=self.dtype)
+
+    def logits(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """float32 [b, L, vocabulary_size] of rows that are one segment each, int64 [b, L], on the model's device."""
+        with torch.no_grad():
+            return self.model.logits(self.hidden_states(input_ids))
+
+
+def load_trained(
+    output: Path,
+    name: str,
+    *,
+    step: int | None = None,
+    device: torch.device | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> TrainedModel:
+    """Load a checkpoint of the training run `name` under `output`.
+
+    Args:
+        output: the `output.path` of the recipe.
+        name: of the training run.
+        step: of the checkpoint; None: the newest.
+        device: None: CUDA where it is, else CPU.
+        dtype: of activations and matrix products.
+
+    Raises:
+        TrainerError: there is no such run or checkpoint (the choices are listed), or it is damaged.
+    """
+    directory = output / "training" / name
+    path = _checkpoint(directory, step)
+    try:
+        described = json.loads((directory / "config.json").read_text())
+        config = TrainConfig.model_validate(described["config"])
+        tokenizer = TokenizerInfo.model_validate(described["shared"]["tokenizer"])
+        masked_ids = [int(id) for id in described["masked_ids"]]
+    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
+        raise TrainerError(f"{directory / 'config.json'}: cannot be read: {str(error).splitlines()[0]}") from None
+    state, weights = read_weights(path)
+    model = Decoder(config.model, tokenizer=tokenizer, masked_ids=masked_ids)
+    model.load_weights(weights)
+    where = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return TrainedModel(
+        name=name,
+        model=model.to(where).requires_grad_(False).eval(),
+        config=config,
+        tokenizer=tokenizer,
+        state=state,
+        device=where,
+        dtype=dtype,
+    )
+
+
+def _checkpoint(directory: Path, step: int | None) -> Path:
+    if not directory.is_dir():
+        runs = directory.parent
+        known = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+        choices = f"available: {', '.join(known)}" if known else "none has been trained: run `colophon train` first"
+        raise TrainerError(f"{directory}: no such training run; {choices}")
+    found = {step_of(path): path for path in checkpoints(directory / "checkpoints")}
+    if not found:
+        raise TrainerError(f"{directory}: has no checkpoint yet")
+    if step is None:
+        return found[max(found)]
+    if step not in found:
+        raise TrainerError(f"{directory}: no checkpoint of step {step}; available: {', '.join(map(str, found))}")
+    return found[step]
+
+
+def untrained(trained: TrainedModel) -> TrainedModel:
+    """The model as it was before its first step."""
+    model = Decoder(trained.model.config, tokenizer=trained.tokenizer)
+    model.initialise(seed=trained.config.seed)
+    model = model.to(trained.device).requires_grad_(False).eval()
+    return replace(trained, model=model, state=TrainingState(step=0))

@@ -1,0 +1,190 @@
+"""What probes found: as data, and as curves over layers."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from colophon.trainer.evaluation.bootstrap import Estimate
+from colophon.trainer.plots.figures import COLOURS, new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+States: TypeAlias = Literal["last", "mean"]
+Kind: TypeAlias = Literal["linear", "mlp"]
+Control: TypeAlias = Literal["trained", "untrained", "shuffled"]
+Context: TypeAlias = Literal["none", "empty"]
+STATES: tuple[States, ...] = ("last", "mean")
+KINDS: tuple[Kind, ...] = ("linear", "mlp")
+CONTROLS: tuple[Control, ...] = ("trained", "untrained", "shuffled")
+CONTEXTS: tuple[Context, ...] = ("none", "empty")
+
+Doubt: TypeAlias = Literal["limit", "first_epoch", "not_above_majority"]
+"""Why a score may say less of the states than of the probe: it ended at its most iterations or epochs, its validation
+loss was lowest after the first epoch, or it hits no more test documents than the most frequent class does."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """How well predictions do on the test documents."""
+
+    accuracy: Estimate
+    macro_f1: Estimate
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeResult:
+    """One probe."""
+
+    layer: int
+    """0: the embedding; n: after layer n."""
+    states: States
+    probe: Kind
+    model: Control
+    """`shuffled`: the trained model, its labels shuffled for the fit."""
+    score: Score
+    accuracy_over_untrained: Estimate | None
+    """Of the trained model: how much higher than the untrained one's, on the same draws of documents."""
+    chosen: float
+    """By validation loss: the strength of the linear probe's penalty, the learning rate of the MLP."""
+    epochs: int
+    """Of the MLP, until the lowest validation loss; of the linear probe, iterations over all training documents."""
+    doubts: tuple[Doubt, ...]
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether a reader is to be told of its doubts: not of shuffled labels', where there is nothing to find."""
+        return bool(self.doubts) and self.model != "shuffled"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassSize:
+    """What there is of a class that is left out."""
+
+    documents: int
+    groups: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftOut:
+    """Documents without a class, and classes by why they are not probed for, the largest first."""
+
+    documents_without_value: int = 0
+    few_documents: dict[str, ClassSize] = field(default_factory=dict)
+    """Fewer than 20."""
+    few_groups: dict[str, ClassSize] = field(default_factory=dict)
+    """Enough documents in fewer groups than there are parts."""
+    undivided: dict[str, ClassSize] = field(default_factory=dict)
+    """So much of them in one group that a part would have fewer than 3 documents."""
+
+    def by_group(self) -> dict[str, ClassSize]:
+        """Classes with documents enough, which only their groups keep from all parts."""
+        return {**self.few_groups, **self.undivided}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnReport:
+    """The probes for one annotation column."""
+
+    column: str
+    split_by: str
+    classes: dict[str, dict[str, int]]
+    """Documents of each class in each part."""
+    groups: dict[str, int]
+    """How many groups, such as domains, each part has; none is in two."""
+    left_out: LeftOut
+    majority: Score
+    """Of predicting the most frequent class of the training part."""
+    results: list[ProbeResult]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeReport:
+    """What `probe` found; `training/<name>/probe-<settings>.json`."""
+
+    name: str
+    step: int
+    output: str
+    """Of the run whose documents they are."""
+    context: Context
+    documents: int
+    crop: int
+    seed: int
+    columns: list[ColumnReport]
+    notes: tuple[str, ...] = ()
+    """Lines on columns whose values mean something else than in training."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON; the keys are the fields of the classes."""
+        return asdict(self)
+
+
+def draw_probes(report: ProbeReport) -> Figure:
+    """Macro-F1 over layers: a row of axes for each column, one each for last and mean states.
+
+    Raises:
+        TrainerError: matplotlib is not installed.
+    """
+    with new_figure(width=8, height=0.6 + 2.9 * len(report.columns)) as figure:
+        grid = figure.subplots(len(report.columns), len(STATES), sharex=True, sharey="row", squeeze=False)
+        for row, column in zip(grid, report.columns, strict=True):
+            for axes, states in zip(row, STATES, strict=True):
+                _draw(axes, column, states)
+            row[0].set_ylabel(f"macro-F1 of {column.column}\n({len(column.classes)} classes)")
+        for axes in grid[-1]:
+            axes.set_xlabel("layer (0: embedding)")
+        figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        doubtful = any(result.is_doubtful for column in report.columns for result in column.results)
+        figure.suptitle(
+            f"{report.name}, step {report.step:,}: what linear and MLP probes read from frozen states"
+            + ("\nhollow: not to be trusted, for the reasons in `doubts`" if doubtful else "")
+        )
+        return figure
+
+
+_LINE_STYLES: dict[Control, str] = {"trained": "-", "untrained": "--", "shuffled": ":"}
+_MARKERS: dict[Kind, str] = {"linear": "o", "mlp": "s"}
+
+
+def _draw(axes: Axes, column: ColumnReport, states: States) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    for control in CONTROLS:
+        size = 4 if control == "trained" else 2.5
+        for kind, colour in zip(KINDS, COLOURS, strict=False):
+            results = [r for r in column.results if (r.model, r.probe, r.states) == (control, kind, states)]
+            x, f1 = [r.layer for r in results], [r.score.macro_f1 for r in results]
+            if control == "trained" and all(e.low is not None and e.high is not None for e in f1):
+                low, high = [e.low or 0.0 for e in f1], [e.high or 0.0 for e in f1]
+                axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+            axes.plot(
+                x,
+                [e.value for e in f1],
+                color=colour,
+                linestyle=_LINE_STYLES[control],
+                marker=_MARKERS[kind],
+                markersize=size,
+                linewidth=1.6 if control == "trained" else 1,
+                label=f"{kind}, {'shuffled labels' if control == 'shuffled' else control}",
+            )
+            doubtful = [r for r in results if r.is_doubtful]
+            if doubtful:
+                axes.plot(
+                    [r.layer for r in doubtful],
+                    [r.score.macro_f1.value for r in doubtful],
+                    color=colour,
+                    linestyle="none",
+                    marker=_MARKERS[kind],
+                    markersize=size,
+                    markerfacecolor="white",
+                    zorder=3,  # the points of shuffled labels, full ones, often lie just there
+                )
+    majority = column.majority.macro_f1.value
+    axes.axhline(majority, color="#777777", linewidth=1, label="most frequent class")
+    axes.set_title("last text token" if states == "last" else "mean over text tokens")
+    axes.set_ylim(0, 1)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(visible=True, axis="y", color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
