@@ -17,12 +17,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import colophon.trainer.attention
-import colophon.trainer.data.batch
 import colophon.trainer.loss
 import colophon.trainer.model
 from colophon.shards.schema import SpecialIds, TokenizerInfo
 from colophon.trainer.attention import SegmentBounds, attend, document_mask
 from colophon.trainer.config import ModelConfig, TrainConfig
+from colophon.trainer.data import training_data
+from colophon.trainer.data.batch import BatchBuffer
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.model import Decoder
 from colophon.trainer.optimizer import ModelOptimizer
@@ -190,13 +191,13 @@ def test_a_buffer_is_filled_again_only_after_its_copies_are_done(
             assert self.done.wait(30)
 
     recorded: list[Copies] = []
-    monkeypatch.setattr(colophon.trainer.data.batch, "_recorded_event", Copies)
-    buffer = colophon.trainer.data.batch.BatchBuffer
+    monkeypatch.setattr(training_data, "_recorded_event", Copies)
+    buffer = BatchBuffer
 
-    def pageable(*args: Any, pin: bool, **options: Any) -> colophon.trainer.data.batch.BatchBuffer:
+    def pageable(*args: Any, pin: bool, **options: Any) -> BatchBuffer:
         return buffer(*args, **options)  # page-locked memory needs a GPU
 
-    monkeypatch.setattr(colophon.trainer.data.batch, "BatchBuffer", pageable)
+    monkeypatch.setattr(training_data, "BatchBuffer", pageable)
     data = TrainingData(config("plain"), output=packed_run)
     batches = data.batches(1, pin=True)
     batch = next(batches)

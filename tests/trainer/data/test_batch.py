@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-import colophon.trainer.data.batch
 from colophon.shards.common.errors import ShardError
 from colophon.shards.layouts import PlainLayout
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import ROLE_NAMES, Role
-from colophon.trainer.data.batch import Batch, choose_rows, read_batch
+from colophon.trainer.data import training_data
+from colophon.trainer.data.batch import Batch, BatchBuffer, choose_rows, read_batch
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import TrainerError
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate
@@ -96,15 +96,15 @@ class _Copies:
 
 def test_page_locked_memory_is_filled_again_after_its_copies(packed_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log: list[object] = []
-    whole, buffer = TrainingData.batch, colophon.trainer.data.batch.BatchBuffer
+    whole, buffer = TrainingData.batch, BatchBuffer
 
     def batch(self: TrainingData, step: int, **where: Any) -> Batch:
         log.append(step)
         return whole(self, step, **where)
 
     monkeypatch.setattr(TrainingData, "batch", batch)
-    monkeypatch.setattr(colophon.trainer.data.batch, "_recorded_event", lambda: _Copies(log))
-    monkeypatch.setattr(colophon.trainer.data.batch, "BatchBuffer", lambda n, pin, **shape: buffer(n, **shape))
+    monkeypatch.setattr(training_data, "_recorded_event", lambda: _Copies(log))
+    monkeypatch.setattr(training_data, "BatchBuffer", lambda n, pin, **shape: buffer(n, **shape))
     with closing(TrainingData(config(), output=packed_run).batches(1, pin=True)) as stream:
         for _ in range(3):
             next(stream)
