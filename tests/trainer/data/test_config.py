@@ -115,7 +115,7 @@ SOURCE = '[[train.tiny.sources]]\nlayout = "{}"\n'
         ('[train.tiny.sources]\nlayout = "plain"\n', "train.tiny.sources: must be a list"),
         (
             SOURCE.format("prepend-url") + 'row_weights = { column = "topic", table = { a = -1 } }\n',
-            "train.tiny.sources.0.row_weights.table.a: Input should be greater than or equal to 0",
+            "train.tiny.sources.0.row_weights.table.a: must be greater than or equal to 0",
         ),
     ],
 )
