@@ -1,1 +1,1 @@
-"""What every package shares: arrays, digests, differences, durable files, errors. It imports nothing else of ours."""
+"""The modules that every package may import; they import no other module of Colophon."""

@@ -1,4 +1,4 @@
-"""The type of a numpy array, of any shape and dtype; docstrings name both."""
+"""`NumPyArray`: the type of a numpy array; the docstring beside each use gives shape and dtype."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The differences of two JSON values, as lines for an error."""
+"""The differences between two JSON values, one line each, for an error message."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ _LONGEST_VALUE = 60
 
 
 def differences(old: Any, new: Any, *, at: str = "") -> list[str]:
-    """The leaves in which two JSON values differ: `{"a": {"b": 1}}` and `{"a": {"b": 2}}` give `a.b: 1 -> 2`."""
+    """One line for each leaf in which two JSON values differ; a missing key counts as None.
+
+    `{"a": {"b": 1}}` and `{"a": {"b": 2}}` give `a.b: 1 -> 2`. Lists are leaves. Long values are shortened.
+    """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
         return [

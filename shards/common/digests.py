@@ -1,4 +1,4 @@
-"""sha256 of files and of JSON values."""
+"""sha256 of files and JSON values."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def file_sha256(path: Path) -> str:
 
 
 def fingerprint(value: Any) -> str:
-    """sha256 of a JSON value with sorted keys, in hexadecimal."""
+    """sha256 of a JSON value, in hexadecimal; the order of keys does not matter."""
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""The one way to replace a file and to make a directory appear: a temporary name, fsync, rename, fsync.
+"""Atomic, durable writes of files and directories: write to a temporary name, fsync, rename, fsync the directory.
 
-A reader sees the old content or the new, never a part of it, and what was renamed survives a loss of power. The
-temporary name is beside the final one, so that the rename stays on one file system.
+A reader sees the old content or the new content, never a part. After a return the new content survives a loss of
+power. The temporary name is in the same directory as the final one, so that the rename stays on one file system.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes `path` when the block ends, and is removed when it raises.
+    """A temporary path for the block to write; it replaces `path` when the block ends.
 
-    The directory is created if it is missing. The temporary name begins with a dot and ends in `.tmp`.
+    If the block raises, the temporary file is removed and `path` keeps its content. A missing directory is created.
 
     Raises:
-        OSError: the file cannot be written; `path` is as it was.
+        OSError: the file cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = temporary_path(path)
@@ -46,17 +46,19 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Replace a small UTF-8 file; see `replaced_file`."""
+    """Write `text` to `path` as UTF-8, atomically; see `replaced_file`."""
     with replaced_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager
 def created_directory(path: Path) -> Iterator[Path]:
-    """A temporary directory that becomes `path` when the block ends, and is removed when it raises.
+    """A temporary directory for the block to fill; it is renamed to `path` when the block ends.
+
+    If the block or the rename raises, the temporary directory is removed. Missing parents are created.
 
     Raises:
-        OSError: it cannot be written, or `path` exists and is not an empty directory.
+        OSError: the directory cannot be written, or `path` exists and is not an empty directory.
     """
     temporary = temporary_path(path.absolute())
     try:
@@ -71,5 +73,5 @@ def created_directory(path: Path) -> Iterator[Path]:
 
 
 def temporary_path(path: Path) -> Path:
-    """A new hidden name beside `path`, for what is not finished: `out/a.bin` gives `out/.a.bin.3f9c01b2d4e5.tmp`."""
+    """A new hidden name in the directory of `path`: `out/a.bin` gives, say, `out/.a.bin.3f9c01b2d4e5.tmp`."""
     return path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")

@@ -1,19 +1,21 @@
-"""The root of every error that ends a command with one line, and the exit code of each.
+"""The root of every error that ends a command with one line, and the exit code of each error.
 
-    ColophonError                 1   shards/common/errors.py
-    ├── UsageError                2   pipeline/errors.py       a recipe, an option or an input that is invalid
-    ├── InputError                1   pipeline/errors.py       a partition that cannot be read; it is quarantined
-    ├── StoreError                1   pipeline/errors.py       the output's disk or object store fails
-    ├── StoppedError        130 ...   pipeline/errors.py       a training that a signal ended
-    ├── AnnotatorError            2   annotators/base.py       a model or a setting of an annotator
-    ├── ShardError                2   shards/common/errors.py  a shard or a manifest that cannot be read
-    ├── TokenizerError            2   shards/tokenizer/special_tokens.py
-    ├── TrainerError              2   trainer/errors.py        a setting, a shard or a checkpoint of a training
-    ├── OutOfMemoryError          1   trainer/errors.py
-    ├── DivergedError             1   trainer/errors.py
-    └── NotWrittenError           1   trainer/errors.py        a checkpoint or metrics for which the disk has no room
+    ColophonError         1      shards/common/errors.py
+    ├── UsageError        2      pipeline/errors.py        a recipe, an option or an input that is invalid
+    ├── InputError        1      pipeline/errors.py        a partition that cannot be read; it is quarantined
+    ├── StoreError        1      pipeline/errors.py        the output's disk or object store fails
+    ├── StoppedError      128+n  pipeline/errors.py        a training that signal n ended
+    ├── AnnotatorError    2      annotators/base.py        a model or a setting of an annotator
+    ├── ShardError        2      shards/common/errors.py   a shard or a manifest that cannot be read
+    ├── TokenizerError    2      shards/common/errors.py   a vocabulary that cannot be read or used as asked
+    ├── TrainerError      2      trainer/errors.py         a setting, a shard or a checkpoint of a training
+    ├── OutOfMemoryError  1      trainer/errors.py         a model or a batch too large for the device
+    ├── DivergedError     1      trainer/errors.py         a training whose numbers are no longer finite
+    └── NotWrittenError   1      trainer/errors.py         a checkpoint or metrics for which the disk is too full
 
-Any other exception is a defect. A message is one line: what is wrong, where, and what to do.
+Any other exception that ends a command is a defect. `NoEngineError` (shards/tokenizer/engine_specs.py) never leaves
+`shards/tokenizer/`, which then encodes with the reference library. A message is one line: what is wrong, where, and
+what to do.
 """
 
 from __future__ import annotations
@@ -31,15 +33,15 @@ class ExitCode(IntEnum):
     QUARANTINED = 3
     """Completed; some input was excluded: `quarantine.jsonl` lists it with the reasons."""
     INTERRUPTED = 128 + signal.SIGINT
-    """130: interrupted from the keyboard. For this and the two below, a training has written a checkpoint."""
+    """130: interrupted from the keyboard. For this and the next two codes, a training has written a checkpoint."""
     USER_SIGNAL = 128 + signal.SIGUSR1
-    """138 on Linux: SIGUSR1, which schedulers send before they take a machine away."""
+    """138 on Linux: SIGUSR1, which schedulers send before they end a job."""
     TERMINATED = 128 + signal.SIGTERM
     """143: SIGTERM."""
 
 
 class ColophonError(Exception):
-    """An error that ends a command with one line. An empty message prints nothing."""
+    """An error that ends a command with one line; an empty message prints nothing."""
 
     exit_code = ExitCode.FAILED
 
@@ -50,7 +52,13 @@ class ShardError(ColophonError, ValueError):
     exit_code = ExitCode.USAGE
 
 
+class TokenizerError(ColophonError, ValueError):
+    """A vocabulary that cannot be read or used as asked, or a text that cannot be encoded."""
+
+    exit_code = ExitCode.USAGE
+
+
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message that is not blank; the name of its type where the message is empty."""
+    """The first line of an error's message that is not blank; the name of the error's type if there is none."""
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), type(error).__name__)

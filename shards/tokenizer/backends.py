@@ -16,8 +16,8 @@ import numpy as np
 import tiktoken
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+from colophon.shards.common.errors import TokenizerError
 from colophon.shards.tokenizer.engine_specs import Recipe, json_recipe, ranks_recipe
-from colophon.shards.tokenizer.special_tokens import TokenizerError
 from colophon.shards.tokenizer.text_rows import Ids
 
 _WORD_END = re.compile(r"(?<=\S) ")

@@ -13,9 +13,9 @@ from typing import Any
 
 import tiktoken
 
+from colophon.shards.common.errors import TokenizerError
 from colophon.shards.tokenizer.backends import Backend, HuggingFaceBackend, TiktokenBackend, build_encoding
 from colophon.shards.tokenizer.patterns import PATTERNS, find_pattern
-from colophon.shards.tokenizer.special_tokens import TokenizerError
 
 TIKTOKEN_NAMES = ("gpt2", "cl100k_base", "o200k_base")
 TOKENIZER_NAMES = (*TIKTOKEN_NAMES, "tekken")

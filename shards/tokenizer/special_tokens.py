@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
-from colophon.shards.common.errors import ColophonError, ExitCode
+from colophon.shards.common.errors import TokenizerError
 from colophon.shards.schema import SpecialIds
 
 Slots = Literal["added", "reserved"]
@@ -34,12 +34,6 @@ depends on their number."""
 _RESERVED = re.compile(r"<SPECIAL_\d+>|<\|reserved_(special_token_)?\d+\|>|<unused_?\d+>|\[unused_?\d+\]")
 _FIRST_TEKKEN_SLOT = 61
 """Where the authors of "Beyond URLs" put boc; eoc follows at 62 (their training branch of a Mistral-Nemo model)."""
-
-
-class TokenizerError(ColophonError, ValueError):
-    """A tokenizer that cannot be made or used as asked; the message is one line for a person."""
-
-    exit_code = ExitCode.USAGE
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from colophon.shards.tokenizer.special_tokens import TokenizerError
+from colophon.shards.common.errors import TokenizerError
 
 Ids = npt.NDArray[np.uint32]
 Bytes = npt.NDArray[np.uint8]

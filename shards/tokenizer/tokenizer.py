@@ -16,12 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from colophon.shards.common.errors import TokenizerError
 from colophon.shards.schema import SpecialIds
 from colophon.shards.tokenizer.backends import Backend
 from colophon.shards.tokenizer.encoders import Encoder, ReferenceEncoder, choose_encoder
 from colophon.shards.tokenizer.engine_specs import NoEngineError
 from colophon.shards.tokenizer.files import load_file, load_named
-from colophon.shards.tokenizer.special_tokens import Assignment, Slots, TokenizerError, assign_special_ids
+from colophon.shards.tokenizer.special_tokens import Assignment, Slots, assign_special_ids
 from colophon.shards.tokenizer.text_rows import IdSink, Positions, text_chunks
 
 __all__ = ["SpecialIds", "Tokenizer", "TokenizerConfig", "TokenizerError", "load_tokenizer"]

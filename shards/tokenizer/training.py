@@ -20,10 +20,10 @@ from pathlib import Path
 import pyarrow as pa
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 
+from colophon.shards.common.errors import TokenizerError
 from colophon.shards.tokenizer.backends import BYTE_OF_CHAR, build_encoding
 from colophon.shards.tokenizer.files import sidecar_path
 from colophon.shards.tokenizer.patterns import PATTERNS, find_pattern
-from colophon.shards.tokenizer.special_tokens import TokenizerError
 
 _MAX_CHARACTERS = 10_000
 """Longer texts are trained on in pieces, cut between words where there are any. Training takes time with the square
