@@ -1,1 +1,1 @@
-"""The recipe: its sections, how a file is loaded, and what errors name."""
+"""The recipe: its sections, the loading of a file, and error messages."""

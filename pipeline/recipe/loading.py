@@ -1,4 +1,4 @@
-"""A recipe file, read and overridden."""
+"""Loading a recipe: the file is found, parsed, overridden by `--set` and validated."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ else:
 
 
 def load_recipe(name: str, *, overrides: Sequence[str] = ()) -> Recipe:
-    """Read the recipe `name`, a TOML file's path or the name of one that Colophon brings.
+    """Read a recipe: a TOML file's path, or the name of a bundled recipe.
 
     Args:
         name: `recipes/web.toml` or `web`.
-        overrides: `section.key=value`, the value in TOML syntax (a bare word is a string).
+        overrides: `section.key=value`; the value is TOML, a bare word is a string.
 
     Raises:
         UsageError: one line that names the file, the key and the choices.
@@ -35,44 +35,43 @@ def load_recipe(name: str, *, overrides: Sequence[str] = ()) -> Recipe:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     for override in overrides:
-        _override(raw, override)
+        _assign(raw, override, option="--set")
     return parse_recipe(raw, where=str(path))
 
 
 def parse_recipe(raw: Mapping[str, Any], *, where: str) -> Recipe:
-    """The recipe that a parsed TOML file says; `where` names it in errors."""
+    """Validate a parsed TOML file; `where` names it in errors."""
     annotators = raw.get("annotators", {})
     if not isinstance(annotators, dict):
         raise UsageError(f"{where}: annotators must be tables, [annotators.<name>]")
-    built = {name: _annotator(name, section, where=where) for name, section in annotators.items()}
-    recipe = validated(Recipe, {**raw, "annotators": built}, where=where)
+    configs = {name: _annotator_config(name, section, where=where) for name, section in annotators.items()}
+    recipe = validated(Recipe, {**raw, "annotators": configs}, where=where)
     for name, train in recipe.train.items():
         for key, layout in train.layouts_of_this_run().items():
             if layout not in recipe.layouts:
-                raise UsageError(
-                    f"{where}: train.{name}.{key}: no layout {layout!r}; available: {choices(recipe.layouts)}"
-                )
+                known = choices(recipe.layouts)
+                raise UsageError(f"{where}: train.{name}.{key}: no layout {layout!r}; available: {known}")
     return recipe
 
 
 def find_recipe(name: str) -> Path:
-    """The file that `name` means."""
+    """The path of a recipe file, or of a bundled recipe by its name."""
     path = Path(name)
     if path.is_file():
         return path
     shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
-    raise UsageError(f"no recipe file {name}; recipes that Colophon brings: {choices(shipped)}")
+    raise UsageError(f"no recipe file {name}; bundled recipes: {choices(shipped)}")
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """The recipes of the package `recipes` by name."""
+    """Paths of the bundled recipes, those in the package `recipes`, by name."""
     files = (Path(str(entry)) for entry in resources.files("colophon.recipes").iterdir())
     return {file.stem: file for file in sorted(files) if file.suffix == ".toml"}
 
 
-def _annotator(name: str, section: Any, *, where: str) -> AnnotatorConfig:
+def _annotator_config(name: str, section: Any, *, where: str) -> AnnotatorConfig:
     if not isinstance(section, dict):
         raise UsageError(f"{where}: annotators.{name} must be a table")
     types = annotator_types()
@@ -85,24 +84,24 @@ def _annotator(name: str, section: Any, *, where: str) -> AnnotatorConfig:
 
 def parse_settings(option: str, assignments: Sequence[str]) -> dict[str, Any]:
     """A table from command-line assignments such as `lower=true`; `option` names them in errors."""
-    table: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     for assignment in assignments:
-        _override(table, assignment, option=option)
-    return table
+        _assign(settings, assignment, option=option)
+    return settings
 
 
-def _override(raw: dict[str, Any], override: str, *, option: str = "--set") -> None:
-    """Put `a.b=c` into the parsed TOML."""
-    key, equals, text = override.partition("=")
-    *tables, last = key.split(".")
-    if not equals or not all([*tables, last]):
-        raise UsageError(f"{option} {override}: write key=value")
+def _assign(table: dict[str, Any], assignment: str, *, option: str) -> None:
+    """Assign `a.b=c` in a table, creating the tables above the key."""
+    key, equals, text = assignment.partition("=")
+    *parents, last = key.split(".")
+    if not equals or not all([*parents, last]):
+        raise UsageError(f"{option} {assignment}: write key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
-    for table in tables:
-        raw = raw.setdefault(table, {})
-        if not isinstance(raw, dict):
-            raise UsageError(f"{option} {override}: {table} is not a table")
-    raw[last] = value
+    for parent in parents:
+        table = table.setdefault(parent, {})
+        if not isinstance(table, dict):
+            raise UsageError(f"{option} {assignment}: {parent} is not a table")
+    table[last] = value

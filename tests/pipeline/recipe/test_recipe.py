@@ -1,4 +1,4 @@
-"""Every way in which a recipe can be wrong is one line that names file, key and choices; nothing is written."""
+"""Every error of a recipe is one line that names the file, the key and the choices; nothing is written."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ URL = 'template = "{url}"'
 FASTTEXT = '[annotators.topic]\ntype = "fasttext"\n'
 
 WRONG: list[tuple[str, str, str]] = [
-    # what of the recipe is replaced, by what, the line after the file's name
+    # a part of the recipe, its replacement, the error after the file's name
     (
         "[input]",
         "typo = 1\n[input]",
@@ -178,25 +178,25 @@ WRONG: list[tuple[str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("old", "new", "said"), WRONG, ids=[f"{i}: {case[2][:50]}" for i, case in enumerate(WRONG)])
-def test_a_wrong_recipe_is_one_line_and_writes_nothing(project: Path, old: str, new: str, said: str) -> None:
+@pytest.mark.parametrize(("old", "new", "message"), WRONG, ids=[f"{i}: {case[2][:50]}" for i, case in enumerate(WRONG)])
+def test_a_wrong_recipe_is_one_line_and_writes_nothing(project: Path, old: str, new: str, message: str) -> None:
     assert old in RECIPE
     Path("recipe.toml").write_text(RECIPE.replace(old, new, 1))
     before = snapshot()
     called = run()
     assert called.code == 2
     assert called.line.startswith("recipe.toml: ")
-    assert said in called.line
+    assert message in called.line
     assert called.out == ""
     assert snapshot() == before
 
 
-def test_a_recipe_that_is_not_utf8_or_not_there_is_one_line(project: Path) -> None:
+def test_a_recipe_that_is_not_utf8_or_missing_is_one_line(project: Path) -> None:
     Path("latin.toml").write_bytes(b"# \xfc\n")
     assert run(recipe="latin.toml").line.startswith("latin.toml: not valid TOML: ")
     called = run(recipe="recipe")
     assert called.code == 2
-    assert called.line == "no recipe file recipe; recipes that Colophon brings: " + ", ".join(sorted(shipped_recipes()))
+    assert called.line == "no recipe file recipe; bundled recipes: " + ", ".join(sorted(shipped_recipes()))
 
 
 def test_an_installed_command_fails_the_same_way(project: Path) -> None:
@@ -225,7 +225,7 @@ def test_every_command_that_takes_a_recipe_checks_it(project: Path, stage: str) 
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ("pack", "--set pack: write key=value"),
         ("=3", "--set =3: write key=value"),
@@ -243,11 +243,11 @@ def test_every_command_that_takes_a_recipe_checks_it(project: Path, stage: str) 
         ("output.path=", "recipe.toml: output.path: must have at least 1 character"),
     ],
 )
-def test_a_wrong_override_is_one_line_and_writes_nothing(project: Path, setting: str, said: str) -> None:
+def test_a_wrong_override_is_one_line_and_writes_nothing(project: Path, setting: str, message: str) -> None:
     before = snapshot()
     called = run("--set", setting)
     assert called.code == 2
-    assert called.line.startswith(said)
+    assert called.line.startswith(message)
     assert snapshot() == before
 
 
@@ -278,13 +278,13 @@ def test_an_override_can_contain_equals_signs(project: Path) -> None:
     assert layout.model_dump()["template"] == "a={url}"
 
 
-def test_settings_of_other_options_name_their_option() -> None:
+def test_errors_of_other_options_name_the_option() -> None:
     assert parse_settings("--setting", ["dim=3", "a.b=c"]) == {"dim": 3, "a": {"b": "c"}}
     with pytest.raises(UsageError, match=re.escape("--setting dim: write key=value")):
         parse_settings("--setting", ["dim"])
 
 
-def test_meta_tokens_of_the_vocabulary_are_enough_for_every_layout(project: Path) -> None:
+def test_the_vocabulary_has_enough_meta_tokens_for_every_layout(project: Path) -> None:
     assert load_recipe("recipe.toml").num_meta_tokens == 5
     assert load_recipe("recipe.toml", overrides=["layouts.meta-tokens.num_meta_tokens=2"]).num_meta_tokens == 5
     more = load_recipe("recipe.toml", overrides=["layouts.meta-tokens.num_meta_tokens=9"])
