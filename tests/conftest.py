@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLOPHON_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_name_for_each_module() -> Iterator[None]:
+    """A module that is loaded as `shards.x` and as `colophon.shards.x` is two: two registries, two `isinstance`."""
+    yield
+    ours = {"annotators", "pipeline", "recipes", "shards", "trainer"}
+    assert {name for name in sys.modules if name.split(".")[0] in ours} == set()
+    files = [
+        Path(module.__file__).resolve()
+        for name, module in sys.modules.items()
+        if name.split(".")[0] == "colophon" and module.__file__ is not None
+    ]
+    assert len(files) == len(set(files)), "a module was loaded under two names"
 
 
 SHARED_DATA = Path(__file__).parents[1].parent / "shared" / "data"
