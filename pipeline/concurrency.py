@@ -1,8 +1,8 @@
-"""Reading ahead, writing behind, and what each of them took.
+"""Threads around a worker's computation: reading ahead, writing behind, and calls in parallel.
 
-A worker's own thread only annotates, tokenizes or packs. The next batch is read and decoded on a second thread, what is
-done is written on a third; both let go of the interpreter for nearly all of their time. Each holds a fixed number of
-batches, so a slow side stops the other instead of filling memory.
+A worker's main thread annotates, tokenizes or packs. A second thread reads and decodes the next batch, a third writes
+results; both release the interpreter lock for nearly all of their time. Each queue holds a fixed number of batches, so
+a slow side blocks the other instead of filling memory.
 """
 
 from __future__ import annotations
@@ -14,68 +14,69 @@ from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-_DEPTH = 2
+_QUEUE_DEPTH = 2
 _THREADS = 16
-_ITEMS_OF_A_THREAD = 64
+_ITEMS_PER_THREAD = 64
 _END: Any = object()
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """`function` of each item, in order, for functions that wait for a disk or a network.
+    """`function(item)` of each item, in order, for functions that wait for a disk or a network.
 
-    A thread takes some dozen items at a time: handing them over one by one cost more than reading a local footer.
+    A thread takes up to 64 items at a time: submitting them one by one took longer than reading a local footer.
     """
-    share = max(1, min(_ITEMS_OF_A_THREAD, -(-len(items) // _THREADS)))
-    parts = [items[i : i + share] for i in range(0, len(items), share)]
+    chunk_size = max(1, min(_ITEMS_PER_THREAD, -(-len(items) // _THREADS)))  # 100 items: 7 each
+    chunks = [items[i : i + chunk_size] for i in range(0, len(items), chunk_size)]
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="in-threads") as threads:
-        return [result for part in threads.map(lambda part: list(map(function, part)), parts) for result in part]
+        results = threads.map(lambda chunk: list(map(function, chunk)), chunks)
+        return [result for chunk in results for result in chunk]
 
 
 def read_ahead(items: Iterable[Item], *, depth: int = 1) -> Generator[Item, None, None]:
-    """`items` in their order, of which up to `depth` are got on another thread before they are asked for.
+    """`items` in order; another thread fetches up to `depth` of them ahead of the consumer.
 
-    An exception of `items` is raised where its item would have come. The thread ends with the iteration, also when that
-    is closed early: use `contextlib.closing` where an exception may leave the loop.
+    An exception of `items` is raised in the place of its item. The thread ends with the iteration, also when that is
+    closed early: use `contextlib.closing` where an exception may leave the loop.
     """
     source = iter(items)
-    waiting: deque[Future[Item]] = deque()
+    pending: deque[Future[Item]] = deque()
     with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as thread:
         try:
-            waiting.extend(thread.submit(next, source, _END) for _ in range(depth))
-            while (item := waiting.popleft().result()) is not _END:
-                waiting.append(thread.submit(next, source, _END))
+            pending.extend(thread.submit(next, source, _END) for _ in range(depth))
+            while (item := pending.popleft().result()) is not _END:
+                pending.append(thread.submit(next, source, _END))
                 yield item
-                del item  # or it would live until the next one is there
+                del item  # frees its memory while this waits for the next item
         finally:
-            for future in waiting:
+            for future in pending:
                 future.cancel()
 
 
 class WriteBehind:
-    """Calls made one after the other on another thread; at most `depth` wait.
+    """Runs calls one after the other on another thread; at most `depth` are queued.
 
     As a context manager it waits for all calls at the end of the block.
     """
 
-    def __init__(self, *, depth: int = _DEPTH) -> None:
+    def __init__(self, *, depth: int = _QUEUE_DEPTH) -> None:
         self._depth = depth
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="write-behind")
-        self._waiting: deque[Future[None]] = deque()
+        self._pending: deque[Future[None]] = deque()
 
     def __call__(self, call: Callable[[], None]) -> None:
-        """Have `call` made; waits while too many are before it. Raises what an earlier one raised."""
-        while len(self._waiting) >= self._depth:
-            self._waiting.popleft().result()
-        self._waiting.append(self._thread.submit(call))
+        """Queue `call`; blocks while the queue is full. Raises the exception of an earlier call."""
+        while len(self._pending) >= self._depth:
+            self._pending.popleft().result()
+        self._pending.append(self._thread.submit(call))
 
     def __enter__(self) -> WriteBehind:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            for future in self._waiting:
+            for future in self._pending:
                 future.cancel()
         self._thread.shutdown(wait=True)
         if kind is None:
-            while self._waiting:
-                self._waiting.popleft().result()
+            while self._pending:
+                self._pending.popleft().result()

@@ -1,7 +1,7 @@
-"""What the network does: which errors are worth another attempt, and the attempts.
+"""Retries: which errors of disks and networks are transient, and the attempts.
 
-Errors are known by name, so that no client library is imported to tell. A library may hide what happened behind an
-error of its own (s3fs makes an OSError of every answer): then its cause decides.
+Errors are recognized by name, so that no client library has to be imported. A library may wrap an error in one of its
+own (s3fs turns every answer into an OSError); then the cause decides.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ from colophon.shards.common.errors import ColophonError
 Result = TypeVar("Result")
 
 PAUSES_SECONDS: tuple[float, ...] = (0.5, 1.0, 2.0)
-"""Waited before the second, the third, ... attempt. Clients have pauses of their own before, with chance in them."""
+"""Pauses before the second, third, ... attempt. Client libraries retry before that, with random pauses of their own."""
 
-# Before Python 3.11 asyncio and concurrent.futures had errors of their own.
-_ERRORS = (ConnectionError, TimeoutError, InterruptedError, asyncio.TimeoutError, futures.TimeoutError)
-_ERRNOS = {
+# Before Python 3.11 the timeouts of asyncio and concurrent.futures were separate classes.
+_TRANSIENT_TYPES = (ConnectionError, TimeoutError, InterruptedError, asyncio.TimeoutError, futures.TimeoutError)
+_TRANSIENT_ERRNOS = {
     getattr(errno, name)
     for name in (
-        *("EBUSY", "EREMOTEIO"),  # what s3fs makes of 503 and of 500
+        *("EBUSY", "EREMOTEIO"),  # s3fs raises these for 503 and 500
         *("EHOSTDOWN", "EHOSTUNREACH", "ENETDOWN", "ENETRESET", "ENETUNREACH", "ETIMEDOUT"),
     )
     if hasattr(errno, name)
 }
-_OF_A_CONNECTION = {
+_CONNECTION_ERRORS = {
     *("aiohttp.ClientConnectionError", "aiohttp.ClientPayloadError"),
     *("botocore.ConnectionError", "botocore.HTTPClientError", "botocore.IncompleteReadError"),
     "botocore.ResponseParserError",  # an overloaded store answers with half an XML document
@@ -42,14 +42,14 @@ _OF_A_CONNECTION = {
         for error in ("NetworkError", "ProxyError", "RemoteProtocolError", "TimeoutException")
     ),
     *("requests.ConnectionError", "requests.Timeout", "requests.ChunkedEncodingError"),
-    "s3fs.FileExpired",  # replaced while it was read: opened again it is whole, and whether it may be is seen then
+    "s3fs.FileExpired",  # the file was replaced while it was read; see `inputs/readers.py` for the new one
     *("urllib3.MaxRetryError", "urllib3.ProtocolError", "urllib3.ProxyError", "urllib3.TimeoutError"),
     "urllib3.IncompleteRead",
 }
-_NOT_FOR_NOW = {"huggingface_hub.OfflineModeIsEnabled"}  # a ConnectionError that is asked for
-_STATUSES = {408, 425, 429}
-_FOR_GOOD = {501, 505}
-_CODES = {
+_PERMANENT_ERRORS = {"huggingface_hub.OfflineModeIsEnabled"}  # a ConnectionError that the user asked for
+_TRANSIENT_STATUSES = {408, 425, 429}
+_PERMANENT_STATUSES = {501, 505}
+_TRANSIENT_CODES = {
     *("InternalError", "RequestTimeout", "RequestTimeoutException", "ServiceUnavailable", "SlowDown"),
     *("OperationAborted", "PriorRequestNotComplete", "RequestLimitExceeded", "BandwidthLimitExceeded"),
     *("Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException"),
@@ -57,34 +57,34 @@ _CODES = {
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether the same call may work a moment later: the connection failed, or the server said that it cannot now."""
-    verdicts = (_verdict(found) for found in _with_causes(error))
+    """Whether the same call may succeed a moment later: the connection failed, or the server is overloaded."""
+    verdicts = (_verdict(link) for link in _cause_chain(error))
     return next((verdict for verdict in verdicts if verdict is not None), False)
 
 
-def _with_causes(error: BaseException) -> Iterator[BaseException]:
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__
+def _cause_chain(error: BaseException) -> Iterator[BaseException]:
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = link.__cause__
 
 
 def _verdict(error: BaseException) -> bool | None:
-    """What this error alone says; None: nothing, its cause may."""
+    """Whether this error, apart from its cause, is transient; None: its cause decides."""
     names = {f"{kind.__module__.split('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
-    if isinstance(error, ColophonError) or names & _NOT_FOR_NOW:
+    if isinstance(error, ColophonError) or names & _PERMANENT_ERRORS:
         return False
-    if names & _OF_A_CONNECTION or isinstance(error, _ERRORS):
+    if names & _CONNECTION_ERRORS or isinstance(error, _TRANSIENT_TYPES):
         return True
-    if isinstance(error, socket.gaierror):  # its numbers are not those of other errors
+    if isinstance(error, socket.gaierror):  # its errno are numbers of getaddrinfo, not of the system
         return error.errno == socket.EAI_AGAIN
-    if isinstance(error, OSError) and error.errno in _ERRNOS:
+    if isinstance(error, OSError) and error.errno in _TRANSIENT_ERRNOS:
         return True
-    return _answer_is_transient(error)
+    return _response_verdict(error)
 
 
-def _answer_is_transient(error: BaseException) -> bool | None:
-    """What the answer of a server says that the error holds; None if it holds none."""
+def _response_verdict(error: BaseException) -> bool | None:
+    """Whether the server's response in an error is transient; None without a response."""
     response: Any = getattr(error, "response", None)
     code, status = None, None
     if isinstance(response, Mapping):
@@ -92,18 +92,20 @@ def _answer_is_transient(error: BaseException) -> bool | None:
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     else:
         for holder, name in ((response, "status_code"), (error, "status"), (error, "code")):
-            found = getattr(holder, name, None) if status is None else None
-            status = found if isinstance(found, int) and 400 <= found < 600 else status
+            value = getattr(holder, name, None) if status is None else None
+            status = value if isinstance(value, int) and 400 <= value < 600 else status
     if status is None and code is None:
         return None
-    return code in _CODES or status in _STATUSES or (status is not None and status >= 500 and status not in _FOR_GOOD)
+    if code in _TRANSIENT_CODES or status in _TRANSIENT_STATUSES:
+        return True
+    return status is not None and status >= 500 and status not in _PERMANENT_STATUSES
 
 
 def retried(call: Callable[[], Result]) -> Result:
-    """`call()`, tried again after each of `PAUSES_SECONDS` while its errors are transient.
+    """The result of `call()`, repeated after each of `PAUSES_SECONDS` while its errors are transient.
 
     Raises:
-        Exception: what the last attempt raised.
+        Exception: the error of the last attempt.
     """
     for pause in PAUSES_SECONDS:
         try:

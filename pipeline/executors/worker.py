@@ -109,4 +109,4 @@ def attempt(worker: Worker, task: Task) -> Outcome:
     except Exception as error:
         if not is_transient(error):
             raise
-        return Outcome(task=task, error=f"{type(error).__name__}: {one_line(error)} (tried again, in vain)")
+        return Outcome(task=task, error=f"{type(error).__name__}: {one_line(error)} (retries exhausted)")

@@ -113,7 +113,7 @@ def _plan_in_attempts(
     except Exception as error:
         if not is_transient(error):
             raise
-        raise ColophonError(f"{file.source}: {one_line(error)} (tried again, in vain)") from error
+        raise ColophonError(f"{file.source}: {one_line(error)} (retries exhausted)") from error
 
 
 def _plan_file(

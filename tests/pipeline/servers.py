@@ -1,6 +1,6 @@
-"""Servers on loopback for tests: S3, a proxy that fails on purpose and counts, and as much of the hub as is read from.
+"""HTTP servers on loopback for tests: S3, a proxy that counts requests and injects faults, and a Hugging Face hub.
 
-All are real HTTP servers; what fails is decided by counting, never by chance.
+Faults strike by counting requests, never by chance.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that hang up are part of the tests."""
+        """Ignore clients that close their connection: tests do so."""
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """What both servers share: whole bodies in, whole answers out, connections that stay open."""
+    """A handler of HTTP/1.1 that reads whole bodies, sends whole answers and keeps connections open."""
 
     protocol_version = "HTTP/1.1"
     timeout = 60
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Nothing."""
+        """Log nothing."""
 
     def body(self) -> bytes:
         if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
@@ -59,7 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
         return chunk
 
     def answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
-        """Send an answer; one to HEAD says in `headers` how long the body would be."""
+        """Send an answer; for HEAD `headers` holds the length of the body that GET would send."""
         self.send_response(status)
         headers = dict(headers or {})
         headers.setdefault("Content-Length", str(len(body)))
@@ -70,7 +70,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def hang_up(self) -> None:
-        """Close the connection, in the middle of whatever was being sent."""
+        """Close the connection, also in the middle of an answer."""
         self.close_connection = True
         self.wfile.flush()
         self.connection.shutdown(socket.SHUT_RDWR)
@@ -78,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def _serving(server: _Server) -> Iterator[str]:
-    """The server's address while it runs."""
+    """Run the server; gives its address."""
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()
     try:
@@ -94,7 +94,7 @@ def _serving(server: _Server) -> Iterator[str]:
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """The address of an empty S3 (moto's) while it runs."""
+    """Run moto's S3, empty; gives its address."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     server = ThreadedMotoServer(ip_address=HOST, port=0, verbose=False)
     server.start()
@@ -103,17 +103,17 @@ def s3_server() -> Iterator[str]:
         yield f"http://{host}:{port}"
     finally:
         server.stop()
-        s3_backends[DEFAULT_ACCOUNT_ID].reset()  # they live in this process: the next server would have its buckets
+        s3_backends[DEFAULT_ACCOUNT_ID].reset()  # buckets are kept in this process and would appear in the next server
 
 
 def put_object(bucket: str, key: str, content: bytes) -> None:
-    """Into the S3 of this process, past all HTTP."""
+    """Put an object into the S3 of this process without HTTP."""
     s3_backends[DEFAULT_ACCOUNT_ID]["aws"].put_object(bucket, key, content)
 
 
 @contextmanager
 def s3_environment(address: str) -> Iterator[None]:
-    """S3 is at this address for this process and those that it starts."""
+    """Point this process and its children to the S3 at this address."""
     with pytest.MonkeyPatch.context() as patch:
         for key, value in {
             "AWS_ACCESS_KEY_ID": KEY,
@@ -123,7 +123,7 @@ def s3_environment(address: str) -> Iterator[None]:
             "NO_PROXY": HOST,
         }.items():
             patch.setenv(key, value)
-        fsspec.filesystem("s3").clear_instance_cache()  # of one that knows another address
+        fsspec.filesystem("s3").clear_instance_cache()  # instances keep the address that they were created with
         yield
         fsspec.filesystem("s3").clear_instance_cache()
 
@@ -135,26 +135,26 @@ Action = Literal["500", "503", "cut"]
 
 @dataclass
 class Fault:
-    """What the proxy does to some requests instead of handing on what the server answers."""
+    """A fault that the proxy injects into some requests instead of forwarding the server's answer."""
 
     action: Action
     matches: Callable[[str, str], bool] = lambda method, path: True
-    """Of a request's method and path with query."""
+    """Selects requests by method and path with query."""
     every: int = 1
-    """It strikes the first request that matches, and every such one after it."""
-    most: int | None = None
-    """At most so often; None: always."""
+    """It strikes the first matching request and then every n-th."""
+    limit: int | None = None
+    """Strikes at most this many times; None: no limit."""
     after: int = 0
-    """So many that match are left alone first."""
-    seen: int = 0
+    """This many matching requests pass first."""
+    matched: int = 0
     struck: int = 0
 
     def strikes(self, method: str, path: str) -> bool:
-        """Whether this request is one of them; counts it."""
-        if not self.matches(method, path) or (self.most is not None and self.struck >= self.most):
+        """Whether the fault strikes this request; counts it."""
+        if not self.matches(method, path) or (self.limit is not None and self.struck >= self.limit):
             return False
-        self.seen += 1
-        if self.seen <= self.after or (self.seen - self.after - 1) % self.every:
+        self.matched += 1
+        if self.matched <= self.after or (self.matched - self.after - 1) % self.every:
             return False
         self.struck += 1
         return True
@@ -162,29 +162,29 @@ class Fault:
 
 @dataclass
 class Proxy:
-    """Stands before a server: counts requests, and lets some of them fail."""
+    """A proxy before a server that counts requests and injects faults."""
 
     target: str
     address: str = ""
     faults: list[Fault] = field(default_factory=list)
     requests: list[tuple[str, str]] = field(default_factory=list)
-    """Method and path of each, those that failed included."""
+    """Method and path of each request, failed ones included."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def fault(self, method: str, path: str) -> Action | None:
-        """What is done to this request, which is noted."""
+        """Record a request; gives the action of the fault that strikes it, or None."""
         with self.lock:
             self.requests.append((method, path))
             return next((fault.action for fault in self.faults if fault.strikes(method, path)), None)
 
-    def forget(self) -> None:
-        """Count from 0 again, without faults."""
+    def reset(self) -> None:
+        """Remove all faults and recorded requests."""
         with self.lock:
             self.faults, self.requests = [], []
 
     @property
     def methods(self) -> Counter[str]:
-        """How many requests there were by method."""
+        """The number of requests by method."""
         with self.lock:
             return Counter(method for method, _ in self.requests)
 
@@ -199,22 +199,22 @@ _ERRORS = {
 
 @contextmanager
 def proxy_before(target: str) -> Iterator[Proxy]:
-    """A proxy while it runs."""
+    """Run a proxy before the server at `target`."""
     proxy = Proxy(target)
     place = urlsplit(target)
 
     class Handler(_Handler):
-        def hand_on(self) -> None:
+        def forward(self) -> None:
             body, action = self.body(), proxy.fault(self.command, self.path)
-            if action == "cut" and self.command == "PUT":  # the server never hears of it
+            if action == "cut" and self.command == "PUT":  # before the server gets the request
                 self.hang_up()
             elif action is None or action == "cut":
-                self._answer_of_the_server(body, cut=action == "cut")
+                self._forward_answer(body, cut=action == "cut")
             else:
                 status, text = _ERRORS[action]
                 self.answer(status, text.encode(), {"Content-Type": "application/xml"})
 
-        def _answer_of_the_server(self, body: bytes, *, cut: bool) -> None:
+        def _forward_answer(self, body: bytes, *, cut: bool) -> None:
             connection = HTTPConnection(str(place.hostname), place.port, timeout=60)
             try:
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
@@ -227,7 +227,7 @@ def proxy_before(target: str) -> Iterator[Proxy]:
                 if not cut:
                     self.answer(answer.status, content, kept)
                     return
-                if content:  # in the middle of the body; where there is none before the first byte
+                if content:  # the cut is in the middle of the body; without a body, before the first byte
                     self.answer(
                         answer.status, content[: len(content) // 2], kept | {"Content-Length": str(len(content))}
                     )
@@ -235,7 +235,7 @@ def proxy_before(target: str) -> Iterator[Proxy]:
             finally:
                 connection.close()
 
-        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = hand_on
+        do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = forward
 
     with _serving(_Server((HOST, 0), Handler)) as proxy.address:
         yield proxy
@@ -246,23 +246,23 @@ def proxy_before(target: str) -> Iterator[Proxy]:
 
 @dataclass
 class Hub:
-    """A hub with one repository of data, for who has the token."""
+    """A hub with one private data set repository, readable with the token."""
 
     repository: str
     """`organization/name`."""
     files: dict[str, bytes]
     token: str
     page: int = 1000
-    """Entries of a page of a listing."""
+    """Entries per page of a listing."""
     address: str = ""
     signed: str | None = None
-    """Where files lie: None: here; else readers are sent to an address with this signature, as to a content network."""
+    """None: files are served here. Else readers are redirected to an address with this signature, as to a CDN."""
     signed_status: int = 200
-    """What is answered there."""
+    """The status of answers at the signed address."""
     requests: list[tuple[str, str]] = field(default_factory=list)
 
     def info(self) -> dict[str, Any]:
-        """What the hub says of the repository."""
+        """The hub's description of the repository."""
         return {"id": self.repository, "sha": "0" * 40, "private": True, "siblings": []}
 
     def entries(self, folder: str, *, recursive: bool) -> list[dict[str, Any]] | None:
@@ -277,7 +277,7 @@ class Hub:
         return [self.entry(prefix + name) for name in shown]
 
     def entry(self, path: str) -> dict[str, Any]:
-        """What a listing says of a file or folder."""
+        """The entry of a file or folder in a listing."""
         if path not in self.files:
             return {"type": "directory", "oid": hashlib.sha1(path.encode()).hexdigest(), "size": 0, "path": path}
         content = self.files[path]
@@ -371,7 +371,7 @@ class _HubHandler(_Handler):
 
 @contextmanager
 def hub_serving(hub: Hub) -> Iterator[Hub]:
-    """The hub while it runs."""
+    """Run the hub."""
     handler = type("Handler", (_HubHandler,), {"hub": hub})
     with _serving(_Server((HOST, 0), handler)) as hub.address:
         yield hub

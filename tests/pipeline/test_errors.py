@@ -1,4 +1,4 @@
-"""What errors may say."""
+"""The text of errors: no secrets, one line."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from colophon.pipeline.errors import has_secret, one_line, without_secrets
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "masked"),
     [
         ("https://user:pa55@host/x.parquet: gone", "https://***@host/x.parquet: gone"),
         ("ftp://user:p@ss@host/x", "ftp://***@host/x"),
@@ -24,11 +24,11 @@ from colophon.pipeline.errors import has_secret, one_line, without_secrets
         ("mail to a@b.org, see https://example.org/", "mail to a@b.org, see https://example.org/"),
     ],
 )
-def test_passwords_and_signatures_are_not_said(text: str, said: str) -> None:
-    assert without_secrets(text) == said
+def test_passwords_and_signatures_are_masked(text: str, masked: str) -> None:
+    assert without_secrets(text) == masked
 
 
-def test_one_line_of_an_error() -> None:
+def test_one_line_is_the_first_line_that_is_not_blank() -> None:
     assert one_line(ValueError("\n  first of https://a:b@c/ \nsecond")) == "first of https://***@c/"
     assert one_line(KeyError()) == "KeyError"
 
@@ -43,7 +43,7 @@ def test_one_line_of_an_error() -> None:
         "https://host/x.parquet?sv=1&sig=abc",
     ],
 )
-def test_urls_with_secrets_are_told(url: str) -> None:
+def test_urls_with_secrets_are_recognized(url: str) -> None:
     assert has_secret(url)
 
 
@@ -57,5 +57,5 @@ def test_urls_with_secrets_are_told(url: str) -> None:
         "a:b@c.parquet",
     ],
 )
-def test_urls_without_secrets_are_told(url: str) -> None:
+def test_urls_without_secrets_are_recognized(url: str) -> None:
     assert not has_secret(url)

@@ -104,9 +104,9 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 def s3(proxy: Proxy) -> Iterator[Any]:
     """A file system of the server behind the proxy; the proxy has no faults and has counted nothing."""
     fsspec.filesystem("s3").clear_instance_cache()
-    proxy.forget()
+    proxy.reset()
     yield fsspec.filesystem("s3", endpoint_url=proxy.target, skip_instance_cache=True)
-    proxy.forget()
+    proxy.reset()
 
 
 @pytest.fixture
@@ -177,22 +177,22 @@ def test_a_run_through_faults_is_as_one_without(
 ) -> None:
     """Reads, listings, looks and writes that fail with 500, are throttled, or whose connection is cut."""
     faults = [
-        Fault("500", reads, every=5, most=3),
-        Fault("503", reads, every=4, most=3),
-        Fault("cut", reads, every=3, most=4),
-        Fault("500", lists, every=2, most=2),
-        Fault("cut", lists, every=2, most=2),
-        Fault("503", writes, every=6, most=4),
-        Fault("500", writes, every=7, most=4),
-        Fault("cut", writes, every=8, most=4),
-        Fault("500", looks, every=6, most=4),
-        Fault("cut", looks, every=5, most=4),
+        Fault("500", reads, every=5, limit=3),
+        Fault("503", reads, every=4, limit=3),
+        Fault("cut", reads, every=3, limit=4),
+        Fault("500", lists, every=2, limit=2),
+        Fault("cut", lists, every=2, limit=2),
+        Fault("503", writes, every=6, limit=4),
+        Fault("500", writes, every=7, limit=4),
+        Fault("cut", writes, every=8, limit=4),
+        Fault("500", looks, every=6, limit=4),
+        Fault("cut", looks, every=5, limit=4),
     ]
     proxy.faults = faults
     remote = run(*settings(f"s3://bucket/in/*.{suffix}", out))
     assert (remote.code, remote.err) == (0, "")
-    assert [fault.struck for fault in faults] == [fault.most for fault in faults]
-    proxy.forget()
+    assert [fault.struck for fault in faults] == [fault.limit for fault in faults]
+    proxy.reset()
     assert hashes(stored(s3, out)) == undisturbed(f"s3://bucket/in/*.{suffix}")
 
 
@@ -205,12 +205,12 @@ def test_reading_does_not_lean_on_what_the_client_tries_again(
     def reads_input(method: str, path: str) -> bool:
         return reads(method, path) and "/in/" in path
 
-    fault = Fault("500", reads_input, every=2, most=3)
+    fault = Fault("500", reads_input, every=2, limit=3)
     proxy.faults = [fault]
     made = run(*settings(f"s3://bucket/in/*.{suffix}", "out"))
     assert (made.code, made.err) == (0, "")
     assert fault.struck == 3
-    proxy.forget()
+    proxy.reset()
     assert hashes(manifest()) == undisturbed(f"s3://bucket/in/*.{suffix}")
 
 
@@ -228,11 +228,11 @@ def test_a_file_that_cannot_be_read_is_left_out_and_the_next_run_takes_it(
     first = stored(s3, out)
     (entry,) = first.quarantine
     assert entry.source == "s3://bucket/in/part-1.jsonl"
-    assert entry.reason.endswith("(tried again, in vain)")
+    assert entry.reason.endswith("(retries exhausted)")
     assert {p.source for p in first.partitions} == {f"s3://bucket/in/part-{n}.jsonl" for n in (0, 2)}
     assert entry.reason in called.out.replace("\n", " ")
 
-    proxy.forget()
+    proxy.reset()
     assert run(*where).code == 0
     second = stored(s3, out)
     assert hashes(second) == undisturbed("s3://bucket/in/*.jsonl")
@@ -251,7 +251,7 @@ def test_a_store_that_takes_nothing_is_one_line_and_the_next_run_goes_on(
     called = run(*where)
     assert called.code == ExitCode.FAILED
     assert called.line == f"{out}/.lock: [Errno 16] Please reduce your request rate."
-    proxy.forget()
+    proxy.reset()
     assert run(*where).code == 0
     assert hashes(stored(s3, out)) == undisturbed("s3://bucket/in/*.jsonl")
 
@@ -267,7 +267,7 @@ def test_a_store_that_takes_nothing_after_a_while_ends_the_run_and_nothing_is_lo
     assert called.code == ExitCode.FAILED
     assert called.line.startswith(f"{out}/tokens/part-1-")
     assert called.line.endswith("We encountered an internal error. Please try again.")
-    proxy.forget()
+    proxy.reset()
     assert run(*where).code == 0
     assert hashes(stored(s3, out)) == undisturbed("s3://bucket/in/*.jsonl")
 
@@ -276,12 +276,12 @@ def test_a_store_that_takes_nothing_after_a_while_ends_the_run_and_nothing_is_lo
 def test_writing_does_not_lean_on_what_the_client_tries_again(
     s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
 ) -> None:
-    faults = [Fault("500", writes, every=3, most=5), Fault("500", looks, every=4, most=5), Fault("500", reads, 7, 5)]
+    faults = [Fault("500", writes, every=3, limit=5), Fault("500", looks, every=4, limit=5), Fault("500", reads, 7, 5)]
     proxy.faults = faults
     called = run(*settings("s3://bucket/in/*.jsonl", out))
     assert (called.code, called.err) == (0, "")
     assert [fault.struck for fault in faults] == [5, 5, 5]
-    proxy.forget()
+    proxy.reset()
     assert hashes(stored(s3, out)) == undisturbed("s3://bucket/in/*.jsonl")
 
 
@@ -291,7 +291,7 @@ def test_a_store_that_fails_when_it_is_planned_is_one_line_and_writes_nothing(pr
     called = run(*settings("s3://bucket/in/*.parquet", out))
     assert called.code == ExitCode.FAILED
     assert called.line.startswith("s3://bucket/in/part-2.parquet: ")
-    assert called.line.endswith("We encountered an internal error. Please try again. (tried again, in vain)")
+    assert called.line.endswith("We encountered an internal error. Please try again. (retries exhausted)")
     assert not any("/out/records/" in path and method == "PUT" for method, path in proxy.requests)
 
 
@@ -396,9 +396,9 @@ def test_a_run_from_the_hub_through_faults(hub: Hub, undisturbed: Undisturbed, m
         monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": proxy.address})
         hub.address = proxy.address
         proxy.faults = [
-            Fault("500", lambda method, path: path.startswith("/api/"), every=2, most=3),
-            Fault("503", lambda method, path: "/resolve/" in path, every=2, most=2),
-            Fault("cut", lambda method, path: "/resolve/" in path, every=3, most=2),
+            Fault("500", lambda method, path: path.startswith("/api/"), every=2, limit=3),
+            Fault("503", lambda method, path: "/resolve/" in path, every=2, limit=2),
+            Fault("cut", lambda method, path: "/resolve/" in path, every=3, limit=2),
         ]
         called = run(*settings(paths, "out"))
         assert called.code == 0
@@ -436,12 +436,12 @@ def test_keys_of_the_store_are_never_told(s3: Any, proxy: Proxy, out: str) -> No
     proxy.faults = [Fault("500", lambda method, path: reads(method, path) and "/in/part-1.jsonl" in path)]
     where = settings('["s3://bucket/in/*.jsonl", "s3://bucket/broken/part-3.jsonl"]', out)
     called = [run(*where)]
-    proxy.forget()
+    proxy.reset()
     called.append(colophon("verify", "recipe.toml", *where))
     proxy.faults = [Fault("500")]
     called.append(colophon("--debug", "run", "recipe.toml", "--executor", "inline", *where))
-    proxy.forget()
-    assert "We encountered an internal error. Please try again. (tried again, in vain)" in called[0].out
+    proxy.reset()
+    assert "We encountered an internal error. Please try again. (retries exhausted)" in called[0].out
     assert [c.code for c in called] == [ExitCode.QUARANTINED, 0, ExitCode.FAILED]
     files = [s3.cat_file(path) for path in s3.find(out)]
     assert len(files) > 2 * OUTPUTS
