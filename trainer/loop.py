@@ -18,18 +18,18 @@ from typing import Any
 
 import torch
 
+from colophon.shards.common.differences import differences
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import Role
 from colophon.trainer.checkpoint import (
     Checkpoint,
     TrainingState,
-    differences,
     latest_checkpoint,
     load_checkpoint,
     save_checkpoint,
     step_of,
 )
-from colophon.trainer.config import TrainConfig
+from colophon.trainer.config import TrainConfig, with_current_keys
 from colophon.trainer.data.batch import Batch
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import DivergedError, TrainerError
@@ -275,14 +275,14 @@ class _Run:
         """Write `config.json`; tell what it said otherwise before a resume."""
         path, now = self.directory / "config.json", self.config.model_dump(mode="json")
         if self.state.step and path.exists():
-            for difference in differences(json.loads(path.read_text())["config"], now):
+            for difference in differences(with_current_keys(json.loads(path.read_text())["config"]), now):
                 self.tell(f"changed since the checkpoint: {difference}")
         described = {
             "config": now,
             "layouts": self.data.layouts,
             "sequence_length": self.data.sequence_length,
             "num_parameters": self._num_parameters,
-            "masked_ids": unpaid_ids(self.data) if self.config.mask_unpaid_ids else [],
+            "masked_ids": zero_weight_ids(self.data) if self.config.mask_zero_weight_ids else [],
             "torch": str(torch.__version__),
         }
         path.write_text(json.dumps({**described, "shared": self._shared(self.state.step)}, indent=1) + "\n")
@@ -290,7 +290,7 @@ class _Run:
     def _shared(self, step: int) -> dict[str, Any]:
         """What a run that goes on after update `step` must share with the one that came there."""
         tokenizer = self.data.tokenizer.model_dump(mode="json")
-        return {**self.config.decides_result(), "tokenizer": tokenizer, **self.data.fingerprints(step)}
+        return {**self.config.resume_settings(), "tokenizer": tokenizer, **self.data.fingerprints(step)}
 
     def _of_metadata(self, totals: LossTotals) -> dict[str, float | None]:
         """How well metadata was predicted; None where no layout pays for it."""
@@ -345,13 +345,13 @@ def build_decoder(config: TrainConfig, dataset: PackedDataset | TrainingData, *,
     return Decoder(
         config.model,
         tokenizer=dataset.tokenizer,
-        masked_ids=unpaid_ids(dataset) if config.mask_unpaid_ids else (),
+        masked_ids=zero_weight_ids(dataset) if config.mask_zero_weight_ids else (),
         activation_checkpointing=config.activation_checkpointing,
         compiled=device.type == "cuda" if config.compile is None else config.compile,
     )
 
 
-def unpaid_ids(dataset: PackedDataset | TrainingData) -> list[int]:
+def zero_weight_ids(dataset: PackedDataset | TrainingData) -> list[int]:
     """Special ids that are never a paid label in a layout, or in any of a run's layouts."""
     special, weights = dataset.tokenizer.special, dataset.role_weights
     by_role = {

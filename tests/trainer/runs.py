@@ -33,7 +33,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
         "dropout": 0.0,
     },
     "meta_tokens": {"position": "meta_tokens", "num_meta_tokens": 3},
-    "unpaid": {"position": "plain", "role_weights": {"text": 0, "eos": 0, "wrapper": 1}},
+    "masked": {"position": "plain", "role_weights": {"text": 0, "eos": 0, "wrapper": 1}},
 }
 TINY_MODEL = {"num_layers": 2, "hidden_size": 64, "ffn_size": 128, "num_heads": 4, "num_kv_heads": 2}
 

@@ -71,7 +71,7 @@ def dense_reference(model: Decoder, dataset: PackedDataset, rows: range) -> tupl
     return weighted / weight, by_role
 
 
-@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "unpaid"])
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "masked"])
 def test_loss_and_gradient_of_every_layout_against_a_dense_float64_reference(packed_run: Path, layout: str) -> None:
     dataset, rows = PackedDataset.open(packed_run, layout), range(7)
     model = make_model()
@@ -107,7 +107,7 @@ def test_micro_batches_of_unequal_weight_add_up_to_the_batch(packed_run: Path, m
 
 
 def test_a_batch_without_a_paid_label_has_no_loss_and_no_gradient(packed_run: Path) -> None:
-    dataset = PackedDataset.open(packed_run, "unpaid")
+    dataset = PackedDataset.open(packed_run, "masked")
     totals, found = accumulate(make_model(), read_batch(dataset, range(4)), micro_batch_size=2)
     assert totals.loss is None
     assert not found

@@ -10,7 +10,7 @@ from colophon.shards.schema import SpecialIds, TokenizerInfo
 from colophon.trainer.attention import dense_mask
 from colophon.trainer.config import ModelConfig
 from colophon.trainer.data.batch import read_batch
-from colophon.trainer.loop import unpaid_ids
+from colophon.trainer.loop import zero_weight_ids
 from colophon.trainer.model import Decoder, initialise_meta_tokens, rotate, rotation_at
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER
 
@@ -175,7 +175,7 @@ def test_activation_checkpointing_computes_layers_again(packed_run: Path) -> Non
 def test_masked_ids_get_no_probability_and_cost_nothing_where_they_are_not_paid(packed_run: Path) -> None:
     dataset = PackedDataset.open(packed_run, "prepend")
     batch = read_batch(dataset, range(6))
-    masked = unpaid_ids(dataset)
+    masked = zero_weight_ids(dataset)
     assert set(masked) == {SPECIAL.bos, SPECIAL.pad, SPECIAL.boc, SPECIAL.eoc, *SPECIAL.meta}
     model = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER, masked_ids=masked)
     model.initialise(seed=0)
@@ -194,7 +194,7 @@ def test_masked_ids_get_no_probability_and_cost_nothing_where_they_are_not_paid(
 
 
 def test_what_append_pays_for_is_not_masked(packed_run: Path) -> None:
-    masked = unpaid_ids(PackedDataset.open(packed_run, "append"))
+    masked = zero_weight_ids(PackedDataset.open(packed_run, "append"))
     assert not {SPECIAL.boc, SPECIAL.eoc, SPECIAL.eos} & set(masked)
     assert {SPECIAL.bos, SPECIAL.pad} < set(masked)
 

@@ -23,7 +23,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.trainer.data.config import CurriculumConfig
+from colophon.trainer.config import CurriculumConfig
 
 _ORDER, _OFFSET = 0, 2  # streams of randomness under one seed; `trainer.data.batch` has another
 _BITS = 32

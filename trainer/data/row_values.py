@@ -16,7 +16,7 @@ from colophon.shards.annotations import find_column
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import Role
-from colophon.trainer.data.config import RowWeightsConfig
+from colophon.trainer.config import RowWeightsConfig
 from colophon.trainer.data.packed_layout import PackedLayout
 from colophon.trainer.errors import TrainerError
 

@@ -12,8 +12,7 @@ import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.reader import PackedDataset
-from colophon.trainer.config import TrainConfig
-from colophon.trainer.data.config import SourceConfig
+from colophon.trainer.config import SourceConfig, TrainConfig
 from colophon.trainer.data.held_out import HeldOut
 from colophon.trainer.data.mixture import RowOrder, Shares
 from colophon.trainer.data.packed_layout import PackedLayout
@@ -35,7 +34,7 @@ class Opened:
             ShardError: it is not there, or its files do not fit their records.
             TrainerError: its tokenizer, sequence length or ids are not those of the layouts opened before.
         """
-        output = source.packed_in(self._output)
+        output = source.output_directory(self._output)
         key = (output.resolve(), source.layout)
         if key not in self._layouts:
             packed = PackedLayout.open(output, source.layout)
@@ -189,7 +188,7 @@ def open_phases(config: TrainConfig, *, opened: Opened, held_out: HeldOut) -> li
         ShardError, TrainerError: as `Source`.
     """
     starts = [1, *config.phase_starts()]
-    mixed = [config.mixed, *(phase.mixed for phase in config.phases)]
+    mixed = [config.mixed_sources, *(phase.mixed_sources for phase in config.phases)]
     return [
         Phase(
             [

@@ -34,7 +34,7 @@ class TrainingData:
                 tokenizer; annotations that are asked for and not there.
         """
         self._config, self._opened = config, Opened(output)
-        packed = self._opened.layout(next(source for source in config.mixed if source.layout == config.layout))
+        packed = self._opened.layout(next(source for source in config.mixed_sources if source.layout == config.layout))
         self.dataset = packed.dataset
         """The layout that the run is validated on, as it was packed for training."""
         held_out = _held_out(packed, config)

@@ -122,7 +122,7 @@ def readme(description: Description, tokenizer: Tokenizer, exported: ExportedTok
     ]
     if description.masked_ids:
         lines.append(
-            f"- In training the ids {description.masked_ids} got no probability (mask_unpaid_ids). `transformers` "
+            f"- In training the ids {description.masked_ids} got no probability (mask_zero_weight_ids). `transformers` "
             "cannot mask them: its logits give them some that was never trained, so that probabilities of all other "
             "ids come out too low. `generate` does not take them; `colophon lm-eval` masks them."
         )

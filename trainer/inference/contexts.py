@@ -157,10 +157,10 @@ def layout_of(config: TrainConfig, *, output: Path) -> TrainedLayout:
 
 def outputs_by_layout(config: TrainConfig, *, output: Path) -> dict[str, Path]:
     """Names of all layouts that a run of `config` under `output` trains on, in any phase, and the output of each."""
-    sources = [*config.mixed, *(source for phase in config.phases for source in phase.mixed)]
+    sources = [*config.mixed_sources, *(source for phase in config.phases for source in phase.mixed_sources)]
     found: dict[str, Path] = {}
     for source in sources:
-        found.setdefault(source.layout, source.packed_in(output))
+        found.setdefault(source.layout, source.output_directory(output))
     return found
 
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from colophon.shards.schema import TokenizerInfo
 from colophon.trainer.checkpoint import TrainingState, checkpoints, read_weights, step_of
-from colophon.trainer.config import TrainConfig
+from colophon.trainer.config import TrainConfig, with_current_keys
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.model import Decoder, row_positions
 
@@ -67,7 +67,7 @@ def load_trained(
     path = _checkpoint(directory, step)
     try:
         described = json.loads((directory / "config.json").read_text())
-        config = TrainConfig.model_validate(described["config"])
+        config = TrainConfig.model_validate(with_current_keys(described["config"]))
         tokenizer = TokenizerInfo.model_validate(described["shared"]["tokenizer"])
         masked_ids = [int(id) for id in described["masked_ids"]]
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:

@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from colophon.shards.common.errors import ShardError
-from colophon.trainer.data.config import RowWeightsConfig
+from colophon.trainer.config import RowWeightsConfig
 from colophon.trainer.data.packed_layout import PackedLayout
 from colophon.trainer.data.row_values import row_scores, row_weights
 from colophon.trainer.errors import TrainerError

@@ -19,7 +19,7 @@ from colophon.trainer.data.batch import read_batch
 from colophon.trainer.data.sources import Phase
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import TrainerError
-from colophon.trainer.loop import train, unpaid_ids
+from colophon.trainer.loop import train, zero_weight_ids
 from tests.pipeline.project import RECIPE, colophon, run, write_project
 from tests.trainer import runs
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate, text_tokens
@@ -165,8 +165,8 @@ def test_a_source_keeps_its_own_loss_weights(packed_run: Path) -> None:
     assert set(batch.loss_weights[:6][is_metadata[:6]].tolist()) == {0.0}
     assert set(batch.loss_weights[6:][is_metadata[6:]].tolist()) == {0.5}
     # What append pays for is not masked because prepend does not.
-    assert unpaid_ids(data) == unpaid_ids(PackedDataset.open(packed_run, "append"))
-    assert unpaid_ids(data) != unpaid_ids(data.dataset)
+    assert zero_weight_ids(data) == zero_weight_ids(PackedDataset.open(packed_run, "append"))
+    assert zero_weight_ids(data) != zero_weight_ids(data.dataset)
 
 
 def test_what_is_held_out_is_held_out_of_every_layout(packed_run: Path) -> None:
@@ -265,7 +265,10 @@ def test_layouts_that_do_not_fit_are_named(run_output: Path, tmp_path: Path, mon
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ({"layout": "prepended"}, "has no layout 'prepended'; available: append, meta_tokens, plain, prepend, unpaid"),
+        (
+            {"layout": "prepended"},
+            "has no layout 'prepended'; available: append, masked, meta_tokens, plain, prepend",
+        ),
         ({"layout": "plain", "output": "nowhere"}, "nowhere is not the output of a finished run"),
     ],
 )
@@ -316,13 +319,16 @@ def test_two_processes_give_the_losses_of_one_on_a_mixture(run_output: Path) -> 
     [
         (
             {"sources": [{"layout": "prepend", "weight": 1}, {"layout": "append", "weight": 1}]},
-            "sources.0.share 0.75 -> 0.5",
+            "sources.0.share: 0.75 -> 0.5",
         ),
-        ({"sources": [{"layout": "prepend"}]}, "sources.0.share 0.75 -> 1.0; sources.1.layout append -> null"),
-        ({"sources": [MIXED["sources"][0], {"layout": "plain", "weight": 1}]}, "sources.1.layout append -> plain"),
-        ({"phases": []}, "phases.0.first step 5 -> null"),
-        ({"phases": [{"from_step": 4, "layout": "plain"}]}, "phases.0.first step 5 -> 4"),
-        ({"phases": [{"from_step": 5, "layout": "unpaid"}]}, "phases.0.sources.0.layout plain -> unpaid"),
+        (
+            {"sources": [{"layout": "prepend"}]},
+            "sources.0.share: 0.75 -> 1.0; sources.1: {'layout': 'append', 'shards': ",
+        ),
+        ({"sources": [MIXED["sources"][0], {"layout": "plain", "weight": 1}]}, "sources.1.layout: 'append' -> 'plain'"),
+        ({"phases": []}, "phases: {'0': {'first step': 5, "),
+        ({"phases": [{"from_step": 4, "layout": "plain"}]}, "phases.0.first step: 5 -> 4"),
+        ({"phases": [{"from_step": 5, "layout": "masked"}]}, "phases.0.sources.0.layout: 'plain' -> 'masked'"),
     ],
 )
 def test_a_resume_with_other_data_is_refused(
@@ -343,7 +349,9 @@ def test_a_resume_with_other_annotations_is_refused(run_output: Path) -> None:
     settings = config(sources=[weighted], steps=2)
     train(settings, name="a", output=run_output)
     annotate(run_output, quality=scores[::-1])
-    with pytest.raises(TrainerError, match=r"sources\.0\.row weights \w+… -> \w+…; sources\.0\.scores \w+… -> \w+…"):
+    with pytest.raises(
+        TrainerError, match=r"sources\.0\.row weights: '\w+\.\.\. -> '\w+\.\.\.; sources\.0\.scores: '\w+\.\.\. -> "
+    ):
         train(settings, name="a", output=run_output, resume=True)
 
 
@@ -357,7 +365,7 @@ def test_what_has_not_begun_may_change(run_output: Path) -> None:
     losses = [[m["loss"] for m in metrics_of(run_output, name) if "loss" in m] for name in ("a", "unbroken")]
     assert losses[0] == losses[1]
     # At step 8 the phase has begun, and a longer run would move it.
-    with pytest.raises(TrainerError, match=r"phases\.0\.first step 7 -> null"):
+    with pytest.raises(TrainerError, match=r"phases: \{'0': \{'first step': 7, .* -> None"):
         train(config(**{**trunk, "steps": 16, "phases": cooled}), name="a", output=run_output, resume=True)
 
 

@@ -237,7 +237,7 @@ def test_a_damaged_export_is_named(tmp_path: Path, tokenizer: Tokenizer, name: s
 def test_the_command_exports_what_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_project(tmp_path)
-    layouts = ("--set", "train.tiny.layout=append-quality", "--set", "train.tiny.mask_unpaid_ids=true")
+    layouts = ("--set", "train.tiny.layout=append-quality", "--set", "train.tiny.mask_zero_weight_ids=true")
     assert run(*layouts).code == 0
     assert colophon("train", "recipe.toml", *layouts).code == 0
     command = ("export-model", "recipe.toml", "--name", "tiny", "--to", "model", *layouts)

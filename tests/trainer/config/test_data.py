@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from colophon.trainer.config import TrainConfig
-from colophon.trainer.data.config import CurriculumConfig, PhaseConfig, RowWeightsConfig, SourceConfig
+from colophon.trainer.config import CurriculumConfig, PhaseConfig, RowWeightsConfig, SourceConfig, TrainConfig
 from tests.pipeline.project import RECIPE, colophon, write_tokenizer
 from tests.trainer.runs import TINY_MODEL, config
 
@@ -38,7 +37,7 @@ def test_a_curriculum_is_that_of_sources_without_their_own() -> None:
     made = config("a", sources=sources, phases=phases, curriculum=shared)
 
     def columns(part: Any) -> list[str | None]:
-        return [source.curriculum and source.curriculum.column for source in part.mixed]
+        return [source.curriculum and source.curriculum.column for source in part.mixed_sources]
 
     assert columns(made) == ["shared", "own"]
     assert [columns(phase) for phase in made.phases] == [[None, "own"], ["shared"]]
@@ -112,6 +111,7 @@ SOURCE = '[[train.tiny.sources]]\nlayout = "{}"\n'
             '[[train.tiny.phases]]\nfrom_step = 2\nlayout = "plain"\ncurriculum = { column = "score" }\n',
             "train.tiny.phases.0.curriculum.column: no annotator makes 'score'; available: crawl_slice, ",
         ),
+        ("mask_unpaid_ids = true\n", "train.tiny.mask_unpaid_ids: renamed to mask_zero_weight_ids"),
         ('[train.tiny.sources]\nlayout = "plain"\n', "train.tiny.sources: must be a list"),
         (
             SOURCE.format("prepend-url") + 'row_weights = { column = "topic", table = { a = -1 } }\n',

@@ -1,4 +1,4 @@
-"""Settings of what a run trains on: sources, the weights of their rows, phases and curriculum. Imports no torch."""
+"""Settings of what a run trains on: sources, the weights of their rows, phases, curriculum, goldfish loss."""
 
 from __future__ import annotations
 
@@ -6,69 +6,68 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
+
+from colophon.trainer.config.base import Settings
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class RowWeightsConfig(_Frozen):
-    """How often the rows of a source come: a row of weight w comes w / (mean weight) times an epoch, rounded up or
-    down. Its weight is the mean over its text tokens of their documents' weights."""
+class RowWeightsConfig(Settings):
+    """How often each row of a source is drawn: a row of weight w is drawn w / (mean weight) times an epoch, rounded up
+    or down. A row's weight is the mean over its text tokens of their documents' weights."""
 
     column: str
-    """An annotation column: of labels with `table`, of numbers (the weights themselves) without."""
+    """An annotation column: labels with `table`; without it numbers, which are the weights."""
     table: dict[str, Annotated[float, Field(ge=0, allow_inf_nan=False)]] | None = Field(None, min_length=1)
     """Weights by label: a domain-weight table (DoGE, arXiv 2310.15393)."""
     default: float = Field(1.0, ge=0, allow_inf_nan=False)
-    """Of documents whose label is not in the table, or that have no value."""
+    """Weight of documents whose label is not in the table, or that have no value."""
 
 
-class CurriculumConfig(_Frozen):
-    """Rows by a score (arXiv 2310.15389): the first epochs go through buckets of equally many rows, each shuffled."""
+class CurriculumConfig(Settings):
+    """Rows ordered by a score (arXiv 2310.15389): the first epochs go through buckets of equally many rows, each
+    shuffled."""
 
     column: str
     """An annotation column of numbers. A row's score is the mean over its text tokens of their documents' numbers;
-    rows without one come last."""
+    rows without a score are last."""
     order: Literal["ascending", "descending"] = "ascending"
     buckets: int = Field(10, ge=1)
     epochs: int = Field(1, ge=1)
-    """Epochs of a source that are ordered; those after them are shuffled whole."""
+    """Epochs of a source that are ordered; later ones are shuffled as a whole."""
 
 
-class SourceConfig(_Frozen):
-    """One packed layout among several that a run trains on."""
+class SourceConfig(Settings):
+    """One of several packed layouts that a run mixes."""
 
     layout: str
     output: str | None = None
-    """Output directory of the run that packed it. None: of this run."""
+    """Output directory of the run that packed the layout. None: of this run."""
     weight: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Of its samples among those of all sources, to any scale. None, for all sources: their numbers of rows."""
+    """Share of the samples, on any scale. None, for all sources: their numbers of rows."""
     row_weights: RowWeightsConfig | None = None
     curriculum: CurriculumConfig | None = None
     """None: that of the run or phase, if it has one."""
 
-    def packed_in(self, own: Path) -> Path:
-        """Output directory of the run that packed it; `own` is that of the run it is trained in."""
+    def output_directory(self, own: Path) -> Path:
+        """Output directory of the run that packed the layout; `own` is that of the run that is trained."""
         return own if self.output is None else Path(self.output)
 
 
-class PhaseConfig(_Frozen):
-    """Other data from a step on; optimizer and schedule go on. MeCo's cooldown (arXiv 2501.01956) is a phase on a
-    plain layout."""
+class PhaseConfig(Settings):
+    """Different data from a step on; optimizer and schedule continue. MeCo's cooldown (arXiv 2501.01956) is a phase on
+    a plain layout."""
 
     from_step: int | None = Field(None, ge=2)
-    """The first update that is made with this data, counted from 1."""
+    """The first update with this data, counted from 1."""
     from_fraction: float | None = Field(None, gt=0, lt=1)
-    """Instead: the share of all steps that go before; 0.9 leaves the last tenth to the phase."""
+    """Instead: the share of all steps before the phase; 0.9 leaves the last tenth to it."""
     layout: str | None = None
     sources: tuple[SourceConfig, ...] = ()
     """Instead of `layout`."""
     curriculum: CurriculumConfig | None = None
 
     @model_validator(mode="after")
-    def _one_of_each(self) -> PhaseConfig:
+    def _check_alternatives(self) -> PhaseConfig:
         if (self.from_step is None) == (self.from_fraction is None):
             raise ValueError("a phase has either from_step or from_fraction")
         if (self.layout is None) == (not self.sources):
@@ -83,10 +82,18 @@ class PhaseConfig(_Frozen):
         return self.from_step or 1
 
     @property
-    def mixed(self) -> tuple[SourceConfig, ...]:
-        """What the phase trains on; its one layout counts as a source."""
+    def mixed_sources(self) -> tuple[SourceConfig, ...]:
+        """The sources of the phase; `layout` alone counts as one source."""
         sources = self.sources if self.layout is None else (SourceConfig(layout=self.layout),)
         return with_curriculum(sources, self.curriculum)
+
+
+class GoldfishConfig(Settings):
+    """The goldfish loss (arXiv 2406.10209): one in `k` text labels is masked, chosen by a hash of the `h` labels before
+    it, so that the model does not memorise a passage, however often it is repeated. Within one segment only."""
+
+    k: int = Field(50, ge=2)
+    h: int = Field(50, ge=1)
 
 
 def check_weights(sources: Sequence[SourceConfig]) -> None:

@@ -84,9 +84,9 @@ def test_clipping_is_turned_off_in_toml() -> None:
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "ademamix", "muon"])
-def test_independent_weight_decay_is_named(optimizer: str) -> None:
+def test_independent_weight_decay_requires_weight_decay(optimizer: str) -> None:
     settings = {"type": optimizer, "independent_weight_decay": True}
-    with pytest.raises(ValueError, match="independent_weight_decay takes weight_decay off the weights at every step"):
+    with pytest.raises(ValueError, match="independent_weight_decay subtracts weight_decay x weight at every step"):
         config(optimizer=settings)
     assert config(optimizer={**settings, "weight_decay": 3e-5}).optimizer.weight_decay == 3e-5
 

@@ -1,0 +1,197 @@
+"""The settings of one training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+
+from colophon.trainer.config.base import Settings
+from colophon.trainer.config.data import (
+    CurriculumConfig,
+    GoldfishConfig,
+    PhaseConfig,
+    SourceConfig,
+    check_weights,
+    with_curriculum,
+)
+from colophon.trainer.config.model import ModelConfig
+from colophon.trainer.config.optimizer import AdamWConfig, OptimizerConfig
+from colophon.trainer.config.schedule import CosineSchedule, ScheduleConfig
+
+
+class TrainConfig(Settings):
+    """One training run: packed layouts, model, length, validation, checkpoints."""
+
+    renamed_keys: ClassVar[dict[str, str]] = {"mask_unpaid_ids": "mask_zero_weight_ids"}
+    """New names by old ones: a recipe with an old name is refused, a file of an older run is read."""
+
+    layout: str
+    """Name of a packed layout of the run. With `sources`: which of them validation uses; the first if left out."""
+    sources: tuple[SourceConfig, ...] = ()
+    """Several layouts to mix, instead of `layout`."""
+    phases: tuple[PhaseConfig, ...] = ()
+    """Different data from some step on; each phase starts later than the one before."""
+    curriculum: CurriculumConfig | None = None
+    """The curriculum of all sources without one of their own; phases have theirs."""
+    model: ModelConfig
+    steps: int = Field(ge=1)
+    batch_size: int = Field(504, ge=1)
+    """Sequences per update, over all devices."""
+    micro_batch_size: int | None = Field(None, ge=1)
+    """Sequences per forward and backward pass of one device. None: the largest divisor of `batch_size` up to 8."""
+    learning_rate: float = Field(3e-4, gt=0, allow_inf_nan=False)
+    """The highest rate; `schedule` gives the warm-up and the decay."""
+    optimizer: OptimizerConfig = AdamWConfig()
+    schedule: ScheduleConfig = CosineSchedule()
+    seed: int = Field(0, ge=0)
+    """Seed of the initial weights, the data order and the choice of held-out rows."""
+    document_masking: bool = True
+    """Tokens attend within their own segment only, and positions restart there. False: plain causal attention over the
+    whole sequence, as in the paper's code; document k then reads the metadata of document k - 1."""
+    validation_output: str | None = None
+    """Output directory of a different run, whose layout of the same name is used for validation. None: rows are held
+    out."""
+    validation_rows: int | None = Field(None, ge=0)
+    """Rows for validation; 0: none. None: all rows of `validation_output`, or else a hundredth of the layout's rows
+    (at most 256) held out of training. Two layouts see the same documents only with all rows of `validation_output`."""
+    validation_every: int = Field(250, ge=1)
+    """Steps between validations; the last step is followed by one too."""
+    checkpoint_every: int = Field(1000, ge=0)
+    """Steps between checkpoints; the last step is followed by one too. 0: none at all, so nothing to resume."""
+    keep_checkpoints: int = Field(2, ge=1)
+    log_every: int = Field(10, ge=1)
+    """Steps between console lines; `metrics.jsonl` has every step."""
+    tensorboard: bool = False
+    """Whether metrics are also written to event files under the run's `tensorboard/`."""
+    wandb_project: str | None = None
+    """The project of Weights & Biases that metrics are also sent to."""
+    mask_zero_weight_ids: bool = False
+    """Whether special ids that never have loss weight in the layout (wrapper, meta tokens, bos, padding) get no
+    probability, so that all layouts predict over one vocabulary."""
+    goldfish: GoldfishConfig | None = None
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of activations and matrix products; weights, optimizer and loss stay float32. auto: bfloat16 on CUDA,
+    float32 on CPU."""
+    attention: Literal["auto", "varlen", "flex", "sdpa"] = "auto"
+    """How documents are masked. auto: varlen (flash attention) on CUDA in bfloat16, flex on CUDA in float32, sdpa with
+    a dense mask on CPU."""
+    compile: bool | None = None
+    """Whether layers and loss are compiled. None: on CUDA."""
+    activation_checkpointing: bool = False
+    """Whether the backward pass recomputes a layer's activations instead of storing them: less memory, about a third
+    more time."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """What the processes of one run (torchrun) share. ddp: the batch. fsdp: the batch, weights and optimizer. auto:
+    fsdp where weights, gradients and AdamW's moments take more than a quarter of the device's memory, else ddp."""
+
+    @field_validator("schedule", "optimizer", mode="before")
+    @classmethod
+    def _fill_type(cls, value: Any, info: ValidationInfo) -> Any:
+        """A table without a type has the default's; a name alone means a table of its defaults."""
+        default = {"schedule": "cosine", "optimizer": "adamw"}[info.field_name or ""]
+        if isinstance(value, str):
+            return {"type": value}
+        return {"type": default, **value} if isinstance(value, dict) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_layout(cls, value: Any) -> Any:
+        """The first source's layout where only `sources` are given."""
+        sources = value.get("sources") if isinstance(value, dict) else None
+        if not isinstance(sources, (list, tuple)) or not sources or "layout" in value:
+            return value
+        first = sources[0]
+        layout = first.get("layout") if isinstance(first, dict) else getattr(first, "layout", None)
+        return value if layout is None else {**value, "layout": layout}
+
+    @model_validator(mode="after")
+    def _check_sources_and_phases(self) -> TrainConfig:
+        check_weights(self.sources)
+        layouts = [source.layout for source in self.mixed_sources]
+        if self.layout not in layouts:
+            raise ValueError(f"layout {self.layout!r} is none of the sources'; available: {', '.join(layouts)}")
+        starts = [1, *self.phase_starts()]
+        for number, (before, start) in enumerate(pairwise(starts)):
+            if start <= before:
+                raise ValueError(f"phases.{number} starts at step {start}, after data that starts at step {before}")
+        if starts[-1] > self.steps:
+            raise ValueError(f"phases.{len(starts) - 2} starts at step {starts[-1]}, of {self.steps} steps")
+        return self
+
+    @model_validator(mode="after")
+    def _check_batch_size(self) -> TrainConfig:
+        if self.batch_size % self.rows_at_once:
+            raise ValueError(
+                f"batch_size {self.batch_size} is not a multiple of micro_batch_size {self.micro_batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_schedule(self) -> TrainConfig:
+        warmup, decay = self.schedule.warmup(self.steps), self.schedule.decay_steps(self.steps)
+        if warmup > self.steps:
+            raise ValueError(f"schedule.warmup_steps {warmup} is more than the run's {self.steps} steps")
+        if warmup + decay > self.steps:
+            raise ValueError(f"warm-up of {warmup} and decay of {decay} steps are more than the run's {self.steps}")
+        return self
+
+    @property
+    def rows_at_once(self) -> int:
+        """Sequences of a micro-batch."""
+        if self.micro_batch_size is not None:
+            return self.micro_batch_size
+        return next(size for size in range(min(8, self.batch_size), 0, -1) if self.batch_size % size == 0)
+
+    @property
+    def mixed_sources(self) -> tuple[SourceConfig, ...]:
+        """The sources before the first phase; `layout` alone counts as one source."""
+        return with_curriculum(self.sources or (SourceConfig(layout=self.layout),), self.curriculum)
+
+    def phase_starts(self) -> list[int]:
+        """The first update of each phase, counted from 1."""
+        return [phase.first_step(self.steps) for phase in self.phases]
+
+    def layouts_of_this_run(self) -> dict[str, str]:
+        """The layouts that the run itself must pack, by key; layouts of other outputs are not included."""
+        return {f"{key}layout": source.layout for key, source in self._own_sources()}
+
+    def columns_of_this_run(self) -> dict[str, str]:
+        """The columns that the run's own annotators must provide, by key."""
+        columns = {}
+        for key, source in self._own_sources():
+            if source.row_weights is not None:
+                columns[f"{key}row_weights.column"] = source.row_weights.column
+            if source.curriculum is not None:
+                inherited = source.curriculum is self.curriculum
+                columns[f"{'' if inherited else key}curriculum.column"] = source.curriculum.column
+        return columns
+
+    def _own_sources(self) -> Iterator[tuple[str, SourceConfig]]:
+        """Sources from the run's own output, each with the prefix of its keys: `sources.1.`, `phases.0.`, or empty."""
+        parts: dict[str, TrainConfig | PhaseConfig] = {
+            "": self,
+            **{f"phases.{n}.": p for n, p in enumerate(self.phases)},
+        }
+        for key, part in parts.items():
+            for number, source in enumerate(part.mixed_sources):
+                if source.output is None:
+                    yield f"{key}sources.{number}." if part.sources else key, source
+
+    def resume_settings(self) -> dict[str, Any]:
+        """The settings that a resumed run must share with its checkpoint. `TrainingData.fingerprints` has those of the
+        data.
+
+        Rates and lengths are not included: training a finished WSD run for longer is a resume.
+        """
+        names = {"layout", "model", "batch_size", "seed", "document_masking", "validation_rows", "goldfish"}
+        names |= {"mask_zero_weight_ids"}
+        return {**self.model_dump(mode="json", include=names), "optimizer": self.optimizer.type}
+
+
+def with_current_keys(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of a run, as an older version wrote them, with renamed keys under their new names."""
+    return {TrainConfig.renamed_keys.get(key, key): value for key, value in settings.items()}
