@@ -58,7 +58,19 @@ class TokenizerError(ColophonError, ValueError):
     exit_code = ExitCode.USAGE
 
 
+_LONGEST_REASON = 160
+
+
 def one_line(error: BaseException) -> str:
     """The first line of an error's message that is not blank; the name of the error's type if there is none."""
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), type(error).__name__)
+
+
+def short_reason(error: BaseException) -> str:
+    """The error's type and message, for an error of a library: `ValueError: Hash mismatch`.
+
+    White space is joined, and a message of more than 160 characters is cut.
+    """
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:_LONGEST_REASON]}{'…' if len(text) > _LONGEST_REASON else ''}"

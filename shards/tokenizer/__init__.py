@@ -1,1 +1,1 @@
-"""Text to ids, once for every layout."""
+"""Tokenization: text to ids, once for all layouts."""

@@ -1,6 +1,6 @@
-"""Ordinary text to ids and back, by tiktoken and by Hugging Face `tokenizers`.
+"""The reference libraries, tiktoken and Hugging Face `tokenizers`: text to ids and back.
 
-Neither ever gives a special id for text: strings such as `<|endoftext|>` in a document are ordinary characters.
+Text never gives a special id: a string such as `<|endoftext|>` in a document is ordinary characters.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, Protocol
 
@@ -16,8 +16,9 @@ import numpy as np
 import tiktoken
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
+from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.errors import TokenizerError
-from colophon.shards.tokenizer.engine_specs import Recipe, json_recipe, ranks_recipe
+from colophon.shards.tokenizer.engine_specs import EngineSpec, json_spec, ranks_spec
 from colophon.shards.tokenizer.text_rows import Ids
 
 _WORD_END = re.compile(r"(?<=\S) ")
@@ -25,37 +26,37 @@ _PLACEHOLDER = "<|no token of this name|>"
 
 
 class Backend(Protocol):
-    """A vocabulary that turns ordinary text into ids, by the library that says what they are: the reference."""
+    """A vocabulary and its reference library, which defines the ids of a text."""
 
     name: str
     library: str
-    """Of the reference."""
+    """Name of the reference library."""
     sha256: str
     num_ids: int
     """The largest id + 1, the vocabulary's own special tokens included."""
     first_id: int
-    """What is added to a fast engine's ids."""
+    """The offset to add to a fast engine's ids."""
     special: Mapping[str, int]
-    """The vocabulary's own special tokens; `encode` never gives their ids."""
+    """Name to id of the vocabulary's own special tokens; `encode` never gives these ids."""
 
     def encode(self, text: str) -> Ids:
         """Ids of `text`, uint32."""
 
     def decode(self, ids: list[int]) -> str:
-        """Text of ordinary ids; bytes that are no UTF-8 become U+FFFD. KeyError for an id without a token."""
+        """Text of ordinary ids; bytes that are not UTF-8 become U+FFFD. KeyError for an id without a token."""
 
     def token_bytes(self, token_id: int) -> bytes:
-        """What one ordinary id stands for. KeyError for an id without a token."""
+        """Bytes of one ordinary id. KeyError for an id without a token."""
 
     def is_ordinary(self, name: str) -> bool:
         """Whether `name` is one token of ordinary text."""
 
-    def recipe(self) -> Recipe:
-        """What a fast engine is built from. NoEngineError where there is none."""
+    def engine_spec(self) -> EngineSpec:
+        """The specification of a fast engine. NoEngineError if no engine supports the vocabulary."""
 
 
 class TiktokenBackend:
-    """A tiktoken encoding; ordinary ids are its ranks + `first_id` (1,000 in Tekken, whose special ids come first)."""
+    """A tiktoken encoding. Ordinary ids are ranks + `first_id`: 1,000 in Tekken, whose special ids are 0 to 999."""
 
     library = "tiktoken"
 
@@ -71,7 +72,7 @@ class TiktokenBackend:
 
     @property
     def ranks(self) -> Mapping[bytes, int]:
-        """Token to rank; its id is `first_id` more."""
+        """Token to rank; a token's id is its rank + `first_id`."""
         return self._ranks
 
     @property
@@ -80,7 +81,7 @@ class TiktokenBackend:
         return self._pattern
 
     def encode(self, text: str) -> Ids:
-        """See `Backend.encode`; texts too long for the regular expression are cut by the rule of `encode_in_parts`."""
+        """See `Backend.encode`; `encode_in_parts` cuts texts that are too long for the regular expression."""
         return encode_in_parts(self._encode, text) + np.uint32(self.first_id)
 
     def decode(self, ids: list[int]) -> str:
@@ -95,27 +96,27 @@ class TiktokenBackend:
         """See `Backend.is_ordinary`."""
         return name.encode() in self._ranks
 
-    def recipe(self) -> Recipe:
-        """See `Backend.recipe`."""
-        return ranks_recipe(self._ranks, pattern=self._pattern)
+    def engine_spec(self) -> EngineSpec:
+        """See `Backend.engine_spec`."""
+        return ranks_spec(self._ranks, pattern=self._pattern)
 
     def _encode(self, text: str) -> Ids:
-        # No special token is allowed or disallowed: all of them are ordinary text.
+        # No special token is allowed or disallowed, so their names are ordinary text.
         return self._encoding.encode_to_numpy(text, disallowed_special=())
 
 
 class HuggingFaceBackend:
-    """A `tokenizer.json`, its normalizer, pre-tokenizer and model as they are; what adds tokens around text is off."""
+    """A `tokenizer.json` with its normalizer, pre-tokenizer and model; everything that adds or cuts ids is off."""
 
     library = "tokenizers"
     first_id = 0
 
     def __init__(self, content: dict[str, Any], *, name: str) -> None:
-        """Build from the parsed file. Raises whatever `tokenizers` raises (Exception) if it is no tokenizer."""
+        """Build from the parsed file. `tokenizers` raises bare Exceptions for an invalid one."""
         # Dropout would make ids random; padding, truncation and post-processors add or remove ids.
         model = {**content["model"], "dropout": None} if "dropout" in content["model"] else content["model"]
         content = {**content, "model": model, "padding": None, "truncation": None, "post_processor": None}
-        self._json = json.dumps(content)  # as text: Python objects would take several times the memory
+        self._json = json.dumps(content)  # text, since Python objects would take several times the memory
         self._tokenizer = HuggingFaceTokenizer.from_str(self._json)
         self._tokenizer.encode_special_tokens = True
         vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
@@ -123,9 +124,7 @@ class HuggingFaceBackend:
         self.num_ids = max(vocabulary.values(), default=-1) + 1
         added = self._tokenizer.get_added_tokens_decoder()
         self.special: Mapping[str, int] = {token.content: i for i, token in added.items() if token.special}
-        self.sha256 = _json_sha256(
-            {k: content.get(k) for k in ("model", "normalizer", "pre_tokenizer", "added_tokens")}
-        )
+        self.sha256 = fingerprint({k: content.get(k) for k in ("model", "normalizer", "pre_tokenizer", "added_tokens")})
         self._vocabulary = vocabulary
         self._byte_level = '"ByteLevel"' in json.dumps(content.get("decoder"))
         self._spelled = self._spellings(_unknown_token(model))
@@ -134,7 +133,7 @@ class HuggingFaceBackend:
 
     @property
     def content(self) -> dict[str, Any]:
-        """A `tokenizer.json` without what adds, cuts or drops ids, parsed; the caller may change it."""
+        """The parsed `tokenizer.json` without what adds, cuts or drops ids; the caller may change it."""
         content: dict[str, Any] = json.loads(self._json)
         return content
 
@@ -144,6 +143,7 @@ class HuggingFaceBackend:
         found = np.flatnonzero(self._is_spelled[ids])
         if not found.size:
             return ids
+        # ids [5, 2, 7] with 2 at place 1 split into [5] [2] [7]; the parts of odd number are spelled out
         parts = np.split(ids, np.stack([found, found + 1], axis=1).ravel())
         return np.concatenate([self._spelled[int(p[0])] if k % 2 else p for k, p in enumerate(parts)])
 
@@ -155,7 +155,7 @@ class HuggingFaceBackend:
         return str(self._tokenizer.decode(ids, skip_special_tokens=False))
 
     def token_bytes(self, token_id: int) -> bytes:
-        """See `Backend.token_bytes`; the vocabulary's own spelling (with ▁, say) unless it is byte-level."""
+        """See `Backend.token_bytes`; UTF-8 of the vocabulary's own spelling (with ▁, say) unless it is byte-level."""
         token = self._tokenizer.id_to_token(token_id)
         if token is None:
             raise KeyError(token_id)
@@ -167,27 +167,27 @@ class HuggingFaceBackend:
         """See `Backend.is_ordinary`."""
         return name in self._vocabulary and name not in self.special
 
-    def recipe(self) -> Recipe:
-        """See `Backend.recipe`."""
-        return json_recipe(json.loads(self._json), alphabet=BYTE_OF_CHAR)
+    def engine_spec(self) -> EngineSpec:
+        """See `Backend.engine_spec`."""
+        return json_spec(json.loads(self._json), alphabet=BYTE_OF_CHAR)
 
     def _encode(self, text: str) -> Ids:
-        # One text a call keeps to one thread: the pipeline runs one process a core.
+        # A call with one text uses one thread; the pipeline runs one process a core.
         try:
             encodings = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
         except BaseException as error:
-            # Its regular expressions panic past ten million steps in one match; a panic is no Exception.
+            # Its regular expressions panic after ten million steps in one match; a panic is not an Exception.
             if type(error).__name__ != "PanicException":
                 raise
             raise ValueError(str(error)) from error
         return np.array(encodings[0].ids, dtype=np.uint32)
 
     def _spellings(self, unknown: str | None) -> dict[int, Ids]:
-        """Special id -> the ids of its characters.
+        """The ids of the characters of each special token, by its id.
 
-        `encode_special_tokens` stops the search for special tokens in text, but a Unigram model whose vocabulary
-        holds `</s>` still arrives at its id by way of its pieces. Such ids are spelled out. The unknown token stays:
-        text gives it rightly.
+        `encode_special_tokens` stops the search for special tokens in text, but a Unigram model with `</s>` among its
+        pieces still gives its id. Such ids are replaced by those of the characters. The unknown token is kept, since
+        it is correct for text that has no token.
         """
         model = self._tokenizer.model
         ids_of = {i: [t.id for char in name for t in model.tokenize(char)] for name, i in self.special.items()}
@@ -195,13 +195,13 @@ class HuggingFaceBackend:
 
 
 def encode_in_parts(encode: Callable[[str], Ids], text: str) -> Ids:
-    """`encode(text)`; where its regular expression gives up, the ids of two halves, and so on.
+    """`encode(text)`; if its regular expression fails, the ids of the text's two halves, recursively.
 
-    Backtracking needs memory for each character, and the engines stop at a limit: tiktoken 0.14 at about a million
+    Backtracking needs memory for each character, and the libraries stop at a limit: tiktoken 0.14 at about a million
     white-space characters in a row, `tokenizers` 0.23 at ten million. Only then is the text cut: before the first
-    space that follows a visible character in the second half (no known pattern has a token across such a place, so
-    ids are what an engine without limits would give), or in the middle where there is none. All other texts keep the
-    library's own ids. Cost: at most one failed attempt for each halving.
+    space that follows a visible character in the second half, or in the middle if there is none. In no known pattern
+    does a token cross such a space, so the ids are those of a library without limits. Cost: at most one failed
+    attempt for each cut.
 
     Raises:
         TokenizerError: the expression fails (ValueError) even on one character.
@@ -218,36 +218,36 @@ def encode_in_parts(encode: Callable[[str], Ids], text: str) -> Ids:
 
 
 def build_encoding(name: str, ranks: dict[bytes, int], *, pattern: str) -> tiktoken.Encoding:
-    """A tiktoken encoding of `ranks`, checked to lose nothing.
+    """A tiktoken encoding of `ranks`, after a check that it drops no text.
 
     Raises:
-        TokenizerError: bytes without a token, a rank given twice, a bad expression, one that leaves out characters.
+        TokenizerError: a byte without a token, a repeated rank, or an expression that is invalid or drops characters.
     """
     missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
     if missing:
         raise TokenizerError(f"no token for {len(missing)} of 256 bytes (the first is 0x{missing[0]:02x})")
     if len(set(ranks.values())) < len(ranks) or not 0 <= min(ranks.values()) <= max(ranks.values()) < 2**31:
-        raise TokenizerError("every token needs a rank of its own between 0 and 2^31 - 1")
-    # Without any special token tiktoken searches for the empty string at every character, which costs a fifth.
+        raise TokenizerError("ranks must be distinct and between 0 and 2^31 - 1")
+    # Without special tokens tiktoken searches for the empty string at every character: a fifth of the time.
     placeholder = {_PLACEHOLDER: max(ranks.values()) + 1}
     try:
         encoding = tiktoken.Encoding(name, pat_str=pattern, mergeable_ranks=ranks, special_tokens=placeholder)
     except ValueError as error:
-        raise TokenizerError(f"bad regular expression {pattern!r}: {error}") from error
+        raise TokenizerError(f"invalid regular expression {pattern!r}: {error}") from error
     _check_pattern(encoding, pattern)
     return encoding
 
 
 @cache
 def byte_characters() -> dict[int, str]:
-    """The character that GPT-2 and `tokenizers` write for each byte: itself if it shows, else one from U+0100 on."""
+    """GPT-2's character for each byte: the byte's own if it is printable, else one from U+0100 on."""
     shown = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = sorted(set(range(256)) - set(shown))
     return {byte: chr(byte) for byte in shown} | {byte: chr(256 + k) for k, byte in enumerate(hidden)}
 
 
 def spelling(token: bytes) -> str:
-    """A token as GPT-2 and `tokenizers` write it: the characters of its bytes."""
+    """A token as GPT-2 and `tokenizers` spell it: `b" a"` gives `Ġa`."""
     characters = byte_characters()
     return "".join(characters[byte] for byte in token)
 
@@ -256,28 +256,21 @@ BYTE_OF_CHAR = {char: byte for byte, char in byte_characters().items()}
 
 
 def _check_pattern(encoding: tiktoken.Encoding, pattern: str) -> None:
-    """tiktoken drops what a pattern does not match, without a word."""
+    """Raise if tiktoken drops text with `pattern`: it silently skips what a pattern does not match."""
     probe = "Ab don't 'S1234 ,;!\t x\r\n\n  é漢字ーはกำहिन्दी😀\x00\x7f\u200d\ufeff\u0301_ "
     lost = encoding.decode(encoding.encode_ordinary(probe)) != probe
     if lost:
         raise TokenizerError(
-            f"pattern {pattern!r} does not match every character, so text would be lost; "
-            "give a regular expression that does or the name of a known one"
+            f"pattern {pattern!r} does not match every character, so text would be dropped. "
+            "Set an expression that matches all, or the name of a known one"
         )
 
 
 def _ranks_sha256(ranks: Mapping[bytes, int], *, pattern: str, first_id: int) -> str:
     digest = hashlib.sha256(json.dumps([pattern, first_id]).encode())
-    digest.update("".join(_lines(ranks)).encode())
+    by_rank = sorted(ranks.items(), key=lambda item: item[1])
+    digest.update("".join(f"{token.hex()} {rank}\n" for token, rank in by_rank).encode())
     return digest.hexdigest()
-
-
-def _lines(ranks: Mapping[bytes, int]) -> Iterable[str]:
-    return (f"{token.hex()} {rank}\n" for token, rank in sorted(ranks.items(), key=lambda item: item[1]))
-
-
-def _json_sha256(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def _unknown_token(model: Mapping[str, Any]) -> str | None:

@@ -1,6 +1,8 @@
-"""Which engine turns texts into ids: gigatoken where it is exact, the reference library (tiktoken, `tokenizers`)
-elsewhere. Ids never depend on the choice: the fast engine is compared with the reference when it is loaded, and texts
-on which the two are known to differ, or might, go through the reference."""
+"""Encoders of text columns: gigatoken where it is exact, the reference library (tiktoken, `tokenizers`) elsewhere.
+
+Ids never depend on the choice. The fast engine is compared with the reference when it is loaded, and texts on which the
+two differ or might differ are encoded by the reference.
+"""
 
 from __future__ import annotations
 
@@ -15,38 +17,38 @@ import pyarrow.compute as pc
 from colophon.shards.tokenizer.backends import Backend
 from colophon.shards.tokenizer.engine_specs import NoEngineError
 from colophon.shards.tokenizer.fast_engine import Gigatoken
-from colophon.shards.tokenizer.hard_texts import difference
-from colophon.shards.tokenizer.text_rows import IdSink, Parts, Positions, TextRows, cut_rows, text_rows
+from colophon.shards.tokenizer.hard_texts import hard_texts
+from colophon.shards.tokenizer.text_rows import CutRows, IdSink, Positions, TextRows, cut_rows, text_rows
 from colophon.shards.tokenizer.unicode_differences import unequal_rows
 
 PART_BYTES = 256 << 10
-"""Longer texts are cut, or go through the reference. No expression gives up on a text of this length."""
+"""Longer texts are cut into parts, or encoded by the reference. No pattern fails on a text of this length."""
 CALL_BYTES = 4 << 20
-"""Text in one call of the engine: what its memory can grow by before it is looked at."""
+"""Text in one call of the engine; its memory is measured after each call."""
 
 
-class Encoder(Protocol):
-    """Turns columns into ids."""
+class ColumnEncoder(Protocol):
+    """Encodes columns of text as ids."""
 
     engine: str
-    """For people: the library, its version, and why it is this one."""
+    """Human-readable: the library with its version, or the library and the reason why there is no fast engine."""
 
     def encode_batch(self, texts: pa.Array, sink: IdSink) -> Positions:
-        """Append the ids of all texts, uint32, to `sink`; how many each text has, int64 [number of texts].
+        """Append the ids of all texts, uint32, to `sink`; return each text's number of ids, int64 [number of texts].
 
         `texts` is string or large_string of valid UTF-8; a null has no ids.
         """
 
 
 class ReferenceEncoder:
-    """A text at a time, by the backend itself."""
+    """Encodes one text at a time with the backend itself."""
 
     def __init__(self, backend: Backend, *, reason: str) -> None:
         self.engine = f"{backend.library}: {reason}"
         self._backend = backend
 
     def encode_batch(self, texts: pa.Array, sink: IdSink) -> Positions:
-        """See `Encoder.encode_batch`."""
+        """See `ColumnEncoder.encode_batch`."""
         counts = np.zeros(len(texts), dtype=np.int64)
         for row, scalar in enumerate(texts):
             if text := scalar.as_py():
@@ -57,22 +59,22 @@ class ReferenceEncoder:
 
 
 class FastEncoder:
-    """gigatoken, and the reference for the texts that it must not have."""
+    """Encodes with gigatoken, and with the reference the texts on which gigatoken may differ."""
 
     def __init__(self, backend: Backend) -> None:
         """Build the engine.
 
         Raises:
-            NoEngineError: it is missing or not for this vocabulary.
+            NoEngineError: gigatoken is missing or cannot encode with this vocabulary.
         """
-        recipe = backend.recipe()
-        self._engine = Gigatoken(recipe)
+        spec = backend.engine_spec()
+        self._engine = Gigatoken(spec)
         self.engine = f"{self._engine.name}, ids checked against {backend.library}"
-        self._named = _expression(recipe.reference_strings)
+        self._reference_expression = _expression(spec.reference_strings)
         self._backend = backend
 
     def encode_batch(self, texts: pa.Array, sink: IdSink) -> Positions:
-        """See `Encoder.encode_batch`.
+        """See `ColumnEncoder.encode_batch`.
 
         Raises:
             NoEngineError: the engine failed; ids may have been appended.
@@ -81,8 +83,10 @@ class FastEncoder:
         parts = cut_rows(rows, limit=PART_BYTES)
         slow = parts.uncut
         slow[unequal_rows(texts, rows)] = True
-        if self._named is not None:
-            slow |= pc.match_substring_regex(texts, self._named).fill_null(False).to_numpy(zero_copy_only=False)
+        if self._reference_expression is not None:
+            found = pc.match_substring_regex(texts, self._reference_expression)
+            slow |= found.fill_null(False).to_numpy(zero_copy_only=False)
+        # Rows in order: the engine gets the rows between two slow ones, the reference each slow row.
         counts = np.zeros(parts.bounds.size - 1, dtype=np.int64)
         done = 0
         ends = np.append(parts.first, counts.size)
@@ -95,34 +99,49 @@ class FastEncoder:
                 done = ends[row + 1]
         return np.add.reduceat(counts, parts.first) if len(texts) else counts
 
-    def _encode_parts(self, rows: TextRows, parts: Parts, which: range, *, counts: Positions, sink: IdSink) -> None:
-        """The ids of the parts `which`, in calls of about `CALL_BYTES`."""
-        begin = which.start
-        while begin < which.stop:
+    def _encode_parts(self, rows: TextRows, parts: CutRows, numbers: range, *, counts: Positions, sink: IdSink) -> None:
+        """Append the ids of the parts `numbers` and set their `counts`, in calls of about `CALL_BYTES`."""
+        begin = numbers.start
+        while begin < numbers.stop:
             end = int(np.searchsorted(parts.bounds, parts.bounds[begin] + CALL_BYTES, side="right")) - 1
-            end = min(max(end, begin + 1), which.stop)
+            end = min(max(end, begin + 1), numbers.stop)
             counts[begin:end], ids = self._engine.encode(rows.data, parts.bounds[begin : end + 1])
             sink.extend(ids, first_id=self._backend.first_id)
             begin = end
 
 
 def _expression(strings: Sequence[str]) -> str | None:
-    """What finds any of `strings`."""
+    """The regular expression that matches any of `strings`; None if there are none."""
     if not strings:
         return None
     expression = "|".join(map(re.escape, strings))
     try:
         pc.match_substring_regex(pa.array([""]), expression)
     except pa.ArrowInvalid as error:
-        raise NoEngineError(f"it has {len(strings)} added tokens, too many to look for") from error
+        raise NoEngineError(f"it has {len(strings)} added tokens, too many to search for") from error
     return expression
 
 
 def choose_encoder(backend: Backend) -> FastEncoder | ReferenceEncoder:
-    """The fast engine if it can serve the vocabulary and gives the reference's ids for all hard texts."""
+    """The fast encoder if it supports the vocabulary and gives the reference's ids for all hard texts."""
     try:
         encoder = FastEncoder(backend)
-        problem = difference(encoder, backend)
+        text = first_difference(encoder, backend)
     except NoEngineError as error:
         return ReferenceEncoder(backend, reason=str(error))
-    return encoder if problem is None else ReferenceEncoder(backend, reason=problem)
+    if text is None:
+        return encoder
+    shown = f"{text[:40]!r}{'…' if len(text) > 40 else ''}"
+    return ReferenceEncoder(backend, reason=f"the fast engine gives other ids for {shown}")
+
+
+def first_difference(encoder: ColumnEncoder, reference: Backend) -> str | None:
+    """The first hard text whose ids by `encoder` differ from the reference's; None if there is none."""
+    texts = list(hard_texts(reference))
+    sink = IdSink(np.dtype(np.uint32), expected=100_000)
+    lists = sink.lists(encoder.encode_batch(pa.array(texts, pa.string()), sink))
+    offsets, ids = lists.offsets.to_numpy(), lists.values.to_numpy()
+    for row, text in enumerate(texts):
+        if not np.array_equal(ids[offsets[row] : offsets[row + 1]], reference.encode(text)):
+            return text
+    return None

@@ -1,4 +1,4 @@
-"""What the fast engine is built from, for vocabularies that it can serve exactly."""
+"""Specifications from which the fast engine is built, for vocabularies that it can encode exactly."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCHEMES: dict[str, str] = {
     PATTERNS["cl100k_base"]: "gpt4",
     PATTERNS["o200k_base"]: "o200k",
     PATTERNS["tekken"]: "nemotron",
-    # The same languages as their models' own files write them: GPT-2, GPT-4, Llama 3, Qwen 2.
+    # Equivalent expressions as the models' own files spell them: GPT-2, GPT-4, Llama 3, Qwen 2.
     r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
     r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+": "gpt2",
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -25,32 +25,36 @@ SCHEMES: dict[str, str] = {
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
     r"|\s*[\r\n]+|\s+(?!\S)|\s+": "qwen2",
 }
-"""The engine's name for a regular expression. Only classes that `shards.tokenizer.unicode_differences` covers occur."""
+"""Regular expression to the engine's name for it. They use only the character classes that the table of
+`shards.tokenizer.unicode_differences` covers."""
 
 
 class NoEngineError(Exception):
-    """The fast engine cannot serve a vocabulary; the message says why, in a few words."""
+    """The fast engine cannot encode with a vocabulary; the message gives the reason in a few words.
+
+    The tokenizer catches it and uses the reference library.
+    """
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """How the engine is built for a vocabulary."""
+class EngineSpec:
+    """The specification of an engine for one vocabulary."""
 
     build: Callable[[Any], Any]
-    """From the engine's module to its tokenizer."""
+    """Builds the engine's tokenizer from the engine's module."""
     reference_strings: tuple[str, ...] = ()
-    """Texts that hold one of these go through the reference."""
+    """Texts that contain one of these are encoded by the reference."""
 
 
-def ranks_recipe(ranks: Mapping[bytes, int], *, pattern: str) -> Recipe:
-    """For a tiktoken vocabulary.
+def ranks_spec(ranks: Mapping[bytes, int], *, pattern: str) -> EngineSpec:
+    """The specification for a tiktoken vocabulary.
 
     Raises:
-        NoEngineError: a pattern that the engine does not have, or ranks that it would misread.
+        NoEngineError: the engine lacks the pattern, or would misread the ranks.
     """
     scheme = SCHEMES.get(pattern)
     if scheme is None:
-        raise NoEngineError("no fast engine knows its pattern")
+        raise NoEngineError("no fast engine supports its pattern")
     tokens = sorted(ranks, key=ranks.__getitem__)
     if [ranks[token] for token in tokens] != list(range(len(tokens))):
         raise NoEngineError("its ranks have gaps")
@@ -68,26 +72,25 @@ def ranks_recipe(ranks: Mapping[bytes, int], *, pattern: str) -> Recipe:
         finally:
             os.unlink(path)  # noqa: PTH108 - mkstemp gives a string
 
-    return Recipe(build)
+    return EngineSpec(build)
 
 
-def json_recipe(content: Mapping[str, Any], *, alphabet: Mapping[str, int]) -> Recipe:
-    """For a Hugging Face vocabulary.
+def json_spec(content: Mapping[str, Any], *, alphabet: Mapping[str, int]) -> EngineSpec:
+    """The specification for a Hugging Face vocabulary.
 
     Args:
         content: the parsed `tokenizer.json`.
-        alphabet: character to byte, as byte-level vocabularies write bytes.
+        alphabet: character to byte, as byte-level vocabularies spell bytes.
 
     Raises:
-        NoEngineError: something in it that the engine does not have, or has in another way.
+        NoEngineError: the vocabulary has a setting that the engine lacks or treats differently.
     """
     model = content["model"]
     _check_model(model, alphabet)
     if content.get("normalizer") is not None:
         raise NoEngineError("it normalizes text")
     reduced: dict[str, Any] = {
-        # Tokens with other characters than the alphabet's can never come from text; the engine would take them for
-        # their UTF-8.
+        # Text never gives tokens with characters outside the alphabet; the engine would read them as UTF-8.
         "model": {**model, "vocab": {t: i for t, i in model["vocab"].items() if all(c in alphabet for c in t)}},
         "pre_tokenizer": _known_splitter(content.get("pre_tokenizer")),
         "normalizer": None,
@@ -98,14 +101,14 @@ def json_recipe(content: Mapping[str, Any], *, alphabet: Mapping[str, int]) -> R
     if not all(found):
         raise NoEngineError("it has an added token without a name")
     data = json.dumps(reduced)
-    return Recipe(lambda module: module.load_hf_json(data), reference_strings=tuple(found))
+    return EngineSpec(lambda module: module.load_hf_json(data), reference_strings=tuple(found))
 
 
 def _check_model(model: Mapping[str, Any], alphabet: Mapping[str, int]) -> None:
     if model.get("type", "BPE") != "BPE" or model.get("byte_fallback"):
         raise NoEngineError("it is not a byte-level BPE vocabulary")
     if model.get("continuing_subword_prefix") or model.get("end_of_word_suffix"):
-        raise NoEngineError("it marks where words begin or end")
+        raise NoEngineError("it marks the begin or end of words")
     if not all(char in model["vocab"] for char in alphabet):
         raise NoEngineError("it has no token for some bytes")
     pairs = [tuple(merge.split(" ", 1)) if isinstance(merge, str) else tuple(merge) for merge in model["merges"]]
@@ -114,7 +117,7 @@ def _check_model(model: Mapping[str, Any], alphabet: Mapping[str, int]) -> None:
 
 
 def _known_splitter(found: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The pre-tokenizer, reduced to what the engine reads."""
+    """The pre-tokenizer, reduced to the settings that the engine reads."""
     steps = _steps(found)
     if any(step.get("add_prefix_space") for step in steps):
         raise NoEngineError("it adds a space before text")
@@ -123,13 +126,14 @@ def _known_splitter(found: Mapping[str, Any] | None) -> dict[str, Any]:
         return {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
     is_split = kinds == ["Split", "ByteLevel"] and not steps[1].get("use_regex", True)
     if not is_split or steps[0].get("behavior") != "Isolated" or steps[0].get("invert"):
-        raise NoEngineError("it splits text in its own way")
+        raise NoEngineError("no fast engine supports its pre-tokenizer")
     if (steps[0].get("pattern") or {}).get("Regex") not in SCHEMES:
-        raise NoEngineError("no fast engine knows its pattern")
+        raise NoEngineError("no fast engine supports its pattern")
     return {"type": "Sequence", "pretokenizers": [steps[0], {**steps[1], "add_prefix_space": False}]}
 
 
 def _steps(found: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The pre-tokenizer's steps, sequences flattened."""
     if found is None:
         return []
     if found.get("type") == "Sequence":

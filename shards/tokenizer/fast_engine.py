@@ -1,8 +1,8 @@
-"""gigatoken: texts to ids ten times faster than tiktoken, from Arrow buffers to arrays, in bounded memory.
+"""The fast engine, gigatoken: texts to ids ten times faster than tiktoken, in bounded memory.
 
-It implements byte-level BPE for a handful of patterns and remembers the ids of every word that it has met. Version
-0.10 keeps them all, about 8 bytes for each byte of text that never repeats, so the engine is built anew when its memory
-has grown by `MEMORY_BYTES` (never in 225 MB of English web text, after 5 MB of random words; 0.1 to 0.3 s).
+gigatoken is byte-level BPE for a handful of patterns. It caches the ids of every word it has encoded, and version 0.10
+never evicts: about 8 bytes for each byte of text that does not repeat. The engine is therefore rebuilt when its memory
+has grown by `MEMORY_BYTES`: never in 225 MB of English web text, after 5 MB of random words. That takes 0.1 to 0.3 s.
 """
 
 from __future__ import annotations
@@ -16,32 +16,33 @@ from typing import Any
 
 import numpy as np
 
-from colophon.shards.tokenizer.engine_specs import NoEngineError, Recipe
+from colophon.shards.common.errors import short_reason
+from colophon.shards.tokenizer.engine_specs import EngineSpec, NoEngineError
 from colophon.shards.tokenizer.text_rows import Bytes, Ids, Positions
 
 MEMORY_BYTES = 32 << 20
 _SMALL_CALL = 64 << 10
 _GROWTH = 12
-"""Bytes that the engine's memory grows by for a byte of text, at most (measured on random words of 4 letters: 5 to 12).
-Counted for small calls: to ask the allocator costs 0.1 to 3 ms, with the number of free blocks in it."""
+"""Upper bound on the bytes that the engine's memory grows by for a byte of text (5 to 12 on random words of 4 letters).
+Used for small calls: a query of the allocator takes 0.1 to 3 ms, more with more free blocks."""
 
 
 class Gigatoken:
-    """One engine on the calling thread."""
+    """One engine; it works on the calling thread."""
 
-    def __init__(self, recipe: Recipe) -> None:
-        """Build it.
+    def __init__(self, spec: EngineSpec) -> None:
+        """Build the engine.
 
         Raises:
-            NoEngineError: it is not installed or refuses the vocabulary.
+            NoEngineError: gigatoken is not installed or refuses the vocabulary.
         """
         try:
             self._module = importlib.import_module("gigatoken.gigatoken_rs")
             self._awkward = importlib.import_module("awkward")
             self.name = f"gigatoken {version('gigatoken')}"
         except ImportError as error:
-            raise NoEngineError(f"gigatoken is not installed ({_line(error)})") from error
-        self._recipe = recipe
+            raise NoEngineError(f"gigatoken is not installed ({short_reason(error)})") from error
+        self._spec = spec
         self._build()
 
     def encode(self, data: Bytes, bounds: Positions) -> tuple[Positions, Ids]:
@@ -52,10 +53,10 @@ class Gigatoken:
             bounds: int64 [number of texts + 1], at least one text.
 
         Returns:
-            int64 [number of texts], how many ids each has, and uint32 [their sum].
+            The number of ids of each text, int64 [number of texts], and the ids, uint32 [their sum].
 
         Raises:
-            NoEngineError: it failed.
+            NoEngineError: the engine failed.
         """
         if self._grown > MEMORY_BYTES:
             self._build()
@@ -73,21 +74,23 @@ class Gigatoken:
         offsets: Positions = np.asarray(layout.offsets.data)
         ids: Ids = np.asarray(layout.content.data)
         if offsets.size != bounds.size or offsets[-1] != ids.size or ids.dtype != np.uint32:
-            raise NoEngineError("it gave another number of rows than texts")
-        # The engine's array may have room for twice as many ids, which would count as growth; a copy has not.
+            raise NoEngineError("gigatoken returned an array of an unexpected shape or type")
+        # The engine's array may have room for twice as many ids, which would count as growth; a copy does not.
         return np.diff(offsets), ids.copy()
 
     def _build(self) -> None:
-        self._tokenizer: Any = None  # the old one goes first: there are never two in memory
-        self._tokenizer = _guarded(lambda: self._recipe.build(self._module))
-        self._call(np.frombuffer(b"a", np.uint8), np.array([0, 1]))  # its first call makes what is no growth
+        self._tokenizer: Any = None  # the old engine is freed first, so that two never exist at once
+        self._tokenizer = _guarded(lambda: self._spec.build(self._module))
+        self._call(np.frombuffer(b"a", np.uint8), np.array([0, 1]))  # the first call allocates what is not growth
         self._grown = 0
 
 
 @cache
 def _used_memory() -> Callable[[], int]:
-    """Bytes in use by C's allocator, which the engine takes its memory from; where it does not tell (not glibc), the
-    process's resident bytes, which other threads disturb more."""
+    """A function that returns the bytes in use of C's allocator, from which the engine allocates.
+
+    Without glibc it returns the process's resident bytes, which other threads change more.
+    """
     try:
         mallinfo = ctypes.CDLL(None).mallinfo2
     except (AttributeError, OSError, TypeError):
@@ -112,7 +115,7 @@ class _MallInfo(ctypes.Structure):
 
 
 def used_memory() -> int:
-    """Bytes of memory in use, for differences."""
+    """Bytes of memory in use; only differences are meaningful."""
     return _used_memory()()
 
 
@@ -121,10 +124,5 @@ def _guarded(call: Callable[[], Any]) -> Any:
         return call()
     except (NoEngineError, KeyboardInterrupt, SystemExit):
         raise
-    except BaseException as error:  # a panic in Rust is no Exception
-        raise NoEngineError(f"gigatoken fails: {_line(error)}") from error
-
-
-def _line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:120]}{'…' if len(text) > 120 else ''}"
+    except BaseException as error:  # a panic in Rust is not an Exception
+        raise NoEngineError(f"gigatoken failed: {short_reason(error)}") from error

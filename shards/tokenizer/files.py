@@ -1,4 +1,4 @@
-"""Where vocabularies come from: tiktoken's registry, mistral-common, `.tiktoken` and `tokenizer.json` files."""
+"""Loading of vocabularies: from tiktoken's registry, mistral-common, `.tiktoken` and `tokenizer.json` files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 
 import tiktoken
 
-from colophon.shards.common.errors import TokenizerError
+from colophon.shards.common.errors import TokenizerError, short_reason
 from colophon.shards.tokenizer.backends import Backend, HuggingFaceBackend, TiktokenBackend, build_encoding
 from colophon.shards.tokenizer.patterns import PATTERNS, find_pattern
 
@@ -21,37 +21,41 @@ TIKTOKEN_NAMES = ("gpt2", "cl100k_base", "o200k_base")
 TOKENIZER_NAMES = (*TIKTOKEN_NAMES, "tekken")
 
 DOWNLOAD_SECONDS = 60.0
-"""How long tiktoken may take to fetch a vocabulary. It sets no limit itself, and a cluster node without a network
-would wait for minutes."""
+"""Time limit for tiktoken's download of a vocabulary. tiktoken has none, and a cluster node without a network would
+wait for minutes."""
 
-_TEKKEN_FILE = "data/tekken_240718.json"  # Mistral-Nemo's, by its date; later ones have other tokens
+_TEKKEN_FILE = "data/tekken_240718.json"  # Mistral-Nemo's, by its date; later files have other tokens
 _TEKKEN_SPECIAL = (
     *("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]"),
     *("[/TOOL_RESULTS]", "[TOOL_CALLS]", "[IMG]", "<pad>", "[IMG_BREAK]", "[IMG_END]", "[PREFIX]", "[MIDDLE]"),
     *("[SUFFIX]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]"),
 )
-"""Ids 0 to 19 (mistral-common, `Tekkenizer.DEPRECATED_SPECIAL_TOKENS`: the file itself names none)."""
+"""Ids 0 to 19, from mistral-common's `Tekkenizer.DEPRECATED_SPECIAL_TOKENS`; the file does not name them."""
 
 
 def load_named(name: str) -> Backend:
-    """The vocabulary of that name.
+    """The vocabulary `name`.
 
     Raises:
-        TokenizerError: an unknown name, no download, mistral-common not installed.
+        TokenizerError: the name is unknown, the download failed, or mistral-common is not installed.
     """
     if name == "tekken":
         return _load_tekken()
     if name not in TIKTOKEN_NAMES:
-        raise TokenizerError(f"unknown tokenizer {name!r}; available: {', '.join(TOKENIZER_NAMES)} (or give a path)")
+        raise TokenizerError(f"unknown tokenizer {name!r}; available: {', '.join(TOKENIZER_NAMES)} (or set a path)")
     encoding = _get_encoding(name)
     return TiktokenBackend(encoding, special={t: encoding.encode_single_token(t) for t in encoding.special_tokens_set})
 
 
 def load_file(path: Path, *, pattern: str | None) -> Backend:
-    """The vocabulary in a `.tiktoken` file (with `pattern` or a sidecar that has it) or a `tokenizer.json`.
+    """The vocabulary in a `.tiktoken` file or a `tokenizer.json`.
+
+    Args:
+        path: the file.
+        pattern: for a `.tiktoken` file, the expression that splits text; None reads it from the sidecar.
 
     Raises:
-        TokenizerError: no such file, another format, no or a bad pattern.
+        TokenizerError: the file is missing or of another format, or the pattern is missing or invalid.
     """
     if not path.is_file():
         raise TokenizerError(f"no tokenizer file {path}" + (" (it is a folder)" if path.is_dir() else ""))
@@ -60,7 +64,7 @@ def load_file(path: Path, *, pattern: str | None) -> Backend:
             raise TokenizerError(f"{path}: pattern is for .tiktoken files; a tokenizer.json has its own")
         return _load_json(path)
     if path.suffix != ".tiktoken":
-        raise TokenizerError(f"{path}: unknown kind of tokenizer file; known: .tiktoken, .json (Hugging Face)")
+        raise TokenizerError(f"{path}: unknown type of tokenizer file; supported: .tiktoken, .json (Hugging Face)")
     data = path.read_bytes()
     ranks = parse_ranks(data, path=path)
     expression = find_pattern(pattern) if pattern is not None else _sidecar_pattern(path, data)
@@ -71,28 +75,28 @@ def load_file(path: Path, *, pattern: str | None) -> Backend:
 
 
 def sidecar_path(path: Path) -> Path:
-    """Where the pattern of `x.tiktoken` stands: `x.tiktoken.json` beside it."""
+    """The path of the file with the pattern of `path`: `x.tiktoken.json` for `x.tiktoken`."""
     return path.with_name(path.name + ".json")
 
 
 def parse_ranks(data: bytes, *, path: Path) -> dict[bytes, int]:
-    """Tokens and ranks of a `.tiktoken` file: lines of a base64 token, a space and its rank.
+    """Tokens and ranks of a `.tiktoken` file: each line is a base64 token, a space and its rank.
 
-    tiktoken's own `load_tiktoken_bpe` is not used: it copies local files into its cache under their path, and reads
-    the old copy when the file has changed.
+    tiktoken's own `load_tiktoken_bpe` is not used: it caches a copy of a local file under its path, and reads the old
+    copy after the file has changed.
 
     Raises:
-        TokenizerError: a line of another form, a token twice, no line at all; names path and line.
+        TokenizerError: a line of another form, a repeated token, or no line; the message names path and line.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines(), start=1):
         if line:
             token, rank = _parse_line(line, where=f"{path}, line {number}")
             if token in ranks:
-                raise TokenizerError(f"{path}, line {number}: token {token!r} stands here a second time")
+                raise TokenizerError(f"{path}, line {number}: token {token!r} is repeated")
             ranks[token] = rank
     if not ranks:
-        raise TokenizerError(f"{path}: not a .tiktoken file: it is empty")
+        raise TokenizerError(f"{path}: not a .tiktoken file: the file is empty")
     return ranks
 
 
@@ -108,19 +112,21 @@ def _parse_line(line: bytes, *, where: str) -> tuple[bytes, int]:
 
 
 def _sidecar_pattern(path: Path, data: bytes) -> str:
-    """The pattern that `train_tokenizer` left beside the vocabulary."""
+    """The pattern that `train_tokenizer` wrote beside the vocabulary."""
     sidecar, known = sidecar_path(path), ", ".join(PATTERNS)
     if not sidecar.is_file():
         raise TokenizerError(
-            f"{path} needs pattern, the regular expression that splits its text: one of {known}, or your own"
+            f"{path} needs a pattern, the regular expression that splits text: one of {known}, or your own"
         )
     try:
         content = json.loads(sidecar.read_bytes())
         pattern, sha256 = str(content["pattern"]), content["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise TokenizerError(f"{sidecar}: not the pattern of a .tiktoken file: {_short(error)}") from error
+        raise TokenizerError(f"{sidecar}: not the pattern of a .tiktoken file: {short_reason(error)}") from error
     if sha256 != hashlib.sha256(data).hexdigest():
-        raise TokenizerError(f"{sidecar} belongs to another vocabulary than {path}; give the pattern (one of {known})")
+        raise TokenizerError(
+            f"{sidecar} is the pattern of another vocabulary, not of {path}. Set the pattern (one of {known})"
+        )
     return pattern
 
 
@@ -133,20 +139,20 @@ def _load_json(path: Path) -> Backend:
             content, name=path.stem if path.stem != "tokenizer" else path.parent.name or path.stem
         )
     except Exception as error:  # `tokenizers` raises bare Exceptions
-        raise TokenizerError(f"{path}: not a Hugging Face tokenizer.json: {_short(error)}") from error
+        raise TokenizerError(f"{path}: not a Hugging Face tokenizer.json: {short_reason(error)}") from error
 
 
 def _load_tekken() -> Backend:
     spec = importlib.util.find_spec("mistral_common")
     if spec is None or spec.origin is None:
-        raise TokenizerError("the tokenizer 'tekken' is a file of the package mistral-common, which is not installed")
+        raise TokenizerError("the tokenizer 'tekken' is part of the package mistral-common, which is not installed")
     path = Path(spec.origin).parent / _TEKKEN_FILE
     if not path.is_file():
-        raise TokenizerError(f"the tokenizer 'tekken' is not in this mistral-common: no file {path}")
+        raise TokenizerError(f"the installed mistral-common lacks the tokenizer 'tekken': no file {path}")
     content: dict[str, Any] = json.loads(path.read_bytes())
     config = content["config"]
     num_special: int = config["default_num_special_tokens"]
-    # The file holds more ranks than the model has: the vocabulary is cut to its size.
+    # The file has more ranks than the model; the vocabulary is cut to the model's size.
     vocabulary = content["vocab"][: config["default_vocab_size"] - num_special]
     ranks = {base64.b64decode(token["token_bytes"]): int(token["rank"]) for token in vocabulary}
     names = [*_TEKKEN_SPECIAL, *(f"<SPECIAL_{i}>" for i in range(len(_TEKKEN_SPECIAL), num_special))]
@@ -155,13 +161,13 @@ def _load_tekken() -> Backend:
 
 
 def _get_encoding(name: str) -> tiktoken.Encoding:
-    """`tiktoken.get_encoding` with a limit on its download."""
+    """`tiktoken.get_encoding` with a time limit for its download."""
     result: list[tiktoken.Encoding | Exception] = []
 
     def get() -> None:
         try:
             result.append(tiktoken.get_encoding(name))
-        except Exception as error:  # whatever it is, it is reported from the calling thread
+        except Exception as error:  # the calling thread reports it
             result.append(error)
 
     thread = threading.Thread(target=get, name=f"tiktoken {name}", daemon=True)
@@ -170,12 +176,7 @@ def _get_encoding(name: str) -> tiktoken.Encoding:
     outcome = result[0] if result else TimeoutError(f"no answer in {DOWNLOAD_SECONDS:g} seconds")
     if isinstance(outcome, Exception):
         raise TokenizerError(
-            f"tiktoken cannot get the vocabulary of {name!r} ({_short(outcome)}); it downloads it at first use: set "
-            "TIKTOKEN_CACHE_DIR to a folder that holds it, or give the path of a .tiktoken file"
+            f"tiktoken cannot download the vocabulary {name!r} ({short_reason(outcome)}). Set TIKTOKEN_CACHE_DIR to a "
+            "folder that holds it, or set the path of a .tiktoken file"
         ) from outcome
     return outcome
-
-
-def _short(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:160]}{'…' if len(text) > 160 else ''}"

@@ -1,8 +1,8 @@
-"""The regular expressions by which known vocabularies split text before merging bytes.
+"""The regular expressions with which known vocabularies split text before bytes are merged.
 
-Stated here because tiktoken gives them only together with a download. Sources: `tiktoken_ext/openai_public.py` of
-tiktoken 0.14 for the first three (they match what the published models use, written so that they run faster), and
-the `config` of `tekken_240718.json` in mistral-common for the last (Mistral-Nemo).
+They are constants, since tiktoken provides them only with a download. Sources: `tiktoken_ext/openai_public.py` of
+tiktoken 0.14 for the first three (faster spellings of the published models' expressions), and the `config` of
+`tekken_240718.json` in mistral-common for the last (Mistral-Nemo).
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ PATTERNS: dict[str, str] = {
     ),
     "tekken": rf"{_O200K_UPPER}|{_O200K_LOWER}|\p{{N}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|{_O200K_SPACE}",
 }
-"""Name to regular expression. Any text is matched by one of the alternatives, so that no character is lost."""
+"""Name to regular expression. The alternatives match every character, so that no text is dropped."""
 
 
 def find_pattern(pattern: str) -> str:
-    """The regular expression that `pattern` names, or `pattern` itself where it names none."""
+    """The regular expression with the name `pattern`, or `pattern` itself if no expression has that name."""
     return PATTERNS.get(pattern, pattern)

@@ -1,4 +1,4 @@
-"""Columns of texts as bytes and offsets, cut where no token can reach across, and ids as one Arrow list."""
+"""Columns of text as bytes and offsets, rows cut where no token crosses, and the sink that gathers ids."""
 
 from __future__ import annotations
 
@@ -17,12 +17,15 @@ Bytes = npt.NDArray[np.uint8]
 Positions = npt.NDArray[np.int64]
 
 MAX_IDS = 2**31 - 1
-"""What the int32 offsets of a list array can count."""
+"""The largest int32 offset of a list array."""
 
 
 @dataclass(frozen=True)
 class TextRows:
-    """UTF-8 bytes of row i: `data[offsets[i] : offsets[i + 1]]`. Views of an Arrow array; nulls are empty."""
+    """Views of an Arrow array of strings: the UTF-8 bytes of row i are `data[offsets[i] : offsets[i + 1]]`.
+
+    Nulls are empty.
+    """
 
     data: Bytes
     offsets: Positions
@@ -30,45 +33,48 @@ class TextRows:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Rows, long ones in several parts; part k is `data[bounds[k] : bounds[k + 1]]`."""
+class CutRows:
+    """Rows, the long ones in several parts; part k is `data[bounds[k] : bounds[k + 1]]`.
+
+    Rows of 4, 9 and 2 bytes with a limit of 5 and one cut give, say, bounds [0, 4, 8, 13, 15] and first [0, 1, 3].
+    """
 
     bounds: Positions
     """int64 [number of parts + 1]"""
     first: Positions
-    """int64 [number of rows]: each row's first part."""
+    """int64 [number of rows]: the number of each row's first part."""
     uncut: npt.NDArray[np.bool_]
-    """bool [number of rows]: a row longer than the limit that has no place to be cut at, as one part."""
+    """bool [number of rows]: whether a row is longer than the limit but has no place to cut; it is then one part."""
 
 
 class IdSink:
-    """Ids of one dtype, gathered in one array that grows in place."""
+    """Gathers ids of one dtype in one array that grows in place."""
 
     def __init__(self, dtype: np.dtype[Any], *, expected: int) -> None:
         self._ids = np.empty(max(expected, 1024), dtype=dtype)
         self.size = 0
 
     def extend(self, ids: Ids, *, first_id: int = 0) -> None:
-        """Append `ids` + `first_id`, which must fit into the dtype.
+        """Append `ids + first_id`, which must fit the dtype.
 
         Raises:
-            TokenizerError: more ids than one list array can count.
+            TokenizerError: more ids than the offsets of one list array can count.
         """
         end = self.size + ids.size
         if end > MAX_IDS:
-            raise TokenizerError(f"the texts give {end} tokens and more; up to {MAX_IDS} fit: pass fewer rows")
+            raise TokenizerError(f"the texts have {end} or more tokens; one array holds {MAX_IDS}. Pass fewer rows")
         if end > self._ids.size:
-            # Large blocks are remapped, not copied: there are never two of them in memory. Nobody holds a view yet.
+            # Large blocks are remapped, not copied, so two never exist at once. No view of the array exists yet.
             self._ids.resize(max(end, self._ids.size * 3 // 2), refcheck=False)
         np.add(ids, np.uint32(first_id), out=self._ids[self.size : end], casting="unsafe")
         self.size = end
 
     def cut(self, size: int) -> None:
-        """Forget all but the first `size` ids."""
+        """Drop all but the first `size` ids."""
         self.size = size
 
     def lists(self, counts: Positions) -> pa.ListArray:
-        """The ids as list rows of `counts` ids each; the sink must not be used afterwards."""
+        """The ids as list rows, row i with `counts[i]` ids; the sink must not be used afterwards."""
         offsets = np.zeros(counts.size + 1, dtype=np.int32)
         np.cumsum(counts, out=offsets[1:])
         self._ids.resize(self.size, refcheck=False)
@@ -79,7 +85,7 @@ def text_chunks(texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array]:
     """The column's chunks as string or large_string arrays of valid UTF-8.
 
     Raises:
-        TokenizerError: not a column of text, or a text that is not UTF-8; names its row.
+        TokenizerError: the column is not text, or a text is not UTF-8; the message names its row.
     """
     if pa.types.is_dictionary(texts.type):
         texts = texts.cast(texts.type.value_type)
@@ -93,7 +99,7 @@ def text_chunks(texts: pa.Array | pa.ChunkedArray) -> Iterator[pa.Array]:
 
 
 def text_rows(texts: pa.Array) -> TextRows:
-    """The buffers of a string or large_string array, without a copy (unless nulls hide bytes)."""
+    """The buffers of a string or large_string array, without a copy unless a null covers bytes."""
     width = np.int32 if pa.types.is_string(texts.type) else np.int64
     _, offset_buffer, data_buffer = texts.buffers()
     if not len(texts) or data_buffer is None:
@@ -104,11 +110,11 @@ def text_rows(texts: pa.Array) -> TextRows:
     return TextRows(np.frombuffer(data_buffer, np.uint8), offsets)
 
 
-def cut_rows(rows: TextRows, *, limit: int) -> Parts:
-    """Cut rows longer than `limit` bytes into parts of at most `limit`.
+def cut_rows(rows: TextRows, *, limit: int) -> CutRows:
+    """Cut rows longer than `limit` bytes into parts of at most `limit` bytes.
 
-    A cut is made before a space that follows a visible ASCII character: no known pattern has a token across such a
-    place or looks across it, so the ids of the parts are the ids of the row.
+    Every cut is before a space that follows a visible ASCII character. In no known pattern does a token or a
+    look-around cross such a place, so the ids of the parts, joined, are the ids of the row.
     """
     lengths = np.diff(rows.offsets)
     cuts: dict[int, Positions | None] = {
@@ -116,17 +122,19 @@ def cut_rows(rows: TextRows, *, limit: int) -> Parts:
         for row in np.flatnonzero(lengths > limit).tolist()
     }
     uncut = np.zeros(lengths.size, dtype=bool)
-    uncut[[row for row, found in cuts.items() if found is None]] = True
+    uncut[[row for row, places in cuts.items() if places is None]] = True
     found = {row: places + rows.offsets[row] for row, places in cuts.items() if places is not None}
+    # offsets [0, 4, 13, 15] and a cut of row 1 at byte 8: insert 8 at 2 -> bounds [0, 4, 8, 13, 15]
     inserted = np.array([row + 1 for row, places in found.items() for _ in range(places.size)], dtype=np.int64)
     bounds = np.insert(rows.offsets, inserted, np.concatenate([np.empty(0, np.int64), *found.values()]))
+    # The cut of row 1 moves the first part of the rows after it: [0, 1, 2] + cumsum [0, 0, 1] -> first [0, 1, 3]
     parts_before = np.zeros(lengths.size, dtype=np.int64)
     np.add.at(parts_before, inserted[inserted < lengths.size], 1)
-    return Parts(bounds, np.arange(lengths.size) + np.cumsum(parts_before), uncut)
+    return CutRows(bounds, np.arange(lengths.size) + np.cumsum(parts_before), uncut)
 
 
 def _cuts(text: Bytes, limit: int) -> Positions | None:
-    """Where to cut, ascending, as few as possible; None where a stretch of more than `limit` has no place."""
+    """Places to cut, ascending, as few as possible; None if a stretch longer than `limit` has no such place."""
     chosen: list[int] = []
     start = 0
     while text.size - start > limit:

@@ -1,6 +1,6 @@
-"""Texts to ids, once for every layout, and the special ids that layouts put around them.
+"""The tokenizer: texts to ids, and the special ids that layouts put around them.
 
-Text is tokenized alone: no bos, no eos, and never a special id, whatever strings a document holds.
+Text is encoded without bos and eos, and never gives a special id, whatever strings a document holds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from colophon.shards.common.errors import TokenizerError
 from colophon.shards.schema import SpecialIds
 from colophon.shards.tokenizer.backends import Backend
-from colophon.shards.tokenizer.encoders import Encoder, ReferenceEncoder, choose_encoder
+from colophon.shards.tokenizer.encoders import ColumnEncoder, ReferenceEncoder, choose_encoder
 from colophon.shards.tokenizer.engine_specs import NoEngineError
 from colophon.shards.tokenizer.files import load_file, load_named
 from colophon.shards.tokenizer.special_tokens import Assignment, Slots, assign_special_ids
@@ -29,55 +29,55 @@ __all__ = ["SpecialIds", "Tokenizer", "TokenizerConfig", "TokenizerError", "load
 
 
 class TokenizerConfig(BaseModel):
-    """`[tokenizer]` of a recipe: a `name` or a `path`, and how its special tokens are called."""
+    """`[tokenizer]` of a recipe: a `name` or a `path`, and the names of its special tokens."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
-    """gpt2, cl100k_base, o200k_base (tiktoken's own, downloaded at first use) or tekken (Mistral-Nemo's, installed)."""
+    """gpt2, cl100k_base, o200k_base (tiktoken's, downloaded at first use) or tekken (Mistral-Nemo's, installed)."""
     path: str | None = None
     """A `.tiktoken` file or a Hugging Face `tokenizer.json`."""
     pattern: str | None = None
-    """For a `.tiktoken` file: the expression that splits text, or the name of a known one (gpt2, cl100k_base,
-    o200k_base, tekken). Left out: the one that `train-tokenizer` wrote beside the file."""
+    """For a `.tiktoken` file: the regular expression that splits text, or the name of a known one (gpt2, cl100k_base,
+    o200k_base, tekken). Default: the pattern that `train-tokenizer` wrote beside the file."""
     special_slots: Slots | None = None
-    """Where boc, eoc and the meta tokens go: "added" after the last id, or "reserved" in slots that the vocabulary
-    keeps free. Left out: "reserved" in tekken (61 and 62, as in the paper's code, then 63, ...), "added" elsewhere."""
+    """Ids of boc, eoc and the meta tokens: "added" after the last id, or "reserved" in slots that the vocabulary keeps
+    free. Default: "reserved" in tekken (61 and 62, as in the paper's code, then 63, ...), "added" elsewhere."""
     bos: str | None = None
-    """Name of the token before a document. Left out: the vocabulary's conventional one, or a new one."""
+    """Name of the token before a document. Default: the vocabulary's conventional name, or a new token."""
     eos: str | None = None
     """Name of the token after a document."""
     pad: str | None = None
     """Name of the token that fills sequences."""
     boc: str | None = None
-    """Name of the token before metadata; `<|context_begin|>` if left out."""
+    """Name of the token before metadata. Default: `<|context_begin|>`."""
     eoc: str | None = None
-    """Name of the token after metadata; `<|context_end|>` if left out."""
+    """Name of the token after metadata. Default: `<|context_end|>`."""
 
     @model_validator(mode="after")
     def _check(self) -> TokenizerConfig:
         if (self.name is None) == (self.path is None):
-            raise ValueError("give exactly one of name and path")
+            raise ValueError("set exactly one of name and path")
         if self.pattern is not None and self.path is None:
-            raise ValueError("pattern belongs to the path of a .tiktoken file; a name has its own")
+            raise ValueError("pattern is for the path of a .tiktoken file; a named tokenizer has its own")
         if any(getattr(self, role) == "" for role in ("bos", "eos", "pad", "boc", "eoc")):
             raise ValueError("the name of a special token must not be empty")
         return self
 
 
 class Tokenizer:
-    """A vocabulary with its special ids. Rebuild it in a worker with `load_tokenizer` rather than pickling it."""
+    """A vocabulary with its special ids. A worker builds its own with `load_tokenizer`, not from a pickle."""
 
     name: str
-    """What reports show."""
+    """The vocabulary's name in reports."""
     sha256: str
-    """Of ranks or merges and pattern; independent of where a file lies and of added tokens."""
+    """sha256 of ranks or merges and pattern; the file's path and added tokens do not matter."""
     num_base_ids: int
-    """Ids of the vocabulary itself: its largest one + 1."""
+    """The largest id of the vocabulary itself + 1."""
     num_ids: int
-    """With added tokens: the rows that an embedding needs."""
+    """The largest id + 1, added tokens included: the rows that an embedding needs."""
     dtype: np.dtype[Any]
-    """uint16 if the largest id, added ones included, fits; else uint32."""
+    """uint16 if the largest id fits, added tokens included; else uint32."""
     special: SpecialIds
 
     def __init__(self, backend: Backend, assignment: Assignment) -> None:
@@ -88,71 +88,74 @@ class Tokenizer:
 
     @property
     def backend(self) -> Backend:
-        """The vocabulary alone, by the library that says what its ids are."""
+        """The vocabulary without the added tokens, and its reference library."""
         return self._backend
 
     @property
     def special_names(self) -> Mapping[int, str]:
-        """Id to name of all special tokens: the vocabulary's own and those of layouts."""
+        """Id to name of all special tokens: the vocabulary's own and the added ones."""
         return self._names
 
     @property
     def engine(self) -> str:
-        """For people: which library turns text into ids, such as `gigatoken 0.10.0, ids checked against tiktoken` or
-        `tiktoken: no fast engine knows its pattern`. Ids are the same with any. Loads it."""
+        """The library that encodes, human-readable; loads the engine. Ids are the same with each.
+
+        `gigatoken 0.10.0, ids checked against tiktoken` or `tiktoken: no fast engine supports its pattern`, say.
+        """
         return self._encoder.engine
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the ids of plain text depend on, as JSON, for fingerprints."""
+        """The settings on which the ids of plain text depend, as JSON, for fingerprints."""
         return {"name": self.name, "sha256": self.sha256, "dtype": self.dtype.name}
 
     def encode_batch(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
-        """Ids of each text: list<`dtype`>, one row a text. A null gives an empty list.
+        """Ids of each text: list<`dtype`>, one row for each text. A null gives an empty list.
 
         Args:
             texts: string, large_string or string_view, plain or dictionary-encoded, or all null.
 
         Raises:
-            TokenizerError: another type, a text that is not UTF-8, or 2^31 tokens and more, which the offsets of one
-                list array cannot count: pass fewer rows.
+            TokenizerError: the column has a different type, a text is not UTF-8, or the texts have 2^31 or more
+                tokens, too many for the offsets of one list array.
         """
         sink = IdSink(self.dtype, expected=texts.nbytes // 3)
         counts = [self._encode(chunk, sink) for chunk in text_chunks(texts)]
         return sink.lists(np.concatenate([np.empty(0, np.int64), *counts]))
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        """Text of `ids`, special tokens by their name; bytes that are no UTF-8 become U+FFFD.
+        """Text of `ids`, special tokens by name; bytes that are not UTF-8 become U+FFFD.
 
         Raises:
-            TokenizerError: an id that no token has.
+            TokenizerError: an id without a token.
         """
         runs = groupby(self._checked(ids), key=self._names.__contains__)
         return "".join(self._decode_run(list(run), is_special=is_special) for is_special, run in runs)
 
     def token_strings(self, ids: npt.ArrayLike) -> list[str]:
-        """One printable string an id, for inspection: control characters and cut-off bytes are escaped.
+        """One printable string for each id, for inspection: control characters and incomplete UTF-8 are escaped.
 
         Raises:
-            TokenizerError: an id that no token has.
+            TokenizerError: an id without a token.
         """
         return [self._token_string(token_id) for token_id in self._checked(ids)]
 
     def text_ids(self) -> npt.NDArray[np.bool_]:
-        """bool [num_ids]: which ids ordinary text can have. The others are special, or no token has them."""
+        """bool [num_ids]: whether ordinary text can give the id. The other ids are special or without a token."""
         return np.array([self._is_text(token_id) for token_id in range(self.num_ids)])
 
     @cached_property
-    def _encoder(self) -> Encoder:
-        # Not before it is needed: plans, layouts and decoding do without, and it costs some tenths of a second.
+    def _encoder(self) -> ColumnEncoder:
+        # Loaded at first use: it takes some tenths of a second, and plans, layouts and decoding do not need it.
         return choose_encoder(self._backend)
 
     def _encode(self, texts: pa.Array, sink: IdSink) -> Positions:
-        """Append the ids of all texts; how many each has."""
+        """Append the ids of all texts; return each text's number of ids."""
         size = sink.size
         try:
             return self._encoder.encode_batch(texts, sink)
         except NoEngineError as error:
+            # The engine failed: the reference encodes this batch again, and all batches after it.
             self._encoder = ReferenceEncoder(self._backend, reason=str(error))
             sink.cut(size)
             return self._encoder.encode_batch(texts, sink)
@@ -161,7 +164,7 @@ class Tokenizer:
         numbers: list[int] = np.asarray(ids, dtype=np.int64).ravel().tolist()
         for token_id in numbers:
             if token_id not in self._names and not 0 <= token_id < self.num_base_ids:
-                raise self._no_token(token_id)
+                raise self._missing_token(token_id)
         return numbers
 
     def _decode_run(self, ids: list[int], *, is_special: bool) -> str:
@@ -170,7 +173,7 @@ class Tokenizer:
         try:
             return self._backend.decode(ids)
         except KeyError as error:
-            raise self._no_token(error.args[0]) from error
+            raise self._missing_token(error.args[0]) from error
 
     def _is_text(self, token_id: int) -> bool:
         if token_id in self._names or token_id >= self.num_base_ids:
@@ -187,23 +190,23 @@ class Tokenizer:
         try:
             text = self._backend.token_bytes(token_id).decode("utf-8", "backslashreplace")
         except KeyError as error:
-            raise self._no_token(token_id) from error
+            raise self._missing_token(token_id) from error
         return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
-    def _no_token(self, token_id: object) -> TokenizerError:
+    def _missing_token(self, token_id: object) -> TokenizerError:
         return TokenizerError(f"no token of {self.name} has the id {token_id} (ids go from 0 to {self.num_ids - 1})")
 
 
 def load_tokenizer(config: TokenizerConfig, *, num_meta_tokens: int = 5) -> Tokenizer:
-    """Load the vocabulary and place the special tokens; a fraction of a second, up to one for the largest.
+    """Load a vocabulary and assign ids to the special tokens; takes up to a second.
 
     Args:
-        config: which vocabulary.
-        num_meta_tokens: how many meta tokens to place; the largest number of any layout.
+        config: the vocabulary and its settings.
+        num_meta_tokens: number of meta tokens to place: the largest number of any layout.
 
     Raises:
-        TokenizerError: a vocabulary that is unknown, missing, broken or not to be downloaded, or special tokens
-            that it has no room for.
+        TokenizerError: the vocabulary is unknown, missing, damaged or cannot be downloaded, or it has no room for
+            the special tokens.
     """
     backend = load_named(config.name) if config.name else load_file(Path(str(config.path)), pattern=config.pattern)
     assignment = assign_special_ids(

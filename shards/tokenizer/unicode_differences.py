@@ -1,14 +1,13 @@
 """Characters that the fast engine and the reference libraries sort into different classes.
 
-Patterns split text by classes of characters: letters, numbers, marks, white space. Which character belongs to which
-class depends on the Unicode version that a library was built with, and so do ids. gigatoken 0.10 has Unicode 17.0
-(September 2025), tiktoken 0.14 and the engine of `tokenizers` 0.23 have 16.0: 4,699 characters are letters, numbers or
-marks to the first and unassigned to the others, and U+0295 has lost its case. A text with one of them goes through the
-reference.
+Patterns split text by classes of characters: letters, numbers, marks, white space. The class of a character, and so the
+ids, depends on the Unicode version of the library. gigatoken 0.10 has Unicode 17.0 (September 2025); tiktoken 0.14 and
+`tokenizers` 0.23 have 16.0. 4,699 characters are letters, numbers or marks in 17.0 and unassigned in 16.0, and U+0295
+has no case in 17.0. The reference encodes every text that contains one of them.
 
-The table holds for every pattern of `shards.tokenizer.engine_specs`. `tests/shards/tokenizer/` derives
-it anew from the installed libraries, over planes 0 to 3, the tags of plane 14 and a sample of the private planes, and
-fails where the table lacks one.
+The table is valid for every pattern of `shards.tokenizer.engine_specs`. A test in `tests/shards/tokenizer/` computes it
+from the installed libraries, over planes 0 to 3, the tags of plane 14 and a sample of the private planes, and fails if
+the table lacks a character.
 """
 
 from __future__ import annotations
@@ -30,37 +29,36 @@ UNEQUAL_RANGES: tuple[tuple[int, int], ...] = (
     *((0x1E6C0, 0x1E6DE), (0x1E6E0, 0x1E6F5), (0x1E6FE, 0x1E6FF), (0x2B73A, 0x2B73F), (0x2CEA2, 0x2CEAD)),
     (0x323B0, 0x33479),
 )
-"""First and last code point of each range, in order. Written down rather than asked of a library: a third Unicode
-version (Python's own) would not tell where two others differ."""
+"""First and last code point of each range, ascending. A constant: Python has a third Unicode version, which does not
+show where two others differ."""
 
-_BLOCK = 256 << 10  # bytes that stay in a core's cache between the passes over them
+_BLOCK = 256 << 10  # bytes; a block stays in a core's cache between the passes over it
 
 
 def unequal_rows(texts: pa.Array, rows: TextRows) -> Positions:
-    """Which of `texts` hold a character of the table: int64, ascending.
+    """Rows of `texts` that contain a character of the table: int64, ascending.
 
-    A search for their expression costs 1.5 ns a byte, a third of what tokenizing takes; it only sees the texts in which
-    the first two bytes of such a character occur, which a few passes of numpy find in 0.3 ns a byte.
+    Cost: a few passes of numpy find the texts in which the first two bytes of such a character occur, in 0.3 ns a byte.
+    Only these are searched with the regular expression, which takes 1.5 ns a byte, a third of the time of tokenizing.
     """
     found = _first_bytes(rows)
     candidates: Positions = np.unique(np.searchsorted(rows.offsets, found, side="right") - 1)
     if not candidates.size:
         return candidates
     matches = pc.match_substring_regex(texts.take(pa.array(candidates)), unequal_expression())
-    chosen: Positions = candidates[matches.fill_null(False).to_numpy(zero_copy_only=False)]
-    return chosen
+    return candidates[matches.fill_null(False).to_numpy(zero_copy_only=False)]
 
 
 def unequal_expression() -> str:
-    """The RE2 expression that finds a character of the table."""
+    """The RE2 expression that matches a character of the table."""
     return f"[{''.join(rf'{chr(first)}-{chr(last)}' for first, last in UNEQUAL_RANGES)}]"
 
 
 def sampled_characters() -> str:
-    """Some 12,000 characters outside the table: its neighbours, and a regular sample of all planes in use.
+    """About 12,000 characters outside the table: the neighbours of its ranges, and a regular sample of all used planes.
 
-    Scripts come in blocks of 16 code points and more, so that libraries of other versions than the table was made for
-    are likely to differ on one of them.
+    Scripts fill blocks of 16 and more code points, so libraries with other Unicode versions than the table's are likely
+    to differ on one of these characters.
     """
     edges = {c for first, last in UNEQUAL_RANGES for c in (first - 1, last + 1)}
     sample = {*edges, *range(0x80, 0x3000, 3), *range(0x3000, 0x20000, 11), *range(0x20000, 0x38000, 149), 0xE0001}
@@ -68,12 +66,12 @@ def sampled_characters() -> str:
 
 
 def unequal_code_points() -> set[int]:
-    """All that the table holds."""
+    """All code points of the table."""
     return {c for first, last in UNEQUAL_RANGES for c in range(first, last + 1)}
 
 
 def _first_bytes(rows: TextRows) -> Positions:
-    """Where in `rows.data` the two bytes stand that a character of the table begins with."""
+    """Positions in `rows.data` of the first two bytes of a character of the table."""
     pairs, leads = _tables()
     begin, end = int(rows.offsets[0]), int(rows.offsets[-1])
     found = [np.empty(0, np.int64)]
@@ -81,7 +79,7 @@ def _first_bytes(rows: TextRows) -> Positions:
         block = rows.data[start : min(start + _BLOCK, end)]
         mask = np.zeros(block.size, dtype=bool)
         for first, last in leads:
-            mask |= (block - first) <= last - first  # uint8: what is below `first` wraps around
+            mask |= (block - first) <= last - first  # uint8: a byte below `first` wraps around to a large number
         places = np.flatnonzero(mask) + start
         found.append(places[pairs[rows.data[places], rows.data[np.minimum(places + 1, end - 1)]]])
     return np.concatenate(found)
@@ -89,7 +87,7 @@ def _first_bytes(rows: TextRows) -> Positions:
 
 @cache
 def _tables() -> tuple[npt.NDArray[np.bool_], list[tuple[np.uint8, np.uint8]]]:
-    """bool [256, 256], which pairs of bytes begin characters of the table; and ranges of the first of them."""
+    """bool [256, 256]: whether a pair of bytes begins a character of the table; and the ranges of the first bytes."""
     starts = [chr(c).encode()[:2] for c in unequal_code_points()]
     pairs = np.zeros((256, 256), dtype=bool)
     pairs[[start[0] for start in starts], [start[1] for start in starts]] = True

@@ -1,4 +1,4 @@
-"""tiktoken, mistral-common and `tokenizers` themselves as references, and texts that their engines give up on."""
+"""Ids compared with those of tiktoken, mistral-common and `tokenizers`, also for texts on which these fail."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MILLION = 1_000_000
 LONG_TEXTS = {
     "one line": "it's a very long line of 12345 words, ünï and 漢字 " * 100_000,
     "one letter": "a" * MILLION,
-    "spaces": " " * (MILLION - 100_000),  # at a million tiktoken itself gives up with two of the patterns
+    "spaces": " " * (MILLION - 100_000),  # at a million tiktoken itself fails with two of the patterns
     "newlines": "\n" * MILLION,
     "punctuation": "-" * MILLION,
     "special strings": "<|endoftext|>" * 50_000,
@@ -57,7 +57,7 @@ def test_long_texts_have_the_ids_of_tiktoken(vocabulary: tuple[Path, str], kind:
     assert ids.tolist() == read_encoding(path, pattern=pattern).encode_ordinary(LONG_TEXTS[kind])
 
 
-def test_texts_that_tiktoken_gives_up_on_are_cut_between_words(vocabulary: tuple[Path, str]) -> None:
+def test_texts_on_which_tiktoken_fails_are_cut_between_words(vocabulary: tuple[Path, str]) -> None:
     path, pattern = vocabulary
     tokenizer, reference = load_tokenizer(TokenizerConfig(path=str(path))), read_encoding(path, pattern=pattern)
     before, spaces, after = "the lazy dog it's " * 1000, " " * 2 * MILLION, "x and the lazy dog" + " minds" * 1000
@@ -72,7 +72,7 @@ def test_texts_that_tiktoken_gives_up_on_are_cut_between_words(vocabulary: tuple
 
 
 def limited(limit: int) -> Any:
-    """An encoder (one id a character) whose engine gives up on more than `limit` characters."""
+    """An encoder (one id a character) that fails on more than `limit` characters, and the texts it encoded."""
 
     def encode(text: str) -> np.ndarray:
         if len(text) > limit:
@@ -85,7 +85,7 @@ def limited(limit: int) -> Any:
 
 
 @given(text=st.text(st.sampled_from("ab \n"), max_size=200), limit=st.integers(1, 50))
-def test_parts_are_the_text(text: str, limit: int) -> None:
+def test_parts_join_to_the_text(text: str, limit: int) -> None:
     encode, parts = limited(limit)
     assert "".join(map(chr, encode_in_parts(encode, text))) == text == "".join(parts)
     if len(text) <= limit:
@@ -138,7 +138,7 @@ mixed = st.lists(st.one_of(st.sampled_from([*CORPUS, *SPECIAL_STRINGS]), st.text
 
 
 @given(parts=mixed)
-def test_tekken_is_mistrals(tekken: Tokenizer, mistral: Tekkenizer, parts: list[str]) -> None:
+def test_tekken_has_the_ids_of_mistral_common(tekken: Tokenizer, mistral: Tekkenizer, parts: list[str]) -> None:
     text = "".join(parts)
     assert ids_of(tekken, text).tolist() == mistral.encode(text, bos=False, eos=False)
 
@@ -178,18 +178,18 @@ def test_a_placeholder_changes_no_ids() -> None:
     ("ranks", "message"),
     [
         ({bytes([byte]): byte for byte in range(255)}, r"no token for 1 of 256 bytes \(the first is 0xff\)"),
-        ({bytes([byte]): 0 for byte in range(256)}, "every token needs a rank of its own"),
+        ({bytes([byte]): 0 for byte in range(256)}, "ranks must be distinct"),
         ({bytes([byte]): byte - 1 for byte in range(256)}, "between 0 and"),
         ({bytes([byte]): 2**31 - byte for byte in range(256)}, "between 0 and"),
     ],
 )
-def test_ranks_that_tiktoken_would_trip_over_are_refused(ranks: dict[bytes, int], message: str) -> None:
+def test_ranks_with_which_tiktoken_would_fail_are_refused(ranks: dict[bytes, int], message: str) -> None:
     with pytest.raises(TokenizerError, match=message):
         build_encoding("bad", ranks, pattern=PATTERNS["gpt2"])
 
 
 @pytest.mark.parametrize("pattern", [r"\w+", r"\S+| ", r"[^\n]+", "gtp2"])
-def test_patterns_that_lose_text_are_refused(pattern: str) -> None:
+def test_patterns_that_drop_text_are_refused(pattern: str) -> None:
     ranks = {bytes([byte]): byte for byte in range(256)}
     assert build_encoding("good", ranks, pattern=rf"{pattern}|[\s\S]").encode_ordinary(" a\n") == [32, 97, 10]
     with pytest.raises(TokenizerError, match="does not match every character"):

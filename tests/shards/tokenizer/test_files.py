@@ -1,4 +1,4 @@
-"""Vocabularies that cannot be had: one clear line, and the choices."""
+"""Errors in loading vocabularies: one line that lists the choices."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def error_of(**config: str) -> str:
 
 @pytest.fixture
 def no_encodings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """tiktoken as in a process that has loaded nothing."""
+    """tiktoken's registry as in a process that has loaded no vocabulary."""
     monkeypatch.setattr(tiktoken.registry, "ENCODINGS", {})
 
 
@@ -46,24 +46,24 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
     assert error_of(path=str(tmp_path)) == f"no tokenizer file {tmp_path} (it is a folder)"
 
 
-def test_an_unknown_kind_of_file_lists_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_type_of_file_lists_the_supported_ones(tmp_path: Path) -> None:
     (tmp_path / "spm.model").write_bytes(b"x")
-    assert error_of(path=str(tmp_path / "spm.model")).endswith("known: .tiktoken, .json (Hugging Face)")
+    assert error_of(path=str(tmp_path / "spm.model")).endswith("supported: .tiktoken, .json (Hugging Face)")
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "it is empty"),
+        (b"", "the file is empty"),
         (b"IQ== 0\nhello world\n", "line 2: not a .tiktoken file: expected a base64 token and its rank, got 'hello "),
         (b"IQ== 0\nIg==\n", "line 2: not a .tiktoken file"),
         (b"IQ== 0\nIg== one\n", "line 2: not a .tiktoken file"),
         (b"\xff\xfe\x00 1\n", "line 1: not a .tiktoken file"),
-        (b"IQ== 0\n\nIQ== 1\n", "line 3: token b'!' stands here a second time"),
+        (b"IQ== 0\n\nIQ== 1\n", "line 3: token b'!' is repeated"),
         (b"IQ== 0\n", "no token for 255 of 256 bytes"),
     ],
 )
-def test_files_that_are_no_ranks_say_where(tmp_path: Path, content: bytes, message: str) -> None:
+def test_an_invalid_line_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bad.tiktoken"
     path.write_bytes(content)
     found = error_of(path=str(path), pattern="gpt2")
@@ -78,16 +78,16 @@ def test_ranks_without_a_pattern_list_the_known_ones(ranks: Path) -> None:
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("(", "bad regular expression '('"),
+        ("(", "invalid regular expression '('"),
         (r"\w+", "does not match every character"),
         ("gtp2", "known patterns: gpt2,"),
     ],
 )
-def test_a_bad_pattern_is_named(ranks: Path, pattern: str, message: str) -> None:
+def test_an_invalid_pattern_is_named(ranks: Path, pattern: str, message: str) -> None:
     assert message in error_of(path=str(ranks), pattern=pattern)
 
 
-def test_a_changed_file_is_read_anew(ranks: Path) -> None:
+def test_a_changed_file_is_read_again(ranks: Path) -> None:
     config = TokenizerConfig(path=str(ranks), pattern="gpt2")
     before = load_tokenizer(config)
     write_ranks(ranks, [b"ab", b"abc"])
@@ -96,7 +96,7 @@ def test_a_changed_file_is_read_anew(ranks: Path) -> None:
     assert before.sha256 != after.sha256
 
 
-def test_the_pattern_beside_a_vocabulary_is_used_and_may_be_replaced(tmp_path: Path) -> None:
+def test_the_pattern_beside_a_vocabulary_is_used_unless_another_is_set(tmp_path: Path) -> None:
     path = write_trained(tmp_path / "own.tiktoken", pattern="tekken")
     found = load_tokenizer(TokenizerConfig(path=str(path)))
     assert found.sha256 == load_tokenizer(TokenizerConfig(path=str(path), pattern="tekken")).sha256
@@ -106,7 +106,7 @@ def test_the_pattern_beside_a_vocabulary_is_used_and_may_be_replaced(tmp_path: P
 def test_a_pattern_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
     path = write_trained(tmp_path / "own.tiktoken")
     write_ranks(path, [b"ab"])
-    assert "belongs to another vocabulary" in error_of(path=str(path))
+    assert "is the pattern of another vocabulary" in error_of(path=str(path))
     sidecar = tmp_path / "own.tiktoken.json"
     for content in ("[]", "{", json.dumps({"pattern": "x"})):
         sidecar.write_text(content)
@@ -114,7 +114,7 @@ def test_a_pattern_of_another_vocabulary_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model": {"type": "Nothing"}}', '{"model": {"type": "BPE"}}'])
-def test_a_json_that_is_no_tokenizer_is_named(tmp_path: Path, content: str) -> None:
+def test_a_json_that_is_not_a_tokenizer_is_named(tmp_path: Path, content: str) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(content)
     assert error_of(path=str(path)).startswith(f"{path}: not a Hugging Face tokenizer.json: ")
@@ -125,7 +125,7 @@ def test_a_json_takes_no_pattern(tmp_path: Path) -> None:
     assert error_of(path=str(path), pattern="gpt2").endswith("a tokenizer.json has its own")
 
 
-def test_the_sha256_of_a_json_is_that_of_what_text_passes_through(tmp_path: Path) -> None:
+def test_the_sha256_of_a_json_covers_only_what_changes_the_ids_of_text(tmp_path: Path) -> None:
     path = write_byte_level_json(tmp_path / "tokenizer.json")
     tokenizer = load_tokenizer(TokenizerConfig(path=str(path)))
     assert tokenizer.name == tmp_path.name
@@ -136,7 +136,7 @@ def test_the_sha256_of_a_json_is_that_of_what_text_passes_through(tmp_path: Path
 
 
 @pytest.mark.usefixtures("no_encodings")
-def test_no_download_says_where_a_copy_may_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_failed_download_names_the_folder_for_a_copy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def read_file(url: str) -> bytes:
         raise requests.exceptions.ConnectionError(f"no route to {url}")
 
@@ -144,12 +144,12 @@ def test_no_download_says_where_a_copy_may_lie(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(tiktoken.load, "read_file", read_file)
     for name in ("gpt2", "cl100k_base", "o200k_base"):
         message = error_of(name=name)
-        assert message.startswith(f"tiktoken cannot get the vocabulary of {name!r} (ConnectionError: no route to")
-        assert "set TIKTOKEN_CACHE_DIR to a folder that holds it" in message
+        assert message.startswith(f"tiktoken cannot download the vocabulary {name!r} (ConnectionError: no route to")
+        assert "Set TIKTOKEN_CACHE_DIR to a folder that holds it" in message
 
 
 @pytest.mark.usefixtures("no_encodings")
-def test_a_damaged_download_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_damaged_download_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(tiktoken.load, "read_file", lambda url: b"<html>captive portal</html>")
     assert "ValueError: Hash mismatch" in error_of(name="cl100k_base")
@@ -158,13 +158,13 @@ def test_a_damaged_download_is_not_taken(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 @pytest.fixture
 def silence() -> Iterator[threading.Event]:
-    """Set at the end, so that no thread outlives its test."""
+    """An event that is set after the test, so that no thread outlives it."""
     over = threading.Event()
     yield over
     over.set()
 
 
-def test_a_network_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch, silence: threading.Event) -> None:
+def test_a_download_without_an_answer_times_out(monkeypatch: pytest.MonkeyPatch, silence: threading.Event) -> None:
     def get_encoding(name: str) -> tiktoken.Encoding:
         silence.wait()
         raise ConnectionError(name)

@@ -1,4 +1,4 @@
-"""Tokenizers on real text, and GPT-2's vocabulary as tiktoken would have downloaded it."""
+"""Tokenizers on real text, and GPT-2's vocabulary as tiktoken downloads it."""
 
 from __future__ import annotations
 
@@ -61,18 +61,22 @@ def same_as(reference: tiktoken.Encoding, tokenizer: Tokenizer, texts: pa.Chunke
     assert [tokenizer.decode(row.values) for row in ids] == texts.to_pylist()
 
 
-def test_gpt2_on_web_text_is_tiktokens(shared_data: Path, gpt2: Tokenizer, reference: tiktoken.Encoding) -> None:
+def test_gpt2_has_the_ids_of_tiktoken_on_web_text(
+    shared_data: Path, gpt2: Tokenizer, reference: tiktoken.Encoding
+) -> None:
     same_as(reference, gpt2, web(shared_data, 400))
 
 
-def test_gpt2_on_many_languages_is_tiktokens(shared_data: Path, gpt2: Tokenizer, reference: tiktoken.Encoding) -> None:
+def test_gpt2_has_the_ids_of_tiktoken_on_many_languages(
+    shared_data: Path, gpt2: Tokenizer, reference: tiktoken.Encoding
+) -> None:
     for path in sorted((shared_data / "multilingual").glob("*.parquet")):
         same_as(reference, gpt2, texts_of(path, 10))
 
 
 @pytest.mark.parametrize("name", ["odd_text", "huge_document"])
 @pytest.mark.parametrize("vocabulary", ["gpt2", "tekken"])
-def test_odd_and_huge_texts_go_through(
+def test_unusual_and_huge_texts_are_encoded(
     shared_data: Path, gpt2: Tokenizer, reference: tiktoken.Encoding, name: str, vocabulary: str
 ) -> None:
     texts = texts_of(shared_data / "hostile" / f"{name}.parquet")
@@ -106,7 +110,7 @@ def fast_is_the_reference(tokenizer: Tokenizer, texts: pa.ChunkedArray) -> None:
     assert tokenizer.engine.startswith("gigatoken")
     offsets, values = ids.offsets.to_numpy(), ids.values.to_numpy()
     for row, text in enumerate(texts.to_pylist()):
-        assert np.array_equal(values[offsets[row] : offsets[row + 1]], tokenizer._backend.encode(text or "")), row
+        assert np.array_equal(values[offsets[row] : offsets[row + 1]], tokenizer.backend.encode(text or "")), row
 
 
 @pytest.mark.parametrize("number", range(len(VOCABULARIES)))
@@ -114,7 +118,7 @@ def fast_is_the_reference(tokenizer: Tokenizer, texts: pa.ChunkedArray) -> None:
 def test_the_fast_engine_has_the_ids_of_the_reference(
     shared_data: Path, vocabularies: dict[str, Tokenizer], folder: str, number: int
 ) -> None:
-    """Every document with one of the vocabularies, each file with all of them."""
+    """Each document is encoded with one of the vocabularies, each file with all of them."""
     tokenizer = vocabularies[VOCABULARIES[number]]
     for path in sorted((shared_data / folder).glob("*.parquet")):
         texts = texts_of(path)
@@ -127,7 +131,7 @@ def test_the_fast_engine_has_the_ids_of_the_reference_on_hostile_texts(
 ) -> None:
     columns = []
     for path in sorted((shared_data / "hostile").rglob("*.parquet")):
-        with suppress(OSError, pa.ArrowInvalid):  # files that cannot be read, or hold no texts
+        with suppress(OSError, pa.ArrowInvalid):  # files that cannot be read, or have no texts
             columns.append(texts_of(path))
     seen = 0
     for column in columns:
@@ -148,13 +152,13 @@ def test_a_vocabulary_trained_on_web_text(shared_data: Path, tmp_path: Path) -> 
     assert [tokenizer.decode(row.values) for row in ids] == texts.to_pylist()
     num_bytes = sum(len(text.encode()) for text in texts.to_pylist())
     assert num_bytes / len(ids.values) > 3.0
-    assert len(ids.values.unique()) > 0.95 * 4096  # not all 256 bytes stand alone somewhere
+    assert len(ids.values.unique()) > 0.95 * 4096  # not all 256 bytes occur as tokens
 
 
-def test_gpt2_by_name_comes_from_tiktokens_cache(
+def test_gpt2_by_name_is_read_from_tiktokens_cache(
     ranks: dict[bytes, int], gpt2: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The two files that tiktoken downloads follow from the ranks, byte for byte: it checks their sha256."""
+    """The two files that tiktoken downloads are rebuilt from the ranks, byte for byte: it checks their sha256."""
     for name, content in {"vocab.bpe": vocab_bpe(ranks), "encoder.json": encoder_json(ranks)}.items():
         (tmp_path / hashlib.sha1(f"{_BASE}/{name}".encode()).hexdigest()).write_bytes(content)
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(tmp_path))
@@ -181,7 +185,7 @@ def by_rank(ranks: dict[bytes, int]) -> list[bytes]:
 
 
 def last_two(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
-    """The two parts whose merge made `token`: merge its bytes by rank until two are left."""
+    """The two parts whose merge gives `token`: merge its bytes by rank until two are left."""
     parts = [bytes([byte]) for byte in token]
     while len(parts) > 2:
         pairs = [ranks.get(a + b, len(ranks)) for a, b in pairwise(parts)]

@@ -1,4 +1,4 @@
-"""Where special tokens go."""
+"""Assignment of ids to special tokens."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def assign(
     )
 
 
-def test_all_are_added_where_there_are_none() -> None:
+def test_all_tokens_are_added_to_a_vocabulary_without_any() -> None:
     assert assign(meta=2) == Assignment(
         SpecialIds(eos=500, bos=501, pad=502, boc=503, eoc=504, meta=(505, 506)),
         {
@@ -50,7 +50,7 @@ def test_all_are_added_where_there_are_none() -> None:
     )
 
 
-def test_only_missing_ones_are_added() -> None:
+def test_only_missing_tokens_are_added() -> None:
     result = assign(existing={"</s>": 2, "<unk>": 0}, meta=0)
     assert result.special == SpecialIds(eos=2, bos=500, pad=501, boc=502, eoc=503, meta=())
     assert result.names[0] == "<unk>"
@@ -70,14 +70,14 @@ def test_other_reserved_slots_start_at_the_first() -> None:
     assert result.num_ids == 501
 
 
-def test_a_named_slot_is_taken_and_not_given_again() -> None:
+def test_a_slot_chosen_by_name_is_used_once() -> None:
     result = assign({"eoc": "<SPECIAL_61>"}, slots="reserved", existing=TEKKEN_LIKE, meta=1)
     assert (result.special.boc, result.special.eoc, result.special.meta) == (62, 61, (63,))
     assert result.names[61] == "<SPECIAL_61>"
 
 
 @given(meta=st.integers(0, 60), slots=st.sampled_from(["added", "reserved"]), known=st.booleans())
-def test_all_ids_differ_and_meta_tokens_move_no_other(meta: int, slots: Slots, known: bool) -> None:
+def test_all_ids_differ_and_do_not_depend_on_the_number_of_meta_tokens(meta: int, slots: Slots, known: bool) -> None:
     existing = TEKKEN_LIKE if known else {}
     if slots == "reserved" and meta + 2 > (39 if known else 0):
         with pytest.raises(TokenizerError, match=f"has {39 if known else 0} free"):
@@ -96,22 +96,22 @@ def test_all_ids_differ_and_meta_tokens_move_no_other(meta: int, slots: Slots, k
     [
         ({"boc": "the"}, r"'the' \(boc\) is an ordinary token"),
         ({"pad": "<"}, r"'<' \(pad\) is an ordinary token"),
-        ({"boc": "<x>", "eoc": "<x>"}, "'<x>' is asked for as boc and as eoc"),
-        ({"bos": "<|endoftext|>"}, "'<|endoftext|>' is asked for as eos and as bos".replace("|", r"\|")),
-        ({"boc": "<|meta_3|>"}, "as boc and as meta 3"),
+        ({"boc": "<x>", "eoc": "<x>"}, "'<x>' is the name of both boc and eoc"),
+        ({"bos": "<|endoftext|>"}, "'<|endoftext|>' is the name of both eos and bos".replace("|", r"\|")),
+        ({"boc": "<|meta_3|>"}, "both boc and meta 3"),
     ],
 )
-def test_names_that_cannot_be_are_refused(wanted: dict[str, str], message: str) -> None:
+def test_invalid_names_are_refused(wanted: dict[str, str], message: str) -> None:
     with pytest.raises(TokenizerError, match=message):
         assign(wanted)
 
 
 def test_a_negative_number_of_meta_tokens_is_refused() -> None:
-    with pytest.raises(TokenizerError, match="must not be negative, got -1"):
+    with pytest.raises(TokenizerError, match="must be at least 0, got -1"):
         assign(meta=-1)
 
 
-def test_tekken_takes_the_slots_of_the_paper() -> None:
+def test_tekken_uses_the_slots_of_the_paper() -> None:
     tokenizer = load_tokenizer(TokenizerConfig(name="tekken"))
     assert tokenizer.special == SpecialIds(bos=1, eos=2, pad=11, boc=61, eoc=62, meta=(63, 64, 65, 66, 67))
     assert tokenizer.num_ids == tokenizer.num_base_ids == 131_072
@@ -129,13 +129,13 @@ def test_tekken_has_room_for_937_meta_tokens() -> None:
 
 def test_a_vocabulary_of_ranks_has_no_reserved_slots(tmp_path: Path) -> None:
     path = write_ranks(tmp_path / "bytes.tiktoken", [b"the"])
-    with pytest.raises(TokenizerError, match=r"has 0 free; take fewer meta tokens or special_slots = 'added'"):
+    with pytest.raises(TokenizerError, match=r"has 0 free\. Set fewer meta tokens, or special_slots = 'added'"):
         load_tokenizer(TokenizerConfig(path=str(path), pattern="gpt2", special_slots="reserved"))
     with pytest.raises(TokenizerError, match=r"'the' .* is an ordinary token"):
         load_tokenizer(TokenizerConfig(path=str(path), pattern="gpt2", eoc="the"))
 
 
-def test_a_json_gives_its_own_special_tokens(tmp_path: Path) -> None:
+def test_the_special_tokens_of_a_json_are_used(tmp_path: Path) -> None:
     path = str(write_byte_level_json(tmp_path / "tokenizer.json"))
     tokenizer = load_tokenizer(TokenizerConfig(path=path), num_meta_tokens=0)
     names = tokenizer.token_strings([tokenizer.special.bos, tokenizer.special.eos, tokenizer.special.pad])

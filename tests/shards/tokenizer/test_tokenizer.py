@@ -1,4 +1,4 @@
-"""The contract of `Tokenizer` over Arrow columns, whatever the vocabulary."""
+"""The contract of `Tokenizer` over Arrow columns, for each type of vocabulary."""
 
 from __future__ import annotations
 
@@ -25,11 +25,6 @@ from tests.shards.tokenizer.vocabularies import (
 )
 
 TEXTS = [*CORPUS, "", "x", " ", "\n", "\x00", "é", "😀" * 3]
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("vocabularies")
 
 
 @pytest.fixture(scope="module")
@@ -67,17 +62,17 @@ def special_ids(tokenizer: Tokenizer) -> set[int]:
 
 
 @given(text=st.text())
-def test_text_survives_a_byte_level_vocabulary(small: Tokenizer, text: str) -> None:
+def test_a_byte_level_vocabulary_decodes_to_the_text(small: Tokenizer, text: str) -> None:
     assert small.decode(encode(small, text)[0]) == text
 
 
 @given(text=st.text())
-def test_text_survives_a_byte_level_json(byte_level: Tokenizer, text: str) -> None:
+def test_a_byte_level_json_decodes_to_the_text(byte_level: Tokenizer, text: str) -> None:
     assert byte_level.decode(encode(byte_level, text)[0]) == text
 
 
 @given(text=st.text())
-def test_text_survives_tekken(tekken: Tokenizer, text: str) -> None:
+def test_tekken_decodes_to_the_text(tekken: Tokenizer, text: str) -> None:
     assert tekken.decode(encode(tekken, text)[0]) == text
 
 
@@ -107,13 +102,13 @@ def test_special_strings_alone_are_ordinary_text(request: pytest.FixtureRequest,
         assert tokenizer.decode(ids) == text
 
 
-def test_a_metaspace_vocabulary_works_as_it_is(unigram: Tokenizer) -> None:
+def test_a_metaspace_vocabulary_keeps_its_spelling(unigram: Tokenizer) -> None:
     ids = encode(unigram, "the lazy the")[0]
     assert unigram.token_strings(ids) == ["▁the", "▁", "lazy", "▁the"]
     assert unigram.decode(ids) == "the lazy the"
 
 
-def test_what_a_json_adds_to_or_cuts_from_text_is_off(byte_level: Tokenizer) -> None:
+def test_padding_truncation_and_post_processor_of_a_json_are_off(byte_level: Tokenizer) -> None:
     ids = encode(byte_level, CORPUS[0] * 3)[0]
     assert len(ids) > 64
     assert byte_level.decode(ids) == CORPUS[0] * 3
@@ -127,7 +122,7 @@ def test_special_strings_have_the_ids_of_a_json_without_special_tokens(tmp_path:
     assert encode(byte_level, *texts) == encode(without, *texts)
 
 
-def test_plain_added_tokens_of_a_json_belong_to_its_text(byte_level: Tokenizer) -> None:
+def test_added_tokens_of_a_json_that_are_not_special_are_found_in_text(byte_level: Tokenizer) -> None:
     assert byte_level.token_strings(encode(byte_level, "a<plain>")[0]) == ["a", "<plain>"]
 
 
@@ -164,19 +159,19 @@ def test_a_column_of_nulls_gives_empty_rows(small: Tokenizer) -> None:
     assert small.encode_batch(pa.nulls(3)).to_pylist() == [[], [], []]
 
 
-def test_another_column_type_is_refused(small: Tokenizer) -> None:
+def test_a_column_that_is_not_text_is_refused(small: Tokenizer) -> None:
     with pytest.raises(TokenizerError, match="texts must be strings, got a column of type int64"):
         small.encode_batch(pa.array([1]))
 
 
-def test_bytes_that_are_no_text_are_refused_by_row(small: Tokenizer) -> None:
+def test_a_text_that_is_not_utf_8_is_refused_with_its_row(small: Tokenizer) -> None:
     broken = pa.array([b"fine", b"\xff\xfe"]).view(pa.string())
     with pytest.raises(TokenizerError, match="row 3 is not UTF-8"):
         small.encode_batch(pa.chunked_array([pa.array(["a", "b"]), broken]))
 
 
 @pytest.mark.parametrize(("num_ids", "dtype"), [(65_536, np.uint16), (65_537, np.uint32)])
-def test_dtype_counts_added_ids(tmp_path: Path, num_ids: int, dtype: type[np.unsignedinteger]) -> None:
+def test_the_dtype_fits_added_ids(tmp_path: Path, num_ids: int, dtype: type[np.unsignedinteger]) -> None:
     num_added = 10  # bos, eos, pad, boc, eoc and five meta tokens
     tokens = (b"\x00%d\x00" % k for k in range(num_ids - num_added - 256))
     path = write_ranks(tmp_path / "large.tiktoken", tokens)
@@ -187,7 +182,7 @@ def test_dtype_counts_added_ids(tmp_path: Path, num_ids: int, dtype: type[np.uns
     assert max(special_ids(tokenizer)) == num_ids - 1 <= np.iinfo(tokenizer.dtype).max
 
 
-def test_settings_do_not_depend_on_meta_tokens_or_place(trained: Path, tmp_path: Path) -> None:
+def test_settings_do_not_depend_on_meta_tokens_or_the_path(trained: Path, tmp_path: Path) -> None:
     copy = tmp_path / trained.name
     copy.write_bytes(trained.read_bytes())
     here = load_tokenizer(TokenizerConfig(path=str(trained)), num_meta_tokens=0)
@@ -227,10 +222,10 @@ def test_an_id_without_a_token_is_refused(request: pytest.FixtureRequest, vocabu
             function([0, bad])
 
 
-def test_more_tokens_than_offsets_count_are_refused(small: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_tokens_than_one_list_array_holds_are_refused(small: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert small.encode_batch(pa.array(["a", "b"])).to_pylist() == [[97], [98]]
     monkeypatch.setattr("colophon.shards.tokenizer.text_rows.MAX_IDS", 1)
-    with pytest.raises(TokenizerError, match="the texts give 2 tokens and more; up to 1 fit: pass fewer rows"):
+    with pytest.raises(TokenizerError, match=r"the texts have 2 or more tokens; one array holds 1\. Pass fewer rows"):
         small.encode_batch(pa.array(["a", "b"]))
 
 
@@ -239,12 +234,12 @@ def test_more_tokens_than_offsets_count_are_refused(small: Tokenizer, monkeypatc
     [
         ({}, "exactly one of name and path"),
         ({"name": "gpt2", "path": "x.tiktoken"}, "exactly one of name and path"),
-        ({"name": "gpt2", "pattern": "gpt2"}, "pattern belongs to the path"),
+        ({"name": "gpt2", "pattern": "gpt2"}, "pattern is for the path"),
         ({"name": "gpt2", "boc": ""}, "must not be empty"),
         ({"name": "gpt2", "nmae": "x"}, "Extra inputs are not permitted"),
         ({"name": "gpt2", "special_slots": "spare"}, "'added' or 'reserved'"),
     ],
 )
-def test_config_is_checked_at_birth(settings: dict[str, str], message: str) -> None:
+def test_an_invalid_config_is_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TokenizerConfig(**settings)

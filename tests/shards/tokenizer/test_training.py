@@ -1,4 +1,4 @@
-"""A vocabulary that we train is one that tiktoken loads."""
+"""Trained vocabularies: deterministic files that tiktoken loads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from colophon.shards.tokenizer.training import splitter, train_tokenizer
 from tests.shards.tokenizer.vocabularies import CORPUS, read_encoding
 
 
-def test_the_file_is_as_asked_and_tiktoken_loads_it(tmp_path: Path) -> None:
+def test_tiktoken_loads_the_trained_file(tmp_path: Path) -> None:
     result = train_tokenizer(CORPUS, vocabulary_size=300, output=tmp_path / "new" / "own.tiktoken")
     assert (result.num_tokens, result.vocabulary_size, result.num_texts) == (300, 300, 3)
     assert result.text_bytes == sum(len(text.encode()) for text in CORPUS)
@@ -44,13 +44,13 @@ def test_merges_worked_out_by_hand(tmp_path: Path) -> None:
     assert encoding.encode_ordinary("abcab") == [257, 256]
 
 
-def test_a_small_corpus_gives_fewer_tokens_and_says_so(tmp_path: Path) -> None:
+def test_a_small_corpus_gives_fewer_tokens_than_asked_for(tmp_path: Path) -> None:
     result = train_tokenizer(["a"], vocabulary_size=1000, output=tmp_path / "own.tiktoken")
     assert (result.num_tokens, result.vocabulary_size) == (256, 1000)
     assert load_tokenizer(TokenizerConfig(path=str(result.path))).num_base_ids == 256
 
 
-def test_every_kind_of_batch_gives_the_same_file(tmp_path: Path) -> None:
+def test_every_type_of_batch_gives_the_same_file(tmp_path: Path) -> None:
     batches = {
         "strings": list(CORPUS),
         "array": [pa.array([CORPUS[0], None, CORPUS[1]]), pa.array([CORPUS[2], ""], pa.large_string())],
@@ -107,7 +107,7 @@ def test_a_failed_write_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest
 
 
 def test_long_texts_are_trained_on(tmp_path: Path) -> None:
-    # As one word these would take the trainer hours, or make its expression engine panic.
+    # As one word these would take the trainer hours, or make its regular expressions panic.
     texts = ["A" * 12_000_000, " " * 1_000_000 + "x", *CORPUS]
     result = train_tokenizer(texts, vocabulary_size=300, output=tmp_path / "long.tiktoken")
     assert result.num_tokens == 300
@@ -124,23 +124,23 @@ def test_long_texts_are_cut_between_words(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"vocabulary_size": 255}, "the 256 bytes at least, got a size of 255"),
-        ({"output": Path("own.json")}, r"ends in \.tiktoken, got own.json"),
-        ({"pattern": "("}, "bad regular expression"),
+        ({"vocabulary_size": 255}, "must be at least 256, one token a byte, got 255"),
+        ({"output": Path("own.json")}, r"must end in \.tiktoken, got own.json"),
+        ({"pattern": "("}, "invalid regular expression"),
         ({"pattern": r"\w+"}, "does not match every character"),
-        ({"pattern": r"\p{N}{1,3}+|[^\p{N}]+"}, r"\{1,3\}\+ means another thing"),
-        ({"texts": []}, r"no text to train a tokenizer on \(0 texts"),
-        ({"texts": [pa.array(["", None])]}, r"no text to train a tokenizer on \(1 texts"),
+        ({"pattern": r"\p{N}{1,3}+|[^\p{N}]+"}, r"\{1,3\}\+ has a different meaning"),
+        ({"texts": []}, r"no text to train a tokenizer on: 0 texts"),
+        ({"texts": [pa.array(["", None])]}, r"no text to train a tokenizer on: 1 texts"),
     ],
 )
-def test_what_cannot_be_trained_is_an_error(tmp_path: Path, settings: dict[str, object], message: str) -> None:
+def test_invalid_arguments_are_an_error(tmp_path: Path, settings: dict[str, object], message: str) -> None:
     arguments = {"texts": CORPUS, "vocabulary_size": 300, "output": tmp_path / "own.tiktoken", **settings}
     with pytest.raises(TokenizerError, match=message):
         train_tokenizer(arguments.pop("texts"), **arguments)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_atomic_group_is_what_the_error_proposes(tmp_path: Path) -> None:
+def test_the_atomic_group_that_the_error_proposes_works(tmp_path: Path) -> None:
     pattern = r"(?>\p{N}{1,3})|[^\p{N}]"
     result = train_tokenizer(["1234 1234 1234"], vocabulary_size=300, output=tmp_path / "own.tiktoken", pattern=pattern)
     tokenizer = load_tokenizer(TokenizerConfig(path=str(result.path)))
@@ -148,8 +148,8 @@ def test_an_atomic_group_is_what_the_error_proposes(tmp_path: Path) -> None:
     assert tokenizer.token_strings(ids) == ["123", "4"]
 
 
-# Letters of each kind the patterns tell apart, digits, marks, spaces and line ends, none newer than Unicode 6: three
-# engines take part, and they need not know the same version.
+# Letters of each class that the patterns distinguish, digits, marks, spaces and line ends, none newer than Unicode 6:
+# the three regular expression engines compared may have different Unicode versions.
 CHARACTERS = "aZſKéßǅʰªאहि\u0301\u0e31漢😀1٣Ⅷ½'’ \t\r\n\v\f\x1c\x85\xa0\u2003\u2028\u3000.,/-_<|>\x00\u200d\ufeff"
 
 

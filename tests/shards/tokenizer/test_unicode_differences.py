@@ -1,4 +1,4 @@
-"""The table of characters that libraries sort into different classes, derived anew from the installed libraries."""
+"""The table of characters that libraries sort into different classes equals that of the installed libraries."""
 
 from __future__ import annotations
 
@@ -31,17 +31,16 @@ awkward = pytest.importorskip("awkward")
 CODE_POINTS = [c for c in (*range(0x40000), *range(0xE0000, 0xE1000)) if not 0xD800 <= c < 0xE000]
 CODE_POINTS += range(0x40000, 0x110000, 17)
 CODE_POINTS = sorted(set(CODE_POINTS))
-"""All code points of the planes with characters, and a sample of the ten that have been empty since Unicode began and
-of the two for private use."""
+"""All code points of the planes with characters, and a sample of the ten empty planes and the two for private use."""
 ENCODED = [chr(c).encode() for c in CODE_POINTS]
 CLASSES = (r"\p{Lu}|\p{Lt}", r"\p{Ll}", r"\p{Lm}|\p{Lo}", r"\p{M}", r"\p{N}", r"\s")
-"""What the patterns tell apart."""
+"""The classes that the patterns distinguish."""
 NEIGHBOURS = ((b"A", b""), (b"a", b""), (b"1", b""), (b"!", b""), (b"!!", b""), (b"", b"a"), (b"", b"Aa"), (b"", b"\n"))
-"""Texts before and after a character. With which of them it makes one piece tells its class."""
+"""Texts before and after a character. Those with which it forms one piece identify its class."""
 
 
 def by_tiktoken(expression: str) -> set[int]:
-    """The characters that the expression matches: tiktoken drops what a pattern leaves out."""
+    """The characters that the expression matches: tiktoken drops the others."""
     ranks = {bytes([byte]): byte for byte in range(256)}
     encoding = tiktoken.Encoding("classes", pat_str=expression, mergeable_ranks=ranks, special_tokens={"<|x|>": 256})
     text = "".join(map(chr, CODE_POINTS))
@@ -51,7 +50,7 @@ def by_tiktoken(expression: str) -> set[int]:
 
 
 def by_tokenizers(expression: str) -> set[int]:
-    """The same for the engine of `tokenizers`, by what a splitter removes."""
+    """The same for the engine of `tokenizers`: a splitter removes the matches."""
     splitter = pre_tokenizers.Split(Regex(expression), "removed")
     text = "".join(map(chr, CODE_POINTS))
     parts = (text[i : i + 16384] for i in range(0, len(text), 16384))
@@ -70,7 +69,7 @@ def classes() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def ranks_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Bytes, and tokens of a neighbour and the first or last byte of a character: one merge, if they are one piece."""
+    """Bytes, and tokens of a neighbour and the first or last byte of a character; they merge if they are one piece."""
     tokens = [bytes([byte]) for byte in range(256)]
     for before, after in NEIGHBOURS:
         tokens += [before[-1:] + bytes([byte]) + after[:1] for byte in range(128, 256)]
@@ -82,7 +81,7 @@ def ranks_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def documents() -> list[tuple[np.ndarray, np.ndarray]]:
-    """For each neighbour, each non-ASCII character beside it: bytes and bounds."""
+    """For each neighbour, the bytes and bounds of texts with each non-ASCII character beside it."""
     encoded = ENCODED[128:]
     lengths = np.array([len(e) for e in encoded])
     result = []
@@ -94,7 +93,7 @@ def documents() -> list[tuple[np.ndarray, np.ndarray]]:
 
 
 def joins(tokenizer: Any, documents: list[tuple[np.ndarray, np.ndarray]]) -> Iterator[np.ndarray]:
-    """For each neighbour whether each non-ASCII character is one piece with it."""
+    """For each neighbour, whether each non-ASCII character forms one piece with it."""
     for data, bounds in documents:
         contents = awkward.contents.ListOffsetArray(awkward.index.Index64(bounds), awkward.contents.NumpyArray(data))
         layout = tokenizer.encode_batch(awkward.Array(contents), parallel=False).layout
@@ -116,11 +115,11 @@ def test_the_table_holds_every_character_of_unequal_class(
         values, counts = np.unique(signatures[members], return_counts=True)
         usual.append(int(values[counts.argmax()]))
         unequal |= {CODE_POINTS[128 + i] for i in np.flatnonzero(members & (signatures != usual[-1]))}
-    # Letters, numbers, white space and the rest are always told apart; cases and marks where the pattern does so.
+    # Every pattern distinguishes letters, numbers, white space and the rest; some distinguish cases and marks.
     assert len(set(usual)) == (7 if scheme in ("o200k", "nemotron") else 4), usual
     assert sorted(unequal - unequal_code_points()) == []
     if scheme == "o200k":
-        assert unequal == unequal_code_points()  # the table is no larger than it must be
+        assert unequal == unequal_code_points()  # the table has no superfluous character
 
 
 def test_tokenizers_has_the_classes_of_tiktoken(classes: np.ndarray) -> None:
@@ -134,13 +133,13 @@ def test_ascii_has_the_same_classes_everywhere(classes: np.ndarray) -> None:
     assert list(kinds.values()) == [upper, upper.lower(), "", "", "0123456789", "\t\n\x0b\x0c\r "]
 
 
-def test_ranges_are_in_order_and_apart() -> None:
+def test_ranges_are_ascending_and_do_not_touch() -> None:
     flat = [c for pair in UNEQUAL_RANGES for c in pair]
     assert flat == sorted(flat)
     assert all(last + 1 < first for (_, last), (first, _) in pairwise(UNEQUAL_RANGES))
 
 
-def test_the_sample_has_the_neighbours_of_ranges_and_none_of_theirs() -> None:
+def test_the_sample_has_the_neighbours_of_ranges_and_no_character_of_a_range() -> None:
     sample = set(map(ord, sampled_characters()))
     assert not sample & unequal_code_points()
     assert {c for first, last in UNEQUAL_RANGES for c in (first - 1, last + 1)} - unequal_code_points() <= sample
@@ -151,7 +150,7 @@ def found(texts: pa.Array) -> list[int]:
     return unequal_rows(texts, text_rows(texts)).tolist()
 
 
-def test_every_character_of_the_table_is_found_and_no_other() -> None:
+def test_exactly_the_characters_of_the_table_are_found() -> None:
     texts = pa.array([chr(c) for c in CODE_POINTS])
     assert [CODE_POINTS[row] for row in found(texts)] == sorted(unequal_code_points())
 
@@ -164,7 +163,7 @@ edges = st.sampled_from([chr(c + d) for pair in UNEQUAL_RANGES for c in pair for
     start=st.integers(0, 5),
     kind=st.sampled_from([pa.string(), pa.large_string()]),
 )
-def test_rows_are_found_wherever_they_stand(texts: list[str | None], start: int, kind: pa.DataType) -> None:
+def test_rows_are_found_at_every_place(texts: list[str | None], start: int, kind: pa.DataType) -> None:
     array = pa.array(texts, kind).slice(start)
     bad = set(map(chr, unequal_code_points()))
     assert found(array) == [row for row, text in enumerate(texts[start:]) if text and bad & set(text)]

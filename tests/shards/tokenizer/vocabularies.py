@@ -1,4 +1,4 @@
-"""Small vocabularies that tests make for themselves."""
+"""Small vocabularies for tests, and the ids that their reference libraries give."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import tiktoken
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 from tokenizers import decoders, models, pre_tokenizers, processors, trainers
 
 from colophon.shards.tokenizer.patterns import PATTERNS
+from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
 from colophon.shards.tokenizer.training import train_tokenizer
 
 SPECIAL_STRINGS = (
     *("<|endoftext|>", "<|begin_of_text|>", "<|pad|>", "<|context_begin|>", "<|context_end|>", "<|meta_1|>"),
     *("<s>", "</s>", "<pad>", "<unk>", "<SPECIAL_61>", "[INST]", "<|no token of this name|>"),
 )
-"""Names of special tokens in any of the vocabularies here, as a document might hold them."""
+"""Names of special tokens in the vocabularies here, as a document may contain them."""
 
 CORPUS = (
     "the quick brown fox jumps over the lazy dog, and the lazy dog doesn't mind at all",
@@ -42,14 +44,14 @@ def write_trained(path: Path, *, pattern: str = "o200k_base") -> Path:
 
 
 def read_encoding(path: Path, *, pattern: str) -> tiktoken.Encoding:
-    """The file as tiktoken's own user would load it."""
+    """The file as a user of tiktoken loads it."""
     lines = (line.split() for line in path.read_bytes().splitlines())
     ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
     return tiktoken.Encoding("reference", pat_str=PATTERNS[pattern], mergeable_ranks=ranks, special_tokens={})
 
 
 def write_byte_level_json(path: Path) -> Path:
-    """A byte-level BPE `tokenizer.json` with everything on that adds, cuts or finds special ids in text."""
+    """A byte-level BPE `tokenizer.json` with all settings that add ids, cut ids or find special ids in text."""
     tokenizer = HuggingFaceTokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -80,11 +82,28 @@ def write_unigram_json(path: Path) -> Path:
 
 
 def random_words(num_bytes: int, *, seed: int) -> list[str]:
-    """Texts of about 1 kB, words of 6 random letters, so that hardly one comes twice."""
+    """Texts of about 1 kB with words of 6 random letters, of which hardly any repeats."""
     letters = np.random.default_rng(seed).integers(97, 123, (num_bytes // 7, 7), dtype=np.uint8)
     letters[:, 6] = ord(" ")
     text = letters.tobytes().decode()
     return [text[i : i + 1050] for i in range(0, len(text), 1050)]
+
+
+def load(path: Path, **settings: Any) -> Tokenizer:
+    """The tokenizer of a vocabulary file."""
+    return load_tokenizer(TokenizerConfig(path=str(path), **settings))
+
+
+def reference_ids(tokenizer: Tokenizer, texts: list[str | None]) -> list[list[int]]:
+    """Ids of each text by the reference library."""
+    return [tokenizer.backend.encode(text).tolist() if text else [] for text in texts]
+
+
+def assert_fast_and_equal(tokenizer: Tokenizer, *texts: str | None) -> None:
+    """Assert that the fast engine encodes, and that its ids of `texts` are the reference's."""
+    ids = tokenizer.encode_batch(pa.array(texts, pa.string())).to_pylist()
+    assert tokenizer.engine.startswith("gigatoken 0.10")
+    assert ids == reference_ids(tokenizer, list(texts))
 
 
 def edit_json(path: Path, **changes: Any) -> Path:
