@@ -202,7 +202,7 @@ def _dolma_scores(attributes: Mapping[str, Any], job: Job) -> tuple[float, str, 
 def read_colophon(job: Job) -> pa.Table:
     """The files that the manifest names."""
     output = Path(job.output)
-    stages = read_manifest(output).stages
+    stages = read_manifest(output).outputs
     parts = []
     for quality, topic, tokens in zip(
         *(stages[name].records for name in ("annotations/quality", "annotations/topic", "tokens")), strict=True

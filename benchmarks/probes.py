@@ -205,29 +205,31 @@ def write(job: Job) -> Result:
 def _write_annotations(
     store: Any, partition: str, annotator: Any, batches: Sequence[pa.RecordBatch], *, watch: Stopwatch
 ) -> None:
-    from colophon.pipeline.stages.annotation import SUFFIX, AnnotationFile, stage_of
+    from colophon.pipeline.stages.annotation import AnnotationFile
+    from colophon.shards.outputs import Output
 
-    outputs = [annotator.annotate(batch) for batch in batches]
+    annotated = [annotator.annotate(batch) for batch in batches]
+    output = Output.annotations(annotator.name)
     with (
-        store.draft(stage=stage_of(annotator.name), partition=partition, suffix=SUFFIX) as draft,
+        store.draft(output=output, partition=partition, suffix=output.suffix) as draft,
         AnnotationFile(draft, annotator.schema) as file,
         watch("annotations"),
     ):
-        for output in outputs:
-            file.add(output)
-        file.commit("", rows=sum(output.num_rows for output in outputs), problems=[])
+        for batch in annotated:
+            file.add(batch)
+        file.commit("", rows=sum(batch.num_rows for batch in annotated), problems=[])
 
 
 def _write_tokens(
     store: Any, partition: str, tokenizer: Any, batches: Sequence[pa.RecordBatch], *, watch: Stopwatch
 ) -> None:
-    from colophon.pipeline.stages.tokenization import STAGE, SUFFIX
     from colophon.shards.arrow_files import growing_table, read_table, tokens_table
+    from colophon.shards.outputs import TOKENS
     from colophon.shards.schema import tokens_schema
 
     dtype = tokenizer.dtype
     tables = [tokens_table(b.column("id"), tokenizer.encode_batch(b.column("text")), dtype=dtype) for b in batches]
-    with store.draft(stage=STAGE, partition=partition, suffix=SUFFIX) as draft, watch("tokens"):
+    with store.draft(output=TOKENS, partition=partition, suffix=TOKENS.suffix) as draft, watch("tokens"):
         with growing_table(draft.path, tokens_schema(dtype)) as add:
             for table in tables:
                 add(table)

@@ -9,9 +9,10 @@ from __future__ import annotations
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from colophon.shards.common.errors import ShardError
+from colophon.shards.outputs import Output, Stage
 from colophon.shards.schema import FORMAT_VERSION
 
 MANIFEST_NAME = "manifest.json"
@@ -38,8 +39,8 @@ class QuarantineEntry(_Frozen):
 class Record(_Frozen):
     """One committed output file."""
 
-    stage: str
-    """`annotations/<annotator>`, `tokens` or `packed/<layout>`: also the file's directory."""
+    output: str = Field(validation_alias=AliasChoices("output", "stage"))
+    """`annotations/<annotator>`, `tokens` or `packed/<layout>`: also the file's directory. Once the key `stage`."""
     partition: str
     path: str
     """Relative to the run's output directory."""
@@ -53,7 +54,7 @@ class Record(_Frozen):
     problems: list[QuarantineEntry] = []
     """Rows of the input that could not be documents; a manifest names them once, under `quarantine`."""
 
-    @field_validator("path", "stage")
+    @field_validator("path", "output")
     @classmethod
     def _path_stays_inside(cls, path: str) -> str:
         pure = PurePosixPath(path)
@@ -80,7 +81,7 @@ class PartitionInfo(_Frozen):
     bytes: int | None = None
 
 
-class StageManifest(_Frozen):
+class OutputManifest(_Frozen):
     """One stage's settings and committed files, in the order of the run's partitions."""
 
     settings: dict[str, Any]
@@ -94,21 +95,23 @@ class Manifest(_Frozen):
     colophon_version: str
     recipe: dict[str, Any]
     partitions: list[PartitionInfo]
-    stages: dict[str, StageManifest]
+    outputs: dict[str, OutputManifest] = Field(validation_alias=AliasChoices("outputs", "stages"))
+    """By directory. Once the key `stages`."""
     quarantine: list[QuarantineEntry] = []
 
     @property
-    def annotators(self) -> dict[str, StageManifest]:
-        """What annotators have made, by their names."""
-        return self._under("annotations/")
+    def annotators(self) -> dict[str, OutputManifest]:
+        """The outputs of annotators, by the annotators' names."""
+        return self._outputs_of("annotate")
 
     @property
-    def layouts(self) -> dict[str, StageManifest]:
-        """What was packed, by the layouts' names."""
-        return self._under("packed/")
+    def layouts(self) -> dict[str, OutputManifest]:
+        """The packed outputs, by the layouts' names."""
+        return self._outputs_of("pack")
 
-    def _under(self, prefix: str) -> dict[str, StageManifest]:
-        return {name.removeprefix(prefix): made for name, made in self.stages.items() if name.startswith(prefix)}
+    def _outputs_of(self, stage: Stage) -> dict[str, OutputManifest]:
+        outputs = {Output.parse(directory): content for directory, content in self.outputs.items()}
+        return {output.name: content for output, content in outputs.items() if output.stage == stage}
 
     def packed_files(self, output: Path, layout: str) -> list[Path]:
         """Paths of the layout's files under `output`, in partition order; files without rows are left out.

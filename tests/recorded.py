@@ -8,9 +8,9 @@ from colophon.shards.manifest import Record
 
 
 def record_of(output: Path, path: Path, *, rows: int) -> Record:
-    """Of a file at `<output>/<stage>/<partition>.<suffix>`; its digests are nobody's."""
+    """Of a file at `<run>/<output>/<partition>.<suffix>`; its digests are nobody's."""
     return Record(
-        stage=str(path.parent.relative_to(output)),
+        output=str(path.parent.relative_to(output)),
         partition=path.stem,
         path=str(path.relative_to(output)),
         rows=rows,

@@ -169,7 +169,7 @@ class Soak:
             self.tally.losses.append(f"{output}: no manifest: {error}")
             return
         self.tally.partitions += len(manifest.partitions)
-        documents = sum(record.rows for record in manifest.stages["tokens"].records)
+        documents = sum(record.rows for record in manifest.outputs["tokens"].records)
         self.tally.documents += documents
         if documents != self._documents or manifest.quarantine:
             self.tally.losses.append(f"{output}: {documents} documents of {self._documents}, {manifest.quarantine[:1]}")
@@ -247,8 +247,8 @@ def _manifest(output: Path) -> Manifest:
 
 
 def _hashes(output: Path) -> dict[tuple[str, str], str]:
-    stages = _manifest(output).stages.values()
-    return {(record.stage, record.partition): record.sha256 for stage in stages for record in stage.records}
+    stages = _manifest(output).outputs.values()
+    return {(record.output, record.partition): record.sha256 for stage in stages for record in stage.records}
 
 
 def main() -> int:

@@ -337,7 +337,7 @@ class TestShards:
         write_project(tmp_path / "project")
         monkeypatch.chdir(tmp_path / "project")
         assert run().code == 0
-        first = manifest().stages["packed/plain"].records[0]
+        first = manifest().outputs["packed/plain"].records[0]
         Path("out", first.path).rename(tmp_path / "elsewhere.arrow")
         Path("out", first.path).symlink_to(tmp_path / "elsewhere.arrow")
         with pytest.raises(ShardError, match="is a link to a place outside of out"):
@@ -559,7 +559,7 @@ class TestPaths:
         assert run().code == 0
         Path("secret.arrow").write_bytes(b"secret")
         text = Path("out/manifest.json").read_text()
-        record = manifest().stages["packed/plain"].records[0]
+        record = manifest().outputs["packed/plain"].records[0]
         for path in ("../secret.arrow", str(Path("secret.arrow").absolute())):
             Path("out/manifest.json").write_text(text.replace(record.path, path))
             called = colophon("verify", "recipe.toml")

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from colophon.shards.arrow_files import packed_table, write_table
 from colophon.shards.layouts import Layout
-from colophon.shards.manifest import Manifest, Record, StageManifest
+from colophon.shards.manifest import Manifest, OutputManifest, Record
 from colophon.shards.metadata import DocumentMetadata
 from colophon.shards.packing import pack
 from colophon.shards.schema import PackedInfo, SpecialIds, TokenizerInfo
@@ -158,7 +158,7 @@ def _write_shards(output: Path, *, tokenizer: TokenizerInfo, sequence_length: in
     path.parent.mkdir(parents=True, exist_ok=True)
     write_table(path, table)
     record = Record(
-        stage=f"packed/{LAYOUT}",
+        output=f"packed/{LAYOUT}",
         partition="0",
         path=str(path.relative_to(output)),
         rows=table.num_rows,
@@ -166,6 +166,6 @@ def _write_shards(output: Path, *, tokenizer: TokenizerInfo, sequence_length: in
         sha256="0" * 64,
         fingerprint="0" * 64,
     )
-    stages = {record.stage: StageManifest(settings={}, records=[record])}
-    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], stages=stages)
+    stages = {record.output: OutputManifest(settings={}, records=[record])}
+    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=stages)
     (output / "manifest.json").write_text(manifest.model_dump_json())

@@ -13,10 +13,10 @@ from rich.text import Text
 from colophon.pipeline.errors import UsageError, printable
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.runs.resolve import Prepared
-from colophon.pipeline.stages.tokenization import STAGE as TOKENS
 from colophon.shards.arrow_files import list_values, read_table
 from colophon.shards.layouts import describe_weights
 from colophon.shards.manifest import Manifest
+from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import ROLE_NAMES, Role, full_role_weights
 
@@ -37,18 +37,19 @@ def show_document(prepared: Prepared, manifest: Manifest, *, row: int, console: 
     table = Table(title=f"document {row:,}: row {local} of {partition}", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for stage, content in manifest.stages.items():
+    for directory, content in manifest.outputs.items():
+        output = Output.parse(directory)
         record = next((r for r in content.records if r.partition == partition), None)
-        if record is None or stage.startswith("packed/"):
+        if record is None or output.stage == "pack":
             continue
         with prepared.store.local(record.path) as path:
-            if stage == TOKENS:
+            if output == TOKENS:
                 tokens = read_table(path).slice(local, 1)
                 table.add_row("id", _value(tokens.column("id")[0].as_py()))
                 table.add_row("tokens", f"{len(list_values(tokens.column('input_ids'))[1]):,}")
             else:
                 for name, value in pq.read_table(path).slice(local, 1).to_pylist()[0].items():
-                    table.add_row(f"{name}  ({stage.removeprefix('annotations/')})", _value(value))
+                    table.add_row(f"{name}  ({output.name})", _value(value))
     table.add_row("text", Text(printable(_text(prepared, partition, local)[:characters]) + "…"))
     console.print(table)
 
@@ -60,7 +61,7 @@ def _value(value: object) -> Text:
 
 
 def _locate(manifest: Manifest, row: int) -> tuple[str, int]:
-    stage = manifest.stages.get(TOKENS) or next(iter(manifest.stages.values()), None)
+    stage = manifest.outputs.get(TOKENS) or next(iter(manifest.outputs.values()), None)
     records = stage.records if stage is not None else []
     before = 0
     for record in records:

@@ -17,9 +17,9 @@ from rich.table import Table
 from colophon.pipeline.errors import printable
 from colophon.pipeline.runs.run import QUARANTINE, PassTiming, RunResult, describe
 from colophon.pipeline.stages.timing import STEPS
-from colophon.pipeline.stages.tokenization import STAGE as TOKENS
 from colophon.pipeline.storage.commits import Store
 from colophon.shards.manifest import Manifest, Record
+from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import ROLE_NAMES
 
 SUMMARY = "report/summary.json"
@@ -43,7 +43,7 @@ def summarize(result: RunResult, *, store: Store) -> dict[str, Any]:
 
 def document_counts(manifest: Manifest) -> dict[str, int]:
     """Files, partitions, documents and what was odd about texts, over the whole input."""
-    tokens = manifest.stages.get(TOKENS)
+    tokens = manifest.outputs.get(TOKENS)
     counts = _sum(tokens.records) if tokens else Counter()
     rows = [p.rows for p in manifest.partitions]
     documents = sum(r.rows for r in tokens.records) if tokens else sum(r for r in rows if r is not None)

@@ -19,8 +19,8 @@ from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.partitions import ColumnNeed, Partition
 from colophon.pipeline.inputs.readers import BATCH_ROWS, PartitionReader
 from colophon.pipeline.runs.resolve import Prepared, changed_settings
-from colophon.pipeline.stages.annotation import stage_of as annotation_stage
 from colophon.shards.common.differences import differences
+from colophon.shards.outputs import Output
 
 _SAMPLED_PARTITIONS = 32
 
@@ -56,7 +56,7 @@ def _calibrated(
         return annotator
     if kept is not None and not rebuild:
         lines = differences(kept["settings"], annotator.settings)
-        raise changed_settings(f"{prepared.store.root}/{annotation_stage(annotator.name)}", lines)
+        raise changed_settings(f"{prepared.store.root}/{Output.annotations(annotator.name)}", lines)
     log(f"annotators.{annotator.name}: fitting quantiles on a sample of {wanted:,} documents")
     needs = [need for need in prepared.annotate_needs if need.name in annotator.columns]
     annotator.load()

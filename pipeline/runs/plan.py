@@ -14,17 +14,15 @@ from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.runs.resolve import Prepared
 from colophon.pipeline.stages.annotation import AnnotateStage
-from colophon.pipeline.stages.annotation import stage_of as annotation_stage
 from colophon.pipeline.stages.input_pass import InputPass, InputStage
 from colophon.pipeline.stages.packing import PackStage
-from colophon.pipeline.stages.packing import stage_of as packed_stage
 from colophon.pipeline.stages.tasks import Stage, Task
-from colophon.pipeline.stages.tokenization import STAGE as TOKENS
 from colophon.pipeline.stages.tokenization import TokenizeStage
 from colophon.pipeline.storage.commits import settings_path
 from colophon.shards.common.differences import differences
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.manifest import Record
+from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig
 
 TITLES = ("annotate", "tokenize", "pack")
@@ -37,29 +35,29 @@ class Plan:
     """What a recipe asks for, held against what is committed."""
 
     prepared: Prepared
-    _fingerprints: dict[tuple[str, str], str] = field(default_factory=dict, init=False, repr=False)
+    _fingerprints: dict[tuple[Output, str], str] = field(default_factory=dict, init=False, repr=False)
 
-    def outputs(self, title: str) -> list[str]:
+    def outputs(self, title: str) -> list[Output]:
         """The directories that a stage fills: `annotations/<annotator>`, `tokens`, `packed/<layout>`."""
         if title == "annotate":
-            return [annotation_stage(annotator.name) for annotator in self.prepared.annotators]
+            return [Output.annotations(annotator.name) for annotator in self.prepared.annotators]
         if title == "tokenize":
             return [TOKENS]
-        return [packed_stage(name) for name in self.prepared.recipe.layouts]
+        return [Output.packed(name) for name in self.prepared.recipe.layouts]
 
-    def upstream(self, output: str) -> list[str]:
+    def upstream(self, output: Output) -> list[Output]:
         """The directories whose files an output's files are made from."""
         providers = self.prepared.providers
         if output == TOKENS:
             return []
-        if output.startswith("packed/"):
-            layout = self.prepared.recipe.layouts[output.removeprefix("packed/")]
-            return [TOKENS, *dict.fromkeys(annotation_stage(providers[name]) for name in layout.fields)]
-        annotator = next(a for a in self.prepared.annotators if annotation_stage(a.name) == output)
+        if output.stage == "pack":
+            layout = self.prepared.recipe.layouts[output.name]
+            return [TOKENS, *dict.fromkeys(Output.annotations(providers[name]) for name in layout.fields)]
+        annotator = next(a for a in self.prepared.annotators if a.name == output.name)
         read = (self.prepared.provider(column) for column in annotator.columns)
-        return list(dict.fromkeys(annotation_stage(name) for name in read if name is not None))
+        return list(dict.fromkeys(Output.annotations(name) for name in read if name is not None))
 
-    def fingerprint(self, output: str, partition: Partition) -> str:
+    def fingerprint(self, output: Output, partition: Partition) -> str:
         """sha256 of everything that the output's file for a partition is made from."""
         known = self._fingerprints.get((output, partition.name))
         if known is None:
@@ -69,7 +67,7 @@ class Plan:
             self._fingerprints[output, partition.name] = known
         return known
 
-    def record(self, output: str, partition: Partition) -> Record | None:
+    def record(self, output: Output, partition: Partition) -> Record | None:
         """The commit record of the output's file, if that file is up to date."""
         found = self.prepared.store.record(output, partition.name)
         return found if found is not None and found.fingerprint == self.fingerprint(output, partition) else None
@@ -88,7 +86,7 @@ class Plan:
         there = {output: self.prepared.store.recorded(output) for output in (*outputs, *read - set(outputs))}
         return in_threads(lambda partition: self._task(partition, outputs, there), partitions)
 
-    def _task(self, partition: Partition, outputs: Sequence[str], there: Mapping[str, set[str]]) -> Task:
+    def _task(self, partition: Partition, outputs: Sequence[Output], there: Mapping[Output, set[str]]) -> Task:
         known = {o: self.record(o, partition) if partition.name in there[o] else None for o in there}
         return Task(
             partition=partition,
@@ -105,13 +103,12 @@ class Plan:
         for output in task.outputs:
             for source in self.upstream(output):
                 if source not in task.upstream and source not in task.outputs:
-                    command = "annotate" if source.startswith("annotations/") else "tokenize"
                     raise UsageError(
                         f"{output}: {source} of partition {task.partition.name} is not made or not up to date: "
-                        f"run `colophon {command}` first, or `colophon run` for all stages"
+                        f"run `colophon {source.stage}` first, or `colophon run` for all stages"
                     )
 
-    def changed_settings(self, title: str) -> dict[str, list[str]]:
+    def changed_settings(self, title: str) -> dict[Output, list[str]]:
         """By output of a stage, how today's settings differ from those that its files were made with."""
         changed = {}
         for output in self.outputs(title):

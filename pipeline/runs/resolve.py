@@ -15,12 +15,10 @@ from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.files import InputFile, expand
 from colophon.pipeline.inputs.partitions import FINEWEB_TYPES, ColumnNeed, Inputs, plan_inputs
 from colophon.pipeline.recipe.schema import Recipe
-from colophon.pipeline.stages.annotation import stage_of as annotation_stage
-from colophon.pipeline.stages.packing import stage_of as packed_stage
 from colophon.pipeline.stages.packing import tokenizer_info
-from colophon.pipeline.stages.tokenization import STAGE as TOKENS
 from colophon.pipeline.storage.commits import Store
 from colophon.shards.common.digests import fingerprint
+from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.packing import smallest_row
 from colophon.shards.schema import FORMAT_VERSION
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerError, load_tokenizer
@@ -120,37 +118,37 @@ class Prepared:
         return ColumnNeed(column, self.recipe.input.columns.get(column, column), required)
 
     @cached_property
-    def settings(self) -> dict[str, dict[str, Any]]:
+    def settings(self) -> dict[Output, dict[str, Any]]:
         """What each stage's files depend on besides their input, readable: annotations, tokens and packed layouts."""
-        stages = [annotation_stage(annotator.name) for annotator in self.annotators]
+        outputs = [Output.annotations(annotator.name) for annotator in self.annotators]
         if self.recipe.tokenizer is not None:
-            stages += [TOKENS, *map(packed_stage, self.recipe.layouts)]
-        return {stage: self.settings_of(stage) for stage in stages}
+            outputs += [TOKENS, *map(Output.packed, self.recipe.layouts)]
+        return {output: self.settings_of(output) for output in outputs}
 
-    def settings_of(self, stage: str) -> dict[str, Any]:
+    def settings_of(self, output: Output) -> dict[str, Any]:
         """`settings` of one stage; reads only the models and vocabulary that it is about.
 
         Raises:
             UsageError: it is about the tokenizer, which cannot be loaded.
         """
-        if stage == TOKENS:
+        if output == TOKENS:
             columns = {need.name: need.in_input for need in self.tokenize_needs}
             return {"tokenizer": self.tokenizer.settings, "columns": columns}
-        for annotator in self.annotators:
-            if annotation_stage(annotator.name) == stage:
-                columns = {c: self._need(c).in_input for c in annotator.columns if self.provider(c) is None}
-                return {"annotator": annotator.settings, "columns": columns}
+        if output.stage == "annotate":
+            annotator = next(annotator for annotator in self.annotators if annotator.name == output.name)
+            columns = {c: self._need(c).in_input for c in annotator.columns if self.provider(c) is None}
+            return {"annotator": annotator.settings, "columns": columns}
         return {
-            "layout": self.recipe.layouts[stage.removeprefix("packed/")].model_dump(mode="json"),
+            "layout": self.recipe.layouts[output.name].model_dump(mode="json"),
             "pack": self.recipe.pack.model_dump(mode="json"),
             "tokenizer": tokenizer_info(self.tokenizer).model_dump(mode="json"),
             "format_version": FORMAT_VERSION,
         }
 
     @cached_property
-    def settings_fingerprints(self) -> dict[str, str]:
-        """sha256 of each stage's settings."""
-        return {stage: fingerprint(settings) for stage, settings in self.settings.items()}
+    def settings_fingerprints(self) -> dict[Output, str]:
+        """sha256 of each output's settings."""
+        return {output: fingerprint(settings) for output, settings in self.settings.items()}
 
 
 def prepare(recipe: Recipe, *, where: str) -> Prepared:

@@ -26,7 +26,8 @@ from colophon.pipeline.stages.tasks import Outcome, TaskResult
 from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import settings_path
 from colophon.shards.common.errors import ColophonError, ExitCode
-from colophon.shards.manifest import Manifest, PartitionInfo, QuarantineEntry, StageManifest
+from colophon.shards.manifest import Manifest, OutputManifest, PartitionInfo, QuarantineEntry
+from colophon.shards.outputs import Output
 
 QUARANTINE = "quarantine.jsonl"
 
@@ -151,7 +152,7 @@ class Run:
         for output in self._outputs():
             self._prepared.store.sweep(output)
 
-    def _outputs(self) -> list[str]:
+    def _outputs(self) -> list[Output]:
         return [output for title in self._stages() for output in self._plan.outputs(title)]
 
     def _run_pass(self, titles: Sequence[str]) -> PassTiming:
@@ -227,7 +228,7 @@ class Run:
         """All up-to-date files of the recipe, those of earlier runs included."""
         prepared, plan = self._prepared, self._plan
         good = [p for p in prepared.inputs.partitions if p.name not in self._quarantined]
-        stages: dict[str, StageManifest] = {}
+        stages: dict[str, OutputManifest] = {}
         problems: dict[tuple[str, int | None], QuarantineEntry] = {}
         for output in (output for title in TITLES for output in plan.outputs(title)):
             if output not in prepared.settings:
@@ -236,7 +237,7 @@ class Run:
             problems.update({(p.source, p.line): p for record in records for p in record.problems})
             if records:
                 told_once = [record.model_copy(update={"problems": []}) for record in records]
-                stages[output] = StageManifest(settings=prepared.settings[output], records=told_once)
+                stages[output] = OutputManifest(settings=prepared.settings[output], records=told_once)
         return Manifest(
             colophon_version=__version__,
             recipe=prepared.recipe.model_dump(mode="json"),

@@ -16,13 +16,9 @@ from colophon.pipeline.recipe.schema import DEFAULT_META_TOKENS, Recipe
 from colophon.pipeline.runs.calibration import calibrated, calibration_path
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.resolve import Prepared, changed_settings, prepare
-from colophon.pipeline.stages.annotation import stage_of as annotation_stage
-from colophon.pipeline.stages.packing import stage_of as packed_stage
-from colophon.pipeline.stages.tokenization import STAGE as TOKENS
 from colophon.shards.common.differences import differences
 from colophon.shards.manifest import Manifest, read_manifest
-
-_ANNOTATIONS = annotation_stage("")
+from colophon.shards.outputs import TOKENS, Output
 
 
 def check_unchanged(recipe: Recipe, name: str, *, where: str) -> None:
@@ -41,7 +37,7 @@ def check_unchanged(recipe: Recipe, name: str, *, where: str) -> None:
     shown = any(recipe.layouts[layout].fields for layout in layouts)
     prepared = _prepared(recipe, where=where) if shown or columns else Prepared(recipe, where, ())
     providers = dict.fromkeys(prepared.providers[column] for column in columns if column in prepared.providers)
-    for output in (*map(packed_stage, layouts), *map(annotation_stage, providers)):
+    for output in (*map(Output.packed, layouts), *map(Output.annotations, providers)):
         for stage in _made_from(prepared, output):
             lines = _changed(prepared, stage, manifest)
             if lines:
@@ -58,30 +54,30 @@ def _prepared(recipe: Recipe, *, where: str) -> Prepared:
         return Prepared(recipe, where, ())
 
 
-def _made_from(prepared: Prepared, output: str) -> list[str]:
+def _made_from(prepared: Prepared, output: Output) -> list[Output]:
     """The output and all that it is made from; any annotator of the recipe where none could be built."""
-    layout = prepared.recipe.layouts.get(output.removeprefix("packed/"))
+    layout = prepared.recipe.layouts[output.name] if output.stage == "pack" else None
     if layout is not None and layout.fields and not prepared.annotators:
-        return [output, TOKENS, *map(annotation_stage, prepared.recipe.annotators)]
+        return [output, TOKENS, *map(Output.annotations, prepared.recipe.annotators)]
     above = (stage for source in Plan(prepared).upstream(output) for stage in _made_from(prepared, source))
     return list(dict.fromkeys([output, *above]))
 
 
-def _changed(prepared: Prepared, stage: str, manifest: Manifest) -> list[str]:
+def _changed(prepared: Prepared, stage: Output, manifest: Manifest) -> list[str]:
     """How today's settings of a stage differ from those of its files, told from the recipes where they cannot be."""
-    if stage not in manifest.stages:
+    if stage not in manifest.outputs:
         return []
     then, now = manifest.recipe, prepared.recipe.model_dump(mode="json")
     settings = _settings(prepared, stage)
     if settings is None:
         return differences(_said(then, stage), _said(now, stage))
-    return differences(manifest.stages[stage].settings, settings)
+    return differences(manifest.outputs[stage].settings, settings)
 
 
-def _settings(prepared: Prepared, stage: str) -> dict[str, Any] | None:
+def _settings(prepared: Prepared, stage: Output) -> dict[str, Any] | None:
     """Today's settings of a stage; None where they cannot be told on this machine, or only with a download."""
-    if stage.startswith(_ANNOTATIONS):
-        annotator = next((a for a in prepared.annotators if annotation_stage(a.name) == stage), None)
+    if stage.stage == "annotate":
+        annotator = next((a for a in prepared.annotators if a.name == stage.name), None)
         return None if annotator is None else _annotation_settings(prepared, annotator)
     tokenizer = prepared.recipe.tokenizer
     if tokenizer is None or tokenizer.name is not None:  # a name always means the same vocabulary
@@ -99,21 +95,21 @@ def _annotation_settings(prepared: Prepared, annotator: Annotator) -> dict[str, 
     alone = prepared.changed(annotators=(annotator,))
     (known,) = calibrated(alone, write=False, log=lambda line: None).annotators
     annotators = tuple(known if other is annotator else other for other in prepared.annotators)
-    return prepared.changed(annotators=annotators).settings_of(annotation_stage(annotator.name))
+    return prepared.changed(annotators=annotators).settings_of(Output.annotations(annotator.name))
 
 
-def _said(recipe: dict[str, Any], stage: str) -> dict[str, Any]:
+def _said(recipe: dict[str, Any], stage: Output) -> dict[str, Any]:
     """What a recipe, as JSON, says of a stage."""
     columns, tokenizer = recipe.get("input", {}).get("columns"), recipe.get("tokenizer")
     if stage == TOKENS:
         return {"tokenizer": tokenizer, "columns": columns}
-    if stage.startswith(_ANNOTATIONS):
-        annotator = recipe.get("annotators", {}).get(stage.removeprefix(_ANNOTATIONS))
+    if stage.stage == "annotate":
+        annotator = recipe.get("annotators", {}).get(stage.name)
         return {"annotator": annotator, "columns": columns}
     layouts = recipe.get("layouts", {})
     asked = [layout["num_meta_tokens"] for layout in layouts.values() if "num_meta_tokens" in layout]
     return {
-        "layout": layouts.get(stage.removeprefix("packed/")),
+        "layout": layouts.get(stage.name),
         "pack": recipe.get("pack"),
         "tokenizer": tokenizer,
         "num_meta_tokens": max([DEFAULT_META_TOKENS, *asked]),

@@ -14,6 +14,7 @@ from colophon.pipeline.runs.resolve import Prepared
 from colophon.pipeline.runs.run import QUARANTINE, describe
 from colophon.pipeline.storage.lock import Owner, owner_of
 from colophon.shards.manifest import QuarantineEntry
+from colophon.shards.outputs import Output
 
 _SHOWN_ENTRIES = 10
 _STATES = ("done", "stale", "running", "quarantined", "missing")
@@ -73,7 +74,7 @@ def status_of(prepared: Prepared) -> Status:
     )
 
 
-def _output_status(plan: Plan, output: str, *, is_running: bool, out: set[str]) -> OutputStatus:
+def _output_status(plan: Plan, output: Output, *, is_running: bool, out: set[str]) -> OutputStatus:
     store = plan.prepared.store
     recorded = store.recorded(output)
     drafts = store.drafts(output) if is_running else set()

@@ -14,8 +14,6 @@ from pydantic import ValidationError
 from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.runs.resolve import Prepared, changed_settings
 from colophon.pipeline.stages.packing import annotation_columns
-from colophon.pipeline.stages.packing import stage_of as packed_stage
-from colophon.pipeline.stages.tokenization import STAGE as TOKENS
 from colophon.pipeline.storage.commits import record_path
 from colophon.shards.arrow_files import read_table
 from colophon.shards.common.differences import differences
@@ -24,6 +22,7 @@ from colophon.shards.common.errors import ShardError
 from colophon.shards.laws import broken_laws
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, Record
 from colophon.shards.metadata import document_metadata
+from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.reader import PackedFile
 
 
@@ -56,14 +55,14 @@ def verify(prepared: Prepared, manifest: Manifest) -> Iterator[tuple[Record, lis
     Raises:
         UsageError: the recipe is not the one that made the files.
     """
-    for stage, content in manifest.stages.items():
-        lines = differences(content.settings, prepared.settings.get(stage, content.settings))
+    for stage, content in manifest.outputs.items():
+        lines = differences(content.settings, prepared.settings.get(Output.parse(stage), content.settings))
         if lines:
             raise changed_settings(f"{prepared.store.root}/{stage}", lines)
-    by_partition: dict[str, dict[str, Record]] = {}
-    for stage, content in manifest.stages.items():
+    by_partition: dict[str, dict[Output, Record]] = {}
+    for stage, content in manifest.outputs.items():
         for record in content.records:
-            by_partition.setdefault(record.partition, {})[stage] = record
+            by_partition.setdefault(record.partition, {})[Output.parse(stage)] = record
     for records in by_partition.values():
         for record in records.values():
             messages = _against_record(prepared, record) or _content(prepared, record, records)
@@ -79,36 +78,38 @@ def _against_record(prepared: Prepared, record: Record) -> list[str]:
     with prepared.store.local(record.path) as path:
         if file_sha256(path) != record.sha256:
             return ["its bytes differ from those that were committed (sha256)"]
-    committed = prepared.store.record(record.stage, record.partition)
+    committed = prepared.store.record(record.output, record.partition)
     if committed is None:
-        return [f"its commit record, {record_path(record.stage, record.partition)}, is missing or damaged"]
+        return [f"its commit record, {record_path(record.output, record.partition)}, is missing or damaged"]
     if committed.model_copy(update={"problems": []}) != record:
-        return [f"its commit record, {record_path(record.stage, record.partition)}, differs from the manifest"]
+        return [f"its commit record, {record_path(record.output, record.partition)}, differs from the manifest"]
     return []
 
 
-def _content(prepared: Prepared, record: Record, records: dict[str, Record]) -> list[str]:
+def _content(prepared: Prepared, record: Record, records: dict[Output, Record]) -> list[str]:
     with ExitStack() as stack:
         path = stack.enter_context(prepared.store.local(record.path))
         try:
-            if record.stage.startswith("packed/"):
+            if Output.parse(record.output).stage == "pack":
                 if TOKENS not in records:
                     return ["its token file is not in the manifest"]
                 tokens = stack.enter_context(prepared.store.local(records[TOKENS].path))
                 return _packed(prepared, path, read_table(tokens), record, records)
-            rows = read_table(path).num_rows if record.stage == TOKENS else pq.read_metadata(path).num_rows
+            rows = read_table(path).num_rows if record.output == TOKENS else pq.read_metadata(path).num_rows
         except (ShardError, InputError, pa.ArrowException, OSError) as error:
             return [f"cannot be checked: {error}".splitlines()[0]]
     return [] if rows == record.rows else [f"has {rows} rows, its record says {record.rows}"]
 
 
-def _packed(prepared: Prepared, path: Path, tokens: pa.Table, record: Record, records: dict[str, Record]) -> list[str]:
+def _packed(
+    prepared: Prepared, path: Path, tokens: pa.Table, record: Record, records: dict[Output, Record]
+) -> list[str]:
     file = PackedFile(path)
     if len(file) != record.rows:
         return [f"has {len(file)} rows, its record says {record.rows}"]
-    if packed_stage(str(file.info.layout.get("name"))) != record.stage:
+    if Output.packed(str(file.info.layout.get("name"))) != record.output:
         return [f"holds the layout {file.info.layout.get('name')!r}"]
-    layout = prepared.recipe.layouts.get(record.stage.removeprefix("packed/"))
+    layout = prepared.recipe.layouts.get(Output.parse(record.output).name)
     if layout is None:
         return broken_laws(file, tokens)
     columns = annotation_columns(

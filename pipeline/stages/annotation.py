@@ -20,14 +20,9 @@ from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.storage.commits import Draft, Store
 from colophon.shards.manifest import QuarantineEntry, Record
+from colophon.shards.outputs import Output
 
-SUFFIX = ".parquet"
 ROW_GROUP_ROWS = 1 << 16
-
-
-def stage_of(annotator: str) -> str:
-    """The stage, and so the directory, of an annotator's files."""
-    return f"annotations/{annotator}"
 
 
 @dataclass(frozen=True)
@@ -58,7 +53,7 @@ class AnnotateWorker:
 
     def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> AnnotationSink | None:
         """Load what the task needs and begin a file for each annotator; None if it wants none."""
-        wanted = [a for a in self._stage.annotators if stage_of(a.name) in task.outputs]
+        wanted = [a for a in self._stage.annotators if Output.annotations(a.name) in task.outputs]
         if not wanted:
             return None
         with clock.measure("load"):
@@ -102,7 +97,9 @@ class AnnotationSink:
     def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
         """One record for each annotator."""
         return tuple(
-            self._files[a.name].commit(self._task.outputs[stage_of(a.name)], rows=rows, problems=reader.problems)
+            self._files[a.name].commit(
+                self._task.outputs[Output.annotations(a.name)], rows=rows, problems=reader.problems
+            )
             for a in self._wanted
         )
 
@@ -110,7 +107,7 @@ class AnnotationSink:
         """Columns of annotators that are up to date and that a wanted one reads."""
         found: dict[str, pa.Array] = {}
         for annotator in self._stage.annotators:
-            record = self._task.upstream.get(stage_of(annotator.name))
+            record = self._task.upstream.get(Output.annotations(annotator.name))
             names = [name for name in annotator.schema.names if name in self._read]
             if annotator in self._wanted or record is None or not names:
                 continue
@@ -122,9 +119,9 @@ class AnnotationSink:
 
     @contextmanager
     def _file(self, annotator: Annotator) -> Iterator[AnnotationFile]:
-        stage, partition = stage_of(annotator.name), self._task.partition.name
+        output, partition = Output.annotations(annotator.name), self._task.partition.name
         with (
-            self._stage.store.draft(stage=stage, partition=partition, suffix=SUFFIX) as draft,
+            self._stage.store.draft(output=output, partition=partition, suffix=output.suffix) as draft,
             AnnotationFile(draft, annotator.schema) as file,
         ):
             yield file

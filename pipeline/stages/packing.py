@@ -12,27 +12,19 @@ import pyarrow.parquet as pq
 from colophon.pipeline.concurrency import WriteBehind
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.recipe.schema import PackSection
-from colophon.pipeline.stages.annotation import stage_of as annotation_stage
 from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.stages.timing import Clock
-from colophon.pipeline.stages.tokenization import STAGE as TOKENS
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.fault_injection import reached
 from colophon.shards.arrow_files import list_chunks, packed_table, read_table, write_table
 from colophon.shards.layouts import Layout
 from colophon.shards.manifest import Record
 from colophon.shards.metadata import document_metadata
+from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.packing import Packed, pack
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import PackedInfo, TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
-
-SUFFIX = ".arrow"
-
-
-def stage_of(layout: str) -> str:
-    """The stage, and so the directory, of a layout's files."""
-    return f"packed/{layout}"
 
 
 @dataclass(frozen=True)
@@ -44,8 +36,8 @@ class PackStage:
     layouts: Mapping[str, Layout]
     providers: Mapping[str, str]
     """Which annotator makes each annotation column."""
-    settings: Mapping[str, str]
-    """Fingerprint of each layout's settings by its stage."""
+    settings: Mapping[Output, str]
+    """The fingerprint of each layout's settings."""
     tokenizer: TokenizerConfig
     num_meta_tokens: int
 
@@ -70,7 +62,7 @@ class PackWorker:
         """Pack one partition in every layout that is not up to date; each is committed while the next one is packed."""
         clock = Clock()
         records: list[Record] = []
-        wanted = [name for name in self._stage.layouts if stage_of(name) in task.outputs]
+        wanted = [name for name in self._stage.layouts if Output.packed(name) in task.outputs]
         with self._stage.store.local(task.upstream[TOKENS].path) as path, WriteBehind(depth=1) as later:
             with clock.measure("read"):
                 tokens = read_table(path)
@@ -119,7 +111,7 @@ class PackWorker:
             role_weights=layout.weights(),
             tokenizer=tokenizer_info(self._tokenizer),
             sources=[task.partition.source],
-            fingerprint=self._stage.settings[stage_of(name)],
+            fingerprint=self._stage.settings[Output.packed(name)],
             num_tokens=packed.num_tokens,
         )
         table = packed_table(
@@ -131,19 +123,19 @@ class PackWorker:
             info=info,
         )
         return self._stage.store.commit(
-            stage=stage_of(name),
+            output=Output.packed(name),
             partition=task.partition.name,
-            suffix=SUFFIX,
+            suffix=Output.packed(name).suffix,
             write=lambda path: write_table(path, table),
             check=lambda path: _check_rows(path, table.num_rows),
             rows=table.num_rows,
-            fingerprint=task.outputs[stage_of(name)],
+            fingerprint=task.outputs[Output.packed(name)],
             counts={**packed.counts, **{f"tokens_{role}": n for role, n in packed.num_tokens.items()}},
         )
 
 
 def annotation_columns(
-    layout: Layout, *, tokens: pa.Table, records: Mapping[str, Record], providers: Mapping[str, str], store: Store
+    layout: Layout, *, tokens: pa.Table, records: Mapping[Output, Record], providers: Mapping[str, str], store: Store
 ) -> dict[str, pa.Array]:
     """What a layout's template names of a partition's documents, from the annotation files in `records`.
 
@@ -153,7 +145,7 @@ def annotation_columns(
     columns: dict[str, pa.Array] = {}
     for annotator in dict.fromkeys(providers[field] for field in layout.fields):
         names = [field for field in layout.fields if providers[field] == annotator]
-        with store.local(records[annotation_stage(annotator)].path) as path, pq.ParquetFile(path) as parquet:
+        with store.local(records[Output.annotations(annotator)].path) as path, pq.ParquetFile(path) as parquet:
             table = parquet.read(columns=names, use_threads=False)
         if table.num_rows != tokens.num_rows:
             raise InputError(f"annotator {annotator} has {table.num_rows} rows, the token file {tokens.num_rows}")

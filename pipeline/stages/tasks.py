@@ -8,6 +8,7 @@ from typing import Protocol
 
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.shards.manifest import Record
+from colophon.shards.outputs import Output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,10 +16,10 @@ class Task:
     """One partition and the output files that are to be made of it."""
 
     partition: Partition
-    outputs: Mapping[str, str]
-    """The fingerprint of each output by its stage (`annotations/url`, `tokens`, `packed/plain`)."""
-    upstream: Mapping[str, Record] = field(default_factory=dict)
-    """Committed files that the work reads, by their stage."""
+    outputs: Mapping[Output, str]
+    """The fingerprint of each output."""
+    upstream: Mapping[Output, Record] = field(default_factory=dict)
+    """Committed files that the work reads, by output."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,9 @@ from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.storage.commits import Store
 from colophon.shards.arrow_files import growing_table, read_table, tokens_table
 from colophon.shards.manifest import Record
+from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import tokens_schema
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
-
-STAGE = "tokens"
-SUFFIX = ".arrow"
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class TokenizeWorker:
 
     def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> TokenSink | None:
         """Load the tokenizer if this is the first task and begin a file of tokens; None if the task wants none."""
-        if STAGE not in task.outputs:
+        if TOKENS not in task.outputs:
             return None
         if self._tokenizer is None:
             with clock.measure("load"):
@@ -70,9 +68,11 @@ class TokenSink:
 
     def __init__(self, stage: TokenizeStage, task: Task, tokenizer: Tokenizer, *, stack: ExitStack) -> None:
         self._tokenizer = tokenizer
-        self._fingerprint = task.outputs[STAGE]
+        self._fingerprint = task.outputs[TOKENS]
         self._counts = Counter({"tokens": 0, "documents_empty": 0})
-        self._draft = stack.enter_context(stage.store.draft(stage=STAGE, partition=task.partition.name, suffix=SUFFIX))
+        self._draft = stack.enter_context(
+            stage.store.draft(output=TOKENS, partition=task.partition.name, suffix=TOKENS.suffix)
+        )
         self._file = stack.enter_context(ExitStack())
         self._write = self._file.enter_context(growing_table(self._draft.path, tokens_schema(tokenizer.dtype)))
         self.needs = stage.needs

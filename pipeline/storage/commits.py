@@ -97,11 +97,11 @@ class Store:
             raise StoreError(f"{url}: {one_line(error)}") from error
 
     @contextmanager
-    def draft(self, *, stage: str, partition: str, suffix: str) -> Iterator[Draft]:
+    def draft(self, *, output: str, partition: str, suffix: str) -> Iterator[Draft]:
         """A file in the making, for as long as the context lasts; nothing of it stays unless it is committed.
 
         Args:
-            stage: directory of the file under the root.
+            output: directory of the file under the root.
             partition: the file's name without suffix.
             suffix: with the dot.
 
@@ -109,18 +109,18 @@ class Store:
             StoreError: the disk has no room for it.
         """
         attempt = uuid.uuid4().hex[:12]
-        final = f"{stage}/{partition}{suffix}" if self.is_local else f"{stage}/{partition}.{attempt}{suffix}"
+        final = f"{output}/{partition}{suffix}" if self.is_local else f"{output}/{partition}.{attempt}{suffix}"
         with (
             _named_if_not_written(f"{self.root}/{final}"),
-            self._scratch(stage, f".{partition}.{attempt}{suffix}{_DRAFT}") as temporary,
+            self._scratch(output, f".{partition}.{attempt}{suffix}{_DRAFT}") as temporary,
         ):
-            reached("before write", stage)
-            yield Draft(store=self, stage=stage, partition=partition, final=final, path=temporary)
+            reached("before write", output)
+            yield Draft(store=self, output=output, partition=partition, final=final, path=temporary)
 
     def commit(
         self,
         *,
-        stage: str,
+        output: str,
         partition: str,
         suffix: str,
         write: Callable[[Path], None],
@@ -134,15 +134,15 @@ class Store:
 
         For the other arguments see `draft` and `Draft.commit`.
         """
-        with self.draft(stage=stage, partition=partition, suffix=suffix) as draft:
+        with self.draft(output=output, partition=partition, suffix=suffix) as draft:
             write(draft.path)
             return draft.commit(check=check, rows=rows, fingerprint=fingerprint, counts=counts, problems=problems)
 
     @contextmanager
-    def _scratch(self, stage: str, name: str) -> Iterator[Path]:
+    def _scratch(self, output: str, name: str) -> Iterator[Path]:
         """A place for a file in the making: beside its final name, so that the rename stays on one file system."""
         if self.is_local:
-            directory = self.path / stage
+            directory = self.path / output
             directory.mkdir(parents=True, exist_ok=True)
             temporary = directory / name
             try:
@@ -153,22 +153,22 @@ class Store:
             with tempfile.TemporaryDirectory(prefix="colophon-") as scratch:
                 yield Path(scratch) / name
 
-    def drafts(self, stage: str) -> set[str]:
+    def drafts(self, output: str) -> set[str]:
         """The partitions of which a file is being written here, or was when a process died; none on object stores."""
-        return {path.name[1:].rsplit(".", 3)[0] for path in self._drafts(stage)}
+        return {path.name[1:].rsplit(".", 3)[0] for path in self._drafts(output)}
 
-    def sweep(self, stage: str) -> None:
+    def sweep(self, output: str) -> None:
         """Delete what processes that died were writing. Only for who holds the lock.
 
-        Afterwards no process of an earlier run can publish in this stage: one that was about to has done so.
+        Afterwards no process of an earlier run can publish in this output: one that was about to has done so.
         """
-        if self.is_local and (self.path / stage).is_dir():
-            with self._alone(stage):
-                for path in self._drafts(stage):
+        if self.is_local and (self.path / output).is_dir():
+            with self._alone(output):
+                for path in self._drafts(output):
                     path.unlink(missing_ok=True)
 
-    def _drafts(self, stage: str) -> list[Path]:
-        return list((self.path / stage).glob(f".*{_DRAFT}")) if self.is_local else []
+    def _drafts(self, output: str) -> list[Path]:
+        return list((self.path / output).glob(f".*{_DRAFT}")) if self.is_local else []
 
     def _check_held(self) -> None:
         """No other run may have taken the lock; none at all is fine, then nobody is in the way."""
@@ -182,12 +182,12 @@ class Store:
             raise StoreError(f"{self.root}: another run has taken over the lock; this one publishes nothing more")
 
     @contextmanager
-    def _alone(self, stage: str) -> Iterator[None]:
+    def _alone(self, output: str) -> Iterator[None]:
         """Publish alone: of two attempts at one partition the file and the record must be the same one's.
 
         An attempt may outlive the run that began it, when that was killed. On object stores each has its own file.
         """
-        handle = os.open(self.path / stage, os.O_RDONLY)
+        handle = os.open(self.path / output, os.O_RDONLY)
         try:
             with suppress(OSError):  # some network file systems lock no directories
                 fcntl.flock(handle, fcntl.LOCK_EX)
@@ -210,33 +210,33 @@ class Store:
         Raises:
             StoreError: another run has taken over, or the store fails.
         """
-        note = record_path(record.stage, record.partition)
+        note = record_path(record.output, record.partition)
         if not self.is_local:
-            reached("before rename", record.stage)
+            reached("before rename", record.output)
             self.remote(record.path, lambda filesystem, path: filesystem.put_file(str(temporary), path))
-            reached("before record", record.stage)
+            reached("before record", record.output)
             self._check_held()
             self.write_text(note, record.model_dump_json())
             return record
         final = self.path / record.path
         sync(temporary)
-        with self._alone(record.stage):
+        with self._alone(record.output):
             self._check_held()
-            there = self.record(record.stage, record.partition)
+            there = self.record(record.output, record.partition)
             # Workers of a run that was killed may finish while the next one works: they touch nothing that is there.
             if there is not None and there.fingerprint == record.fingerprint:
                 return there
             self._withdraw(note)
-            reached("before rename", record.stage)
+            reached("before rename", record.output)
             temporary.rename(final)
             sync(final.parent)
-            reached("before record", record.stage)
+            reached("before record", record.output)
             self.write_text(note, record.model_dump_json())
         return record
 
-    def record(self, stage: str, partition: str) -> Record | None:
+    def record(self, output: str, partition: str) -> Record | None:
         """The commit record of a partition's file, if the file was committed and is there in its full size."""
-        text = self.read_text(record_path(stage, partition))
+        text = self.read_text(record_path(output, partition))
         if text is None:
             return None
         try:
@@ -245,13 +245,13 @@ class Store:
             return None
         return record if self.size(record.path) == record.bytes else None
 
-    def recorded(self, stage: str) -> set[str]:
+    def recorded(self, output: str) -> set[str]:
         """The partitions of which a commit record lies there, sound or not: one listing instead of a look for each."""
         if self.is_local:
-            directory = self.path / RECORDS / stage
+            directory = self.path / RECORDS / output
             names = [path.name for path in directory.iterdir()] if directory.is_dir() else []
         else:
-            found = self.remote(f"{RECORDS}/{stage}", _found_anew)
+            found = self.remote(f"{RECORDS}/{output}", _found_anew)
             names = [path.rsplit("/", 1)[-1] for path in found]
         return {name.removesuffix(".json") for name in names}
 
@@ -333,7 +333,7 @@ class Draft:
     """An output file before it is visible."""
 
     store: Store
-    stage: str
+    output: str
     partition: str
     final: str
     """Where it will lie under the root."""
@@ -360,7 +360,7 @@ class Draft:
         """
         check(self.path)
         record = Record(
-            stage=self.stage,
+            output=self.output,
             partition=self.partition,
             path=self.final,
             rows=rows,
@@ -373,14 +373,14 @@ class Draft:
         return self.store.publish(self.path, record)
 
 
-def record_path(stage: str, partition: str) -> str:
+def record_path(output: str, partition: str) -> str:
     """Where a commit record lies under the root."""
-    return f"{RECORDS}/{stage}/{partition}.json"
+    return f"{RECORDS}/{output}/{partition}.json"
 
 
-def settings_path(stage: str) -> str:
-    """Where the settings that a stage's files were made with lie under the root; no partition has this name."""
-    return f"{RECORDS}/{stage}/.settings.json"
+def settings_path(output: str) -> str:
+    """Where the settings that an output's files were made with lie under the root; no partition has this name."""
+    return f"{RECORDS}/{output}/.settings.json"
 
 
 def _found_anew(filesystem: Any, path: str) -> list[str]:

@@ -158,8 +158,8 @@ def quarantine(output: str = "out") -> list[QuarantineEntry]:
 
 def hashes(manifest: Manifest) -> dict[tuple[str, str], str]:
     """sha256 of every committed file by stage and partition: the content of a run, wherever it lies."""
-    stages = manifest.stages.values()
-    return {(r.stage, r.partition): r.sha256 for stage in stages for r in stage.records}
+    stages = manifest.outputs.values()
+    return {(r.output, r.partition): r.sha256 for stage in stages for r in stage.records}
 
 
 def snapshot(root: Path = Path()) -> dict[str, tuple[int, int]]:

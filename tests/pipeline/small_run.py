@@ -69,5 +69,5 @@ def run_recipe(recipe: Path, *, output: Path, executor: Executor | None = None) 
     with (output.parent / f"{output.name}.log").open("w") as log:
         run = Run(prepared, executor=executor or InlineExecutor(), console=Console(file=log))
         result = run.execute()
-    stages = result.manifest.stages.values()
+    stages = result.manifest.outputs.values()
     return {record.path: record.sha256 for stage in stages for record in stage.records}

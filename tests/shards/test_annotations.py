@@ -10,7 +10,7 @@ import pytest
 
 from colophon.shards.annotations import AnnotationColumn, annotators_by_column, find_column
 from colophon.shards.common.errors import ShardError
-from colophon.shards.manifest import Manifest, Record, StageManifest
+from colophon.shards.manifest import Manifest, OutputManifest, Record
 from tests.recorded import record_of
 
 ANNOTATIONS: dict[str, list[dict[str, list[Any]]]] = {
@@ -27,8 +27,8 @@ def write(path: Path, columns: dict[str, list[Any]]) -> None:
 
 
 def manifest_of(stages: dict[str, list[Record]]) -> Manifest:
-    made = {stage: StageManifest(settings={}, records=records) for stage, records in stages.items()}
-    return Manifest(colophon_version="0", recipe={}, partitions=[], stages=made)
+    made = {stage: OutputManifest(settings={}, records=records) for stage, records in stages.items()}
+    return Manifest(colophon_version="0", recipe={}, partitions=[], outputs=made)
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from colophon.shards.common.errors import ShardError
 from colophon.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
+    OutputManifest,
     PartitionInfo,
     QuarantineEntry,
     Record,
-    StageManifest,
     read_manifest,
 )
 from colophon.shards.reader import PackedDataset
@@ -27,7 +27,7 @@ CASE = Case(layout=make_layout("plain"), documents=documents_of([20, 21], [30]),
 
 def record(path: str, **changes: Any) -> Record:
     values: dict[str, Any] = {
-        "stage": "packed/plain",
+        "output": "packed/plain",
         "partition": "p0",
         "path": path,
         "rows": 1,
@@ -39,12 +39,12 @@ def record(path: str, **changes: Any) -> Record:
 
 
 def manifest_of(**layouts: list[Record]) -> Manifest:
-    stages = {f"packed/{name}": StageManifest(settings={}, records=records) for name, records in layouts.items()}
+    stages = {f"packed/{name}": OutputManifest(settings={}, records=records) for name, records in layouts.items()}
     return Manifest(
         colophon_version="0.1.0",
         recipe={"output": {"path": "out"}},
         partitions=[PartitionInfo(name="p0", source="data/a.parquet", rows=2)],
-        stages={"tokens": StageManifest(settings={}, records=[]), **stages},
+        outputs={"tokens": OutputManifest(settings={}, records=[]), **stages},
         quarantine=[QuarantineEntry(source="data/b.parquet", stage="annotate", reason="not a Parquet file")],
     )
 
@@ -72,7 +72,7 @@ class TestPaths:
     def test_a_path_inside_is_kept(self, path: str) -> None:
         assert record(path).path == path
 
-    @pytest.mark.parametrize("field", [{"stage": "../tokens"}, {"partition": "../p"}, {"partition": ".settings"}])
+    @pytest.mark.parametrize("field", [{"output": "../tokens"}, {"partition": "../p"}, {"partition": ".settings"}])
     def test_a_record_of_another_directory_is_refused(self, field: dict[str, str]) -> None:
         value = record("x").model_dump() | field
         with pytest.raises(ValidationError, match=r"leaves the output directory|is not a plain name"):
@@ -80,10 +80,10 @@ class TestPaths:
 
     def test_a_manifest_with_such_a_path_is_one_line(self, tmp_path: Path) -> None:
         content = json.loads(manifest_of(plain=[record("x")]).model_dump_json())
-        content["stages"]["packed/plain"]["records"][0]["path"] = "../../secret"
+        content["outputs"]["packed/plain"]["records"][0]["path"] = "../../secret"
         (tmp_path / MANIFEST_NAME).write_text(json.dumps(content))
         with pytest.raises(
-            ShardError, match=r"stages\.packed/plain\.records\.0\.path: .*'../../secret' leaves"
+            ShardError, match=r"outputs\.packed/plain\.records\.0\.path: .*'../../secret' leaves"
         ) as error:
             read_manifest(tmp_path)
         assert "\n" not in str(error.value)
@@ -98,6 +98,16 @@ class TestReading:
     def test_round_trip(self, tmp_path: Path) -> None:
         manifest = save(tmp_path, manifest_of(plain=[record("x", counts={"documents": 2})]))
         assert read_manifest(tmp_path) == manifest
+
+    def test_the_keys_of_older_manifests(self, tmp_path: Path) -> None:
+        manifest = manifest_of(plain=[record("x", counts={"documents": 2})])
+        content = json.loads(manifest.model_dump_json())
+        content["stages"] = content.pop("outputs")
+        for entry in content["stages"]["packed/plain"]["records"]:
+            entry["stage"] = entry.pop("output")
+        (tmp_path / MANIFEST_NAME).write_text(json.dumps(content))
+        assert read_manifest(tmp_path) == manifest
+        assert json.loads(read_manifest(tmp_path).model_dump_json()) == json.loads(manifest.model_dump_json())
 
     def test_no_manifest(self, tmp_path: Path) -> None:
         with pytest.raises(ShardError, match=r"manifest\.json does not exist: .* is not the output of a finished run"):

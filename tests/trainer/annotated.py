@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from colophon.shards.manifest import Manifest, StageManifest, read_manifest
+from colophon.shards.manifest import Manifest, OutputManifest, read_manifest
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import Role
 from tests.recorded import record_of
@@ -34,7 +34,7 @@ def annotate(
         pq.write_table(table.slice(partition * half, half), path)
         records.append(record_of(output, path, rows=half))
     settings = {"annotator": {"type": "fasttext", "edges": edges}}
-    stages = {**manifest.stages, f"annotations/{annotator}": StageManifest(settings=settings, records=records)}
+    stages = {**manifest.outputs, f"annotations/{annotator}": OutputManifest(settings=settings, records=records)}
     write_manifest(output, manifest.model_copy(update={"stages": stages}))
 
 

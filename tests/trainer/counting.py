@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from colophon.shards.arrow_files import packed_table, tokens_table, write_table
 from colophon.shards.layouts import Layout
-from colophon.shards.manifest import Manifest, Record, StageManifest
+from colophon.shards.manifest import Manifest, OutputManifest, Record
 from colophon.shards.metadata import document_metadata
 from colophon.shards.packing import pack
 from colophon.shards.schema import PackedInfo
@@ -95,10 +95,10 @@ def write_counting_run(output: Path, *, num_documents: int = 1000, num_partition
         for name in LAYOUTS
     }
     described = {
-        stage: StageManifest(settings={"tokens": tokenizer, **layouts}.get(stage, {}), records=records)
+        stage: OutputManifest(settings={"tokens": tokenizer, **layouts}.get(stage, {}), records=records)
         for stage, records in stages.items()
     }
-    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], stages=described)
+    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=described)
     (output / "manifest.json").write_text(manifest.model_dump_json())
     return output
 

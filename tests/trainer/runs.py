@@ -11,7 +11,7 @@ from pydantic import TypeAdapter
 
 from colophon.shards.arrow_files import packed_table, write_table
 from colophon.shards.layouts import Layout
-from colophon.shards.manifest import Manifest, StageManifest
+from colophon.shards.manifest import Manifest, OutputManifest
 from colophon.shards.metadata import DocumentMetadata
 from colophon.shards.packing import pack
 from colophon.shards.schema import PackedInfo, SpecialIds, TokenizerInfo
@@ -66,8 +66,8 @@ def write_run(
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = _write(path, name, layout, strides=part, random=random, sequence_length=sequence_length)
             records.append(record_of(output, path, rows=rows))
-        stages[f"packed/{name}"] = StageManifest(settings={}, records=records)
-    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], stages=stages)
+        stages[f"packed/{name}"] = OutputManifest(settings={}, records=records)
+    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=stages)
     (output / "manifest.json").write_text(manifest.model_dump_json())
     return output
 

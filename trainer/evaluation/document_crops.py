@@ -14,11 +14,11 @@ from colophon.shards.arrow_files import list_chunks, read_table
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.errors import ShardError
 from colophon.shards.manifest import checked_path, read_manifest
+from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import TokenizerInfo
 from colophon.trainer.errors import TrainerError
 
 Decode = Callable[[NumPyArray], str]
-_TOKENS = "tokens"
 _CUT_TOKENS = 3  # a character has at most four bytes: a crop leaves at most three tokens of one
 
 
@@ -53,7 +53,7 @@ class RunDocuments:
         """
         self.output = output
         self._manifest = read_manifest(output)
-        tokens = self._manifest.stages.get(_TOKENS)
+        tokens = self._manifest.outputs.get(TOKENS)
         if tokens is None:
             raise ShardError(f"{output} has no tokens: run `colophon run` first")
         self._tokenizer_settings, self._records = tokens.settings.get("tokenizer", {}), tokens.records

@@ -118,7 +118,7 @@ def came_of(files: dict[str, bytes]) -> dict[str, Came]:
     assert all(entry.reason and "\n" not in entry.reason for entry in named)
     sources = {partition.name: partition.source for partition in made.partitions}
     documents = dict.fromkeys(["good.parquet", *(f"data/{name}" for name in files)], 0)
-    for record in made.stages["tokens"].records:
+    for record in made.outputs["tokens"].records:
         documents[sources[record.partition]] += record.rows
     assert documents["good.parquet"] == NUM_GOOD
     found = hashes(made)
@@ -416,7 +416,7 @@ def outputs(source: str) -> tuple[pa.Table, pa.Table]:
     """Tokens and URL annotations of a file, in order."""
     made = manifest()
     wanted = [partition.name for partition in made.partitions if partition.source == source]
-    paths = {stage: {r.partition: Path("out", r.path) for r in made.stages[stage].records} for stage in made.stages}
+    paths = {stage: {r.partition: Path("out", r.path) for r in made.outputs[stage].records} for stage in made.outputs}
     tokens = [read_table(paths["tokens"][name]) for name in wanted]
     annotations = [pq.read_table(paths["annotations/url"][name]) for name in wanted]
     return pa.concat_tables(tokens), pa.concat_tables(annotations)

@@ -88,13 +88,13 @@ def documents() -> dict[str, int]:
     """Documents that came out, by source."""
     source = {partition.name: partition.source for partition in manifest().partitions}
     found: dict[str, int] = {}
-    for record in manifest().stages["tokens"].records:
+    for record in manifest().outputs["tokens"].records:
         found[source[record.partition]] = found.get(source[record.partition], 0) + record.rows
     return found
 
 
 def counts() -> dict[str, int]:
-    (record,) = manifest().stages["tokens"].records
+    (record,) = manifest().outputs["tokens"].records
     return record.counts
 
 
@@ -168,10 +168,10 @@ def test_null_texts_urls_and_ids_keep_their_rows() -> None:
     sound("hostile/nulls.parquet")
     table = pq.read_table("hostile/nulls.parquet")
     assert counts()["texts_null"] == table.column("text").null_count > 0
-    (record,) = manifest().stages["annotations/url"].records
+    (record,) = manifest().outputs["annotations/url"].records
     urls = pq.read_table(f"out/{record.path}").column("url")
     assert urls.to_pylist() == table.column("url").to_pylist()
-    (tokens,) = manifest().stages["tokens"].records
+    (tokens,) = manifest().outputs["tokens"].records
     ids = read_table(Path("out", tokens.path)).column("id").to_pylist()
     expected = table.column("id").to_pylist()
     assert ids == [name or f"hostile/nulls.parquet/{row}" for row, name in enumerate(expected)]
@@ -194,7 +194,7 @@ def test_columns_in_another_order_give_the_same_content() -> None:
 def test_a_document_of_five_million_characters_goes_through() -> None:
     sound("hostile/huge_document.parquet")
     text = pq.read_table("hostile/huge_document.parquet").column("text").to_pylist()
-    (tokens,) = manifest().stages["tokens"].records
+    (tokens,) = manifest().outputs["tokens"].records
     offsets, ids = list_values(read_table(Path("out", tokens.path)).column("input_ids"))
     assert max(map(len, text)) == 5_000_000
     tokenizer = prepared_recipe().tokenizer
@@ -208,7 +208,7 @@ def test_strings_of_special_tokens_are_ordinary_text() -> None:
     sound("hostile/odd_text.parquet")
     tokenizer = prepared_recipe().tokenizer
     texts = pq.read_table("hostile/odd_text.parquet").column("text").to_pylist()
-    (tokens,) = manifest().stages["tokens"].records
+    (tokens,) = manifest().outputs["tokens"].records
     offsets, ids = list_values(read_table(Path("out", tokens.path)).column("input_ids"))
     assert ids.max() < tokenizer.num_base_ids
     for row, text in enumerate(texts):
@@ -243,7 +243,7 @@ def test_scores_that_are_no_scores_are_null() -> None:
         Path("recipe.toml").read_text().replace("[annotators.crawl]", "[annotators.crawl]\n[annotators.edu_score]")
     )
     sound("hostile/bad_metadata.parquet")
-    (record,) = manifest().stages["annotations/edu_score"].records
+    (record,) = manifest().outputs["annotations/edu_score"].records
     qualities = pq.read_table(f"out/{record.path}").column("quality_coarse").to_pylist()
     assert all(quality is None or 0 <= quality <= 5 for quality in qualities)
     assert None in qualities

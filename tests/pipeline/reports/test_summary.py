@@ -42,7 +42,7 @@ def summary(finished: Path) -> dict[str, Any]:
 
 def test_documents_and_tokens_are_those_of_the_files(summary: dict[str, Any]) -> None:
     documents = [document(number) for number in range(sum(ROWS_OF_FILES))]
-    tables = [read_table(Path("out", record.path)) for record in manifest().stages["tokens"].records]
+    tables = [read_table(Path("out", record.path)) for record in manifest().outputs["tokens"].records]
     counts = [len(ids) for table in tables for ids in table.column("input_ids").to_pylist()]
     assert summary["documents"] == {
         "files": 3,

@@ -48,7 +48,7 @@ def kept() -> list[float]:
 
 def annotations() -> tuple[np.ndarray, np.ndarray]:
     """Scores and bins of all documents with a score."""
-    tables = [pq.read_table(f"out/{record.path}") for record in manifest().stages["annotations/quality"].records]
+    tables = [pq.read_table(f"out/{record.path}") for record in manifest().outputs["annotations/quality"].records]
     scores = np.concatenate([table.column("quality_score").to_numpy() for table in tables])
     bins = np.concatenate([table.column("quality").to_numpy() for table in tables])
     return scores[~np.isnan(scores)], bins[~np.isnan(scores)]

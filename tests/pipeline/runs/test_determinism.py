@@ -65,7 +65,7 @@ def test_the_number_of_workers_changes_nothing(cluster: None, finished: Path, nu
 
 def rows_of(stage: str, output: str) -> pa.Table:
     """All files of a stage, one after the other in the order of the input."""
-    paths = [Path(output, record.path) for record in manifest(output).stages[stage].records]
+    paths = [Path(output, record.path) for record in manifest(output).outputs[stage].records]
     read = read_table if stage == "tokens" else pq.read_table
     return pa.concat_tables(read(path) for path in paths).combine_chunks()
 

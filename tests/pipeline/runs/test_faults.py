@@ -104,7 +104,7 @@ def assert_whole(expected: dict[tuple[str, str], str], *, before: dict[str, tupl
     """The run is as an undisturbed one, nothing else lies there, and what was committed before was not made again."""
     assert hashes(manifest()) == expected
     assert list(Path("out").rglob("*.tmp")) == []
-    recorded = {Path("out", record.path) for stage in manifest().stages.values() for record in stage.records}
+    recorded = {Path("out", record.path) for stage in manifest().outputs.values() for record in stage.records}
     assert {path for path in Path("out").rglob("*") if path.suffix in (".arrow", ".parquet")} == recorded
     assert redone(before or {}, snapshot(Path("out"))).isdisjoint(before or {})
     code, out, err = call("verify", "recipe.toml")
@@ -325,7 +325,7 @@ def _publish(root: str, number: int, times: int) -> None:
     store = Store(root)
     for turn in range(times):
         store.commit(
-            stage="tokens",
+            output="tokens",
             partition="p",
             suffix=".parquet",
             write=lambda path, content=f"{number}.{turn}." * 50: path.write_text(content),  # type: ignore[misc]

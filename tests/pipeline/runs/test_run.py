@@ -87,10 +87,10 @@ def test_a_run_makes_every_file_of_every_partition(finished: Path) -> None:
     made = manifest()
     names = [partition.name for partition in made.partitions]
     assert len(names) > len(ROWS_OF_FILES)
-    assert set(made.stages) == ALL
-    for stage in made.stages.values():
+    assert set(made.outputs) == ALL
+    for stage in made.outputs.values():
         assert [record.partition for record in stage.records] == names
-    data = {record.path for stage in made.stages.values() for record in stage.records}
+    data = {record.path for stage in made.outputs.values() for record in stage.records}
     found = {str(path.relative_to("out")) for path in Path("out").rglob("*") if path.suffix in (".arrow", ".parquet")}
     assert found == data
     assert not [path for path in snapshot(Path("out")) if path.endswith(".tmp")]
@@ -100,7 +100,7 @@ def test_every_annotation_and_token_file_has_the_rows_of_its_partition(finished:
     made = manifest()
     rows = {partition.name: partition.rows for partition in made.partitions}
     assert sum(filter(None, rows.values())) == sum(ROWS_OF_FILES)
-    for name, stage in made.stages.items():
+    for name, stage in made.outputs.items():
         if not name.startswith("packed/"):
             assert {record.partition: record.rows for record in stage.records} == rows
 
@@ -109,7 +109,7 @@ def test_every_annotation_and_token_file_has_the_rows_of_its_partition(finished:
 def test_the_bytes_do_not_depend_on_order_workers_or_place(finished: Path, seed: int) -> None:
     result = execute(f"output.path=out-{seed}", executor=ShufflingExecutor(seed))
     assert hashes(result.manifest) == hashes(manifest())
-    assert result.manifest.stages["tokens"].records == manifest().stages["tokens"].records
+    assert result.manifest.outputs["tokens"].records == manifest().outputs["tokens"].records
 
 
 def test_the_stages_one_by_one_make_what_a_run_makes(finished: Path) -> None:
@@ -134,7 +134,7 @@ def test_annotating_needs_no_tokenizer(project: Path) -> None:
     Path("recipe.toml").write_text(RECIPE[: RECIPE.index("[tokenizer]")])
     called = colophon("annotate", "recipe.toml", "--executor", "inline")
     assert (called.code, called.err) == (0, "")
-    assert set(manifest().stages) == {"annotations/url", "annotations/crawl", "annotations/edu_score"}
+    assert set(manifest().outputs) == {"annotations/url", "annotations/crawl", "annotations/edu_score"}
 
 
 def test_input_of_files_without_rows_makes_an_empty_run(project: Path) -> None:
@@ -142,7 +142,7 @@ def test_input_of_files_without_rows_makes_an_empty_run(project: Path) -> None:
     called = run("--set", "input.paths=none.parquet")
     assert (called.code, called.err) == (0, "")
     assert "0 documents of 0 files" in called.out
-    assert manifest().stages == {}
+    assert manifest().outputs == {}
 
 
 # what is redone
@@ -157,11 +157,28 @@ def test_a_second_run_starts_nothing_and_writes_no_file(finished: Path) -> None:
     assert [(timing.partitions, timing.seconds) for timing in result.timings] == [(0, 0.0)] * 2
 
 
+def test_a_run_over_the_output_of_an_older_version_redoes_nothing(finished: Path) -> None:
+    for path in Path("out/records").rglob("part-*.json"):
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({"stage": record.pop("output"), **record}))
+    content = json.loads(Path("out/manifest.json").read_text())
+    for entry in content["outputs"].values():
+        entry["records"] = [{"stage": record.pop("output"), **record} for record in entry["records"]]
+    Path("out/manifest.json").write_text(json.dumps({"stages": content.pop("outputs"), **content}))
+    before, expected = snapshot(Path("out")), hashes(manifest())
+    assert colophon("verify", "recipe.toml").code == 0
+    result = execute(executor=NoExecutor())
+    assert redone(before, snapshot(Path("out"))) == set()
+    assert hashes(result.manifest) == hashes(manifest()) == expected
+    assert colophon("verify", "recipe.toml").code == 0
+    assert {"outputs"} == {"stages", "outputs"} & set(json.loads(Path("out/manifest.json").read_text()))
+
+
 @pytest.mark.parametrize("stage", sorted(ALL))
 @pytest.mark.parametrize("damage", ["file", "record", "cut"])
 def test_only_what_was_lost_is_redone(finished: Path, stage: str, damage: str) -> None:
     before, content = snapshot(Path("out")), hashes(manifest())
-    record = manifest().stages[stage].records[1]
+    record = manifest().outputs[stage].records[1]
     file = Path("out", record.path)
     if damage == "file":
         file.unlink()
@@ -261,7 +278,7 @@ def test_a_layout_that_is_gone_from_the_recipe_is_gone_from_the_manifest(finishe
     text = RECIPE.replace('[layouts.meta-tokens]\nposition = "meta_tokens"\n', "")
     Path("recipe.toml").write_text(text)
     assert run().code == 0
-    assert set(manifest().stages) == ALL - {"packed/meta-tokens"}
+    assert set(manifest().outputs) == ALL - {"packed/meta-tokens"}
 
 
 def test_an_appended_file_is_worked_on_alone(finished: Path) -> None:
@@ -319,7 +336,7 @@ def test_a_partition_that_cannot_be_annotated_is_left_out_of_everything(project:
     assert list(made.quarantine) == [entry]
     assert entry.partition not in {partition.name for partition in made.partitions}
     assert entry.partition not in {partition for _, partition in hashes(made)}
-    assert set(made.stages) == ALL
+    assert set(made.outputs) == ALL
     assert sum(p.rows or 0 for p in made.partitions) + entry.rows == sum(ROWS_OF_FILES)
     assert f"quarantined: data/part-1.parquet: {entry.reason}" in called.out
 
@@ -355,8 +372,8 @@ def test_bad_lines_are_named_once_and_on_every_run(project: Path) -> None:
             ("bad.jsonl", 2, 1),
             ("bad.jsonl", 4, 1),
         ]
-    assert manifest().stages["tokens"].records[0].rows == 2
-    assert manifest().stages["tokens"].records[0].counts["lines_bad"] == 2
+    assert manifest().outputs["tokens"].records[0].rows == 2
+    assert manifest().outputs["tokens"].records[0].counts["lines_bad"] == 2
 
 
 @pytest.mark.parametrize("fault", ["file", "page", "line"])
@@ -399,7 +416,7 @@ def dependent(model: Path) -> list[str]:
 def test_an_annotator_reads_anothers_column_in_one_pass_and_in_two(project: Path, quality_model: Path) -> None:
     settings = dependent(quality_model)
     one_pass = execute(*settings).manifest
-    first = next(r for r in one_pass.stages["annotations/edu"].records if r.rows)
+    first = next(r for r in one_pass.outputs["annotations/edu"].records if r.rows)
     made = pq.read_table(f"out/{first.path}").to_pylist()
     scores = pq.read_table(f"out/annotations/quality/{first.partition}.parquet").column("quality_score").to_pylist()
     assert any(score is not None for score in scores)
@@ -441,7 +458,7 @@ def test_a_plan_says_what_would_be_done_from_records_alone(finished: Path) -> No
     assert all(
         not task.outputs for title in ("annotate", "tokenize", "pack") for task in plan.tasks([title], without={})
     )
-    record = manifest().stages["packed/plain"].records[0]
+    record = manifest().outputs["packed/plain"].records[0]
     Path("out", record.path).unlink()
     (task,) = [task for task in plan.tasks(["pack"], without={}) if task.outputs]
     assert (task.partition.name, list(task.outputs)) == (record.partition, ["packed/plain"])

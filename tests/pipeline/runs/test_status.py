@@ -56,7 +56,7 @@ def test_what_a_change_makes_stale(finished: Path) -> None:
 
 
 def test_what_was_deleted_is_made_anew_by_the_next_run(finished: Path) -> None:
-    record = manifest().stages["tokens"].records[0]
+    record = manifest().outputs["tokens"].records[0]
     Path("out", record.path).unlink()
     assert counted(states(), "stale") == {"tokens": 1}
     Path("out/records/tokens", f"{record.partition}.json").unlink()
@@ -65,7 +65,7 @@ def test_what_was_deleted_is_made_anew_by_the_next_run(finished: Path) -> None:
 
 def test_running_and_left_over(finished: Path) -> None:
     """A file in the making counts while somebody works there; when nobody does, it is a dead process's."""
-    record = manifest().stages["packed/plain"].records[0]
+    record = manifest().outputs["packed/plain"].records[0]
     Path("out/records/packed/plain", f"{record.partition}.json").unlink()
     Path("out/packed/plain", f".{record.partition}.0123456789ab.arrow.tmp").touch()
     assert counted(states(), "missing") == {"packed/plain": 1}

@@ -28,22 +28,22 @@ def findings(called: Called) -> list[str]:
     assert called.code == 1
     assert "Traceback" not in called.err
     *lines, last = called.err.splitlines()
-    files = sum(len(stage.records) for stage in manifest().stages.values())
+    files = sum(len(stage.records) for stage in manifest().outputs.values())
     assert last == f"colophon: {len(lines)} of {files} files are not what they should be"
     return lines
 
 
 def record_of(stage: str) -> Record:
-    return manifest().stages[stage].records[1]
+    return manifest().outputs[stage].records[1]
 
 
 def vouch(record: Record) -> None:
     """Write a record and a manifest that say what is in the file now: only its content can tell."""
     path = Path("out", record.path)
     changed = record.model_copy(update={"bytes": path.stat().st_size, "sha256": file_sha256(path)})
-    Path("out", record_path(record.stage, record.partition)).write_text(changed.model_dump_json())
+    Path("out", record_path(record.output, record.partition)).write_text(changed.model_dump_json())
     value = json.loads(Path("out/manifest.json").read_text())
-    for entry in value["stages"][record.stage]["records"]:
+    for entry in value["outputs"][record.output]["records"]:
         if entry["partition"] == record.partition:
             entry.update(bytes=changed.bytes, sha256=changed.sha256)
     Path("out/manifest.json").write_text(json.dumps(value))
@@ -52,8 +52,8 @@ def vouch(record: Record) -> None:
 def test_a_sound_run_is_sound(finished: Path) -> None:
     called = verify()
     assert (called.code, called.err) == (0, "")
-    files = sum(len(stage.records) for stage in manifest().stages.values())
-    rows = sum(record.rows for stage in manifest().stages.values() for record in stage.records)
+    files = sum(len(stage.records) for stage in manifest().outputs.values())
+    rows = sum(record.rows for stage in manifest().outputs.values() for record in stage.records)
     assert called.out == f"{files} files, {rows:,} rows: all as recorded, all laws hold\n"
 
 
@@ -78,7 +78,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_files_are_named_with_what_is_wrong(finished: Path, damage: str) -> None:
     change, said = DAMAGES[damage]
-    made = manifest().stages
+    made = manifest().outputs
     damaged = [made[stage].records[number] for number, stage in enumerate(STAGES)]
     for record in damaged:
         change(Path("out", record.path))
@@ -86,14 +86,14 @@ def test_damaged_files_are_named_with_what_is_wrong(finished: Path, damage: str)
     for record in damaged:
         assert said in found.pop(record.path)
     # What was packed from a damaged file cannot be checked, and says so; nothing else is accused.
-    below = {record.partition for record in damaged if not record.stage.startswith("packed/")}
+    below = {record.partition for record in damaged if not record.output.startswith("packed/")}
     assert all(path.startswith("packed/") and Path(path).stem in below for path in found)
 
 
 @pytest.mark.parametrize("damage", ["delete", "damage", "edit"])
 def test_a_commit_record_that_is_not_the_manifests_is_found(finished: Path, damage: str) -> None:
     record = record_of("packed/plain")
-    path = Path("out", record_path(record.stage, record.partition))
+    path = Path("out", record_path(record.output, record.partition))
     if damage == "delete":
         path.unlink()
     elif damage == "damage":
@@ -117,7 +117,7 @@ def test_a_file_of_another_layout_is_found_even_when_records_vouch_for_it(finish
     plain, other = record_of("packed/plain"), record_of("packed/meta-tokens")
     Path("out", plain.path).write_bytes(Path("out", other.path).read_bytes())
     value = json.loads(Path("out/manifest.json").read_text())
-    for entry in value["stages"]["packed/plain"]["records"]:
+    for entry in value["outputs"]["packed/plain"]["records"]:
         if entry["partition"] == plain.partition:
             entry["rows"] = other.rows
     Path("out/manifest.json").write_text(json.dumps(value))
@@ -149,17 +149,17 @@ def test_a_token_that_differs_is_found_even_when_records_vouch_for_it(finished: 
 def test_metadata_that_is_not_the_documents_is_found_even_when_records_vouch_for_it(finished: Path) -> None:
     # The files are packed with another template, and all that names it is edited away.
     assert run("--set", 'layouts.prepend-url.template="{url_host}"', "--set", "output.path=other").code == 0
-    for record in manifest("other").stages["packed/prepend-url"].records:
+    for record in manifest("other").outputs["packed/prepend-url"].records:
         Path("out", record.path).write_bytes(Path("other", record.path).read_bytes())
         value = json.loads(Path("out/manifest.json").read_text())
-        for entry in value["stages"]["packed/prepend-url"]["records"]:
+        for entry in value["outputs"]["packed/prepend-url"]["records"]:
             if entry["partition"] == record.partition:
                 entry["rows"] = record.rows
         Path("out/manifest.json").write_text(json.dumps(value))
-        original = next(r for r in manifest().stages["packed/prepend-url"].records if r.partition == record.partition)
+        original = next(r for r in manifest().outputs["packed/prepend-url"].records if r.partition == record.partition)
         vouch(original)
     found = findings(verify())
-    assert {line.split(": ")[0] for line in found} == {r.path for r in manifest().stages["packed/prepend-url"].records}
+    assert {line.split(": ")[0] for line in found} == {r.path for r in manifest().outputs["packed/prepend-url"].records}
     assert all("metadata" in line for line in found)
 
 

@@ -38,8 +38,8 @@ def test_real_documents_come_out_whole_in_every_layout(web: pa.Table) -> None:
     assert (verified.code, verified.err) == (0, "")
     made = manifest()
     assert len(made.partitions) > 2
-    assert sum(record.rows for record in made.stages["tokens"].records) == ROWS
-    tokens = sum(record.counts["tokens"] for record in made.stages["tokens"].records)
+    assert sum(record.rows for record in made.outputs["tokens"].records) == ROWS
+    tokens = sum(record.counts["tokens"] for record in made.outputs["tokens"].records)
     # The data set's own count of GPT-2 tokens, made by another program.
     assert tokens == pa.compute.sum(web.column("token_count")).as_py()
     for layout in LAYOUTS:

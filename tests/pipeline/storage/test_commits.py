@@ -37,7 +37,7 @@ def commit(
     fingerprint: str = "f",
 ) -> Record:
     return store.commit(
-        stage="packed/plain",
+        output="packed/plain",
         partition="part",
         suffix=".arrow",
         write=lambda path: path.write_bytes(content) and None,
@@ -277,12 +277,12 @@ def test_a_run_from_s3_to_s3_makes_the_same_content_as_a_local_one(s3: Any, proj
 def test_a_run_on_s3_redoes_what_was_deleted(s3: Any, project: Path) -> None:
     where = ("output.path=s3://bucket/redo", "input.paths=data/part-2.parquet", "input.partition_bytes=1000000")
     first = execute(*where)
-    (record, *_) = first.manifest.stages["packed/plain"].records
+    (record, *_) = first.manifest.outputs["packed/plain"].records
     s3.rm(f"bucket/redo/{record.path}")
     s3.invalidate_cache()
     second = execute(*where)
     assert hashes(second.manifest) == hashes(first.manifest)
-    assert s3_files(s3, "bucket/redo") >= {r.path for s in second.manifest.stages.values() for r in s.records}
+    assert s3_files(s3, "bucket/redo") >= {r.path for s in second.manifest.outputs.values() for r in s.records}
     assert [timing.partitions for timing in second.timings] == [0, 1]
 
 

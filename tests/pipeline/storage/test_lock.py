@@ -31,7 +31,7 @@ with locked(Store(sys.argv[1]), log=print):
     sys.stdin.read()
 """
 BEAT = 0.1
-DRAFT = {"stage": "tokens", "partition": "p", "suffix": ".parquet"}
+DRAFT = {"output": "tokens", "partition": "p", "suffix": ".parquet"}
 
 
 def held_elsewhere(root: str) -> subprocess.Popen[str]:
@@ -175,7 +175,7 @@ def test_a_run_that_has_lost_its_lease_publishes_nothing_more(memory: Store) -> 
         with pytest.raises(StoreError, match="another run has taken over the lock"):
             committed(store, content="late")
         with pytest.raises(StoreError, match="another run has taken over the lock"):
-            store.write_manifest(Manifest(colophon_version="0", recipe={}, partitions=[], stages={}))
+            store.write_manifest(Manifest(colophon_version="0", recipe={}, partitions=[], outputs={}))
         assert store.record("tokens", "p") == before
     owner = owner_of(memory)
     assert owner is not None

@@ -238,8 +238,8 @@ def test_a_file_that_cannot_be_read_is_left_out_and_the_next_run_takes_it(
     assert hashes(second) == undisturbed("s3://bucket/in/*.jsonl")
     assert second.quarantine == []
     assert hashes(first).items() <= hashes(second).items()
-    kept = {(r.stage, r.partition): r.path for stage in second.stages.values() for r in stage.records}
-    assert all(kept[r.stage, r.partition] == r.path for s in first.stages.values() for r in s.records)
+    kept = {(r.output, r.partition): r.path for stage in second.outputs.values() for r in stage.records}
+    assert all(kept[r.output, r.partition] == r.path for s in first.outputs.values() for r in s.records)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -364,8 +364,8 @@ def test_a_run_from_the_hub(hub: Hub, signed: str | None) -> None:
     assert {p.source for p in made.partitions} == {f"hf://datasets/some/data/{name}" for name in hub.files} - {
         "hf://datasets/some/data/README.md"
     }
-    assert made.stages["tokens"].records
-    assert sum(record.rows for record in made.stages["tokens"].records) == FILES * ROWS
+    assert made.outputs["tokens"].records
+    assert sum(record.rows for record in made.outputs["tokens"].records) == FILES * ROWS
     again = call("run", "recipe.toml", "--executor", "inline", *where)
     assert again[0] == 0
     assert "up to date" in again[1]

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from colophon.shards.manifest import Manifest, StageManifest
+from colophon.shards.manifest import Manifest, OutputManifest
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.annotation_compatibility import check_annotations, different_annotators
 from colophon.trainer.errors import TrainerError
@@ -35,11 +35,11 @@ def write_run(output: Path, changes: dict[str, Any], *, name: str = "quality", c
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table({"quality": [1, 2], "quality_score": [0.1, 0.3]}), path)
     stages = {
-        f"annotations/{name}": StageManifest(
+        f"annotations/{name}": OutputManifest(
             settings={"annotator": settings}, records=[record_of(output, path, rows=2)]
         )
     }
-    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], stages=stages)
+    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=stages)
     (output / "manifest.json").write_text(manifest.model_dump_json())
     if calibration:
         (output / "calibration").mkdir()

@@ -192,7 +192,7 @@ def test_contexts_and_texts_are_those_of_the_packed_rows(here: Path, tokenizer: 
         else [None] * len(documents)
     )
     prefixes = trained.prefixes(LAYOUTS[layout], metadata, seed=0)  # type: ignore[arg-type]
-    records = read_manifest(output).stages["tokens"].records
+    records = read_manifest(output).outputs["tokens"].records
     keys = [(r.partition, row) for r in records for row in range(r.rows) if packed.get((r.partition, row), ([], []))[1]]
     assert len(keys) == len(documents) > 150
     for key, prefix, text in zip(keys, prefixes, documents.text, strict=True):
@@ -538,7 +538,7 @@ def fit_bins_elsewhere(output: Path, edges: list[float]) -> None:
     """As if the run under `output` had fitted other edges."""
     path = output / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["stages"]["annotations/crawl"]["settings"]["annotator"]["edges"] = edges
+    manifest["outputs"]["annotations/crawl"]["settings"]["annotator"]["edges"] = edges
     path.write_text(json.dumps(manifest))
 
 

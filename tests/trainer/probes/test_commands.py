@@ -164,7 +164,7 @@ def test_documents_of_another_run_are_not_said_to_be_the_models(called: Any, pro
 def test_classes_of_other_bins_than_in_training_are_told(called: Any, project: Path) -> None:
     shutil.copytree(project / "out", project / "binned", ignore=shutil.ignore_patterns("training"))
     manifest = json.loads((project / "binned/manifest.json").read_text())
-    manifest["stages"]["annotations/crawl"]["settings"]["annotator"]["edges"] = [0.5]
+    manifest["outputs"]["annotations/crawl"]["settings"]["annotator"]["edges"] = [0.5]
     (project / "binned/manifest.json").write_text(json.dumps(manifest))
     done = called("probe", "--name", "plain", "--column", "crawl_year", "--layers", "0", "--output", "binned")
     assert done.code == 0, done.err
