@@ -1,1 +1,1 @@
-"""What is known about a document: text and URL columns in, annotation columns out. One annotator a file."""
+"""Annotators of documents: text and URL columns in, annotation columns out. One annotator a file."""

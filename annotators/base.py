@@ -1,14 +1,12 @@
-"""The contract of an annotator, and how the annotators of this package are found.
+"""The contract of an annotator, and the list of the annotators of this package.
 
-An annotator is a frozen config and a class. A module of this package that defines a subclass of `AnnotatorConfig` is
-an annotator: nothing else registers it.
+An annotator is a frozen config and a class. A module at the top of this package that defines a subclass of
+`AnnotatorConfig` is an annotator: nothing else registers it. Folders hold what a family of annotators shares.
 """
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 import pkgutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
@@ -19,29 +17,30 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 
 from colophon import annotators
+from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.errors import ColophonError, ExitCode
 
 
 class AnnotatorError(ColophonError, ValueError):
-    """A setting, a model file or a column that an annotator cannot work with; the message is one line for a person."""
+    """A setting, a model file or a column that an annotator cannot use. The message is one line."""
 
     exit_code = ExitCode.USAGE
 
 
 class AnnotatorConfig(BaseModel, ABC):
-    """Settings of one annotator, as they stand under `[annotators.<name>]` of a recipe."""
+    """Settings of one annotator: the table `[annotators.<name>]` of a recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     type_name: ClassVar[str]
-    """What `type = ...` says in a recipe."""
+    """The value of `type` in a recipe."""
 
     @abstractmethod
     def build(self, name: str) -> Annotator:
-        """The annotator that runs with these settings under `name`; cheap, loads no model.
+        """The annotator with these settings under `name`; cheap, loads no model.
 
         Raises:
-            AnnotatorError: a setting that the annotator (its model's labels, say) does not allow.
+            AnnotatorError: a setting that the annotator does not allow, such as a label that its model lacks.
         """
 
 
@@ -59,11 +58,11 @@ class Annotator(ABC):
     @property
     def fingerprint(self) -> str:
         """sha256 of `settings`: equal fingerprints give equal output on equal input."""
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        return fingerprint(self.settings)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines for a person about how it will run, where that is not how such annotators usually do."""
+        """Human-readable lines about what is unusual in how this annotator will run."""
         return ()
 
     def load(self) -> None:  # noqa: B027 - most annotators have nothing to load
@@ -71,35 +70,37 @@ class Annotator(ABC):
 
     @property
     def num_calibration_documents(self) -> int | None:
-        """How many sampled documents `calibrate` must see before the first `annotate`; None: no calibration is due.
+        """The number of sampled documents that `calibrate` needs before the first `annotate`; None: no calibration.
 
-        Most annotators need none. One that does (quantile bins) is replaced before a run, by the driver:
-        `annotator = annotator.with_calibration(stored or annotator.calibrate(sample))`, and then pickled to workers.
+        Most annotators need none. For one that does (quantile bins) the driver runs
+        `annotator = annotator.with_calibration(stored or annotator.calibrate(sample))` before it pickles the annotator
+        to workers.
         """
         return None
 
     def calibrate(self, sample: Iterable[pa.RecordBatch]) -> dict[str, Any]:
-        """What this annotator learns from batches of documents that hold `columns`, as JSON to be stored."""
+        """The calibration from batches of documents that have `columns`, as JSON to be stored."""
         return {}
 
     def with_calibration(self, calibration: Mapping[str, Any]) -> Annotator:
-        """This annotator knowing what `calibrate` returned, which becomes part of its `settings`."""
+        """This annotator with the result of `calibrate`, which becomes part of its `settings`."""
         return self
 
     @abstractmethod
     def annotate(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """`batch` holds at least `self.columns`; the result has `self.schema` and the same number and order of rows.
+        """Annotate `batch`, which has at least `self.columns`; the result has `self.schema` and the same rows in order.
 
-        Null and odd values (an empty text, a broken URL) give nulls, never an exception.
+        Null and unusable values (an empty text, a broken URL) give nulls, never an exception.
         """
 
 
 @cache
 def annotator_types() -> dict[str, type[AnnotatorConfig]]:
-    """All annotators of this package by the name that recipes use."""
+    """All annotators of this package by the name that recipes use, sorted."""
     for module in pkgutil.iter_modules(annotators.__path__):
-        importlib.import_module(f"{annotators.__name__}.{module.name}")
-    found = _subclasses(AnnotatorConfig)  # type: ignore[type-abstract]  # it is only asked for its subclasses
+        if not module.ispkg:
+            importlib.import_module(f"{annotators.__name__}.{module.name}")
+    found = _subclasses(AnnotatorConfig)  # type: ignore[type-abstract]  # it is never instantiated
     return {config.type_name: config for config in sorted(found, key=lambda config: config.type_name)}
 
 

@@ -1,4 +1,4 @@
-"""Taking a column out of a batch in the type that an annotator works on, with one clear error where it cannot be."""
+"""Columns of a batch in the types that annotators work on, with an error that names the column."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def string_column(batch: pa.RecordBatch, name: str) -> pa.Array:
     """Column `name` as a `string` or `large_string` array; dictionaries are decoded, an all-null column is accepted.
 
     Raises:
-        AnnotatorError: no such column, or not text (binary and numbers are not turned into text silently).
+        AnnotatorError: no such column, or not text (binary and numbers are never converted to text).
     """
     column = _column(batch, name)
     kind = column.type.value_type if pa.types.is_dictionary(column.type) else column.type
@@ -39,5 +39,5 @@ def number_column(batch: pa.RecordBatch, name: str) -> pa.Array:
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     if batch.schema.get_field_index(name) < 0:
-        raise AnnotatorError(f"there is no single column '{name}'; columns: {', '.join(batch.schema.names) or 'none'}")
+        raise AnnotatorError(f"expected one column '{name}'; columns: {', '.join(batch.schema.names) or 'none'}")
     return batch.column(name)

@@ -1,4 +1,4 @@
-"""When a document was crawled: the year in the name of its dump, and the two-year slice of TiMoE (arXiv 2508.08827)."""
+"""The crawl year of a document, from the name of its dump, and its two-year slice as in TiMoE (arXiv 2508.08827)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from colophon.annotators.columns import string_column
 
 _CODE_VERSION = 1
 
-# Four digits that stand alone and can be a year of the web: the first such number of the name.
+# The first number of exactly four digits that can be a year of the web.
 _YEAR = r"(?s)^(?:.*?[^0-9])??(?P<year>(?:19[89]|20[0-9])[0-9])(?:[^0-9].*)?$"
 
 FIRST_YEAR = 2013
@@ -20,7 +20,7 @@ FIRST_YEAR = 2013
 
 
 class CrawlConfig(AnnotatorConfig):
-    """Settings of the `crawl` annotator: none."""
+    """The `crawl` annotator has no settings."""
 
     type_name: ClassVar[str] = "crawl"
 
@@ -30,11 +30,11 @@ class CrawlConfig(AnnotatorConfig):
 
 
 class CrawlAnnotator(Annotator):
-    """`dump` (`CC-MAIN-2022-21`) to `crawl_year` (2022) and `crawl_slice`, both int16.
+    """Writes `crawl_year` (2022 for `CC-MAIN-2022-21`) and `crawl_slice` from `dump`, both int16.
 
-    The year is the first number of exactly four digits from 1980 to 2099, so `CC-MAIN-2009-2010` is of 2009 and other
-    names (`web-2026`) work too. The slice is floor((year − 2013) / 2): 2013 and 2014 are 0, 2021 and 2022 are 4.
-    The same formula goes on below zero: 2011 and 2012 are −1, 2009 and 2010 are −2. Without a year both are null.
+    The year is the first number of exactly four digits from 1980 to 2099: 2009 for `CC-MAIN-2009-2010`, 2026 for
+    `web-2026`. The slice is floor((year − 2013) / 2): 2013 and 2014 are 0, 2021 and 2022 are 4, 2011 and 2012 are −1,
+    2009 and 2010 are −2. Without a year both are null.
     """
 
     schema = pa.schema([("crawl_year", pa.int16()), ("crawl_slice", pa.int16())])

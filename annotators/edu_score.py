@@ -1,4 +1,4 @@
-"""FineWeb-Edu's two qualities of a document from its educational score (as in "Beyond URLs", arXiv 2511.21613)."""
+"""Two qualities of a document from FineWeb-Edu's educational score (as in "Beyond URLs", arXiv 2511.21613)."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ class EduScoreConfig(AnnotatorConfig):
 
 
 class EduScoreAnnotator(Annotator):
-    """A score from 0 to 5 as `<prefix>_coarse` and `<prefix>_fine`, both int8.
+    """Writes `<prefix>_coarse` and `<prefix>_fine`, both int8, from a score of 0 to 5.
 
-    - coarse: `int(round(clip(score, 0, 5)))`, FineWeb-Edu's `int_score`. As Python's `round`, halves go to the even
-      neighbour: 2.5 is 2 and 3.5 is 4.
-    - fine: `floor(10 * score)` from 0 to 50, computed in the precision of the column. 10 times 4.1 is rounded to 41
-      in float32 and in float64 alike, but a float32 4.1 taken to float64 first would give 40.
+    - coarse: `int(round(clip(score, 0, 5)))`, FineWeb-Edu's `int_score`. Halves go to the even neighbour, as in
+      Python's `round`: 2.5 is 2 and 3.5 is 4.
+    - fine: `floor(10 * score)` from 0 to 50, computed in the precision of the column. 10 times 4.1 is 41 in
+      float32 and in float64, but a float32 4.1 converted to float64 first would give 40.
 
-    Negative scores count as 0 and scores above 5 as 5. Null, NaN and infinite scores are null: they are no scores.
-    Integer columns are computed in float64. Cost: none worth naming.
+    Negative scores count as 0 and scores above 5 as 5. Null, NaN and infinite scores give null.
+    Integer columns are computed in float64.
     """
 
     def __init__(self, name: str, *, column: str, prefix: str) -> None:

@@ -1,7 +1,6 @@
-"""Any fastText classifier as an annotator: its text preparation, how a score is made of its labels, and bins.
+"""The `fasttext` annotator: any fastText classifier, its text preparation, a score from its labels, and bins.
 
-docs/annotators.md has the settings of public models. Cost: 50 to 250 MB of text a second, see
-`annotators.fasttext.kernel`.
+docs/annotators.md has the settings of public models. Cost: 50 to 250 MB of text a second; see `fasttext.kernel`.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from pydantic import model_validator
 from colophon.annotators.base import Annotator, AnnotatorConfig, AnnotatorError
 from colophon.annotators.columns import string_column
 from colophon.annotators.fasttext.model import FastTextModel
-from colophon.annotators.fasttext.model_cache import file_sha256
+from colophon.annotators.fasttext.model_cache import remembered_sha256
 from colophon.annotators.fasttext.model_card import preparation_of
 from colophon.annotators.fasttext.score_rules import Bins, Floats, ScoreRule, ascending
 from colophon.annotators.fasttext.text_preparation import TextPreparation
@@ -35,11 +34,11 @@ class FastTextConfig(AnnotatorConfig):
     model: str
     """Local path of a supervised fastText model, `.bin` or `.ftz`."""
     normalize: TextPreparation | None = None
-    """How a text is made one line: as the model's training data was. Left out: what the card beside the model says
-    (`<model>.json`, written by training), and without a card each newline becomes a space."""
+    """How a text becomes one line; it must equal the preparation of the model's training data. Default: the preparation
+    in the card beside the model (`<model>.json`, written by training); without a card each newline becomes a space."""
     score: ScoreRule
     clip: tuple[float, float] | None = None
-    """Lowest and highest score; what lies outside is set to the nearer one, before bins."""
+    """Lowest and highest score; scores outside are set to the nearer one, before bins."""
     bins: Bins | None = None
 
     @model_validator(mode="after")
@@ -54,7 +53,7 @@ class FastTextConfig(AnnotatorConfig):
         """The annotator under `name`; reads the model's labels (a second for millions of words), not its matrices.
 
         Raises:
-            AnnotatorError: the model is missing or is none, or it lacks a label of `score`.
+            AnnotatorError: the model is missing or not usable, or it lacks a label of `score`.
         """
         try:
             model = FastTextModel(self.model)
@@ -69,10 +68,10 @@ class FastTextAnnotator(Annotator):
 
     Output columns under the name NAME:
       - with `argmax`: `NAME` (string, the renamed label) and `NAME_score` (float32, its probability);
-      - else: `NAME_score` (float32) and, with bins, `NAME` (string where the bins have labels, else int16).
-    All are null for a null text and for one without a word: nothing is known about an empty document.
+      - otherwise `NAME_score` (float32) and, with bins, `NAME` (string if the bins have labels, otherwise int16).
+    All are null for a null text and for a text without a word.
 
-    Pickling reads the model's sha256 first and leaves its matrices out, so that a worker never hashes.
+    Pickling computes the model's sha256 first and excludes its matrices, so that workers need not hash the model.
     """
 
     columns = ("text",)
@@ -80,17 +79,17 @@ class FastTextAnnotator(Annotator):
     def __init__(
         self, name: str, *, config: FastTextConfig, model: FastTextModel, edges: tuple[float, ...] | None = None
     ) -> None:
-        """`config` has its text preparation filled in; `edges` are those of quantile bins, once they are known."""
+        """`config` has its text preparation filled in; `edges` are the calibrated edges of quantile bins."""
         self.name = name
         self._config = config
         self._normalize = config.normalize or TextPreparation()
         self._model = model
-        self._scorer = config.score.for_labels(
+        self._score_function = config.score.for_labels(
             model.header.labels, where=f"annotators.{name}.score", loss=model.header.loss
         )
         self._edges = edges if config.bins is None or config.bins.edges is None else config.bins.edges
         fields = [(f"{name}_score", pa.float32())]
-        if self._scorer.names is not None:
+        if self._score_function.names is not None:
             fields.insert(0, (name, pa.string()))
         if config.bins is not None:
             fields.insert(0, (name, config.bins.type))
@@ -98,14 +97,14 @@ class FastTextAnnotator(Annotator):
 
     @cached_property
     def settings(self) -> dict[str, Any]:  # type: ignore[override]
-        """See `Annotator.settings`. The first use reads the whole model file for its sha256, 1 to 5 s a GB."""
+        """See `Annotator.settings`. The first use reads the whole model file for its sha256, 0.5 to 2 s a GB."""
         return {
             "type": FastTextConfig.type_name,
             "code_version": _CODE_VERSION,
             "name": self.name,
             "config": self._config.model_dump(mode="json", exclude={"model"}),
             "edges": None if self._edges is None else list(self._edges),
-            "model_sha256": file_sha256(self._config.model),
+            "model_sha256": remembered_sha256(self._config.model),
         }
 
     def __getstate__(self) -> dict[str, Any]:
@@ -114,7 +113,7 @@ class FastTextAnnotator(Annotator):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Says so where the model's matrices are too wide to be multiplied beforehand."""
+        """One line for a model that is not collapsed: it has more labels than dimensions."""
         header = self._model.header
         if header.is_collapsible:
             return ()
@@ -122,18 +121,18 @@ class FastTextAnnotator(Annotator):
         return (f"{self.name}: {size}: scored as the library does, in about its time",)
 
     def load(self) -> None:
-        """Map the model's tables; makes them first where this machine has not got them: 1 to 8 s a GB.
+        """Map the model's tables, after building them if this machine does not have them: 1 to 8 s a GB.
 
         Raises:
-            AnnotatorError: the file is not the one that the settings name, or holds NaN.
+            AnnotatorError: the file has changed since its sha256 was computed, or holds NaN.
         """
         self._model.load()
-        if file_sha256(self._config.model) != self.settings["model_sha256"]:
+        if remembered_sha256(self._config.model) != self.settings["model_sha256"]:
             raise AnnotatorError(f"annotators.{self.name}.model: {self._config.model} has changed since the run began")
 
     @property
     def num_calibration_documents(self) -> int | None:
-        """The sample that quantile bins want; None for other bins, and once the edges are known."""
+        """The sample size of quantile bins; None for other bins, and after calibration."""
         bins = self._config.bins
         return None if bins is None or self._edges is not None else bins.sample
 
@@ -144,7 +143,7 @@ class FastTextAnnotator(Annotator):
             AnnotatorError: this annotator needs no calibration, or no document of the sample has a score.
         """
         if self._config.bins is None or self.num_calibration_documents is None:
-            raise AnnotatorError(f"annotators.{self.name}: there are no quantiles to find")
+            raise AnnotatorError(f"annotators.{self.name}: no quantile bins to calibrate")
         parts = [self._scores(rows) for batch in sample for rows in self._probabilities(batch)]
         scores = np.concatenate([np.empty(0, np.float32), *parts])
         try:
@@ -153,7 +152,7 @@ class FastTextAnnotator(Annotator):
             raise AnnotatorError(f"annotators.{self.name}.bins: {error}") from None
 
     def with_calibration(self, calibration: Mapping[str, Any]) -> FastTextAnnotator:
-        """The same annotator with the edges that `calibrate` found; they are part of its settings."""
+        """This annotator with the edges from `calibrate`, which are part of its settings."""
         edges = tuple(map(float, calibration["edges"]))
         return FastTextAnnotator(self.name, config=self._config, model=self._model, edges=edges)
 
@@ -161,18 +160,18 @@ class FastTextAnnotator(Annotator):
         """See `Annotator.annotate`; the columns are those of the class.
 
         Raises:
-            AnnotatorError: quantile bins without their edges, or a model that cannot be loaded.
+            AnnotatorError: quantile bins that are not calibrated, or a model that cannot be loaded.
         """
         if self.num_calibration_documents is not None:
             raise AnnotatorError(
-                f"annotators.{self.name}.bins: the edges of the quantiles are not known; calibrate first"
+                f"annotators.{self.name}.bins: the edges of the quantiles are unknown; calibrate first"
             )
         parts = [self._columns(rows) for rows in self._probabilities(batch)]
         empty = pa.record_batch([pa.array([], field.type) for field in self.schema], schema=self.schema)
         return pa.concat_batches([empty, *parts])
 
     def _probabilities(self, batch: pa.RecordBatch) -> Iterator[Floats]:
-        """[rows, num_labels] for slices of `batch`, NaN where there is no word: memory does not grow with the batch."""
+        """float32 [rows, num_labels] for one slice of `batch` after the other, so that memory does not grow with it."""
         texts = string_column(batch, "text")
         start = 0
         while start < len(texts):
@@ -183,14 +182,14 @@ class FastTextAnnotator(Annotator):
             start += len(part)
 
     def _scores(self, rows: Floats) -> Floats:
-        scores = self._scorer.scores(rows)
+        scores = self._score_function.scores(rows)
         return scores if self._config.clip is None else np.clip(scores, *self._config.clip).astype(np.float32)
 
     def _columns(self, rows: Floats) -> pa.RecordBatch:
         scores = self._scores(rows)
         columns = [pa.array(scores, mask=np.isnan(scores))]
-        if self._scorer.names is not None:
-            columns.insert(0, self._scorer.labels(rows))
+        if self._score_function.names is not None:
+            columns.insert(0, self._score_function.labels(rows))
         if self._config.bins is not None:
             columns.insert(0, self._config.bins.assign(scores, self._edges or ()))
         return pa.record_batch(columns, schema=self.schema)

@@ -1,4 +1,4 @@
-"""Where a document comes from: its URL cut into parts, its host, and the domain under which the host is registered.
+"""The parts of a document's URL, its host, and the domain under which the host is registered.
 
 One regular expression over the Arrow column cuts the URLs; Python sees each distinct authority of a batch once.
 Cost: about 1 µs a row, and 5 µs for each authority not seen before.
@@ -20,20 +20,20 @@ import pyarrow.compute as pc
 from colophon.annotators.base import Annotator, AnnotatorConfig
 from colophon.annotators.columns import string_column
 
-if TYPE_CHECKING:  # it imports requests, which a run without this annotator need not wait for
+if TYPE_CHECKING:  # it imports requests, which only this annotator needs
     from tldextract import TLDExtract
 
 _CODE_VERSION = 1
 
 # The generic syntax of RFC 3986 with a non-empty authority. As browsers do (WHATWG URL, section 4.4), spaces and
-# control characters around the URL are ignored; inside the authority they, and a backslash, make it no URL.
+# control characters around the URL are ignored; the authority must hold none of them and no backslash.
 _PARTS = (
     r"(?s)^[\x00-\x20]*(?P<prefix>[A-Za-z][A-Za-z0-9+.-]*://)"
     r"(?P<domain>[^/?#\\\x00-\x20\x7f]+)"
     r"(?P<suffix>(?:[/?#].*?)?)[\x00-\x20]*$"
 )
 _PORT = re.compile(r":[0-9]*\Z")
-# Underscores are no host name in RFC 952, yet DNS carries them and real sites use them.
+# RFC 952 forbids underscores in host names, but DNS carries them and real sites use them.
 _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
 
 
@@ -43,8 +43,8 @@ class UrlConfig(AnnotatorConfig):
     type_name: ClassVar[str] = "url"
 
     private_suffixes: bool = False
-    """Count the private part of the public-suffix list too, so that `foo.github.io` is a registered domain of its own
-    rather than a host of `github.io`."""
+    """Use the private part of the public-suffix list too: `foo.github.io` is then a registered domain of its own, not a
+    host of `github.io`."""
 
     def build(self, name: str) -> UrlAnnotator:
         """The annotator; `name` changes nothing in its output."""
@@ -55,16 +55,16 @@ class UrlAnnotator(Annotator):
     """Cuts `url` into the parts that "Beyond URLs" (arXiv 2511.21613) compares; finds host and registered domain.
 
     Output columns, all string:
-      - `url`: as it came.
-      - `url_prefix` (scheme and `://`), `url_domain` (all between `://` and the first of `/?#`: host, and user
-        information and port where given), `url_suffix` (the rest, possibly empty). Joined, they are the URL again
-        without the spaces and control characters around it. All three are null together where the URL has no scheme,
-        no `://` or no authority: `data:`, `mailto:`, `//host/x`, `example.org`, `file:///etc/hosts`.
+      - `url`: unchanged.
+      - `url_prefix` (scheme and `://`), `url_domain` (everything between `://` and the first of `/?#`: the host,
+        with user information and port if given), `url_suffix` (the rest, possibly empty). Joined, they are the URL
+        without the spaces and control characters around it. All three are null where the URL has no scheme, no `://`
+        or no authority: `data:`, `mailto:`, `//host/x`, `example.org`, `file:///etc/hosts`.
       - `url_host`: the authority without user information, port, brackets and one trailing dot; lower case, in the
         ASCII form of internationalised names (`xn--mnchen-3ya.de`; UTS 46), which is how DNS and block lists write
-        it. Null where that is no host name, IPv4 or IPv6 address.
+        it. Null where that is not a host name, IPv4 or IPv6 address.
       - `url_registered_domain`: public suffix and the label before it (`bbc.co.uk`). Null for addresses, single
-        labels, and hosts that are a public suffix or end in none.
+        labels, and hosts that are a public suffix or do not end in one.
     """
 
     schema = pa.schema(
@@ -104,7 +104,7 @@ class UrlAnnotator(Annotator):
 
 @lru_cache(maxsize=1 << 16)
 def host_of(domain: str) -> str | None:
-    """The host name or address in an authority (`user@host:port`), as described at `UrlAnnotator`; None if none."""
+    """The host name or address in an authority: `user@host:80` gives `host`; None if none. See `UrlAnnotator`."""
     host = domain.rpartition("@")[2]
     host = _PORT.sub("", host, count=1)
     if host.startswith("[") and host.endswith("]"):
@@ -120,7 +120,7 @@ def host_of(domain: str) -> str | None:
 
 @lru_cache(maxsize=1 << 16)
 def registered_domain(host: str, *, private_suffixes: bool = False) -> str | None:
-    """Public suffix of `host` plus one label, by the list shipped with tldextract; None where there is none."""
+    """The public suffix of `host` plus one label, by tldextract's list: `www.bbc.co.uk` gives `bbc.co.uk`."""
     if ":" in host or _is_ipv4(host):
         return None
     return _suffix_list(private_suffixes)(host).top_domain_under_public_suffix or None
@@ -130,14 +130,14 @@ def registered_domain(host: str, *, private_suffixes: bool = False) -> str | Non
 def _suffix_list(private_suffixes: bool) -> TLDExtract:
     import tldextract
 
-    # No address to fetch a newer list from and no cache on disk: the same list in every worker, without network.
+    # Without an address for a newer list and without a cache on disk every worker uses the same list, without network.
     return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=private_suffixes)
 
 
 def _split(urls: pa.Array) -> list[pa.Array]:
     try:
         return list(pc.extract_regex(urls, _PARTS).flatten())
-    except pa.ArrowInvalid:  # bytes that are not UTF-8 somewhere in the batch: those URLs have no parts
+    except pa.ArrowInvalid:  # a URL of the batch is not UTF-8: it gets no parts
         return list(pc.extract_regex(_null_where_not_utf8(urls), _PARTS).flatten())
 
 
@@ -153,7 +153,7 @@ def _decode(value: bytes | None) -> str | None:
 
 
 def _map_distinct(values: pa.Array, function: Callable[[str], str | None]) -> pa.Array:
-    """`function` of each distinct value, put back in its rows; null stays null."""
+    """`values` mapped by `function`, which is called once for each distinct value; null stays null."""
     encoded = values.dictionary_encode()
     mapped = pa.array([function(value) for value in encoded.dictionary.to_pylist()], pa.string())
     return mapped.take(encoded.indices)

@@ -1,4 +1,4 @@
-"""The topics and formats of WebOrganizer (arXiv 2502.10341), and their names from model labels."""
+"""The topics and formats of WebOrganizer (arXiv 2502.10341), and their names for model labels."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ FORMATS = (
 )
 """The 24 formats, in the order of their class numbers."""
 
-# Shorter names that stand in WebOrganizer's own code and in model labels beside the display names.
+# Shorter names in WebOrganizer's own code and in model labels.
 _OTHER_TOPICS = {
     "Adult": "Adult Content",
     "Hardware": "Electronics & Hardware",
@@ -96,29 +96,30 @@ _OTHER_FORMATS = {
 
 
 def slug(name: str) -> str:
-    """`Science, Math & Technology` → `science_math_and_technology`: lower case, `&` as `and`, the rest as one `_`."""
+    """Lower case, `&` as `and`, other marks as one `_`: `Science, Math & Tech` → `science_math_and_tech`."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower().replace("&", " and ")).strip("_")
 
 
 def topic_name(label: str) -> str | None:
-    """The display name of a topic from its slug, a variant of it, its name or its number (`"19"`); None if none."""
-    return _TOPIC_OF.get(_key(label))
+    """The topic with this slug, name, short name or number (`"19"`); None if there is none."""
+    return _TOPIC_NAMES.get(_spelling_key(label))
 
 
 def format_name(label: str) -> str | None:
-    """The display name of a format from its slug, a variant of it, its name or its number (`"19"`); None if none."""
-    return _FORMAT_OF.get(_key(label))
+    """The format with this slug, name, short name or number (`"19"`); None if there is none."""
+    return _FORMAT_NAMES.get(_spelling_key(label))
 
 
-def _key(name: str) -> str:
-    """What all spellings of a name share: its slug without `and` and without separators."""
+def _spelling_key(name: str) -> str:
+    """The slug without `and` and separators, equal for all spellings: `Q&A Forum` and `qa_forum` give `qaforum`."""
     return "".join(word for word in slug(name).split("_") if word != "and")
 
 
-def _table(names: tuple[str, ...], others: dict[str, str]) -> dict[str, str]:
+def _name_table(names: tuple[str, ...], others: dict[str, str]) -> dict[str, str]:
     numbers = {str(number): name for number, name in enumerate(names)}
-    return numbers | {_key(other): name for other, name in others.items()} | {_key(name): name for name in names}
+    short_names = {_spelling_key(other): name for other, name in others.items()}
+    return numbers | short_names | {_spelling_key(name): name for name in names}
 
 
-_TOPIC_OF = _table(TOPICS, _OTHER_TOPICS)
-_FORMAT_OF = _table(FORMATS, _OTHER_FORMATS)
+_TOPIC_NAMES = _name_table(TOPICS, _OTHER_TOPICS)
+_FORMAT_NAMES = _name_table(FORMATS, _OTHER_FORMATS)

@@ -20,7 +20,8 @@ from benchmarks.job import Classifier, Job
 from benchmarks.vocabulary import PATTERN_NAME, both_formats
 from colophon.annotators.fasttext.model_file import read_header
 from colophon.annotators.fasttext.text_preparation import TextPreparation
-from colophon.annotators.fasttext.training import TrainingSettings, train_classifier
+from colophon.annotators.fasttext.training.classifier import train_classifier
+from colophon.annotators.fasttext.training.settings import TrainingSettings
 from colophon.pipeline.demo.corpus import write_demo_corpus
 from colophon.shards.tokenizer.training import train_tokenizer
 

@@ -51,33 +51,36 @@ class TestFastTextFiles:
     @pytest.mark.parametrize(
         ("changes", "reason"),
         [
-            ({"magic": 793712315}, "it does not begin as one"),
+            ({"magic": 793712315}, "its magic number is missing"),
             ({"version": 2**31 - 1}, "format version 2147483647"),
-            ({"dim": -1}, "its settings make no sense"),
+            ({"dim": -1}, "invalid settings: dim -1, "),
             ({"dim": 2**31 - 1}, "its input matrix is 7 x 2, not 7 x 2147483647"),
-            ({"loss": 99}, "its settings make no sense"),
-            ({"word_ngrams": 2**31 - 1}, "its settings make no sense"),
-            ({"max_chars": 2**31 - 1}, "its settings make no sense"),
-            ({"min_chars": 2**31 - 1}, "its settings make no sense"),
+            ({"loss": 99}, "invalid settings: dim 2, wordNgrams 2, loss 99, bucket 4, minn 0, maxn 0"),
+            ({"word_ngrams": 2**31 - 1}, "invalid settings: dim 2, wordNgrams 2147483647, "),
+            ({"max_chars": 2**31 - 1}, "invalid settings: dim 2, "),
+            ({"min_chars": 2**31 - 1}, "invalid settings: dim 2, "),
             ({"buckets": 2**31 - 1}, "its input matrix is 7 x 2, not 2147483650 x 2"),
-            ({"buckets": -5}, "its settings make no sense"),
+            ({"buckets": -5}, "invalid settings: dim 2, wordNgrams 2, loss 3, bucket -5, "),
             ({"sizes": (2**31 - 1, 2**31 - 3, 2)}, "it is cut short"),
-            ({"sizes": (5, 2**31 - 1, 2)}, "its dictionary sizes make no sense"),
-            ({"sizes": (-1, -3, 2)}, "its dictionary sizes make no sense"),
-            ({"sizes": (5, 7, -2)}, "its dictionary sizes make no sense"),
+            ({"sizes": (5, 2**31 - 1, 2)}, "invalid dictionary sizes: 5 entries, 2147483647 words, 2 labels, "),
+            ({"sizes": (-1, -3, 2)}, "invalid dictionary sizes: -1 entries, -3 words, "),
+            ({"sizes": (5, 7, -2)}, "invalid dictionary sizes: 5 entries, 7 words, -2 labels, "),
             ({"sizes": (500, 498, 2)}, "it is cut short"),
             ({"sizes": (9, 7, 2)}, "its dictionary does not list words, then labels"),
-            ({"num_tokens": -1}, "its dictionary sizes make no sense"),
+            ({"num_tokens": -1}, "invalid dictionary sizes: 5 entries, 3 words, 2 labels, -1 tokens, "),
             ({"num_pruned": 2**62}, "it is cut short"),
-            ({"num_pruned": -2}, "its dictionary sizes make no sense"),
+            (
+                {"num_pruned": -2},
+                "invalid dictionary sizes: 5 entries, 3 words, 2 labels, 10 tokens, -2 pruned ",
+            ),
             ({"input_shape": (2**62, 2)}, "it is cut short"),
             ({"input_shape": (2**33, 2**33)}, "it is cut short"),
             ({"input_shape": (-7, -2)}, "a matrix has a negative size"),
             ({"output_shape": (2**40, 2)}, "it is cut short"),
             ({"output_shape": (1, 4)}, "its output matrix is 1 x 4, not 2 x 2"),
-            ({"loss": 1, "label_counts": (0, 0)}, "the counts of its labels make no sense"),
-            ({"loss": 1, "label_counts": (2**62, 2**62)}, "the counts of its labels make no sense"),
-            ({"loss": 1, "label_counts": (1, 2)}, "the counts of its labels make no sense"),
+            ({"loss": 1, "label_counts": (0, 0)}, "the counts of its labels must be positive and descend"),
+            ({"loss": 1, "label_counts": (2**62, 2**62)}, "the counts of its labels must be positive and descend"),
+            ({"loss": 1, "label_counts": (1, 2)}, "the counts of its labels must be positive and descend"),
         ],
     )
     def test_a_lie_is_refused_before_it_takes_memory(
@@ -110,7 +113,7 @@ class TestFastTextFiles:
     )
     def test_a_quantizer_of_other_columns(self, quantizer: tuple[int, int, int, int], tmp_path: Path) -> None:
         file = ModelFile(codes=True, quantizer=quantizer)
-        assert "a quantized matrix has parts that make no sense" in refusal(tmp_path, file)
+        assert "a quantized matrix of 2 columns has invalid parts: " in refusal(tmp_path, file)
 
     @pytest.mark.parametrize("num_codes", [0, 6, 8, 2**31 - 1, -1])
     def test_codes_of_another_number_than_rows(self, num_codes: int, tmp_path: Path) -> None:

@@ -12,15 +12,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from colophon.annotators.base import AnnotatorError
-from colophon.annotators.fasttext.model_file import FastTextHeader, read_header
+from colophon.annotators.fasttext.model_file import read_header
+from colophon.annotators.fasttext.model_layout import FastTextHeader
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 
-if TYPE_CHECKING:  # numba takes half a second to import: only what scores pays for it
-    from colophon.annotators.fasttext.kernel.model import Scorer
+if TYPE_CHECKING:  # numba takes half a second to import; only scoring needs it
+    from colophon.annotators.fasttext.kernel.model import ClassifierKernel
 
 LABEL_PREFIX = "__label__"
 
-# What fastText reads as the end of a word; a label that holds one of them would fall apart in a training file.
+# The characters at which fastText ends a word, and `%`: a label that holds one would be split in a training file.
 _SEPARATORS = re.compile(r"[ \n\r\t\v\f\0%]")
 _RAW = TextPreparation()
 _ESCAPE = re.compile(r"%(20|0A|0D|09|0B|0C|00|25)")
@@ -38,25 +39,25 @@ def encode_label(name: str) -> str:
 
 
 def decode_label(label: str) -> str:
-    """The name in a model's label: `encode_label` undone; other labels (`__label__eng_Latn`) lose only the prefix."""
+    """The inverse of `encode_label`: `__label__Q%20A` gives `Q A`, and `__label__eng_Latn` gives `eng_Latn`."""
     return _ESCAPE.sub(lambda match: chr(int(match[1], 16)), label.removeprefix(LABEL_PREFIX))
 
 
 class FastTextModel:
-    """A supervised model. Its tables are made, or mapped, by the first call of `probabilities`, or by `load`."""
+    """A supervised model. The first call of `probabilities`, or `load`, maps its tables or builds them."""
 
     def __init__(self, path: str | Path, *, header: FastTextHeader | None = None, cached: bool = True) -> None:
         """Read the header.
 
         Args:
             path: a `.bin` or `.ftz` file.
-            header: what `read_header` gave for the same file, where the caller has it already.
-            cached: keep the tables in this machine's cache, where all processes share them; else in memory.
+            header: the result of `read_header` for the same file; None reads it.
+            cached: store the tables in this machine's cache, where all processes share them; otherwise in memory.
         """
         self.path = str(path)
         self.header = read_header(path) if header is None else header
         self._cached = cached
-        self._scorer: Scorer | None = None
+        self._kernel: ClassifierKernel | None = None
 
     @cached_property
     def label_names(self) -> tuple[str, ...]:
@@ -64,33 +65,33 @@ class FastTextModel:
         return tuple(decode_label(label) for label in self.header.labels)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_scorer": None}
+        return self.__dict__ | {"_kernel": None}
 
     def load(self) -> None:
-        """Map the model's tables, and make them before where this machine does not have them (1 to 8 s a GB).
+        """Map the model's tables, after building them if this machine does not have them (1 to 8 s a GB).
 
         Raises:
-            AnnotatorError: the file is no longer the one whose header was read, its matrices hold NaN, or the cache
-                cannot be written.
+            AnnotatorError: the file has changed since its header was read, its matrices hold NaN, or the cache cannot
+                be written.
         """
-        if self._scorer is None:
-            from colophon.annotators.fasttext.kernel.model import Scorer
+        if self._kernel is None:
+            from colophon.annotators.fasttext.kernel.model import ClassifierKernel
 
-            self._scorer = Scorer(self.path, self.header, cached=self._cached)
+            self._kernel = ClassifierKernel(self.path, self.header, cached=self._cached)
 
     def probabilities(self, texts: pa.Array, *, preparation: TextPreparation = _RAW) -> npt.NDArray[np.float32]:
         """float32 [len(texts), num_labels], in the order of `header.labels`; cost: see `annotators.fasttext.kernel`.
 
-        NaN rows stand for null texts, for those without a word, and for those of which the model knows nothing at
-        all. What the library would give, without the 1e-5 that it adds to each probability.
+        A row is NaN for a null text, a text without a word, and a text none of whose features the model has. Other
+        rows are the library's probabilities without the 1e-5 that it adds to each.
 
         Args:
             texts: string or large_string, as they are in the document.
-            preparation: how they are made one line.
+            preparation: how each becomes one line.
 
         Raises:
             AnnotatorError: see `load`.
         """
         self.load()
-        assert self._scorer is not None
-        return self._scorer.probabilities(texts, preparation)
+        assert self._kernel is not None
+        return self._kernel.probabilities(texts, preparation)

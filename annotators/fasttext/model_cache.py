@@ -1,35 +1,32 @@
-"""Files on this machine that are made of model files once and mapped by every process: tables, and hashes of files.
+"""A cache on this machine for what is derived from model files: tables, which all processes map, and sha256 digests.
 
-They lie in `$COLOPHON_CACHE_DIR`, else `$XDG_CACHE_HOME/colophon`, else `~/.cache/colophon`; where that cannot be
-written, in a directory of this user among the temporary files. They can be deleted at any time.
+It is in `$COLOPHON_CACHE_DIR`, else `$XDG_CACHE_HOME/colophon`, else `~/.cache/colophon`. If that cannot be written, it
+is in a directory of this user in the system's temporary directory. It can be deleted at any time.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from colophon.annotators.base import AnnotatorError
-
-_BLOCK_BYTES = 1 << 20
+from colophon.shards.common.digests import file_sha256, fingerprint
+from colophon.shards.common.durable import created_directory, replace_text
 
 
 def cache_dir() -> Path:
-    """The cache's directory, made if need be, for this user alone.
+    """The cache's directory, created if it is missing, for this user alone.
 
     Raises:
-        AnnotatorError: neither the cache's own place nor the one among the temporary files can be written.
+        AnnotatorError: neither the cache's own directory nor the one in the temporary directory can be written.
     """
     chosen = os.environ.get("COLOPHON_CACHE_DIR")
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    candidates = [Path(chosen)] if chosen else [Path(home, "colophon"), Path(tempfile.gettempdir(), _for_this_user())]
+    candidates = [Path(chosen)] if chosen else [Path(home, "colophon"), Path(tempfile.gettempdir(), _user_directory())]
     for path in candidates:
         with suppress(OSError, RuntimeError):  # no home directory is a RuntimeError
             path.expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -38,10 +35,13 @@ def cache_dir() -> Path:
     raise AnnotatorError(f"{candidates[-1]}: not writable; set COLOPHON_CACHE_DIR to a directory that is")
 
 
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """The directory `name` of the cache, filled by `make` if it is not there yet.
+def cached_directory(name: str, build: Callable[[Path], None]) -> Path:
+    """The directory `name` of the cache, filled by `build` if it is missing.
 
-    It appears whole or not at all; of several processes that want it at once, one makes it and the others wait.
+    It appears complete or not at all. Of several processes that need it at once, one builds it and the others wait.
+
+    Raises:
+        AnnotatorError: it cannot be written. Errors of `build` other than OSError are passed on.
     """
     final = cache_dir() / name
     if final.is_dir():
@@ -50,24 +50,22 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
     with _locked(final.with_name(final.name + ".lock")):
         if final.is_dir():
             return final
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{final.name}.", dir=final.parent))
         try:
-            make(unfinished)
-            unfinished.rename(final)
+            with created_directory(final) as temporary:
+                temporary.chmod(0o700)
+                build(temporary)
         except OSError as error:
-            if not final.is_dir():  # without working locks another process may have been faster
+            if not final.is_dir():  # without working locks another process may have built it meanwhile
                 raise AnnotatorError(
                     f"{final}: {error.strerror or error}; COLOPHON_CACHE_DIR chooses another"
                 ) from None
-        finally:
-            shutil.rmtree(unfinished, ignore_errors=True)
     return final
 
 
-def file_sha256(path: str | Path) -> str:
-    """sha256 of a file in hexadecimal; remembered on this machine for as long as size and modification time stay.
+def remembered_sha256(path: str | Path) -> str:
+    """sha256 of a file in hexadecimal, stored in the cache for as long as its size, time and inode stay the same.
 
-    Cost: 0.5 to 2 s a GB the first time, under a millisecond then.
+    Cost: 0.5 to 2 s a GB the first time, then under a millisecond.
 
     Raises:
         AnnotatorError: the file cannot be read.
@@ -75,39 +73,24 @@ def file_sha256(path: str | Path) -> str:
     try:
         status = Path(path).stat()
         identity = [str(Path(path).resolve()), status.st_size, status.st_mtime_ns, status.st_ino]
-        note = cache_dir() / "sha256" / f"{hashlib.sha256(json.dumps(identity).encode()).hexdigest()}.txt"
+        note = cache_dir() / "sha256" / f"{fingerprint(identity)}.txt"
         with suppress(FileNotFoundError):
             return note.read_text()
-        digest = _sha256(Path(path))
+        digest = file_sha256(Path(path))
     except OSError as error:
         raise AnnotatorError(f"{path}: {error.strerror}") from None
-    _write_whole(note, digest)
+    with suppress(OSError):  # a full disk: the next call computes it again
+        replace_text(note, digest)
     return digest
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
-        while block := file.read(_BLOCK_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _write_whole(path: Path, text: str) -> None:
-    with suppress(OSError):  # a full disk: it is computed again then
-        path.parent.mkdir(exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-            file.write(text)
-        Path(file.name).rename(path)
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
     with path.open("w") as file:
-        with suppress(OSError):  # file systems without locks: then whoever renames first has made it
+        with suppress(OSError):  # file systems without locks: the first process to rename its directory wins
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _for_this_user() -> str:
+def _user_directory() -> str:
     return f"colophon-{os.getuid()}"

@@ -1,16 +1,15 @@
-"""The layout of fastText model files: what a file says about itself, read without the library and checked.
+"""Reading the layout of fastText model files without the library, with every number checked.
 
 Format (fastText 0.9, `.bin` and `.ftz`, little endian): magic and version, 13 settings, the dictionary (words, then
 labels; each a NUL-terminated string, an int64 count and a type byte), pruned n-grams, input matrix, output matrix.
-The library itself reads a cut or foreign file without complaint, or tries to allocate what a wrong number asks for.
-Here nothing is allocated by a number that the file's length does not bear out, nor later by who trusts the header.
+The library itself reads a truncated or foreign file without an error, or allocates as much memory as a wrong number
+demands. Here every size is checked against the file's length, so the caller can allocate by the header's numbers.
 """
 
 from __future__ import annotations
 
 import mmap
 from array import array
-from dataclasses import dataclass
 from pathlib import Path
 from struct import Struct
 from typing import Any
@@ -19,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colophon.annotators.base import AnnotatorError
+from colophon.annotators.fasttext.model_layout import FastTextHeader, FastTextLayout, MatrixPlace, QuantizedPlace
 
 _MAGIC = (793712314).to_bytes(4, "little")
 _VERSIONS = (11, 12)
@@ -26,111 +26,38 @@ _MODELS = {1: "cbow", 2: "skipgram", 3: "supervised"}
 _LOSSES = {1: "hs", 2: "ns", 3: "softmax", 4: "ova"}
 _START = Struct("<4si12id")
 _SIZES = Struct("<3i2q")
-_ENTRY_TAIL = 9  # int64 count and int8 type behind the NUL of each dictionary entry
+_ENTRY_TAIL = 9  # int64 count and int8 type after the NUL of each dictionary entry
 _BOOL = Struct("<?")
 _MATRIX = Struct("<2q")
 _QUANTIZED_MATRIX = Struct("<?2qi")
 _QUANTIZER = Struct("<4i")
 _CENTROIDS = 256
 _MAX_NGRAM = 100
-"""Words of an n-gram and characters of a subword: models have 1 to 10, and buffers are made for as many."""
+"""Longest n-gram (words) and subword (characters). Models have 1 to 10; buffers are allocated for as many."""
 _MAX_UNPACKED = 64
 _UNPACKED_ANYWAY_BYTES = 1 << 30
-"""What a file packs may take this much memory, or so many times its own size where that is more. A quantizer of parts
-of 8 columns packs 32 floats in a byte."""
+"""A model may unpack to this many bytes, or to `_MAX_UNPACKED` times the size of its file where that is more. A
+quantizer with parts of 8 columns packs 8 floats, 32 bytes, into one byte."""
 _MAX_LABEL_COUNT = 10**15 - 1
-"""From here on the library's Huffman tree, which stands on the labels' counts, takes a label for a node."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class FastTextHeader:
-    """What the file of a supervised model says about itself, and that its length fits what it says."""
-
-    version: int
-    loss: str
-    """`softmax`, `ova` (one versus all), `hs` (hierarchical softmax) or `ns` (negative sampling)."""
-    labels: tuple[str, ...]
-    """As written in the file, `__label__` included, in the order of the output matrix."""
-    num_words: int
-    num_tokens: int
-    """Tokens of the training text."""
-    dim: int
-    word_ngrams: int
-    min_chars: int
-    """Shortest and longest character n-grams (`minn`, `maxn`); 0 and 0: none."""
-    max_chars: int
-    buckets: int
-    """Rows of the input matrix that hashed n-grams share."""
-    quantized: bool
-    file_bytes: int
-
-    @property
-    def is_collapsible(self) -> bool:
-        """Whether input times output matrix has no longer rows than the input matrix: no more labels than `dim`."""
-        return len(self.labels) <= self.dim
-
-
-@dataclass(frozen=True, kw_only=True)
-class MatrixPlace:
-    """Where a matrix lies in the file: float32 [rows, columns], or the codes of a product quantizer."""
-
-    at: int
-    rows: int
-    columns: int
-    codes: QuantizedPlace | None = None
-
-    @staticmethod
-    def from_json(values: dict[str, Any]) -> MatrixPlace:
-        """What `dataclasses.asdict` gave."""
-        codes = values["codes"]
-        return MatrixPlace(**{**values, "codes": QuantizedPlace(**codes) if codes else None})
-
-
-@dataclass(frozen=True, kw_only=True)
-class QuantizedPlace:
-    """Codes uint8 [rows, parts] and centroids of the parts; norms, where the rows were normalized before."""
-
-    codes_at: int
-    parts: int
-    part_columns: int
-    centroids_at: int
-    norm_codes_at: int | None
-    norm_centroids_at: int | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class FastTextLayout:
-    """Where everything is in a model file, checked as `read_header` checks it."""
-
-    path: str
-    header: FastTextHeader
-    entries_at: int
-    entry_ends: npt.NDArray[np.int64]
-    """int64 [words + labels]: positions of the NUL behind each dictionary entry's string."""
-    hash_buckets: int
-    """What hashes are divided by; pruning leaves fewer rows than that."""
-    pruned_at: int | None
-    """Pairs int32 [header.buckets, 2] of a hash and its row among the n-grams; None if nothing was pruned."""
-    inputs: MatrixPlace
-    outputs: MatrixPlace
+"""The library builds its Huffman tree from the labels' counts and marks unused nodes with 10^15."""
 
 
 def read_header(path: str | Path) -> FastTextHeader:
     """The header of the supervised fastText model in `path`, with every size checked against the file's length.
 
-    Memory-mapped: reads the dictionary (about 0.3 s for 2 million words) and skips the matrices.
+    Cost: the file is memory-mapped; reads the dictionary (about 0.3 s for 2 million words) and skips the matrices.
 
     Raises:
-        AnnotatorError: the file is missing, no fastText model, cut short, or a model without labels.
+        AnnotatorError: the file is missing, truncated, not a fastText model, or a model without labels.
     """
     return read_layout(path).header
 
 
 def read_layout(path: str | Path) -> FastTextLayout:
-    """The header and where everything is; cost and errors as `read_header`."""
+    """The header and the layout of a model file; cost and errors as for `read_header`."""
     path = Path(path)
     if path.is_file() and path.stat().st_size == 0:
-        raise AnnotatorError(f"{path}: not a usable fastText model: it is empty")  # which cannot be mapped
+        raise AnnotatorError(f"{path}: not a usable fastText model: it is empty")  # an empty file cannot be mapped
     try:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Parser(data, path=str(path)).layout()
@@ -142,7 +69,10 @@ def read_layout(path: str | Path) -> FastTextLayout:
 
 
 class _Parser:
-    """Reads one model file from front to back; every read is checked against the end. ValueError says what is wrong."""
+    """Reads one model file from front to back, and checks every read against the end.
+
+    Its methods raise ValueError with the reason why the file is not usable.
+    """
 
     def __init__(self, data: mmap.mmap, *, path: str) -> None:
         self._data = data
@@ -151,7 +81,7 @@ class _Parser:
 
     def layout(self) -> FastTextLayout:
         if self._data[: len(_MAGIC)] != _MAGIC:
-            raise ValueError("it does not begin as one")
+            raise ValueError("its magic number is missing")
         _, version, dim, *_, word_ngrams, loss, model, buckets, min_chars, max_chars, _, _ = self._read(_START)
         if version not in _VERSIONS:
             raise ValueError(f"format version {version}; known: {', '.join(map(str, _VERSIONS))}")
@@ -159,7 +89,10 @@ class _Parser:
             raise ValueError(f"it holds {_MODELS.get(model, 'unknown')} vectors without labels; train a classifier")
         sound = min(dim, word_ngrams) >= 1 and min(buckets, min_chars, max_chars) >= 0
         if loss not in _LOSSES or not sound or max(word_ngrams, min_chars, max_chars) > _MAX_NGRAM:
-            raise ValueError("its settings make no sense")
+            raise ValueError(
+                f"invalid settings: dim {dim}, wordNgrams {word_ngrams}, loss {loss}, bucket {buckets}, "
+                f"minn {min_chars}, maxn {max_chars}"
+            )
         num_words, num_tokens, pruned, labels, entries_at, entry_ends = self._dictionary()
         dictionary_bytes = self._at - entries_at
         if _LOSSES[loss] == "hs":
@@ -180,7 +113,7 @@ class _Parser:
             dim=dim,
             word_ngrams=word_ngrams,
             min_chars=min_chars,
-            max_chars=0 if version == 11 else max_chars,  # as the library: version 11 classifiers have no subwords
+            max_chars=0 if version == 11 else max_chars,  # as in the library: version 11 classifiers have no subwords
             buckets=num_rows,
             quantized=inputs.codes is not None,
             file_bytes=len(self._data),
@@ -199,7 +132,10 @@ class _Parser:
     def _dictionary(self) -> tuple[int, int, int, tuple[str, ...], int, npt.NDArray[np.int64]]:
         size, num_words, num_labels, num_tokens, pruned = self._read(_SIZES)
         if min(num_words, num_labels, num_tokens) < 0 or size != num_words + num_labels or pruned < -1:
-            raise ValueError("its dictionary sizes make no sense")
+            raise ValueError(
+                f"invalid dictionary sizes: {size} entries, {num_words} words, {num_labels} labels, "
+                f"{num_tokens} tokens, {pruned} pruned n-grams"
+            )
         if num_labels == 0:
             raise ValueError("it has no labels")
         self._need(size * (1 + _ENTRY_TAIL))
@@ -213,7 +149,7 @@ class _Parser:
         return num_words, num_tokens, pruned, labels, start, ends
 
     def _entry_ends(self, size: int) -> npt.NDArray[np.int64]:
-        """Positions of the NUL behind each dictionary entry's string; leaves the cursor behind the last entry."""
+        """Positions of the NUL after each dictionary entry's string; leaves the cursor after the last entry."""
         find, start, step = self._data.find, self._at, 1 + _ENTRY_TAIL
         ends = array("q")
         at = start
@@ -238,22 +174,26 @@ class _Parser:
         return labels
 
     def _check_label_counts(self, ends: npt.NDArray[np.int64]) -> None:
-        """Descending and positive, as training writes them: else the tree of n labels may be n deep, or have a loop."""
+        """Check that counts are positive and descend, as training writes them.
+
+        Otherwise the tree of n labels may be n deep, or have a loop.
+        """
         counts = [int.from_bytes(self._data[end + 1 : end + 9], "little", signed=True) for end in map(int, ends)]
         if counts != sorted(counts, reverse=True) or counts[-1] < 1 or sum(counts) > _MAX_LABEL_COUNT:
-            raise ValueError("the counts of its labels make no sense")
+            raise ValueError("the counts of its labels must be positive and descend, with a sum below 10^15")
 
     def _pruned(self, size: int, *, buckets: int) -> int:
-        """Where the pairs of a hash and its row begin, all of them within their bounds."""
+        """Position of the pairs of a hash and its row, after checking that all are within their bounds."""
         at = self._skip(8 * size)
-        pairs = np.frombuffer(self._data, np.int32, 2 * size, at).copy()  # a view would keep the file from closing
+        # A copy, because the mapped file cannot be closed while a view of it exists.
+        pairs = np.frombuffer(self._data, np.int32, 2 * size, at).copy()
         hashes, rows = pairs.reshape(-1, 2).T
         if size and (min(hashes.min(), rows.min()) < 0 or hashes.max() >= buckets or rows.max() >= size):
             raise ValueError("its pruned n-grams point outside of its matrix")
         return at
 
     def _check_unpacked(self, num_bytes: int) -> None:
-        """What is made of codes, pruned hashes and subwords must be in proportion to the file."""
+        """Check that the memory for codes, pruned hashes and subwords is in proportion to the file."""
         if num_bytes > max(_UNPACKED_ANYWAY_BYTES, _MAX_UNPACKED * len(self._data)):
             times = num_bytes // len(self._data)
             raise ValueError(f"it would unpack to {num_bytes / 1e9:.1f} GB, {times:,} times its own size")
@@ -299,11 +239,14 @@ class _Parser:
         return MatrixPlace(at=codes_at, rows=rows, columns=columns, codes=codes)
 
     def _quantizer(self, dim: int) -> tuple[int, int, int]:
-        """Skips a product quantizer; returns the codes of one row, the columns of each, and where centroids begin."""
+        """Skip a product quantizer; returns the codes of a row, the columns of each, and where its centroids begin."""
         own_dim, num_parts, part, last_part = self._read(_QUANTIZER)
         sound = own_dim == dim and num_parts >= 1 and 1 <= last_part <= part
         if not sound or (num_parts - 1) * part + last_part != dim:
-            raise ValueError("a quantized matrix has parts that make no sense")
+            raise ValueError(
+                f"a quantized matrix of {dim} columns has invalid parts: {num_parts} of {part} columns, "
+                f"the last of {last_part}, for {own_dim} columns"
+            )
         return int(num_parts), int(part), self._skip(4 * dim * _CENTROIDS)
 
     def _read(self, layout: Struct) -> tuple[Any, ...]:
@@ -313,7 +256,7 @@ class _Parser:
         return values
 
     def _skip(self, num_bytes: int) -> int:
-        """Where the skipped bytes begin."""
+        """Move past `num_bytes`; returns where they begin."""
         self._need(num_bytes)
         self._at += num_bytes
         return self._at - num_bytes

@@ -1,4 +1,4 @@
-"""From the probabilities of all labels to what a recipe asks for: one score, or one label; and bins of a score."""
+"""Score rules: from the probabilities of all labels to one score or one label, and from a score to a bin."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _PRESETS: dict[str, Callable[[str], str | None]] = {
 
 
 class ScoreRule(BaseModel):
-    """What is made of the probabilities of all labels: exactly one of `probability_of`, `expected`, `argmax`.
+    """How the probabilities of all labels give a score: exactly one of `probability_of`, `expected`, `argmax`.
 
     Labels are written with or without `__label__`.
     """
@@ -43,7 +43,7 @@ class ScoreRule(BaseModel):
     argmax: Literal[True] | None = None
     """The most probable label (of equals, the first in the model); the score is its probability."""
     rename: dict[str, str] | Literal["weborganizer_topics", "weborganizer_formats"] | None = None
-    """With `argmax`: label to name. Labels that a table leaves out keep their own name, without `__label__`."""
+    """With `argmax`: label to name. Labels that are not in a table keep their own name, without `__label__`."""
 
     @model_validator(mode="after")
     def _one_rule(self) -> ScoreRule:
@@ -57,8 +57,8 @@ class ScoreRule(BaseModel):
             raise ValueError("the numbers of expected must be finite")
         return self
 
-    def for_labels(self, labels: Sequence[str], *, where: str, loss: str) -> Scorer:
-        """The rule for a model with these `labels` and this `loss` (as in `FastTextHeader`).
+    def for_labels(self, labels: Sequence[str], *, where: str, loss: str) -> ScoreFunction:
+        """The score function of a model with these `labels` and this `loss` (as in `FastTextHeader`).
 
         `where` (`annotators.quality.score`) begins the error messages.
 
@@ -67,7 +67,7 @@ class ScoreRule(BaseModel):
         """
         position = _positions(labels)
         if self.argmax:
-            return Scorer(names=self._names(labels, position, where=where))
+            return ScoreFunction(names=self._names(labels, position, where=where))
         rule = "expected" if self.expected is not None else "probability_of"
         numbers = {str(self.probability_of): 1.0} if self.expected is None else self.expected
         _check_labels(numbers, labels, position, where=f"{where}.{rule}")
@@ -76,8 +76,8 @@ class ScoreRule(BaseModel):
             weights[position[label]] = number
         missing = [i for i in range(len(labels)) if i not in {position[label] for label in numbers}]
         if self.expected is not None and missing:
-            raise AnnotatorError(f"{where}.expected: no number for {_listed([labels[i] for i in missing])}")
-        return Scorer(weights=weights, normalized=self.expected is not None and loss not in _SUM_TO_ONE)
+            raise AnnotatorError(f"{where}.expected: no number for {_name_list([labels[i] for i in missing])}")
+        return ScoreFunction(weights=weights, normalized=self.expected is not None and loss not in _SUM_TO_ONE)
 
     def _names(self, labels: Sequence[str], position: dict[str, int], *, where: str) -> tuple[str, ...]:
         names = [decode_label(label) for label in labels]
@@ -85,7 +85,7 @@ class ScoreRule(BaseModel):
             found = [_PRESETS[self.rename](name) for name in names]
             unknown = [label for label, name in zip(labels, found, strict=True) if name is None]
             if unknown:
-                raise AnnotatorError(f"{where}.rename: {self.rename} has no name for {_listed(unknown)}")
+                raise AnnotatorError(f"{where}.rename: {self.rename} has no name for {_name_list(unknown)}")
             return tuple(name for name in found if name is not None)
         _check_labels(self.rename or {}, labels, position, where=f"{where}.rename")
         for label, name in (self.rename or {}).items():
@@ -94,21 +94,21 @@ class ScoreRule(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scorer:
-    """A score rule that knows the labels of its model. Exactly one of the two is not None."""
+class ScoreFunction:
+    """A score rule for the labels of one model. Exactly one of `weights` and `names` is not None."""
 
     weights: npt.NDArray[np.float64] | None = None
     """float64 [num_labels]: the score is the weighted sum of probabilities."""
     names: tuple[str, ...] | None = None
-    """Of the labels, as the annotation writes them: the score is the largest probability."""
+    """The labels as the annotation writes them: the score is the largest probability."""
     normalized: bool = False
     """Divide the probabilities of a row by their sum first; a row of zeros then has no score."""
 
     def scores(self, probabilities: Floats) -> Floats:
-        """float32 [rows] of float32 [rows, num_labels]; a row of NaN gives NaN."""
+        """Scores float32 [rows] from probabilities float32 [rows, num_labels]; a row of NaN gives NaN."""
         if self.weights is None:
             return np.asarray(probabilities.max(axis=1))
-        # In float64 and row by row: the same row gives the same bits in every batch, which a BLAS product does not.
+        # Summed in float64 and row by row: the same row gives the same bits in every batch. A BLAS product does not.
         rows = probabilities.astype(np.float64)
         scores = (rows * self.weights).sum(axis=1)
         if self.normalized:
@@ -125,13 +125,14 @@ class Scorer:
 class Bins(BaseModel):
     """Numbered classes of a score: the bin of a score is the number of edges that are not above it.
 
-    Edges and scores are compared as float32, so that a score that prints as an edge lies in the bin that begins there.
+    Edges 0.2 and 0.8 put 0.1 into bin 0, 0.2 and 0.5 into bin 1, and 0.9 into bin 2. Edges and scores are compared as
+    float32, so that a score that prints as an edge is in the bin that begins there.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     edges: tuple[float, ...] | None = Field(default=None, min_length=1, max_length=10_000)
-    """Ascending; n edges make n + 1 bins."""
+    """Ascending; n edges give n + 1 bins."""
     quantiles: int | None = Field(default=None, ge=2, le=1000)
     """This many bins of equal counts, with edges found on a sample of the documents before the run."""
     sample: int = Field(default=10_000, ge=1)
@@ -151,7 +152,7 @@ class Bins(BaseModel):
 
     @property
     def num_bins(self) -> int:
-        """Edges plus one, or the number of quantiles."""
+        """The number of edges plus one, or the number of quantiles."""
         return self.quantiles if self.quantiles is not None else len(self.edges or ()) + 1
 
     @property
@@ -178,12 +179,12 @@ class Bins(BaseModel):
 
 
 def ascending(values: Sequence[float]) -> bool:
-    """Whether all are finite and each is above the one before it."""
+    """Whether all values are finite and each is above the one before it."""
     return all(map(math.isfinite, values)) and all(a < b for a, b in pairwise(values))
 
 
 def _positions(labels: Sequence[str]) -> dict[str, int]:
-    """Every way to write a label (as in the file, without the prefix, decoded) → its place in the model."""
+    """Every spelling of a label (as in the file, without the prefix, decoded) → its place in the model."""
     spellings = (labels, [label.removeprefix(LABEL_PREFIX) for label in labels], [decode_label(x) for x in labels])
     position: dict[str, int] = {}
     for spelling in spellings:
@@ -196,13 +197,13 @@ def _check_labels(wanted: Iterable[str], labels: Sequence[str], position: dict[s
     used: dict[int, str] = {}
     for label in wanted:
         if label not in position:
-            raise AnnotatorError(f"{where}: the model has no label '{label}'; labels: {_listed(labels)}")
+            raise AnnotatorError(f"{where}: the model has no label '{label}'; labels: {_name_list(labels)}")
         other = used.setdefault(position[label], label)
         if other != label:
             raise AnnotatorError(f"{where}: '{other}' and '{label}' are the same label")
 
 
-def _listed(labels: Sequence[str]) -> str:
+def _name_list(labels: Sequence[str]) -> str:
     names = sorted(decode_label(label) for label in labels)
     more = len(names) - _MAX_LABELS_LISTED
     return ", ".join(names[:_MAX_LABELS_LISTED]) + (f" and {more} more" if more > 0 else "")

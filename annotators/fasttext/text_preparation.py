@@ -1,7 +1,7 @@
-"""How a text is made one line before a classifier reads it. Training and annotating share these settings.
+"""How a text becomes one line before a classifier reads it. Training and annotating share these settings.
 
-fastText reads a line: what stands after the first newline it would not see. How newlines are replaced changes scores
-(docs/annotators.md has that of public models), so the settings are part of an annotator's fingerprint.
+fastText reads one line, and would ignore everything after the first newline. How newlines are replaced changes scores,
+so the settings are part of an annotator's fingerprint. docs/annotators.md has those of public models.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field
 
-# Where Python's str.splitlines cuts; carriage return and line feed together are one cut.
+# The places where Python's str.splitlines cuts; carriage return and line feed together are one cut.
 _LINE_BREAK = r"\r\n|[\n\r\x0b\x0c\x1c-\x1e\x{85}\x{2028}\x{2029}]"
-# Quotes, brackets and sentence marks in the way of word n-grams. Marks that occur inside words and numbers (hyphen,
-# apostrophe, full stop, comma) are separated as well, as in the fastText tutorial.
+# All punctuation and symbols. Marks inside words and numbers (hyphen, apostrophe, full stop, comma) are separated too,
+# as in the fastText tutorial.
 _PUNCTUATION = r"([\pP\pS])"
 
 
@@ -25,9 +25,9 @@ class TextPreparation(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     newline: Literal["space", "delete", "collapse", "join_lines"] = "space"
-    r"""What becomes of line feeds. `space`: each one a space. `delete`: nothing, which glues words. `collapse`: a run
-    of them one space. `join_lines`: as DCLM does, strip white space at both ends, cut the text where Python's
-    `splitlines` does (also at `\r`, `\x0c`, U+2028, ...) and join the lines with one space."""
+    r"""The replacement of line feeds. `space`: each becomes a space. `delete`: each is removed, which joins words.
+    `collapse`: a run of them becomes one space. `join_lines`: as DCLM does, strip white space at both ends, cut the
+    text where Python's `splitlines` does (also at `\r`, `\x0c`, U+2028, ...) and join the lines with one space."""
 
     lower: bool = False
     """Lower case, character by character (Unicode simple case mapping; Python's `lower` differs on `İ` and final Σ)."""
@@ -39,7 +39,7 @@ class TextPreparation(BaseModel):
     """Read only this many characters (code points) of the raw text."""
 
     def __call__(self, texts: pa.Array) -> pa.Array:
-        r"""The prepared `texts` (string or large_string), same type, length and nulls, without any `\n`.
+        r"""Prepare `texts` (string or large_string): same type, length and nulls, without any `\n`.
 
         Bytes that are not UTF-8 are replaced by U+FFFD. Cost: 150 to 2,000 MB/s a step.
         """
@@ -55,13 +55,13 @@ class TextPreparation(BaseModel):
 
     @property
     def only_separates_words(self) -> bool:
-        """Whether fastText reads the same words in the raw text, line feeds taken as the end of a word."""
+        """Whether fastText reads the same words in the raw text if a line feed ends a word."""
         changed = self.lower or self.separate_punctuation or self.max_chars is not None
         return self.newline in ("space", "collapse") and not changed
 
     @staticmethod
     def valid(texts: pa.Array) -> pa.Array:
-        """`texts`, with the bytes replaced that are not UTF-8: Parquet can hold them, and Arrow reads them unseen."""
+        """`texts` with U+FFFD for bytes that are not UTF-8, which Parquet can hold and Arrow reads without a check."""
         try:
             texts.validate(full=True)
         except pa.ArrowInvalid:

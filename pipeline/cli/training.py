@@ -103,8 +103,9 @@ def train_classifier(
     """
     from colophon.annotators.fasttext.report import format_report
     from colophon.annotators.fasttext.text_preparation import TextPreparation
-    from colophon.annotators.fasttext.training import DEFAULT_PREPARATION, TrainingSettings
-    from colophon.annotators.fasttext.training import train_classifier as train_model
+    from colophon.annotators.fasttext.training.classifier import DEFAULT_PREPARATION
+    from colophon.annotators.fasttext.training.classifier import train_classifier as train_model
+    from colophon.annotators.fasttext.training.settings import TrainingSettings
     from colophon.pipeline.inputs.training_texts import read_labelled
     from colophon.pipeline.recipe.error_messages import validated
     from colophon.pipeline.recipe.loading import parse_settings

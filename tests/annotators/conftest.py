@@ -8,10 +8,10 @@ import fasttext
 import numpy as np
 import pytest
 
-from colophon.annotators.fasttext.autotune import TrainingSettings
 from colophon.annotators.fasttext.model import encode_label
 from colophon.annotators.fasttext.text_preparation import TextPreparation
-from colophon.annotators.fasttext.training import train_classifier
+from colophon.annotators.fasttext.training.classifier import train_classifier
+from colophon.annotators.fasttext.training.settings import TrainingSettings
 
 WORDS = {
     "high": [

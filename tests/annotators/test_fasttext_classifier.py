@@ -87,7 +87,7 @@ def test_quantile_bins(models: Path) -> None:
     settings = {"score": {"probability_of": "high"}, "bins": {"quantiles": 4, "sample": 400}}
     annotator = build(models / "softmax.bin", **settings)
     assert annotator.num_calibration_documents == 400
-    with pytest.raises(AnnotatorError, match=r"annotators\.quality\.bins: the edges of the quantiles are not known"):
+    with pytest.raises(AnnotatorError, match=r"annotators\.quality\.bins: the edges of the quantiles are unknown"):
         annotator.annotate(sample)
     calibration = json.loads(json.dumps(annotator.calibrate([sample.slice(0, 150), sample.slice(150)])))
     fixed = annotator.with_calibration(calibration)
@@ -98,7 +98,7 @@ def test_quantile_bins(models: Path) -> None:
     assert counts.min() > 80
     with pytest.raises(AnnotatorError, match=r"annotators\.quality\.bins: no document of the sample has a score"):
         annotator.calibrate([pa.record_batch({"text": pa.array([None, ""])})])
-    with pytest.raises(AnnotatorError, match="no quantiles to find"):
+    with pytest.raises(AnnotatorError, match="no quantile bins to calibrate"):
         fixed.calibrate([sample])
 
 
@@ -124,7 +124,8 @@ def test_the_preparation_of_training_comes_from_the_card(models: Path, tmp_path:
     assert given.fingerprint != build(path, score=score).fingerprint
     card["sizes"]["bytes"] += 1
     Path(f"{path}.json").write_text(json.dumps(card))
-    with pytest.raises(AnnotatorError, match=r"annotators\.quality\.model: .*json: the card describes another model"):
+    message = r"annotators\.quality\.model: .*json: the card describes a different model"
+    with pytest.raises(AnnotatorError, match=message):
         build(path, score=score)
 
 

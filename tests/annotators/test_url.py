@@ -106,7 +106,7 @@ def test_bytes_that_are_not_utf8_have_no_parts() -> None:
 def test_a_column_that_is_not_text_is_named() -> None:
     with pytest.raises(AnnotatorError, match="column 'url' has type int64"):
         UrlConfig().build("url").annotate(pa.record_batch({"url": [1]}))
-    with pytest.raises(AnnotatorError, match="no single column 'url'; columns: text"):
+    with pytest.raises(AnnotatorError, match="expected one column 'url'; columns: text"):
         UrlConfig().build("url").annotate(pa.record_batch({"text": ["x"]}))
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from colophon.annotators.fasttext.training import TrainingSettings, train_classifier
+from colophon.annotators.fasttext.training.classifier import train_classifier
+from colophon.annotators.fasttext.training.settings import TrainingSettings
 from tests.pipeline.project import run, write_project
 
 

@@ -1,7 +1,7 @@
-"""Everything that numba compiles: finding words, summing rows, and what makes a model's tables.
+"""Everything that numba compiles: finding words, summing rows, and building a model's tables.
 
-One file on purpose: numba keeps compiled code on disk and makes it anew when the file of a function has changed, but
-not when a function that it calls has changed in another file. Numba knows no keyword-only arguments, hence the many
+One file on purpose: numba keeps compiled code on disk and compiles it again when the file of a function has changed,
+but not when a function that it calls has changed in another file. Numba knows no keyword-only arguments, hence the many
 positional ones; indices are unsigned where a check for negative ones would cost.
 """
 
@@ -52,7 +52,7 @@ def compiled(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def inlined(function: Callable[P, R]) -> Callable[P, R]:
-    """Pasted into the compiled functions that call it: across a call numba counts references to every array."""
+    """Inlined into the compiled functions that call it: across a call numba counts references to every array."""
     return cast(Callable[P, R], njit(inline="always")(function))
 
 
@@ -85,7 +85,7 @@ def multiply_high(_: Any, __: Any, ___: Any) -> Any:
 
 
 class Words(NamedTuple):
-    """Words of some texts, one after the other. Numba takes it as it is."""
+    """Words of some texts, one after the other. Numba accepts it as an argument."""
 
     data: npt.NDArray[np.uint8]
     """The bytes of the texts."""
@@ -102,7 +102,7 @@ class Words(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """The numbers that rule how a model reads words."""
+    """The numbers by which a model reads words."""
 
     stride: int
     """Floats of a row of `Tables.rows`, padding included: 2, 4 or a multiple of 8; 0 if there are none."""
@@ -120,7 +120,7 @@ class Shape(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """A model as scoring needs it. Numba takes it as it is."""
+    """The arrays of a model that scoring reads. Numba accepts it as an argument."""
 
     slots: npt.NDArray[np.uint64]
     """uint64 [2^k, 2]: an open hash table of keys and word numbers; key 0 is an empty slot."""
@@ -139,7 +139,7 @@ class Tables(NamedTuple):
 
 @compiled
 def find_words(words: Words, spans: npt.NDArray[np.int64]) -> int:
-    """Fill `words` with those of the texts `words.data[begin:end]` for each of `spans`; returns their number."""
+    """Fill `words` with the words of the texts `words.data[begin:end]` for each of `spans`; returns their number."""
     data = words.data
     n = 0
     for text in range(spans.shape[0]):
@@ -231,7 +231,7 @@ def _sum_text(
             total += n
             n = _add(rows, stride, chosen, n, sums)
         if number >= 0:
-            chosen[n] = np.uint32(number)  # not asked for: most words are frequent ones, whose rows are at hand
+            chosen[n] = np.uint32(number)  # not prefetched: most words are frequent ones, whose rows are in the cache
             n += 1
             if tables.counts.size:
                 total += tables.counts[number] - 1
@@ -434,7 +434,7 @@ def logits_in_order(
 def list_rows(words: Words, text: Any, tables: Tables, shape: Shape, rows: npt.NDArray[np.int64]) -> int:
     """Fill `rows` with the rows of a text in the library's order: words with their subwords, then n-grams.
 
-    Returns their number; where it is more than `rows` has room for, the rest is left out.
+    Returns their number; rows beyond the room of `rows` are counted, not written.
     """
     first, last = words.firsts[text], words.firsts[text + 1]
     hashes = np.empty(last - first, np.uint64)
@@ -489,7 +489,7 @@ def add_in_order(inputs: Floats, rows: npt.NDArray[np.int64], total: Floats) -> 
 def dots_in_order(total: Floats, count: int, output: Floats, logits: Floats) -> None:
     """The dot products of `total / count` (float32 [dim]) and the rows of `output`: float32 [labels]; NaN for none.
 
-    Each is one float32, every product rounded before it is added: so GCC compiles the library.
+    Each is one float32, every product rounded before it is added, as GCC compiles the library.
     """
     scale = np.float32(1.0 / count) if count else np.float32(np.nan)
     for label in range(output.shape[0]):
@@ -514,7 +514,7 @@ def fill_slots(slots: npt.NDArray[np.uint64], keys: Any, firsts: Any, numbers: A
 
 @compiled
 def sum_subwords(words: Words, numbers: Any, tables: Tables, shape: Shape) -> None:
-    """Make the row of each word the sum over the word itself and its subwords; `</s>` has none."""
+    """Replace the row of each word by the sum over the word itself and its subwords; `</s>` has none."""
     rows = tables.rows.reshape(-1, shape.stride)
     total = np.empty(shape.stride, np.float64)
     letters, found = letters_of(words, shape), np.empty(shape.max_chars, np.int64)
@@ -540,9 +540,9 @@ def sum_subwords(words: Words, numbers: Any, tables: Tables, shape: Shape) -> No
 def list_subwords(
     words: Words, numbers: Any, kept: npt.NDArray[np.int32], shape: Shape, firsts: Any, lists: npt.NDArray[np.int32]
 ) -> None:
-    """Fill `lists` with the subword rows of each word, where `firsts` (int64 [num_words + 1]) says they begin.
+    """Fill `lists` with the subword rows of each word, from the place in `firsts` (int64 [num_words + 1]) on.
 
-    With empty `lists` it fills `firsts` instead: with how many there are of each word.
+    With empty `lists` it fills `firsts` instead, with the number of subword rows of each word.
     """
     letters, found = letters_of(words, shape), np.empty(shape.max_chars, np.int64)
     for number in numbers:

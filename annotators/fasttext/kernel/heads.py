@@ -1,6 +1,6 @@
-"""From the outputs of a fastText model's last layer to probabilities, by the loss that it was trained with.
+"""The last function of a fastText model, from logits to probabilities, for each loss.
 
-Each is what the library computes (`loss.cc` of fastText 0.9), without the 1e-5 that it adds before its logarithms.
+Each computes what the library does (`loss.cc` of fastText 0.9), without the 1e-5 that it adds before its logarithms.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _STEPS = 512
 
 
 def softmax(logits: Doubles) -> Floats:
-    """float32 [rows, labels] of float64 [rows, labels]; a row of NaN stays one."""
+    """Probabilities float32 [rows, labels] from logits float64 [rows, labels]; a row of NaN stays NaN."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
@@ -35,23 +35,26 @@ def stepped_sigmoid(logits: Doubles) -> Floats:
 
 
 def near_a_step(logits: Doubles, within: Doubles) -> npt.NDArray[np.bool_]:
-    """bool [rows, labels]: whether `stepped_sigmoid` gives another value not farther than `within` away."""
+    """bool [rows, labels]: whether `stepped_sigmoid` has a different value at a distance of at most `within`."""
     position = _position(np.clip(logits, -_MAX_INPUT - 1, _MAX_INPUT + 1))
     inside = np.abs(logits) <= _MAX_INPUT + within
     return np.asarray(inside & (np.abs(position - np.rint(position)) <= within * _STEPS / (2 * _MAX_INPUT)))
 
 
 class Tree(NamedTuple):
-    """The Huffman tree of hierarchical softmax: which of its nodes lead to each label."""
+    """The Huffman tree of hierarchical softmax, as the path of nodes to each label."""
 
     nodes: npt.NDArray[np.int64]
-    """int64 [labels, depth]: rows of the output matrix on the way to each label, -1 past its end."""
+    """int64 [labels, depth]: rows of the output matrix on the path to each label, -1 past its end."""
     to_the_right: npt.NDArray[np.bool_]
-    """bool [labels, depth]: whether the way goes to the right there."""
+    """bool [labels, depth]: whether the path turns right at that node."""
 
 
 def huffman_tree(counts: Sequence[int]) -> Tree:
-    """The tree that the library builds from the labels' counts, which a model file lists in descending order."""
+    """The tree that the library builds from the labels' counts, which are in descending order.
+
+    The two lightest nodes get a parent until one is left: counts 5, 2, 1 give the parent 3 of the last two, then 8.
+    """
     num_labels = len(counts)
     weights = [*counts, *[10**15] * (num_labels - 1)]
     parents, is_right = [-1] * (2 * num_labels - 1), [False] * (2 * num_labels - 1)
@@ -80,10 +83,10 @@ def huffman_tree(counts: Sequence[int]) -> Tree:
 
 
 def hierarchical(logits: Doubles, tree: Tree, *, offset: float = 0.0) -> Floats:
-    """float32 [rows, labels]: the product of the probabilities of all turns on the way to each label.
+    """float32 [rows, labels]: the product of the probabilities of all turns on the path to each label.
 
-    `logits` is float64 [rows, labels], of which the last column is unused. With `offset` added to each turn's
-    probability (1e-5 in the library) it is the number that the library reports.
+    `logits` is float64 [rows, labels]; its last column is unused. The library adds an `offset` of 1e-5 to each turn's
+    probability.
     """
     right = 1 / (1 + np.exp(-logits))
     product = np.ones((len(logits), len(tree.nodes)))
@@ -102,7 +105,7 @@ def _path(label: int, parents: Sequence[int]) -> list[int]:
 
 
 def _position(logits: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Which step of the table; the fraction says where between two."""
+    """The position in the table of steps; a fraction is between two steps. 0.0 gives 256."""
     number = logits.dtype.type
     return np.asarray((logits + number(_MAX_INPUT)) * number(_STEPS) / number(2 * _MAX_INPUT))
 

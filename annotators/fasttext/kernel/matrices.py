@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from colophon.annotators.fasttext.kernel.compiled import Floats
-from colophon.annotators.fasttext.model_file import MatrixPlace
+from colophon.annotators.fasttext.model_layout import MatrixPlace
+from colophon.shards.common.arrays import NumPyArray
 
 _CENTROIDS = 256
 _BLOCK_BYTES = 16 << 20
@@ -18,23 +19,23 @@ _BLOCK_BYTES = 16 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class Matrix:
-    """A matrix of a model file. What is read of a memory-mapped file stays in the page cache, which all share."""
+    """A matrix of a model file. Its file is memory-mapped, so all processes share what the page cache holds of it."""
 
     path: str
     place: MatrixPlace
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
+        """The numbers of rows and columns."""
         return self.place.rows, self.place.columns
 
     def rows(self, which: slice | npt.NDArray[np.int64]) -> Floats:
-        """float32 [rows, columns]: some rows, in the order asked for."""
+        """float32 [rows, columns]: the rows `which`, in that order."""
         mapped = self.mapped()
         return np.asarray(mapped[which]) if mapped is not None else self._decoded(which)
 
     def mapped(self) -> Floats | None:
-        """The file's own floats, which need not be aligned; None where it holds codes."""
+        """The file's own floats, which need not be aligned; None for a quantized matrix."""
         if self.place.codes is not None:
             return None
         return np.asarray(self._mapped(self.place.at, np.float32, self.shape))
@@ -47,13 +48,13 @@ class Matrix:
             which = slice(start, min(start + step, rows))
             yield which, self.rows(which)
 
-    def _mapped(self, at: int, dtype: Any, shape: tuple[int, ...]) -> npt.NDArray[Any]:
+    def _mapped(self, at: int, dtype: Any, shape: tuple[int, ...]) -> NumPyArray:
         if not all(shape):
             return np.empty(shape, dtype)
         return np.memmap(self.path, dtype, "r", at, shape)
 
     def _decoded(self, which: slice | npt.NDArray[np.int64]) -> Floats:
-        """Each row is put together from centroids, one for each part, times the row's norm where norms are kept."""
+        """Rows decoded from centroids, one for each part, times the row's norm where the file has norms."""
         (rows, columns), codes = self.shape, self.place.codes
         assert codes is not None
         chosen = np.asarray(self._mapped(codes.codes_at, np.uint8, (rows, codes.parts))[which])
@@ -71,6 +72,6 @@ class Matrix:
 
 
 def products_are_finite(inputs: Matrix, outputs: Matrix) -> bool:
-    """Whether sums of products of their rows stay float32, judged by the largest numbers; False for NaN."""
+    """Whether products of their rows stay within float32, judged by the largest number of each; False for NaN."""
     largest = [np.max([np.abs(block).max(initial=0) for _, block in matrix.blocks()]) for matrix in (inputs, outputs)]
     return float(largest[0]) * float(largest[1]) * inputs.shape[1] < float(np.finfo(np.float32).max)

@@ -1,14 +1,14 @@
-"""Making a model's tables from its file: the dictionary as a hash table, and the rows that scoring sums.
+"""Building a model's tables from its file: the dictionary as a hash table, and the rows that scoring sums.
 
-With no more labels than dimensions the rows are input times output matrix ("collapsed": 2 or 24 floats where there
-were 100 or 256). Else rows are read from the input matrix itself, and what is made is the list of each word's subwords.
+With no more labels than dimensions the rows are input times output matrix ("collapsed": 2 or 24 floats instead of 100
+or 256). Otherwise scoring reads the rows of the input matrix itself, and the tables list each word's subwords.
 Cost: 1 to 8 s a GB of model, 16 MB of memory besides the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -26,14 +26,15 @@ from colophon.annotators.fasttext.kernel.compiled import (
 )
 from colophon.annotators.fasttext.kernel.matrices import Matrix
 from colophon.annotators.fasttext.kernel.words import split_spans
-from colophon.annotators.fasttext.model_file import FastTextLayout
+from colophon.annotators.fasttext.model_layout import FastTextLayout
+from colophon.shards.common.arrays import NumPyArray
 
-Allocate = Callable[[str, tuple[int, ...], type[np.generic]], npt.NDArray[Any]]
-"""Zeros of a name, shape and dtype: in memory, or a file that will be mapped."""
+Allocate = Callable[[str, tuple[int, ...], type[np.generic]], NumPyArray]
+"""Returns zeros for a name, shape and dtype: in memory, or in a file of that name."""
 
 
-class Linear(NamedTuple):
-    """A model ready to score."""
+class LinearModel(NamedTuple):
+    """A model as scoring needs it, all but its last function."""
 
     tables: Tables
     shape: Shape
@@ -42,11 +43,11 @@ class Linear(NamedTuple):
     inputs: Matrix
     outputs: Matrix
     label_counts: tuple[int, ...]
-    """How often each label was seen in training."""
+    """The number of training texts of each label."""
 
 
-def build(layout: FastTextLayout, *, allocate: Allocate) -> Linear:
-    """The tables of the model in `layout.path`.
+def build_model(layout: FastTextLayout, *, allocate: Allocate) -> LinearModel:
+    """The model in `layout.path` with its tables.
 
     Raises:
         AnnotatorError: its matrices hold NaN or infinite numbers.
@@ -60,7 +61,7 @@ def build(layout: FastTextLayout, *, allocate: Allocate) -> Linear:
         slots=allocate("slots", (capacity, 2), np.uint64),
         rows=allocate("rows", (num_rows * shape.stride,), np.float32),
         counts=allocate("counts", (header.num_words if has_subwords and shape.stride else 0,), np.int32),
-        kept=_kept(layout, allocate=allocate),
+        kept=_kept_rows(layout, allocate=allocate),
         list_firsts=np.empty(0, np.int64),
         lists=np.empty(0, np.int32),
     )
@@ -72,10 +73,10 @@ def build(layout: FastTextLayout, *, allocate: Allocate) -> Linear:
     if has_subwords and shape.stride:
         sum_subwords(words, known_words, tables, shape)
     elif has_subwords:
-        tables = _listed(words, known_words, tables, shape, allocate=allocate)
+        tables = _with_subword_lists(words, known_words, tables, shape, allocate=allocate)
     for array in (*tables, decoded):
-        array.flags.writeable = False  # as those that are mapped: numba compiles for the two apart
-    return Linear(
+        array.flags.writeable = False  # as mapped arrays are: numba compiles again for writeable ones
+    return LinearModel(
         tables=tables,
         shape=shape,
         decoded=decoded,
@@ -85,7 +86,9 @@ def build(layout: FastTextLayout, *, allocate: Allocate) -> Linear:
     )
 
 
-def _listed(words: Words, known: npt.NDArray[np.int64], tables: Tables, shape: Shape, *, allocate: Allocate) -> Tables:
+def _with_subword_lists(
+    words: Words, known: npt.NDArray[np.int64], tables: Tables, shape: Shape, *, allocate: Allocate
+) -> Tables:
     counts = np.zeros(shape.num_words, np.int64)
     list_subwords(words, known, tables.kept, shape, counts, np.empty(0, np.int32))
     firsts = allocate("list_firsts", (shape.num_words + 1,), np.int64)
@@ -102,8 +105,11 @@ def _label_counts(layout: FastTextLayout) -> tuple[int, ...]:
 
 
 def _dictionary(layout: FastTextLayout) -> tuple[Words, npt.NDArray[np.int64]]:
-    """One text for each entry of the dictionary, and which entries are a word: one with white space never is found."""
-    tail = 10  # NUL, int64 count and type stand between two strings
+    """The words of each dictionary entry as one text, and the numbers of the entries that are one word.
+
+    No text can hold an entry with white space.
+    """
+    tail = 10  # NUL, int64 count and type byte between two strings
     starts = np.concatenate([[layout.entries_at], layout.entry_ends[:-1] + tail])
     spans = np.stack([starts, layout.entry_ends], axis=1)
     words = split_spans(np.asarray(np.memmap(layout.path, np.uint8, "r")), spans)
@@ -128,10 +134,10 @@ def _shape(layout: FastTextLayout, *, slot_shift: int) -> Shape:
 
 
 def _fill_rows(rows: Floats | None, layout: FastTextLayout, *, decoded: Floats) -> None:
-    """Fill `rows` with input times output matrix and `decoded` with the input matrix, as far as they are wanted."""
+    """Fill `rows`, if any, with input times output matrix, and `decoded`, if not empty, with the input matrix."""
     output = Matrix(path=layout.path, place=layout.outputs).rows(slice(None))
     for which, block in Matrix(path=layout.path, place=layout.inputs).blocks():
-        with np.errstate(over="ignore", invalid="ignore"):  # told apart below
+        with np.errstate(over="ignore", invalid="ignore"):  # the check below raises
             values = block if rows is None else block @ output.T
         if not (np.isfinite(values).all() and np.isfinite(output).all()):
             raise AnnotatorError(f"{layout.path}: its matrices hold NaN or infinite numbers; train it again")
@@ -142,7 +148,7 @@ def _fill_rows(rows: Floats | None, layout: FastTextLayout, *, decoded: Floats) 
             decoded[which] = block
 
 
-def _kept(layout: FastTextLayout, *, allocate: Allocate) -> npt.NDArray[np.int32]:
+def _kept_rows(layout: FastTextLayout, *, allocate: Allocate) -> npt.NDArray[np.int32]:
     if layout.pruned_at is None:
         return allocate("kept", (0,), np.int32)
     kept = allocate("kept", (max(layout.hash_buckets, 1),), np.int32)

@@ -1,9 +1,9 @@
-"""The words of a column of texts as fastText reads them: split and hashed once for all models of a pass.
+"""The words of a column of texts as fastText reads them, split and hashed once for all models of a pass.
 
 Words end at space, line feed, carriage return, tab, vertical tab, form feed and NUL. A word `</s>` ends the text, and
 every text with a word ends with this one, as a line does for the library. Each word has fastText's hash (32 bits, from
-which those of n-grams are made) and a key of 64 bits that stands for its bytes in a model's dictionary. Cost: 450 MB of
-text a second on one core of 2.6 GHz, 24 bytes of memory a word.
+which the hashes of n-grams are computed) and a key of 64 bits, by which a model's dictionary finds it.
+Cost: 450 MB of text a second on one core of 2.6 GHz, 24 bytes of memory a word.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from colophon.annotators.fasttext.text_preparation import TextPreparation
 _KEPT_BYTES = 16 << 20
 
 
-class _Recent(threading.local):
-    """The last columns that this thread split, so that several models of a pass share the work."""
+class _RecentWords(threading.local):
+    """The words of the last columns that this thread split, so that several models of a pass share the work."""
 
     def __init__(self) -> None:
         self.found: dict[Any, tuple[pa.Array, Words]] = {}
@@ -33,25 +33,25 @@ class _Recent(threading.local):
             del self.found[next(iter(self.found))]
 
 
-_recent = _Recent()
+_recent = _RecentWords()
 
 
 def words_of(texts: pa.Array, preparation: TextPreparation) -> Words:
     """The words of `texts` (string or large_string) after `preparation`; none for a null.
 
-    Line feeds that become spaces, single or collapsed, separate words as they are: nothing is copied then.
+    A preparation that only turns line feeds into spaces copies nothing: line feeds separate words as spaces do.
     """
-    as_it_is = preparation.only_separates_words
+    is_raw = preparation.only_separates_words
     places = tuple(None if buffer is None else (buffer.address, buffer.size) for buffer in texts.buffers())
-    key = (as_it_is or preparation, texts.type, texts.offset, len(texts), places)
+    key = (is_raw or preparation, texts.type, texts.offset, len(texts), places)
     if key not in _recent.found:
-        prepared = preparation.valid(texts) if as_it_is else preparation(texts)
+        prepared = preparation.valid(texts) if is_raw else preparation(texts)
         _recent.add(key, texts, split(prepared))
     return _recent.found[key][1]
 
 
 def split(texts: pa.Array) -> Words:
-    """The words of `texts` (string or large_string) as they stand."""
+    """The words of `texts` (string or large_string) without preparation."""
     validity, offset_buffer, data_buffer = texts.buffers()
     kind = np.int64 if pa.types.is_large_string(texts.type) else np.int32
     if not len(texts) or data_buffer is None or not data_buffer.size:
@@ -65,7 +65,7 @@ def split(texts: pa.Array) -> Words:
 
 def split_spans(data: npt.NDArray[np.uint8], spans: npt.NDArray[np.int64]) -> Words:
     """The words of the texts `data[begin:end]`, for each begin and end of `spans` (int64 [texts, 2])."""
-    # Room for the most words that there can be: pages that are never touched cost nothing.
+    # Room for the largest possible number of words; pages that are never written use no memory.
     room = int((spans[:, 1] - spans[:, 0] + 1).sum()) // 2 + 2 * len(spans)
     words = Words(
         data=data,

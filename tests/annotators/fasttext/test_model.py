@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.model import FastTextModel, decode_label, encode_label
-from colophon.annotators.fasttext.model_file import FastTextHeader, read_header
+from colophon.annotators.fasttext.model_file import read_header
+from colophon.annotators.fasttext.model_layout import FastTextHeader
 
 MODELS = ["softmax.bin", "ova.bin", "hs.bin", "chars.bin", "words.bin"]
 
@@ -90,8 +91,8 @@ def test_pickling_leaves_the_matrices_out(models: Path) -> None:
     ("data", "reason"),
     [
         (b"", "it is empty"),
-        (b"hello", "it does not begin as one"),
-        (b"PAR1" * 100, "it does not begin as one"),
+        (b"hello", "its magic number is missing"),
+        (b"PAR1" * 100, "its magic number is missing"),
         (struct.pack("<2i", 793712314, 12), "it is cut short"),
         (struct.pack("<2i12id", 793712314, 13, *[1] * 12, 0.1), "format version 13; known: 11, 12"),
     ],

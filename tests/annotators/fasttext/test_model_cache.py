@@ -15,7 +15,7 @@ import pytest
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext import model_cache
 from colophon.annotators.fasttext.model import FastTextModel
-from colophon.annotators.fasttext.model_cache import cache_dir, file_sha256, made_once
+from colophon.annotators.fasttext.model_cache import cache_dir, cached_directory, remembered_sha256
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +32,7 @@ def leave_a_mark(directory: Path) -> None:
 
 def make_with_others(barrier: Any, found: Any) -> None:
     barrier.wait()
-    found.put(str(made_once("things/x", leave_a_mark)))
+    found.put(str(cached_directory("things/x", leave_a_mark)))
 
 
 def test_of_many_processes_one_makes_it(empty_cache: Path) -> None:
@@ -54,9 +54,9 @@ def test_what_fails_leaves_nothing(empty_cache: Path) -> None:
         raise ValueError("no")
 
     with pytest.raises(ValueError, match="no"):
-        made_once("things/x", fail)
+        cached_directory("things/x", fail)
     assert [path.name for path in (empty_cache / "things").iterdir()] == ["x.lock"]
-    assert (made_once("things/x", leave_a_mark) / "made").read_text() == "whole"
+    assert (cached_directory("things/x", leave_a_mark) / "made").read_text() == "whole"
 
 
 def test_a_full_disk_is_one_line(models: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,16 +87,16 @@ def test_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_file_is_read_once_for_its_sha256(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"abc")
-    first = file_sha256(path)
+    first = remembered_sha256(path)
     assert first == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     with monkeypatch.context() as patch:
-        patch.setattr(model_cache, "_sha256", lambda _: pytest.fail("read again"))
-        assert file_sha256(path) == first
+        patch.setattr(model_cache, "file_sha256", lambda _: pytest.fail("read again"))
+        assert remembered_sha256(path) == first
     path.write_bytes(b"abd")
     os.utime(path, ns=(1, 1))
-    assert file_sha256(path) != first
+    assert remembered_sha256(path) != first
     with pytest.raises(AnnotatorError, match="No such file"):
-        file_sha256(tmp_path / "none")
+        remembered_sha256(tmp_path / "none")
 
 
 @pytest.mark.parametrize(

@@ -13,16 +13,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from colophon.annotators.base import AnnotatorError
-from colophon.annotators.fasttext import training as fasttext_training
-from colophon.annotators.fasttext.autotune import TrainingSettings, search
 from colophon.annotators.fasttext.kernel.matrices import Matrix
 from colophon.annotators.fasttext.model import FastTextModel
-from colophon.annotators.fasttext.model_cache import file_sha256
 from colophon.annotators.fasttext.model_file import read_header, read_layout
 from colophon.annotators.fasttext.report import evaluate_classifier, format_report
 from colophon.annotators.fasttext.text_preparation import TextPreparation
-from colophon.annotators.fasttext.training import DEFAULT_PREPARATION, TrainedClassifier, train_classifier
+from colophon.annotators.fasttext.training import fitting
+from colophon.annotators.fasttext.training.autotune import search
+from colophon.annotators.fasttext.training.classifier import DEFAULT_PREPARATION, TrainedClassifier, train_classifier
+from colophon.annotators.fasttext.training.settings import TrainingSettings
 from colophon.annotators.fasttext_classifier import FastTextConfig
+from colophon.shards.common.digests import file_sha256
 from tests.annotators.conftest import labelled
 
 NAMES = ["high", "low", "Science & Tech"]
@@ -75,7 +76,7 @@ def test_model_and_card(tmp_path: Path) -> None:
     assert card["training"]["rows_by_label"] == dict.fromkeys(sorted(NAMES), 100)
     assert trained.report is not None
     assert card["test"]["accuracy"] == trained.report.accuracy == 1.0
-    assert lines == ["3 rows without a text or a label are left out"]
+    assert lines == ["dropped 3 rows without a text or a label"]
     assert sorted(entry.name for entry in path.parent.iterdir()) == ["topic.bin", "topic.bin.json"]
 
 
@@ -124,8 +125,8 @@ def test_numbers_that_no_text_can_be_scored_with_are_repeated(
         checks.append(path)
         check(path)
 
-    check = fasttext_training._check_numbers
-    monkeypatch.setattr(fasttext_training, "_check_numbers", damaged_at_first)
+    check = fitting.check_numbers
+    monkeypatch.setattr(fitting, "check_numbers", damaged_at_first)
     texts, labels = labelled(["high", "low"])
     lines: list[str] = []
     trained = train_classifier(texts, labels, output=tmp_path / "m.bin", settings=SMALL, report=lines.append)
@@ -209,7 +210,7 @@ def test_autotune_keeps_what_was_given(tmp_path: Path) -> None:
     assert card["training"]["rows"] == 100
     assert lines[0].startswith("autotune: start ")
     assert lines[-1].startswith("autotune: best 1.0000 with ")
-    with pytest.raises(AnnotatorError, match="not one row"):
+    with pytest.raises(AnnotatorError, match="no row has both a text and a label"):
         train_classifier(texts, labels, output=output, settings=settings, validation=([], []))
 
 
@@ -252,23 +253,23 @@ def test_report_as_text(models: Path) -> None:
         models / "softmax.bin", ["theorem proof", "lol", ""], ["high", "low", "low"], normalize=TextPreparation()
     )
     assert format_report(report).splitlines() == [
-        "label           precision     recall         F1      texts",
-        "Science & Tech      0.000      0.000      0.000          0",
-        "high                1.000      1.000      1.000          1",
-        "low                 1.000      1.000      1.000          1",
-        "macro mean                                1.000          2",
-        "accuracy                                  1.000",
-        "1 rows without a text or a label left out",
+        "label            precision     recall         F1      texts",
+        "Science & Tech       0.000      0.000      0.000          0",
+        "high                 1.000      1.000      1.000          1",
+        "low                  1.000      1.000      1.000          1",
+        "macro mean                                 1.000          2",
+        "accuracy                                   1.000",
+        "excluded 1 rows without a text or a label",
         "",
-        "true, given     Science & Tech            high             low",
-        "Science & Tech               0               0               0",
-        "high                         0               1               0",
-        "low                          0               0               1",
+        "true, predicted  Science & Tech            high             low",
+        "Science & Tech                0               0               0",
+        "high                          0               1               0",
+        "low                           0               0               1",
     ]
 
 
 def test_nothing_to_evaluate_on(models: Path) -> None:
-    with pytest.raises(AnnotatorError, match="not one row"):
+    with pytest.raises(AnnotatorError, match="no row has both a text and a label"):
         evaluate_classifier(models / "softmax.bin", ["", None], ["high", "high"], normalize=TextPreparation())
     with pytest.raises(AnnotatorError, match="1 texts have 0 labels"):
         evaluate_classifier(models / "softmax.bin", ["x"], [], normalize=TextPreparation())

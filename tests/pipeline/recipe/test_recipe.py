@@ -145,7 +145,7 @@ WRONG: list[tuple[str, str, str]] = [
     (
         "[annotators.url]",
         f'{FASTTEXT}model = "small.tiktoken"\nscore = {{ argmax = true }}\n[annotators.url]',
-        "annotators.topic.model: small.tiktoken: not a usable fastText model: it does not begin as one",
+        "annotators.topic.model: small.tiktoken: not a usable fastText model: its magic number is missing",
     ),
     (
         "[annotators.url]",

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from colophon.annotators.fasttext.training import TrainingSettings, train_classifier
+from colophon.annotators.fasttext.training.classifier import train_classifier
+from colophon.annotators.fasttext.training.settings import TrainingSettings
 from colophon.pipeline.errors import printable
 from colophon.pipeline.reports.summary import print_summary, summarize, write_report
 from colophon.pipeline.runs.progress import Meter, duration, watch

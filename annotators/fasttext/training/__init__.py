@@ -1,0 +1,1 @@
+"""Training of fastText classifiers; `classifier.train_classifier` runs all its steps."""
