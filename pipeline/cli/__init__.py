@@ -1,4 +1,4 @@
-"""The `colophon` command. Modules that cost time are imported by the command that needs them."""
+"""The `colophon` command. Each command imports the modules that are slow to import itself."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ for command in (
     inspection.recipes,
 ):
     app.command(command.__name__.replace("_", "-"))(command)
-# What it does not know is lm_eval's.
+# Options that are not in its signature are passed to lm_eval.
 app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(exports.lm_eval)
 
 
@@ -60,24 +60,24 @@ def _print_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """The options of `colophon` itself; `main` looks for --debug on its own, to catch errors of parsing too."""
+    """Declare the options of `colophon` itself; `main` reads --debug from `sys.argv`, before options are parsed."""
 
 
 def main() -> None:
-    """Entry point: runs a command, turns its errors into one line and an exit code."""
-    # An ending interpreter looks for cycles among all objects of all modules, several times: 0.25 s for nothing.
+    """Run the command of `sys.argv`; print an error as one line and end with its exit code."""
+    # The interpreter searches all objects for cycles when it ends, several times: 0.25 s that a command does not need.
     atexit.register(gc.freeze)
     try:
         app(standalone_mode=True)
     except SystemExit as ended:
-        if ended.code == ExitCode.INTERRUPTED:  # what typer ends with after Ctrl-C, as shells do
-            typer.echo("colophon: interrupted; run the same command again to go on", err=True)
+        if ended.code == ExitCode.INTERRUPTED:  # typer's exit code after Ctrl-C
+            typer.echo("colophon: interrupted; run the same command again to resume", err=True)
         raise
     except Exception as error:
         if "--debug" in sys.argv:
@@ -87,10 +87,11 @@ def main() -> None:
 
 
 def _explain(error: Exception) -> tuple[str, ExitCode]:
+    """Return the line to print for an error and the exit code to end with."""
     if isinstance(error, ColophonError):
         return str(error), error.exit_code
     kind, line = type(error).__name__, one_line(error)
-    return f"{kind if line == kind else f'{kind}: {line}'} (--debug shows where)", ExitCode.FAILED
+    return f"{kind if line == kind else f'{kind}: {line}'} (--debug prints the traceback)", ExitCode.FAILED
 
 
 def _fail(message: str, code: ExitCode) -> None:

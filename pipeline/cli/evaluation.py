@@ -1,15 +1,23 @@
-"""Commands that ask trained models: what texts cost them under each condition, and how they write on."""
+"""Commands that use trained models: their loss on the same texts under each condition, and texts that they generate."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from colophon.pipeline.cli.options import (
+    DocumentsOption,
+    JsonOption,
+    MetadataOption,
+    NumDocumentsOption,
     RecipeArgument,
+    RunNameOption,
+    RunNamesOption,
+    SeedOption,
     SetOption,
     StepOption,
     echo,
@@ -18,9 +26,9 @@ from colophon.pipeline.cli.options import (
     recipe_and_output,
     result_name,
     tokenizer_of,
-    write_whole,
 )
 from colophon.pipeline.errors import UsageError
+from colophon.shards.common.durable import replace_text
 
 if TYPE_CHECKING:
     from colophon.shards.tokenizer.tokenizer import Tokenizer
@@ -29,64 +37,50 @@ if TYPE_CHECKING:
 def evaluate(
     call: typer.Context,
     recipe: RecipeArgument,
-    name: Annotated[list[str], typer.Option(help="A [train.NAME] that has been trained; may be given again.")],
-    output: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(
-            metavar="DIRECTORY",
-            help="Output of another run whose documents are scored. Left out: the models' validation_output where all "
-            "have one, else the recipe's own output, which they were trained on.",
-        ),
-    ] = None,
-    documents: Annotated[int, typer.Option(min=1, help="How many documents to draw.")] = 500,
+    name: RunNamesOption,
+    output: DocumentsOption = None,
+    documents: NumDocumentsOption = 500,
     crop: Annotated[
-        Optional[int],  # noqa: UP045
+        int | None,
         typer.Option(
             min=1,
-            help="First tokens of a document that are scored. Left out: 512, or as many as the rows of every layout "
-            "that the run has packed hold beside its longest context: the same whichever models are named.",
+            help="Tokens to score at the beginning of each document.",
+            show_default="512, or fewer if a packed layout has less room for text beside its longest context",
         ),
     ] = None,
     conditions: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="Some of none,empty,true,shuffled,meta_tokens; all that a layout has if left out."),
+        str | None,
+        typer.Option(
+            help="Comma-separated conditions to score: none, empty, true, shuffled, meta_tokens.",
+            show_default="every condition of the layout",
+        ),
     ] = None,
     by: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(help="An annotation column whose values are looked at one by one; may be given again."),
+        list[str] | None, typer.Option(help="Annotation column; results are broken down by its values. Repeatable.")
     ] = None,
     step: StepOption = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the documents, the shuffling and the resamples.")] = 0,
+    seed: SeedOption = 0,
     settings: SetOption = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print one JSON value, a list with an entry a model.")
-    ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score the same texts with trained models: without context, with an empty wrapper, with true or shuffled metadata.
 
     Example: `colophon evaluate recipes/web.toml --name plain --name prepend-url --by topic`
     """
-    import json
-
     from colophon.pipeline.reports.evaluation_tables import print_evaluation
-    from colophon.trainer.evaluation.conditions import Contestant, EvaluationSettings
+    from colophon.trainer.evaluation.conditions import EvaluationSettings
     from colophon.trainer.evaluation.conditions import evaluate as score
     from colophon.trainer.evaluation.document_crops import RunDocuments
-    from colophon.trainer.inference.contexts import condition_names, layout_of
-    from colophon.trainer.inference.trained_model import load_trained
+    from colophon.trainer.inference.contexts import condition_names
 
     loaded, own = recipe_and_output(recipe, settings)
     tokenizer = tokenizer_of(loaded, where=recipe)
-    contestants = []
-    for each in dict.fromkeys(name):
-        trained = load_trained(own, each, step=step)
-        _check_vocabulary(recipe, tokenizer, name=each, sha256=trained.tokenizer.sha256)
-        contestants.append(Contestant(trained=trained, layout=layout_of(trained.config, output=own)))
-    held_out = {contestant.trained.config.validation_output for contestant in contestants}
-    place = Path(output or (held_out.pop() if len(held_out) == 1 else None) or own)
-    found = score(
+    names = list(dict.fromkeys(name))
+    contestants = _contestants(names, output=own, step=step, recipe=recipe, tokenizer=tokenizer)
+    documents_output = Path(output or _validation_output(contestants) or own)
+    evaluation = score(
         contestants,
-        documents=RunDocuments(place),
+        documents=RunDocuments(documents_output),
         tokenizer=tokenizer,
         settings=EvaluationSettings(
             documents=documents,
@@ -97,86 +91,120 @@ def evaluate(
         ),
         report=(lambda line: None) if as_json else echo,
     )
-    described = [found.as_dict(contestant.trained.name) for contestant in contestants]
-    written = [own / "training" / each / f"{_result_name(call, each, name)}.json" for each in dict.fromkeys(name)]
-    for path, entry in zip(written, described, strict=True):
-        write_whole(path, json.dumps(entry, indent=1) + "\n")
+    results = [evaluation.as_dict(contestant.trained.name) for contestant in contestants]
+    paths = [own / "training" / each / f"{_evaluation_name(call, each, names)}.json" for each in names]
+    for path, result in zip(paths, results, strict=True):
+        replace_text(path, json.dumps(result, indent=1) + "\n")
     if as_json:
-        typer.echo(json.dumps(described, indent=1))
+        typer.echo(json.dumps(results, indent=1))
         return
-    print_evaluation(described, console=make_console())
-    for line in [*_legend(described), *map(str, written)]:
+    print_evaluation(results, console=make_console())
+    for line in [*_legend(results), *map(str, paths)]:
         echo(line)
-    if place.resolve() == own.resolve():
-        echo("The models were trained on documents of this very run; --output names another one's.")
+    if documents_output.resolve() == own.resolve():
+        echo("The models were trained on documents of this run; --output reads them from another run.")
 
 
-def _result_name(call: typer.Context, model: str, models: Iterable[str]) -> str:
-    """Of the model's file; the models that it is compared with are part of what was asked."""
+def _contestants(
+    names: Sequence[str], *, output: Path, step: int | None, recipe: str, tokenizer: Tokenizer
+) -> list[Any]:
+    """Load each trained model with its layout, as a `Contestant`.
+
+    Raises:
+        UsageError: a model was trained with a different vocabulary.
+    """
+    from colophon.trainer.evaluation.conditions import Contestant
+    from colophon.trainer.inference.contexts import layout_of
+    from colophon.trainer.inference.trained_model import load_trained
+
+    contestants = []
+    for name in names:
+        trained = load_trained(output, name, step=step)
+        _check_vocabulary(recipe, tokenizer, name=name, sha256=trained.tokenizer.sha256)
+        contestants.append(Contestant(trained=trained, layout=layout_of(trained.config, output=output)))
+    return contestants
+
+
+def _validation_output(contestants: Sequence[Any]) -> str | None:
+    """Return the `validation_output` that all models have in common, or None."""
+    outputs = {contestant.trained.config.validation_output for contestant in contestants}
+    (output, *others) = outputs
+    return None if others else output
+
+
+def _evaluation_name(call: typer.Context, model: str, models: Iterable[str]) -> str:
+    """Return the name of a model's result; it contains the other models, because the result compares with them."""
     beside = sorted({*models} - {model})
-    return result_name("evaluation", call, leave_out=["name"], beside=beside)
+    return result_name("evaluation", call, exclude=["name"], beside=beside)
 
 
-def _legend(described: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """What the tables do not say themselves."""
-    first = described[0]
+def _legend(results: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield lines that explain the tables."""
+    first = results[0]
     yield (
-        "The last two columns are bits/byte less those of the model's first condition, and less those of "
-        f"{first['model']} {next(iter(first['conditions']))}: below 0 is better. Their brackets are of the same "
-        "resamples, and surer than two intervals side by side."
+        "The last two columns are Δ bits/byte: against the model's first condition, and against "
+        f"{first['model']} {next(iter(first['conditions']))}. Below 0 is better. A difference and its interval come "
+        "from the same resamples, so the interval is narrower than two separate intervals suggest."
     )
     if first["by"]:
-        yield "By column: ± is half the width of a value's own interval."
+        yield "By column: ± is half the width of a value's interval."
     for column, groups in first["by"].items():
         if groups["small_groups"]:
-            yield f"{column}: and {groups['small_groups']:,} groups of fewer than 5 documents."
+            yield f"{column}: {groups['small_groups']:,} groups of fewer than 5 documents are not shown."
 
 
 def generate(
     recipe: RecipeArgument,
-    name: Annotated[str, typer.Option(help="A [train.NAME] that has been trained.")],
-    prompt: Annotated[str, typer.Option(help="How the text begins; the model begins it if left out.")] = "",
-    meta: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="FIELD=VALUE", help="Metadata by the layout's fields: url=https://..., topic=science."),
-    ] = None,
+    name: RunNameOption,
+    prompt: Annotated[
+        str, typer.Option(help="Beginning of the text.", show_default="empty: the model begins the text")
+    ] = "",
+    meta: MetadataOption = None,
     condition: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
-            help="What stands before the text: meta, empty, meta_tokens or none. Left out: the metadata if any is "
-            "given, else an empty wrapper, meta tokens or nothing, as the layout has it."
+            help="Context before the text: meta, empty, meta_tokens or none.",
+            show_default="meta if --meta is given, else the layout's: an empty wrapper, meta tokens or none",
         ),
     ] = None,
     guidance: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="From the empty wrapper (0) to the context (1) and beyond."),
+        float | None,
+        typer.Option(
+            help="Strength of guidance by the context: 0 is the empty wrapper, 1 the context; above 1 exaggerates it.",
+            show_default="no guidance",
+        ),
     ] = None,
     max_tokens: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(help="Tokens to draw; 100, or as many as the model's rows hold, if left out."),
+        int | None,
+        typer.Option(
+            help="Maximum number of tokens to draw.", show_default="100, or fewer if the model's rows are full before"
+        ),
     ] = None,
-    temperature: Annotated[float, typer.Option(help="0 takes the likeliest token always.")] = 0.8,
-    top_k: Annotated[Optional[int], typer.Option(help="Draw from so many of the likeliest tokens.")] = None,  # noqa: UP045
+    temperature: Annotated[float, typer.Option(help="Sampling temperature; 0 always takes the likeliest token.")] = 0.8,
+    top_k: Annotated[
+        int | None, typer.Option(help="Draw from this many of the likeliest tokens.", show_default="all")
+    ] = None,
     top_p: Annotated[
-        Optional[float],  # noqa: UP045
-        typer.Option(help="Draw from the likeliest tokens that together have this probability."),
+        float | None,
+        typer.Option(help="Draw from the likeliest tokens that together have this probability.", show_default="all"),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Each sample is a function of it and of its own number.")] = 0,
-    num_samples: Annotated[int, typer.Option(help="How many texts to write.")] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Random seed; each sample depends on the seed and on its own number only.")
+    ] = 0,
+    num_samples: Annotated[int, typer.Option(help="Number of texts to generate.")] = 1,
     step: StepOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Let a trained model write on, conditioned on metadata and guided by it.
+    """Generate text with a trained model, conditioned on metadata and guided by it.
 
     Example: `colophon generate recipes/web.toml --name prepend-url --prompt "The" --meta url=https://example.org/a`
     """
     import pyarrow as pa
 
-    from colophon.pipeline.errors import printable
     from colophon.trainer.inference.contexts import layout_of
     from colophon.trainer.inference.generation import context_name, context_prefix
-    from colophon.trainer.inference.generation import generate as write
-    from colophon.trainer.inference.sampling import SamplingSettings, texts_of
+    from colophon.trainer.inference.generation import generate as sample_steps
+    from colophon.trainer.inference.sampling import SamplingSettings
     from colophon.trainer.inference.trained_model import load_trained
 
     sampling = SamplingSettings(
@@ -193,26 +221,43 @@ def generate(
     trained = load_trained(own, name, step=step)
     _check_vocabulary(recipe, tokenizer, name=name, sha256=trained.tokenizer.sha256)
     layout = layout_of(trained.config, output=own)
-    steps = write(
+    prefix = context_prefix(
+        layout,
+        context=context_name(condition) if condition else None,
+        metadata=fields_of(meta or []),
+        encoder=tokenizer,
+        report=lambda line: typer.echo(f"colophon: {line}", err=True),
+    )
+    steps = sample_steps(
         trained,
         layout,
-        prefix=context_prefix(
-            layout,
-            context=context_name(condition) if condition else None,
-            metadata=fields_of(meta or []),
-            encoder=tokenizer,
-            report=lambda line: typer.echo(f"colophon: {line}", err=True),
-        ),
+        prefix=prefix,
         prompt=tokenizer.encode_batch(pa.array([prompt])).values.to_pylist(),
         settings=sampling,
         text_ids=tokenizer.text_ids(),
     )
     if num_samples == 1:
-        typer.echo(printable(prompt), nl=False)
-        for piece in texts_of(steps, sample=0, decode=tokenizer.decode):
-            typer.echo(printable(piece), nl=False)
-        typer.echo()
-        return
+        _print_stream(steps, prompt=prompt, tokenizer=tokenizer)
+    else:
+        _print_samples(steps, num_samples=num_samples, prompt=prompt, tokenizer=tokenizer)
+
+
+def _print_stream(steps: Iterable[list[int | None]], *, prompt: str, tokenizer: Tokenizer) -> None:
+    """Print the only sample while it is drawn."""
+    from colophon.pipeline.errors import printable
+    from colophon.trainer.inference.sampling import texts_of
+
+    typer.echo(printable(prompt), nl=False)
+    for piece in texts_of(steps, sample=0, decode=tokenizer.decode):
+        typer.echo(printable(piece), nl=False)
+    typer.echo()
+
+
+def _print_samples(steps: Iterable[list[int | None]], *, num_samples: int, prompt: str, tokenizer: Tokenizer) -> None:
+    """Print all samples, one after the other, when they are complete."""
+    from colophon.pipeline.errors import printable
+    from colophon.trainer.inference.sampling import texts_of
+
     kept = list(steps)
     for sample in range(num_samples):
         text = "".join(texts_of(kept, sample=sample, decode=tokenizer.decode))

@@ -1,17 +1,20 @@
-"""Commands that hand trained models on: to Hugging Face's libraries, and to the tasks of lm_eval."""
+"""Commands that export: trained models for Hugging Face's libraries and lm_eval, annotated input as Parquet."""
 
 from __future__ import annotations
 
+import json
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
 from colophon.pipeline.cli.options import (
     ExecutorName,
     ExecutorOption,
+    MetadataOption,
     RecipeArgument,
+    RunNameOption,
     SetOption,
     StepOption,
     echo,
@@ -33,10 +36,10 @@ class _Dtype(str, Enum):
 
 def export_model(
     recipe: RecipeArgument,
-    name: Annotated[str, typer.Option(help="A [train.NAME] that has been trained.")],
-    to: Annotated[Path, typer.Option(help="A directory that does not exist yet, or is empty.")],
+    name: RunNameOption,
+    to: Annotated[Path, typer.Option(help="Directory to write; it must not exist yet, or be empty.")],
     step: StepOption = None,
-    dtype: Annotated[_Dtype, typer.Option(help="Of the weights in the file.")] = _Dtype.FLOAT32,
+    dtype: Annotated[_Dtype, typer.Option(help="Data type of the weights in the file.")] = _Dtype.FLOAT32,
     settings: SetOption = None,
 ) -> None:
     """Write a trained model and its tokenizer as a directory that Hugging Face transformers loads.
@@ -51,35 +54,30 @@ def export_model(
     typer.echo(f"{to}: {exported.architecture}, {exported.num_ids:,} ids, step {exported.step}")
     if exported.masked_ids:
         typer.echo(
-            f"{len(exported.masked_ids)} ids that were masked in training are not in transformers: see its README"
+            f"{len(exported.masked_ids)} ids were masked in training; transformers cannot mask them: see {to}/README.md"
         )
-    different = len(exported.tokenizer.different)
-    if different:
-        typer.echo(f"{different} hard texts with names of special tokens have other ids than in training")
+    num_different = len(exported.tokenizer.different)
+    if num_different:
+        typer.echo(f"{num_different} hard texts with names of special tokens have different ids than in training")
 
 
 def lm_eval(
     arguments: typer.Context,
-    model: Annotated[Path, typer.Argument(help="A directory that export-model wrote.")],
-    tasks: Annotated[str, typer.Option(help="Tasks of lm_eval, or files of your own, with commas between them.")],
+    model: Annotated[Path, typer.Argument(help="Directory that export-model wrote.")],
+    tasks: Annotated[str, typer.Option(help="Comma-separated tasks of lm_eval, or task files.")],
     context: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
-            help="What stands before every text: none, empty, meta_tokens, or meta:STRING for metadata as it stands. "
-            "Left out: the metadata if any is given, else none."
+            help="Context before every text: none, empty, meta_tokens, or meta:STRING with STRING as the metadata.",
+            show_default="the metadata of --meta, else none",
         ),
     ] = None,
-    meta: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="FIELD=VALUE", help="Metadata by the layout's fields: url=https://..., topic=science."),
-    ] = None,
+    meta: MetadataOption = None,
 ) -> None:
-    """Run tasks of lm_eval on an exported model that reads a context before every text. Other options are lm_eval's.
+    """Run tasks of lm_eval on an exported model that reads a context before every text. Other options go to lm_eval.
 
     Example: `colophon lm-eval out/web-model --tasks arc_easy,hellaswag --context empty`
     """
-    import json
-
     if context is not None and meta:
         raise UsageError("give either --context or --meta")
     if not (model / "colophon.json").is_file():
@@ -95,11 +93,11 @@ def lm_eval(
 
 def export(
     recipe: RecipeArgument,
-    to: Annotated[Path, typer.Option(help="Directory for the Parquet files.")],
+    to: Annotated[Path, typer.Option(help="Directory to write the Parquet files to.")],
     settings: SetOption = None,
     executor: ExecutorOption = ExecutorName.INLINE,
 ) -> None:
-    """Write the input with its annotations beside it, as Parquet for publishing.
+    """Write the input with its annotations as additional columns, as Parquet for publishing.
 
     Example: `colophon export recipes/web.toml --to out/web-annotated`
     """
@@ -115,10 +113,13 @@ def export(
     stage = ExportStage(prepared.store, to.absolute(), prepared.recipe.input.columns)
     with executor_of(executor, prepared.recipe.ray) as place:
         place.connect()
-        total = sum(task.partition.bytes for task in tasks)
+        total_bytes = sum(task.partition.bytes for task in tasks)
         outcomes = place.executor.run(stage, tasks)
-        for outcome in watch(outcomes, title="export", total_bytes=total, total_tasks=len(tasks), console=console):
+        for outcome in watch(
+            outcomes, title="export", total_bytes=total_bytes, total_tasks=len(tasks), console=console
+        ):
             if outcome.error is not None:
                 raise ColophonError(f"export: {outcome.task.partition.source}: {outcome.error}")
-    left_out = len(prepared.inputs.partitions) - len(tasks)
-    typer.echo(f"{len(tasks)} files in {to}" + (f"; {left_out} quarantined partitions left out" if left_out else ""))
+    num_skipped = len(prepared.inputs.partitions) - len(tasks)
+    skipped = f"; {num_skipped} quarantined partitions skipped" if num_skipped else ""
+    typer.echo(f"{len(tasks)} files in {to}{skipped}")

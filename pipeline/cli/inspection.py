@@ -1,30 +1,31 @@
-"""Commands that look at a run: inspect, verify, export, and the list of recipes."""
+"""Commands that read a run and write nothing: inspect, verify, status, and the list of bundled recipes."""
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+import json
+from typing import Annotated
 
 import typer
 
-from colophon.pipeline.cli.options import (
-    RecipeArgument,
-    SetOption,
-    echo,
-    load_and_check,
-    make_console,
-)
+from colophon.pipeline.cli.options import JsonOption, RecipeArgument, SetOption, echo, load_and_check, make_console
 from colophon.shards.common.errors import ColophonError
 
 
 def inspect(
     recipe: RecipeArgument,
-    document: Annotated[Optional[int], typer.Option(help="Number of a document in the input, from 0.")] = None,  # noqa: UP045
-    layout: Annotated[Optional[str], typer.Option(help="A layout, to see one of its sequences.")] = None,  # noqa: UP045
+    document: Annotated[
+        int | None, typer.Option(help="Number of a document in the input, from 0.", show_default="0, without --layout")
+    ] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Layout to show a packed sequence of.", show_default="no sequence is shown")
+    ] = None,
     sequence: Annotated[int, typer.Option(help="Number of the layout's sequence, from 0.")] = 0,
-    tokens: Annotated[Optional[int], typer.Option(help="Show only so many tokens of the sequence.")] = None,  # noqa: UP045
+    tokens: Annotated[
+        int | None, typer.Option(help="Number of tokens of the sequence to show.", show_default="all")
+    ] = None,
     settings: SetOption = None,
 ) -> None:
-    """Show a document's annotations, or a packed sequence with roles coloured and unpaid tokens dimmed.
+    """Show a document's annotations, or a packed sequence with roles coloured and tokens without loss weight dimmed.
 
     Example: `colophon inspect recipes/web.toml --layout prepend-url --sequence 3`
     """
@@ -52,43 +53,41 @@ def verify(recipe: RecipeArgument, settings: SetOption = None) -> None:
 
     prepared = calibrated(load_and_check(recipe, settings), write=False, log=echo)
     files = rows = bad = 0
-    for record, found in check(prepared, load_manifest(prepared)):
-        files, rows, bad = files + 1, rows + record.rows, bad + bool(found)
-        for finding in found:
+    for record, findings in check(prepared, load_manifest(prepared)):
+        files, rows, bad = files + 1, rows + record.rows, bad + bool(findings)
+        for finding in findings:
             typer.echo(f"{finding.path}: {finding.message}", err=True)
     if bad:
-        raise ColophonError(f"{bad} of {files} files are not what they should be")
+        raise ColophonError(f"{bad} of {files} files differ from their records or break a law of their layout")
     typer.echo(f"{files} files, {rows:,} rows: all as recorded, all laws hold")
 
 
 def status(
     recipe: RecipeArgument,
     settings: SetOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON value.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
-    """Show which partitions are done, stale, running, quarantined or missing; starts nothing.
+    """Show which partitions are done, stale, running, quarantined or missing, without starting any work.
 
     Example: `colophon status recipes/web.toml`
     """
-    import json
-
     from colophon.pipeline.runs.calibration import calibrated
     from colophon.pipeline.runs.status import print_status, status_of
 
-    found = status_of(calibrated(load_and_check(recipe, settings), write=False, log=echo))
+    run_status = status_of(calibrated(load_and_check(recipe, settings), write=False, log=echo))
     if as_json:
-        typer.echo(json.dumps(found.as_dict(), indent=1))
+        typer.echo(json.dumps(run_status.as_dict(), indent=1))
     else:
-        print_status(found, console=make_console())
+        print_status(run_status, console=make_console())
 
 
 def recipes() -> None:
-    """List the recipes that Colophon brings.
+    """List the bundled recipes.
 
     Example: `colophon recipes`
     """
     from colophon.pipeline.recipe.loading import shipped_recipes
 
     for name, path in shipped_recipes().items():
-        first = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        typer.echo(f"{name:<14} {first}")
+        title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
+        typer.echo(f"{name:<14} {title}")

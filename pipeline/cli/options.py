@@ -1,4 +1,4 @@
-"""What the commands share: options, the checked recipe, the executor, the console."""
+"""Parts that commands share: options, the checked recipe, the executor, names of results, the console."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,28 +29,56 @@ class ExecutorName(str, Enum):
     INLINE = "inline"
 
 
-RecipeArgument = Annotated[str, typer.Argument(help="A recipe file, or the name of one that Colophon brings.")]
+RecipeArgument = Annotated[
+    str, typer.Argument(help="Recipe file, or the name of a bundled recipe (`colophon recipes` lists them).")
+]
 SetOption = Annotated[
-    Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time, on Python 3.10 too
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the recipe, such as pack.sequence_length=1024."),
+    list[str] | None,
+    typer.Option(
+        "--set", metavar="KEY=VALUE", help="Override a key of the recipe: pack.sequence_length=1024. Repeatable."
+    ),
 ]
 ExecutorOption = Annotated[ExecutorName, typer.Option(help="Run on Ray, or in this process.")]
 RebuildOption = Annotated[
-    bool, typer.Option("--rebuild", help="Redo what changed settings made stale, instead of stopping.")
+    bool, typer.Option("--rebuild", help="Rebuild what changed settings made stale, instead of stopping.")
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first input that cannot be read.")]
 DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the resolved recipe, the partitions and what is up to date; run nothing."),
 ]
-StepOption = Annotated[Optional[int], typer.Option(help="The checkpoint's step; the newest if left out.")]  # noqa: UP045
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value.")]
+RunNameOption = Annotated[str, typer.Option("--name", help="Name of a trained run: a [train.NAME] of the recipe.")]
+RunNamesOption = Annotated[
+    list[str], typer.Option("--name", help="Name of a trained run: a [train.NAME] of the recipe. Repeatable.")
+]
+StepOption = Annotated[int | None, typer.Option(help="Step of the checkpoint.", show_default="the newest")]
+DocumentsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        metavar="DIRECTORY",
+        help="Output of another run; the documents are read from it.",
+        show_default="the models' common validation_output, else the recipe's output",
+    ),
+]
+NumDocumentsOption = Annotated[int, typer.Option("--documents", min=1, help="Number of documents to draw.")]
+SeedOption = Annotated[int, typer.Option(min=0, help="Random seed for drawing documents, shuffling and resampling.")]
+MetadataOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--meta",
+        metavar="FIELD=VALUE",
+        help="Metadata for a field of the layout's template: url=https://..., topic=science. Repeatable.",
+    ),
+]
 
 
 def load_and_check(recipe: str, settings: list[str] | None) -> Prepared:
-    """The recipe with its overrides, checked whole.
+    """Load the recipe with its overrides and check all of it.
 
     Raises:
-        UsageError: something in it cannot work.
+        UsageError: the recipe has a mistake.
     """
     from colophon.pipeline.recipe.loading import load_recipe
     from colophon.pipeline.runs.resolve import prepare
@@ -59,10 +87,10 @@ def load_and_check(recipe: str, settings: list[str] | None) -> Prepared:
 
 
 def recipe_and_output(recipe: str, settings: list[str] | None) -> tuple[Recipe, Path]:
-    """The recipe with its overrides, and the local directory under which its models lie.
+    """Load the recipe with its overrides; return it and its output, the local directory that holds its models.
 
     Raises:
-        UsageError: something in it cannot work, or its output lies elsewhere.
+        UsageError: the recipe has a mistake, or its output is not a local directory.
     """
     from colophon.pipeline.recipe.loading import load_recipe
 
@@ -73,10 +101,10 @@ def recipe_and_output(recipe: str, settings: list[str] | None) -> tuple[Recipe, 
 
 
 def tokenizer_of(recipe: Recipe, *, where: str) -> Tokenizer:
-    """The recipe's tokenizer; `where` is what errors call the recipe.
+    """Load the recipe's tokenizer; `where` names the recipe in errors.
 
     Raises:
-        UsageError: the recipe names none, or it cannot be loaded.
+        UsageError: the recipe has no tokenizer, or it cannot be loaded.
     """
     from colophon.shards.tokenizer.tokenizer import TokenizerError, load_tokenizer
 
@@ -88,44 +116,40 @@ def tokenizer_of(recipe: Recipe, *, where: str) -> Tokenizer:
         raise UsageError(f"{where}: tokenizer: {error}") from error
 
 
-def write_whole(path: Path, text: str) -> None:
-    """A whole file or none."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+_EXCLUDED_PARAMETERS = frozenset({"recipe", "settings", "as_json"})
+_MAX_VALUE_LENGTH = 40
+_MAX_NAME_LENGTH = 200  # file systems take 255 bytes; a suffix follows
 
 
-_NOT_IN_NAMES = frozenset({"recipe", "settings", "as_json"})
-_LONGEST_VALUE = 40
-_LONGEST_NAME = 200  # of 255 bytes that file systems take
+def result_name(stem: str, call: typer.Context, *, exclude: Collection[str] = (), beside: Sequence[str] = ()) -> str:
+    """Return a file name without suffix for a command's result: `stem`, and each option that is not at its default.
 
-
-def result_name(stem: str, call: typer.Context, *, leave_out: Collection[str] = (), beside: Sequence[str] = ()) -> str:
-    """What a call's result is named, without a suffix: `stem`, and each option that is not at its default.
-
-    So results of other settings lie beside each other: `evaluation`, `evaluation-by=topic-documents=100`.
+    Results of different settings get different names: `evaluation`, `evaluation-by=topic-documents=100`.
 
     Args:
-        stem: of all results of the command.
-        call: the command's, with its options.
-        leave_out: names of parameters that the result's place or stem tells, or that change nothing in it.
-        beside: other models that are part of it.
+        stem: the first part of the name, the same for all results of the command.
+        call: the command's call, with its options.
+        exclude: names of parameters that the result's directory or stem contains, or that do not change the result.
+        beside: the other models in the result.
     """
-    parts = [stem, *([f"beside={','.join(map(_spelled, beside))}"] if beside else [])]
+    parts = [stem, *([f"beside={','.join(map(_file_name_part, beside))}"] if beside else [])]
     for parameter in sorted(call.command.params, key=lambda parameter: str(parameter.name)):
         name, value = str(parameter.name), call.params.get(str(parameter.name))
-        if name in _NOT_IN_NAMES or name in leave_out or value in (None, [], (), parameter.get_default(call)):
+        if name in _EXCLUDED_PARAMETERS or name in exclude or value in (None, [], (), parameter.get_default(call)):
             continue
         values = value if isinstance(value, list | tuple) else [value]
-        parts.append(f"{name}={','.join(map(_spelled, values))}")
+        parts.append(f"{name}={','.join(map(_file_name_part, values))}")
     name = "-".join(parts)
-    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}_{_digest(name)}"
+    return name if len(name) <= _MAX_NAME_LENGTH else f"{name[:_MAX_NAME_LENGTH]}_{_digest(name)}"
 
 
-def _spelled(value: object) -> str:
-    """A value in characters that are safe in a file's name; with a digest where that leaves something out."""
+def _file_name_part(value: object) -> str:
+    """Return a value in characters that are safe in a file name, with a digest if a character was replaced or cut.
+
+    `topic` stays `topic`; `out/val` becomes `out_val_` and 6 hexadecimal digits.
+    """
     text = str(value)
-    safe = re.sub(r"[^\w,+-]+", "_", text, flags=re.ASCII)[:_LONGEST_VALUE]
+    safe = re.sub(r"[^\w,+-]+", "_", text, flags=re.ASCII)[:_MAX_VALUE_LENGTH]
     return safe if safe == text else f"{safe}_{_digest(text)}"
 
 
@@ -197,11 +221,11 @@ class executor_of:  # noqa: N801 - used as a function
 
 
 def make_console() -> Any:
-    """A rich console for tables and progress."""
+    """Return a rich console for tables and progress."""
     from rich.console import Console
 
-    # Tables keep their width where the output is a file: 80 columns would fold them.
-    # What stands in documents and file names is never markup.
+    # Output to a file is 160 columns wide: rich's default of 80 would fold the tables.
+    # Text of documents and file names is never read as markup.
     console = Console(markup=False, emoji=False)
     return console if console.is_terminal else Console(width=160, markup=False, emoji=False)
 
@@ -212,10 +236,10 @@ def echo(line: str) -> None:
 
 
 def fields_of(assignments: list[str]) -> dict[str, str]:
-    """`--meta url=https://...` as a table; the value is text as it stands.
+    """Parse `--meta url=https://...` options into a value for each field; values stay strings.
 
     Raises:
-        UsageError: one is no assignment, or a field has two values.
+        UsageError: an option is not FIELD=VALUE, or a field has two values.
     """
     table: dict[str, str] = {}
     for assignment in assignments:

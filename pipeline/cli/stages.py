@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
@@ -22,72 +23,55 @@ from colophon.pipeline.cli.options import (
 )
 
 
-def run(
-    recipe: RecipeArgument,
-    settings: SetOption = None,
-    executor: ExecutorOption = ExecutorName.RAY,
-    rebuild: RebuildOption = False,
-    strict: StrictOption = False,
-    dry_run: DryRunOption = False,
-) -> None:
-    """Annotate, tokenize and pack: whatever of it is not up to date.
+def _stage_command(name: str, stages: tuple[str, ...], docstring: str) -> Callable[..., None]:
+    """Return the command `name`, which runs `stages`: these commands have the same options."""
+
+    def command(
+        recipe: RecipeArgument,
+        settings: SetOption = None,
+        executor: ExecutorOption = ExecutorName.RAY,
+        rebuild: RebuildOption = False,
+        strict: StrictOption = False,
+        dry_run: DryRunOption = False,
+    ) -> None:
+        _run(recipe, settings, stages, executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
+
+    command.__name__, command.__doc__ = name, docstring
+    return command
+
+
+run = _stage_command(
+    "run",
+    ("annotate", "tokenize", "pack"),
+    """Annotate, tokenize and pack what is not up to date.
 
     Example: `colophon run recipes/web.toml --set pack.sequence_length=1024`
-    """
-    _run(
-        recipe,
-        settings,
-        ("annotate", "tokenize", "pack"),
-        executor=executor,
-        rebuild=rebuild,
-        strict=strict,
-        dry_run=dry_run,
-    )
-
-
-def annotate(
-    recipe: RecipeArgument,
-    settings: SetOption = None,
-    executor: ExecutorOption = ExecutorName.RAY,
-    rebuild: RebuildOption = False,
-    strict: StrictOption = False,
-    dry_run: DryRunOption = False,
-) -> None:
+    """,
+)
+annotate = _stage_command(
+    "annotate",
+    ("annotate",),
     """Run the recipe's annotators over the input.
 
     Example: `colophon annotate recipes/web.toml`
-    """
-    _run(recipe, settings, ("annotate",), executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
-
-
-def tokenize(
-    recipe: RecipeArgument,
-    settings: SetOption = None,
-    executor: ExecutorOption = ExecutorName.RAY,
-    rebuild: RebuildOption = False,
-    strict: StrictOption = False,
-    dry_run: DryRunOption = False,
-) -> None:
-    """Tokenize the input's texts, once for every layout.
+    """,
+)
+tokenize = _stage_command(
+    "tokenize",
+    ("tokenize",),
+    """Tokenize the texts of the input, once for every layout.
 
     Example: `colophon tokenize recipes/web.toml`
-    """
-    _run(recipe, settings, ("tokenize",), executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
-
-
-def pack(
-    recipe: RecipeArgument,
-    settings: SetOption = None,
-    executor: ExecutorOption = ExecutorName.RAY,
-    rebuild: RebuildOption = False,
-    strict: StrictOption = False,
-    dry_run: DryRunOption = False,
-) -> None:
+    """,
+)
+pack = _stage_command(
+    "pack",
+    ("pack",),
     """Pack tokens and annotations into training sequences, in every layout of the recipe.
 
     Example: `colophon pack recipes/web.toml --set layouts.prepend-url.dropout=0.2 --rebuild`
-    """
-    _run(recipe, settings, ("pack",), executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
+    """,
+)
 
 
 def _run(
@@ -149,20 +133,24 @@ def _run(
 
 def submit(
     recipe: RecipeArgument,
-    address: Annotated[str, typer.Option(help="The cluster's job server, http://HOST:8265.")],
+    address: Annotated[str, typer.Option(help="Address of the cluster's job server: http://HOST:8265.")],
     settings: SetOption = None,
-    working_dir: Annotated[Path, typer.Option(help="Uploaded to the cluster; the run starts in it.")] = Path(),
+    working_dir: Annotated[
+        Path, typer.Option(help="Directory that is uploaded to the cluster; the run starts in it.")
+    ] = Path(),
     requirements: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Requirements file that pip installs for the job; default: constraints.txt where it is."),
+        Path | None,
+        typer.Option(
+            help="Requirements file that pip installs for the job.", show_default="constraints.txt if it exists"
+        ),
     ] = None,
     no_install: Annotated[
-        bool, typer.Option("--no-install", help="The cluster's image has the dependencies: install nothing.")
+        bool, typer.Option("--no-install", help="Install nothing: the cluster's image has the dependencies.")
     ] = False,
     rebuild: RebuildOption = False,
     strict: StrictOption = False,
 ) -> None:
-    """Send a run to a Ray cluster, follow its log, and end with its exit code.
+    """Submit a run to a Ray cluster, follow its log, and end with its exit code.
 
     Example: `colophon submit recipes/web.toml --address http://127.0.0.1:8265`
     """

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from colophon.pipeline.cli.options import (
+    DocumentsOption,
+    NumDocumentsOption,
     RecipeArgument,
+    RunNameOption,
+    SeedOption,
     SetOption,
     StepOption,
     echo,
@@ -17,54 +22,44 @@ from colophon.pipeline.cli.options import (
     recipe_and_output,
     result_name,
     tokenizer_of,
-    write_whole,
 )
 from colophon.pipeline.errors import UsageError
+from colophon.shards.common.durable import replace_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NamesOption = Annotated[
-    Optional[list[str]],  # noqa: UP045 - typer reads the annotation at run time, on Python 3.10 too
-    typer.Option("--name", help="A training run; again for more. All that logged the quantity if left out."),
-]
-
-NameOption = Annotated[str, typer.Option("--name", help="A [train.NAME] that has been trained.")]
-DocumentsOption = Annotated[
-    Optional[Path],  # noqa: UP045
-    typer.Option(
-        "--output",
-        metavar="DIRECTORY",
-        help="Output of another run whose documents are read. Left out: the model's validation_output where it has "
-        "one, else the recipe's own output, which it was trained on.",
-    ),
-]
-SeedOption = Annotated[int, typer.Option(min=0, help="Of the documents that are drawn, and of all that is random.")]
+CropOption = Annotated[int, typer.Option(min=1, help="Text tokens to read at the beginning of each document.")]
 
 
 def probe(
     call: typer.Context,
     recipe: RecipeArgument,
-    name: NameOption,
+    name: RunNameOption,
     columns: Annotated[
-        list[str], typer.Option("--column", help="An annotation column whose values are the classes; again for more.")
+        list[str], typer.Option("--column", help="Annotation column; its values are the classes. Repeatable.")
     ],
-    documents: Annotated[int, typer.Option(min=1, help="How many documents to draw.")] = 2000,
-    crop: Annotated[int, typer.Option(min=1, help="First text tokens of a document that are read.")] = 256,
-    layers: Annotated[str, typer.Option(help="all, or numbers such as 0,6,12; 0 is the embedding.")] = "all",
+    documents: NumDocumentsOption = 2000,
+    crop: CropOption = 256,
+    layers: Annotated[str, typer.Option(help="Layers to probe: all, or numbers as in 0,6,12; 0 is the embedding.")] = (
+        "all"
+    ),
     context: Annotated[
-        str, typer.Option(help="Before the text: none, or empty for an empty wrapper where the layout has one.")
+        str, typer.Option(help="Context before the text: none, or empty for an empty wrapper.")
     ] = "none",
     split_by: Annotated[
         str,
-        typer.Option(help="Column whose values are never in two of training, validation and test; or document."),
+        typer.Option(
+            help="Column whose values never appear in two of training, validation and test; or document, to split by "
+            "document."
+        ),
     ] = "url_registered_domain",
     output: DocumentsOption = None,
     step: StepOption = None,
     seed: SeedOption = 0,
     settings: SetOption = None,
 ) -> None:
-    """Fit linear and MLP probes on frozen states of every layer, beside controls: what does a model know of a document?
+    """Fit linear and MLP probes on the frozen states of every layer, beside controls.
 
     Example: `colophon probe recipes/web.toml --name plain --column topic --column quality`
     """
@@ -80,7 +75,7 @@ def probe(
     report = study(
         trained,
         output=own,
-        documents_output=output or _held_out(trained),
+        documents_output=output or _validation_output(trained),
         decode=tokenizer_of(loaded, where=recipe).decode,
         columns=list(dict.fromkeys(columns)),
         num_documents=documents,
@@ -91,44 +86,41 @@ def probe(
         seed=seed,
         report=echo,
     )
-    found = report.as_dict()
-    for shown, column in zip(found["columns"], report.columns, strict=True):
-        make_console().print(probe_table(shown))
+    result = report.as_dict()
+    for entry, column in zip(result["columns"], report.columns, strict=True):
+        make_console().print(probe_table(entry))
         for line in notes(column):
             echo(printable(line))
     for line in report.notes:
         echo(printable(line))
-    _tell_if_trained_on(Path(report.output), trained, own=own)
-    _write(
-        own / "training" / name / result_name("probe", call, leave_out=["name"]),
-        found,
-        {"": lambda: draw_probes(report)},
-    )
+    _warn_if_trained_on(Path(report.output), trained, own=own)
+    path = own / "training" / name / result_name("probe", call, exclude=["name"])
+    _write_result(path, result, {"": lambda: draw_probes(report)})
 
 
 def attention(
     call: typer.Context,
     recipe: RecipeArgument,
-    name: NameOption,
+    name: RunNameOption,
     layout: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(
-            help="What stands before the text: a layout that the model was trained on, in any of its phases; the one "
-            "that it was validated on if left out."
+            help="Layout of the context before the text; the model must have been trained on it, in any phase.",
+            show_default="the layout of validation",
         ),
     ] = None,
     column: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="For meta tokens: an annotation column by whose values their attention is compared."),
+        str | None,
+        typer.Option(help="Annotation column; attention to meta tokens is compared between its values."),
     ] = None,
-    documents: Annotated[int, typer.Option(min=1, help="How many documents to draw.")] = 200,
-    crop: Annotated[int, typer.Option(min=1, help="First text tokens of a document that are read.")] = 256,
+    documents: NumDocumentsOption = 200,
+    crop: CropOption = 256,
     output: DocumentsOption = None,
     step: StepOption = None,
     seed: SeedOption = 0,
     settings: SetOption = None,
 ) -> None:
-    """Measure the attention that text pays to each part of the metadata, or to meta tokens, by layer and head.
+    """Measure the attention from text to each part of the metadata, or to meta tokens, by layer and head.
 
     Example: `colophon attention recipes/web.toml --name prepend-url --documents 200`
     """
@@ -142,7 +134,7 @@ def attention(
     report = study_attention(
         trained,
         output=own,
-        documents_output=output or _held_out(trained),
+        documents_output=output or _validation_output(trained),
         tokenizer=tokenizer_of(loaded, where=recipe),
         layout=layout,
         column=column,
@@ -150,45 +142,51 @@ def attention(
         crop=crop,
         seed=seed,
     )
-    found = report.as_dict()
-    make_console().print(attention_table(found))
+    result = report.as_dict()
+    make_console().print(attention_table(result))
     figures = {"": lambda: draw_attention(report)}
     bins = report.bins
     if bins is not None:
-        make_console().print(bins_table(found["bins"]))
+        make_console().print(bins_table(result["bins"]))
         title = f"{name}, step {report.step:,}, layout {report.layout}: distances of attention to meta tokens"
         figures["-bins"] = lambda: draw_bins(bins, title=title)
-    _write(own / "training" / name / result_name("attention", call, leave_out=["name"]), found, figures)
+    _write_result(own / "training" / name / result_name("attention", call, exclude=["name"]), result, figures)
 
 
 def plot(
     recipe: RecipeArgument,
-    names: NamesOption = None,
-    x: Annotated[str, typer.Option("--x", help="step, tokens, text_tokens or seconds.")] = "step",
+    names: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--name", help="Name of a training run. Repeatable.", show_default="every run that logged the quantity"
+        ),
+    ] = None,
+    x: Annotated[str, typer.Option("--x", help="Horizontal axis: step, tokens, text_tokens or seconds.")] = "step",
     y: Annotated[
         str,
         typer.Option(
             "--y",
-            help="A quantity of metrics.jsonl, such as text_loss, metadata_accuracy, lr or tokens_per_second; an "
-            "unknown one is answered with all there are.",
+            help="Quantity of metrics.jsonl, such as text_loss, metadata_accuracy, lr or tokens_per_second; the error "
+            "for an unknown quantity lists the available ones.",
         ),
     ] = "text_loss",
     smooth: Annotated[
-        Optional[float],  # noqa: UP045
+        float | None,
         typer.Option(
-            help="Factor of the moving average, from 0 (none) to below 1; if left out 0.9, less for runs of fewer than "
-            "400 steps, and none for lr."
+            help="Factor of the moving average, from 0 (none) to below 1.",
+            show_default="0.9; less for runs of fewer than 400 steps; 0 for lr",
         ),
     ] = None,
     to: Annotated[
-        Optional[Path],  # noqa: UP045
+        Path | None,
         typer.Option(
-            help="The file, .png or .svg; both without a suffix. In the output's training/ directory if left out."
+            help="File to write, .png or .svg; without a suffix both are written.",
+            show_default="training/ in the output, named after the quantity",
         ),
     ] = None,
     settings: SetOption = None,
 ) -> None:
-    """Draw curves of training runs; validation losses as points.
+    """Plot curves of training runs, with validation losses as points.
 
     Example: `colophon plot recipes/web.toml --name tiny --name plain --x tokens --to curves.png`
     """
@@ -201,21 +199,22 @@ def plot(
         typer.echo(path)
 
 
-def _held_out(trained: Any) -> Path | None:
-    """Where documents lie that a model was not trained on, if it names them."""
-    place = trained.config.validation_output
-    return None if place is None else Path(place)
+def _validation_output(trained: Any) -> Path | None:
+    """Return the output with documents that a model was validated on, or None if it has none."""
+    output = trained.config.validation_output
+    return None if output is None else Path(output)
 
 
-def _tell_if_trained_on(documents: Path, trained: Any, *, own: Path) -> None:
-    """Say so where a model has seen the documents that it is studied on."""
+def _warn_if_trained_on(documents: Path, trained: Any, *, own: Path) -> None:
+    """Print a line if the model was trained on the documents that it is studied on."""
     from colophon.trainer.inference.contexts import outputs_by_layout
 
-    if documents.resolve() in {place.resolve() for place in outputs_by_layout(trained.config, output=own).values()}:
-        echo(f"The model was trained on documents of {documents}; --output names another run's.")
+    if documents.resolve() in {output.resolve() for output in outputs_by_layout(trained.config, output=own).values()}:
+        echo(f"The model was trained on documents of {documents}; --output reads them from another run.")
 
 
 def _layers(text: str) -> list[int] | None:
+    """Parse `--layers`: None for `all`, else the numbers."""
     if text == "all":
         return None
     try:
@@ -224,15 +223,13 @@ def _layers(text: str) -> list[int] | None:
         raise UsageError(f"--layers: all, or numbers such as 0,6,12; got {text!r}") from None
 
 
-def _write(to: Path, found: dict[str, Any], figures: dict[str, Callable[[], Figure]]) -> None:
-    """Write `<to>.json`, and the figures beside it where matplotlib is installed; a figure's key ends its name."""
-    import json
-
+def _write_result(to: Path, result: dict[str, Any], figures: dict[str, Callable[[], Figure]]) -> None:
+    """Write `<to>.json`, and the figures as `<to><key>.png` and `.svg` if matplotlib is installed."""
     from colophon.trainer.errors import TrainerError
     from colophon.trainer.plots.figures import save_figure
 
     path = to.with_name(f"{to.name}.json")
-    write_whole(path, json.dumps(found, indent=1, allow_nan=False) + "\n")
+    replace_text(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     typer.echo(path)
     try:
         for suffix, draw in figures.items():

@@ -1,10 +1,10 @@
-"""Commands that train: the decoder, classifiers, tokenizers; and the demo's corpus to train them on."""
+"""Commands that train models, classifiers and tokenizers, and the command that writes the demo's corpus."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Optional
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 def train(
     recipe: RecipeArgument,
-    name: Annotated[Optional[str], typer.Option(help="Which [train.NAME]; all of them if left out.")] = None,  # noqa: UP045
+    name: Annotated[
+        str | None, typer.Option(help="Name of the run: a [train.NAME] of the recipe.", show_default="all, in order")
+    ] = None,
     settings: SetOption = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint.")] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Delete an earlier training of this name.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Delete an earlier training run of this name.")
+    ] = False,
 ) -> None:
     """Train a Llama-style decoder on packed shards.
 
@@ -31,13 +35,13 @@ def train(
     from colophon.trainer.loop import train as train_one
 
     loaded = load_recipe(recipe, overrides=settings or [])
-    names = _runs(loaded, name, where=recipe)
+    names = _run_names(loaded, name, where=recipe)
     for each in names:
         check_unchanged(loaded, each, where=recipe)
     for number, each in enumerate(names, 1):
         config, label = loaded.train[each], f"{each}: " if len(names) > 1 else ""
-        then = "--resume goes on" if config.checkpoint_every else "nothing is kept: checkpoint_every is 0"
-        if label and _is_first():
+        advice = "--resume continues" if config.checkpoint_every else "no checkpoint: checkpoint_every is 0"
+        if label and _is_first_process():
             echo(f"{label}{number} of {len(names)} runs")
         try:
             result = train_one(
@@ -49,52 +53,66 @@ def train(
                 report=echo,
             )
         except KeyboardInterrupt:  # a second Ctrl-C, or one before the first step
-            raise _stopped(f"{label}interrupted; {then}", by="SIGINT") from None
+            raise _stopped(f"{label}interrupted; {advice}", by="SIGINT") from None
         is_last = number == len(names)
         if result.stopped_by is not None and not (is_last and result.state.step == config.steps):
-            said = f"{label}stopped by {result.stopped_by} after step {result.state.step}; {then}"
-            raise _stopped(said, by=result.stopped_by)
+            line = f"{label}stopped by {result.stopped_by} after step {result.state.step}; {advice}"
+            raise _stopped(line, by=result.stopped_by)
 
 
-def _runs(recipe: Recipe, name: str | None, *, where: str) -> list[str]:
+def _run_names(recipe: Recipe, name: str | None, *, where: str) -> list[str]:
+    """Return `name` alone, or the names of all training runs of the recipe.
+
+    Raises:
+        UsageError: the recipe has no such run, or its output is not a local directory.
+    """
     if not recipe.train:
-        raise UsageError(f"{where}: has no [train.<name>] to train")
+        raise UsageError(f"{where}: no [train.NAME] to train")
     if name is not None and name not in recipe.train:
         raise UsageError(f"{where}: no [train.{name}]; available: {', '.join(recipe.train)}")
     if "://" in recipe.output.path:
-        raise UsageError(f"{where}: output.path {recipe.output.path}: training maps shards from a local directory")
+        raise UsageError(f"{where}: output.path {recipe.output.path}: training reads shards from a local directory")
     return [name] if name is not None else list(recipe.train)
 
 
 def _stopped(line: str, *, by: str) -> StoppedError:
-    """The error that ends the command after the signal `by`; the first process alone says so."""
-    return StoppedError(line if _is_first() else "", signal_name=by)
+    """Return the error that ends the command after the signal `by`; only the first process prints its message."""
+    return StoppedError(line if _is_first_process() else "", signal_name=by)
 
 
-def _is_first() -> bool:
-    """Whether this is the one process of a run, or the first of those that torchrun started."""
+def _is_first_process() -> bool:
+    """Return whether this is the only process of a run, or the first that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def train_classifier(
-    train: Annotated[list[str], typer.Option(help="Labelled files: Parquet or JSONL with a text and a label column.")],
-    output: Annotated[Path, typer.Option(help="The model to write; its card goes to <output>.json.")],
-    test: Annotated[Optional[list[str]], typer.Option(help="Labelled files to test on.")] = None,  # noqa: UP045
+    train: Annotated[
+        list[str],
+        typer.Option(help="Labelled file to train on: Parquet or JSONL with a text and a label column. Repeatable."),
+    ],
+    output: Annotated[
+        Path, typer.Option(help="Model file to write; its model card is written beside it, with .json appended.")
+    ],
+    test: Annotated[list[str] | None, typer.Option(help="Labelled file to test on. Repeatable.")] = None,
     text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
     label: Annotated[str, typer.Option(help="Name of the label column.")] = "label",
     normalize: Annotated[
-        Optional[list[str]],  # noqa: UP045
-        typer.Option(metavar="KEY=VALUE", help="Text preparation, as in the annotator's [normalize]: lower=true, ..."),
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Text preparation, as in the annotator's normalize table: lower=true, ... Repeatable.",
+        ),
     ] = None,
     setting: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
-            metavar="KEY=VALUE", help="A training setting: dim=64, epoch=10, word_ngrams=2, buckets=200000, ..."
+            metavar="KEY=VALUE",
+            help="Training setting: dim=64, epoch=10, word_ngrams=2, buckets=200000, ... Repeatable.",
         ),
     ] = None,
     autotune: Annotated[
-        Optional[int],  # noqa: UP045
-        typer.Option(metavar="SECONDS", help="Search for better settings for so long, on a part of the rows held out."),
+        int | None,
+        typer.Option(metavar="SECONDS", help="Search for better settings for this time, on held-out rows."),
     ] = None,
 ) -> None:
     """Train a fastText classifier; print precision, recall, F1 and the confusion matrix on the test files.
@@ -110,8 +128,7 @@ def train_classifier(
     from colophon.pipeline.recipe.error_messages import validated
     from colophon.pipeline.recipe.loading import parse_settings
 
-    changed = parse_settings("--normalize", normalize or [])
-    preparation = {**DEFAULT_PREPARATION.model_dump(), **changed}
+    preparation = {**DEFAULT_PREPARATION.model_dump(), **parse_settings("--normalize", normalize or [])}
     settings = parse_settings("--setting", setting or [])
     if autotune is not None:
         settings["autotune_seconds"] = autotune
@@ -129,16 +146,20 @@ def train_classifier(
     )
     if trained.report is not None:
         typer.echo(format_report(trained.report))
-    typer.echo(f"{trained.path}: {trained.path.stat().st_size / 1e6:.1f} MB; its card: {trained.path}.json")
+    typer.echo(f"{trained.path}: {trained.path.stat().st_size / 1e6:.1f} MB; model card: {trained.path}.json")
 
 
 def train_tokenizer(
-    paths: Annotated[list[str], typer.Option("--input", help="Files, directories or globs, as in [input] paths.")],
-    output: Annotated[Path, typer.Option(help="The .tiktoken file to write.")],
-    vocabulary_size: Annotated[int, typer.Option(help="Tokens in the file, its 256 bytes among them.")] = 32_768,
-    pattern: Annotated[str, typer.Option(help="Split pattern: a known name or a regular expression.")] = "o200k_base",
-    text: Annotated[str, typer.Option(help="The input's text column.")] = "text",
-    max_megabytes: Annotated[int, typer.Option(help="Stop reading after so much text.")] = 1000,
+    paths: Annotated[
+        list[str], typer.Option("--input", help="File, directory or glob, as in [input] paths. Repeatable.")
+    ],
+    output: Annotated[Path, typer.Option(help="File to write, .tiktoken.")],
+    vocabulary_size: Annotated[int, typer.Option(help="Number of tokens, including the 256 single bytes.")] = 32_768,
+    pattern: Annotated[
+        str, typer.Option(help="Split pattern: the name of a known pattern, or a regular expression.")
+    ] = "o200k_base",
+    text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
+    max_megabytes: Annotated[int, typer.Option(help="Amount of text to read, in MB; reading stops there.")] = 1000,
 ) -> None:
     """Train a byte-level BPE vocabulary on the input; tiktoken loads the file.
 
@@ -154,11 +175,11 @@ def train_tokenizer(
         f"{trained.text_bytes / 1e6:.1f} MB"
     )
     if trained.num_tokens < vocabulary_size:
-        typer.echo(f"the text has no pairs to merge for the other {vocabulary_size - trained.num_tokens:,} tokens")
+        typer.echo(f"no pairs are left to merge: {vocabulary_size - trained.num_tokens:,} tokens fewer than asked for")
 
 
 def demo_corpus(
-    output: Annotated[Path, typer.Option(help="Directory for the shards and label files.")],
+    output: Annotated[Path, typer.Option(help="Directory to write the shards and label files to.")],
 ) -> None:
     """Write the demo's corpus: documentation of the installed packages as FineWeb-style shards, with labels.
 

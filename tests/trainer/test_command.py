@@ -80,7 +80,7 @@ def test_a_stopped_run_ends_with_the_code_of_its_signal(
 ) -> None:
     called = stopped(monkeypatch, "--name", "second", at="step 2/4", by=number)
     assert called.code == code
-    assert called.line == f"stopped by {number.name} after step 2; --resume goes on"
+    assert called.line == f"stopped by {number.name} after step 2; --resume continues"
     assert Path("out/training/second/checkpoints/step-00000002").is_dir()
     assert colophon("train", "recipe.toml", "--name", "second", "--resume").code == 0
 
@@ -97,20 +97,20 @@ def interruptible() -> Iterator[None]:
 def test_a_second_interrupt_says_how_to_go_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called = stopped(monkeypatch, at="step 2/4", by=signal.SIGINT, times=2)
     assert called.code == ExitCode.INTERRUPTED
-    assert called.line == "first: interrupted; --resume goes on"
+    assert called.line == "first: interrupted; --resume continues"
     assert begun() == ["first"]
 
 
 def test_where_no_checkpoints_are_kept_none_is_promised(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called = stopped(monkeypatch, "--name", "first", "--set", "train.first.checkpoint_every=0", at="step 2/4")
     assert called.code == ExitCode.TERMINATED
-    assert called.line == "stopped by SIGTERM after step 2; nothing is kept: checkpoint_every is 0"
+    assert called.line == "stopped by SIGTERM after step 2; no checkpoint: checkpoint_every is 0"
 
 
 def test_a_signal_ends_the_command_and_resume_makes_the_rest(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called = stopped(monkeypatch, at="step 2/4")
     assert called.code == ExitCode.TERMINATED
-    assert called.line == "first: stopped by SIGTERM after step 2; --resume goes on"
+    assert called.line == "first: stopped by SIGTERM after step 2; --resume continues"
     assert begun() == ["first"]
     called = colophon("train", "recipe.toml", "--resume")
     assert (called.code, called.err) == (0, "")
@@ -121,7 +121,7 @@ def test_a_signal_ends_the_command_and_resume_makes_the_rest(project: Path, monk
 def test_a_signal_after_the_last_step_leaves_the_runs_after_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called = stopped(monkeypatch, at="step 4/4  validation")
     assert called.code == ExitCode.TERMINATED
-    assert called.line == "first: stopped by SIGTERM after step 4; --resume goes on"
+    assert called.line == "first: stopped by SIGTERM after step 4; --resume continues"
     assert begun() == ["first"]
 
 

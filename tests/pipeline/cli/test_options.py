@@ -1,8 +1,8 @@
-"""What commands on trained models share: names of results, and metadata given by hand."""
+"""Names of results, and metadata given as options."""
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from typing import Annotated
 
 import pytest
 import typer
@@ -20,12 +20,12 @@ def study(
     *,
     recipe: str,
     name: str,
-    by: Annotated[Optional[list[str]], typer.Option()] = None,  # noqa: UP045
+    by: Annotated[list[str] | None, typer.Option()] = None,
     documents: int = 500,
-    output: Optional[str] = None,  # noqa: UP045
-    settings: Annotated[Optional[list[str]], typer.Option("--set")] = None,  # noqa: UP045
+    output: str | None = None,
+    settings: Annotated[list[str] | None, typer.Option("--set")] = None,
 ) -> None:
-    typer.echo(result_name("found", call, leave_out=["name"], beside=name.split("+")[1:]))
+    typer.echo(result_name("found", call, exclude=["name"], beside=name.split("+")[1:]))
 
 
 def named(*options: str, model: str = "url") -> str:

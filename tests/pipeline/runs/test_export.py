@@ -159,5 +159,5 @@ def test_what_a_run_quarantined_is_left_out_and_said(project: Path) -> None:
     called = export()
     assert (called.code, called.err) == (0, "")
     partitions = len(manifest().partitions)
-    assert called.out.endswith(f"{partitions} files in exported; 1 quarantined partitions left out\n")
+    assert called.out.endswith(f"{partitions} files in exported; 1 quarantined partitions skipped\n")
     assert len(exported()) == sum(partition.rows or 0 for partition in manifest().partitions)

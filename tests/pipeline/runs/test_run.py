@@ -472,7 +472,7 @@ def test_a_full_disk_ends_the_run_with_one_line(project: Path, monkeypatch: pyte
     monkeypatch.setattr(Path, "rename", full)
     called = run()
     assert called.code == 1
-    assert called.line == "OSError: [Errno 28] No space left on device (--debug shows where)"
+    assert called.line == "OSError: [Errno 28] No space left on device (--debug prints the traceback)"
 
 
 def test_a_manifest_is_json_that_names_its_version_and_recipe(finished: Path) -> None:

@@ -29,7 +29,7 @@ def findings(called: Called) -> list[str]:
     assert "Traceback" not in called.err
     *lines, last = called.err.splitlines()
     files = sum(len(stage.records) for stage in manifest().outputs.values())
-    assert last == f"colophon: {len(lines)} of {files} files are not what they should be"
+    assert last == f"colophon: {len(lines)} of {files} files differ from their records or break a law of their layout"
     return lines
 
 

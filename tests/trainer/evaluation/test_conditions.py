@@ -501,7 +501,7 @@ def test_small_groups_are_counted_and_not_measured(evaluated: Evaluation) -> Non
 
 def test_evaluate_prints_tables_and_writes_what_it_found(here: Path) -> None:
     options = ["--name", "plain", "--name", "prepend-url", "--documents", "120", "--crop", "50"]
-    note = "The models were trained on documents of this very run"
+    note = "The models were trained on documents of this run"
     assert note not in colophon("evaluate", "recipe.toml", *options).out  # but on those they are validated on
     options += ["--output", "out"]
     called = colophon(
@@ -512,7 +512,7 @@ def test_evaluate_prints_tables_and_writes_what_it_found(here: Path) -> None:
     for name in ("shuffled", "bits/byte by crawl_year", "bits/byte by url_host", "host0.example.org", "—", " ±0."):
         assert name in called.out
     assert note in called.out
-    for line in ("less those of plain none", "By column: ± is half the width", "groups of fewer than 5 documents."):
+    for line in ("against plain none", "By column: ± is half the width", "of fewer than 5 documents are not shown."):
         assert line in called.out
     asked = "beside=plain-by=crawl_year,url_host,url_suffix-crop=50-documents=120-output=out"
     path = Path(f"out/training/prepend-url/evaluation-{asked}.json")

@@ -117,7 +117,7 @@ def test_a_year_that_decides_the_words_is_read_from_the_states(called: Any) -> N
     assert sum(gain is not None for gain in gains) == 12
     assert "crawl_year: 2 classes" in done.out
     assert "text tokens, layers 0, 1, 2\n" in done.out
-    assert "The model was trained on documents of out; --output names another run's.\n" in done.out
+    assert "The model was trained on documents of out; --output reads them from another run.\n" in done.out
     figures_are_there(to)
 
 
