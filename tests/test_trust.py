@@ -456,7 +456,7 @@ class TestPickles:
         Path(f"archive{suffix}").write_bytes(b"PK\x03\x04")
         called = run("--set", f'input.paths="archive{suffix}"')
         assert called.code == 2
-        assert "no format known by this suffix" in called.line
+        assert "unknown suffix; available: .parquet, " in called.line
 
 
 def sources() -> list[Path]:

@@ -1,1 +1,1 @@
-"""The input: files found, partitions planned, documents read."""
+"""The input: the search for files, the cut into partitions, and readers by format."""

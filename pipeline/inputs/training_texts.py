@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from colophon.pipeline.errors import InputError, UsageError
-from colophon.pipeline.inputs.partitions import ColumnNeed, plan_inputs
+from colophon.pipeline.inputs.columns import ColumnNeed
+from colophon.pipeline.inputs.partitions import plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.schema import InputSection
 

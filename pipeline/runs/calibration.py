@@ -16,8 +16,9 @@ import pyarrow as pa
 
 from colophon.annotators.base import Annotator, AnnotatorError
 from colophon.pipeline.errors import InputError, UsageError
-from colophon.pipeline.inputs.partitions import ColumnNeed, Partition
-from colophon.pipeline.inputs.readers import BATCH_ROWS, PartitionReader
+from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed
+from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.runs.resolve import Prepared, changed_settings
 from colophon.shards.common.differences import differences
 from colophon.shards.outputs import Output

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from colophon.pipeline.errors import InputError, UsageError
-from colophon.pipeline.inputs.partitions import FINEWEB_TYPES, ColumnNeed, Partition
+from colophon.pipeline.inputs.columns import FINEWEB_TYPES, ColumnNeed
+from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.retry import is_transient
 from colophon.pipeline.runs.plan import Plan

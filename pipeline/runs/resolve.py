@@ -12,8 +12,9 @@ from typing import Any
 
 from colophon.annotators.base import Annotator, AnnotatorError
 from colophon.pipeline.errors import UsageError
+from colophon.pipeline.inputs.columns import FINEWEB_TYPES, ColumnNeed
 from colophon.pipeline.inputs.files import InputFile, expand
-from colophon.pipeline.inputs.partitions import FINEWEB_TYPES, ColumnNeed, Inputs, plan_inputs
+from colophon.pipeline.inputs.partitions import Inputs, plan_inputs
 from colophon.pipeline.recipe.schema import Recipe
 from colophon.pipeline.stages.packing import tokenizer_info
 from colophon.pipeline.storage.commits import Store

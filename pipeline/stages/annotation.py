@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from colophon.annotators.base import Annotator
 from colophon.pipeline.concurrency import WriteBehind
 from colophon.pipeline.errors import InputError
-from colophon.pipeline.inputs.partitions import ColumnNeed
+from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock

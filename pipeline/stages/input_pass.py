@@ -13,7 +13,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from colophon.pipeline.concurrency import WriteBehind, read_ahead
-from colophon.pipeline.inputs.partitions import ColumnNeed
+from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.stages.timing import Clock

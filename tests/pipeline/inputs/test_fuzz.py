@@ -305,7 +305,7 @@ def test_a_footer_with_fewer_rows_than_the_file() -> None:
     assert len(flips) == 3, "of the three row groups with 13 rows"
     for came in came_of({f"{at}.parquet": flipped(content, {at: 8}) for at in flips}).values():
         assert came.documents == 0
-        assert [entry.reason for entry in came.named] == ["its row groups have 36 rows, the footer promises 40"]
+        assert [entry.reason for entry in came.named] == ["its row groups have 36 rows, the footer lists 40"]
 
 
 def is_shorter(content: bytes) -> bool:

@@ -150,7 +150,7 @@ def test_bad_lines_are_named_and_the_others_are_documents() -> None:
 def test_a_stray_file_is_a_usage_error_by_name_and_passed_over_in_a_search() -> None:
     called = run(*settings("hostile/not_data.txt"))
     assert called.code == 2
-    assert "hostile/not_data.txt: no format known by this suffix" in called.line
+    assert "hostile/not_data.txt: unknown suffix; available: .parquet, " in called.line
     assert run(*settings("hostile/*.txt")).code == 2
 
 

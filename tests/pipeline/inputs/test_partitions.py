@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colophon.pipeline.errors import UsageError
+from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.files import format_of
-from colophon.pipeline.inputs.partitions import ColumnNeed, Inputs, plan_inputs
+from colophon.pipeline.inputs.partitions import Inputs, plan_inputs
 from colophon.pipeline.recipe.schema import InputSection
 from tests.pipeline.project import run, write_documents
 
@@ -85,12 +86,12 @@ def test_what_is_not_there_is_a_usage_error_that_names_it(here: Path) -> None:
     for path in ("empty", "none.parquet", "none/*.parquet", "*.txt"):
         with pytest.raises(UsageError) as error:
             plan(path)
-        assert str(error.value) == f"input.paths: {path}: no such file, or no data file there"
+        assert str(error.value) == f"input.paths: {path}: no such file, or no data file in it"
 
 
 def test_a_named_file_of_no_known_format_is_a_usage_error_with_the_choices(here: Path) -> None:
     Path("stray.txt").write_text('{"text": "a"}\n')
-    with pytest.raises(UsageError, match=r"input.paths: stray.txt: no format known by this suffix; known: .parquet, "):
+    with pytest.raises(UsageError, match=r"input.paths: stray.txt: unknown suffix; available: .parquet, "):
         plan("stray.txt")
     assert plan("stray.txt", format="jsonl").partitions[0].format == "jsonl"
 

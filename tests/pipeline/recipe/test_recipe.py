@@ -164,7 +164,7 @@ WRONG: list[tuple[str, str, str]] = [
         "no input file can be read; the first, data/part-0.parquet: no column 'body'; "
         "columns: text, id, dump, url, language, score",
     ),
-    ('["data/*.parquet"]', '["none/*.parquet"]', "input.paths: none/*.parquet: no such file, or no data file there"),
+    ('["data/*.parquet"]', '["none/*.parquet"]', "input.paths: none/*.parquet: no such file, or no data file in it"),
     ('["data/*.parquet"]', "[]", "input.paths: must have at least 1 item"),
     *(
         ("[layouts.plain]", f'[layouts."{name}"]', f"layouts: '{name}' becomes a directory name: use letters, digits")

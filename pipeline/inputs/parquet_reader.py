@@ -1,0 +1,63 @@
+"""Parquet row groups as record batches, in memory that does not depend on the size of the row groups."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import fsspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from colophon.pipeline.errors import InputError
+from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed, missing_columns
+from colophon.pipeline.inputs.partitions import Partition
+
+_READ_BYTES = 2 << 20
+_COLUMN_BUFFER_BYTES = 1 << 20
+_REMOTE_BLOCK_BYTES = 4 << 20
+_REMOTE_BLOCKS = 8
+
+
+def parquet_batches(partition: Partition, needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBatch]:
+    """The needed columns of a partition's row groups, under their names in the file."""
+    row_groups = range(*(partition.row_groups or (0, 0)))
+    with _open_parquet(partition.url) as parquet:
+        missing = missing_columns(parquet.schema_arrow, needs)
+        if missing:
+            raise InputError(missing)
+        present = [need.in_input for need in needs if need.in_input in parquet.schema_arrow.names]
+        batch_rows = _rows_per_batch(parquet.metadata, row_groups)
+        yield from parquet.iter_batches(batch_rows, row_groups=row_groups, columns=present, use_threads=False)
+
+
+@contextmanager
+def _open_parquet(url: str) -> Iterator[pq.ParquetFile]:
+    """Open a Parquet file for reading from front to back.
+
+    pyarrow's `pre_buffer` would hold all columns of a partition, and reading without a buffer holds whole column
+    chunks: 0.8 GB for a row group of 2 GB, in twice the time.
+    """
+    with ExitStack() as stack:
+        source: Any = url
+        if "://" in url:
+            filesystem, path = fsspec.url_to_fs(url)
+            # Reads alternate between the columns of a row group: a cache of one place would fetch blocks repeatedly.
+            is_remote = not isinstance(filesystem, LocalFileSystem | MemoryFileSystem)
+            caching = {"cache_type": "blockcache", "cache_options": {"maxblocks": _REMOTE_BLOCKS}} if is_remote else {}
+            source = stack.enter_context(filesystem.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES, **caching))
+        # Without checksum verification pyarrow may return a damaged page as text.
+        parquet = pq.ParquetFile(
+            source, page_checksum_verification=True, pre_buffer=False, buffer_size=_COLUMN_BUFFER_BYTES
+        )
+        yield stack.enter_context(parquet)
+
+
+def _rows_per_batch(footer: pq.FileMetaData, row_groups: range) -> int:
+    """At most `BATCH_ROWS`, fewer for long rows: 2 MiB / 10 KiB a row = 204."""
+    groups = [footer.row_group(i) for i in row_groups]
+    row_bytes = max((g.total_byte_size / g.num_rows for g in groups if g.num_rows), default=0)
+    return max(1, min(BATCH_ROWS, int(_READ_BYTES / max(row_bytes, 1))))
