@@ -1,10 +1,4 @@
-"""From packed shards to batches of tensors, in an order that is a pure function of (seed, epoch, step).
-
-The rows of an epoch are permuted by (seed, epoch); the permutations of all epochs, joined, are cut into global
-batches, of which rank r takes every world_size-th row. So every row comes once an epoch, a batch may hold the end of
-one epoch and the start of the next, and neither the number of devices nor a resume changes what update `step` sees.
-`trainer.data.mixture` has this order, and that of several sources; `trainer.data.sources` opens them.
-"""
+"""A batch of tensors, and memory that is filled with one batch after another."""
 
 from __future__ import annotations
 
@@ -21,15 +15,13 @@ from colophon.shards.reader import PackedDataset, PackedRows
 from colophon.trainer.config import GoldfishConfig
 from colophon.trainer.data.goldfish import goldfish_drops
 
-_HOLD_OUT = 1  # a stream of randomness under the seed; `trainer.data.mixture` has the others
-
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """Rows of training data; `b` rows of `L` inputs. What follows from other fields is worked out where it is used."""
+    """`b` rows of `L` inputs. What follows from the four tensors is computed on access, on their device."""
 
     tokens: Tensor
-    """uint16 or uint32 [b, L + 1], as in the shards: inputs and labels in one."""
+    """uint16 or uint32 [b, L + 1], as in the shards: the inputs, and the labels shifted by one."""
     roles: Tensor
     """uint8 [b, L + 1]: the `Role` of each token."""
     segments: Tensor
@@ -65,12 +57,13 @@ class Batch:
         """int32 [b, L]: the position of each input in its segment."""
         segments = self.input_segments
         index = torch.arange(segments.shape[1], dtype=torch.int32, device=segments.device)
+        # segments [0, 0, 1, 1] -> starts [0, 0, 2, 0] -> running maximum [0, 0, 2, 2] -> positions [0, 1, 0, 1]
         starts = index.expand_as(segments).clone()
         starts[:, 1:] *= segments[:, 1:] != segments[:, :-1]
         return index - starts.cummax(dim=1).values
 
     def to(self, device: torch.device) -> Batch:
-        """The same batch on `device`; does not wait for the copy when the batch is pinned."""
+        """The same batch on `device`; a batch in page-locked memory is copied without waiting."""
         return self._map(lambda tensor: tensor.to(device, non_blocking=True))
 
     def split(self, size: int) -> Iterator[Batch]:
@@ -82,16 +75,11 @@ class Batch:
         return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})
 
 
-def choose_rows(num_rows: int, *, count: int, seed: int) -> NumPyArray:
-    """int64 [count], ascending: rows drawn without replacement by `seed`; the same rows whatever else is set."""
-    return np.sort(np.random.default_rng([seed, _HOLD_OUT]).permutation(num_rows)[:count])
-
-
 class BatchBuffer:
-    """Memory for a batch, filled again and again. Arrays and tensors share it."""
+    """Memory for one batch, reused for later batches. Its arrays and tensors share the memory."""
 
     def __init__(self, n: int, *, width: int, dtype: np.dtype[Any], pin: bool = False) -> None:
-        """Room for `n` rows of `width` ids of a type; `pin`: in page-locked memory, for copies to a GPU."""
+        """Allocate `n` rows of `width` ids of type `dtype`; with `pin` in page-locked memory, for copies to a GPU."""
 
         def empty(width: int, dtype: torch.dtype) -> Tensor:
             return torch.empty((n, width), dtype=dtype, pin_memory=pin)
@@ -112,7 +100,7 @@ class BatchBuffer:
         self._loss_weights: NumPyArray = self.batch.loss_weights.numpy()
 
     def fill(self, start: int, dataset: PackedDataset, rows: NumPyArray, *, goldfish: GoldfishConfig | None) -> int:
-        """Copy the named rows of a data set to the places from `start` on; returns the place after them."""
+        """Copy `rows` of a data set into the buffer from row `start` on; returns the first row after them."""
         part = slice(start, start + len(rows))
         arrays = {field.name: getattr(self._rows, field.name)[part] for field in fields(PackedRows)}
         packed = dataset.rows(rows, into=PackedRows(**arrays))
@@ -124,7 +112,7 @@ class BatchBuffer:
 
 
 def read_batch(dataset: PackedDataset, rows: NumPyArray, *, goldfish: GoldfishConfig | None = None) -> Batch:
-    """The named rows of a data set as tensors in ordinary memory; `goldfish` takes the weight of some labels."""
+    """`rows` of a data set as tensors in ordinary memory; `goldfish` sets the weights of some labels to 0."""
     buffer = BatchBuffer(len(rows), width=dataset.sequence_length + 1, dtype=dataset.id_dtype)
     buffer.fill(0, dataset, rows, goldfish=goldfish)
     return buffer.batch

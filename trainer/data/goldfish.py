@@ -1,4 +1,4 @@
-"""The goldfish loss (arXiv 2406.10209): some text labels are never paid, always the same ones after the same text."""
+"""The goldfish loss (arXiv 2406.10209): some text labels are masked, always the same ones after the same text."""
 
 from __future__ import annotations
 
@@ -11,18 +11,17 @@ from colophon.shards.schema import Role
 
 
 def goldfish_drops(tokens: NumPyArray, roles: NumPyArray, segments: NumPyArray, *, k: int, h: int) -> NumPyArray:
-    """Which labels are dropped: bool [n, L], one in `k` of those that stand behind `h` text tokens of their segment.
+    """bool [n, L]: labels to mask, one in `k` of those that follow `h` text tokens of their own segment.
 
-    A label is dropped where a hash of the `h` tokens before it is 0 modulo `k`: a dot product with fixed odd 64-bit
-    numbers, modulo 2^64 (a product of ids, as in the paper's code, is 0 as soon as one id is), of which the upper half
-    counts.
+    A label is masked where a hash of the `h` tokens before it is 0 modulo `k`. The hash is the upper half of a dot
+    product with fixed odd 64-bit numbers, modulo 2^64. (The paper's code multiplies ids: one id 0 makes the hash 0.)
 
     Args:
         tokens: uint16 or uint32 [n, L + 1].
         roles: uint8 [n, L + 1].
         segments: int32 [n, L + 1].
-        k: one label in so many is dropped.
-        h: tokens that decide.
+        k: one label in so many is masked.
+        h: tokens that the hash is computed from.
     """
     width = tokens.shape[1]
     if width <= h:
@@ -42,6 +41,6 @@ def goldfish_drops(tokens: NumPyArray, roles: NumPyArray, segments: NumPyArray, 
 
 @cache
 def _factors(count: int) -> NumPyArray:
-    """uint64 [count], odd; the first ones are the same for every count."""
+    """uint64 [count], odd; a larger count starts with the same numbers."""
     factors: NumPyArray = np.random.default_rng(2406_10209).integers(0, 2**63, count, dtype=np.uint64) * 2 + 1
     return factors

@@ -1,20 +1,27 @@
-"""Rows that validation uses, and that training leaves out."""
+"""Rows that validation uses, and training excludes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.layouts import template_fields
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import NO_DOCUMENT
+from colophon.trainer.config import TrainConfig
+from colophon.trainer.data.annotation_compatibility import check_annotations
 from colophon.trainer.data.packed_layout import PackedLayout
+from colophon.trainer.errors import TrainerError
+
+_HOLD_OUT_STREAM = 1  # of random numbers under the run's seed; `trainer.data.mixture` has streams 0 and 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """Rows that are validated on, and so not trained on."""
+    """The validation rows of a run."""
 
     packed: PackedLayout
     rows: NumPyArray
@@ -23,35 +30,80 @@ class HeldOut:
     def training_rows(self, other: PackedLayout) -> NumPyArray:
         """int64, ascending: the rows of a layout that a run may train on.
 
-        The held-out rows themselves are left out; of the run's other layouts, rows with any document of theirs.
+        Excluded are the held-out rows; and, from other layouts of the same run, rows with any document of theirs.
         """
-        every = np.arange(len(other.dataset))
+        all_rows = np.arange(len(other.dataset))
         if other.output.resolve() != self.packed.output.resolve():
-            return every
-        return np.setdiff1d(every, self.rows if other is self.packed else self._rows_of_same_documents(other))
+            return all_rows
+        return np.setdiff1d(all_rows, self.rows if other is self.packed else self._rows_of_same_documents(other))
 
     def _rows_of_same_documents(self, other: PackedLayout) -> NumPyArray:
-        held = self._documents()
+        held_out = self._documents()
         first_rows = np.cumsum([0, *map(len, other.dataset.files)])
         parts = [
-            first + _rows_with(file, held[partition])
+            first + _rows_with(file, held_out[partition])
             for first, file, partition in zip(first_rows[:-1], other.dataset.files, other.partitions, strict=True)
-            if partition in held
+            if partition in held_out
         ]
         return np.concatenate([np.empty(0, np.int64), *parts])
 
     def _documents(self) -> dict[str, NumPyArray]:
-        """The documents of the held-out rows by partition."""
-        located = [self.packed.dataset.locate(int(row)) for row in self.rows]
+        """The documents of the held-out rows, by partition."""
         partitions = dict(zip(map(id, self.packed.dataset.files), self.packed.partitions, strict=True))
         found: dict[str, list[NumPyArray]] = {}
-        for file, row in located:
-            _, _, documents = file.runs(row)
+        for row in self.rows:
+            file, file_row = self.packed.dataset.locate(int(row))
+            _, _, documents = file.runs(file_row)
             found.setdefault(partitions[id(file)], []).append(documents[documents != NO_DOCUMENT])
         return {partition: np.unique(np.concatenate(documents)) for partition, documents in found.items()}
 
 
 def _rows_with(file: PackedFile, documents: NumPyArray) -> NumPyArray:
-    """int64: rows of a file that hold any of `documents`."""
-    offsets, _, _, of_runs = file.all_runs()
-    return np.unique(np.repeat(np.arange(len(file)), np.diff(offsets))[np.isin(of_runs, documents)])
+    """int64: rows of a file that have any of `documents`."""
+    offsets, _, _, run_documents = file.all_runs()
+    return np.unique(np.repeat(np.arange(len(file)), np.diff(offsets))[np.isin(run_documents, documents)])
+
+
+def hold_out_rows(packed: PackedLayout, config: TrainConfig) -> HeldOut:
+    """Choose the validation rows: of a different run's layout (`validation_output`), or of `packed` itself.
+
+    Raises:
+        ShardError: the other run has no such layout.
+        TrainerError: no row is left to train on, or the other run's layout differs in tokenizer, template or
+            annotations.
+    """
+    if config.validation_output is not None:
+        other = PackedLayout.open(Path(config.validation_output), config.layout)
+        _check_same_layout(packed, other)
+        num_rows = len(other.dataset)
+        count = num_rows if config.validation_rows is None else config.validation_rows
+        return HeldOut(packed=other, rows=choose_rows(num_rows, count=count, seed=config.seed))
+    num_rows = len(packed.dataset)
+    count = min(256, max(1, num_rows // 100)) if config.validation_rows is None else config.validation_rows
+    if count >= num_rows:
+        raise TrainerError(
+            f"layout {config.layout!r} has {num_rows} rows, and {count} are held out for validation: none is left to "
+            "train on (set validation_rows or validation_output)"
+        )
+    return HeldOut(packed=packed, rows=choose_rows(num_rows, count=count, seed=config.seed))
+
+
+def choose_rows(num_rows: int, *, count: int, seed: int) -> NumPyArray:
+    """int64 [count], ascending: rows drawn without replacement. They depend on `num_rows` and `seed` alone, and a
+    smaller `count` gives a part of the rows of a larger one."""
+    return np.sort(np.random.default_rng([seed, _HOLD_OUT_STREAM]).permutation(num_rows)[:count])
+
+
+def _check_same_layout(packed: PackedLayout, other: PackedLayout) -> None:
+    """Refuse a layout of a different run in which a model of `packed` would read other ids or other metadata."""
+    if other.dataset.tokenizer != packed.dataset.tokenizer:
+        raise TrainerError(f"validation_output {other.output} was tokenized with a different tokenizer")
+    trained, validated = packed.dataset.info.layout, other.dataset.info.layout
+    for key in ("position", "template", "num_meta_tokens"):
+        if trained.get(key) != validated.get(key):
+            raise TrainerError(
+                f"validation_output {other.output}: layout {other.layout!r} has {key} {validated.get(key)!r}, but "
+                f"{trained.get(key)!r} in {packed.output}"
+            )
+    columns = template_fields(trained["template"]) if trained.get("template") else ()
+    check_annotations(columns, trained=packed.output, other=other.output)

@@ -1,34 +1,89 @@
-"""A packed layout together with the manifest of its run."""
+"""Packed layouts together with the manifests of their runs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.manifest import Manifest, read_manifest
 from colophon.shards.reader import PackedDataset
+from colophon.trainer.config import SourceConfig
+from colophon.trainer.errors import TrainerError
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedLayout:
-    """A packed layout of a run, and the rest of the run's manifest."""
+    """A packed layout of a run, and the run's manifest."""
 
     output: Path
     layout: str
     dataset: PackedDataset
     manifest: Manifest
     partitions: tuple[str, ...]
-    """Of the files of `dataset`."""
+    """The partition of each file of `dataset`."""
 
     @classmethod
     def open(cls, output: Path, layout: str) -> PackedLayout:
-        """The layout as the run under `output` has packed it.
+        """Open a layout that the run under `output` has packed.
 
         Raises:
-            ShardError: no manifest, no such layout (the choices are listed), or files that do not fit their records.
+            ShardError: no manifest, no such layout (the choices are listed), or files that differ from their records.
         """
         manifest = read_manifest(output)
         dataset = PackedDataset(manifest.packed_files(output, layout))
         records = manifest.layouts[layout].records
         partitions = tuple(record.partition for record in records if record.rows)
         return cls(output=output, layout=layout, dataset=dataset, manifest=manifest, partitions=partitions)
+
+
+class PackedLayouts:
+    """The layouts that a run trains on, each opened once. They have one tokenizer, sequence length and type of ids."""
+
+    def __init__(self, output: Path) -> None:
+        """No layouts yet; `output` is the output directory of the run that is trained."""
+        self._output = output
+        self._layouts: dict[tuple[Path, str], PackedLayout] = {}
+
+    def open(self, source: SourceConfig) -> PackedLayout:
+        """The layout of a source.
+
+        Raises:
+            ShardError: the layout is missing, or its files differ from their records.
+            TrainerError: its tokenizer, sequence length or type of ids is not that of the layouts opened before.
+        """
+        output = source.output_directory(self._output)
+        key = (output.resolve(), source.layout)
+        if key not in self._layouts:
+            packed = PackedLayout.open(output, source.layout)
+            if self._layouts:
+                _check_compatible(next(iter(self._layouts.values())), packed)
+            self._layouts[key] = packed
+        return self._layouts[key]
+
+    def descriptions(self) -> list[dict[str, Any]]:
+        """The settings of each layout when it was packed, with its `name` and its `output` directory."""
+        return [{"output": str(packed.output), **packed.dataset.info.layout} for packed in self._layouts.values()]
+
+    @property
+    def role_weights(self) -> NumPyArray:
+        """float32 [7]: the highest loss weight of each role in any of the layouts."""
+        return reduce(np.maximum, [packed.dataset.role_weights for packed in self._layouts.values()])
+
+
+def _check_compatible(first: PackedLayout, other: PackedLayout) -> None:
+    for name, first_value, other_value in (
+        ("tokenizer", first.dataset.tokenizer, other.dataset.tokenizer),
+        ("sequence_length", first.dataset.sequence_length, other.dataset.sequence_length),
+        ("type of ids", first.dataset.id_dtype, other.dataset.id_dtype),
+    ):
+        if first_value != other_value:
+            values = "" if name == "tokenizer" else f", {first_value} and {other_value}"
+            raise TrainerError(
+                f"layouts {first.layout!r} of {first.output} and {other.layout!r} of {other.output} cannot be trained "
+                f"on together: they differ in {name}{values}"
+            )

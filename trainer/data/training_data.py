@@ -1,4 +1,10 @@
-"""Batches of a training, by step."""
+"""Batches of a run by step: a pure function of (seed, step).
+
+The rows of an epoch are permuted by (seed, epoch). The permutations of all epochs, joined, are cut into global batches;
+rank r takes every world_size-th row from the r-th on. So each row is in a batch once an epoch, a batch may hold the end
+of one epoch and the start of the next, and neither the number of devices nor a resume changes the rows of update
+`step`. `trainer.data.mixture` computes this order, and that of several sources.
+"""
 
 from __future__ import annotations
 
@@ -11,37 +17,34 @@ import numpy as np
 import torch
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.shards.layouts import template_fields
 from colophon.shards.schema import Role, TokenizerInfo
 from colophon.trainer.config import TrainConfig
-from colophon.trainer.data.annotation_compatibility import check_annotations
-from colophon.trainer.data.batch import Batch, BatchBuffer, choose_rows, read_batch
-from colophon.trainer.data.held_out import HeldOut
-from colophon.trainer.data.packed_layout import PackedLayout
-from colophon.trainer.data.sources import Opened, open_phases
+from colophon.trainer.data.batch import Batch, BatchBuffer, read_batch
+from colophon.trainer.data.held_out import hold_out_rows
+from colophon.trainer.data.packed_layout import PackedLayouts
+from colophon.trainer.data.phases import open_phases
 from colophon.trainer.errors import TrainerError
 
 
 class TrainingData:
-    """The rows that a run trains on, and those it validates on."""
+    """The training rows and the validation rows of a run."""
 
     def __init__(self, config: TrainConfig, *, output: Path) -> None:
-        """Open the layouts of the run whose own are under `output`.
+        """Open all layouts of a run; `output` is the output directory of the recipe.
 
         Raises:
-            ShardError: a layout that is not there, or files that do not fit their records.
-            TrainerError: nothing left to train on; layouts that do not fit each other, or a validation set of another
-                tokenizer; annotations that are asked for and not there.
+            ShardError: a layout is missing, or its files differ from their records; no annotator has a column.
+            TrainerError: no row or no label is left to train on; layouts differ in what they must share.
         """
-        self._config, self._opened = config, Opened(output)
-        packed = self._opened.layout(next(source for source in config.mixed_sources if source.layout == config.layout))
+        self._config, self._layouts = config, PackedLayouts(output)
+        packed = self._layouts.open(next(source for source in config.mixed_sources if source.layout == config.layout))
         self.dataset = packed.dataset
-        """The layout that the run is validated on, as it was packed for training."""
-        held_out = _held_out(packed, config)
+        """The layout that validation uses, as packed for training."""
+        held_out = hold_out_rows(packed, config)
         self.validation_dataset, self.validation_rows = held_out.packed.dataset, held_out.rows
-        self._phases = open_phases(config, opened=self._opened, held_out=held_out)
+        self._phases = open_phases(config, layouts=self._layouts, held_out=held_out)
         if not self.role_weights.any():
-            raise TrainerError("no layout of this run pays for any role: there is nothing to learn (see role_weights)")
+            raise TrainerError("no label of this run has loss weight: set role_weights of a layout above 0")
 
     @property
     def tokenizer(self) -> TokenizerInfo:
@@ -50,32 +53,32 @@ class TrainingData:
 
     @property
     def sequence_length(self) -> int:
-        """Inputs of a row, in all layouts."""
+        """Inputs per row, in all layouts."""
         return self.dataset.sequence_length
 
     @property
     def role_weights(self) -> NumPyArray:
-        """float32 [7]: the highest loss weight that any of the layouts has for a role."""
-        return self._opened.role_weights
+        """float32 [7]: the highest loss weight of each role in any of the layouts."""
+        return self._layouts.role_weights
 
     @property
     def layouts(self) -> list[dict[str, Any]]:
-        """The layouts as they were packed, each with its `name` and the `output` directory it is in."""
-        return self._opened.described
+        """The settings of each layout when it was packed, with its `name` and its `output` directory."""
+        return self._layouts.descriptions()
 
     @property
     def num_rows(self) -> int:
-        """Rows of all sources that the run starts with."""
+        """Training rows of all sources before the first phase."""
         return sum(map(len, self._phases[0].sources))
 
     def summary(self) -> list[str]:
-        """What is mixed, a line for a person for each phase; nothing where the run is all on one layout."""
+        """One human-readable line for each phase; no line where the whole run has one source."""
         lines = [phase.summary() for phase in self._phases]
         return lines if len(lines) > 1 or len(self._phases[0].sources) > 1 else []
 
     def fingerprints(self, step: int) -> dict[str, Any]:
-        """What a run that goes on after update `step` must find unchanged of the data it has seen; a phase that it has
-        not come to may change."""
+        """JSON values that must be the same when the run is resumed after update `step`: the data of all updates so
+        far. A phase that has not begun may change."""
         first, *phases = self._phases
         shared: dict[str, Any] = {
             "shards": self.dataset.fingerprint,
@@ -99,16 +102,16 @@ class TrainingData:
         return buffer.batch
 
     def batches(self, step: int, *, rank: int = 0, world_size: int = 1, pin: bool = False) -> Generator[Batch]:
-        """The rank's parts of the batches of update `step` and those after it, without end; a thread reads one ahead.
+        """The rank's parts of the batches from update `step` on, without end; a thread reads one batch ahead.
 
-        There is memory for two, so a batch is gone as soon as the next one is asked for.
+        Two buffers alternate, so a batch is overwritten once the next one is requested.
 
         Args:
             step: the first update.
             rank: of this process.
             world_size: number of processes.
-            pin: whether batches lie in page-locked memory, from which a GPU copies while it computes. What was
-                queued on the current stream when the next batch is asked for still gets the batch before it.
+            pin: whether batches are in page-locked memory, from which a GPU copies while it computes. Copies that are
+                queued on the current stream when the next batch is requested are completed before the overwriting.
         """
         buffers = [self._buffer(rank=rank, world_size=world_size, pin=pin) for _ in range(2)]
 
@@ -117,7 +120,8 @@ class TrainingData:
                 copied.synchronize()
             return self.batch(step, rank=rank, world_size=world_size, buffer=buffers[step % 2])
 
-        # A thread starts on GPU 0; waiting there for another's event would open a context on it for every process.
+        # A new thread uses GPU 0; waiting there for an event of another GPU would open a context on GPU 0 in every
+        # process.
         device = (torch.cuda.set_device, (torch.cuda.current_device(),)) if torch.cuda.is_available() else (None, ())
         with ThreadPoolExecutor(1, "colophon-batches", *device) as reader:
             ahead = reader.submit(read, step, None)
@@ -131,19 +135,19 @@ class TrainingData:
         return BatchBuffer(rows, width=self.sequence_length + 1, dtype=self.dataset.id_dtype, pin=pin)
 
     def validation_batches(self, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """The rank's part of the validation rows, in micro-batches; as many for each rank.
+        """The rank's part of the validation rows, in micro-batches; every rank has equally many.
 
-        Where the rows do not come out even, some rank has one again as padding.
+        Where the rows do not divide evenly, some ranks get a row a second time, marked as padding.
         """
         rows = self.validation_rows
-        mine = rows[rank::world_size]
-        fillers = -(-len(rows) // world_size) - len(mine)
-        mine = np.concatenate([mine, rows[:fillers]])
+        own_rows = rows[rank::world_size]
+        num_fillers = -(-len(rows) // world_size) - len(own_rows)
+        own_rows = np.concatenate([own_rows, rows[:num_fillers]])
         size = self._config.rows_at_once
-        for start in range(0, len(mine), size):
-            batch = read_batch(self.validation_dataset, mine[start : start + size])
-            if fillers and start + size >= len(mine):
-                batch.roles[-fillers:], batch.loss_weights[-fillers:] = Role.PAD, 0.0
+        for start in range(0, len(own_rows), size):
+            batch = read_batch(self.validation_dataset, own_rows[start : start + size])
+            if num_fillers and start + size >= len(own_rows):
+                batch.roles[-num_fillers:], batch.loss_weights[-num_fillers:] = Role.PAD, 0.0
             yield batch
 
 
@@ -151,37 +155,3 @@ def _recorded_event() -> torch.cuda.Event:
     event = torch.cuda.Event()  # type: ignore[no-untyped-call]
     event.record()
     return event
-
-
-def _check_means_the_same(packed: PackedLayout, other: PackedLayout) -> None:
-    """Whether a model that learns from a layout can be validated on another run's layout of the same name."""
-    if other.dataset.tokenizer != packed.dataset.tokenizer:
-        raise TrainerError(f"validation_output {other.output} was made with another tokenizer")
-    trained, validated = packed.dataset.info.layout, other.dataset.info.layout
-    for key in ("position", "template", "num_meta_tokens"):
-        if trained.get(key) != validated.get(key):
-            raise TrainerError(
-                f"validation_output {other.output}: layout {other.layout!r} has {key} {validated.get(key)!r}, but "
-                f"{trained.get(key)!r} in {packed.output}"
-            )
-    columns = template_fields(trained["template"]) if trained.get("template") else ()
-    check_annotations(columns, trained=packed.output, other=other.output)
-
-
-def _held_out(packed: PackedLayout, config: TrainConfig) -> HeldOut:
-    """The rows to validate on: of another run's layout, or of the run's own and kept out of training."""
-    wanted = config.validation_rows
-    if config.validation_output is not None:
-        other = PackedLayout.open(Path(config.validation_output), config.layout)
-        _check_means_the_same(packed, other)
-        available = len(other.dataset)
-        rows = choose_rows(available, count=available if wanted is None else wanted, seed=config.seed)
-        return HeldOut(packed=other, rows=rows)
-    num_rows = len(packed.dataset)
-    count = min(256, max(1, num_rows // 100)) if wanted is None else wanted
-    if count >= num_rows:
-        raise TrainerError(
-            f"layout {config.layout!r} has {num_rows} rows, and {count} are held out for validation: none is left to "
-            "train on (set validation_rows or validation_output)"
-        )
-    return HeldOut(packed=packed, rows=choose_rows(num_rows, count=count, seed=config.seed))

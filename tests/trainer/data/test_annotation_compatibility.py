@@ -1,4 +1,4 @@
-"""Annotations of two runs that do not mean the same, at the command line and by their settings."""
+"""Annotations of two runs whose meanings differ, by their settings."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ def write_run(output: Path, changes: dict[str, Any], *, name: str = "quality", c
         {"config": {"score": {"argmax": True}, "bins": {"quantiles": None, "edges": EDGES, "labels": None}}},
     ],
 )
-def test_what_means_the_same_is_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
+def test_annotations_of_the_same_meaning_are_accepted(tmp_path: Path, changes: dict[str, Any]) -> None:
     trained, other = write_run(tmp_path / "web", {}), write_run(tmp_path / "val", changes)
     check_annotations(["quality", "quality_score"], trained=trained, other=other)
     assert different_annotators(["quality"], trained=trained, other=other) == []
 
 
-def test_all_layouts_that_a_run_trains_on_are_found_where_they_lie() -> None:
+def test_the_output_of_every_layout_of_a_run_is_found() -> None:
     phases = [{"from_fraction": 0.5, "sources": [{"layout": "c", "output": "other"}, {"layout": "a"}]}]
     sources = [{"layout": "a"}, {"layout": "b", "output": "more"}]
     config = TrainConfig.model_validate(
@@ -77,10 +77,10 @@ def test_the_run_of_the_training_itself_is_not_compared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "told"),
+    ("changes", "expected"),
     [
         ({"edges": [0.0, 0.3, 0.5]}, "edges [0, 0.25, 0.5] in training, [0, 0.3, 0.5] here; copy web/calibration/"),
-        ({"model_sha256": "c1"}, "model_sha256 b0 in training, c1 here; annotate val as web was"),
+        ({"model_sha256": "c1"}, "model_sha256 b0 in training, c1 here; annotate val with the settings of web"),
         ({"config": {"score": {"argmax": False}}}, "config.score.argmax True in training, False here; annotate val"),
         (
             {"config": {"score": {"argmax": True}, "bins": {"edges": [0.1]}}, "edges": [0.1]},
@@ -88,8 +88,8 @@ def test_the_run_of_the_training_itself_is_not_compared(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_what_does_not_is_refused_with_what_differs_and_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], told: str
+def test_annotations_of_a_different_meaning_are_refused_with_a_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], expected: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     trained, other = write_run(Path("web"), {}), write_run(Path("val"), changes)
@@ -97,15 +97,15 @@ def test_what_does_not_is_refused_with_what_differs_and_what_to_do(
         check_annotations(["quality_score"], trained=trained, other=other, instead="; or not")
     message = str(refused.value)
     assert message.startswith("annotator 'quality' of val is not the one of the training (web): ")
-    assert told in message
+    assert expected in message
     assert message.endswith("; or not")
     assert "\n" not in message
     (line,) = different_annotators(["quality"], trained=trained, other=other)
     assert line.startswith("annotator 'quality' is not that of web (")
-    check_annotations(["url"], trained=trained, other=other)  # of another annotator, or of none
+    check_annotations(["url"], trained=trained, other=other)  # of a different annotator, or of none
 
 
-def test_edges_of_a_recipe_are_to_be_written_where_there_is_no_calibration(tmp_path: Path) -> None:
+def test_without_a_calibration_file_the_remedy_is_edges_in_the_recipe(tmp_path: Path) -> None:
     trained = write_run(tmp_path / "web", {}, calibration=False)
     other = write_run(tmp_path / "val", {"edges": [0.1]})
     with pytest.raises(TrainerError, match=r"write bins = \{ edges = \[0\.0, 0\.25, 0\.5\] \} in that recipe"):

@@ -1,149 +1,16 @@
 from __future__ import annotations
 
-from contextlib import closing
-from dataclasses import fields
 from pathlib import Path
-from threading import Event
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from colophon.shards.common.errors import ShardError
-from colophon.shards.layouts import PlainLayout
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import ROLE_NAMES, Role
-from colophon.trainer.data import training_data
-from colophon.trainer.data.batch import Batch, BatchBuffer, choose_rows, read_batch
+from colophon.trainer.data.batch import read_batch
 from colophon.trainer.data.training_data import TrainingData
-from colophon.trainer.errors import TrainerError
-from tests.trainer.annotated import NUM_DOCUMENTS, annotate
-from tests.trainer.runs import LAYOUTS, SPECIAL, config, write_run
-
-GOLDEN_ROWS = {
-    1: [17, 56, 29, 9, 55, 31, 51, 5],
-    2: [44, 38, 11, 3, 49, 21, 24, 43],
-    9: [27, 52, 4, 28, 1, 13, 50, 39],
-    10: [44, 45, 40, 31, 19, 30, 32, 3],
-    40: [58, 4, 51, 30, 39, 43, 32, 6],
-}
-"""Rows of `prepend` (59, one of them held out) by update."""
-GOLDEN_SHARED = {"shards": "aa1f3af23882", "training rows": 58, "validation shards": "aa1f3af23882"}
-
-
-def test_a_run_on_one_layout_sees_what_it_always_saw(packed_run: Path) -> None:
-    # A change here breaks the resume of every run in the world: it must come with a new format of checkpoints.
-    data = TrainingData(config(), output=packed_run)
-    for step, rows in GOLDEN_ROWS.items():
-        expected = read_batch(PackedDataset.open(packed_run, "prepend"), np.array(rows))
-        assert_same(data.batch(step), expected)
-    found = data.fingerprints(8)
-    assert {key: value if isinstance(value, int) else value[:12] for key, value in found.items()} == GOLDEN_SHARED
-
-
-def assert_same(batch: Batch, expected: Batch) -> None:
-    for field in fields(Batch):
-        assert torch.equal(getattr(batch, field.name), getattr(expected, field.name)), field.name
-
-
-@pytest.mark.parametrize("world_size", [1, 2, 4])
-def test_ranks_share_the_same_global_batches(packed_run: Path, world_size: int) -> None:
-    data = TrainingData(config(), output=packed_run)
-    for step in (1, 5, 11):
-        whole = data.batch(step)
-        parts = [data.batch(step, rank=rank, world_size=world_size).input_ids for rank in range(world_size)]
-        assert torch.equal(torch.stack(parts, dim=1).flatten(0, 1), whole.input_ids)
-
-
-def test_a_stream_that_starts_late_is_the_same_stream(packed_run: Path) -> None:
-    data = TrainingData(config(), output=packed_run)
-    with closing(data.batches(4)) as late:
-        for step in range(4, 30):
-            assert_same(next(late), data.batch(step))
-
-
-def test_a_batch_stays_while_the_next_one_is_read(packed_run: Path) -> None:
-    data = TrainingData(config(), output=packed_run)
-    read = Event()
-    with closing(data.batches(1)) as stream, pytest.MonkeyPatch.context() as patched:
-        first = next(stream)
-        next(stream)  # the third is being read into the memory of the first
-        whole = data.batch
-
-        def batch(step: int, **where: Any) -> Batch:
-            made = whole(step, **where)
-            if step == 4:
-                read.set()
-            return made
-
-        patched.setattr(data, "batch", batch)
-        third = next(stream)
-        assert read.wait(60)  # the fourth is read
-        assert third.tokens.data_ptr() == first.tokens.data_ptr()
-        assert_same(third, whole(3))
-
-
-class _Copies:
-    """Stands for the event behind a batch's copies to a GPU."""
-
-    def __init__(self, log: list[object]) -> None:
-        self._log = log
-
-    def synchronize(self) -> None:
-        self._log.append("copied")
-
-
-def test_page_locked_memory_is_filled_again_after_its_copies(packed_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log: list[object] = []
-    whole, buffer = TrainingData.batch, BatchBuffer
-
-    def batch(self: TrainingData, step: int, **where: Any) -> Batch:
-        log.append(step)
-        return whole(self, step, **where)
-
-    monkeypatch.setattr(TrainingData, "batch", batch)
-    monkeypatch.setattr(training_data, "_recorded_event", lambda: _Copies(log))
-    monkeypatch.setattr(training_data, "BatchBuffer", lambda n, pin, **shape: buffer(n, **shape))
-    with closing(TrainingData(config(), output=packed_run).batches(1, pin=True)) as stream:
-        for _ in range(3):
-            next(stream)
-    assert log == [1, "copied", 2, "copied", 3, "copied", 4]
-
-
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_gpu_gets_every_batch_though_its_memory_is_filled_again(packed_run: Path) -> None:
-    data, device = TrainingData(config(), output=packed_run), torch.device("cuda")
-    with closing(data.batches(1, pin=True)) as stream:
-        copied = []
-        for _ in range(50):
-            batch = next(stream)
-            assert batch.tokens.is_pinned()
-            copied.append(batch.to(device))  # waits for nothing
-    for step, batch in enumerate(copied, 1):
-        expected = data.batch(step)
-        for field in fields(Batch):
-            assert torch.equal(getattr(batch, field.name).cpu(), getattr(expected, field.name)), field.name
-
-
-@pytest.mark.parametrize("world_size", [1, 3])
-def test_reading_ahead_makes_no_arrays_anew(packed_run: Path, world_size: int) -> None:
-    data = TrainingData(config(batch_size=9, micro_batch_size=3), output=packed_run)
-    with closing(data.batches(1, rank=world_size - 1, world_size=world_size)) as stream:
-        batches = [next(stream) for _ in range(20)]
-        places = {tuple(getattr(batch, field.name).data_ptr() for field in fields(Batch)) for batch in batches}
-    assert len(places) == 2
-
-
-def test_an_error_of_the_reading_thread_reaches_the_loop(packed_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    data = TrainingData(config(), output=packed_run)
-
-    def fail(*rows: Any, **into: Any) -> None:
-        raise ShardError("damaged")
-
-    monkeypatch.setattr(data.dataset, "rows", fail)
-    with pytest.raises(ShardError, match="damaged"), closing(data.batches(1)) as stream:
-        next(stream)
+from tests.trainer.runs import LAYOUTS, SPECIAL, config
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -169,87 +36,6 @@ def test_a_batch_by_brute_force_from_the_runs(packed_run: Path, layout: str) -> 
         assert batch.loss_weights[i].tolist() == [weights[ROLE_NAMES[role]] for role, _, _ in expected[1:]]
         assert batch.input_segments[i].tolist() == [segment for _, segment, _ in expected[:-1]]
         assert batch.positions[i].tolist() == [position for _, _, position in expected[:-1]]
-
-
-def test_what_is_paid(packed_run: Path) -> None:
-    def paid(layout: str) -> dict[int, set[float]]:
-        data = TrainingData(config(layout, validation_rows=0), output=packed_run)
-        batch = read_batch(data.dataset, np.arange(data.num_rows))
-        return {role: set(batch.loss_weights[batch.label_roles == role].tolist()) for role in Role}
-
-    unpaid = {role: {0.0} for role in Role}
-    assert paid("prepend") == {**unpaid, Role.TEXT: {1.0}, Role.EOS: {1.0}, Role.META_TOKEN: set()}
-    assert paid("append")[Role.METADATA] == {0.5}
-    assert paid("append")[Role.WRAPPER] == {1.0}
-    assert paid("meta_tokens")[Role.META_TOKEN] == {0.0}
-    assert PlainLayout(position="plain").weights()["bos"] == 0
-
-
-def test_held_out_rows_are_not_trained_on(packed_run: Path) -> None:
-    data = TrainingData(config(validation_rows=10), output=packed_run)
-    assert len(data.validation_rows) == 10
-    steps = data.num_rows // 7
-    assert data.num_rows == len(data.dataset) - 10
-    trained = torch.cat([data.batch(step).tokens for step in range(1, steps + 1)]).tolist()
-    rows = read_batch(data.dataset, np.arange(len(data.dataset))).tokens.tolist()
-    assert {rows.index(row) for row in trained}.isdisjoint(data.validation_rows)
-    validated = torch.cat([batch.input_ids for batch in data.validation_batches()])
-    assert torch.equal(validated, read_batch(data.dataset, data.validation_rows).input_ids)
-
-
-@pytest.mark.parametrize("world_size", [2, 3, 4])
-def test_ranks_validate_every_row_once_in_equally_many_batches(packed_run: Path, world_size: int) -> None:
-    data = TrainingData(config(validation_rows=10), output=packed_run)
-    by_rank = [list(data.validation_batches(rank=rank, world_size=world_size)) for rank in range(world_size)]
-    assert len({len(batches) for batches in by_rank}) == 1
-    rows = [
-        row.tolist()
-        for batches in by_rank
-        for batch in batches
-        for row, roles in zip(batch.tokens, batch.roles, strict=True)
-        if (roles != Role.PAD).any()
-    ]
-    expected = read_batch(data.dataset, data.validation_rows).tokens.tolist()
-    assert sorted(rows) == sorted(expected)
-
-
-def test_a_part_of_the_held_out_rows_is_held_out_first() -> None:
-    assert set(choose_rows(50, count=3, seed=1)) < set(choose_rows(50, count=20, seed=1))
-
-
-def test_validation_from_another_run(packed_run: Path, tmp_path: Path) -> None:
-    other = write_run(tmp_path / "other", seed=9, num_documents=20)
-    data = TrainingData(config(validation_output=str(other)), output=packed_run)
-    assert data.num_rows == len(data.dataset)
-    validated = torch.cat([batch.labels for batch in data.validation_batches()])
-    assert torch.equal(validated, read_batch(PackedDataset.open(other, "prepend"), data.validation_rows).labels)
-    assert len(validated) == len(PackedDataset.open(other, "prepend"))
-
-
-def test_validation_on_metadata_of_another_meaning_is_refused(run_output: Path, tmp_path: Path) -> None:
-    strides = list(range(NUM_DOCUMENTS))
-    annotate(run_output, stride=strides, edges=[0.0, 0.5])
-    other = write_run(tmp_path / "other", seed=9)
-    annotate(other, stride=strides, edges=[0.0, 0.5])
-    TrainingData(config(validation_output=str(other)), output=run_output)
-    annotate(other, stride=strides, edges=[0.0, 0.25])
-    message = r"annotator 'quality' of .*other is not the one .* edges \[0, 0\.5\] in training, \[0, 0\.25\] here"
-    with pytest.raises(TrainerError, match=message):
-        TrainingData(config(validation_output=str(other)), output=run_output)
-    TrainingData(config("plain", validation_output=str(other)), output=run_output)  # reads no metadata
-
-
-def test_validation_on_another_layout_of_the_same_name_is_refused(run_output: Path, tmp_path: Path) -> None:
-    layouts = {**LAYOUTS, "prepend": {**LAYOUTS["prepend"], "template": "{host}", "dropout": 0.5}}
-    other = write_run(tmp_path / "other", layouts=layouts)
-    message = r"other: layout 'prepend' has template '\{host\}', but '\{stride\}' in "
-    with pytest.raises(TrainerError, match=message):
-        TrainingData(config(validation_output=str(other)), output=run_output)
-
-
-def test_nothing_left_to_train_on(packed_run: Path) -> None:
-    with pytest.raises(TrainerError, match=r"layout 'plain' has \d+ rows, and 500 are held out"):
-        TrainingData(config("plain", validation_rows=500), output=packed_run)
 
 
 def test_splitting_a_batch_keeps_its_rows(packed_run: Path) -> None:

@@ -17,7 +17,7 @@ K, H = 4, 3
 
 
 def drops_of(tokens: NDArray[Any], roles: NDArray[Any] | None = None, *, k: int = K, h: int = H) -> NDArray[Any]:
-    """Of one row, all of it text of one segment unless `roles` says otherwise."""
+    """The drops of one row, one segment; all of it is text unless `roles` is given."""
     row = np.asarray(tokens, np.uint16)[None]
     roles = np.full(row.shape, Role.TEXT, np.uint8) if roles is None else roles[None]
     return goldfish_drops(row, roles, np.zeros(row.shape, np.int32), k=k, h=h)[0]
@@ -29,7 +29,7 @@ def test_one_label_in_k_is_dropped() -> None:
     assert drops_of(tokens, k=3, h=1).mean() == pytest.approx(1 / 3, rel=0.1)
 
 
-def test_the_same_text_is_dropped_in_the_same_places_wherever_it_stands() -> None:
+def test_the_same_text_is_dropped_in_the_same_places_anywhere() -> None:
     random = np.random.default_rng(1)
     passage = random.integers(0, 100, 60)
     first, second = (np.concatenate([random.integers(0, 100, n), passage, random.integers(0, 100, 5)]) for n in (7, 31))
@@ -52,7 +52,7 @@ def test_id_0_does_not_collapse_the_hash() -> None:
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "masked"])
-def test_only_text_behind_h_text_tokens_of_its_own_segment_is_dropped(packed_run: Path, layout: str) -> None:
+def test_only_text_after_h_text_tokens_of_its_own_segment_is_masked(packed_run: Path, layout: str) -> None:
     rows = PackedDataset.open(packed_run, layout).rows(range(20))
     drops = goldfish_drops(rows.input_ids, rows.roles, rows.segments, k=2, h=H)
     dropped = list(zip(*np.nonzero(drops), strict=True))
@@ -64,7 +64,7 @@ def test_only_text_behind_h_text_tokens_of_its_own_segment_is_dropped(packed_run
         assert len(set(rows.segments[row, window].tolist())) == 1
 
 
-def test_dropped_labels_are_not_paid(packed_run: Path) -> None:
+def test_dropped_labels_have_no_loss_weight(packed_run: Path) -> None:
     def weights(**settings: object) -> Any:
         data = TrainingData(config("append", **settings), output=packed_run)
         return data, data.batch(1)
@@ -75,6 +75,6 @@ def test_dropped_labels_are_not_paid(packed_run: Path) -> None:
     assert drops.any()
     assert (batch.loss_weights[drops] == 0).all()
     assert (batch.loss_weights[~drops] == plain.loss_weights[~drops]).all()
-    # Validation pays for every text label.
+    # In validation every text label has loss weight.
     (validated, *_) = data.validation_batches()
     assert (validated.loss_weights[validated.label_roles == Role.TEXT] == 1).all()

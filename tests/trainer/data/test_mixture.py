@@ -17,14 +17,14 @@ WEIGHTS = st.lists(st.one_of(st.just(0.0), st.floats(1e-3, 1e3)), min_size=1, ma
 
 
 def test_the_order_is_the_one_that_checkpoints_were_made_with() -> None:
-    # A change here breaks the resume of every run in the world: it must come with a new format of checkpoints.
+    # A change here breaks the resume of every existing run: it requires a new format of checkpoints.
     assert epoch_order(10, seed=0, epoch=0).tolist() == GOLDEN_ORDER
     order = RowOrder(10, seed=0)
     assert order.rows(np.arange(8, 12)).tolist() == [*GOLDEN_ORDER[8:], *epoch_order(10, seed=0, epoch=1)[:2].tolist()]
 
 
 @given(num_rows=st.integers(1, 40), seed=SEEDS, stream=st.integers(0, 3), epochs=st.integers(1, 4))
-def test_every_row_comes_once_an_epoch(num_rows: int, seed: int, stream: int, epochs: int) -> None:
+def test_every_row_is_drawn_once_an_epoch(num_rows: int, seed: int, stream: int, epochs: int) -> None:
     order = RowOrder(num_rows, seed=seed, stream=stream)
     rows = order.rows(np.arange(num_rows * epochs)).reshape(epochs, num_rows)
     assert (np.sort(rows, axis=1) == np.arange(num_rows)).all()
@@ -57,7 +57,7 @@ def counts_of_epochs(order: RowOrder, num_rows: int, *, epochs: int) -> np.ndarr
 @example(weights=[3.0, 0.0, 1.0, 0.0], seed=1)
 @example(weights=[1e308, 1e308, 1e308], seed=1)
 @example(weights=[5e-324, 0.0], seed=1)
-def test_a_weighted_row_comes_its_weight_rounded_up_or_down(weights: list[float], seed: int) -> None:
+def test_a_weighted_row_is_drawn_its_weight_rounded_up_or_down(weights: list[float], seed: int) -> None:
     relative = np.array(weights) / max(weights)
     expected = relative * len(weights) / relative.sum()
     order = RowOrder(len(weights), seed=seed, weights=np.array(weights))

@@ -77,7 +77,7 @@ def test_weights_from_numbers_and_flags(annotated: Path, settings: dict[str, Any
     ("settings", "message"),
     [
         ({"column": "scoer"}, "no annotator has a column 'scoer'; available: is_good, level, score, topic"),
-        ({"column": "topic"}, "column 'topic' holds string, not numbers (row_weights by label want a table)"),
+        ({"column": "topic"}, "column 'topic' holds string, not numbers (row_weights by label need a table)"),
         ({"column": "score", "table": {"1": 1}}, "row_weights.column 'score' holds double, not labels for a table"),
         (
             {"column": "topic", "table": {"law": 1, "scince": 2}},
@@ -85,14 +85,16 @@ def test_weights_from_numbers_and_flags(annotated: Path, settings: dict[str, Any
         ),
     ],
 )
-def test_what_is_not_there_is_told_with_the_choices(annotated: Path, settings: dict[str, Any], message: str) -> None:
+def test_unknown_columns_and_labels_are_reported_with_the_choices(
+    annotated: Path, settings: dict[str, Any], message: str
+) -> None:
     with pytest.raises((TrainerError, ShardError)) as raised:
         weights(annotated, **settings)
     assert str(raised.value).endswith(message)
     assert "\n" not in str(raised.value)
 
 
-def test_of_many_labels_some_are_listed(run_output: Path) -> None:
+def test_an_error_lists_at_most_twenty_labels(run_output: Path) -> None:
     annotate(run_output, host=[f"host{n:02}" for n in range(NUM_DOCUMENTS)])
     with pytest.raises(TrainerError, match=r"available: host00, .*, host19 and 40 more$"):
         weights(run_output, column="host", table={"elsewhere": 1.0})
@@ -101,7 +103,7 @@ def test_of_many_labels_some_are_listed(run_output: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "message"), [(-0.1, "has negative numbers"), (float("inf"), "has infinite numbers")]
 )
-def test_numbers_that_are_no_weights(run_output: Path, number: float, message: str) -> None:
+def test_negative_and_infinite_weights_are_refused(run_output: Path, number: float, message: str) -> None:
     annotate(run_output, score=[*SCORES[1:], number])
     with pytest.raises(TrainerError, match=message):
         weights(run_output, column="score")
