@@ -68,18 +68,18 @@ def evaluate(
     Example: `colophon evaluate recipes/web.toml --name plain --name prepend-url --by topic`
     """
     from colophon.pipeline.reports.evaluation_tables import print_evaluation
-    from colophon.trainer.evaluation.conditions import EvaluationSettings
     from colophon.trainer.evaluation.conditions import evaluate as score
     from colophon.trainer.evaluation.document_crops import RunDocuments
+    from colophon.trainer.evaluation.settings import EvaluationSettings
     from colophon.trainer.inference.contexts import condition_names
 
     loaded, own = recipe_and_output(recipe, settings)
     tokenizer = tokenizer_of(loaded, where=recipe)
     names = list(dict.fromkeys(name))
-    contestants = _contestants(names, output=own, step=step, recipe=recipe, tokenizer=tokenizer)
-    documents_output = Path(output or _validation_output(contestants) or own)
+    models = _evaluated_models(names, output=own, step=step, recipe=recipe, tokenizer=tokenizer)
+    documents_output = Path(output or _validation_output(models) or own)
     evaluation = score(
-        contestants,
+        models,
         documents=RunDocuments(documents_output),
         tokenizer=tokenizer,
         settings=EvaluationSettings(
@@ -91,7 +91,7 @@ def evaluate(
         ),
         report=(lambda line: None) if as_json else echo,
     )
-    results = [evaluation.as_dict(contestant.trained.name) for contestant in contestants]
+    results = [evaluation.as_dict(model.name) for model in models]
     paths = [own / "training" / each / f"{_evaluation_name(call, each, names)}.json" for each in names]
     for path, result in zip(paths, results, strict=True):
         replace_text(path, json.dumps(result, indent=1) + "\n")
@@ -105,29 +105,29 @@ def evaluate(
         echo("The models were trained on documents of this run; --output reads them from another run.")
 
 
-def _contestants(
+def _evaluated_models(
     names: Sequence[str], *, output: Path, step: int | None, recipe: str, tokenizer: Tokenizer
 ) -> list[Any]:
-    """Load each trained model with its layout, as a `Contestant`.
+    """Load each trained model with its layout, as an `EvaluatedModel`.
 
     Raises:
         UsageError: a model was trained with a different vocabulary.
     """
-    from colophon.trainer.evaluation.conditions import Contestant
-    from colophon.trainer.inference.contexts import layout_of
+    from colophon.trainer.evaluation.settings import EvaluatedModel
+    from colophon.trainer.inference.contexts import validation_layout
     from colophon.trainer.inference.trained_model import load_trained
 
-    contestants = []
+    models = []
     for name in names:
         trained = load_trained(output, name, step=step)
         _check_vocabulary(recipe, tokenizer, name=name, sha256=trained.tokenizer.sha256)
-        contestants.append(Contestant(trained=trained, layout=layout_of(trained.config, output=output)))
-    return contestants
+        models.append(EvaluatedModel(trained=trained, layout=validation_layout(trained.config, output=output)))
+    return models
 
 
-def _validation_output(contestants: Sequence[Any]) -> str | None:
+def _validation_output(models: Sequence[Any]) -> str | None:
     """Return the `validation_output` that all models have in common, or None."""
-    outputs = {contestant.trained.config.validation_output for contestant in contestants}
+    outputs = {model.trained.config.validation_output for model in models}
     (output, *others) = outputs
     return None if others else output
 
@@ -201,7 +201,7 @@ def generate(
     """
     import pyarrow as pa
 
-    from colophon.trainer.inference.contexts import layout_of
+    from colophon.trainer.inference.contexts import validation_layout
     from colophon.trainer.inference.generation import context_name, context_prefix
     from colophon.trainer.inference.generation import generate as sample_steps
     from colophon.trainer.inference.sampling import SamplingSettings
@@ -220,7 +220,7 @@ def generate(
     tokenizer = tokenizer_of(loaded, where=recipe)
     trained = load_trained(own, name, step=step)
     _check_vocabulary(recipe, tokenizer, name=name, sha256=trained.tokenizer.sha256)
-    layout = layout_of(trained.config, output=own)
+    layout = validation_layout(trained.config, output=own)
     prefix = context_prefix(
         layout,
         context=context_name(condition) if condition else None,
@@ -245,10 +245,10 @@ def generate(
 def _print_stream(steps: Iterable[list[int | None]], *, prompt: str, tokenizer: Tokenizer) -> None:
     """Print the only sample while it is drawn."""
     from colophon.pipeline.errors import printable
-    from colophon.trainer.inference.sampling import texts_of
+    from colophon.trainer.inference.sampling import sample_texts
 
     typer.echo(printable(prompt), nl=False)
-    for piece in texts_of(steps, sample=0, decode=tokenizer.decode):
+    for piece in sample_texts(steps, sample=0, decode=tokenizer.decode):
         typer.echo(printable(piece), nl=False)
     typer.echo()
 
@@ -256,11 +256,11 @@ def _print_stream(steps: Iterable[list[int | None]], *, prompt: str, tokenizer: 
 def _print_samples(steps: Iterable[list[int | None]], *, num_samples: int, prompt: str, tokenizer: Tokenizer) -> None:
     """Print all samples, one after the other, when they are complete."""
     from colophon.pipeline.errors import printable
-    from colophon.trainer.inference.sampling import texts_of
+    from colophon.trainer.inference.sampling import sample_texts
 
     kept = list(steps)
     for sample in range(num_samples):
-        text = "".join(texts_of(kept, sample=sample, decode=tokenizer.decode))
+        text = "".join(sample_texts(kept, sample=sample, decode=tokenizer.decode))
         typer.echo(f"--- sample {sample}\n{printable(prompt + text)}")
 
 

@@ -125,8 +125,8 @@ def attention(
     Example: `colophon attention recipes/web.toml --name prepend-url --documents 200`
     """
     from colophon.pipeline.reports.study_tables import attention_table, bins_table
-    from colophon.trainer.attention_maps.bins import draw_bins
-    from colophon.trainer.attention_maps.maps import draw_attention, study_attention
+    from colophon.trainer.attention_maps.heat_maps import draw_attention, draw_bins
+    from colophon.trainer.attention_maps.study import study_attention
     from colophon.trainer.inference.trained_model import load_trained
 
     loaded, own = recipe_and_output(recipe, settings)
@@ -190,7 +190,8 @@ def plot(
 
     Example: `colophon plot recipes/web.toml --name tiny --name plain --x tokens --to curves.png`
     """
-    from colophon.trainer.plots.curves import draw_curves, read_curves
+    from colophon.trainer.plots.curve_figure import draw_curves
+    from colophon.trainer.plots.curves import read_curves
     from colophon.trainer.plots.figures import save_figure
 
     _, output = recipe_and_output(recipe, settings)

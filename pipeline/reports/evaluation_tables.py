@@ -1,20 +1,27 @@
-"""What `colophon evaluate` shows: a table of all models and conditions, and one for each column of `--by`."""
+"""Tables of `colophon evaluate`: one of all models and conditions, and one for each column of `--by`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
 
 from colophon.pipeline.errors import printable
 
-_NOTHING = "—"
+_MISSING = "—"
+
+
+class Baseline(NamedTuple):
+    """A model and a condition that others are compared with."""
+
+    model: str
+    condition: str
 
 
 def print_evaluation(evaluations: Sequence[dict[str, Any]], *, console: Console) -> None:
-    """Tables of `evaluation.json` of each model, all over the same documents."""
+    """Print the tables of each model's `evaluation.json`, all over the same documents."""
     documents = evaluations[0]["documents"]
     console.print(
         f"\n{documents['documents']:,} documents, their first {documents['crop']} tokens: {documents['tokens']:,} "
@@ -23,32 +30,51 @@ def print_evaluation(evaluations: Sequence[dict[str, Any]], *, console: Console)
     )
     console.print(_overview(evaluations))
     for column in evaluations[0]["by"]:
-        console.print(_by(evaluations, column))
+        console.print(_by_column(evaluations, column))
+
+
+def baseline(evaluation: dict[str, Any]) -> Baseline:
+    """The model and the first of its conditions."""
+    return Baseline(evaluation["model"], next(iter(evaluation["conditions"])))
+
+
+def difference_titles(evaluations: Sequence[dict[str, Any]]) -> tuple[str, str]:
+    """The titles of the columns of differences: from the model's own first condition, and from the first row.
+
+    `Δ against own none` and `Δ against plain none`, or `Δ against own first` where the models begin with different
+    conditions.
+    """
+    own = {baseline(evaluation).condition for evaluation in evaluations}
+    first = baseline(evaluations[0])
+    return (
+        f"Δ against own {own.pop() if len(own) == 1 else 'first'}",
+        f"Δ against {printable(first.model)} {first.condition}",
+    )
 
 
 def _overview(evaluations: Sequence[dict[str, Any]]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in ("model", "layout", "condition"):
         table.add_column(name)
-    for name in ("nats/token", "bits/byte", "less the model's first", "less the first of all"):
+    for name in ("nats/token", "bits/byte", *difference_titles(evaluations)):
         table.add_column(name, justify="right")
-    first = _first(evaluations[0])
+    first_row = baseline(evaluations[0])
     for evaluation in evaluations:
-        for condition, found in evaluation["conditions"].items():
+        for condition, losses in evaluation["conditions"].items():
             table.add_row(
                 printable(evaluation["model"]),
                 printable(evaluation["layout"]),
                 condition,
-                _interval(found["nats_per_token"]),
-                _interval(found["bits_per_byte"]),
-                _interval(_difference(evaluation, condition, _first(evaluation)), signed=True),
-                _interval(_difference(evaluation, condition, first), signed=True),
+                _with_interval(losses["nats_per_token"]),
+                _with_interval(losses["bits_per_byte"]),
+                _with_interval(_difference(evaluation, condition, baseline(evaluation)), signed=True),
+                _with_interval(_difference(evaluation, condition, first_row), signed=True),
             )
     return table
 
 
-def _by(evaluations: Sequence[dict[str, Any]], column: str) -> Table:
-    """bits/byte, a row for each value, ± half the interval."""
+def _by_column(evaluations: Sequence[dict[str, Any]], column: str) -> Table:
+    """bits/byte with half its interval's width, a row for each value of the column."""
     table = Table(box=None, pad_edge=False, header_style="bold", title=f"bits/byte by {column}", title_justify="left")
     table.add_column(column, overflow="fold", max_width=40)
     table.add_column("documents", justify="right")
@@ -57,46 +83,38 @@ def _by(evaluations: Sequence[dict[str, Any]], column: str) -> Table:
             table.add_column(f"{printable(evaluation['model'])} {condition}", justify="right")
     groups = zip(*(evaluation["by"][column]["groups"] for evaluation in evaluations), strict=True)
     for of_models in groups:
-        found = [each["bits_per_byte"] for group in of_models for each in group["conditions"].values()]
+        estimates = [losses["bits_per_byte"] for group in of_models for losses in group["conditions"].values()]
         value = of_models[0]["value"]
         table.add_row(
-            _NOTHING if value is None else printable(value),
+            _MISSING if value is None else printable(value),
             f"{of_models[0]['documents']:,}",
-            *(_spread(estimate) for estimate in found),
+            *map(_with_half_width, estimates),
         )
-    left_out = evaluations[0]["by"][column]["left_out_documents"]
-    if left_out:
-        table.caption = f"and {left_out:,} documents of smaller groups"
+    excluded = evaluations[0]["by"][column]["excluded_documents"]
+    if excluded:
+        table.caption = f"and {excluded:,} documents of smaller groups"
     return table
 
 
-def _first(evaluation: dict[str, Any]) -> tuple[str, str]:
-    return evaluation["model"], next(iter(evaluation["conditions"]))
-
-
-def _difference(evaluation: dict[str, Any], condition: str, base: tuple[str, str]) -> dict[str, Any] | None:
-    """In bits/byte from `base`, a model and a condition; None for the difference of something from itself."""
-    for difference in _differences(evaluation, condition):
-        minus = difference["minus"]
-        if (minus["model"], minus["condition"]) == base:
+def _difference(evaluation: dict[str, Any], condition: str, base: Baseline) -> dict[str, Any] | None:
+    """The difference in bits/byte from `base`; None where `condition` of this model is `base` itself."""
+    for difference in evaluation["differences"]:
+        if difference["condition"] == condition and Baseline(**difference["against"]) == base:
             found: dict[str, Any] = difference["bits_per_byte"]
             return found
     return None
 
 
-def _differences(evaluation: dict[str, Any], condition: str) -> Iterator[dict[str, Any]]:
-    return (difference for difference in evaluation["differences"] if difference["condition"] == condition)
-
-
-def _interval(estimate: dict[str, Any] | None, *, signed: bool = False) -> str:
+def _with_interval(estimate: dict[str, Any] | None, *, signed: bool = False) -> str:
+    """`1.2345 [1.2300, 1.2400]`."""
     if estimate is None:
-        return _NOTHING
+        return _MISSING
     sign = "+" if signed else ""
     value = f"{estimate['value']:{sign}.4f}"
     return value if estimate["low"] is None else f"{value} [{estimate['low']:{sign}.4f}, {estimate['high']:{sign}.4f}]"
 
 
-def _spread(estimate: dict[str, Any]) -> str:
-    """Shorter: half the interval's width, for tables with many columns."""
+def _with_half_width(estimate: dict[str, Any]) -> str:
+    """`1.2345 ±0.0050`, which is shorter, for tables with many columns."""
     value = f"{estimate['value']:.4f}"
     return value if estimate["low"] is None else f"{value} ±{(estimate['high'] - estimate['low']) / 2:.4f}"

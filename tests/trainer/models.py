@@ -59,7 +59,7 @@ def drawn_model(tokenizer: Tokenizer, *, masked_ids: tuple[int, ...] = (), **mod
     )
 
 
-def layout_of(tokenizer: Tokenizer, settings: dict[str, Any] | None = None) -> TrainedLayout:
+def layout_for(tokenizer: Tokenizer, settings: dict[str, Any] | None = None) -> TrainedLayout:
     """The layout that the model was trained on, as the shards would tell."""
     layout: Layout = TypeAdapter(Layout).validate_python(settings or PREPEND)
     return TrainedLayout(name="prepend", layout=layout, sequence_length=64, special=tokenizer.special)

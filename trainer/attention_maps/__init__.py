@@ -1,1 +1,1 @@
-"""Where attention goes: `maps` asks, `parts` names what stands before a text, `bins` compares documents."""
+"""Attention of text tokens to the parts of their row, and comparison of documents by it."""

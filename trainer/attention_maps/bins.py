@@ -1,15 +1,15 @@
-"""Do meta tokens hold what a document is? Vectors of attention to them, compared within and between bins.
+"""Distances of documents within and between bins, by their attention to meta tokens.
 
-As in arXiv 2511.21613: the vector of a document is what its first 100 text tokens pay to each meta token in the last
-layer (here averaged over heads). If meta tokens tell quality, vectors of two documents of different quality bins are
-farther apart than those of two documents of one bin.
+As in arXiv 2511.21613: a document's vector is the attention of its first 100 text tokens to each meta token in the last
+layer (here averaged over heads). If meta tokens encode quality, the vectors of two documents of different quality bins
+are farther apart than those of two documents of one bin.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -17,18 +17,13 @@ import pyarrow as pa
 from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.evaluation.groups import groups_of
-from colophon.trainer.plots.figures import new_figure, short
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Metric: TypeAlias = Literal["cosine", "euclidean"]
 METRICS: tuple[Metric, ...] = ("cosine", "euclidean")
 NUM_TOKENS = 100
-"""Text tokens of which the attention makes the vector."""
+"""Text tokens whose attention is in a document's vector."""
 _MIN_DOCUMENTS = 5
 _NUM_PERMUTATIONS = 999
-_INCHES_A_LETTER = 0.09
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,14 +32,14 @@ class Distances:
 
     metric: Metric
     within: float
-    """Of pairs in one bin."""
+    """Of pairs in the same bin."""
     between: float
     """Of pairs in different bins."""
     p_value: float
-    """Share of permutations of the documents' bins in which between - within is at least as large, the true one
-    counted: (1 + how many) / (1 + 999)."""
+    """Share of permutations of the documents' bins in which between - within is at least as large, counting the true
+    assignment: (1 + number of permutations) / (1 + 999)."""
     pairs: list[list[float]]
-    """[num_bins][num_bins]: of pairs with one document in either."""
+    """[num_bins][num_bins]: of pairs with one document in each."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,14 +48,15 @@ class BinReport:
 
     column: str
     tokens: int
-    """Text tokens of which the attention makes the vector."""
+    """Text tokens whose attention is in a document's vector."""
     bins: dict[str, int]
-    """Documents of each; in the order of their names."""
-    left_out: dict[str, int]
+    """Number of documents of each bin, in the order of their names."""
+    excluded: dict[str, int]
+    """Documents that were not compared, by reason."""
     distances: list[Distances]
     untrained: list[Distances]
-    """Of the same documents read by the model before its first step: attention depends on what a text says, and so may
-    tell bins apart without any training."""
+    """The same for the model before its first step: attention depends on the text, so it may separate bins without any
+    training."""
 
 
 def compare_bins(
@@ -71,25 +67,25 @@ def compare_bins(
     column_name: str,
     seed: int,
 ) -> BinReport:
-    """Compare documents' vectors by the bins that they are in. Costs some 4 x 999 x n² operations.
+    """Compare documents' vectors by their bins. Costs about 4 x 999 x n² operations.
 
-    Left out, and counted, are documents without a vector (too short a text), without a value, and those of bins of
-    fewer than 5 documents. Numbers with a fraction make five bins of about equal size.
+    Excluded and counted are documents without a vector (the text is too short), documents without a value, and those in
+    bins of fewer than 5 documents. Floating-point numbers form five bins of similar size.
 
     Args:
-        vectors: float32 [d] of each document; None: none.
-        untrained: the same of the model before its first step.
+        vectors: float32 [d] of each document; None for a text that is too short.
+        untrained: the same for the model before its first step.
         column: [n], the bins.
-        column_name: of it, for the report.
-        seed: of the permutations.
+        column_name: its name, for the report.
+        seed: random seed of the permutations.
 
     Raises:
-        TrainerError: fewer than two bins are left.
+        TrainerError: fewer than two bins remain.
     """
     has_vector = np.array([vector is not None for vector in vectors])
     found, _ = groups_of(column, max_groups=len(column) + 1)
     rows = {group.value: group.rows[has_vector[group.rows]] for group in found if group.value is not None}
-    kept = sorted((value for value, documents in rows.items() if len(documents) >= _MIN_DOCUMENTS), key=_order)
+    kept = sorted((value for value, documents in rows.items() if len(documents) >= _MIN_DOCUMENTS), key=_sort_key)
     if len(kept) < 2:
         sizes = ", ".join(f"{value} {len(documents)}" for value, documents in rows.items()) or "none"
         raise TrainerError(
@@ -103,10 +99,10 @@ def compare_bins(
         column=column_name,
         tokens=NUM_TOKENS,
         bins={value: len(rows[value]) for value in kept},
-        left_out={
+        excluded={
             "too_short": int((~has_vector).sum()),
             "without_value": int(has_vector.sum()) - valued,
-            "of_small_bins": valued - len(documents),
+            "in_small_bins": valued - len(documents),
         },
         distances=_all_distances([vectors[i] for i in documents], bins, seed=seed),
         untrained=_all_distances([untrained[i] for i in documents], bins, seed=seed),
@@ -147,11 +143,14 @@ def _distances(matrix: NumPyArray, bins: NumPyArray, metric: Metric, *, seed: in
 
 
 def _sums_by_bins(matrix: NumPyArray, bins: NumPyArray) -> tuple[NumPyArray, NumPyArray]:
-    """Sum of distances and number of ordered pairs of different documents, each [num_bins, num_bins]."""
-    of_bin = np.eye(int(bins.max()) + 1)[bins]
+    """Sums of distances and numbers of ordered pairs of different documents, each [num_bins, num_bins].
+
+    Bins [0, 0, 1] have the numbers [[2, 2], [2, 0]].
+    """
+    is_in_bin = np.eye(int(bins.max()) + 1)[bins]
     off_diagonal = matrix - np.diag(np.diag(matrix))
-    sizes = of_bin.sum(axis=0)
-    return of_bin.T @ off_diagonal @ of_bin, np.outer(sizes, sizes) - np.diag(sizes)
+    sizes = is_in_bin.sum(axis=0)
+    return is_in_bin.T @ off_diagonal @ is_in_bin, np.outer(sizes, sizes) - np.diag(sizes)
 
 
 def _mean_by_bins(matrix: NumPyArray, bins: NumPyArray) -> NumPyArray:
@@ -166,34 +165,9 @@ def _within_and_between(matrix: NumPyArray, bins: NumPyArray) -> tuple[float, fl
     return within_sum / within_pairs, (float(sums.sum()) - within_sum) / (float(pairs.sum()) - within_pairs)
 
 
-def _order(value: str) -> tuple[float, str]:
-    """Numbers by their size, before names."""
+def _sort_key(value: str) -> tuple[float, str]:
+    """A key that sorts numbers by size, before names."""
     try:
         return float(value.partition(" to ")[0]), value
     except ValueError:
         return float("inf"), value
-
-
-def draw_bins(report: BinReport, *, title: str) -> Figure:
-    """A heat map for each metric: mean distance of documents, bin by bin.
-
-    Raises:
-        TrainerError: matplotlib is not installed.
-    """
-    names, size = [short(name) for name in report.bins], len(report.bins)
-    longest = max(map(len, names)) * _INCHES_A_LETTER
-    # As wide as titles need, and as names beside and below the maps leave them room.
-    width, height = max(9.5, 2 * (2.2 + longest + 0.5 * size)), max(4.0, 2.2 + 0.7 * longest + 0.5 * size)
-    with new_figure(width=width, height=height) as figure:
-        for axes, distances in zip(figure.subplots(1, len(METRICS)), report.distances, strict=True):
-            image = axes.imshow(np.array(distances.pairs), cmap="cividis")
-            axes.set_xticks(range(size), names, rotation=45, ha="right")
-            axes.set_yticks(range(size), names)
-            axes.set_title(
-                f"{distances.metric}: within {distances.within:.3g},\n"
-                f"between {distances.between:.3g} (p = {distances.p_value:.3f})"
-            )
-            axes.set_xlabel(report.column)
-            figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="mean distance of two documents")
-        figure.suptitle(title)
-        return figure

@@ -1,8 +1,8 @@
-"""What each token before a text is: bos, wrapper, a meta token, or a part of the metadata.
+"""The part of each token before a text: bos, wrapper, a meta token, or a part of the metadata.
 
-Parts of the metadata are the template's fields and what stands between them (`template`); a `{url}` has three of its
-own, as in arXiv 2511.21613: `url_prefix` (scheme and `://`), `url_domain` and `url_suffix` (path, query, fragment). A
-token that spans a boundary counts for the part of its first byte: of `https://www.` as one token, the prefix has all.
+Parts of the metadata are the template's fields and the characters between them (`template`). A `{url}` has three parts,
+as in arXiv 2511.21613: `url_prefix` (scheme and `://`), `url_domain` and `url_suffix` (path, query, fragment). A token
+that spans a boundary counts for the part of its first byte: `https://www.` as one token is all `url_prefix`.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,47 +17,39 @@ import pyarrow as pa
 from colophon.shards.arrow_files import list_values
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.layouts import MetaTokensLayout, PrependLayout
-from colophon.shards.metadata import Encoder
 from colophon.trainer.errors import TrainerError
+from colophon.trainer.inference.codec import Codec
 from colophon.trainer.inference.contexts import TrainedLayout
 
 Span = tuple[str, str]
-"""Name of a part, and its characters."""
+"""The name of a part, and its characters."""
 
 BOS, WRAPPER, TEXT, TEMPLATE = "bos", "wrapper", "text", "template"
 URL_PARTS = ("url_prefix", "url_domain", "url_suffix")
 _URL = "url"
 
 
-class Vocabulary(Encoder, Protocol):
-    """What naming parts needs of a tokenizer."""
-
-    def decode(self, ids: NumPyArray) -> str:
-        """Text of ids; bytes that are no UTF-8 become U+FFFD."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class LabelledRows:
-    """What stands before texts, and their ids; `n` documents."""
+    """Ids before the texts of `n` documents, with their parts."""
 
     part_names: list[str]
-    """Bos and wrapper first, then what the wrapper holds in its order, the text last."""
+    """Bos and wrapper first, then the wrapper's content in its order, the text last."""
     prefixes: list[NumPyArray]
-    """int64 ids before each text."""
+    """int64: ids before each text."""
     parts: list[NumPyArray]
-    """int64: the part of each of them, an index into `part_names`."""
+    """int64: the part of each of these ids, an index into `part_names`."""
     kept: NumPyArray
-    """int64 [n]: which documents they are; the others are left out."""
-    left_out: dict[str, int]
-    """Documents that are not among them, by reason."""
+    """int64 [n]: numbers of the documents; the others are excluded."""
+    excluded: dict[str, int]
+    """Number of excluded documents, by reason."""
 
 
-def columns_of(layout: TrainedLayout) -> list[str]:
-    """The annotation columns that naming the parts of a layout needs.
+def required_columns(layout: TrainedLayout) -> list[str]:
+    """The annotation columns from which `labelled_rows` finds the parts of a layout.
 
     Raises:
-        TrainerError: nothing stands before the text in this layout.
+        TrainerError: the layout has nothing before the text.
     """
     if isinstance(layout.layout, MetaTokensLayout):
         return []
@@ -72,53 +63,55 @@ def columns_of(layout: TrainedLayout) -> list[str]:
 
 
 def labelled_rows(
-    layout: TrainedLayout, columns: Mapping[str, pa.Array], *, num_documents: int, tokenizer: Vocabulary
+    layout: TrainedLayout, columns: Mapping[str, pa.Array], *, num_documents: int, tokenizer: Codec
 ) -> LabelledRows:
     """Each document's ids before its text, none dropped, with their parts.
 
-    Documents without metadata are left out, and so are those whose metadata the tokenizer does not give back as it was.
+    Documents without metadata are excluded, and documents whose metadata changes when it is encoded and decoded.
 
     Args:
         layout: prepend or meta_tokens.
-        columns: those of `columns_of`, each [num_documents].
-        num_documents: how many there are.
+        columns: those of `required_columns`, each [num_documents].
+        num_documents: length of each column.
         tokenizer: the one that the layout was packed with.
     """
     if isinstance(layout.layout, MetaTokensLayout):
         return _meta_token_rows(layout, num_documents)
-    assert isinstance(layout.layout, PrependLayout)  # columns_of has said so
-    documents = _spans(layout.layout.template, columns, num_documents)
+    assert isinstance(layout.layout, PrependLayout)  # required_columns has refused other layouts
+    documents = _metadata_spans(layout.layout.template, columns, num_documents)
     texts = pa.array(["".join(text for _, text in spans) for spans in documents], pa.string())
     offsets, pool = list_values(tokenizer.encode_batch(texts))
     names = list(dict.fromkeys([BOS, WRAPPER, *_template_parts(layout.layout.template), TEXT]))
     number = {name: i for i, name in enumerate(names)}
     prefixes, parts, kept = [], [], []
-    left_out = {"without_metadata": 0, "not_given_back_by_the_tokenizer": 0}
+    excluded = {"without_metadata": 0, "changed_by_the_tokenizer": 0}
     for document, spans in enumerate(documents):
         ids = pool[offsets[document] : offsets[document + 1]][: layout.layout.max_metadata_tokens]
         if not spans or not len(ids):
-            left_out["without_metadata"] += 1
+            excluded["without_metadata"] += 1
             continue
         of_tokens = parts_of_tokens(ids, spans, tokenizer=tokenizer)
         if of_tokens is None:
-            left_out["not_given_back_by_the_tokenizer"] += 1
+            excluded["changed_by_the_tokenizer"] += 1
             continue
         inner = [number[part] for part in of_tokens]
         prefixes.append(np.array(layout.prefix(ids), np.int64))
         parts.append(np.array([number[BOS], number[WRAPPER], *inner, number[WRAPPER]]))
         kept.append(document)
-    return _without_unused(
-        LabelledRows(part_names=names, prefixes=prefixes, parts=parts, kept=np.array(kept, np.int64), left_out=left_out)
+    return _without_unused_parts(
+        LabelledRows(part_names=names, prefixes=prefixes, parts=parts, kept=np.array(kept, np.int64), excluded=excluded)
     )
 
 
-def parts_of_tokens(ids: NumPyArray, spans: Sequence[Span], *, tokenizer: Vocabulary) -> list[str] | None:
-    """The part of each token's first byte; None where the ids are not those of the spans' text or of its beginning.
+def parts_of_tokens(ids: NumPyArray, spans: Sequence[Span], *, tokenizer: Codec) -> list[str] | None:
+    """The part of each token's first byte; None if the ids do not decode to the spans' text or to its start.
+
+    Of the spans url_prefix `https://` and url_domain `a.b`, tokens `http`, `s://a`, `.b` are prefix, prefix, domain.
 
     Args:
-        ids: of the joined text, or of its first tokens.
-        spans: the parts that make the text up, in order.
-        tokenizer: the one that made the ids.
+        ids: ids of the joined text, or its first ids.
+        spans: the parts that the text consists of, in order.
+        tokenizer: the one that encoded the text.
     """
     text = "".join(part for _, part in spans)
     whole = tokenizer.decode(ids)
@@ -128,20 +121,20 @@ def parts_of_tokens(ids: NumPyArray, spans: Sequence[Span], *, tokenizer: Vocabu
     found = []
     for i in range(len(ids)):
         before = tokenizer.decode(ids[:i]) if i else ""
-        # Of a character of which only some bytes came before, the rest is the token's: complete ones are counted.
+        # Only complete characters count as read before: a character split over tokens is the later token's too.
         first = min(_common_prefix(before, text), len(text) - 1)
         found.append(spans[int(np.searchsorted(ends, first, side="right"))][0])
     return found
 
 
 def _common_prefix(one: str, other: str) -> int:
-    """Characters that two strings share from their start."""
+    """Number of characters that two strings share from their start."""
     length = min(len(one), len(other))
     return next((i for i in range(length) if one[i] != other[i]), length)
 
 
-def _spans(template: str, columns: Mapping[str, pa.Array], num_documents: int) -> list[list[Span]]:
-    """The parts of each document's metadata, as `shards.layouts.render` writes it; none where all fields are null."""
+def _metadata_spans(template: str, columns: Mapping[str, pa.Array], num_documents: int) -> list[list[Span]]:
+    """The parts of each document's metadata, as `shards.layouts.render` writes it; empty where all fields are null."""
     values = {name: column.cast(pa.string()).to_pylist() for name, column in columns.items()}
     fields = list(string.Formatter().parse(template))
     names = [name for _, name, _, _ in fields if name is not None]
@@ -151,18 +144,18 @@ def _spans(template: str, columns: Mapping[str, pa.Array], num_documents: int) -
         for literal, name, _, _ in fields:
             spans.append((TEMPLATE, literal))
             if name is not None:
-                spans += _field(name, {key: column[document] for key, column in values.items()})
+                spans += _field_spans(name, {key: column[document] for key, column in values.items()})
         known = not names or any(values[name][document] is not None for name in names)
         documents.append([span for span in spans if span[1]] if known else [])
     return documents
 
 
-def _field(name: str, values: Mapping[str, str | None]) -> list[Span]:
+def _field_spans(name: str, values: Mapping[str, str | None]) -> list[Span]:
     value = values[name] or ""
     prefix, domain, suffix = (values.get(part) for part in URL_PARTS)
     if name != _URL or prefix is None or domain is None or suffix is None:
         return [(name, value)]
-    # Spaces around an address belong to none of its parts: they go to the first and the last one.
+    # Spaces around an address are in none of its parts: they count for the first and the last one.
     start = value.index(prefix + domain + suffix) + len(prefix)
     middle = start + len(domain)
     return list(zip(URL_PARTS, (value[:start], value[start:middle], value[middle:]), strict=True))
@@ -186,12 +179,12 @@ def _meta_token_rows(layout: TrainedLayout, num_documents: int) -> LabelledRows:
         prefixes=[prefix] * num_documents,
         parts=[parts] * num_documents,
         kept=np.arange(num_documents),
-        left_out={},
+        excluded={},
     )
 
 
-def _without_unused(rows: LabelledRows) -> LabelledRows:
-    """The rows with the parts that some document has: a `url` without parts of its own is rare."""
+def _without_unused_parts(rows: LabelledRows) -> LabelledRows:
+    """The rows without parts that no document has: a `url` as a whole is rare."""
     used = np.unique(np.concatenate([[0, 1, len(rows.part_names) - 1], *rows.parts]))
     return replace(
         rows,

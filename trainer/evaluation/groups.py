@@ -20,23 +20,23 @@ class Group:
     """Documents of one value."""
 
     value: str | None
-    """None: documents of which the value is not known."""
+    """None: documents without a value."""
     rows: NumPyArray
-    """int64: their numbers."""
+    """int64: numbers of the documents."""
 
 
 def groups_of(
     column: pa.Array, *, max_groups: int = MAX_GROUPS, min_documents: int = 1
 ) -> tuple[list[Group], list[Group]]:
-    """Documents by value: the groups that are looked at, and smaller ones that are left out.
+    """Documents grouped by value: the groups to measure, and the excluded smaller ones.
 
-    Numbers with a fraction make five groups of about equal size, in ascending order. Other values make one each, the
+    Floating-point numbers form five groups of similar size, in ascending order. Each other value is a group, the
     largest first.
 
     Args:
         column: [num_documents].
-        max_groups: smaller groups beyond so many are left out.
-        min_documents: groups of fewer are left out.
+        max_groups: further, smaller groups are excluded.
+        min_documents: groups with fewer documents are excluded.
     """
     is_score = pa.types.is_floating(column.type)
     codes, names = _quintiles(column) if is_score else _values(column)
@@ -52,26 +52,26 @@ def groups_of(
 
 
 def by_value(groups: Sequence[Group], column: pa.Array) -> list[Group]:
-    """Groups of numbers, such as bins of a score, in ascending order with the unknown ones last; others as they are."""
+    """Groups of numbers, such as bins of a score, in ascending order with missing values last; others unchanged."""
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
         return list(groups)
     return sorted(groups, key=lambda group: (group.value is None, _first_number(group.value)))
 
 
 def _first_number(value: str | None) -> float:
-    """Of `3`, or of `0.12 to 0.34`."""
+    """3.0 for `3`, and 0.12 for `0.12 to 0.34`."""
     return float((value or "0").partition(" ")[0])
 
 
 def _values(column: pa.Array) -> tuple[NumPyArray, list[str]]:
-    """Which of the distinct values each document has, int64 [n], -1 for none; and the values."""
+    """The index of each document's value, int64 [n], -1 for null; and the distinct values."""
     encoded = column.cast(pa.string()).dictionary_encode()
     codes = encoded.indices.cast(pa.int64()).fill_null(-1).to_numpy(zero_copy_only=False)
     return codes, encoded.dictionary.to_pylist()
 
 
 def _quintiles(column: pa.Array) -> tuple[NumPyArray, list[str]]:
-    """Between which quintiles each document's number lies, int64 [n], -1 for none; and `0.12 to 0.34` for each."""
+    """The quintile of each document's number, int64 [n], -1 for null; and a name such as `0.12 to 0.34` for each."""
     numbers = column.cast(pa.float64()).to_numpy(zero_copy_only=False)  # nulls become NaN
     known = np.isfinite(numbers)
     if not known.any():

@@ -25,8 +25,8 @@ from colophon.shards.manifest import read_manifest
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.export.model import LoadedExport, load_export
-from colophon.trainer.inference.contexts import layout_of
-from colophon.trainer.inference.likelihood import ContextSetting, Scorer
+from colophon.trainer.inference.contexts import validation_layout
+from colophon.trainer.inference.likelihood import ContextSetting, LikelihoodScorer
 from colophon.trainer.inference.sampling import SamplingSettings
 from colophon.trainer.inference.trained_model import load_trained
 
@@ -82,7 +82,7 @@ class ColophonLM(LM):  # type: ignore[misc]  # lm_eval is only looked at where i
             raise TrainerError(f"max_length must be a number of tokens, got {max_length!r}")
         loaded = _load(pretrained, output, name, step=step, device=_device(device), dtype=_DTYPES[dtype])
         self._device = loaded.trained.device
-        self._scorer = Scorer(
+        self._scorer = LikelihoodScorer(
             loaded.trained,
             layout=loaded.layout,
             tokenizer=loaded.tokenizer,
@@ -219,7 +219,7 @@ def _load(
         raise TrainerError(f"{output}: its manifest names no tokenizer; export the model and give pretrained") from None
     return LoadedExport(
         trained=trained,
-        layout=layout_of(trained.config, output=Path(output)),
+        layout=validation_layout(trained.config, output=Path(output)),
         tokenizer=load_tokenizer(config, num_meta_tokens=len(trained.tokenizer.special.meta)),
     )
 

@@ -40,7 +40,7 @@ from colophon.trainer.export.files import (
     tokenizer_config,
 )
 from colophon.trainer.export.tokenizer import ExportedTokenizer, export_tokenizer
-from colophon.trainer.inference.contexts import TrainedLayout, layout_of
+from colophon.trainer.inference.contexts import TrainedLayout, validation_layout
 from colophon.trainer.inference.trained_model import TrainedModel, load_trained
 from colophon.trainer.model import Decoder
 
@@ -124,7 +124,7 @@ def export_run(
     """Export a checkpoint of the training run `name` under `output`; see `load_trained` and `export_model`."""
     _refuse_full(to)
     trained = load_trained(output, name, step=step, device=torch.device("cpu"))
-    layout = layout_of(trained.config, output=output)
+    layout = validation_layout(trained.config, output=output)
     return export_model(trained, tokenizer=tokenizer, layout=layout, to=to, dtype=dtype)
 
 

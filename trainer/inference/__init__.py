@@ -1,1 +1,1 @@
-"""A trained model at work: contexts, generation, likelihood."""
+"""A trained model in use: the contexts before a text, generation, likelihoods."""

@@ -1,6 +1,6 @@
-"""What stands before a text when a trained model reads it: nothing, an empty wrapper, metadata, or meta tokens.
+"""The ids before a text when a trained model reads it: bos alone, an empty wrapper, metadata, or meta tokens.
 
-Every text is alone in its row, so its first token is bos, as in every segment that the model was trained on.
+Every text is alone in its row, so its first token is bos, as in every segment of the training rows.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from colophon.trainer.errors import TrainerError
 Condition: TypeAlias = Literal["none", "empty", "true", "shuffled", "meta_tokens"]
 CONDITIONS: tuple[Condition, ...] = ("none", "empty", "true", "shuffled", "meta_tokens")
 
-_OF_POSITION: dict[str, tuple[Condition, ...]] = {
+_CONDITIONS_BY_POSITION: dict[str, tuple[Condition, ...]] = {
     "plain": ("none",),
     "prepend": ("none", "empty", "true", "shuffled"),
-    # Metadata behind a text cannot change what its tokens cost: `true` is here to stand beside other layouts' `true`.
+    # Metadata after a text cannot change the loss of its tokens: `true` is for comparison with other layouts' `true`.
     "append": ("none", "true"),
     "meta_tokens": ("none", "empty", "meta_tokens"),
 }
@@ -44,34 +44,34 @@ class TrainedLayout:
     name: str
     layout: Layout
     sequence_length: int
-    """Inputs of the rows that it was trained on."""
+    """Inputs of a training row."""
     special: SpecialIds
     output: Path | None = None
-    """Of the run that packed it; None where only the model is there."""
+    """`output.path` of the run that packed it; None for an exported model."""
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """What may stand before a text: what the model has learnt to read, and nothing at all."""
-        return _OF_POSITION[self.layout.position]
+        """The contexts that the model has learnt to read, and `none`."""
+        return _CONDITIONS_BY_POSITION[self.layout.position]
 
     @property
-    def text_room(self) -> int:
-        """Text tokens that a training row holds beside bos and the longest context."""
-        return _text_room(self.layout, self.sequence_length)
+    def max_text_tokens(self) -> int:
+        """Text tokens that fit in a training row after bos and the longest context."""
+        return _max_text_tokens(self.layout, self.sequence_length)
 
     @property
     def reads_metadata(self) -> bool:
-        """Whether metadata stands before the text."""
+        """Whether metadata is before the text."""
         return isinstance(self.layout, PrependLayout)
 
     @property
     def meta_tokens(self) -> tuple[int, ...]:
-        """Ids of the meta tokens; none in another layout."""
+        """Ids of the meta tokens; empty in other layouts."""
         number = self.layout.num_meta_tokens if isinstance(self.layout, MetaTokensLayout) else 0
         return self.special.meta[:number]
 
     def prefix(self, context: Sequence[int] | NumPyArray | None) -> list[int]:
-        """Ids before a text whose wrapper holds `context`; None: no wrapper."""
+        """Ids before a text whose wrapper holds `context`; None: bos alone, without a wrapper."""
         if context is None:
             return [self.special.bos]
         return [self.special.bos, self.special.boc, *map(int, context), self.special.eoc]
@@ -84,13 +84,13 @@ class TrainedLayout:
         encoder: Encoder,
         report: Callable[[str], None] = lambda line: None,
     ) -> list[NumPyArray | None]:
-        """Each document's metadata ids as packing makes them, none dropped; None where it has no wrapper.
+        """Each document's metadata ids as packing writes them, none dropped; None for a document without a wrapper.
 
         Args:
-            columns: the annotation columns that the layout names, each [num_documents].
-            num_documents: how many there are.
+            columns: the annotation columns that the layout's template names, each [num_documents].
+            num_documents: length of each column.
             encoder: the tokenizer that the layout was packed with.
-            report: gets a line where metadata is cut to the layout's budget.
+            report: receives a line if metadata is cut to the layout's budget.
         """
         if not isinstance(self.layout, PrependLayout | AppendLayout):
             raise TypeError(f"layout {self.name!r} has no template")
@@ -101,22 +101,23 @@ class TrainedLayout:
             tokenizer=encoder,
             seed=0,
         )
-        self.tell_cut(found.counts["metadata_tokens_cut"], report)
+        self.report_cut(found.counts["metadata_tokens_cut"], report)
         spans = zip(found.wrapped, found.starts, found.lengths, strict=True)
         return [found.ids[start : start + length] if wrapped else None for wrapped, start, length in spans]
 
-    def tell_cut(self, num_cut: int, report: Callable[[str], None]) -> None:
-        """Tell of metadata ids that are beyond the layout's budget, if there are any."""
+    def report_cut(self, num_cut: int, report: Callable[[str], None]) -> None:
+        """Report metadata ids beyond the layout's budget, if there are any."""
         if num_cut:
-            report(f"the metadata loses its last {num_cut} tokens, as in packing: max_metadata_tokens of {self.name!r}")
+            budget = f"max_metadata_tokens of {self.name!r}"
+            report(f"the last {num_cut} tokens of the metadata are cut, as in packing: {budget}")
 
     def prefixes(self, condition: Condition, metadata: Sequence[NumPyArray | None], *, seed: int) -> list[list[int]]:
         """Ids before each document's text under a condition.
 
         Args:
             condition: one of `conditions`.
-            metadata: of each document, see `metadata`; only its length matters to conditions without metadata.
-            seed: of the shuffling, which gives every document another one's metadata.
+            metadata: each document's, see `metadata`; conditions without metadata use only its length.
+            seed: of the shuffling, which gives each document the metadata of a different one.
         """
         if condition == "shuffled":
             return [self.prefix(metadata[other]) for other in derangement(len(metadata), seed=seed)]
@@ -130,7 +131,7 @@ def trained_layout(output: Path, name: str) -> TrainedLayout:
     """The layout `name` of the run under `output`, as its packed files describe it.
 
     Raises:
-        ShardError: there is no such layout, or no file of it.
+        ShardError: the run has no such layout, or no packed row of it.
     """
     paths = read_manifest(output).packed_files(output, name)
     if not paths:
@@ -139,24 +140,24 @@ def trained_layout(output: Path, name: str) -> TrainedLayout:
     settings = {key: value for key, value in info.layout.items() if key != "name"}
     return TrainedLayout(
         name=name,
-        layout=_layout(settings, where=str(paths[0])),
+        layout=_parsed_layout(settings, where=str(paths[0])),
         sequence_length=info.sequence_length,
         special=info.tokenizer.special,
         output=output,
     )
 
 
-def layout_of(config: TrainConfig, *, output: Path) -> TrainedLayout:
-    """The layout that a run of `config` under `output` is validated on; a source may lie in another run's output.
+def validation_layout(config: TrainConfig, *, output: Path) -> TrainedLayout:
+    """The layout that a training of `config` under `output` is validated on; a source may be in another run's output.
 
     Raises:
-        ShardError: there is no such layout, or no file of it.
+        ShardError: the run has no such layout, or no packed row of it.
     """
     return trained_layout(outputs_by_layout(config, output=output)[config.layout], config.layout)
 
 
 def outputs_by_layout(config: TrainConfig, *, output: Path) -> dict[str, Path]:
-    """Names of all layouts that a run of `config` under `output` trains on, in any phase, and the output of each."""
+    """The output directory of each layout that a training of `config` under `output` reads in any phase, by name."""
     sources = [*config.mixed_sources, *(source for phase in config.phases for source in phase.mixed_sources)]
     found: dict[str, Path] = {}
     for source in sources:
@@ -164,28 +165,28 @@ def outputs_by_layout(config: TrainConfig, *, output: Path) -> dict[str, Path]:
     return found
 
 
-def text_rooms(output: Path) -> dict[str, int]:
-    """Text tokens that rows hold beside the longest context, of each layout that the run under `output` has packed.
+def max_text_tokens_by_layout(output: Path) -> dict[str, int]:
+    """`TrainedLayout.max_text_tokens` of each layout that the run under `output` has packed, by name.
 
     Raises:
-        ShardError: there is no manifest, or it is damaged.
+        ShardError: the manifest is missing or damaged.
     """
     try:
         return {
-            name: _text_room(
-                _layout(made.settings["layout"], where=str(output)), made.settings["pack"]["sequence_length"]
+            name: _max_text_tokens(
+                _parsed_layout(packed.settings["layout"], where=str(output)), packed.settings["pack"]["sequence_length"]
             )
-            for name, made in read_manifest(output).layouts.items()
+            for name, packed in read_manifest(output).layouts.items()
         }
     except KeyError as error:
         raise ShardError(f"{output}: its manifest does not describe its layouts: no {error}") from None
 
 
-def _text_room(layout: Layout, sequence_length: int) -> int:
-    return sequence_length + 1 - (smallest_row(layout) - 2)  # less its one text token, and eos
+def _max_text_tokens(layout: Layout, sequence_length: int) -> int:
+    return sequence_length + 1 - (smallest_row(layout) - 2)  # the smallest row has one text token and eos
 
 
-def _layout(settings: Mapping[str, Any], *, where: str) -> Layout:
+def _parsed_layout(settings: Mapping[str, Any], *, where: str) -> Layout:
     try:
         layout: Layout = TypeAdapter(Layout).validate_python(settings)
     except ValidationError as error:
@@ -194,24 +195,24 @@ def _layout(settings: Mapping[str, Any], *, where: str) -> Layout:
 
 
 def derangement(size: int, *, seed: int) -> NumPyArray:
-    """int64 [size]: a permutation that leaves nothing in its place, one cycle through all.
+    """int64 [size]: a random permutation that is one cycle, so no element keeps its place.
 
     Raises:
-        ValueError: fewer than two cannot change places.
+        ValueError: `size` is below 2.
     """
     if size < 2:
-        raise ValueError(f"{size} cannot change places")
+        raise ValueError(f"a derangement needs at least 2 elements, got {size}")
     order = np.random.default_rng(seed).permutation(size)
     moved = np.empty_like(order)
-    moved[order] = np.roll(order, 1)
+    moved[order] = np.roll(order, 1)  # order [2, 0, 1] -> the cycle 2 -> 1 -> 0 -> 2: moved [2, 0, 1]
     return moved
 
 
 def condition_names(names: Sequence[str]) -> tuple[Condition, ...]:
-    """The conditions that `names` says.
+    """The conditions with these names, in the order of `CONDITIONS`.
 
     Raises:
-        TrainerError: one of them is none; the choices are listed.
+        TrainerError: a name is unknown; the choices are listed.
     """
     unknown = [name for name in names if name not in CONDITIONS]
     if unknown:

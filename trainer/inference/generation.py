@@ -1,7 +1,7 @@
-"""`colophon generate`: a model writes on, conditioned on metadata, and guided by it.
+"""Generation from a trained model, conditioned on metadata and optionally guided by it.
 
 Guidance follows "URLs Help, Topics Guide" (arXiv 2505.16570): logits(empty) + g x (logits(context) - logits(empty)),
-where `empty` has the empty wrapper before the text. g = 0 is free, 1 conditioned, above 1 guided.
+where `empty` has the empty wrapper before the text. g = 0 ignores the context, 1 is conditioned, above 1 is guided.
 """
 
 from __future__ import annotations
@@ -19,38 +19,38 @@ from colophon.shards.layouts import AppendLayout
 from colophon.shards.metadata import Encoder
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout
-from colophon.trainer.inference.kv_cache import Reader
+from colophon.trainer.inference.kv_cache import CachedDecoder
 from colophon.trainer.inference.sampling import Sampler, SamplingSettings
 from colophon.trainer.inference.trained_model import TrainedModel
 
 DEFAULT_TOKENS = 100
-Context: TypeAlias = Literal["none", "empty", "meta", "meta_tokens"]
-_OF_POSITION: dict[str, tuple[Context, ...]] = {
+GenerationContext: TypeAlias = Literal["none", "empty", "meta", "meta_tokens"]
+_CONTEXTS_BY_POSITION: dict[str, tuple[GenerationContext, ...]] = {
     "plain": ("none",),
     "prepend": ("empty", "meta", "none"),
     "append": ("none",),
     "meta_tokens": ("meta_tokens", "empty", "none"),
 }
-"""What may stand before a text, by the layout's position; the first is the default where no metadata is given."""
+"""The contexts of each position of a layout; the first is the default where no metadata is given."""
 
 
-def context_name(name: str) -> Context:
-    """The context that `name` says.
+def context_name(name: str) -> GenerationContext:
+    """The context called `name`.
 
     Raises:
-        TrainerError: there is none of the name; the choices are listed.
+        TrainerError: the name is unknown; the choices are listed.
     """
-    found = [context for context in get_args(Context) if context == name]
-    if not found:
-        raise TrainerError(f"unknown condition {name!r}; available: {', '.join(get_args(Context))}")
-    chosen: Context = found[0]
-    return chosen
+    known: tuple[GenerationContext, ...] = get_args(GenerationContext)
+    for context in known:
+        if context == name:
+            return context
+    raise TrainerError(f"unknown condition {name!r}; available: {', '.join(known)}")
 
 
 def context_prefix(
     layout: TrainedLayout,
     *,
-    context: Context | None,
+    context: GenerationContext | None,
     metadata: Mapping[str, str],
     encoder: Encoder,
     report: Callable[[str], None] = lambda line: None,
@@ -58,17 +58,17 @@ def context_prefix(
     """Ids before the prompt.
 
     Args:
-        layout: of the model.
-        context: what stands there. None: the metadata if any is given, else what the layout has: an empty wrapper,
-            meta tokens or nothing.
-        metadata: values of the layout's fields; those left out are written as nothing, as for a document without them.
+        layout: the model's.
+        context: the kind of context. None: the metadata if any is given, else the layout's default: an empty wrapper,
+            meta tokens or bos alone.
+        metadata: values of the layout's fields; a missing field is written as nothing, as for a document without it.
         encoder: the recipe's tokenizer.
-        report: gets a line where metadata is cut to the layout's budget, as packing cuts it.
+        report: receives a line if metadata is cut to the layout's budget, as in packing.
 
     Raises:
-        TrainerError: a context or a field that the layout does not have, or metadata without a use.
+        TrainerError: the layout has no such context or field, or metadata is given without a use or is missing.
     """
-    known = _OF_POSITION[layout.layout.position]
+    known = _CONTEXTS_BY_POSITION[layout.layout.position]
     fields = layout.layout.fields if layout.reads_metadata else ()
     unknown = [name for name in metadata if name not in fields]
     if unknown:
@@ -96,27 +96,29 @@ def generate(
     settings: SamplingSettings,
     text_ids: NumPyArray | None = None,
 ) -> Iterator[list[int | None]]:
-    """The samples' next tokens, step by step; None where a sample has ended. Ends when all have.
+    """Yield the next token of each sample, step by step; None for a sample that has ended. Ends when all have.
 
-    What cannot be is refused at once, before the first step is asked for. No special id is ever drawn but eos, which
-    ends a sample; in a layout with metadata behind the text, boc ends it too.
+    Errors are raised by the call itself, not by the first step. The only special id that can be drawn is eos, which
+    ends a sample; in a layout with metadata after the text, boc ends it too.
 
     Args:
         trained: the model.
-        layout: that it was trained on.
+        layout: the one that it was trained on.
         prefix: ids before the prompt, bos first, see `context_prefix`.
-        prompt: ids that samples begin with; none is fine.
-        settings: how tokens are drawn. With `guidance` the model also reads the same text behind an empty wrapper.
+        prompt: ids at the start of every sample; may be empty.
+        settings: how tokens are drawn. With `guidance` the model also reads the same text after an empty wrapper.
         text_ids: bool [num_ids], ids that text can have. None: all but the special ones.
 
     Raises:
-        TrainerError: guidance without a context to be guided by, or more tokens than the rows the model was trained on.
+        TrainerError: guidance without a context, or more tokens than a training row of the model holds.
     """
-    max_tokens = _room(layout, len(prefix) + len(prompt), asked=settings.max_tokens)
+    max_tokens = _max_tokens(layout, len(prefix) + len(prompt), asked=settings.max_tokens)
     starts = [[*start, *prompt] for start in _prefixes(layout, prefix, guided=settings.guidance is not None)]
-    ends = _ends(layout)
-    never = _never(trained, ends=ends, text_ids=text_ids)
-    return _steps(trained, starts, settings=settings, max_tokens=max_tokens, ends=ends, never=never)
+    end_ids = _end_ids(layout)
+    forbidden_ids = _forbidden_ids(trained, end_ids=end_ids, text_ids=text_ids)
+    return _steps(
+        trained, starts, settings=settings, max_tokens=max_tokens, end_ids=end_ids, forbidden_ids=forbidden_ids
+    )
 
 
 def _steps(
@@ -125,28 +127,30 @@ def _steps(
     *,
     settings: SamplingSettings,
     max_tokens: int,
-    ends: Set[int],
-    never: Tensor,
+    end_ids: Set[int],
+    forbidden_ids: Tensor,
 ) -> Iterator[list[int | None]]:
-    readers = [Reader(trained, num_rows=settings.num_samples, capacity=len(start) + max_tokens) for start in starts]
+    decoders = [
+        CachedDecoder(trained, num_rows=settings.num_samples, capacity=len(start) + max_tokens) for start in starts
+    ]
     unread = [torch.tensor([start] * settings.num_samples, device=trained.device) for start in starts]
     samplers = [Sampler(settings, sample=i) for i in range(settings.num_samples)]
     ended = [False] * settings.num_samples
     for _ in range(max_tokens):
-        logits = [reader.read(ids) for reader, ids in zip(readers, unread, strict=True)]
-        rows = guided(logits, settings.guidance).index_fill(-1, never, float("-inf")).cpu().numpy()
+        logits = [decoder.read(ids) for decoder, ids in zip(decoders, unread, strict=True)]
+        rows = guided_logits(logits, settings.guidance).index_fill(-1, forbidden_ids, float("-inf")).cpu().numpy()
         drawn = [sampler.draw(row) for sampler, row in zip(samplers, rows, strict=True)]
-        ended = [was or token in ends for was, token in zip(ended, drawn, strict=True)]
+        ended = [was or token in end_ids for was, token in zip(ended, drawn, strict=True)]
         if all(ended):
             return
         yield [None if has else token for has, token in zip(ended, drawn, strict=True)]
-        unread = [torch.tensor(drawn, device=trained.device)[:, None]] * len(readers)
+        unread = [torch.tensor(drawn, device=trained.device)[:, None]] * len(decoders)
 
 
-def guided(logits: Sequence[Tensor], guidance: float | None) -> Tensor:
-    """Logits of the one context, or of the second guided from the first; exactly one of them at guidance 0 and 1.
+def guided_logits(logits: Sequence[Tensor], guidance: float | None) -> Tensor:
+    """The only logits, or the second ones guided away from the first; exactly one of the two at guidance 0 and 1.
 
-    Where an id is impossible in both, the result is no number.
+    The result is NaN where an id is impossible in both.
     """
     if guidance is None:
         return logits[0]
@@ -155,7 +159,7 @@ def guided(logits: Sequence[Tensor], guidance: float | None) -> Tensor:
 
 
 def _prefixes(layout: TrainedLayout, prefix: Sequence[int], *, guided: bool) -> list[Sequence[int]]:
-    """The context's, after the empty wrapper's where it guides."""
+    """The context's prefix; with guidance, the empty wrapper's before it."""
     if not guided:
         return [prefix]
     empty = layout.prefix(())
@@ -164,8 +168,8 @@ def _prefixes(layout: TrainedLayout, prefix: Sequence[int], *, guided: bool) -> 
     return [empty, prefix]
 
 
-def _room(layout: TrainedLayout, num_read: int, *, asked: int | None) -> int:
-    """Tokens to draw. The last one is not read, so a row may have one more than the model's inputs."""
+def _max_tokens(layout: TrainedLayout, num_read: int, *, asked: int | None) -> int:
+    """How many tokens to draw. The last one is never read, so a row has room for one more than the model's inputs."""
     room = layout.sequence_length + 1 - num_read
     if room < (asked or 1):
         raise TrainerError(
@@ -175,16 +179,16 @@ def _room(layout: TrainedLayout, num_read: int, *, asked: int | None) -> int:
     return min(DEFAULT_TOKENS, room) if asked is None else asked
 
 
-def _ends(layout: TrainedLayout) -> set[int]:
+def _end_ids(layout: TrainedLayout) -> set[int]:
     special = layout.special
     return {special.eos, special.boc} if isinstance(layout.layout, AppendLayout) else {special.eos}
 
 
-def _never(trained: TrainedModel, *, ends: set[int], text_ids: NumPyArray | None) -> Tensor:
-    """int64: ids that are never drawn. What is impossible is among them, since guidance makes it no number."""
+def _forbidden_ids(trained: TrainedModel, *, end_ids: set[int], text_ids: NumPyArray | None) -> Tensor:
+    """int64: ids that are never drawn. Impossible ids are among them, since guidance turns their logits into NaN."""
     special = trained.tokenizer.special
     allowed = np.ones(trained.tokenizer.num_ids, bool) if text_ids is None else text_ids.copy()
     allowed[[special.bos, special.pad, special.boc, special.eoc, *special.meta]] = False
-    allowed[list(ends)] = True
-    never = torch.from_numpy(np.flatnonzero(~allowed)).to(trained.device)
-    return torch.cat([never, trained.model.impossible_ids])
+    allowed[list(end_ids)] = True
+    forbidden = torch.from_numpy(np.flatnonzero(~allowed)).to(trained.device)
+    return torch.cat([forbidden, trained.model.impossible_ids])

@@ -1,4 +1,4 @@
-"""A model that reads on from where it was: keys and values of what it has read are kept."""
+"""A decoder that keeps the keys and values of the tokens it has read, so that it reads each token once."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from colophon.trainer.inference.trained_model import TrainedModel
 
 
 class KeyValueCache:
-    """What one layer keeps; calling it attends, see `trainer.model.Attend`."""
+    """Keys and values of one layer; a call attends, see `trainer.model.Attend`."""
 
     def __init__(self, shape: tuple[int, int, int, int], *, dtype: torch.dtype, device: torch.device) -> None:
-        """Room for `shape`, [b, kv_heads, capacity, head_size]."""
+        """Allocate `shape`, [b, kv_heads, capacity, head_size]."""
         self._keys = torch.empty(shape, dtype=dtype, device=device)
         self._values = torch.empty_like(self._keys)
         self.length = 0
 
     def __call__(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attend from the tokens that come next to themselves and all before: causal attention, continued."""
+        """Attend causally from the next tokens to themselves and to all tokens before them."""
         start, self.length = self.length, self.length + key.shape[2]
         self._keys[:, :, start : self.length] = key
         self._values[:, :, start : self.length] = value
@@ -28,11 +28,11 @@ class KeyValueCache:
         return attend(query, self._keys[:, :, seen], self._values[:, :, seen], mask=visible[None, None])
 
 
-class Reader:
-    """Rows that a model reads on, a few tokens at a time."""
+class CachedDecoder:
+    """A trained model that reads rows a few tokens at a time."""
 
     def __init__(self, trained: TrainedModel, *, num_rows: int, capacity: int) -> None:
-        """Room for `num_rows` rows of `capacity` tokens: 2 x layers x kv_heads x head_size numbers a token."""
+        """Allocate caches for rows of `capacity` tokens: 2 x layers x kv_heads x head_size numbers a token."""
         config = trained.config.model
         shape = (num_rows, config.num_kv_heads, capacity, config.head_size)
         self._trained = trained
@@ -42,7 +42,7 @@ class Reader:
 
     @torch.no_grad()
     def read(self, ids: Tensor) -> Tensor:
-        """float32 [num_rows, vocabulary_size]: logits of what follows `ids`, int64 [num_rows, L], the next tokens."""
+        """float32 [num_rows, vocabulary_size]: logits after the next tokens `ids`, int64 [num_rows, L]."""
         start = self._caches[0].length
         positions = torch.arange(start, start + ids.shape[1], dtype=torch.int32, device=self._trained.device)
         model = self._trained.model

@@ -1,7 +1,7 @@
 """Likelihoods of continuations and whole texts under a trained model that reads a given context.
 
-Every row is [prefix, text]: the prefix is bos and what the model reads before a text (`trainer.inference.contexts`), as
-ids. A text is tokenized alone, so it has the same ids whatever stands before it.
+Every row is [prefix, text]. The prefix is bos and the context before the text (`trainer.inference.contexts`), as ids.
+A text is tokenized alone, so its ids do not depend on the prefix.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from colophon.shards.layouts import PrependLayout
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout
-from colophon.trainer.inference.generation import Context, context_name, context_prefix, generate
+from colophon.trainer.inference.generation import context_name, context_prefix, generate
 from colophon.trainer.inference.sampling import SamplingSettings, TextStream
 from colophon.trainer.inference.trained_model import TrainedModel
 
@@ -30,7 +30,7 @@ _META = "meta:"
 
 @dataclass(frozen=True, kw_only=True)
 class Likelihood:
-    """What a model says of a continuation."""
+    """The likelihood of a continuation."""
 
     log_likelihood: float
     """Nats, summed over its tokens."""
@@ -43,7 +43,7 @@ class _Row:
     ids: list[int]
     """Prefix, context and continuation."""
     num_scored: int
-    """Ids at the end that are asked for."""
+    """Ids at the end that are scored."""
 
 
 def prefix_of(
@@ -56,35 +56,33 @@ def prefix_of(
     """Ids that a context setting puts before every text.
 
     Args:
-        setting: `none` (bos alone), `empty` (an empty wrapper), `meta_tokens`; `meta:field=value` for metadata of which
-            one field of the layout is known, `meta:` and any other text for the metadata string itself; or a table of
-            fields.
-        layout: that the model was trained on.
-        tokenizer: of the model.
-        report: gets a line where metadata is cut to the layout's budget, as packing cuts it.
+        setting: `none` (bos alone), `empty` (an empty wrapper) or `meta_tokens`; `meta:field=value` for metadata with
+            one field of the layout; `meta:` and any other text for the metadata string itself; or a mapping of fields.
+        layout: the one that the model was trained on.
+        tokenizer: the model's.
+        report: receives a line if metadata is cut to the layout's budget, as in packing.
 
     Raises:
-        TrainerError: a context that the layout does not have; the choices are listed.
+        TrainerError: the layout has no such context; the choices are listed.
     """
     if not isinstance(setting, str):
         return context_prefix(layout, context="meta", metadata=setting, encoder=tokenizer, report=report)
     if not setting.startswith(_META):
-        known: Context = context_name(setting)
-        return context_prefix(layout, context=known, metadata={}, encoder=tokenizer)
+        return context_prefix(layout, context=context_name(setting), metadata={}, encoder=tokenizer)
     given = setting.removeprefix(_META)
     field, equals, value = given.partition("=")
     if equals and field in layout.layout.fields:
         return context_prefix(layout, context="meta", metadata={field: value}, encoder=tokenizer, report=report)
     if not isinstance(layout.layout, PrependLayout):
-        raise TrainerError(f"layout {layout.name!r} has no metadata before a text, so {setting!r} cannot stand there")
+        raise TrainerError(f"layout {layout.name!r} has no metadata before a text, so {setting!r} is no context of it")
     (ids,) = _encode(tokenizer, [given])
     kept = ids[: layout.layout.max_metadata_tokens]
-    layout.tell_cut(len(ids) - len(kept), report)
+    layout.report_cut(len(ids) - len(kept), report)
     return layout.prefix(kept)
 
 
-class Scorer:
-    """A trained model with a context before every text."""
+class LikelihoodScorer:
+    """Scores and continues texts with a trained model that reads one context before each of them."""
 
     def __init__(
         self,
@@ -97,40 +95,40 @@ class Scorer:
         max_length: int | None = None,
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
-        """Make the prefix.
+        """Encode the context.
 
         Args:
             trained: the model.
-            layout: that it was trained on.
-            tokenizer: that made its shards.
+            layout: the one that the model was trained on.
+            tokenizer: the one that encoded its shards.
             context: see `prefix_of`.
             batch_size: rows at a time.
             max_length: inputs of a row; None: as in training.
             report: see `prefix_of`.
 
         Raises:
-            TrainerError: no such context, or no room for text behind it.
+            TrainerError: the layout has no such context, or a row has no room for text after it.
         """
         self.layout, self.tokenizer, self._trained = layout, tokenizer, trained
         self.prefix = prefix_of(context, layout=layout, tokenizer=tokenizer, report=report)
         self.batch_size = batch_size
         self.max_length = layout.sequence_length if max_length is None else max_length
-        self.room = self.max_length + 1 - len(self.prefix)
-        """Ids of text in a row; the last one is a label alone."""
+        self.max_text_tokens = self.max_length + 1 - len(self.prefix)
+        """Text ids in a row; the last one is only a label."""
         self.num_cut = 0
-        """Contexts that lost their beginning, since they were too long."""
-        if self.room < 2:
+        """Contexts and prompts that were too long for a row and were cut at their start."""
+        if self.max_text_tokens < 2:
             raise TrainerError(f"the context has {len(self.prefix)} tokens, and rows have {self.max_length}")
 
     def likelihoods(self, pairs: Sequence[tuple[str, str]]) -> list[Likelihood]:
-        """Of each continuation behind its context, (context, continuation); contexts may be empty.
+        """The likelihood of each continuation after its context, from (context, continuation); contexts may be empty.
 
-        As in lm_eval a continuation has the ids that the joint text has beyond as many as its context has alone, where
-        white space at the context's end does not count. Where none are left (`th` and `e` are one token), it is
-        tokenized alone. A context too long for the row loses its beginning; the prefix stays.
+        As in lm_eval, a continuation has the ids of the joint text beyond as many as the context has alone, where
+        white space at the context's end does not count. If none are left (`th` and `e` are one token), the
+        continuation is tokenized alone. A context too long for a row is cut at its start; the prefix is kept.
 
         Raises:
-            TrainerError: a continuation that does not fit a row.
+            TrainerError: a continuation does not fit in a row.
         """
         contexts = _encode(self.tokenizer, [context.rstrip() for context, _ in pairs])
         wholes = _encode(self.tokenizer, [context + continuation for context, continuation in pairs])
@@ -139,25 +137,28 @@ class Scorer:
         return self._score([self._row(context, whole[len(context) :] or own) for context, whole, own in rows])
 
     def text_likelihoods(self, texts: Sequence[str]) -> list[float]:
-        """Nats of each whole text, every token once. A text longer than a row is read in rows behind the prefix; the
-        last one begins earlier, with tokens that are read and not scored: so are lm_eval's rolling windows."""
+        """Log-likelihood of each whole text in nats, every token scored once.
+
+        A text longer than a row is read in several rows, each after the prefix. The last row starts earlier, with
+        tokens that are read and not scored, as lm_eval's rolling windows do.
+        """
         rows = [list(self._windows(ids)) for ids in _encode(self.tokenizer, texts)]
         scores = iter(self._score([row for of_text in rows for row in of_text]))
         return [sum((next(scores).log_likelihood for _ in of_text), 0.0) for of_text in rows]
 
     def generate(self, prompt: str, *, settings: SamplingSettings, until: Sequence[str] = ()) -> str:
-        """How the model goes on after `prompt`, up to eos or the first string of `until`, which is left out.
+        """The model's continuation of `prompt`, up to eos or to the first string of `until`, which is excluded.
 
         Raises:
-            TrainerError: more tokens than a row holds.
+            TrainerError: more tokens than fit in a row.
         """
         wanted = settings.max_tokens or 1
-        if wanted >= self.room:
+        if wanted >= self.max_text_tokens:
             raise TrainerError(
-                f"{wanted} tokens to generate; rows hold {self.room} beside the context: set max_gen_toks"
+                f"{wanted} tokens to generate; rows hold {self.max_text_tokens} beside the context: set max_gen_toks"
             )
         ids = _encode(self.tokenizer, [prompt])[0]
-        kept = ids[-(self.room - wanted) :]
+        kept = ids[-(self.max_text_tokens - wanted) :]
         self.num_cut += len(kept) < len(ids)
         steps = generate(
             self._trained,
@@ -181,31 +182,34 @@ class Scorer:
         return self.tokenizer.text_ids()
 
     def _row(self, context: list[int], continuation: list[int]) -> _Row:
-        if len(continuation) > self.room:
-            raise TrainerError(f"a continuation of {len(continuation)} tokens; rows hold {self.room} of text")
-        kept = context[max(0, len(context) + len(continuation) - self.room) :]
+        if len(continuation) > self.max_text_tokens:
+            raise TrainerError(
+                f"a continuation of {len(continuation)} tokens; rows hold {self.max_text_tokens} of text"
+            )
+        kept = context[max(0, len(context) + len(continuation) - self.max_text_tokens) :]
         self.num_cut += len(kept) < len(context)
         return _Row(ids=[*self.prefix, *kept, *continuation], num_scored=len(continuation))
 
     def _windows(self, ids: list[int]) -> Iterator[_Row]:
-        for start in range(0, len(ids), self.room):
-            end = min(start + self.room, len(ids))
-            read_from = max(0, end - self.room)
+        """Rows that score each id once: 10 ids with room for 4 give [0:4], [4:8] and [6:10], which scores 2."""
+        for start in range(0, len(ids), self.max_text_tokens):
+            end = min(start + self.max_text_tokens, len(ids))
+            read_from = max(0, end - self.max_text_tokens)
             yield _Row(ids=[*self.prefix, *ids[read_from:end]], num_scored=end - start)
 
     def _score(self, rows: Sequence[_Row]) -> list[Likelihood]:
-        """In batches of about equal lengths, the longest first: memory that runs out does so at once."""
+        """Score in batches of similar length, the longest first, so that a lack of memory shows at once."""
         order = sorted(range(len(rows)), key=lambda i: len(rows[i].ids), reverse=True)
         found: dict[int, Likelihood] = {}
         for first in range(0, len(order), self.batch_size):
-            some = order[first : first + self.batch_size]
-            found |= zip(some, self._score_batch([rows[i] for i in some]), strict=True)
+            batch = order[first : first + self.batch_size]
+            found |= zip(batch, self._score_batch([rows[i] for i in batch]), strict=True)
         return [found[i] for i in range(len(rows))]
 
     @torch.no_grad()
     def _score_batch(self, rows: Sequence[_Row]) -> list[Likelihood]:
         length = max(len(row.ids) for row in rows) - 1
-        # Padding stands behind all that a token may see.
+        # Padding is after all that a token may see.
         inputs = torch.zeros((len(rows), max(length, 1)), dtype=torch.int64)
         for padded, row in zip(inputs, rows, strict=True):
             padded[: len(row.ids) - 1] = torch.tensor(row.ids[:-1])
@@ -213,7 +217,7 @@ class Scorer:
         return [self._likelihood(states[i], row) for i, row in enumerate(rows)]
 
     def _likelihood(self, states: torch.Tensor, row: _Row) -> Likelihood:
-        """From the last states of one row, [L, hidden_size]."""
+        """The likelihood of one row's continuation from its last states, [L, hidden_size]."""
         end = len(row.ids) - 1
         labels = torch.tensor(row.ids[len(row.ids) - row.num_scored :], dtype=torch.int64, device=states.device)
         logits = self._trained.model.logits(states[end - row.num_scored : end])

@@ -1,5 +1,7 @@
-"""Documents as rows of a batch: of about one length, padded behind, where causal attention never looks; and the model
-that stands for what was there before training."""
+"""Documents as padded batches of rows of similar length.
+
+Padding is at the end of a row, where causal attention cannot see it.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +17,15 @@ from colophon.shards.common.arrays import NumPyArray
 def padded_batches(
     rows: Sequence[NumPyArray], *, max_size: int, cost: int = 1
 ) -> Iterator[tuple[NumPyArray, Tensor, Tensor]]:
-    """Rows of ids in batches, longest first, so that a run which has too much to ask of memory fails at once.
+    """Yield rows of ids in batches, the longest first, so that a run that needs too much memory fails at once.
 
     Args:
         rows: int64 [length] each, at least one id.
-        max_size: of a batch: b x L^cost; a single row has what it needs.
-        cost: 1: memory grows with the length of a row; 2: with its square.
+        max_size: largest b x L^cost of a batch; a single longer row is a batch of its own.
+        cost: 1 where memory grows with the length of a row, 2 where it grows with its square.
 
     Yields:
-        Which rows they are, int64 [b]; their ids int64 [b, L], 0 behind a row's end; their lengths int64 [b].
+        Numbers of the rows int64 [b]; their ids int64 [b, L], 0 after a row's end; their lengths int64 [b].
     """
     lengths = np.array([len(row) for row in rows], np.int64)
     order, start = np.argsort(-lengths, kind="stable"), 0

@@ -1,4 +1,4 @@
-"""From logits to the next token, and from tokens to text."""
+"""Sampling of the next token from logits, and decoding of a stream of tokens to text."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ class SamplingSettings:
     """How tokens are drawn."""
 
     max_tokens: int | None = None
-    """None: 100, or as many as the rows hold that the model was trained on."""
+    """None: 100, or as many as fit in a training row of the model."""
     temperature: float = 0.8
     """0: always the likeliest token."""
     top_k: int | None = None
-    """Only so many of the likeliest tokens."""
+    """Draw from this many of the likeliest tokens."""
     top_p: float | None = None
-    """Only the likeliest tokens that together have this probability; always one at least."""
+    """Draw from the likeliest tokens that together have this probability; always at least one."""
     guidance: float | None = None
-    """How far to go from the empty wrapper (0) to the context (1) and beyond. None: the context alone."""
+    """0: the empty wrapper; 1: the context; above 1: beyond it. None: the context alone."""
     seed: int = 0
     num_samples: int = 1
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be meant.
+        """Check the ranges.
 
         Raises:
-            TrainerError: a number out of its range.
+            TrainerError: a number is out of its range.
         """
         ranges = {
             "max_tokens": (self.max_tokens is None or self.max_tokens >= 1, "at least 1"),
@@ -49,22 +49,25 @@ class SamplingSettings:
 
 
 class Sampler:
-    """Draws one sample's tokens: a function of (seed, number of the sample), whatever other samples there are."""
+    """Draws one sample's tokens: a function of (seed, number of the sample), independent of other samples."""
 
     def __init__(self, settings: SamplingSettings, *, sample: int) -> None:
         self._settings = settings
         self._random = np.random.default_rng([settings.seed, sample])
 
     def draw(self, logits: NumPyArray) -> int:
-        """The next token, from logits float [vocabulary_size]; -inf where it cannot be."""
+        """The next token, from logits float [vocabulary_size]; -inf where it is impossible."""
         if not self._settings.temperature:
             return int(logits.argmax())
-        probabilities = likely(logits, self._settings)
+        probabilities = sampling_probabilities(logits, self._settings)
         return int(self._random.choice(len(probabilities), p=probabilities))
 
 
-def likely(logits: NumPyArray, settings: SamplingSettings) -> NumPyArray:
-    """float64 [vocabulary_size]: probabilities at the temperature, of the tokens that top_k and then top_p leave."""
+def sampling_probabilities(logits: NumPyArray, settings: SamplingSettings) -> NumPyArray:
+    """float64 [vocabulary_size]: probabilities at the temperature, after top_k and then top_p.
+
+    Probabilities [0.1, 0.4, 0.25, 0.25] with top_k = 2 become [0, 0.62, 0.38, 0].
+    """
     scaled = logits.astype(np.float64) / settings.temperature
     probabilities: NumPyArray = np.exp(scaled - scaled.max())
     order = np.argsort(-probabilities, kind="stable")
@@ -79,37 +82,37 @@ def likely(logits: NumPyArray, settings: SamplingSettings) -> NumPyArray:
 
 
 class TextStream:
-    """Text of tokens as they come: a character whose bytes are spread over tokens is held until it is whole."""
+    """Decodes tokens as they arrive. A character whose bytes are spread over tokens is held back until it is whole."""
 
     def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
-        """`decode` gives U+FFFD for bytes that are no UTF-8."""
+        """`decode` gives U+FFFD for bytes that are not UTF-8."""
         self._decode = decode
         self._ids: list[int] = []
-        self._told, self._start = 0, 0
+        self._emitted, self._start = 0, 0
 
     def push(self, token_id: int) -> str:
-        """What can be told now that a token has come."""
+        """The text that is complete now that a token has arrived."""
         self._ids.append(token_id)
-        return self._tell(hold=True)
+        return self._emit(hold=True)
 
     def finish(self) -> str:
-        """What was held, though it is not whole."""
-        return self._tell(hold=False)
+        """The text that was held back, although its last character is not whole."""
+        return self._emit(hold=False)
 
-    def _tell(self, *, hold: bool) -> str:
-        # Told together with the tokens before: some vocabularies spell a token otherwise at the beginning of a text.
-        before = self._decode(self._ids[self._start : self._told])
+    def _emit(self, *, hold: bool) -> str:
+        # Decoded together with the tokens before: some vocabularies spell a token otherwise at the start of a text.
+        before = self._decode(self._ids[self._start : self._emitted])
         text = self._decode(self._ids[self._start :])
         if hold and text.endswith("\ufffd"):
             return ""
-        self._start, self._told = self._told, len(self._ids)
+        self._start, self._emitted = self._emitted, len(self._ids)
         return text[len(before) :]
 
 
-def texts_of(
+def sample_texts(
     steps: Iterable[Sequence[int | None]], *, sample: int, decode: Callable[[Sequence[int]], str]
 ) -> Iterator[str]:
-    """Pieces of one sample's text, as its tokens come in `steps` (see `trainer.inference.generation.generate`)."""
+    """Yield pieces of one sample's text as tokens arrive in `steps`, see `trainer.inference.generation.generate`."""
     stream = TextStream(decode)
     for tokens in steps:
         token = tokens[sample]

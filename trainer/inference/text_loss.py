@@ -1,4 +1,4 @@
-"""What a trained model pays for texts, each alone in its row behind its context."""
+"""Losses of texts under a trained model, each alone in its row after its context."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def text_losses(
     *,
     tokens_at_once: int = TOKENS_AT_ONCE,
 ) -> NumPyArray:
-    """float64 [num_documents]: nats that all tokens of each text cost together; those of its prefix are not counted.
+    """float64 [num_documents]: loss of each text in nats, summed over its tokens; its prefix is not counted.
 
-    Rows of about one length share a batch, longest first. Padding stands behind a row, where causal attention never
-    looks, so a document costs what it costs alone.
+    Rows of similar length share a batch, the longest first. Padding is at the end of a row, where causal attention
+    cannot see it, so a text has the loss that it has alone.
 
     Args:
         trained: the model.
-        prefixes: ids before each text, bos first: at least one.
+        prefixes: ids before each text, bos first.
         texts: ids of each text, at least one.
-        tokens_at_once: of a batch, padding counted; one row has as many as it needs.
+        tokens_at_once: tokens of a batch, padding included; a single longer row is a batch of its own.
     """
     rows = [np.concatenate([np.asarray(prefix, np.int64), text]) for prefix, text in zip(prefixes, texts, strict=True)]
     sums = np.zeros(len(rows), np.float64)
@@ -44,17 +44,17 @@ def text_losses(
 
 
 def _batch_losses(trained: TrainedModel, tokens: Tensor, *, first_labels: Tensor, num_labels: Tensor) -> NumPyArray:
-    """float64 [b]: nats of the labels from `first_labels` int64 [b] on, of rows int64 [b, L + 1]."""
+    """float64 [b]: summed loss of the labels from `first_labels` int64 [b] on, in rows int64 [b, L + 1]."""
     index = torch.arange(tokens.shape[1] - 1)
     counted = (index >= first_labels[:, None]) & (index < num_labels[:, None])
     states = trained.hidden_states(tokens[:, :-1].to(trained.device))[counted.to(trained.device)]
     labels = tokens[:, 1:][counted].to(trained.device)
-    found = chunked_cross_entropy(
+    losses = chunked_cross_entropy(
         states,
         trained.model.output_weight,
         labels,
         torch.ones_like(labels, dtype=torch.float32),
         impossible_ids=trained.model.impossible_ids,
-    )
-    of_row = torch.arange(len(tokens)).repeat_interleave(counted.sum(dim=1))
-    return np.bincount(of_row.numpy(), weights=found.losses.double().cpu().numpy(), minlength=len(tokens))
+    ).losses
+    row_of_label = torch.arange(len(tokens)).repeat_interleave(counted.sum(dim=1))
+    return np.bincount(row_of_label.numpy(), weights=losses.double().cpu().numpy(), minlength=len(tokens))

@@ -1,4 +1,4 @@
-"""A trained model as it lies under `<output>/training/<name>/`, ready to compute."""
+"""A trained model, loaded from `<output>/training/<name>/`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from pydantic import ValidationError
 
+from colophon.shards.common.errors import one_line
 from colophon.shards.schema import TokenizerInfo
 from colophon.trainer.checkpoint import TrainingState, checkpoints, read_weights, step_of
 from colophon.trainer.config import TrainConfig, with_current_keys
@@ -18,19 +19,19 @@ from colophon.trainer.model import Decoder, row_positions
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedModel:
-    """A model, and what it was trained on."""
+    """A model, with the settings and the state of its training."""
 
     name: str
-    """Of the training run."""
+    """The training run's."""
     model: Decoder
     """On its device, without gradients."""
     config: TrainConfig
     tokenizer: TokenizerInfo
-    """Of the shards: ids, not strings."""
+    """The shards': ids, not strings."""
     state: TrainingState
     device: torch.device
     dtype: torch.dtype
-    """Of activations and matrix products."""
+    """The type of activations and matrix products."""
 
     @torch.no_grad()
     def hidden_states(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -55,13 +56,13 @@ def load_trained(
 
     Args:
         output: the `output.path` of the recipe.
-        name: of the training run.
-        step: of the checkpoint; None: the newest.
-        device: None: CUDA where it is, else CPU.
-        dtype: of activations and matrix products.
+        name: the training run's.
+        step: the checkpoint's; None: the newest.
+        device: None: CUDA where it is available, else the CPU.
+        dtype: the type of activations and matrix products.
 
     Raises:
-        TrainerError: there is no such run or checkpoint (the choices are listed), or it is damaged.
+        TrainerError: the run or checkpoint does not exist (the choices are listed), or is damaged.
     """
     directory = output / "training" / name
     path = _checkpoint(directory, step)
@@ -71,7 +72,7 @@ def load_trained(
         tokenizer = TokenizerInfo.model_validate(described["shared"]["tokenizer"])
         masked_ids = [int(id) for id in described["masked_ids"]]
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise TrainerError(f"{directory / 'config.json'}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise TrainerError(f"{directory / 'config.json'}: cannot be read: {one_line(error)}") from None
     state, weights = read_weights(path)
     model = Decoder(config.model, tokenizer=tokenizer, masked_ids=masked_ids)
     model.load_weights(weights)
@@ -91,11 +92,13 @@ def _checkpoint(directory: Path, step: int | None) -> Path:
     if not directory.is_dir():
         runs = directory.parent
         known = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
-        choices = f"available: {', '.join(known)}" if known else "none has been trained: run `colophon train` first"
+        choices = (
+            f"available: {', '.join(known)}" if known else "no model has been trained yet: run `colophon train` first"
+        )
         raise TrainerError(f"{directory}: no such training run; {choices}")
     found = {step_of(path): path for path in checkpoints(directory / "checkpoints")}
     if not found:
-        raise TrainerError(f"{directory}: has no checkpoint yet")
+        raise TrainerError(f"{directory}: no checkpoint has been written yet")
     if step is None:
         return found[max(found)]
     if step not in found:
@@ -104,7 +107,7 @@ def _checkpoint(directory: Path, step: int | None) -> Path:
 
 
 def untrained(trained: TrainedModel) -> TrainedModel:
-    """The model as it was before its first step."""
+    """The same model before its first training step: weights drawn by the training's seed."""
     model = Decoder(trained.model.config, tokenizer=trained.tokenizer)
     model.initialise(seed=trained.config.seed)
     model = model.to(trained.device).requires_grad_(False).eval()

@@ -1,1 +1,1 @@
-"""Figures."""
+"""Figures of training runs, and the common parts of all figures."""

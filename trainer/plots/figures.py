@@ -1,4 +1,4 @@
-"""What figures share: matplotlib where it is installed, colours, names of files. Nothing here needs a display."""
+"""Figures: matplotlib where it is installed, colours, labels, and writing to files. None of it needs a display."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from colophon.shards.common.durable import replaced_file
 from colophon.trainer.errors import TrainerError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-"""Okabe and Ito's colours, which people with any colour vision tell apart; without yellow, which white swallows."""
+"""Okabe and Ito's colours, which all kinds of colour vision distinguish; without yellow, which is faint on white."""
 LINE_STYLES = ("-", "--", ":", "-.")
-"""After the last colour, the next style."""
+"""The next style is used after the last colour."""
 SUFFIXES = (".png", ".svg")
-_LABEL = 30
+_MAX_LABEL = 30
 _STYLE: Any = {
     "font.size": 10,
     "axes.titlesize": 10,
@@ -27,20 +28,20 @@ _STYLE: Any = {
     "axes.grid": False,
     "figure.facecolor": "white",
     "savefig.facecolor": "white",
-    "text.parse_math": False,  # a dollar in a name is a dollar
-    "svg.fonttype": "none",  # labels stay text, to be searched and edited
+    "text.parse_math": False,  # a dollar sign in a name is not mathematics
+    "svg.fonttype": "none",  # labels remain text that can be searched and edited
     "svg.hashsalt": "colophon",  # the same figure gives the same file
 }
 
 
 def style_of(number: int) -> tuple[str, str]:
-    """Colour and line style of the curve with this number, from 0."""
+    """Colour and line style of a curve by its number, from 0."""
     return COLOURS[number % len(COLOURS)], LINE_STYLES[number // len(COLOURS) % len(LINE_STYLES)]
 
 
 @contextmanager
 def new_figure(*, width: float, height: float) -> Iterator[Figure]:
-    """An empty figure of so many inches, laid out so that nothing is cut off; our style holds while it is drawn.
+    """An empty figure of a size in inches, laid out so that nothing is cut off; the style applies inside the block.
 
     Raises:
         TrainerError: matplotlib is not installed.
@@ -54,42 +55,40 @@ def new_figure(*, width: float, height: float) -> Iterator[Figure]:
         yield Figure(figsize=(width, height), layout="constrained")
 
 
-def short(name: str) -> str:
-    """A label that leaves room for others, in characters that a figure can show."""
+def shortened_label(name: str) -> str:
+    """A label of at most 30 printable characters; U+FFFD replaces the others."""
     shown = "".join(c if c.isprintable() else "\ufffd" for c in name)
-    return shown if len(shown) <= _LABEL else shown[: _LABEL - 1] + "…"
+    return shown if len(shown) <= _MAX_LABEL else shown[: _MAX_LABEL - 1] + "…"
 
 
 def save_figure(figure: Figure, to: Path) -> list[Path]:
-    """Write a figure as PNG or SVG by the suffix of `to`, as both without one; returns what was written.
+    """Write a figure as PNG or SVG by the suffix of `to`, as both without a suffix; returns the paths.
 
     Raises:
-        TrainerError: another suffix.
+        TrainerError: the suffix is neither.
     """
     return [_save(figure, path) for path in figure_paths(to)]
 
 
 def figure_paths(to: Path) -> list[Path]:
-    """The files that a figure saved as `to` gives.
+    """The paths that `save_figure` writes.
 
     Raises:
-        TrainerError: its suffix is of no format that we write.
+        TrainerError: the suffix is neither `.png` nor `.svg`.
     """
     if to.suffix in SUFFIXES:
         return [to]
     if to.suffix:
-        raise TrainerError(f"{to}: figures are written as {' or '.join(SUFFIXES)}, as both where a name has no suffix")
+        raise TrainerError(f"{to}: figures are written as {' or '.join(SUFFIXES)}, or as both if a name has no suffix")
     return [to.with_name(to.name + suffix) for suffix in SUFFIXES]
 
 
 def _save(figure: Figure, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
     from matplotlib import rc_context
 
-    temporary = path.with_name(f".{path.name}")
     form = path.suffix.removeprefix(".")
-    with rc_context(_STYLE), warnings.catch_warnings():
+    metadata = {"Date": None} if form == "svg" else None
+    with replaced_file(path) as temporary, rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a PNG shows a box for it
-        figure.savefig(temporary, format=form, dpi=150, metadata={"Date": None} if form == "svg" else None)
-    temporary.replace(path)
+        figure.savefig(temporary, format=form, dpi=150, metadata=metadata)
     return path

@@ -1,1 +1,1 @@
-"""What can be read from a model's frozen states: `probing` asks, the others fit, score and tell."""
+"""Linear and MLP probes on the frozen states of a model."""

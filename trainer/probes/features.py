@@ -1,10 +1,10 @@
-"""Frozen states as features that a probe can be fitted on: what scales, shifts and repeats in them taken out.
+"""Features for probes: frozen states without differences of scale, offset and correlation.
 
-States of trained models have a few directions with most of the variance ("massive activations", arXiv 2402.17762). Of
-standardised features one may hold 85 %, while what tells the classes lies in some with a hundred-thousandth. A penalty
-on weights then forbids just those, and no learning rate fits them all. So features are principal components, scaled by
-variance^(-3/8): between -1/2, where all are equally loud (noise too: bad where documents are few), and 0, where one
-drowns the others.
+States of trained models have a few directions with most of the variance ("massive activations", arXiv 2402.17762). One
+of the standardised features' directions may have 85 % of the variance, while those that separate the classes have a
+hundred-thousandth. A penalty on weights then suppresses exactly these, and no learning rate fits all directions. So
+features are principal components, scaled by variance^(-3/8). An exponent of -1/2 would give all directions the same
+variance, noise included, which is bad with few documents; with 0 one direction would dominate.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from colophon.trainer.probes.fits import threads_for
 
 _EXPONENT = -0.375
 _SMALLEST_VARIANCE = 1e-8
-"""Of a standardised feature's, 1: below lies the rounding of float32 states."""
+"""As a share of a standardised feature's variance, 1: smaller values are rounding errors of float32 states."""
 
 
 def conditioned(states: Tensor, train: NumPyArray) -> Tensor:
-    """Scaled principal components of states: float32 [p, n, d], of mean variance 1 in the documents `train`.
+    """Scaled principal components of states: float32 [p, n, d], with mean variance 1 in the documents `train`.
 
-    Nothing but those documents decides them. Directions in which they do not differ are 0. Costs p x (2 n d² + 10 d³)
-    operations in float64.
+    They are computed from those documents alone. Directions in which these do not differ are 0. Costs p x (2 n d² +
+    10 d³) operations in float64.
 
     Args:
         states: float32 [p, n, d]: p sets of states of the same documents.
-        train: int64: which documents are for training.
+        train: int64: numbers of the training documents.
     """
     index = torch.from_numpy(train).to(states.device)
     features = torch.empty_like(states)

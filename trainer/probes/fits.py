@@ -1,4 +1,4 @@
-"""What both kinds of probes share: documents of each part, what a fit gives, threads that are worth their while."""
+"""Common parts of both kinds of probes: the split of the documents, a fitted probe's result, and CPU threads."""
 
 from __future__ import annotations
 
@@ -10,53 +10,56 @@ import torch
 from torch import Tensor
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.trainer.probes.report import Doubt
+from colophon.trainer.probes.report import ProbeWarning
 
-_OPERATIONS_A_THREAD = 500_000_000
+_OPERATIONS_PER_THREAD = 500_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """Which documents serve what: int64 each, disjoint."""
+class Split:
+    """Numbers of the documents for training, validation and test: int64 each, disjoint."""
 
     train: NumPyArray
     validation: NumPyArray
     test: NumPyArray
 
     def named(self) -> dict[str, NumPyArray]:
-        """By name."""
+        """The parts by name."""
         return {"train": self.train, "validation": self.validation, "test": self.test}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A probe that has been fitted."""
+    """The result of fitting a probe."""
 
     classes: NumPyArray
-    """int64 [num_test]: what it says of the test documents."""
+    """int64 [num_test]: its predictions for the test documents."""
     chosen: float
-    """The strength of the penalty, or the learning rate, of the lowest validation loss."""
+    """The strength of the penalty, or the learning rate, with the lowest validation loss."""
     epochs: int
-    """Of an MLP, until its lowest validation loss; of a linear probe, iterations over all training documents."""
-    doubt: Doubt | None
-    """Why it may not be the best of its kind."""
+    """MLP: epochs until its lowest validation loss. Linear probe: iterations over all training documents."""
+    warning: ProbeWarning | None
+    """Why it may not be the best probe of its kind."""
 
 
-class Part:
+class Examples:
     """Features [p, m, d] and labels [m] of some documents."""
 
     def __init__(self, features: Tensor, labels: NumPyArray, documents: NumPyArray) -> None:
-        """Args: of all documents float32 [p, n, d] and int64 [n]; int64 [m]: which."""
+        """Select `documents` int64 [m] from features float32 [p, n, d] and labels int64 [n]."""
         self.features = features[:, torch.from_numpy(documents).to(features.device)]
         self.labels = torch.from_numpy(labels[documents]).to(features.device)
 
 
 @contextmanager
 def threads_for(operations: int) -> Iterator[None]:
-    """As many threads of the CPU as a step of so many operations is worth: with more of them they wait for each other
-    longer than they work, 30 times longer where other processes use the cores too."""
+    """Use as many CPU threads as a step of this many operations is worth inside the block.
+
+    With more threads they wait for each other longer than they work: 30 times longer where other processes use the
+    cores too.
+    """
     available = torch.get_num_threads()
-    torch.set_num_threads(max(1, min(available, operations // _OPERATIONS_A_THREAD)))
+    torch.set_num_threads(max(1, min(available, operations // _OPERATIONS_PER_THREAD)))
     try:
         yield
     finally:

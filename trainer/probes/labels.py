@@ -1,4 +1,4 @@
-"""Which documents a probe learns from and is tested on: classes large enough, and parts that share no domain."""
+"""Documents for training and testing probes: classes that are large enough, and parts that share no domain."""
 
 from __future__ import annotations
 
@@ -10,67 +10,67 @@ import pyarrow as pa
 from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.evaluation.groups import groups_of
-from colophon.trainer.probes.fits import Parts
-from colophon.trainer.probes.report import ClassSize, LeftOut
+from colophon.trainer.probes.fits import Split
+from colophon.trainer.probes.report import ClassSize, Excluded
 
 BY_DOCUMENT = "document"
-"""What a split is by where any two documents may be in different parts."""
+"""The `split_by` that divides freely: each document is a group."""
 MIN_DOCUMENTS = 20
-"""Smaller classes are left out."""
+"""Smaller classes are excluded."""
 _MIN_DOCUMENTS_A_PART = 3
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
 _PARTS = tuple(SHARES)
-_LEAST_LEFT = 0.2
+_MIN_SHARE_OF_SMALL_GROUPS = 0.2
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledDocuments:
-    """Documents with a class; `n` of them."""
+    """`n` documents with a class."""
 
     classes: list[str]
-    """Names, the largest class first."""
+    """Names of the classes, the largest first."""
     rows: NumPyArray
-    """int64 [n]: their numbers among all documents, ascending."""
+    """int64 [n]: numbers of the documents, ascending."""
     labels: NumPyArray
-    """int64 [n]: of their class."""
+    """int64 [n]: index of each document's class."""
     groups: NumPyArray
-    """int64 [n]: what is never divided between parts."""
-    parts: Parts
-    """Of indices below n: 60, 20 and 20 % of each class, as nearly as whole groups allow."""
+    """int64 [n]: each document's group, which is never divided between parts."""
+    split: Split
+    """Indices below n: 60, 20 and 20 % of each class, as nearly as whole groups allow."""
     split_by: str
-    """What a group is: a column's name, or `document`."""
-    left_out: LeftOut
-    """Documents, and classes, that are not among them, by reason."""
+    """The column whose values are the groups, or `document`."""
+    excluded: Excluded
+    """Excluded documents and classes, by reason."""
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Documents of each class by part."""
-        names = self.parts.named()
+        """Number of documents of each class in each part."""
+        parts = self.split.named()
         return {
-            name: {part: int((self.labels[index] == label).sum()) for part, index in names.items()}
+            name: {part: int((self.labels[index] == label).sum()) for part, index in parts.items()}
             for label, name in enumerate(self.classes)
         }
 
 
 def label_documents(column: pa.Array, groups: pa.Array | None, *, name: str, split_by: str) -> LabelledDocuments:
-    """Classes and parts of documents by an annotation column.
+    """Classes of documents by an annotation column, and a split that divides no group.
 
-    A class is a value; numbers with a fraction make five classes of about equal size. Left out, and named, are
-    documents without a value, classes of fewer than 20 documents or fewer than 3 groups, and classes of which some part
-    would have fewer than 3 documents. Where every class lies in one group alone (a host, in its domain), the split is
-    by document. Documents whose group is not known are one group.
+    A class is a value; floating-point numbers form five classes of similar size. Excluded are documents without a
+    value, classes of fewer than 20 documents or fewer than 3 groups, and classes of which a part would have fewer than
+    3 documents. If every class is in a single group (a host, in its domain), the split is by document. Documents
+    without a group form one group.
 
     Args:
         column: [num_documents], the classes.
-        groups: string [num_documents]: what must not be divided; None: nothing.
-        name: of the column, for errors.
-        split_by: what `groups` are, for reports.
+        groups: string [num_documents], which are not divided; None: each document is a group.
+        name: the column's name, for errors.
+        split_by: the name of the groups' column, for reports.
 
     Raises:
-        TrainerError: fewer than two classes are left.
+        TrainerError: fewer than two classes remain.
     """
-    found, _ = groups_of(column, max_groups=len(column) + 1)
+    by_value, _ = groups_of(column, max_groups=len(column) + 1)
     numbers = _group_numbers(groups, num_documents=len(column))
-    values = {group.value: group.rows for group in found if group.value is not None}
+    values = {group.value: group.rows for group in by_value if group.value is not None}
     if groups is not None and all(len(np.unique(numbers[rows])) == 1 for rows in values.values()):
         numbers, split_by = np.arange(len(column)), BY_DOCUMENT
     sizes = {v: ClassSize(documents=len(rows), groups=len(np.unique(numbers[rows]))) for v, rows in values.items()}
@@ -80,29 +80,31 @@ def label_documents(column: pa.Array, groups: pa.Array | None, *, name: str, spl
     for label, value in enumerate(kept):
         labels[values[value]] = label
     parts = _divide(labels, numbers)
-    whole = [c for c in range(len(kept)) if all((labels[part] == c).sum() >= _MIN_DOCUMENTS_A_PART for part in parts)]
-    left_out = LeftOut(
+    complete = [
+        c for c in range(len(kept)) if all((labels[part] == c).sum() >= _MIN_DOCUMENTS_A_PART for part in parts)
+    ]
+    excluded = Excluded(
         documents_without_value=len(column) - sum(map(len, values.values())),
         few_documents={value: size for value, size in sizes.items() if value not in large},
         few_groups={value: size for value, size in large.items() if value not in kept},
-        undivided={value: sizes[value] for c, value in enumerate(kept) if c not in whole},
+        few_documents_in_a_part={value: sizes[value] for c, value in enumerate(kept) if c not in complete},
     )
-    if len(whole) < 2:
-        raise TrainerError(_too_few(name, split_by, sizes, len(column), left_out))
-    rows = np.flatnonzero(np.isin(labels, whole))
+    if len(complete) < 2:
+        raise TrainerError(_too_few_message(name, split_by, sizes, len(column), excluded))
+    rows = np.flatnonzero(np.isin(labels, complete))
     return LabelledDocuments(
-        classes=[kept[c] for c in whole],
+        classes=[kept[c] for c in complete],
         rows=rows,
-        labels=np.searchsorted(whole, labels[rows]),
+        labels=np.searchsorted(complete, labels[rows]),
         groups=numbers[rows],
-        parts=Parts(**{name: np.flatnonzero(np.isin(rows, part)) for name, part in zip(_PARTS, parts, strict=True)}),
+        split=Split(**{name: np.flatnonzero(np.isin(rows, part)) for name, part in zip(_PARTS, parts, strict=True)}),
         split_by=split_by,
-        left_out=left_out,
+        excluded=excluded,
     )
 
 
 def _group_numbers(groups: pa.Array | None, *, num_documents: int) -> NumPyArray:
-    """int64 [num_documents]: equal where the group is; what is null is one group."""
+    """int64 [num_documents]: equal numbers for equal groups; nulls are one group."""
     if groups is None:
         return np.arange(num_documents)
     indices = groups.cast(pa.string()).dictionary_encode().indices
@@ -111,11 +113,11 @@ def _group_numbers(groups: pa.Array | None, *, num_documents: int) -> NumPyArray
 
 
 def _divide(labels: NumPyArray, groups: NumPyArray) -> list[NumPyArray]:
-    """Documents of each part, int64; those of label -1 are in none.
+    """The documents of each part, int64; those of label -1 are in none.
 
-    Whole groups, the largest first, go where they bring the classes' counts nearest to the parts' shares: least sum of
-    (count - expected)² / expected over parts and classes. Groups larger than all of a test part should be are for
-    training, where enough others are left: scores on one group say little of others.
+    Whole groups, the largest first, go to the part where they bring the classes' counts nearest to the parts' shares:
+    least sum of (count - expected)² / expected over parts and classes. Groups larger than a test part should be are for
+    training if enough other groups remain: a score on one group would mean little.
     """
     documents = np.flatnonzero(labels >= 0)
     names, member = np.unique(groups[documents], return_inverse=True)
@@ -124,7 +126,7 @@ def _divide(labels: NumPyArray, groups: NumPyArray) -> list[NumPyArray]:
     expected = np.outer(list(SHARES.values()), np.maximum(counts.sum(axis=0), 1))
     filled = np.zeros_like(expected)
     part_of = np.zeros(len(names), np.int64)
-    large = _for_training(counts.sum(axis=1))
+    large = _too_large_to_test(counts.sum(axis=1))
     filled[0] = counts[large].sum(axis=0)
     for group in np.argsort(-counts.sum(axis=1), kind="stable"):
         if large[group]:
@@ -136,19 +138,21 @@ def _divide(labels: NumPyArray, groups: NumPyArray) -> list[NumPyArray]:
     return [documents[part_of[member] == part] for part in range(len(_PARTS))]
 
 
-def _for_training(sizes: NumPyArray) -> NumPyArray:
-    """bool [num_groups]: too large for another part than the first; none, where too little would be left for those."""
+def _too_large_to_test(sizes: NumPyArray) -> NumPyArray:
+    """bool [num_groups]: larger than a test part should be; all False if too few documents are in other groups."""
     large = sizes > SHARES["test"] * sizes.sum()
-    enough = sizes[~large].sum() >= _LEAST_LEFT * sizes.sum()
+    enough = sizes[~large].sum() >= _MIN_SHARE_OF_SMALL_GROUPS * sizes.sum()
     return large if enough else np.zeros_like(large)
 
 
-def _too_few(name: str, split_by: str, sizes: dict[str, ClassSize], num_documents: int, left_out: LeftOut) -> str:
+def _too_few_message(
+    name: str, split_by: str, sizes: dict[str, ClassSize], num_documents: int, excluded: Excluded
+) -> str:
     largest = ", ".join(f"{value} {size.documents}" for value, size in list(sizes.items())[:5]) or "none"
-    freely = " or --split-by document" if left_out.by_group() and split_by != BY_DOCUMENT else ""
+    remedy = " or --split-by document" if excluded.by_group() and split_by != BY_DOCUMENT else ""
     return (
-        f"column {name!r} has fewer than two classes to tell apart in {num_documents} documents split by {split_by}: "
-        f"its largest are {largest}; with fewer than {MIN_DOCUMENTS} documents: {len(left_out.few_documents)}, with "
-        f"enough in fewer than {len(_PARTS)} groups: {len(left_out.few_groups)}, too much in one group: "
-        f"{len(left_out.undivided)} (more documents{freely} may help)"
+        f"column {name!r} has fewer than two classes in {num_documents} documents split by {split_by}: "
+        f"its largest are {largest}; with fewer than {MIN_DOCUMENTS} documents: {len(excluded.few_documents)}, with "
+        f"enough in fewer than {len(_PARTS)} groups: {len(excluded.few_groups)}, too much in one group: "
+        f"{len(excluded.few_documents_in_a_part)} (more documents{remedy} may help)"
     )

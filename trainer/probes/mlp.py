@@ -1,7 +1,7 @@
-"""MLP probes: a softmax classifier with two hidden layers between (the "3-layer MLP" of arXiv 2511.21613).
+"""MLP probes: a softmax classifier with two hidden layers (the "3-layer MLP" of arXiv 2511.21613).
 
-Probes of all layers are trained side by side, as one batch of matrix products; each stops by its own validation loss
-and leaves the batch, so what one gives does not depend on the others.
+Probes of all layers are trained together, as one batch of matrix products. Each stops by its own validation loss and
+leaves the batch, so its result does not depend on the others.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.trainer.probes.fits import Fit, Part, Parts, threads_for
-from colophon.trainer.probes.report import Doubt
+from colophon.trainer.probes.fits import Examples, Fit, Split, threads_for
+from colophon.trainer.probes.report import ProbeWarning
 
 HIDDEN_SIZES = (256, 256)
 LEARNING_RATES = (3e-3, 1e-3)
 MAX_EPOCHS = 400
 MIN_PATIENCE = 5
-_BATCHES_AN_EPOCH = 24  # as many for many documents as for some thousands: the first epoch must not be the last
+_BATCHES_PER_EPOCH = 24  # also for many documents: with more steps, the first epoch could be the best
 _BATCH_SIZES = 64, 1024
 _WEIGHT_DECAY = 1e-2
 
@@ -30,46 +30,47 @@ _WEIGHT_DECAY = 1e-2
 def fit_mlp(
     features: Tensor,
     labels: NumPyArray,
-    parts: Parts,
+    split: Split,
     *,
     num_classes: int,
     seed: int,
     hidden_sizes: Sequence[int] = HIDDEN_SIZES,
 ) -> list[Fit]:
-    """Train an MLP on each of `p` sets of features of the same documents, and let it predict.
+    """Train an MLP on each of `p` sets of features of the same documents, and predict the test documents.
 
-    AdamW at each of two rates, in 24 batches of 64 to 1,024 documents an epoch, until the validation loss has not
-    fallen for 5 epochs, or a third as many as it took to its lowest where that is more; at most 400. The weights and
-    the rate of the lowest count. Costs some 6 x epochs x documents x weights operations a probe and rate.
+    AdamW runs at each of two rates, with 24 batches of 64 to 1,024 documents per epoch, until the validation loss has
+    not fallen for 5 epochs, or for a third of the epochs up to its lowest if that is more; at most 400 epochs. The rate
+    and the weights with the lowest loss are used. Costs about 6 x epochs x documents x weights operations per probe and
+    rate.
 
     Args:
-        features: float32 [p, n, d] of about one size, see `conditioned`, on the device to train on.
-        labels: int64 [n], below `num_classes`; those of the test documents are not looked at.
-        parts: of the documents.
-        num_classes: the classifier's outputs.
-        seed: of the first weights, which all probes share, and of the order of documents.
-        hidden_sizes: of the layers between.
+        features: float32 [p, n, d] of similar size, see `conditioned`, on the device to train on.
+        labels: int64 [n], below `num_classes`; those of the test documents are not read.
+        split: which documents are for training, validation and test.
+        num_classes: number of the classifier's outputs.
+        seed: random seed of the first weights, which all probes share, and of the order of documents.
+        hidden_sizes: widths of the hidden layers.
     """
     sizes = [features.shape[2], *hidden_sizes, num_classes]
     weights = sum(fan_in * fan_out for fan_in, fan_out in pairwise(sizes))
-    train, validation = (Part(features, labels, part) for part in (parts.train, parts.validation))
-    test = features[:, torch.from_numpy(parts.test).to(features.device)]
-    with threads_for(6 * len(features) * _batch_size(len(parts.train)) * weights):
-        found = [_train(train, validation, sizes=sizes, rate=rate, seed=seed) for rate in LEARNING_RATES]
-        said = [best.classes(test) for best in found]
-    lowest = torch.stack([best.losses for best in found]).argmin(dim=0).tolist()
+    train, validation = (Examples(features, labels, part) for part in (split.train, split.validation))
+    test = features[:, torch.from_numpy(split.test).to(features.device)]
+    with threads_for(6 * len(features) * _batch_size(len(split.train)) * weights):
+        by_rate = [_train(train, validation, sizes=sizes, rate=rate, seed=seed) for rate in LEARNING_RATES]
+        predictions = [best.classes(test) for best in by_rate]
+    lowest = torch.stack([best.losses for best in by_rate]).argmin(dim=0).tolist()
     return [
         Fit(
-            classes=said[rate][number],
+            classes=predictions[rate][number],
             chosen=LEARNING_RATES[rate],
-            epochs=int(found[rate].epochs[number]),
-            doubt=found[rate].doubt(number),
+            epochs=int(by_rate[rate].epochs[number]),
+            warning=by_rate[rate].warning(number),
         )
         for number, rate in enumerate(lowest)
     ]
 
 
-def _train(train: Part, validation: Part, *, sizes: Sequence[int], rate: float, seed: int) -> _Best:
+def _train(train: Examples, validation: Examples, *, sizes: Sequence[int], rate: float, seed: int) -> _Best:
     generator = torch.Generator().manual_seed(seed)
     net = _Probes(sizes, count=len(train.features), generator=generator).to(train.features.device)
     optimizer = torch.optim.AdamW(net.parameters(), lr=rate, weight_decay=_WEIGHT_DECAY, fused=True)
@@ -88,13 +89,13 @@ def _train(train: Part, validation: Part, *, sizes: Sequence[int], rate: float, 
             break
         if not waits.all():
             known, seen = known[waits], seen[waits]
-            _keep(net, optimizer, waits)
+            _keep_some(net, optimizer, waits)
     return best
 
 
 def _batch_size(num_documents: int) -> int:
     smallest, largest = _BATCH_SIZES
-    return min(largest, max(smallest, num_documents // _BATCHES_AN_EPOCH))
+    return min(largest, max(smallest, num_documents // _BATCHES_PER_EPOCH))
 
 
 class _Probes(nn.Module):
@@ -109,7 +110,7 @@ class _Probes(nn.Module):
             self.biases.append(nn.Parameter(torch.zeros(count, 1, fan_out)))
 
     def forward(self, states: Tensor) -> Tensor:
-        """[p, b, d] to logits [p, b, num_classes]."""
+        """Logits [p, b, num_classes] from features [p, b, d]."""
         return _logits(states, list(self.weights), list(self.biases))
 
 
@@ -121,8 +122,8 @@ def _logits(states: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor])
     return torch.baddbmm(bias, states, weight)
 
 
-def _keep(net: _Probes, optimizer: torch.optim.Optimizer, kept: Tensor) -> None:
-    """Go on with some of the probes alone: bool [p]."""
+def _keep_some(net: _Probes, optimizer: torch.optim.Optimizer, kept: Tensor) -> None:
+    """Remove all probes but `kept`, bool [p], from the net and the optimizer."""
     for parameters in (net.weights, net.biases):
         for number, old in enumerate(parameters):
             new, state = nn.Parameter(old.detach()[kept]), optimizer.state.pop(old)
@@ -132,7 +133,7 @@ def _keep(net: _Probes, optimizer: torch.optim.Optimizer, kept: Tensor) -> None:
 
 
 class _Best:
-    """Each probe's weights at its lowest validation loss, until it has waited too long for a lower one."""
+    """Each probe's weights at its lowest validation loss, updated until it has waited too long for a lower one."""
 
     def __init__(self, net: _Probes) -> None:
         self._weights = [weight.detach().clone() for weight in net.weights]
@@ -143,10 +144,10 @@ class _Best:
         self._active = torch.arange(count, device=device)
 
     def update(self, net: _Probes, losses: Tensor, *, epoch: int) -> Tensor:
-        """Which of the probes of `net`, bool, still wait for a lower loss than their lowest; only those may come again.
+        """The probes of `net`, bool, that are to be trained further; the next call takes these alone.
 
         Args:
-            net: the probes that waited after the epoch before.
+            net: the probes that were still training.
             losses: their validation losses.
             epoch: from 1.
         """
@@ -161,15 +162,15 @@ class _Best:
         self._active = self._active[waits]
         return waits
 
-    def doubt(self, number: int) -> Doubt | None:
-        """Why a probe's lowest loss may not be the lowest there is."""
+    def warning(self, number: int) -> ProbeWarning | None:
+        """Why a probe's lowest loss may not be the lowest possible."""
         if number in self._active.tolist():
             return "limit"
         return "first_epoch" if self.epochs[number] == 1 else None
 
     @torch.no_grad()
     def classes(self, features: Tensor) -> NumPyArray:
-        """int64 [p, m]: what the probes say of documents float32 [p, m, d]."""
+        """int64 [p, m]: predictions for documents float32 [p, m, d]."""
         classes: NumPyArray = _logits(features, self._weights, self._biases).argmax(dim=-1).cpu().numpy()
         return classes
 

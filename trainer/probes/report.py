@@ -1,4 +1,4 @@
-"""What probes found: as data, and as curves over layers."""
+"""Results of probes: as data for JSON, and as a figure of curves over layers."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 States: TypeAlias = Literal["last", "mean"]
 Kind: TypeAlias = Literal["linear", "mlp"]
 Control: TypeAlias = Literal["trained", "untrained", "shuffled"]
-Context: TypeAlias = Literal["none", "empty"]
+ProbeContext: TypeAlias = Literal["none", "empty"]
 STATES: tuple[States, ...] = ("last", "mean")
 KINDS: tuple[Kind, ...] = ("linear", "mlp")
 CONTROLS: tuple[Control, ...] = ("trained", "untrained", "shuffled")
-CONTEXTS: tuple[Context, ...] = ("none", "empty")
+CONTEXTS: tuple[ProbeContext, ...] = ("none", "empty")
 
-Doubt: TypeAlias = Literal["limit", "first_epoch", "not_above_majority"]
-"""Why a score may say less of the states than of the probe: it ended at its most iterations or epochs, its validation
-loss was lowest after the first epoch, or it hits no more test documents than the most frequent class does."""
+ProbeWarning: TypeAlias = Literal["limit", "first_epoch", "not_above_majority"]
+"""Why a score may describe the probe rather than the states: it stopped at its iteration or epoch limit, its validation
+loss was lowest after the first epoch, or it is no more accurate than predicting the most frequent class."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Score:
-    """How well predictions do on the test documents."""
+    """Scores of predictions on the test documents."""
 
     accuracy: Estimate
     macro_f1: Estimate
@@ -36,52 +36,52 @@ class Score:
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """One probe."""
+    """The result of one probe."""
 
     layer: int
     """0: the embedding; n: after layer n."""
     states: States
     probe: Kind
     model: Control
-    """`shuffled`: the trained model, its labels shuffled for the fit."""
+    """`shuffled`: the trained model, with labels shuffled for the fit."""
     score: Score
     accuracy_over_untrained: Estimate | None
-    """Of the trained model: how much higher than the untrained one's, on the same draws of documents."""
+    """Trained model: its accuracy minus that of the untrained model, on the same draws. None for the controls."""
     chosen: float
-    """By validation loss: the strength of the linear probe's penalty, the learning rate of the MLP."""
+    """The penalty's strength (linear) or the learning rate (MLP) with the lowest validation loss."""
     epochs: int
-    """Of the MLP, until the lowest validation loss; of the linear probe, iterations over all training documents."""
-    doubts: tuple[Doubt, ...]
+    """MLP: epochs until the lowest validation loss. Linear probe: iterations over all training documents."""
+    warnings: tuple[ProbeWarning, ...]
 
     @property
-    def is_doubtful(self) -> bool:
-        """Whether a reader is to be told of its doubts: not of shuffled labels', where there is nothing to find."""
-        return bool(self.doubts) and self.model != "shuffled"
+    def is_suspect(self) -> bool:
+        """Whether the table and the figure mark it; never with shuffled labels, where there is nothing to find."""
+        return bool(self.warnings) and self.model != "shuffled"
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassSize:
-    """What there is of a class that is left out."""
+    """Documents and groups of an excluded class."""
 
     documents: int
     groups: int
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
-    """Documents without a class, and classes by why they are not probed for, the largest first."""
+class Excluded:
+    """Documents without a class, and excluded classes by reason, the largest first."""
 
     documents_without_value: int = 0
     few_documents: dict[str, ClassSize] = field(default_factory=dict)
     """Fewer than 20."""
     few_groups: dict[str, ClassSize] = field(default_factory=dict)
-    """Enough documents in fewer groups than there are parts."""
-    undivided: dict[str, ClassSize] = field(default_factory=dict)
-    """So much of them in one group that a part would have fewer than 3 documents."""
+    """Enough documents, in fewer groups than there are parts."""
+    few_documents_in_a_part: dict[str, ClassSize] = field(default_factory=dict)
+    """So many documents in one group that a part would have fewer than 3."""
 
     def by_group(self) -> dict[str, ClassSize]:
-        """Classes with documents enough, which only their groups keep from all parts."""
-        return {**self.few_groups, **self.undivided}
+        """Classes with enough documents that are excluded because of their groups."""
+        return {**self.few_groups, **self.few_documents_in_a_part}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,24 +91,24 @@ class ColumnReport:
     column: str
     split_by: str
     classes: dict[str, dict[str, int]]
-    """Documents of each class in each part."""
+    """Number of documents of each class in each part."""
     groups: dict[str, int]
-    """How many groups, such as domains, each part has; none is in two."""
-    left_out: LeftOut
+    """Number of groups, such as domains, in each part; none is in two."""
+    excluded: Excluded
     majority: Score
-    """Of predicting the most frequent class of the training part."""
+    """The score of predicting the most frequent class of the training part."""
     results: list[ProbeResult]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeReport:
-    """What `probe` found; `training/<name>/probe-<settings>.json`."""
+    """The content of `training/<name>/probe-<settings>.json`."""
 
     name: str
     step: int
     output: str
-    """Of the run whose documents they are."""
-    context: Context
+    """`output.path` of the run that the documents come from."""
+    context: ProbeContext
     documents: int
     crop: int
     seed: int
@@ -117,12 +117,12 @@ class ProbeReport:
     """Lines on columns whose values mean something else than in training."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON; the keys are the fields of the classes."""
+        """The report for JSON; the keys are the fields of the classes."""
         return asdict(self)
 
 
 def draw_probes(report: ProbeReport) -> Figure:
-    """Macro-F1 over layers: a row of axes for each column, one each for last and mean states.
+    """A figure of macro-F1 over layers: a row for each column, with axes for last and for mean states.
 
     Raises:
         TrainerError: matplotlib is not installed.
@@ -136,10 +136,10 @@ def draw_probes(report: ProbeReport) -> Figure:
         for axes in grid[-1]:
             axes.set_xlabel("layer (0: embedding)")
         figure.legend(*grid[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
-        doubtful = any(result.is_doubtful for column in report.columns for result in column.results)
+        has_suspects = any(result.is_suspect for column in report.columns for result in column.results)
         figure.suptitle(
-            f"{report.name}, step {report.step:,}: what linear and MLP probes read from frozen states"
-            + ("\nhollow: not to be trusted, for the reasons in `doubts`" if doubtful else "")
+            f"{report.name}, step {report.step:,}: linear and MLP probes of frozen states"
+            + ("\nhollow points: see `warnings`" if has_suspects else "")
         )
         return figure
 
@@ -169,17 +169,17 @@ def _draw(axes: Axes, column: ColumnReport, states: States) -> None:
                 linewidth=1.6 if control == "trained" else 1,
                 label=f"{kind}, {'shuffled labels' if control == 'shuffled' else control}",
             )
-            doubtful = [r for r in results if r.is_doubtful]
-            if doubtful:
+            suspects = [r for r in results if r.is_suspect]
+            if suspects:
                 axes.plot(
-                    [r.layer for r in doubtful],
-                    [r.score.macro_f1.value for r in doubtful],
+                    [r.layer for r in suspects],
+                    [r.score.macro_f1.value for r in suspects],
                     color=colour,
                     linestyle="none",
                     marker=_MARKERS[kind],
                     markersize=size,
                     markerfacecolor="white",
-                    zorder=3,  # the points of shuffled labels, full ones, often lie just there
+                    zorder=3,  # above the full points of shuffled labels, which are often at the same place
                 )
     majority = column.majority.macro_f1.value
     axes.axhline(majority, color="#777777", linewidth=1, label="most frequent class")

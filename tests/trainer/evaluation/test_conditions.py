@@ -25,10 +25,18 @@ from colophon.trainer.checkpoint import TrainingState
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.evaluation.bootstrap import RatioDraws
-from colophon.trainer.evaluation.conditions import Contestant, Evaluation, EvaluationSettings, evaluate
+from colophon.trainer.evaluation.conditions import evaluate
 from colophon.trainer.evaluation.document_crops import RunDocuments
 from colophon.trainer.evaluation.groups import by_value, groups_of
-from colophon.trainer.inference.contexts import condition_names, derangement, layout_of, text_rooms, trained_layout
+from colophon.trainer.evaluation.results import Evaluation
+from colophon.trainer.evaluation.settings import EvaluatedModel, EvaluationSettings
+from colophon.trainer.inference.contexts import (
+    condition_names,
+    derangement,
+    max_text_tokens_by_layout,
+    trained_layout,
+    validation_layout,
+)
 from colophon.trainer.inference.text_loss import text_losses
 from colophon.trainer.inference.trained_model import TrainedModel, load_trained
 from colophon.trainer.model import Decoder
@@ -104,9 +112,9 @@ def drawn(*, masked_ids: tuple[int, ...] = (), **model: Any) -> TrainedModel:
     )
 
 
-def contestant(output: Path, name: str) -> Contestant:
+def evaluated_model(output: Path, name: str) -> EvaluatedModel:
     trained = load_trained(output, name, device=torch.device("cpu"))
-    return Contestant(trained=trained, layout=layout_of(trained.config, output=output))
+    return EvaluatedModel(trained=trained, layout=validation_layout(trained.config, output=output))
 
 
 # Losses
@@ -146,14 +154,14 @@ def test_whole_documents_cost_what_validation_in_training_counts(here: Path, tok
         if "validation_text_loss" in metrics
     ]
     found = evaluate(
-        [contestant(here / "out", layout)],
+        [evaluated_model(here / "out", layout)],
         documents=RunDocuments(here / "out"),
         tokenizer=tokenizer,
         settings=EvaluationSettings(documents=10_000, conditions=condition_names([LAYOUTS[layout]])),
     )
     assert found.documents.num_tokens.max() < found.crop  # all are whole
     assert found.documents.num_tokens.sum() == line["validation_text_tokens"]
-    mean = found.measured[0].nats.sum() / found.documents.num_tokens.sum()
+    mean = found.measurements[0].nats.sum() / found.documents.num_tokens.sum()
     assert mean == pytest.approx(line["validation_text_loss"], rel=1e-6)
 
 
@@ -208,7 +216,7 @@ def test_a_derangement_leaves_nothing_in_its_place() -> None:
         assert sorted(moved) == list(range(size))
         assert not (moved == np.arange(size)).any()
     assert derangement(50, seed=0).tolist() == derangement(50, seed=0).tolist() != derangement(50, seed=1).tolist()
-    with pytest.raises(ValueError, match="1 cannot change places"):
+    with pytest.raises(ValueError, match="a derangement needs at least 2 elements, got 1"):
         derangement(1, seed=0)
 
 
@@ -231,7 +239,7 @@ def test_what_stands_before_a_text_under_each_condition() -> None:
 
 @pytest.mark.parametrize(("name", "beside"), [("plain", 1), ("prepend", 7), ("append", 7), ("meta_tokens", 6)])
 def test_the_room_for_text_is_a_row_less_its_longest_context(name: str, beside: int) -> None:
-    assert counting_layout(name).text_room == 49 - beside
+    assert counting_layout(name).max_text_tokens == 49 - beside
 
 
 # Documents
@@ -288,7 +296,7 @@ def test_a_crop_does_not_cut_a_character(here: Path, tokenizer: Tokenizer) -> No
 def test_documents_that_cannot_be_read(counting: Path, tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"no annotator has a column 'stp'; available: parity, rank, step$"):
         crops_of(counting, columns=["stp"])
-    with pytest.raises(ShardError, match="id 19 in a token file, of 19 ids"):
+    with pytest.raises(ShardError, match="a token file has id 19; the tokenizer has 19 ids"):
         crops_of(counting, tokenizer=TOKENIZER.model_copy(update={"num_ids": 19}))
     with pytest.raises(TrainerError, match="was tokenized with counting, not with the model's other"):
         RunDocuments(counting).check_tokenizer(TOKENIZER.model_copy(update={"name": "other", "sha256": "1" * 64}))
@@ -387,7 +395,7 @@ def evaluated(counting: Path) -> Evaluation:
     train_counting(counting, "prepend", steps=200)
     train_counting(counting, "plain", steps=60)
     return evaluate(
-        [contestant(counting, name) for name in ("prepend", "plain")],
+        [evaluated_model(counting, name) for name in ("prepend", "plain")],
         documents=RunDocuments(counting),
         tokenizer=Counting(),
         settings=EvaluationSettings(documents=200, crop=6, by=("parity",)),
@@ -398,7 +406,7 @@ def test_metadata_helps_who_has_learnt_to_read_it_and_false_metadata_does_harm(e
     found = evaluated.as_dict("prepend")
     values = {name: entry["nats_per_token"]["value"] for name, entry in found["conditions"].items()}
     assert values["true"] < values["empty"] < values["shuffled"]
-    differences = {(d["condition"], *d["minus"].values()): d for d in found["differences"]}
+    differences = {(d["condition"], *d["against"].values()): d for d in found["differences"]}
     helps = differences["true", "prepend", "empty"]["nats_per_token"]
     assert helps["high"] < 0
     assert helps["value"] == pytest.approx(values["true"] - values["empty"])
@@ -415,13 +423,13 @@ def test_what_is_told_of_a_model(evaluated: Evaluation, counting: Path) -> None:
     found = evaluated.as_dict("plain")
     assert json.loads(json.dumps(found)) == found
     assert (found["model"], found["step"], found["layout"]) == ("plain", 60, "plain")
-    nats, tokens = evaluated.measured[-1].nats.sum(), int(evaluated.documents.num_tokens.sum())
+    nats, tokens = evaluated.measurements[-1].nats.sum(), int(evaluated.documents.num_tokens.sum())
     documents = {"output": str(counting), "documents": 200, "crop": 6, "tokens": tokens, "bytes": 3 * tokens, "seed": 0}
     assert found["documents"] == documents
     none = found["conditions"]["none"]
     assert none["nats_per_token"]["value"] == pytest.approx(nats / tokens)
     assert none["bits_per_byte"]["value"] == pytest.approx(nats / math.log(2) / (3 * tokens))
-    assert [(d["condition"], d["minus"]) for d in found["differences"]] == [
+    assert [(d["condition"], d["against"]) for d in found["differences"]] == [
         ("none", {"model": "prepend", "condition": condition}) for condition in ("none", "empty", "true", "shuffled")
     ]
     groups = evaluated.as_dict("prepend")["by"]["parity"]["groups"]
@@ -437,13 +445,13 @@ def test_what_is_told_of_a_model(evaluated: Evaluation, counting: Path) -> None:
 
 def test_the_same_texts_whatever_is_evaluated(evaluated: Evaluation, counting: Path) -> None:
     alone = evaluate(
-        [contestant(counting, "plain")],
+        [evaluated_model(counting, "plain")],
         documents=RunDocuments(counting),
         tokenizer=Counting(),
         settings=EvaluationSettings(documents=200, crop=6),
     )
     assert [text.tolist() for text in alone.documents.text] == [text.tolist() for text in evaluated.documents.text]
-    np.testing.assert_allclose(alone.measured[0].nats, evaluated.measured[-1].nats, rtol=1e-6)
+    np.testing.assert_allclose(alone.measurements[0].nats, evaluated.measurements[-1].nats, rtol=1e-6)
     first = {name: alone.as_dict("plain")[name] for name in ("conditions", "documents")}
     assert first == {name: evaluated.as_dict("plain")[name] for name in ("conditions", "documents")}
 
@@ -462,7 +470,7 @@ def test_what_cannot_be_evaluated(
 ) -> None:
     with pytest.raises((TrainerError, ShardError), match=message):
         evaluate(
-            evaluated.contestants,
+            evaluated.models,
             documents=RunDocuments(counting),
             tokenizer=Counting(),
             settings=EvaluationSettings(**settings),
@@ -475,16 +483,18 @@ def test_the_default_crop_is_the_same_whichever_models_are_named(
 ) -> None:
     lines: list[str] = []
     found = evaluate(
-        [one for one in evaluated.contestants if one.trained.name in names],
+        [model for model in evaluated.models if model.name in names],
         documents=RunDocuments(counting),
         tokenizer=Counting(),
         settings=EvaluationSettings(documents=10),
         report=lines.append,
     )
-    room, layout = min((room, name) for name, room in text_rooms(counting).items())
+    room, layout = min((room, name) for name, room in max_text_tokens_by_layout(counting).items())
     assert found.crop == room == 42
-    assert lines[0].startswith("first 42 tokens of each document (--crop): as many as rows of every packed layout hold")
-    assert lines[0].endswith(f"here of {layout}")
+    assert lines[0] == (
+        f"scoring the first 42 tokens of each document: rows of layout {layout!r} hold no more beside the longest "
+        "context (--crop sets another number)"
+    )
 
 
 def test_small_groups_are_counted_and_not_measured(evaluated: Evaluation) -> None:
@@ -493,7 +503,7 @@ def test_small_groups_are_counted_and_not_measured(evaluated: Evaluation) -> Non
     settings = replace(evaluated.settings, by=("few",))
     found = replace(evaluated, documents=documents, settings=settings).as_dict("plain")["by"]["few"]
     assert [(group["value"], group["documents"]) for group in found["groups"]] == [("a", 190), ("b", 5)]
-    assert (found["small_groups"], found["left_out_documents"]) == (2, 5)
+    assert (found["small_groups"], found["excluded_documents"]) == (2, 5)
 
 
 # The command line
@@ -529,9 +539,9 @@ def test_evaluate_with_defaults_has_the_plain_name(here: Path) -> None:
     called = colophon("evaluate", "recipe.toml", "--name", "append-quality")
     assert (called.code, called.err) == (0, "")
     found = json.loads((here / "out/training/append-quality/evaluation.json").read_text())
-    rooms = text_rooms(here / "out")
+    rooms = max_text_tokens_by_layout(here / "out")
     assert found["documents"]["crop"] == min(rooms.values()) < rooms["plain"]
-    assert "as many as rows of every packed layout hold" in called.out
+    assert "hold no more beside the longest context" in called.out
 
 
 def fit_bins_elsewhere(output: Path, edges: list[float]) -> None:
@@ -615,7 +625,10 @@ def cut_tokens(here: Path, length: int) -> int:
 
 def test_before_any_training_the_command_is_named(here: Path) -> None:
     called = colophon("evaluate", "recipe.toml", "--set", "output.path=same", "--name", "plain")
-    assert called.line == "same/training/plain: no such training run; none has been trained: run `colophon train` first"
+    assert (
+        called.line
+        == "same/training/plain: no such training run; no model has been trained yet: run `colophon train` first"
+    )
 
 
 def test_generate_writes_on(here: Path) -> None:
@@ -629,7 +642,7 @@ def test_generate_writes_on(here: Path) -> None:
     assert colophon("generate", "recipe.toml", *options, *metadata, "--guidance", "1").out == called.out
     assert colophon("generate", "recipe.toml", *options, *metadata, "--seed", "1").out != called.out
     cut = colophon("generate", "recipe.toml", *options, "--meta", f"url=https://example.org/{'p' * 300}")
-    assert cut.line == f"the metadata loses its last {cut_tokens(here, 300)} tokens, as in packing: " + (
+    assert cut.line == f"the last {cut_tokens(here, 300)} tokens of the metadata are cut, as in packing: " + (
         "max_metadata_tokens of 'prepend-url'"
     )
     several = colophon("generate", "recipe.toml", *options, *metadata, "--num-samples", "3")

@@ -17,11 +17,11 @@ import torch
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.export.model import export_model
-from colophon.trainer.inference.likelihood import ContextSetting, Scorer, prefix_of
+from colophon.trainer.inference.likelihood import ContextSetting, LikelihoodScorer, prefix_of
 from colophon.trainer.inference.sampling import SamplingSettings
 from colophon.trainer.inference.trained_model import TrainedModel
 from tests.pipeline.project import colophon, run, write_project
-from tests.trainer.models import PREPEND, drawn_model, layout_of, small_tokenizer
+from tests.trainer.models import PREPEND, drawn_model, layout_for, small_tokenizer
 
 META_TOKENS = {"position": "meta_tokens", "num_meta_tokens": 2}
 CONTEXTS: dict[str, tuple[dict[str, Any], ContextSetting, str]] = {
@@ -125,15 +125,17 @@ def by_hand(
     return total, greedy
 
 
-def scorer_of(trained: TrainedModel, tokenizer: Tokenizer, case: str, **settings: Any) -> Scorer:
+def scorer_of(trained: TrainedModel, tokenizer: Tokenizer, case: str, **settings: Any) -> LikelihoodScorer:
     layout, context, _ = CONTEXTS[case]
-    return Scorer(trained, layout=layout_of(tokenizer, layout), tokenizer=tokenizer, context=context, **settings)
+    return LikelihoodScorer(
+        trained, layout=layout_for(tokenizer, layout), tokenizer=tokenizer, context=context, **settings
+    )
 
 
 @pytest.mark.parametrize("case", CONTEXTS)
 def test_a_context_is_a_prefix_of_ids(tokenizer: Tokenizer, case: str) -> None:
     settings, context, described = CONTEXTS[case]
-    found = prefix_of(context, layout=layout_of(tokenizer, settings), tokenizer=tokenizer)
+    found = prefix_of(context, layout=layout_for(tokenizer, settings), tokenizer=tokenizer)
     assert found == expected_prefix(tokenizer, described)
 
 
@@ -151,7 +153,7 @@ def test_a_context_that_the_layout_does_not_have_is_refused(
     tokenizer: Tokenizer, settings: dict[str, Any], context: ContextSetting, said: str
 ) -> None:
     with pytest.raises(TrainerError, match=said):
-        prefix_of(context, layout=layout_of(tokenizer, settings), tokenizer=tokenizer)
+        prefix_of(context, layout=layout_for(tokenizer, settings), tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("case", CONTEXTS)
@@ -201,10 +203,10 @@ def test_a_long_text_is_scored_in_segments_behind_the_prefix(
     trained: TrainedModel, tokenizer: Tokenizer, case: str
 ) -> None:
     scorer = scorer_of(trained, tokenizer, case, max_length=15)
-    text = "".join(chr(ord("0") + k % 60) for k in range(2 * scorer.room + 4))
+    text = "".join(chr(ord("0") + k % 60) for k in range(2 * scorer.max_text_tokens + 4))
     ids = ids_of(tokenizer, text)
-    assert len(ids) == 2 * scorer.room + 4
-    room = scorer.room
+    assert len(ids) == 2 * scorer.max_text_tokens + 4
+    room = scorer.max_text_tokens
     windows = [([], ids[:room]), ([], ids[room : 2 * room]), (ids[room + 4 : 2 * room], ids[2 * room :])]
     expected = sum(by_hand(trained, scorer.prefix, context, scored)[0] for context, scored in windows)
     found = scorer.text_likelihoods([text, "", "ab"])
@@ -237,7 +239,7 @@ def test_a_task_of_lm_eval_has_the_accuracy_counted_by_hand(
     from colophon.trainer.export.lm_eval_model import ColophonLM
 
     settings, context, described = CONTEXTS[case]
-    export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer, settings), to=task / "model")
+    export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer, settings), to=task / "model")
     model = ColophonLM(pretrained=str(task / "model"), context=context, device="cpu", batch_size=3)
     tasks = TaskManager(include_path=str(task), include_defaults=False)
     found = lm_eval.simple_evaluate(model=model, tasks=["local_choice"], task_manager=tasks, bootstrap_iters=0)
@@ -259,7 +261,7 @@ def test_without_a_context_it_is_lm_evals_own_model_on_the_export(
 
     from colophon.trainer.export.lm_eval_model import ColophonLM
 
-    export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=tmp_path / "model")
+    export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=tmp_path / "model")
     ours = ColophonLM(pretrained=str(tmp_path / "model"), device="cpu", batch_size="auto")
     theirs = HFLM(pretrained=str(tmp_path / "model"), device="cpu", dtype="float32", batch_size=2)
     pairs = requests_of([("the cat", " sat"), ("", "on"), ("in ", "the"), ("x\n\n", "yz"), ("a" * 70, "b")])
@@ -324,7 +326,7 @@ def test_the_command_runs_a_local_task_on_an_export(
     trained: TrainedModel, small: tuple[Tokenizer, Path], case: str, arguments: list[str]
 ) -> None:
     tokenizer, task = small
-    export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=task / "model")
+    export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=task / "model")
     done = colophon("lm-eval", str(task / "model"), *arguments, *options_of(task))
     assert done.code == 0, done.err
     assert accuracy_in(task) == pytest.approx(accuracy_of(scorer_of(trained, tokenizer, case)))
@@ -337,7 +339,7 @@ def test_lm_evals_own_command_runs_it_as_well(
     from lm_eval.__main__ import cli_evaluate
 
     tokenizer, task = small
-    export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=task / "model")
+    export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=task / "model")
     model = ["--model", "hf", "--model_args", f"pretrained={task / 'model'},dtype=float32"]
     monkeypatch.setattr(sys, "argv", ["lm-eval", *model, *options_of(task)])
     cli_evaluate()
@@ -363,7 +365,7 @@ def test_what_lm_eval_is_asked_wrongly_is_one_line(
     trained: TrainedModel, small: tuple[Tokenizer, Path], arguments: list[str], said: str
 ) -> None:
     tokenizer, task = small
-    export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=task / "model")
+    export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=task / "model")
     done = colophon("lm-eval", str(task / "model"), *arguments, "--include_path", str(task))
     assert done.code == 2
     assert re.search(said, done.err.splitlines()[-1])
@@ -385,7 +387,7 @@ def test_without_cuda_and_without_a_device_it_runs_on_the_cpu(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     tokenizer, task = small
-    export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=task / "model")
+    export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=task / "model")
     done = colophon("lm-eval", str(task / "model"), *options_of(task))
     assert done.code == 0, done.err
     (written,) = (task / "results").rglob("results_*.json")
@@ -402,7 +404,7 @@ def accuracy_in(task: Path) -> float:
     return float(json.loads(written.read_text())["results"]["local_choice"]["acc,none"])
 
 
-def accuracy_of(scorer: Scorer) -> float:
+def accuracy_of(scorer: LikelihoodScorer) -> float:
     right = 0
     for question in QUESTIONS:
         scores = scorer.likelihoods([(str(question["question"]), choice) for choice in list(question["choices"])])

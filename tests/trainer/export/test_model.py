@@ -18,10 +18,10 @@ from colophon.trainer.config import TrainConfig
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.export import model as export_module
 from colophon.trainer.export.model import export_model, load_export
-from colophon.trainer.inference.contexts import layout_of as layout_of_config
+from colophon.trainer.inference.contexts import validation_layout
 from colophon.trainer.inference.trained_model import TrainedModel, load_trained
 from tests.pipeline.project import colophon, run, write_project
-from tests.trainer.models import drawn_model, layout_of, small_tokenizer
+from tests.trainer.models import drawn_model, layout_for, small_tokenizer
 
 SHAPES: dict[str, dict[str, Any]] = {
     "tied": {},
@@ -62,7 +62,7 @@ def test_transformers_gives_the_same_logits(
     tmp_path: Path, tokenizer: Tokenizer, transformers: Any, shape: str
 ) -> None:
     trained = without_plain_weights(drawn_model(tokenizer, **SHAPES[shape]))
-    found = export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=tmp_path / "model")
+    found = export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=tmp_path / "model")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(found.directory)
     assert type(theirs).__name__ == found.architecture
     ids = random_ids(tokenizer, 3, 60)
@@ -81,7 +81,7 @@ def test_generate_through_its_cache_is_our_greedy_text(
     tmp_path: Path, tokenizer: Tokenizer, transformers: Any, shape: str, position: str
 ) -> None:
     trained = without_plain_weights(drawn_model(tokenizer, **SHAPES[shape]))
-    layout = layout_of(tokenizer, {"position": position, "template": "{topic}"})
+    layout = layout_for(tokenizer, {"position": position, "template": "{topic}"})
     special = tokenizer.special
     export_model(trained, tokenizer=tokenizer, layout=layout, to=tmp_path / "model")
     theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "model")
@@ -99,7 +99,7 @@ def test_generate_through_its_cache_is_our_greedy_text(
 
 def test_its_tokenizer_gives_the_ids_of_training(tmp_path: Path, tokenizer: Tokenizer, transformers: Any) -> None:
     trained = drawn_model(tokenizer)
-    export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=tmp_path / "model")
+    export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=tmp_path / "model")
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "model")
     texts = [*hard_texts(tokenizer.backend), *tokenizer.special_names.values()]
     expected = [tokenizer.backend.encode(text).tolist() for text in texts]
@@ -115,7 +115,7 @@ def test_the_vocabulary_has_no_padding_and_weights_may_be_bfloat16(tmp_path: Pat
     trained = drawn_model(tokenizer, tie_embeddings=False)
     assert trained.model.embed_tokens.num_embeddings > tokenizer.num_ids
     to = tmp_path / "model"
-    export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=to, dtype="bfloat16")
+    export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=to, dtype="bfloat16")
     config = json.loads((to / "config.json").read_text())
     assert (config["vocab_size"], config["dtype"]) == (tokenizer.num_ids, "bfloat16")
     assert len({path.stat().st_mode for path in to.iterdir()}) == 1
@@ -129,7 +129,7 @@ def test_the_vocabulary_has_no_padding_and_weights_may_be_bfloat16(tmp_path: Pat
 def test_an_export_is_read_back_as_our_own_decoder(tmp_path: Path, tokenizer: Tokenizer, shape: str) -> None:
     masked = (tokenizer.special.bos, tokenizer.special.boc)
     trained = drawn_model(tokenizer, masked_ids=masked, **SHAPES[shape])
-    layout = layout_of(tokenizer)
+    layout = layout_for(tokenizer)
     export_model(trained, tokenizer=tokenizer, layout=layout, to=tmp_path / "model")
     loaded = load_export(tmp_path / "model", device=torch.device("cpu"))
     ids = random_ids(tokenizer, 2, 40)
@@ -146,7 +146,7 @@ def test_an_export_is_read_back_as_our_own_decoder(tmp_path: Path, tokenizer: To
 def test_masked_ids_are_told_and_never_generated(tmp_path: Path, tokenizer: Tokenizer) -> None:
     masked = (tokenizer.special.boc, tokenizer.special.bos)
     trained = drawn_model(tokenizer, masked_ids=masked)
-    found = export_model(trained, tokenizer=tokenizer, layout=layout_of(tokenizer), to=tmp_path / "model")
+    found = export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=tmp_path / "model")
     assert sorted(found.masked_ids) == sorted(masked)
     assert f"the ids {list(masked)} got no probability" in (tmp_path / "model" / "README.md").read_text()
     generation = json.loads((tmp_path / "model" / "generation_config.json").read_text())
@@ -181,7 +181,7 @@ def test_the_readme_tells_the_models_own_prefix(
     ids = {name: getattr(special, name) for name in ("bos", "boc", "eoc")}
     ids |= {f"m{number}": token for number, token in enumerate(special.meta, start=1)}
     layout = {key: value.format() if isinstance(value, str) else value for key, value in settings.items()}
-    export_model(drawn_model(tokenizer), tokenizer=tokenizer, layout=layout_of(tokenizer, layout), to=tmp_path / "m")
+    export_model(drawn_model(tokenizer), tokenizer=tokenizer, layout=layout_for(tokenizer, layout), to=tmp_path / "m")
     text = (tmp_path / "m" / "README.md").read_text()
     assert said.format(**ids) in text
     assert unsaid.format(**ids) not in text
@@ -191,7 +191,7 @@ def test_the_readme_tells_the_models_own_prefix(
 def test_a_directory_with_something_in_it_is_refused_and_an_empty_one_taken(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    trained, layout = drawn_model(tokenizer), layout_of(tokenizer)
+    trained, layout = drawn_model(tokenizer), layout_for(tokenizer)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     for taken in ("full", "full/mine.txt"):
@@ -208,7 +208,7 @@ def test_an_export_that_fails_leaves_nothing_behind(tmp_path: Path, tokenizer: T
     no_space = mock.Mock(side_effect=OSError(28, "No space left on device"))
     with mock.patch.object(export_module, "save_tensors", no_space), pytest.raises(TrainerError, match="No space left"):
         export_model(
-            drawn_model(tokenizer), tokenizer=tokenizer, layout=layout_of(tokenizer), to=tmp_path / "a" / "model"
+            drawn_model(tokenizer), tokenizer=tokenizer, layout=layout_for(tokenizer), to=tmp_path / "a" / "model"
         )
     assert [path for path in sorted(tmp_path.rglob("*")) if path.name != "a"] == before
 
@@ -222,13 +222,13 @@ def test_another_tokenizer_than_the_models_is_refused(
 ) -> None:
     other = small_tokenizer(tmp_path, **settings)
     with pytest.raises(TrainerError, match=f"tokenizer is not the model's: {said}"):
-        export_model(drawn_model(tokenizer), tokenizer=other, layout=layout_of(tokenizer), to=tmp_path / "model")
+        export_model(drawn_model(tokenizer), tokenizer=other, layout=layout_for(tokenizer), to=tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
 
 @pytest.mark.parametrize("name", ["colophon.json", "model.safetensors", "tokenizer.json"])
 def test_a_damaged_export_is_named(tmp_path: Path, tokenizer: Tokenizer, name: str) -> None:
-    export_model(drawn_model(tokenizer), tokenizer=tokenizer, layout=layout_of(tokenizer), to=tmp_path / "model")
+    export_model(drawn_model(tokenizer), tokenizer=tokenizer, layout=layout_for(tokenizer), to=tmp_path / "model")
     (tmp_path / "model" / name).write_bytes(b"{")
     with pytest.raises(TrainerError, match="not a model that Colophon exported"):
         load_export(tmp_path / "model")
@@ -263,6 +263,6 @@ def test_the_command_exports_what_was_trained(tmp_path: Path, monkeypatch: pytes
 def test_a_layout_may_lie_in_the_output_of_another_run(run_output: Path, tmp_path: Path) -> None:
     sources = [{"layout": "append", "output": str(run_output)}]
     config = TrainConfig.model_validate({"sources": sources, "model": "1m", "steps": 1})
-    assert layout_of_config(config, output=tmp_path / "own") == layout_of_config(
+    assert validation_layout(config, output=tmp_path / "own") == validation_layout(
         config.model_copy(update={"sources": ()}), output=run_output
     )

@@ -12,9 +12,9 @@ from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
 from colophon.trainer.checkpoint import TrainingState
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout
-from colophon.trainer.inference.generation import context_name, context_prefix, generate, guided
-from colophon.trainer.inference.kv_cache import Reader
-from colophon.trainer.inference.sampling import Sampler, SamplingSettings, likely, texts_of
+from colophon.trainer.inference.generation import context_name, context_prefix, generate, guided_logits
+from colophon.trainer.inference.kv_cache import CachedDecoder
+from colophon.trainer.inference.sampling import Sampler, SamplingSettings, sample_texts, sampling_probabilities
 from colophon.trainer.inference.trained_model import TrainedModel
 from colophon.trainer.model import Decoder
 from tests.pipeline.project import write_tokenizer
@@ -74,9 +74,9 @@ def test_what_is_read_in_parts_has_the_logits_of_what_is_read_at_once(
     trained = drawn(qk_norm=qk_norm, num_kv_heads=num_kv_heads, init_std=0.1)
     ids = torch.from_numpy(np.random.default_rng(0).integers(0, 60, (3, 20)))
     at_once = trained.logits(ids)
-    reader, end = Reader(trained, num_rows=3, capacity=20), 0
+    decoder, end = CachedDecoder(trained, num_rows=3, capacity=20), 0
     for length in parts:
-        found, end = reader.read(ids[:, end : end + length]), end + length
+        found, end = decoder.read(ids[:, end : end + length]), end + length
         torch.testing.assert_close(found, at_once[:, end - 1], atol=1e-5, rtol=0)
 
 
@@ -98,10 +98,10 @@ def test_every_token_drawn_is_the_likeliest_of_a_model_that_reads_all_of_it_agai
 
 def test_guidance_of_0_and_of_1_is_each_context_to_the_bit() -> None:
     empty, context = torch.randn((2, 3, 100), generator=torch.Generator().manual_seed(0)) * 100
-    assert torch.equal(guided([empty, context], 0.0), empty)
-    assert torch.equal(guided([empty, context], 1.0), context)
-    torch.testing.assert_close(guided([empty, context], 1.5), empty + 1.5 * (context - empty))
-    assert guided([context], None) is context
+    assert torch.equal(guided_logits([empty, context], 0.0), empty)
+    assert torch.equal(guided_logits([empty, context], 1.0), context)
+    torch.testing.assert_close(guided_logits([empty, context], 1.5), empty + 1.5 * (context - empty))
+    assert guided_logits([context], None) is context
 
 
 def test_samples_at_guidance_0_and_1_are_those_of_each_context() -> None:
@@ -200,7 +200,7 @@ def test_top_k_and_top_p_leave_the_likeliest() -> None:
     logits = np.log(probabilities).astype(np.float32)
 
     def left(**settings: Any) -> list[float]:
-        return np.round(likely(logits, SamplingSettings(temperature=1.0, **settings)), 6).tolist()
+        return np.round(sampling_probabilities(logits, SamplingSettings(temperature=1.0, **settings)), 6).tolist()
 
     assert left() == [0.1, 0.4, 0.05, 0.25, 0.2]
     assert left(top_k=2) == [0, round(0.4 / 0.65, 6), 0, round(0.25 / 0.65, 6), 0]
@@ -210,7 +210,7 @@ def test_top_k_and_top_p_leave_the_likeliest() -> None:
     assert left(top_p=0.01) == [0, 1, 0, 0, 0]
     assert left(top_p=1.0) == left()
     assert left(top_k=3, top_p=0.7) == left(top_k=2)  # of what top_k has left
-    sharper = likely(logits, SamplingSettings(temperature=0.5))
+    sharper = sampling_probabilities(logits, SamplingSettings(temperature=0.5))
     np.testing.assert_allclose(sharper, probabilities**2 / (probabilities**2).sum(), rtol=1e-5)
 
 
@@ -284,15 +284,15 @@ def test_characters_spread_over_tokens_are_told_whole(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(TokenizerConfig(path=str(tmp_path / "small.tiktoken"), pattern="gpt2"))
     for text in ["größe 東京 🙂 the τέλος", "a�b", "", "🙂"]:
         ids = list(text.encode())  # this vocabulary begins with the 256 bytes
-        pieces = list(texts_of([[None, token] for token in ids], sample=1, decode=tokenizer.decode))
+        pieces = list(sample_texts([[None, token] for token in ids], sample=1, decode=tokenizer.decode))
         assert "".join(pieces) == text
         if "�" not in text:
             assert not any("�" in piece for piece in pieces)
             assert sum(map(bool, pieces)) == len(text)  # each character as soon as it is whole
     cut = list("ab🙂".encode())[:-1]
-    assert list(texts_of([[token] for token in cut], sample=0, decode=tokenizer.decode)) == [*"ab", "", "", "", "�"]
+    assert list(sample_texts([[token] for token in cut], sample=0, decode=tokenizer.decode)) == [*"ab", "", "", "", "�"]
     broken = [*b"a\xff\xfeb\xe6", *"c東".encode()]
-    pieces = list(texts_of([[token] for token in broken], sample=0, decode=tokenizer.decode))
+    pieces = list(sample_texts([[token] for token in broken], sample=0, decode=tokenizer.decode))
     assert "".join(pieces) == bytes(broken).decode("utf-8", "replace")
 
 

@@ -14,18 +14,8 @@ from hypothesis import strategies as st
 
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.loop import train
-from colophon.trainer.plots.curves import (
-    X_LABELS,
-    Y_LABELS,
-    Curve,
-    _moved_apart,
-    draw_curves,
-    read_curve,
-    read_curves,
-    smoothed,
-    smoothing_for,
-    training_runs,
-)
+from colophon.trainer.plots.curve_figure import _moved_apart, draw_curves, smoothed, smoothing_for
+from colophon.trainer.plots.curves import X_LABELS, Y_LABELS, Curve, read_curve, read_curves, training_runs
 from colophon.trainer.plots.figures import COLOURS, figure_paths, save_figure, style_of
 from tests.trainer.runs import config
 
@@ -164,7 +154,7 @@ def test_a_figure_has_a_line_a_run_and_a_point_a_validation(smooth: float) -> No
     assert [len(np.asarray(line.get_xdata())) for line in points] == [2, 3]
     assert {text.get_text() for text in axes.texts} == {"a", "b", "c"}
     assert axes.get_xlabel() == "steps"
-    assert axes.get_ylabel() == "loss on text (nats a token)"
+    assert axes.get_ylabel() == "loss on text (nats per token)"
     assert [line.get_color() for line in named.values()] == list(COLOURS[:3])
 
 

@@ -135,13 +135,13 @@ def test_layers_context_and_documents_can_be_chosen(called: Any) -> None:
     assert (found["documents"], found["context"]) == (140, "empty")
     assert [column["column"] for column in found["columns"]] == ["crawl_year", "url_host"]
     assert {r["layer"] for r in found["columns"][0]["results"]} == {0, 2}
-    assert all("limit" in r["doubts"] for r in found["columns"][0]["results"] if r["probe"] == "mlp")
+    assert all("limit" in r["warnings"] for r in found["columns"][0]["results"] if r["probe"] == "mlp")
     assert "4 probes of the trained model: not converged at the last iteration or epoch (last, mlp of layers 0, 2;" in (
         done.out
     )
-    assert "; *: see below" in done.out
+    assert "; *: see the lines below" in done.out
     assert re.search(r"\] 0\.\d\d\* │", done.out)
-    assert "url_host: classes with fewer than 10 documents in a part, on which macro-F1 hangs: www0.site" in done.out
+    assert "url_host: macro-F1 depends on classes with fewer than 10 documents in a part: www0.site" in done.out
 
 
 def test_results_of_other_settings_lie_beside_each_other(called: Any) -> None:
@@ -175,19 +175,19 @@ def test_classes_of_other_bins_than_in_training_are_told(called: Any, project: P
 
 
 def test_the_table_tells_rare_classes_from_those_in_few_groups() -> None:
-    missing = {"documents_without_value": 1, "few_documents": {}, "few_groups": {}, "undivided": {}}
+    missing = {"documents_without_value": 1, "few_documents": {}, "few_groups": {}, "few_documents_in_a_part": {}}
     score = {"accuracy": {"value": 0.5, "low": None, "high": None}, "macro_f1": {"value": 0.3}}
     column = {"column": "crawl_year", "split_by": "url_domain", "classes": {}, "groups": {}, "results": []}
     rare = {name: {"documents": 3, "groups": 2} for name in ("2013", "2014")}
     large = {"2020": {"documents": 1788, "groups": 1}}
-    for left_out, told in (
-        (missing, "left out: 1 document without a value"),
+    for excluded, told in (
+        (missing, "excluded: 1 document without a value"),
         (
             {**missing, "documents_without_value": 0, "few_documents": rare, "few_groups": large},
-            "left out: 2 classes of too few documents (6 documents), 1 class in too few groups (1,788 documents)",
+            "excluded: 2 classes with too few documents (6 documents), 1 class in too few groups (1,788 documents)",
         ),
     ):
-        caption = probe_table({**column, "majority": score, "left_out": left_out}).caption
+        caption = probe_table({**column, "majority": score, "excluded": excluded}).caption
         assert str(caption).endswith(told)
 
 
@@ -229,7 +229,9 @@ def test_attention_to_the_parts_of_urls(called: Any) -> None:
     assert found["bins"] is None
     assert "url_domain" in done.out
     figures_are_there(Path(stem))
-    assert ">url, step 4, layout prepend-url: where text tokens look (30 documents)<" in Path(f"{stem}.svg").read_text()
+    assert (
+        ">url, step 4, layout prepend-url: attention of text tokens (30 documents)<" in Path(f"{stem}.svg").read_text()
+    )
     same = called("attention", "--name", "url", "--layout", "prepend-url", "--documents", "5")
     assert "out/training/url/attention-documents=5-layout=prepend-url.json" in same.out.splitlines()
 
@@ -253,10 +255,10 @@ def test_attention_to_meta_tokens_by_a_column(called: Any) -> None:
     [
         (["--name", "plain"], "layout 'plain' (plain) has nothing before the text to attend to"),
         (["--name", "url", "--column", "crawl_year"], "layout 'prepend-url' has no meta tokens whose attention"),
-        (["--name", "url", "--layout", "x"], "url was not trained on layout 'x'; it was on prepend-url"),
+        (["--name", "url", "--layout", "x"], "url was not trained on layout 'x'; it was trained on prepend-url"),
         (
             ["--name", "url", "--layout", "meta-tokens"],
-            "url was not trained on layout 'meta-tokens'; it was on prepend",
+            "url was not trained on layout 'meta-tokens'; it was trained on prepend",
         ),
         (["--name", "meta", "--column", "x"], "no annotator has a column 'x'; available"),
         (["--name", "meta", "--column", "crawl_year", "--crop", "20"], "fewer than two bins have 5 documents of at"),

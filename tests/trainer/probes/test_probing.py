@@ -18,30 +18,31 @@ from colophon.trainer.evaluation.bootstrap import Estimate
 from colophon.trainer.inference.padding import padded_batches
 from colophon.trainer.model import Decoder
 from colophon.trainer.probes.features import conditioned
-from colophon.trainer.probes.fits import Fit, Parts, threads_for
+from colophon.trainer.probes.fits import Fit, Split, threads_for
 from colophon.trainer.probes.labels import MIN_DOCUMENTS, label_documents
 from colophon.trainer.probes.linear import STRENGTHS, TOLERANCE, fit_linear, loss_and_gradient, minimise
 from colophon.trainer.probes.mlp import LEARNING_RATES, MIN_PATIENCE, fit_mlp
 from colophon.trainer.probes.notes import notes
-from colophon.trainer.probes.probing import _doubts, document_states
+from colophon.trainer.probes.probing import _warnings
 from colophon.trainer.probes.report import (
     ClassSize,
     ColumnReport,
-    LeftOut,
+    Excluded,
     ProbeReport,
     ProbeResult,
     Score,
     draw_probes,
 )
 from colophon.trainer.probes.scores import ScoreDraws
+from colophon.trainer.probes.states import document_states
 from tests.trainer.runs import NUM_TEXT_IDS, SPECIAL, TINY_MODEL, TOKENIZER
 
 HIDDEN = (64, 64)
 
 
-def thirds(n: int) -> Parts:
+def thirds(n: int) -> Split:
     train, validation, test = np.split(np.arange(n), [n // 2, 3 * n // 4])
-    return Parts(train=train, validation=validation, test=test)
+    return Split(train=train, validation=validation, test=test)
 
 
 def planted(*, n: int = 400, d: int = 8, num_classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, NumPyArray]:
@@ -65,51 +66,51 @@ def dominated(*, n: int = 2000, d: int = 20, seed: int = 0) -> tuple[torch.Tenso
     return torch.from_numpy((along @ directions.T).astype(np.float32))[None], labels, (along[:, 1] > 1).astype(np.int64)
 
 
-def accuracy(predicted: NumPyArray, labels: NumPyArray, parts: Parts) -> float:
-    return float((predicted == labels[parts.test]).mean())
+def accuracy(predicted: NumPyArray, labels: NumPyArray, split: Split) -> float:
+    return float((predicted == labels[split.test]).mean())
 
 
-def fitted(kind: str, states: torch.Tensor, labels: NumPyArray, parts: Parts, *, num_classes: int = 3) -> list[Fit]:
-    features = conditioned(states, parts.train)
+def fitted(kind: str, states: torch.Tensor, labels: NumPyArray, split: Split, *, num_classes: int = 3) -> list[Fit]:
+    features = conditioned(states, split.train)
     if kind == "linear":
-        return fit_linear(features, labels, parts, num_classes=num_classes)
-    return fit_mlp(features, labels, parts, num_classes=num_classes, hidden_sizes=HIDDEN, seed=0)
+        return fit_linear(features, labels, split, num_classes=num_classes)
+    return fit_mlp(features, labels, split, num_classes=num_classes, hidden_sizes=HIDDEN, seed=0)
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_a_label_that_is_linear_in_the_states_is_found_and_a_shuffled_one_is_not(kind: str) -> None:
     features, labels = planted()
-    parts = thirds(len(labels))
+    split = thirds(len(labels))
     shuffled = np.random.default_rng(1).permutation(labels)
-    (true,), (false,) = (fitted(kind, features, given_labels, parts) for given_labels in (labels, shuffled))
-    assert accuracy(true.classes, labels, parts) > 0.85
-    assert accuracy(false.classes, labels, parts) < 0.6
-    assert true.doubt is None
+    (true,), (false,) = (fitted(kind, features, given_labels, split) for given_labels in (labels, shuffled))
+    assert accuracy(true.classes, labels, split) > 0.85
+    assert accuracy(false.classes, labels, split) < 0.6
+    assert true.warning is None
 
 
 def test_what_is_not_linear_is_found_by_the_mlp_alone() -> None:
     states = np.random.default_rng(0).normal(size=(800, 2)).astype(np.float32)
     labels = (states[:, 0] * states[:, 1] > 0).astype(np.int64)
-    parts, features = thirds(800), torch.from_numpy(states)[None]
-    (linear,), (mlp,) = (fitted(kind, features, labels, parts, num_classes=2) for kind in ("linear", "mlp"))
-    assert accuracy(mlp.classes, labels, parts) > 0.9
-    assert accuracy(linear.classes, labels, parts) < 0.65
+    split, features = thirds(800), torch.from_numpy(states)[None]
+    (linear,), (mlp,) = (fitted(kind, features, labels, split, num_classes=2) for kind in ("linear", "mlp"))
+    assert accuracy(mlp.classes, labels, split) > 0.9
+    assert accuracy(linear.classes, labels, split) < 0.65
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_one_direction_of_nearly_all_variance_does_not_hide_the_classes(kind: str) -> None:
     states, labels, bayes = dominated()
-    parts = thirds(len(labels))
-    (fit,) = fitted(kind, states, labels, parts, num_classes=2)
-    assert fit.doubt is None
-    assert accuracy(fit.classes, labels, parts) > accuracy(bayes[parts.test], labels, parts) - 0.02
+    split = thirds(len(labels))
+    (fit,) = fitted(kind, states, labels, split, num_classes=2)
+    assert fit.warning is None
+    assert accuracy(fit.classes, labels, split) > accuracy(bayes[split.test], labels, split) - 0.02
 
 
 def test_the_linear_fit_ends_where_its_gradient_does() -> None:
     states, labels, _ = dominated()
-    parts = thirds(len(labels))
-    features = conditioned(states, parts.train)[0, parts.train].double()
-    given_labels, start = torch.from_numpy(labels[parts.train]), torch.zeros(features.shape[1] + 1, 2).double()
+    split = thirds(len(labels))
+    features = conditioned(states, split.train)[0, split.train].double()
+    given_labels, start = torch.from_numpy(labels[split.train]), torch.zeros(features.shape[1] + 1, 2).double()
     for strength in STRENGTHS:
         found = minimise(features, given_labels, strength, start, tolerance=TOLERANCE, max_iterations=500)
         weights = found.weights.clone().requires_grad_()
@@ -152,23 +153,23 @@ def test_the_linear_fit_is_that_of_newtons_method(strength: float) -> None:
 def test_a_penalty_is_strong_where_there_is_nothing_to_learn_and_weak_where_there_is() -> None:
     states, labels = planted(n=800)
     noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(0))
-    parts = thirds(len(labels))
-    some, none = (fitted("linear", each, labels, parts)[0].chosen for each in (states, noise))
+    split = thirds(len(labels))
+    some, none = (fitted("linear", each, labels, split)[0].chosen for each in (states, noise))
     assert 100 * some <= none
 
 
 def test_a_probe_that_ends_too_early_or_too_late_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     states, labels, _ = dominated(n=400)
-    parts = thirds(len(labels))
+    split = thirds(len(labels))
     monkeypatch.setattr("colophon.trainer.probes.linear._MAX_ITERATIONS", 0)
     monkeypatch.setattr("colophon.trainer.probes.linear.TOLERANCE", 1e-12)
-    assert fitted("linear", states, labels, parts, num_classes=2)[0].doubt == "limit"
+    assert fitted("linear", states, labels, split, num_classes=2)[0].warning == "limit"
     monkeypatch.setattr("colophon.trainer.probes.mlp.MAX_EPOCHS", 3)
-    assert fitted("mlp", states, labels, parts, num_classes=2)[0].doubt == "limit"
+    assert fitted("mlp", states, labels, split, num_classes=2)[0].warning == "limit"
     monkeypatch.setattr("colophon.trainer.probes.mlp.MAX_EPOCHS", 40)
-    labels[parts.validation] = 1 - labels[parts.validation]  # what is learnt is wrong there from the start
-    (fit,) = fitted("mlp", states, labels, parts, num_classes=2)
-    assert (fit.epochs, fit.doubt) == (1, "first_epoch")
+    labels[split.validation] = 1 - labels[split.validation]  # what is learnt is wrong there from the start
+    (fit,) = fitted("mlp", states, labels, split, num_classes=2)
+    assert (fit.epochs, fit.warning) == (1, "first_epoch")
 
 
 def test_features_are_decided_by_training_documents_alone_and_have_one_size() -> None:
@@ -195,10 +196,10 @@ def test_features_are_decided_by_training_documents_alone_and_have_one_size() ->
 def test_a_probe_alone_is_the_same_as_among_others(kind: str) -> None:
     features, labels = planted()
     noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
-    parts = thirds(len(labels))
-    together = fitted(kind, torch.cat([noise, features]), labels, parts)
+    split = thirds(len(labels))
+    together = fitted(kind, torch.cat([noise, features]), labels, split)
     for number, states in enumerate((noise, features)):
-        (alone,) = fitted(kind, states, labels, parts)
+        (alone,) = fitted(kind, states, labels, split)
         assert (alone.classes == together[number].classes).mean() > 0.98  # products of other sizes round otherwise
         assert abs(alone.epochs - together[number].epochs) <= 3
         assert alone.chosen == together[number].chosen
@@ -207,7 +208,7 @@ def test_a_probe_alone_is_the_same_as_among_others(kind: str) -> None:
 
 def test_an_mlp_waits_for_a_third_as_many_epochs_as_its_lowest_loss_took() -> None:
     states, labels = planted()
-    parts, steps, backward = thirds(len(labels)), 0, torch.autograd.backward
+    split, steps, backward = thirds(len(labels)), 0, torch.autograd.backward
 
     def counted(loss: torch.Tensor) -> None:
         nonlocal steps
@@ -217,7 +218,7 @@ def test_an_mlp_waits_for_a_third_as_many_epochs_as_its_lowest_loss_took() -> No
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.autograd, "backward", counted)
         patch.setattr("colophon.trainer.probes.mlp.LEARNING_RATES", LEARNING_RATES[:1])
-        (fit,) = fitted("mlp", states, labels, parts)
+        (fit,) = fitted("mlp", states, labels, split)
     steps_an_epoch = 4  # 200 documents in batches of 64
     assert steps == steps_an_epoch * (fit.epochs + max(MIN_PATIENCE, fit.epochs // 3))
 
@@ -225,10 +226,10 @@ def test_an_mlp_waits_for_a_third_as_many_epochs_as_its_lowest_loss_took() -> No
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
 def test_labels_of_test_documents_are_not_looked_at(kind: str) -> None:
     features, labels = planted()
-    parts = thirds(len(labels))
+    split = thirds(len(labels))
     hidden = labels.copy()
-    hidden[parts.test] = 0
-    (first,), (second,) = (fitted(kind, features, given_labels, parts) for given_labels in (labels, hidden))
+    hidden[split.test] = 0
+    (first,), (second,) = (fitted(kind, features, given_labels, split) for given_labels in (labels, hidden))
     np.testing.assert_array_equal(first.classes, second.classes)
 
 
@@ -315,16 +316,16 @@ def test_parts_share_no_group_and_every_document_is_in_one_or_counted(
         assert "fewer than two classes" in str(error)
         return
     assert found.split_by == "domain"
-    parts = list(found.parts.named().values())
+    parts = list(found.split.named().values())
     assert sorted(np.concatenate(parts).tolist()) == list(range(len(found.rows)))
     in_part = [{rows[found.rows[i]][1] for i in part} for part in parts]
     assert not in_part[0] & in_part[1]
     assert not in_part[0] & in_part[2]
     assert not in_part[1] & in_part[2]
     assert [found.classes[label] for label in found.labels] == [rows[row][0] for row in found.rows]
-    classes = {**found.left_out.few_documents, **found.left_out.by_group()}
-    left_out = found.left_out.documents_without_value + sum(size.documents for size in classes.values())
-    assert len(found.rows) + left_out == len(rows)
+    classes = {**found.excluded.few_documents, **found.excluded.by_group()}
+    excluded = found.excluded.documents_without_value + sum(size.documents for size in classes.values())
+    assert len(found.rows) + excluded == len(rows)
     assert not set(classes) & set(found.classes)
     for counts in found.counts().values():
         assert min(counts.values()) >= 3
@@ -346,7 +347,7 @@ def test_rare_classes_and_those_of_too_few_groups_are_left_out_and_named() -> No
     groups = [str(i % 12) for i in range(139)] + ["x"] * 90 + ["y"] * 7
     found = label_documents(pa.array(values), pa.array(groups), name="topic", split_by="domain")
     assert found.classes == ["a", "b"]
-    assert found.left_out == LeftOut(
+    assert found.excluded == Excluded(
         documents_without_value=7,
         few_documents={"rare": ClassSize(documents=19, groups=12)},
         few_groups={"one domain": ClassSize(documents=90, groups=1)},  # the largest of all
@@ -358,7 +359,7 @@ def test_a_class_that_is_nearly_all_in_one_group_is_left_out() -> None:
     groups = [str(i % 12) for i in range(120)] + ["x"] * 58 + ["1", "2"]
     found = label_documents(pa.array(values), pa.array(groups), name="topic", split_by="domain")
     assert found.classes == ["a", "b"]
-    assert found.left_out == LeftOut(undivided={"c": ClassSize(documents=60, groups=3)})
+    assert found.excluded == Excluded(few_documents_in_a_part={"c": ClassSize(documents=60, groups=3)})
 
 
 def test_a_host_lies_in_its_domain_alone_and_is_split_by_document() -> None:
@@ -366,7 +367,7 @@ def test_a_host_lies_in_its_domain_alone_and_is_split_by_document() -> None:
     found = label_documents(pa.array(hosts), pa.array(["example.org"] * 120), name="url_host", split_by="domain")
     assert found.split_by == "document"
     assert len(found.classes) == 3
-    assert Counter(map(len, found.parts.named().values())) == Counter({72: 1, 24: 2})
+    assert Counter(map(len, found.split.named().values())) == Counter({72: 1, 24: 2})
 
 
 def test_a_domain_too_large_for_another_part_is_trained_on() -> None:
@@ -374,9 +375,9 @@ def test_a_domain_too_large_for_another_part_is_trained_on() -> None:
     groups = [*["huge"] * 470, *["large"] * 250, *map(str, random.integers(0, 60, 280))]
     values = random.choice(["a", "b", "c"], 1000).tolist()
     found = label_documents(pa.array(values), pa.array(groups), name="topic", split_by="domain")
-    train = {groups[found.rows[i]] for i in found.parts.train}
+    train = {groups[found.rows[i]] for i in found.split.train}
     assert {"huge", "large"} <= train
-    sizes = {part: len(index) for part, index in found.parts.named().items()}
+    sizes = {part: len(index) for part, index in found.split.named().items()}
     assert sizes["train"] == 720  # what training has too much of, others go without
     assert abs(sizes["validation"] - sizes["test"]) <= 10
 
@@ -385,7 +386,7 @@ def test_large_domains_are_in_all_parts_where_there_are_no_others() -> None:
     groups = [str(number % 4) for number in range(200)]
     values = np.random.default_rng(0).choice(["a", "b"], 200).tolist()
     found = label_documents(pa.array(values), pa.array(groups), name="topic", split_by="domain")
-    assert [len(part) for part in found.parts.named().values()] == [100, 50, 50]
+    assert [len(part) for part in found.split.named().values()] == [100, 50, 50]
 
 
 def test_numbers_with_a_fraction_make_classes_of_about_equal_size() -> None:
@@ -435,7 +436,7 @@ def test_batches_hold_every_row_once_within_their_size(lengths: list[int], max_s
 
 
 def test_states_are_those_of_each_document_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colophon.trainer.probes.probing._TOKENS_AT_ONCE", 40)  # several batches
+    monkeypatch.setattr("colophon.trainer.probes.states._TOKENS_AT_ONCE", 40)  # several batches
     model, documents = small_model(), texts(5, 1, 17, 9, 16, 2)
     prefix = [SPECIAL.bos, SPECIAL.boc, SPECIAL.eoc]
     found = document_states(model, prefix, documents, layers=[0, 2])
@@ -467,7 +468,7 @@ def test_curves_have_a_line_for_each_probe_and_control(interval: bool) -> None:
             accuracy_over_untrained=None,
             chosen=0.1,
             epochs=3,
-            doubts=(),
+            warnings=(),
         )
         for layer in (0, 1, 2)
         for states in ("last", "mean")
@@ -480,7 +481,7 @@ def test_curves_have_a_line_for_each_probe_and_control(interval: bool) -> None:
             split_by="document",
             classes={"a": {"train": 9, "validation": 3, "test": 3}, "b": {"train": 9, "validation": 3, "test": 3}},
             groups={"train": 18, "validation": 6, "test": 6},
-            left_out=LeftOut(),
+            excluded=Excluded(),
             majority=score(0.4),
             results=results,
         )
@@ -498,14 +499,14 @@ def test_curves_have_a_line_for_each_probe_and_control(interval: bool) -> None:
 
 
 def column_report(
-    classes: dict[str, tuple[int, int, int]], results: list[ProbeResult], *, left_out: LeftOut | None = None
+    classes: dict[str, tuple[int, int, int]], results: list[ProbeResult], *, excluded: Excluded | None = None
 ) -> ColumnReport:
     return ColumnReport(
         column="topic",
         split_by="domain",
         classes={name: dict(zip(("train", "validation", "test"), of, strict=True)) for name, of in classes.items()},
         groups={"train": 18, "validation": 6, "test": 6},
-        left_out=left_out or LeftOut(),
+        excluded=excluded or Excluded(),
         majority=score(0.4),
         results=results,
     )
@@ -515,7 +516,7 @@ def test_nothing_is_noted_of_parts_and_probes_that_are_as_they_should_be() -> No
     assert notes(column_report({"a": (60, 20, 20), "b": (36, 10, 10)}, [doubted()])) == []
 
 
-def doubted(*doubts: Any, layer: int = 0, model: Any = "trained") -> ProbeResult:
+def doubted(*warnings: Any, layer: int = 0, model: Any = "trained") -> ProbeResult:
     return ProbeResult(
         layer=layer,
         states="mean",
@@ -525,7 +526,7 @@ def doubted(*doubts: Any, layer: int = 0, model: Any = "trained") -> ProbeResult
         accuracy_over_untrained=None,
         chosen=0.1,
         epochs=1,
-        doubts=doubts,
+        warnings=warnings,
     )
 
 
@@ -540,14 +541,14 @@ def test_small_classes_uneven_parts_and_doubtful_probes_are_noted() -> None:
     ]
     few, parts, trained, untrained, first, limit = notes(column_report(classes, results))
     assert few == (
-        "topic: classes with fewer than 10 documents in a part, on which macro-F1 hangs: b (50 train, 9 validation, "
+        "topic: macro-F1 depends on classes with fewer than 10 documents in a part: b (50 train, 9 validation, "
         "10 test); c (50 train, 9 validation, 10 test); d (50 train, 9 validation, 10 test); and 1 more"
     )
     assert parts == (
-        "topic: parts should have 60% train, 20% validation, 20% test of each class; furthest off is 'b' with "
+        "topic: each class should be divided into 60% train, 20% validation, 20% test; class 'b' deviates most, with "
         "72% train, 13% validation, 14% test: documents of one domain are never divided"
     )
-    guessing = "no more documents hit than by guessing the most frequent class"
+    guessing = "no more accurate than predicting the most frequent class"
     assert trained == f"topic: 2 probes of the trained model: {guessing} (mean, mlp of layers 0, 2)"
     assert untrained == f"topic: 1 probe of the untrained model: {guessing} (mean, mlp of layer 0)"
     assert first == (
@@ -560,38 +561,38 @@ def test_small_classes_uneven_parts_and_doubtful_probes_are_noted() -> None:
 
 def test_a_class_that_is_far_off_is_told_where_the_parts_as_a_whole_are_not() -> None:
     (line,) = notes(column_report({"a": (280, 100, 120), "b": (80, 20, 10)}, []))
-    assert "furthest off is 'b' with 73% train, 18% validation, 9% test" in line
+    assert "class 'b' deviates most, with 73% train, 18% validation, 9% test" in line
 
 
 def test_large_classes_that_are_left_out_are_named_with_what_would_take_them() -> None:
     classes = {"a": (60, 20, 20), "b": (60, 20, 20)}
-    one = LeftOut(
+    one = Excluded(
         few_documents={"z": ClassSize(documents=3, groups=3)}, few_groups={"2020": ClassSize(documents=788, groups=1)}
     )
-    assert notes(column_report(classes, [], left_out=one)) == [
-        "topic: left out for want of groups to divide: class '2020' (788 documents in 1 group of domain); "
-        "--split-by document would take it"
+    assert notes(column_report(classes, [], excluded=one)) == [
+        "topic: excluded, because the documents cannot be divided by group: class '2020' (788 documents in 1 group of "
+        "domain); --split-by document would include it"
     ]
     sizes = {name: ClassSize(documents=20 + number, groups=2) for number, name in enumerate("cdef")}
-    more = LeftOut(few_groups=sizes, undivided={"g": ClassSize(documents=30, groups=4)})
-    (line,) = notes(column_report(classes, [], left_out=more))
+    more = Excluded(few_groups=sizes, few_documents_in_a_part={"g": ClassSize(documents=30, groups=4)})
+    (line,) = notes(column_report(classes, [], excluded=more))
     assert line.endswith(
-        "divide: class 'g' (30 documents in 4 groups of domain); class 'f' (23 documents in 2 groups of domain); "
-        "class 'e' (22 documents in 2 groups of domain); and 2 more; --split-by document would take them"
+        "by group: class 'g' (30 documents in 4 groups of domain); class 'f' (23 documents in 2 groups of domain); "
+        "class 'e' (22 documents in 2 groups of domain); and 2 more; --split-by document would include them"
     )
 
 
-@pytest.mark.parametrize(("value", "is_doubtful"), [(0.4 - 1e-3, True), (0.1 + 0.3, True), (0.4 + 1e-3, False)])
-def test_a_probe_that_is_no_better_than_guessing_is_doubtful(value: float, is_doubtful: bool) -> None:
-    fit = Fit(classes=np.zeros(1, np.int64), chosen=1.0, epochs=3, doubt=None)
-    assert _doubts(fit, score(value), score(0.4)) == (("not_above_majority",) if is_doubtful else ())
+@pytest.mark.parametrize(("value", "is_suspect"), [(0.4 - 1e-3, True), (0.1 + 0.3, True), (0.4 + 1e-3, False)])
+def test_a_probe_that_is_no_better_than_guessing_is_doubtful(value: float, is_suspect: bool) -> None:
+    fit = Fit(classes=np.zeros(1, np.int64), chosen=1.0, epochs=3, warning=None)
+    assert _warnings(fit, score(value), score(0.4)) == (("not_above_majority",) if is_suspect else ())
 
 
 def test_doubtful_points_are_hollow_in_the_figure() -> None:
     results = [
-        replace(doubted(*doubts, layer=layer, model=model), probe=kind)
+        replace(doubted(*warnings, layer=layer, model=model), probe=kind)
         for kind in ("linear", "mlp")
-        for layer, doubts in enumerate([("limit",), ()])
+        for layer, warnings in enumerate([("limit",), ()])
         for model in ("trained", "untrained", "shuffled")
     ]
     column = column_report({"a": (60, 20, 20), "b": (60, 20, 20)}, results)

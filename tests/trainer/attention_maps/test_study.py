@@ -19,17 +19,16 @@ from colophon.shards.layouts import Layout, render
 from colophon.shards.schema import TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
 from colophon.trainer.attention import attend
-from colophon.trainer.attention_maps.bins import compare_bins, distance_matrix, draw_bins
-from colophon.trainer.attention_maps.maps import (
-    AttentionReport,
-    PartReport,
+from colophon.trainer.attention_maps.bins import compare_bins, distance_matrix
+from colophon.trainer.attention_maps.heat_maps import draw_attention, draw_bins
+from colophon.trainer.attention_maps.masses import (
     attention_masses,
     attention_weights,
-    draw_attention,
     meta_token_attention,
     watch_attention,
 )
-from colophon.trainer.attention_maps.parts import URL_PARTS, columns_of, labelled_rows, parts_of_tokens
+from colophon.trainer.attention_maps.parts import URL_PARTS, labelled_rows, parts_of_tokens, required_columns
+from colophon.trainer.attention_maps.report import AttentionReport, PartReport
 from colophon.trainer.checkpoint import TrainingState
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.errors import TrainerError
@@ -84,7 +83,7 @@ def trained_model(tokenizer: Tokenizer, **changes: Any) -> TrainedModel:
     )
 
 
-def layout_of(tokenizer: Tokenizer, **fields: Any) -> TrainedLayout:
+def layout_for(tokenizer: Tokenizer, **fields: Any) -> TrainedLayout:
     layout: Layout = TypeAdapter(Layout).validate_python(fields)
     return TrainedLayout(name="x", layout=layout, sequence_length=512, special=tokenizer.special)
 
@@ -121,7 +120,7 @@ def test_parts_of_ugly_urls_are_those_of_the_tokens_first_bytes(tokenizer: Token
     middle, end = start + len(prefix), start + len(prefix) + len(domain)
     pieces = list(zip(URL_PARTS, (url[:middle], url[middle:end], url[end:]), strict=True))
     rows = labelled_rows(
-        layout_of(tokenizer, position="prepend", template="{url}"), columns, num_documents=1, tokenizer=tokenizer
+        layout_for(tokenizer, position="prepend", template="{url}"), columns, num_documents=1, tokenizer=tokenizer
     )
     ids = encode(tokenizer, url)[:128]
     assert rows.prefixes[0].tolist() == [tokenizer.special.bos, tokenizer.special.boc, *ids, tokenizer.special.eoc]
@@ -164,12 +163,12 @@ def test_a_template_of_several_fields_and_documents_without_metadata(tokenizer: 
     urls = [URLS[0], None, *WITHOUT_PARTS[:2], None]
     columns = url_columns(urls)
     columns["topic"] = pa.array(["ä", None, None, "in", "über"])
-    layout = layout_of(tokenizer, position="prepend", template="{topic} | {url}", max_metadata_tokens=100, dropout=1.0)
-    assert columns_of(layout) == ["topic", "url", *URL_PARTS]
+    layout = layout_for(tokenizer, position="prepend", template="{topic} | {url}", max_metadata_tokens=100, dropout=1.0)
+    assert required_columns(layout) == ["topic", "url", *URL_PARTS]
     rows = labelled_rows(layout, columns, num_documents=5, tokenizer=tokenizer)
     assert rows.part_names == ["bos", "wrapper", "topic", "template", *URL_PARTS, "url", "text"]
     assert rows.kept.tolist() == [0, 2, 3, 4]
-    assert rows.left_out == {"without_metadata": 1, "not_given_back_by_the_tokenizer": 0}
+    assert rows.excluded == {"without_metadata": 1, "changed_by_the_tokenizer": 0}
     rendered = render("{topic} | {url}", columns, num_rows=5)
     for number, row in zip(rows.kept, rows.prefixes, strict=True):
         assert row[2:-1].tolist() == encode(tokenizer, rendered[int(number)].as_py())
@@ -184,7 +183,7 @@ def test_a_template_of_several_fields_and_documents_without_metadata(tokenizer: 
 def test_layouts_with_nothing_before_the_text_are_refused(tokenizer: Tokenizer) -> None:
     for settings_ in ({"position": "plain"}, {"position": "append", "template": "{url}"}):
         with pytest.raises(TrainerError, match="has nothing before the text to attend to"):
-            columns_of(layout_of(tokenizer, **settings_))
+            required_columns(layout_for(tokenizer, **settings_))
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
@@ -249,10 +248,10 @@ def brute_masses(
 
 def test_masses_are_those_of_each_document_alone(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "colophon.trainer.attention_maps.maps._PAIRS_AT_ONCE", 3 * 90**2
+        "colophon.trainer.attention_maps.masses._PAIRS_AT_ONCE", 3 * 90**2
     )  # several batches of several rows
     trained = trained_model(tokenizer)
-    layout = layout_of(tokenizer, position="prepend", template="{url}", max_metadata_tokens=60)
+    layout = layout_for(tokenizer, position="prepend", template="{url}", max_metadata_tokens=60)
     rows = labelled_rows(layout, url_columns(list(URLS[:6])), num_documents=6, tokenizer=tokenizer)
     random = np.random.default_rng(0)
     texts = [random.integers(0, 256, length).astype(np.uint16) for length in (3, 20, 1, 9, 14, 5)]
@@ -271,8 +270,8 @@ def test_masses_are_those_of_each_document_alone(tokenizer: Tokenizer, monkeypat
 
 def test_vectors_of_attention_to_meta_tokens_are_those_of_each_document_alone(tokenizer: Tokenizer) -> None:
     trained = trained_model(tokenizer)
-    layout = layout_of(tokenizer, position="meta_tokens", num_meta_tokens=3)
-    assert columns_of(layout) == []
+    layout = layout_for(tokenizer, position="meta_tokens", num_meta_tokens=3)
+    assert required_columns(layout) == []
     rows = labelled_rows(layout, {}, num_documents=4, tokenizer=tokenizer)
     assert rows.part_names == ["bos", "wrapper", "meta_token_1", "meta_token_2", "meta_token_3", "text"]
     special = tokenizer.special
@@ -311,7 +310,7 @@ def test_bins_are_told_apart_where_vectors_differ_and_only_there() -> None:
     planted[0] = None
     report = compare_bins(planted, [None, *noise[1:]], pa.array(bins), column_name="quality", seed=0)
     assert report.bins == {"high": 12, "low": 11, "mid": 12}
-    assert report.left_out == {"too_short": 1, "without_value": 3, "of_small_bins": 4}
+    assert report.excluded == {"too_short": 1, "without_value": 3, "in_small_bins": 4}
     for found, control in zip(report.distances, report.untrained, strict=True):
         assert found.p_value == 0.001  # 1 / (1 + 999): no permutation comes near
         assert found.between > found.within
@@ -358,7 +357,7 @@ def report_of(*parts: str, layers: int = 3, heads: int = 12) -> AttentionReport:
         step=7,
         layout="x",
         documents=9,
-        left_out={},
+        excluded={},
         crop=8,
         seed=0,
         bins=None,
