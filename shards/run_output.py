@@ -1,0 +1,96 @@
+"""The output of a run, opened for reading: annotations, tokens and packed sequences.
+
+Opening reads the manifest alone. Frames are lazy: polars reads the columns and rows that a query asks for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from colophon.shards.common.errors import ShardError
+from colophon.shards.manifest import Manifest, checked_path, read_manifest
+from colophon.shards.outputs import TOKENS, Output
+from colophon.shards.reader import PackedDataset
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+@dataclass(frozen=True)
+class RunOutput:
+    """The output directory of a finished run."""
+
+    path: Path
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The files of the run, and what they were made from.
+
+        Raises:
+            ShardError: there is no manifest, it cannot be read, or a different format version wrote it.
+        """
+        return read_manifest(self.path)
+
+    def annotations(self) -> pl.LazyFrame:
+        """One row for each document: its `id` and the columns of all annotators, in the order of the input.
+
+        Raises:
+            ShardError: the run has no token files, which hold the ids; an annotator lacks a partition; or a file is
+                not as large as its commit record states.
+        """
+        import polars as pl
+
+        ids = self.tokens().select("id")
+        columns = [
+            pl.scan_parquet(self._files(output), glob=False)
+            for output in map(Output.annotations, self.manifest.annotators)
+        ]
+        return pl.concat([ids, *columns], how="horizontal")
+
+    def tokens(self) -> pl.LazyFrame:
+        """One row for each document: `id` string, `input_ids` list of uint16 or uint32, without special tokens.
+
+        Raises:
+            ShardError: the run has no token files, or one is not as large as its commit record states.
+        """
+        import polars as pl
+
+        return pl.scan_ipc(self._files(TOKENS))
+
+    def packed(self, layout: str) -> PackedDataset:
+        """The packed sequences of a layout, memory-mapped.
+
+        Raises:
+            ShardError: the run has no such layout (the error lists those it has), or a file is not as recorded.
+        """
+        return PackedDataset(self.manifest.packed_files(self.path, layout))
+
+    def _files(self, output: Output) -> list[Path]:
+        """The paths of an output's files in the order of the token files, so that rows of all outputs align."""
+        outputs = self.manifest.outputs
+        if TOKENS not in outputs:
+            raise ShardError(f"{self.path} has no tokens, which hold the ids: run `colophon run` first")
+        wanted = [record.partition for record in outputs[TOKENS].records]
+        records = {record.partition: record for record in outputs[output].records}
+        incomplete = next(iter(records.keys() ^ set(wanted)), None)
+        if incomplete is not None:
+            raise ShardError(
+                f"{self.path}: {output} and tokens differ in partition {incomplete}: run `colophon run` again"
+            )
+        return [checked_path(self.path, records[partition]) for partition in wanted]
+
+
+def open_run(output: str | Path) -> RunOutput:
+    """The run whose `output.path` is `output`, a local directory.
+
+    Raises:
+        ShardError: `output` is a URL, or holds no manifest that can be read.
+    """
+    if "://" in str(output):
+        raise ShardError(f"{output} is on an object store: copy the run to a local directory to open it")
+    run = RunOutput(Path(output))
+    _ = run.manifest  # a wrong directory is an error here, not at the first use
+    return run
