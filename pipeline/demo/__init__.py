@@ -1,1 +1,1 @@
-"""The demo's corpus: real text that is on any machine with the dependencies installed."""
+"""The demo's corpus: real text that every machine with the dependencies installed has."""

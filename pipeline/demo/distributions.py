@@ -1,4 +1,4 @@
-"""What is installed: distributions with their topics and addresses, and the standard library as one more."""
+"""The installed distributions with their topics and addresses; the standard library is one of them."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ TOPICS = {
     "Topic :: Security": "Systems & Security",
     "Topic :: Terminals": "Systems & Security",
 }
-"""Topics by classifier prefix. The one most classifiers of a distribution have wins, in a tie the earlier one.
+"""Topics by classifier prefix. A distribution gets the topic of most of its classifiers; in a tie, the first listed.
 
-"Software Development" and "Utilities" say nothing here: nearly every distribution is a library of Python modules."""
+"Software Development" and "Utilities" have no topic: nearly every distribution declares them."""
 _DOCUMENTATION_LABELS = ("documentation", "docs", "docsrtd", "doc")
 _HOME_LABELS = ("homepage", "home", "website")
 _SOURCE_LABELS = ("repository", "source", "sourcecode", "sources", "code", "github", "githubrepo")
@@ -53,7 +53,7 @@ _PYTHON_RELEASES = {10: date(2021, 10, 4), 11: date(2022, 10, 24), 12: date(2023
 
 @dataclass(frozen=True, kw_only=True)
 class Distribution:
-    """An installed distribution, as its metadata describes it."""
+    """An installed distribution as described in its metadata."""
 
     name: str
     version: str
@@ -64,18 +64,18 @@ class Distribution:
     description: str
     topic: str | None
     documentation_url: str | None
-    """Of the standard library None: each module has its own page. Others without one give no documents."""
+    """None for the standard library, whose modules have their own pages. Others without one are excluded."""
     readme_url: str | None
 
 
 def installed_paths() -> list[Path]:
-    """The folders of installed packages that the running interpreter sees."""
+    """The folders of installed packages on the path of the running interpreter."""
     names = ("site-packages", "dist-packages")
     return [Path(entry) for entry in dict.fromkeys(sys.path) if Path(entry).name in names]
 
 
 def find_distributions(search_paths: Sequence[Path]) -> list[Distribution]:
-    """Sorted by name; the first of equal names wins, as it would on import."""
+    """The distributions in `search_paths`, sorted by name; the first of equal names wins, as on import."""
     found: dict[str, Distribution] = {}
     for root in search_paths:
         for folder in sorted(root.glob("*.dist-info")):
@@ -86,9 +86,10 @@ def find_distributions(search_paths: Sequence[Path]) -> list[Distribution]:
 
 
 def _read_distribution(folder: Path) -> Distribution | None:
-    """None without readable metadata, and for what was installed from a local folder or a repository.
+    """The distribution of one `*.dist-info` folder; None without readable metadata.
 
-    The text of the latter may change under the same version; an editable install of this project is among them.
+    None too for an install from a local folder or a repository, such as an editable install of this project: its text
+    may change while its version does not.
     """
     try:
         raw = (folder / "METADATA").read_bytes()[:MAX_FILE_BYTES]
@@ -113,7 +114,7 @@ def _read_distribution(folder: Path) -> Distribution | None:
 
 
 def _description(message: email.message.Message) -> str:
-    """The body of METADATA or, before metadata 2.1, the header with its continuation lines indented."""
+    """The body of METADATA or, before metadata 2.1, the `Description` header without the indent of its lines."""
     body = message.get_payload()
     if isinstance(body, str) and body.strip():
         return body
@@ -121,17 +122,17 @@ def _description(message: email.message.Message) -> str:
 
 
 def _project_urls(message: email.message.Message) -> tuple[str | None, str | None, str | None]:
-    """Addresses of the documentation, the home page and the repository, as far as METADATA names them."""
+    """The addresses of the documentation, the home page and the repository in METADATA; None where it names none."""
     urls: dict[str, str] = {}
     for entry in message.get_all("Project-URL", []):
         label, _, url = str(entry).partition(",")
         urls.setdefault(re.sub(r"[\W_]+", "", label.lower()), url)
     urls.setdefault("homepage", str(message.get("Home-page", "")))
 
-    def first(labels: tuple[str, ...]) -> str | None:
+    def first_address(labels: tuple[str, ...]) -> str | None:
         return next((url for label in labels if (url := _web_address(urls.get(label, "")))), None)
 
-    return first(_DOCUMENTATION_LABELS), first(_HOME_LABELS), first(_SOURCE_LABELS)
+    return first_address(_DOCUMENTATION_LABELS), first_address(_HOME_LABELS), first_address(_SOURCE_LABELS)
 
 
 def _web_address(url: str) -> str | None:
@@ -145,7 +146,7 @@ def _web_address(url: str) -> str | None:
 
 
 def _recorded_files(folder: Path) -> tuple[str, ...]:
-    """Files of the distribution below its site-packages, as its RECORD lists them; none without a RECORD."""
+    """Files of the distribution below its site-packages, from its RECORD; empty without a RECORD."""
     try:
         record = (folder / "RECORD").read_text("utf-8", "replace")
         paths = {row[0] for row in csv.reader(record.splitlines()) if row}
@@ -160,13 +161,13 @@ def _topic(classifiers: list[str]) -> str | None:
 
 
 def _topic_of_classifier(classifier: str) -> str | None:
-    """The topic of the longest prefix."""
+    """The topic of the longest prefix in `TOPICS`; None without one."""
     prefixes = [prefix for prefix in TOPICS if f"{classifier} ".startswith(f"{prefix} ")]
     return TOPICS[max(prefixes, key=len)] if prefixes else None
 
 
 def snapshot_date(distributions: list[Distribution]) -> date:
-    """The latest calendar version installed; without any, the day of this Python's first release."""
+    """The latest of the installed calendar versions and the day of this Python's first release."""
     dates = [_PYTHON_RELEASES.get(sys.version_info.minor, max(_PYTHON_RELEASES.values()))]
     for distribution in distributions:
         if match := _CALENDAR_VERSION.fullmatch(distribution.version):
@@ -178,7 +179,10 @@ def snapshot_date(distributions: list[Distribution]) -> date:
 
 
 def documented(distributions: list[Distribution], stdlib_path: Path | None) -> list[Distribution]:
-    """Those that name an address, and the standard library; by a hash of the names, so that a limit takes a mixture."""
+    """Distributions that name an address, and the standard library.
+
+    They are sorted by a hash of their names, so that the first few are a mixture.
+    """
     kept = [d for d in distributions if d.documentation_url is not None]
     if stdlib_path is not None:
         kept.append(_standard_library(stdlib_path))

@@ -1,41 +1,31 @@
-"""The documents of one distribution: its modules' docstrings, its description, and the text files beside its code."""
+"""The documents of a distribution: its modules' docstrings, its description, and the text files beside its code."""
 
 from __future__ import annotations
 
-import ast
-import gc
 import multiprocessing
 import re
 import sys
-import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from inspect import cleandoc
-from itertools import chain
 from pathlib import PurePosixPath
 from urllib.parse import quote
 
 from colophon.pipeline.demo.distributions import MAX_FILE_BYTES, Distribution
-from colophon.pipeline.demo.prose import MAX_DOCUMENT_CHARS, clip, digest, plain, prose_share, split_changelog, tidy
+from colophon.pipeline.demo.docstrings import SKIPPED_FOLDERS, Sections, documented_modules, module_name
+from colophon.pipeline.demo.prose import MAX_DOCUMENT_CHARS, clip, plain, prose_share, split_changelog, tidy
 
 MIN_DOCUMENT_CHARS = 400
-MAX_SOURCE_BYTES = 8_000_000
-"""Python source read of one distribution, in an order that a hash of the path gives."""
 MAX_LICENCES = 4
 MAX_REPEATS = 3
-"""A docstring that a distribution has more often than this is boilerplate."""
+"""A docstring that occurs more often than this in a distribution is boilerplate."""
 HIGH_PROSE, LOW_PROSE = 0.7, 0.3
-"""Shares of characters in running sentences from which a module is "high", and up to which it is "low"."""
+"""Shares of characters in running sentences: a module with at least 0.7 is "high", with at most 0.3 "low"."""
 REMARK_CHARS = 90
-"""A module whose docstrings are shorter than this on average has remarks, not documentation: "low"."""
-_SKIPPED_FOLDERS = re.compile(
-    r"(^|/)(tests?|idle_test|testing|_?vendor(ed)?|externals?|third_?party(_files)?|_bundled|(site|dist)-packages)/"
-)
+"""A module whose docstrings are shorter than this on average is "low": it has remarks, not documentation."""
 _LICENCE = re.compile(r"(?i)^(licen[cs]e|copying|notice)")
-# Pages of the library reference: those of all top-level modules but these, and of these submodules.
+# The library reference has pages for all top-level modules except `_PAGELESS`, and for `_SUBMODULE_PAGES`.
 _PAGELESS = re.compile(
     r"_.*|antigravity|encodings|genericpath|idlelib|lib2to3|ntpath|nturl2path|opcode|posixpath|pydoc_data|sre_.*|this"
     r"|turtledemo|.*\..*"
@@ -52,7 +42,7 @@ _SUBMODULE_PAGES = re.compile(
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """A text, where it comes from, and the labels that its source gives it."""
+    """A text, its origin, and the labels that its source gives it."""
 
     text: str
     url: str
@@ -63,29 +53,30 @@ class Document:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Collected:
+class CollectedDocuments:
+    """The documents of one distribution."""
+
     documents: tuple[Document, ...]
     num_unreadable_files: int
 
 
-_Sections = list[tuple[str, str]]
-"""Names below the module (empty for the module itself) and their docstrings."""
+def collect(tasks: list[Distribution], *, num_workers: int, max_documents: int | None) -> list[CollectedDocuments]:
+    """The documents of each distribution, parsed by `num_workers` processes; their number changes nothing.
 
-
-def collect(tasks: list[Distribution], *, num_workers: int, max_documents: int | None) -> list[_Collected]:
-    """The documents of all distributions, parsed by `num_workers` processes, whose number changes nothing."""
+    Once there are `max_documents` the remaining distributions are skipped.
+    """
     if num_workers == 1:
-        return _take(map(_documents_of, tasks), max_documents)
-    # spawn, not fork: the caller may run threads (pyarrow, polars, Ray)
+        return _until_enough(map(_documents_of, tasks), max_documents)
+    # spawn, not fork: the caller may have threads (pyarrow, polars, Ray)
     with ProcessPoolExecutor(num_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
         try:
-            return _take(pool.map(_documents_of, tasks), max_documents)
+            return _until_enough(pool.map(_documents_of, tasks), max_documents)
         finally:
             pool.shutdown(cancel_futures=True)
 
 
-def _take(parts: Iterable[_Collected], max_documents: int | None) -> list[_Collected]:
-    taken: list[_Collected] = []
+def _until_enough(parts: Iterable[CollectedDocuments], max_documents: int | None) -> list[CollectedDocuments]:
+    taken: list[CollectedDocuments] = []
     num_documents = 0
     for part in parts:
         taken.append(part)
@@ -95,9 +86,8 @@ def _take(parts: Iterable[_Collected], max_documents: int | None) -> list[_Colle
     return taken
 
 
-def _documents_of(distribution: Distribution) -> _Collected:
-    with _collector_paused():
-        modules, num_unreadable = _modules(distribution)
+def _documents_of(distribution: Distribution) -> CollectedDocuments:
+    modules, num_unreadable = documented_modules(distribution)
     repeats = Counter(text for _, sections in modules for _, text in sections)
     documents: list[Document] = []
     for path, sections in modules:
@@ -109,102 +99,28 @@ def _documents_of(distribution: Distribution) -> _Collected:
         documents += files
         num_unreadable += num_undecodable
     kept = tuple(d for d in documents if len(d.text) >= MIN_DOCUMENT_CHARS)
-    return _Collected(documents=kept, num_unreadable_files=num_unreadable)
+    return CollectedDocuments(documents=kept, num_unreadable_files=num_unreadable)
 
 
-@contextmanager
-def _collector_paused() -> Iterator[None]:
-    """Syntax trees are many small objects without cycles: looking for cycles in them took a third of the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-def _modules(distribution: Distribution) -> tuple[list[tuple[str, _Sections]], int]:
-    """Path and sections of the modules that have docstrings; the number of files that do not parse."""
-    modules, num_bytes, num_unreadable = [], 0, 0
-    for path in sorted(filter(_is_module, distribution.files), key=digest):
-        try:
-            source = (distribution.root / path).read_bytes()
-        except OSError:
-            continue
-        if len(source) > MAX_FILE_BYTES:
-            continue
-        num_bytes += len(source)
-        if num_bytes > MAX_SOURCE_BYTES:
-            break
-        try:
-            sections = list(_sections(source))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):  # the last two: nested too deep for the parser
-            num_unreadable += 1
-            continue
-        modules.append((path, sections))
-    return modules, num_unreadable
-
-
-def _is_module(path: str) -> bool:
-    *folders, file = path.split("/")
-    named = all(name.isidentifier() for name in (*folders, file.removesuffix(".py")))
-    tested = file.startswith(("test_", "conftest")) or file.endswith(("_test.py", "_pb2.py", "_pb2_grpc.py"))
-    return file.endswith(".py") and named and not tested and not _SKIPPED_FOLDERS.search(path)
-
-
-def _module_name(path: str) -> str:
-    return ".".join(part for part in path.removesuffix(".py").split("/") if part != "__init__")
-
-
-def _sections(source: bytes) -> Iterator[tuple[str, str]]:
-    """Names and docstrings worth reading, in the order of the source."""
-    if b'"""' not in source and b"'''" not in source:
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escapes in other people's code
-        tree = ast.parse(source)
-    for name, docstring in chain([("", ast.get_docstring(tree, clean=False))], _docstrings(tree, ())):
-        text = tidy(cleandoc(docstring or ""))
-        if _is_worth_reading(text):
-            yield name, text
-
-
-def _docstrings(node: ast.AST, path: tuple[str, ...]) -> Iterator[tuple[str, str | None]]:
-    """Of functions and classes, those under `if` and `try` included, those inside functions not."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            if not re.fullmatch(r"__(?!init__|call__|new__)\w+__", child.name):
-                yield ".".join((*path, child.name)), ast.get_docstring(child, clean=False)
-            if isinstance(child, ast.ClassDef):
-                yield from _docstrings(child, (*path, child.name))
-        elif isinstance(child, ast.If | ast.Try | ast.With):
-            yield from _docstrings(child, path)
-
-
-def _is_worth_reading(text: str) -> bool:
-    signature_only = re.fullmatch(r"[\w.]+\([^\n]*\)(\s*->[^\n]*)?", text) is not None
-    return len(text.split()) >= 4 and len(text) >= 25 and not signature_only
-
-
-def _module_documents(distribution: Distribution, path: str, sections: _Sections) -> Iterator[Document]:
+def _module_documents(distribution: Distribution, path: str, sections: Sections) -> Iterator[Document]:
     is_standard = distribution.documentation_url is None
-    module = _module_name(path)
-    for number, part in enumerate(_parts(sections)):
+    module = module_name(path)
+    for number, part in enumerate(_document_sections(sections)):
         text = "\n\n".join(f"{name}\n\n{text}" if name else text for name, text in part)
         yield Document(
             text=clip(f"{module}\n\n{text}"),
             url=_module_url(distribution, path, anchor=f"{module}.{part[0][0]}" if number else module),
             file_path=f"{distribution.root.name}/{path}" if is_standard else path,
-            # the standard library is many packages to the split of the labels
+            # for the split of the labels each top-level module of the standard library is a package
             package=module.split(".")[0] if is_standard else distribution.name,
             topic=distribution.topic,
             quality=_module_quality([text for _, text in part]),
         )
 
 
-def _parts(sections: _Sections) -> Iterator[_Sections]:
-    part: _Sections = []
+def _document_sections(sections: Sections) -> Iterator[Sections]:
+    """The sections cut into parts of about `MAX_DOCUMENT_CHARS`, between two docstrings."""
+    part: Sections = []
     size = 0
     for name, text in sections:
         if part and size + len(text) > MAX_DOCUMENT_CHARS:
@@ -226,7 +142,7 @@ def _module_quality(texts: list[str]) -> str | None:
 def _module_url(distribution: Distribution, path: str, *, anchor: str) -> str:
     if distribution.documentation_url is not None:
         return f"{distribution.documentation_url}#{anchor}"
-    module = _module_name(path)
+    module = module_name(path)
     fragment = f"#{anchor}" if anchor != module else ""
     branch = f"{sys.version_info.major}.{sys.version_info.minor}"
     if _SUBMODULE_PAGES.fullmatch(module) or not _PAGELESS.fullmatch(module):
@@ -282,7 +198,7 @@ def _is_licence(path: str) -> bool:
 
 def _is_guide(path: str) -> bool:
     file = PurePosixPath(path)
-    inside = ".dist-info" not in file.parts[0] and not _SKIPPED_FOLDERS.search(path)
+    inside = ".dist-info" not in file.parts[0] and not SKIPPED_FOLDERS.search(path)
     return inside and file.suffix.lower() in (".md", ".rst") and "template" not in path
 
 

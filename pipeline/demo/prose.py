@@ -1,4 +1,4 @@
-"""Telling prose from markup, code and changelogs, and tidying it."""
+"""Cleaning of texts: prose apart from markup, code and changelogs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ MAX_DOCUMENT_CHARS = 10_000
 
 
 def tidy(text: str) -> str:
-    """Without control characters, lone surrogates, trailing blanks and runs of empty lines."""
+    """The text without control characters, lone surrogates, trailing blanks and runs of empty lines."""
     text = text.expandtabs(4).replace("\r\n", "\n").replace("\r", "\n")
     text = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ufeff]", "", text)
     text = re.sub(r"[\ud800-\udfff]", "\ufffd", text)
@@ -34,7 +34,7 @@ _MARKUP = (
 
 
 def plain(text: str) -> str:
-    """A README without badges, images, HTML tags and link targets; other markup stays."""
+    """A README without badges, images, HTML tags and link targets; other markup is kept."""
     text = tidy(text)
     for pattern, replacement in _MARKUP:
         text = re.sub(pattern, replacement, text)
@@ -48,13 +48,13 @@ _CHANGELOG = re.compile(
 
 
 def split_changelog(text: str) -> tuple[str, str]:
-    """The text before and from a heading that says so and is followed by a version number."""
+    """The text before the changelog, and the changelog: from its heading on, which a version number must follow."""
     match = _CHANGELOG.search(text)
     return (text[: match.start()].rstrip(), text[match.start() :]) if match else (text, "")
 
 
 def clip(text: str) -> str:
-    """At most MAX_DOCUMENT_CHARS, cut at the end of a paragraph where there is one in the second half."""
+    """The first MAX_DOCUMENT_CHARS characters, cut at the end of the last paragraph if that is in the second half."""
     if len(text) <= MAX_DOCUMENT_CHARS:
         return text
     end = text.rfind("\n\n", MAX_DOCUMENT_CHARS // 2, MAX_DOCUMENT_CHARS)
@@ -62,7 +62,7 @@ def clip(text: str) -> str:
 
 
 def prose_share(text: str) -> float:
-    """Share of the characters that stand in lines of running sentences: many words, nearly all of them plain."""
+    """The share of characters in lines of running sentences: at least 6 words, three quarters of them plain."""
     lines = [line.strip() for line in text.splitlines()]
     total = sum(map(len, lines))
     return sum(len(line) for line in lines if _is_prose(line)) / total if total else 0.0
@@ -80,5 +80,5 @@ def _is_prose(line: str) -> bool:
 
 
 def digest(text: str) -> str:
-    """sha256 of a text, in hex: the order and the split of the corpus come from it."""
+    """sha256 of a text, in hexadecimal. It gives the order and the split of the corpus."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

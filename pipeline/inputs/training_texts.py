@@ -1,4 +1,4 @@
-"""Texts for training: labelled ones for classifiers (a text and a label column), plain ones for tokenizers."""
+"""Texts for training: labelled texts for classifiers (a text and a label column), plain texts for tokenizers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from colophon.pipeline.recipe.schema import InputSection
 
 
 def read_labelled(paths: Sequence[str], *, text: str, label: str) -> tuple[pa.Array, pa.Array]:
-    """Texts and labels, both string [num_rows]; rows without a text or a label are left out.
+    """Texts and labels, both string [num_rows]; rows without a text or a label are dropped.
 
     Raises:
         UsageError: a file that cannot be read or lacks a column, or no row at all.
@@ -44,7 +44,7 @@ def read_texts(paths: Sequence[str], *, text: str, max_bytes: int) -> Iterator[p
 
 
 def _read(paths: Sequence[str], columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
-    """All rows of the files; training takes no chances, so what cannot be read is an error."""
+    """All rows of the files. Training quarantines nothing: a row that cannot be read is an error."""
     needs = [ColumnNeed(name, in_input) for name, in_input in columns.items()]
     inputs = plan_inputs(InputSection(paths=list(paths), columns=columns), needs=needs)
     for entry in inputs.quarantine:

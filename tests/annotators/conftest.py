@@ -1,4 +1,4 @@
-"""Small fastText models, trained once a session by the project's own training."""
+"""Small fastText models, which the project's own training writes once a session."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ COMMON = ["the", "a", "of", "and", "to", "in", "is", "it", "that", "for"]
 
 
 def labelled(names: list[str], *, num_texts: int = 300, seed: int = 0) -> tuple[list[str], list[str]]:
-    """Texts of a label's words among common ones, some over several lines; labels in turn."""
+    """Texts of a label's words among common ones, some on several lines; each label in turn."""
     rng = np.random.default_rng(seed)
     labels = [names[i % len(names)] for i in range(num_texts)]
     texts = [" ".join(rng.permutation([*rng.choice(WORDS[label], 5), *rng.choice(COMMON, 6)])) for label in labels]
@@ -49,13 +49,13 @@ def train(path: Path, names: list[str], **settings: object) -> Path:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder: `softmax.bin`, `ova.bin`, `hs.bin` (high, low, Science & Tech), `chars.bin`, `words.bin` (two of them),
-    `many.bin` (260)."""
+    `many.bin` (260 labels)."""
     folder = tmp_path_factory.mktemp("models")
     for loss in ("softmax", "ova", "hs"):
         train(folder / f"{loss}.bin", list(WORDS), loss=loss)
     train(folder / "chars.bin", ["high", "low"], loss="softmax", min_chars=2, max_chars=3)
     train(folder / "words.bin", ["high", "low"], loss="softmax", word_ngrams=1)
-    names = [f"label {number}" for number in range(260)]  # the library quantizes an output from 256 labels on
+    names = [f"label {number}" for number in range(260)]  # the library quantizes an output matrix from 256 labels on
     many = TrainingSettings(dim=4, buckets=300, epoch=1, loss="softmax")
     train_classifier(names * 2, names * 2, output=folder / "many.bin", settings=many)
     return folder
@@ -63,7 +63,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def quantized(models: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Models quantized by the library: plainly; with pruned n-grams and separate norms; with a quantized output."""
+    """Models quantized by the library: without options, pruned with norms, with a quantized output matrix."""
     folder = tmp_path_factory.mktemp("quantized")
     options: dict[str, dict[str, object]] = {
         "plain.ftz": {},
@@ -92,9 +92,9 @@ def write_lines(path: Path, texts: list[str], labels: list[str]) -> str:
 
 @pytest.fixture(scope="session")
 def kinds(models: Path, quantized: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with those models and `trigrams.bin`, `wide.bin` (one versus all, 3 dimensions, 9 labels),
-    `chars_hs.bin` (subwords under hierarchical softmax) and `chars_pruned.ftz` (with subwords left out), and as a
-    language-id model has it, more labels than dimensions and subwords: `chars_wide.bin`, `chars_wide_pruned.ftz`."""
+    """A folder with `models` and `quantized`, and `trigrams.bin`, `wide.bin` (one versus all, 3 dimensions, 9 labels),
+    `chars_hs.bin` (subwords, hierarchical softmax), `chars_pruned.ftz` (pruned subwords), `chars_wide.bin` and
+    `chars_wide_pruned.ftz` (subwords and more labels than dimensions, as in language identification)."""
     folder = tmp_path_factory.mktemp("kinds")
     for path in [*models.glob("*.bin"), *quantized]:
         (folder / path.name).symlink_to(path)

@@ -1,4 +1,4 @@
-"""What every annotator promises, whichever it is: these tests find the annotators themselves."""
+"""The contract of every annotator. These tests find the annotators of the package themselves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from colophon.annotators.base import Annotator, annotator_types
 
-# Settings that an annotator cannot do without; a new annotator with a required setting adds its line here.
+# Settings for annotators that require some; a new annotator with a required setting adds its line here.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
     "fasttext": [
         {"model": "softmax.bin", "score": {"probability_of": "high"}, "bins": {"edges": [0.2, 0.8]}},
@@ -82,7 +82,7 @@ def annotator(request: pytest.FixtureRequest, built: dict[tuple[str, int], Annot
 
 
 def same(left: pa.RecordBatch, right: pa.RecordBatch) -> bool:
-    """Equal by value, where NaN would not be."""
+    """Whether schemas and values are equal; NaN would equal nothing."""
     return left.schema.equals(right.schema) and left.to_pydict() == right.to_pydict()
 
 
@@ -106,7 +106,7 @@ def test_no_nan_leaves_an_annotator(annotator: Annotator) -> None:
             assert not np.isnan(column.drop_null().to_numpy()).any()
 
 
-def test_it_needs_only_its_columns(annotator: Annotator) -> None:
+def test_an_annotator_reads_only_its_columns(annotator: Annotator) -> None:
     alone = ALL.select(list(annotator.columns))
     assert same(annotator.annotate(alone), annotator.annotate(ALL))
 
@@ -126,14 +126,14 @@ def test_all_nulls(annotator: Annotator) -> None:
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case[0]}-{case[1]}")
 @given(picks=st.lists(st.integers(0, 71), max_size=40), cut=st.integers(0, 40), data=st.data())
-def test_batches_do_not_matter(
+def test_cutting_a_batch_changes_no_row(
     case: tuple[str, int],
     built: dict[tuple[str, int], Annotator],
     picks: list[int],
     cut: int,
     data: st.DataObject,
 ) -> None:
-    """annotate(a + b) is annotate(a) + annotate(b), also for slices that start in the middle of their buffers."""
+    """annotate(a + b) equals annotate(a) + annotate(b), also for slices that start inside their buffers."""
     annotator, batch = built[case], batch_of(picks)
     whole = annotator.annotate(batch)
     cut = min(cut, batch.num_rows)
@@ -156,11 +156,11 @@ def test_string_columns_of_every_kind(annotator: Annotator) -> None:
         assert same(annotator.annotate(pa.record_batch(columns, ALL.schema.names)), expected)
 
 
-def test_it_travels_to_a_worker(annotator: Annotator) -> None:
-    arrived = pickle.loads(pickle.dumps(annotator))
-    arrived.load()
-    assert arrived.fingerprint == annotator.fingerprint
-    assert same(arrived.annotate(ALL), annotator.annotate(ALL))
+def test_a_pickled_annotator_annotates_the_same(annotator: Annotator) -> None:
+    unpickled = pickle.loads(pickle.dumps(annotator))
+    unpickled.load()
+    assert unpickled.fingerprint == annotator.fingerprint
+    assert same(unpickled.annotate(ALL), annotator.annotate(ALL))
 
 
 def test_settings_are_json(annotator: Annotator) -> None:

@@ -1,4 +1,4 @@
-"""The `edu_score` annotator: FineWeb-Edu's arithmetic, to the last half."""
+"""The `edu_score` annotator: FineWeb-Edu's arithmetic, halves included."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_another_annotators_column_and_prefix() -> None:
 
 
 @pytest.mark.parametrize("values", [["3.2"], [True], [b"3"]])
-def test_what_is_no_number_is_named(values: list[Any]) -> None:
+def test_the_error_names_a_column_that_is_not_a_number(values: list[Any]) -> None:
     with pytest.raises(AnnotatorError, match=r"column 'score' has type .*; a number is needed"):
         qualities(values)
 

@@ -1,4 +1,4 @@
-"""The `fasttext` annotator: score rules, bins, text preparation and errors that name the thing and the choices."""
+"""The `fasttext` annotator: score rules, bins, text preparation, and errors that list the choices."""
 
 from __future__ import annotations
 
@@ -194,12 +194,12 @@ def test_labels_that_the_model_lacks(models: Path, score: dict[str, Any], messag
         ({"score": {"probability_of": "a"}, "bins": {"edges": [0.2], "labels": ["x"]}}, "2 bins need as many labels"),
     ],
 )
-def test_settings_that_make_no_sense(settings: dict[str, Any], message: str) -> None:
+def test_invalid_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         FastTextConfig.model_validate({"model": "m.bin", **settings})
 
 
-def test_files_that_are_no_model(tmp_path: Path) -> None:
+def test_missing_and_foreign_model_files(tmp_path: Path) -> None:
     with pytest.raises(AnnotatorError, match=r"annotators\.quality\.model: .*none\.bin: no such file"):
         build(tmp_path / "none.bin", score={"argmax": True})
     (tmp_path / "text.bin").write_text("not a model")
@@ -207,14 +207,14 @@ def test_files_that_are_no_model(tmp_path: Path) -> None:
         build(tmp_path / "text.bin", score={"argmax": True})
 
 
-def test_text_that_is_not_text(models: Path) -> None:
+def test_a_text_column_of_bytes_is_an_error(models: Path) -> None:
     annotator = build(models / "words.bin", score={"argmax": True})
     with pytest.raises(AnnotatorError, match="column 'text' has type binary"):
         annotator.annotate(pa.record_batch({"text": pa.array([b"x"])}))
 
 
 @pytest.mark.shared
-def test_odd_texts_score_as_in_the_library(models: Path, shared_data: Path) -> None:
+def test_unusual_texts_score_as_in_the_library(models: Path, shared_data: Path) -> None:
     (batch,) = pq.read_table(shared_data / "hostile/odd_text.parquet").combine_chunks().to_batches()
     scores = build(models / "words.bin", score={"probability_of": "high"}).annotate(batch).column("quality_score")
     library = fasttext.load_model(str(models / "words.bin")).f
@@ -234,7 +234,7 @@ def test_bytes_that_are_not_utf8(models: Path, shared_data: Path) -> None:
     assert sum(rows) == table.num_rows
 
 
-def test_a_model_that_is_not_collapsed_says_so(models: Path) -> None:
+def test_a_model_that_is_not_collapsed_has_a_note(models: Path) -> None:
     assert build(models / "softmax.bin", score={"argmax": True}).notes == ()
     (note,) = build(models / "many.bin", "language", score={"argmax": True}).notes
     assert note.startswith("language: 260 labels, more than the model's 4 dimensions: ")

@@ -1,4 +1,4 @@
-"""The `url` annotator: parts that join to the URL, hosts and registered domains, and nothing that raises."""
+"""The `url` annotator: parts that join to the URL, hosts, registered domains, and no exception for any URL."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def test_parts_of_a_url(row: tuple[str | None, ...]) -> None:
         "https:\\\\a.org\\b", "http://a b/", "http://a\x00.org/", "1http://a.org/", None,
     ],
 )  # fmt: skip
-def test_what_has_no_authority_has_no_parts(url: str | None) -> None:
+def test_a_url_without_authority_has_no_parts(url: str | None) -> None:
     (row,) = annotate([url])
     assert row.pop("url") == url
     assert set(row.values()) == {None}
 
 
-def test_private_suffixes_are_a_setting() -> None:
+def test_private_suffixes() -> None:
     assert annotate(["https://a.foo.github.io/"], private_suffixes=True)[0]["url_registered_domain"] == "foo.github.io"
     settings = [UrlConfig(private_suffixes=private).build("url").fingerprint for private in (False, True)]
     assert settings[0] != settings[1]
@@ -103,7 +103,7 @@ def test_bytes_that_are_not_utf8_have_no_parts() -> None:
     assert rows.column("url_host").to_pylist() == [None, "a.org"]
 
 
-def test_a_column_that_is_not_text_is_named() -> None:
+def test_the_error_names_a_column_that_is_not_text() -> None:
     with pytest.raises(AnnotatorError, match="column 'url' has type int64"):
         UrlConfig().build("url").annotate(pa.record_batch({"url": [1]}))
     with pytest.raises(AnnotatorError, match="expected one column 'url'; columns: text"):
@@ -111,7 +111,7 @@ def test_a_column_that_is_not_text_is_named() -> None:
 
 
 @pytest.mark.shared
-def test_weird_urls(shared_data: Path) -> None:
+def test_unusual_urls(shared_data: Path) -> None:
     (batch,) = pq.read_table(shared_data / "hostile/weird_urls.parquet").combine_chunks().to_batches()
     rows = UrlConfig().build("url").annotate(batch).to_pylist()
     assert len(rows) == 87

@@ -1,4 +1,4 @@
-"""WebOrganizer's classes: 24 and 24 names, found from every reasonable spelling."""
+"""WebOrganizer's 24 topics and 24 formats, found from every reasonable spelling."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from colophon.annotators.weborganizer import FORMATS, TOPICS, format_name, slug, topic_name
 
 
-def test_twenty_four_each_and_none_shares_a_slug() -> None:
+def test_twenty_four_each_with_distinct_slugs() -> None:
     assert len({slug(name) for name in TOPICS}) == len(TOPICS) == 24
     assert len({slug(name) for name in FORMATS}) == len(FORMATS) == 24
 
@@ -48,7 +48,7 @@ def test_format_labels(label: str, name: str) -> None:
     assert format_name(label) == name
 
 
-def test_what_is_none_of_them() -> None:
+def test_unknown_labels() -> None:
     assert topic_name("") is None
     assert topic_name("listicle") is None
     assert format_name("24") is None

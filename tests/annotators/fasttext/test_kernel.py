@@ -41,7 +41,7 @@ def fnv(word: bytes, *, start: int, prime: int, bits: int, signed: bool) -> int:
 
 
 def read_by_rule(text: str) -> list[bytes]:
-    """The words of a line, by the rule that the library's `readWord` follows."""
+    """The words of a line by the rule of the library's `readWord`."""
     found = [word.encode() for word in re.split(f"[{SEPARATORS}]+", text) if word]
     if b"</s>" in found:
         return found[: found.index(b"</s>") + 1]
@@ -49,7 +49,7 @@ def read_by_rule(text: str) -> list[bytes]:
 
 
 @given(texts=st.lists(st.one_of(st.none(), TEXTS), max_size=6), start=st.integers(0, 3), large=st.booleans())
-def test_words_are_those_of_the_rule(texts: list[str | None], start: int, large: bool) -> None:
+def test_words_follow_the_rule(texts: list[str | None], start: int, large: bool) -> None:
     column = pa.array(texts, pa.large_string() if large else pa.string()).slice(start)
     found = split(column)
     expected = [[] if text is None else read_by_rule(text) for text in column.to_pylist()]
@@ -74,18 +74,18 @@ def test_models_of_a_pass_share_the_words(models: Path, monkeypatch: pytest.Monk
         FastTextModel(models / name).probabilities(batch.column("text"))
     assert calls == [20]
     FastTextModel(models / "ova.bin").probabilities(batch.column("text"), preparation=TextPreparation(lower=True))
-    assert calls == [20, 20], "another preparation reads other words"
+    assert calls == [20, 20], "a different preparation reads different words"
 
 
-def test_words_of_other_texts_are_not_taken_for_these() -> None:
+def test_words_of_earlier_texts_are_not_returned() -> None:
     raw = TextPreparation()
-    for i in range(200):  # arrays come and go, and with them their addresses
+    for i in range(200):  # arrays are freed, and new ones get their addresses
         assert words_of(pa.array([f"word{i} again"]), raw).hashes[0] == split(pa.array([f"word{i}"])).hashes[0]
 
 
 @pytest.mark.parametrize("newline", ["space", "collapse", "delete", "join_lines"])
 @given(text=TEXTS)
-def test_preparing_in_the_kernel_is_preparing_before(newline: str, text: str) -> None:
+def test_preparing_in_the_kernel_equals_preparing_before(newline: str, text: str) -> None:
     prepare = TextPreparation.model_validate({"newline": newline})
     column = pa.array([text])
     np.testing.assert_array_equal(words_of(column, prepare).keys, split(prepare(column)).keys)
@@ -118,7 +118,7 @@ def assert_equal_to_the_library(path: Path, texts: list[str]) -> None:
     rows, expected = rows[~np.array(wordless, bool)], expected[~np.array(wordless, bool)]
     assert (np.isnan(rows) == np.isnan(expected)).all()
     rows, expected = rows[~np.isnan(expected).any(axis=1)], expected[~np.isnan(expected).any(axis=1)]
-    # The library leaves out leaves of a tree below 1e-5.
+    # The library drops leaves of a tree below 1e-5.
     np.testing.assert_allclose(rows, expected, atol=2e-5, rtol=0)
     best = expected[np.arange(len(rows)), rows.argmax(axis=1)] if len(rows) else np.empty(0)
     np.testing.assert_allclose(best, expected.max(axis=1, initial=0) if len(rows) else best, atol=1e-6)
@@ -163,7 +163,7 @@ def test_the_steps_of_the_sigmoid_are_the_librarys() -> None:
     assert near.tolist() == [[True, True, False, False, False]]
 
 
-def test_without_a_place_for_compiled_code_it_is_compiled_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_code_is_compiled_each_time_where_none_can_be_stored(monkeypatch: pytest.MonkeyPatch) -> None:
     def njit(**options: Any) -> Any:
         if options.pop("cache", False):
             raise RuntimeError("cannot cache function: no locator available")
@@ -179,7 +179,7 @@ def test_without_a_place_for_compiled_code_it_is_compiled_each_time(monkeypatch:
 
 
 def test_only_one_file_is_compiled() -> None:
-    """Numba's cache on disk does not see a change of what a function calls in another file."""
+    """Numba's cache on disk does not detect a change of a function that is called in another file."""
     folder = Path(words.__file__).parents[1]
     users = {
         path.name for path in folder.rglob("*.py") if re.search(r"^\s*(from|import) numba", path.read_text(), re.M)

@@ -1,4 +1,4 @@
-"""What is made once on a machine: whole or not at all, by one process, and shared by all."""
+"""The cache: directories appear complete or not at all, one process builds them, and all share them."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def leave_a_mark(directory: Path) -> None:
-    (directory / "made").write_text("whole")
+def build_with_a_mark(directory: Path) -> None:
+    (directory / "built").write_text("whole")
     with (directory.parent / "marks").open("a") as file:
         file.write(f"{os.getpid()}\n")
 
 
-def make_with_others(barrier: Any, found: Any) -> None:
+def build_with_others(barrier: Any, found: Any) -> None:
     barrier.wait()
-    found.put(str(cached_directory("things/x", leave_a_mark)))
+    found.put(str(cached_directory("things/x", build_with_a_mark)))
 
 
-def test_of_many_processes_one_makes_it(empty_cache: Path) -> None:
+def test_one_of_many_processes_builds_the_directory(empty_cache: Path) -> None:
     context = multiprocessing.get_context("spawn")
     barrier, found = context.Barrier(4), context.Queue()
-    processes = [context.Process(target=make_with_others, args=(barrier, found)) for _ in range(4)]
+    processes = [context.Process(target=build_with_others, args=(barrier, found)) for _ in range(4)]
     for process in processes:
         process.start()
     paths = {found.get(timeout=60) for _ in processes}
@@ -48,7 +48,7 @@ def test_of_many_processes_one_makes_it(empty_cache: Path) -> None:
     assert len((empty_cache / "things/marks").read_text().splitlines()) == 1
 
 
-def test_what_fails_leaves_nothing(empty_cache: Path) -> None:
+def test_a_build_that_fails_leaves_nothing(empty_cache: Path) -> None:
     def fail(directory: Path) -> None:
         (directory / "half").write_text("half")
         raise ValueError("no")
@@ -56,7 +56,7 @@ def test_what_fails_leaves_nothing(empty_cache: Path) -> None:
     with pytest.raises(ValueError, match="no"):
         cached_directory("things/x", fail)
     assert [path.name for path in (empty_cache / "things").iterdir()] == ["x.lock"]
-    assert (cached_directory("things/x", leave_a_mark) / "made").read_text() == "whole"
+    assert (cached_directory("things/x", build_with_a_mark) / "built").read_text() == "whole"
 
 
 def test_a_full_disk_is_one_line(models: Path, empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,7 +69,7 @@ def test_a_full_disk_is_one_line(models: Path, empty_cache: Path, monkeypatch: p
     assert not any(path.is_dir() for path in (empty_cache / "fasttext").iterdir())
 
 
-def test_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_directory_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     assert cache_dir() == tmp_path / "cache"
     monkeypatch.setenv("COLOPHON_CACHE_DIR", str(tmp_path / "file" / "cache"))
@@ -103,7 +103,7 @@ def test_a_file_is_read_once_for_its_sha256(tmp_path: Path, monkeypatch: pytest.
     ("name", "table"),
     [("softmax.bin", "rows"), ("chars.bin", "rows"), ("many.bin", "slots"), ("output.ftz", "decoded")],
 )
-def test_mapped_tables_are_those_in_memory(kinds: Path, name: str, table: str, empty_cache: Path) -> None:
+def test_mapped_tables_equal_those_in_memory(kinds: Path, name: str, table: str, empty_cache: Path) -> None:
     texts = pa.array(["theorem proof lol", "zzq the energy", "never"])
     in_memory = FastTextModel(kinds / name, cached=False).probabilities(texts)
     assert not (empty_cache / "fasttext").exists()

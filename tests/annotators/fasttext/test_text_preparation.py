@@ -1,4 +1,4 @@
-"""Text preparation: one line out of every text, by rules that equal their Python counterparts."""
+"""Text preparation: every text becomes one line, by rules that equal their Python counterparts."""
 
 from __future__ import annotations
 
