@@ -1,1 +1,1 @@
-"""What a training shard is: tokenizer, layouts, packing, Arrow schemas, writer, reader, manifest."""
+"""Training shards: tokenizer, layouts, packing, Arrow schemas, writer, reader, manifest."""

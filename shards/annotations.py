@@ -1,6 +1,6 @@
-"""Annotation columns of a run: found by name, read a partition at a time.
+"""Annotation columns of a run: found by name, read one partition at a time.
 
-Which annotator made a column is told by the files themselves; a run never has a column twice.
+The files themselves show which annotator wrote a column; no two annotators of a run write the same column.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from colophon.shards.common.errors import ShardError
+from colophon.shards.common.errors import ShardError, one_line
 from colophon.shards.manifest import Manifest, Record, checked_path
 
 
@@ -31,17 +31,17 @@ class AnnotationColumn:
         """The values of a partition's documents, in their order.
 
         Raises:
-            ShardError: the annotator has no file of the partition, or not the one that its record describes.
+            ShardError: the annotator has no file of the partition, or the file differs from its record.
         """
         record = self.records.get(partition)
         if record is None:
-            raise ShardError(f"{self.output}: annotator {self.annotator!r} has nothing on partition {partition}")
+            raise ShardError(f"{self.output}: annotator {self.annotator!r} has no file of partition {partition}")
         with _opened(self.output, record) as parquet:
             if self.name not in parquet.schema_arrow.names:
-                raise ShardError(f"{self.output / record.path} has no column {self.name!r}, other partitions have")
+                raise ShardError(f"{self.output / record.path} lacks the column {self.name!r} of other partitions")
             column = parquet.read(columns=[self.name]).column(self.name)
         if len(column) != record.rows:
-            raise ShardError(f"{self.output / record.path} has {len(column)} rows; its record says {record.rows}")
+            raise ShardError(f"{self.output / record.path} has {len(column)} rows; its record has {record.rows}")
         return column
 
 
@@ -49,7 +49,7 @@ def find_column(output: Path, manifest: Manifest, name: str) -> AnnotationColumn
     """The column `name` of the run under `output`.
 
     Raises:
-        ShardError: no annotator has it (the choices are listed), or a file is not as its record says.
+        ShardError: no annotator has the column (the message lists those that exist), or a file differs from its record.
     """
     annotators = annotators_by_column(output, manifest)
     if name not in annotators:
@@ -61,11 +61,15 @@ def find_column(output: Path, manifest: Manifest, name: str) -> AnnotationColumn
 
 
 def annotators_by_column(output: Path, manifest: Manifest) -> dict[str, str]:
-    """The annotator that made each column, by the first file of each."""
+    """Column to annotator, from the first file of each annotator.
+
+    Raises:
+        ShardError: a file cannot be read or differs from its record.
+    """
     annotators: dict[str, str] = {}
-    for annotator, made in manifest.annotators.items():
-        if made.records:
-            with _opened(output, made.records[0]) as parquet:
+    for annotator, stage in manifest.annotators.items():
+        if stage.records:
+            with _opened(output, stage.records[0]) as parquet:
                 annotators |= dict.fromkeys(parquet.schema_arrow.names, annotator)
     return annotators
 
@@ -77,4 +81,4 @@ def _opened(output: Path, record: Record) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
             yield parquet
     except (OSError, pa.ArrowException) as error:
-        raise ShardError(f"{path}: cannot be read: {str(error).splitlines()[0]}") from None
+        raise ShardError(f"{path}: cannot be read: {one_line(error)}") from None

@@ -1,9 +1,9 @@
-"""What an Arrow IPC file says of its own places and sizes, checked before Arrow is asked to read it.
+"""A check of the offsets and sizes in an Arrow IPC file, before Arrow reads it.
 
-Arrow itself does not compare a record batch's buffers with the file, and allocates what a compressed buffer says it
-will become. Our files have neither compression nor dictionaries, so a file that has is refused. Format: magic,
-messages, footer (a FlatBuffers table of the messages' places), its size, magic; tables and field numbers are those of
-Arrow's `File.fbs` and `Message.fbs`. Cost: some microseconds a record batch.
+Arrow does not compare a record batch's buffers with the file's size, and it allocates the uncompressed size that a
+compressed buffer declares. Our files have neither compression nor dictionaries; a file with either is refused. The
+format is: magic, messages, footer (a FlatBuffers table with the messages' offsets), size of the footer, magic. Tables
+and field numbers are those of Arrow's `File.fbs` and `Message.fbs`. Cost: some microseconds a record batch.
 """
 
 from __future__ import annotations
@@ -23,44 +23,44 @@ _BATCH_ROWS, _BATCH_NODES, _BATCH_BUFFERS, _BATCH_COMPRESSION = 0, 1, 2, 3
 
 
 def check_bounds(data: memoryview) -> None:
-    """Raise ValueError unless all that the file in `data` names lies within it, uncompressed."""
+    """Raise ValueError unless every buffer of the file in `data` is uncompressed and inside the file."""
     tail = len(data) - len(_MAGIC) - _INT32.size
     if tail < _HEAD_BYTES or bytes(data[: len(_MAGIC)]) != _MAGIC or bytes(data[-len(_MAGIC) :]) != _MAGIC:
-        raise ValueError("it does not begin and end as one")
+        raise ValueError("it does not begin and end with ARROW1")
     (footer_bytes,) = _INT32.unpack_from(data, tail)
     start = tail - footer_bytes
     if footer_bytes <= 0 or start < _HEAD_BYTES:
-        raise ValueError("its footer is not as long as it says")
+        raise ValueError("the size of its footer is invalid")
     footer = _root(data, start, end=tail)
     if footer.places(_FOOTER_DICTIONARIES, _BLOCK.size):
-        raise ValueError("it has dictionaries, which are not read")
+        raise ValueError("it has dictionaries, which are not supported")
     for place in footer.places(_FOOTER_BATCHES, _BLOCK.size):
         at, head_bytes, body_bytes = footer.read(_BLOCK, place)
         if at < _HEAD_BYTES or min(head_bytes, body_bytes) < 0 or at + head_bytes + body_bytes > start:
-            raise ValueError("its footer names a place outside of it")
+            raise ValueError("its footer names a record batch outside the file")
         _check_batch(data, at, end=at + head_bytes, body_bytes=body_bytes)
 
 
 def _check_batch(data: memoryview, at: int, *, end: int, body_bytes: int) -> None:
     prefix = _Table(data, at, end)
     if prefix.read(_INT32, at) != (_CONTINUATION,):
-        raise ValueError("a message does not begin as one")
+        raise ValueError("a message does not begin with a continuation marker")
     message = _root(data, at + 2 * _INT32.size, end=end)
     if message.number(_MESSAGE_KIND, _INT8) != _RECORD_BATCH:
-        raise ValueError("its footer names a message that is no record batch")
+        raise ValueError("its footer names a message that is not a record batch")
     header = message.at(_MESSAGE_HEADER)
     if header is None or message.number(_MESSAGE_BODY_BYTES, _INT64) != body_bytes:
-        raise ValueError("a record batch and the footer differ in its size")
+        raise ValueError("a record batch and the footer differ in the batch's size")
     batch = _Table(data, header + message.read(_UINT32, header)[0], end)
     if batch.at(_BATCH_COMPRESSION) is not None:
-        raise ValueError("it is compressed, which is not read")
+        raise ValueError("it is compressed, which is not supported")
     nodes = [batch.read(_NODE_OR_BUFFER, place) for place in batch.places(_BATCH_NODES, _NODE_OR_BUFFER.size)]
     if batch.number(_BATCH_ROWS, _INT64) < 0 or any(not 0 <= nulls <= rows for rows, nulls in nodes):
-        raise ValueError("a record batch has a number of rows that makes no sense")
+        raise ValueError("the number of rows or nulls of a record batch is invalid")
     for place in batch.places(_BATCH_BUFFERS, _NODE_OR_BUFFER.size):
         offset, size = batch.read(_NODE_OR_BUFFER, place)
         if min(offset, size) < 0 or offset + size > body_bytes:
-            raise ValueError("a column lies outside of its record batch")
+            raise ValueError("a column is outside its record batch")
 
 
 def _root(data: memoryview, at: int, *, end: int) -> _Table:
@@ -69,33 +69,33 @@ def _root(data: memoryview, at: int, *, end: int) -> _Table:
 
 
 class _Table:
-    """A FlatBuffers table at a place of a file; it reads nothing from `end` on."""
+    """A FlatBuffers table at the offset `at` of a file; it reads nothing from the offset `end` on."""
 
     def __init__(self, data: memoryview, at: int, end: int) -> None:
         self._data, self._at, self._end = data, at, end
 
     def read(self, layout: Struct, at: int) -> tuple[int, ...]:
-        """The numbers at a place of the file."""
+        """The numbers at an offset of the file."""
         if at < 0 or at + layout.size > self._end:
-            raise ValueError("a table of it points outside of it")
+            raise ValueError("a table points outside the file")
         return layout.unpack_from(self._data, at)
 
     def at(self, field: int) -> int | None:
-        """Where a field lies; None if it is not given."""
+        """The offset of a field; None if the table lacks it."""
         fields_at = self._at - self.read(_INT32, self._at)[0]
-        slot = _INT32.size + _UINT16.size * field  # behind the sizes of the list of fields and of the table
+        slot = _INT32.size + _UINT16.size * field  # after the sizes of the list of fields and of the table
         if slot + _UINT16.size > self.read(_UINT16, fields_at)[0]:
             return None
         (offset,) = self.read(_UINT16, fields_at + slot)
         return self._at + offset if offset else None
 
     def number(self, field: int, layout: Struct) -> int:
-        """A number; 0 if it is not given."""
+        """The value of a field; 0 if the table lacks it."""
         at = self.at(field)
         return 0 if at is None else self.read(layout, at)[0]
 
     def places(self, field: int, item_bytes: int) -> range:
-        """Where the structs of a list lie."""
+        """The offsets of the structs of a list; none if the table lacks the list."""
         at = self.at(field)
         if at is None:
             return range(0)
@@ -103,5 +103,5 @@ class _Table:
         (count,) = self.read(_UINT32, start)
         start += _UINT32.size
         if start + count * item_bytes > self._end:
-            raise ValueError("a list of it is longer than it")
+            raise ValueError("a list reaches outside the file")
         return range(start, start + count * item_bytes, item_bytes)

@@ -1,4 +1,4 @@
-"""Files on disk: Arrow IPC written whole or as it grows and read mapped, and waiting for the disk."""
+"""Arrow IPC files: written whole or by record batches, read memory-mapped, and their list columns as numpy."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ import pyarrow as pa
 
 from colophon.shards.arrow_bounds import check_bounds
 from colophon.shards.common.arrays import NumPyArray
-from colophon.shards.common.errors import ShardError
+from colophon.shards.common.errors import ShardError, one_line
 from colophon.shards.schema import PackedInfo, packed_schema, tokens_schema
 
 
 def write_table(path: Path, table: pa.Table) -> None:
-    """Write one uncompressed Arrow IPC file."""
+    """Write a table to an uncompressed Arrow IPC file."""
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
         writer.write_table(table)
 
 
 @contextmanager
 def growing_table(path: Path, schema: pa.Schema) -> Iterator[Callable[[pa.Table], None]]:
-    """Write an uncompressed Arrow IPC file by tables with `schema`, each a record batch (one a chunk, if it has any).
+    """A function that appends tables with `schema` to an uncompressed Arrow IPC file, a record batch for each chunk.
 
-    The file is whole when the context ends.
+    The file is complete when the context ends.
     """
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
         yield writer.write_table
 
 
 def read_table(path: Path) -> pa.Table:
-    """Memory-map an Arrow IPC file. Offsets of lists and strings are read, to see that they are sound; ids are not.
+    """Memory-map an Arrow IPC file and check it; the offsets of lists and strings are read, ids are not.
 
-    A file that lies is refused: none is read outside of its bounds, or takes memory because it says so.
+    The check refuses a file whose offsets or sizes would make Arrow read outside the file or allocate memory for them.
 
     Raises:
-        ShardError: the file is missing, cut, damaged, compressed or not an Arrow file.
+        ShardError: the file is missing, truncated, damaged, compressed or not an Arrow file.
     """
     try:
         with pa.memory_map(str(path)) as source:
@@ -48,13 +48,12 @@ def read_table(path: Path) -> pa.Table:
             table = pa.ipc.open_file(source).read_all()
         table.validate(full=True)
     except (pa.ArrowException, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ShardError(f"{path}: not a readable Arrow file: {reason}") from None
+        raise ShardError(f"{path}: not a readable Arrow file: {one_line(error)}") from None
     return table
 
 
 def tokens_table(ids: pa.Array, input_ids: pa.Array, *, dtype: np.dtype[Any]) -> pa.Table:
-    """A token file's content: `ids` string [n], `input_ids` list<dtype> [n] without special tokens."""
+    """The table of a token file: `ids` string [n], `input_ids` list<dtype> [n] without special tokens."""
     return pa.Table.from_arrays([ids, input_ids], schema=tokens_schema(dtype))
 
 
@@ -67,7 +66,7 @@ def packed_table(
     runs_per_row: NumPyArray,
     info: PackedInfo,
 ) -> pa.Table:
-    """A packed file's content.
+    """The table of a packed file.
 
     Args:
         input_ids: uint16 or uint32 [num_rows, sequence_length + 1].
@@ -75,7 +74,7 @@ def packed_table(
         run_roles: [num_runs] role of each run.
         run_documents: [num_runs] row of the run's document in the partition.
         runs_per_row: [num_rows], summing to num_runs.
-        info: what stands in the schema metadata.
+        info: the schema metadata.
     """
     schema = packed_schema(info, input_ids.dtype)
     offsets = pa.array(np.concatenate([[0], np.cumsum(runs_per_row)]).astype(np.int32))
@@ -97,9 +96,9 @@ def list_chunks(column: pa.ChunkedArray) -> tuple[NumPyArray, list[NumPyArray]]:
 
 
 def list_values(column: pa.ChunkedArray | pa.Array) -> tuple[NumPyArray, NumPyArray]:
-    """A list column as numpy: offsets int64 [n + 1] and the values, without a Python object an element."""
+    """A list column as numpy: offsets int64 [n + 1] and the values; chunks are joined."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if isinstance(array, pa.ChunkedArray):  # a column of no rows has no chunk to combine
+    if isinstance(array, pa.ChunkedArray):  # a column without rows has no chunk to combine
         array = pa.array([], column.type)
     offsets = array.offsets.to_numpy().astype(np.int64)
     if len(offsets) == 0:

@@ -1,14 +1,15 @@
-"""Layouts: where a document's metadata stands, in which words, and what of it is paid for.
+"""Layouts: the position and the text of a document's metadata, and the loss weights of roles.
 
-A segment is a document's part in one sequence. By position, one looks like this (`boc` and `eoc` are the wrapper):
+A segment is a document's part in one sequence. The positions give these segments (`boc` and `eoc` are the wrapper):
 
     plain         bos text eos
     prepend       bos boc METADATA eoc text eos
     append        bos text boc METADATA eoc eos
     meta_tokens   bos boc s1 ... sN eoc text eos
 
-`eos` closes the last segment of a document only. Metadata and text are tokenized apart and joined as ids, so the text
-has the same ids in every layout. Positions, wrapper, masks and dropout follow "Beyond URLs" (arXiv 2511.21613).
+Only the last segment of a document ends with `eos`. Metadata and text are tokenized separately and joined as ids, so
+the text has the same ids in every layout. Positions, wrapper, masks and dropout follow "Beyond URLs" (arXiv
+2511.21613).
 """
 
 from __future__ import annotations
@@ -21,33 +22,35 @@ from typing import Annotated, Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from colophon.shards.common.errors import ShardError
 from colophon.shards.schema import ROLE_NAMES, RoleName
 
-_UNPAID: dict[RoleName, float] = {"pad": 0, "bos": 0, "eos": 1, "wrapper": 0, "metadata": 0, "meta_token": 0, "text": 1}
+_MASKED: dict[RoleName, float] = {"pad": 0, "bos": 0, "wrapper": 0, "metadata": 0, "meta_token": 0}
+_DEFAULT_WEIGHTS: dict[RoleName, float] = {**_MASKED, "eos": 1, "text": 1}
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class LayoutConfig(BaseModel):
-    """What every layout has; stands under `[layouts.<name>]` of a recipe."""
+    """The settings that all layouts have; part of `[layouts.<name>]` of a recipe."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     role_weights: dict[RoleName, Weight] = {}
-    """Loss weights that differ from the position's own."""
+    """Loss weights that differ from the position's defaults."""
 
     @field_validator("role_weights")
     @classmethod
-    def _padding_is_never_paid(cls, weights: dict[RoleName, float]) -> dict[RoleName, float]:
+    def _padding_has_no_weight(cls, weights: dict[RoleName, float]) -> dict[RoleName, float]:
         if weights.get("pad"):
             raise ValueError("pad must have weight 0: padding is not a prediction")
         return weights
 
     def weights(self) -> dict[RoleName, float]:
-        """The loss weight of a label by its role, all roles named."""
-        return {**_UNPAID, **self.role_weights}
+        """The loss weight of a label by its role, for all roles."""
+        return {**_DEFAULT_WEIGHTS, **self.role_weights}
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -57,20 +60,20 @@ class LayoutConfig(BaseModel):
 
 class _Droppable(LayoutConfig):
     dropout: float = Field(0.1, ge=0, le=1)
-    """Share of documents whose metadata is left out; the paper's 10 % unless set."""
+    """Share of documents whose metadata is dropped. Default: 10 %, as in the paper."""
     when_dropped: Literal["empty", "nothing"] = "empty"
-    """`empty` keeps the wrapper (boc eoc), `nothing` leaves it out too."""
+    """`empty` keeps the wrapper (boc eoc), `nothing` drops it too."""
 
 
 class _Templated(_Droppable):
     template: str
     """Text with annotation columns in braces, such as `{topic}, {format}`."""
     max_metadata_tokens: int = Field(128, ge=1)
-    """Longer metadata keeps its first tokens; what was cut is counted."""
+    """Longer metadata is cut to its first tokens; the cut tokens are counted."""
 
     @field_validator("template")
     @classmethod
-    def _template_is_sound(cls, template: str) -> str:
+    def _template_is_valid(cls, template: str) -> str:
         template_fields(template)
         return template
 
@@ -86,29 +89,29 @@ class PlainLayout(LayoutConfig):
 
 
 class PrependLayout(_Templated):
-    """Metadata before the text, read but not paid for: no label from boc through eoc has weight."""
+    """Metadata before the text, masked: the labels from boc to eoc have loss weight 0."""
 
     position: Literal["prepend"]
     segments: Literal["every", "first"] = "every"
 
 
 class AppendLayout(_Templated):
-    """Metadata after the text, predicted: an auxiliary task whose weight is `role_weights.metadata`, 1 unless set.
+    """Metadata after the text, predicted: an auxiliary task with the loss weight `role_weights.metadata`, default 1.
 
-    `segments = "last"` puts it at the end of the document only. There is no `first` here: metadata after the first
-    sequence of a longer document would stand in its middle.
+    `segments = "last"` puts it at the end of the document only. `first` does not exist: metadata after the first
+    sequence of a longer document would be in the middle of the document.
     """
 
     position: Literal["append"]
     segments: Literal["every", "last"] = "every"
 
     def weights(self) -> dict[RoleName, float]:
-        """As for every layout; boc, metadata and eoc are paid unless set."""
-        return {**_UNPAID, "wrapper": 1.0, "metadata": 1.0, **self.role_weights}
+        """The loss weight of a label by its role; boc, metadata and eoc have weight 1 unless set."""
+        return {**_DEFAULT_WEIGHTS, "wrapper": 1.0, "metadata": 1.0, **self.role_weights}
 
 
 class MetaTokensLayout(_Droppable):
-    """Vocabulary entries without content, the same for every document, for the model to fill."""
+    """Meta tokens: vocabulary entries without text, the same for every document; the model learns their use."""
 
     position: Literal["meta_tokens"]
     num_meta_tokens: int = Field(5, ge=1)
@@ -122,11 +125,30 @@ Layout = Annotated[
 ]
 
 
-def template_fields(template: str) -> tuple[str, ...]:
-    """The column names that a template names, each once, in order.
+_ADAPTER: TypeAdapter[Layout] = TypeAdapter(Layout)
+
+
+def parse_layout(settings: Mapping[str, Any], *, where: object) -> Layout:
+    """The layout of a JSON object, as in schema metadata or a manifest.
+
+    Args:
+        settings: the settings of a layout; a `name` is ignored.
+        where: the file, for the error message.
 
     Raises:
-        ValueError: braces that do not match, or a field with a conversion, a format or no name.
+        ShardError: the settings are not those of a layout.
+    """
+    try:
+        return _ADAPTER.validate_python({key: value for key, value in settings.items() if key != "name"})
+    except ValidationError as error:
+        raise ShardError(f"{where}: damaged layout: {error.errors()[0]['msg']}") from None
+
+
+def template_fields(template: str) -> tuple[str, ...]:
+    """The columns in a template, each once, in order.
+
+    Raises:
+        ValueError: unmatched braces, or a field with a conversion, with a format or without a name.
     """
     fields: dict[str, None] = {}
     for _, name, spec, conversion in string.Formatter().parse(template):
@@ -141,8 +163,8 @@ def template_fields(template: str) -> tuple[str, ...]:
 def render(template: str, columns: Mapping[str, pa.Array], *, num_rows: int) -> pa.Array:
     """The metadata string of each document: string [num_rows].
 
-    A null column is written as nothing; where all columns of the template are null the result is null, which packing
-    treats like dropped metadata and counts as missing.
+    A null value gives an empty string. If all columns of the template are null, the result is null; packing treats it
+    like dropped metadata and counts it as missing.
     """
     parts: list[pa.Array | str] = []
     for literal, name, _, _ in string.Formatter().parse(template):
@@ -160,10 +182,10 @@ def render(template: str, columns: Mapping[str, pa.Array], *, num_rows: int) -> 
 
 
 def dropped(ids: Sequence[str | None], *, dropout: float, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """Which documents lose their metadata: bool [num_documents].
+    """bool [num_documents]: whether a document's metadata is dropped.
 
-    A function of (seed, document id) alone: how the work was divided, the layout and the order change nothing. The
-    first 8 bytes of BLAKE2b(id, key = seed) are read as a number in [0, 1) and compared with `dropout`.
+    It depends on seed and document id alone, not on the layout, the order or the partition. The first 8 bytes of
+    BLAKE2b(id, key = seed), read as a number in [0, 1), are compared with `dropout`.
     """
     key = seed.to_bytes(8, "little", signed=True)
     digests = b"".join(blake2b((i or "").encode(), digest_size=8, key=key).digest() for i in ids)
@@ -173,6 +195,6 @@ def dropped(ids: Sequence[str | None], *, dropout: float, seed: int) -> np.ndarr
 
 
 def describe_weights(weights: Mapping[RoleName, float]) -> str:
-    """One line for reports: the roles that are paid, `text eos metadata×0.5`."""
-    paid = [(name, weights[name]) for name in reversed(ROLE_NAMES) if weights.get(name)]
-    return " ".join(name if weight == 1 else f"{name}×{weight:g}" for name, weight in paid)
+    """The roles that have loss weight, in one line for reports: `text eos metadata×0.5`."""
+    weighted = [(name, weights[name]) for name in reversed(ROLE_NAMES) if weights.get(name)]
+    return " ".join(name if weight == 1 else f"{name}×{weight:g}" for name, weight in weighted)

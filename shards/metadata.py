@@ -1,4 +1,4 @@
-"""The metadata of a partition's documents, as ids: rendered, tokenized once per distinct value, cut, dropped."""
+"""The metadata of a partition's documents as ids: rendered, tokenized once per distinct value, cut, dropped."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout, PrependLayout, dropped, render
 
 
-class Encoder(Protocol):
-    """What packing needs of a tokenizer."""
+class TextEncoder(Protocol):
+    """The part of a tokenizer that packing uses."""
 
     def encode_batch(self, texts: pa.Array) -> pa.ListArray:
         """list<uint16|uint32> [n]: ids of each text without special tokens."""
@@ -25,35 +25,38 @@ class Encoder(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class DocumentMetadata:
-    """What stands between boc and eoc, for each document of a partition."""
+    """The ids between boc and eoc, for each document of a partition.
+
+    Documents with the metadata "ab", "c" and "ab" have ids [97, 98, 99], starts [0, 2, 0] and lengths [2, 1, 2].
+    """
 
     wrapped: NumPyArray
-    """bool [num_documents]: whether the document has a wrapper at all."""
+    """bool [num_documents]: whether the document has a wrapper."""
     starts: NumPyArray
-    """int64 [num_documents]: where its ids begin in `ids`."""
+    """int64 [num_documents]: index in `ids` of the document's first id."""
     lengths: NumPyArray
-    """int64 [num_documents]: how many there are; 0 is an empty wrapper."""
+    """int64 [num_documents]: the document's number of ids; 0 is an empty wrapper."""
     ids: NumPyArray
-    """All distinct metadata, one after the other; empty where meta tokens stand in for it."""
+    """The ids of all distinct metadata, one after the other; empty for meta tokens."""
     counts: dict[str, int]
     """`documents_dropped`, `documents_without_metadata`, `metadata_cut`, `metadata_tokens_cut`."""
 
 
 def document_metadata(
-    layout: Layout, *, ids: pa.Array, columns: Mapping[str, pa.Array], tokenizer: Encoder, seed: int
+    layout: Layout, *, ids: pa.Array, columns: Mapping[str, pa.Array], tokenizer: TextEncoder, seed: int
 ) -> DocumentMetadata:
-    """The metadata ids of each document under `layout`.
+    """The metadata ids of each document in `layout`.
 
     Args:
-        layout: where metadata stands, its template, dropout and budget.
-        ids: string [num_documents], the document ids that dropout is derived from.
-        columns: the annotation columns that the template names, each [num_documents].
+        layout: the position of metadata, its template, dropout and budget.
+        ids: string [num_documents], the document ids from which dropout is derived.
+        columns: the annotation columns of the template, each [num_documents].
         tokenizer: encodes the distinct metadata strings.
-        seed: of the recipe's `[pack]`; with the id it decides which documents are dropped.
+        seed: the seed of the recipe's `[pack]`; with the id it decides which documents are dropped.
     """
     num_documents = len(ids)
     if isinstance(layout, PlainLayout):
-        return _nothing(num_documents)
+        return _no_metadata(num_documents)
     drop = dropped(ids.to_pylist(), dropout=layout.dropout, seed=seed)
     if isinstance(layout, MetaTokensLayout):
         missing = np.zeros(num_documents, bool)
@@ -76,7 +79,7 @@ def document_metadata(
     )
 
 
-def _nothing(num_documents: int) -> DocumentMetadata:
+def _no_metadata(num_documents: int) -> DocumentMetadata:
     zeros = np.zeros(num_documents, np.int64)
     return DocumentMetadata(
         wrapped=np.zeros(num_documents, bool), starts=zeros, lengths=zeros, ids=np.empty(0, np.uint32), counts={}
@@ -84,9 +87,9 @@ def _nothing(num_documents: int) -> DocumentMetadata:
 
 
 def _encode(
-    layout: PrependLayout | AppendLayout, columns: Mapping[str, pa.Array], *, tokenizer: Encoder, num_documents: int
+    layout: PrependLayout | AppendLayout, columns: Mapping[str, pa.Array], *, tokenizer: TextEncoder, num_documents: int
 ) -> tuple[NumPyArray, NumPyArray, NumPyArray, NumPyArray]:
-    """Start and length of each document's ids in a pool of the distinct strings' ids, the pool, and what is null."""
+    """Start and length of each document's ids in the pool, the pool of distinct strings' ids, and the mask of nulls."""
     distinct = render(layout.template, columns, num_rows=num_documents).dictionary_encode()
     offsets, pool = list_values(tokenizer.encode_batch(distinct.dictionary))
     missing = pc.is_null(distinct.indices).to_numpy(zero_copy_only=False)

@@ -1,18 +1,18 @@
-"""Packing: a partition's tokens and metadata become fixed-length sequences, in one layout.
+"""Packing: arranges a partition's tokens and metadata as fixed-length sequences, in one layout.
 
 Three steps, each a function of arrays:
 
-1. *Plan*: which slice of which document goes into which row. One Python step a segment, so the cost is a few
-   microseconds for every thousand tokens or so. `concat` fills rows in document order and cuts documents where the
-   row ends; `best_fit` cuts only documents longer than a row and puts the rest into the fullest row that has room
-   (best-fit decreasing; Ding et al., "Fewer Truncations Improve Language Modeling", 2404.10830).
-2. *Runs*: the plan's segments become runs (where the ids come from, how many, their role, their document).
-3. *Gather*: runs are copied into their rows: text by slices of the token file, which may be mapped and in chunks, all
-   that is short (special ids, metadata) by index.
+1. *Plan*: assign slices of documents to rows. One Python step a segment, so the cost is a few microseconds for about
+   every thousand tokens. `concat` fills rows in document order and cuts documents where the row ends; `best_fit` cuts
+   only documents longer than a row and puts each rest into the fullest row that has room (best-fit decreasing; Ding et
+   al., "Fewer Truncations Improve Language Modeling", 2404.10830).
+2. *Runs*: turn the plan's segments into runs: source of the ids, length, role, document.
+3. *Gather*: copy the runs into their rows: text by slices of the token file, which may be mapped and in chunks; special
+   ids and metadata by index.
 
-Steps 2 and 3 take some thousand segments at a time. The runs of step 2 are what stands in the file, so the mask cannot
-differ from the ids. Memory: the plan, 40 bytes a segment, the runs, 10 bytes each, and the rows themselves, which
-`allocate` may put into a mapped file.
+Steps 2 and 3 process some thousand segments at a time. The file stores the runs of step 2, so the mask cannot differ
+from the ids. Memory: 40 bytes a segment for the plan, 10 bytes a run, and the rows, which `allocate` may put into a
+mapped file.
 """
 
 from __future__ import annotations
@@ -45,14 +45,11 @@ class Packed:
     runs_per_row: NumPyArray
     num_tokens: dict[RoleName, int]
     counts: dict[str, int]
-    """`documents`, `documents_empty`, `documents_cut`, `segments` and what `DocumentMetadata.counts` says."""
+    """`documents`, `documents_empty`, `documents_cut`, `segments` and those of `DocumentMetadata.counts`."""
 
 
 def smallest_row(layout: Layout) -> int:
-    """Ids that the longest segment of one text token takes in `layout`: a row must hold as many.
-
-    bos, boc, metadata, eoc, one text token, eos.
-    """
+    """The length of the longest segment with one text token: bos, boc, metadata, eoc, text, eos. A row must hold it."""
     if isinstance(layout, PlainLayout):
         return 3
     longest = layout.num_meta_tokens if isinstance(layout, MetaTokensLayout) else layout.max_metadata_tokens
@@ -73,22 +70,24 @@ def pack(
     """Arrange a partition's documents in rows of `sequence_length + 1` ids.
 
     Args:
-        layout: where metadata stands.
+        layout: the position of metadata.
         text_offsets: int64 [num_documents + 1] into all text ids.
         text_ids: uint16 or uint32 [num_text_tokens], or chunks of it that end where documents end; the result has
             its dtype, which must hold the special ids.
-        metadata: what stands in each document's wrapper.
+        metadata: the metadata of each document.
         special: ids of the special tokens.
         sequence_length: inputs of a row.
         method: `concat` or `best_fit`.
-        allocate: makes the array that rows are written to, from its shape and dtype.
+        allocate: returns the array for the rows, given its shape and dtype.
 
     Raises:
-        ValueError: the rows are too short for the layout, or the tokenizer has fewer meta tokens than it asks for.
+        ValueError: the rows are too short for the layout, or the tokenizer has too few meta tokens.
     """
     width = sequence_length + 1
     if isinstance(layout, MetaTokensLayout) and layout.num_meta_tokens > len(special.meta):
-        raise ValueError(f"the tokenizer has {len(special.meta)} meta tokens, the layout asks {layout.num_meta_tokens}")
+        raise ValueError(
+            f"the layout needs {layout.num_meta_tokens} meta tokens; the tokenizer has {len(special.meta)}"
+        )
     if width < smallest_row(layout):
         raise ValueError(f"sequence_length must be at least {smallest_row(layout) - 1} for this layout")
     lengths = np.diff(text_offsets)
@@ -138,7 +137,7 @@ class _Segments:
         return int(self.row[-1]) + 1 if len(self.row) else 0
 
     def blocks(self, num_rows: int) -> Iterator[tuple[int, _Segments]]:
-        """The segments of `num_rows` rows at a time, with the number of their first row; rows then count from 0."""
+        """The segments of `num_rows` rows at a time and the number of their first row; `row` then counts from 0."""
         firsts = range(0, self.num_rows, num_rows)
         cuts = np.searchsorted(self.row, [*firsts, self.num_rows]).tolist()
         for first, begin, end in zip(firsts, cuts[:-1], cuts[1:], strict=True):
@@ -156,7 +155,7 @@ class _Segments:
 
 
 class _Overhead:
-    """How many ids of a segment are not text: bos, eos on the last one, and the wrapper where the layout puts it."""
+    """The number of a segment's ids that are not text: bos, eos on the last segment, and the wrapper if attached."""
 
     def __init__(self, layout: Layout, metadata: DocumentMetadata) -> None:
         self._wrapper: list[int] = np.where(metadata.wrapped, metadata.lengths + 2, 0).tolist()
@@ -167,7 +166,7 @@ class _Overhead:
 
 
 def attachment(layout: Layout) -> Callable[[bool, bool], bool]:
-    """Whether a segment carries the document's metadata, from (is the document's first, is its last)."""
+    """The rule whether a segment carries its document's metadata: a function of (first segment, last segment)."""
     if isinstance(layout, PlainLayout):
         return lambda first, last: False
     if layout.segments == "first":
@@ -178,10 +177,10 @@ def attachment(layout: Layout) -> Callable[[bool, bool], bool]:
 
 
 def _plan_concat(lengths: list[int], *, overhead: _Overhead, width: int) -> _Segments:
-    """Fill rows in document order; a document goes on in the next row where this one ends.
+    """Fill rows in document order; a document that does not fit continues in the next row.
 
-    A segment that is not the last takes what fits but leaves a token for the next, so that eos always has text before
-    it in its segment.
+    A segment that is not the last takes as many tokens as fit but leaves one for the next, so that every eos has text
+    before it in its segment.
     """
     found = array("q")  # row, document, start, num_tokens, last of each segment; a tuple each would take 10 times more
     row, room = 0, width
@@ -202,7 +201,11 @@ def _plan_concat(lengths: list[int], *, overhead: _Overhead, width: int) -> _Seg
 
 
 def _take(document: int, *, start: int, length: int, room: int, overhead: _Overhead) -> tuple[int, int]:
-    """Text tokens of the document's next segment in `room` ids, and the ids that the segment fills; 0 if none fits."""
+    """The number of text tokens of the document's next segment in `room` ids (0: none fits), and of all its ids.
+
+    A document of 7 tokens, plain, 4 ids of room: bos and 3 tokens, (3, 4). Its last 2 tokens, 4 ids of room: bos, both
+    and eos, (2, 4). Its last 3 tokens, 4 ids of room: eos would not fit, so (2, 3), and one token remains for eos.
+    """
     left = length - start
     closing = overhead(document, first=start == 0, last=True)
     if left + closing <= room:
@@ -213,7 +216,7 @@ def _take(document: int, *, start: int, length: int, room: int, overhead: _Overh
 
 
 def _plan_best_fit(lengths: list[int], *, overhead: _Overhead, width: int) -> _Segments:
-    """Documents longer than a row fill rows of their own; what is left of each is placed longest first."""
+    """Cut documents longer than a row into full rows; place the rests and the other documents longest first."""
     found = array("q")  # document, start, num_tokens, ids that the segment fills, last
     for document, length in enumerate(lengths):
         start = 0
@@ -228,7 +231,7 @@ def _plan_best_fit(lengths: list[int], *, overhead: _Overhead, width: int) -> _S
     group = np.empty(len(last), np.int64)
     group[rests] = _best_fit(used_[rests].tolist(), width=width)
     group[~last] = len(rests) + np.arange(len(last) - len(rests))
-    # Rows stand in the order of their first document, so that a file reads roughly like its input.
+    # Rows are in the order of their first document, so that a file has roughly the order of its input.
     _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
     row = np.argsort(np.argsort(first))[inverse]
     order = np.argsort(row, kind="stable")
@@ -242,7 +245,10 @@ def _plan_best_fit(lengths: list[int], *, overhead: _Overhead, width: int) -> _S
 
 
 def _best_fit(sizes: list[int], *, width: int) -> list[int]:
-    """The bin of each size, sizes descending; O(n log n + n · distinct capacities moved)."""
+    """The bin of each size, sizes descending; O(n log n + n · distinct capacities moved).
+
+    Sizes [6, 5, 3, 2] in bins of 8 give [0, 1, 1, 0]: 3 fits bin 1 (3 left) but not bin 0 (2 left).
+    """
     open_bins: dict[int, list[int]] = {}
     capacities: list[int] = []  # sorted keys of open_bins
     chosen: list[int] = []
@@ -271,24 +277,24 @@ class _Runs:
     """Runs of some rows, one after the other, each array [num_runs]."""
 
     sources: NumPyArray
-    """int64: where the run's ids begin, among all text ids or in `_Ids.short`; nothing for padding."""
+    """int64: index of the run's first id in all text ids or in `_Ids.short`; meaningless for padding."""
     lengths: NumPyArray
     roles: NumPyArray
     documents: NumPyArray
     rows: NumPyArray
 
     def compact(self) -> tuple[NumPyArray, NumPyArray, NumPyArray, NumPyArray]:
-        """What stands in the file: lengths uint32, roles uint8, documents uint32, and each row's number of runs."""
+        """The arrays that the file stores: lengths uint32, roles uint8, documents uint32, and runs of each row."""
         lengths, documents = self.lengths.astype(np.uint32), self.documents.astype(np.uint32)
         return lengths, self.roles, documents, np.bincount(self.rows)
 
 
 def _runs_header() -> tuple[NumPyArray, NumPyArray, NumPyArray, NumPyArray]:
-    """The runs of no row."""
+    """The arrays of `_Runs.compact` for no rows."""
     return np.zeros(0, np.uint32), np.zeros(0, np.uint8), np.zeros(0, np.uint32), np.zeros(0, np.int64)
 
 
-# Short ids begin with the special ids in this order; boc and eoc stand together: an empty wrapper is one run.
+# Short ids begin with the special ids in this order; boc and eoc are neighbours, so an empty wrapper is one run.
 _BOS, _EOS, _BOC, _EOC, _FIRST_META = range(5)
 
 
@@ -304,10 +310,10 @@ class _Ids:
         self._first = np.cumsum([0, *(len(chunk) for chunk in text[:-1])])
 
     def place(self, sources: NumPyArray) -> tuple[list[int], list[int]]:
-        """The chunk of each text position, and the position in it."""
+        """The chunk of each text position, and the position in that chunk."""
         if len(self.text) == 1:
             return [0] * len(sources), sources.tolist()
-        # Of chunks that begin at one place all but the last are empty.
+        # Of several chunks with the same begin, all but the last are empty.
         chunks = np.searchsorted(self._first, sources, side="right") - 1
         return chunks.tolist(), (sources - self._first[chunks]).tolist()
 
@@ -321,7 +327,14 @@ def _runs(
     text_offsets: NumPyArray,
     width: int,
 ) -> _Runs:
-    """Lay the segments out: bos, wrapper before, text, wrapper after, eos, padding; empty runs are left out."""
+    """The runs of the segments: bos, wrapper before, text, wrapper after, eos, padding; empty runs are dropped.
+
+    Two segments of one row of 14 ids, prepend: text tu with metadata mn, then text v with an empty wrapper:
+
+                      bos  boc  metadata  eoc  text  eos  pad
+        lengths    [[   1    1         2    1     2    1    0 ]    bos | boc | m n | eoc | t u | eos
+                    [   1    2         0    0     1    1    1 ]]   bos | boc eoc | v | eos | pad
+    """
     row, document, start, last = segments.row, segments.document, segments.start, segments.last
     attached = _attached(layout, first=start == 0, last=last) & metadata.wrapped[document]
     metadata_length = np.where(attached, metadata.lengths[document], 0)
@@ -330,7 +343,7 @@ def _runs(
 
     meta_tokens = isinstance(layout, MetaTokensLayout)
     metadata_source = _FIRST_META if meta_tokens else _FIRST_META + len(special.meta) + metadata.starts[document]
-    # A slot: where its ids begin (one place, or one for each segment), how many, and what they are.
+    # A slot: the source of its ids (one for all segments, or one for each), their number, their role.
     wrapper: list[tuple[Any, NumPyArray, Role]] = [
         (_BOC, boc, Role.WRAPPER),
         (metadata_source, metadata_length, Role.META_TOKEN if meta_tokens else Role.METADATA),
@@ -362,7 +375,10 @@ def _attached(layout: Layout, *, first: NumPyArray, last: NumPyArray) -> NumPyAr
 
 
 def _padding(row: NumPyArray, used: NumPyArray, *, width: int) -> NumPyArray:
-    """int64 [num_segments]: ids missing at the end of the row, behind the row's last segment."""
+    """int64 [num_segments]: ids missing at the row's end, for the row's last segment; 0 for the others.
+
+    Rows [0, 0, 1] with used ids [4, 3, 6] and width 8 give [0, 1, 2].
+    """
     filled = np.bincount(row, weights=used).astype(np.int64) if len(row) else np.zeros(0, np.int64)
     closes = np.append(row[1:] != row[:-1], True)[: len(row)]
     return np.where(closes, width - filled[row], 0)
@@ -377,9 +393,10 @@ def _gather(ids: _Ids, runs: _Runs, rows: NumPyArray, *, pad: int) -> None:
     is_text = runs.roles == Role.TEXT
     chunks, places = ids.place(runs.sources[is_text])
     spans = zip(chunks, places, begins[is_text].tolist(), ends[is_text].tolist(), strict=True)
-    for chunk, place, begin, end in spans:  # a copy of memory each: by index it would take 8 bytes more a token
+    for chunk, place, begin, end in spans:  # one copy of memory each; an index would take 8 bytes more a token
         flat[begin:end] = ids.text[chunk][place : place + end - begin]
     short = ~is_text & (runs.roles != Role.PAD)
     lengths = runs.lengths[short]
+    # lengths [2, 3] -> within [0, 1, 0, 1, 2]
     within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     flat[np.repeat(begins[short], lengths) + within] = ids.short[np.repeat(runs.sources[short], lengths) + within]

@@ -1,8 +1,8 @@
-"""Reading packed sequences: memory-mapped rows and what is derived from their runs.
+"""The reader of packed sequences: memory-mapped rows and the arrays derived from their runs.
 
-Opening costs the footer and the runs of each file, some hundredths of it: whether they fit each other is told then, so
-that a damaged or lying file asks for no memory later. A row costs a copy of its ids and a `np.repeat` of its runs:
-microseconds, no Python object a token.
+Opening a file reads its footer and its runs, some hundredths of it, and checks that they fit each other, so that a
+damaged or hostile file allocates no memory later. Reading a row takes a copy of its ids and a `np.repeat` of its runs:
+microseconds, no Python object for a token.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ from colophon.shards.schema import PackedInfo, Role, TokenizerInfo, full_role_we
 
 @dataclass(frozen=True, kw_only=True)
 class PackedRows:
-    """Some rows of a data set. `n` rows of `sequence_length + 1` tokens; labels are `input_ids[:, 1:]`."""
+    """`n` rows of `sequence_length + 1` tokens; labels are `input_ids[:, 1:]`."""
 
     input_ids: NumPyArray
     """uint16 or uint32 [n, sequence_length + 1]."""
     roles: NumPyArray
     """uint8 [n, sequence_length + 1], a `Role` a token."""
     segments: NumPyArray
-    """int32 [n, sequence_length + 1]: the segment's number in its row, from 0; padding at the end has a number of its
-    own. Tokens attend within a segment only when documents are masked."""
+    """int32 [n, sequence_length + 1]: the segment's number in its row, from 0; padding at the end is one more segment.
+    With a document mask, tokens attend within their segment only."""
     documents: NumPyArray
     """uint32 [n, sequence_length + 1]: row of the token's document in its partition, `NO_DOCUMENT` for padding."""
 
     @classmethod
     def empty(cls, n: int, *, width: int, dtype: np.dtype[Any]) -> PackedRows:
-        """Room for `n` rows of `width` ids of a type."""
+        """Uninitialized arrays for `n` rows of `width` ids of type `dtype`."""
         shape = (n, width)
         roles, documents = np.empty(shape, np.uint8), np.empty(shape, np.uint32)
         return cls(
@@ -46,8 +46,11 @@ class PackedRows:
         )
 
     def loss_weights(self, role_weights: NumPyArray, *, out: NumPyArray | None = None) -> NumPyArray:
-        """float32 [n, sequence_length]: the weight of each label, from `role_weights` float32 [7]; in `out`, if any."""
-        # Roles are known to be good, and only with "clip" nothing is buffered.
+        """float32 [n, sequence_length]: the weight of each label, from `role_weights` float32 [7]; written to `out`.
+
+        Role weights [0, 0, 1, 0, 0, 0, 1] and roles [1, 6, 6, 2, 0] (bos text text eos pad) give [1, 1, 1, 0].
+        """
+        # `PackedDataset` has checked the roles; only "clip" writes to `out` without a buffer.
         weights: NumPyArray = role_weights.astype(np.float32, copy=False).take(self.roles[:, 1:], out=out, mode="clip")
         return weights
 
@@ -69,7 +72,7 @@ class PackedFile:
     """One packed file, memory-mapped.
 
     Raises:
-        ShardError: the file cannot be read, is no packed shard, or its columns do not fit each other.
+        ShardError: the file cannot be read, is not a packed shard, or its columns do not fit each other.
     """
 
     def __init__(self, path: Path) -> None:
@@ -98,15 +101,15 @@ class PackedFile:
         return self._offsets, self._lengths, self._roles, self._documents
 
     def check_runs(self) -> None:
-        """Whether rows can be made of the runs; what they say is the laws' affair (`shards.laws`).
+        """Check that rows can be built from the runs; `shards.laws` checks their content.
 
         Raises:
-            ShardError: the runs of a row are more or less than the row, or one has a role that does not exist.
+            ShardError: the lengths of a row's runs do not sum to the row's, or a role does not exist.
         """
         ends = np.concatenate([[0], np.cumsum(self._lengths, dtype=np.int64)])
         wrong = np.diff(ends[self._offsets]) != self.input_ids.shape[1]
         if wrong.any():
-            raise ShardError(f"{self.path}: row {int(np.argmax(wrong))}: runs do not fill the row")
+            raise ShardError(f"{self.path}: row {int(np.argmax(wrong))}: the runs' lengths do not sum to the row's")
         if len(self._roles) and self._roles.max() > max(Role):
             raise ShardError(f"{self.path}: unknown role {int(self._roles.max())}")
 
@@ -122,20 +125,20 @@ class PackedDataset:
         first = _settings(self.files[0])
         for file in self.files:
             if _settings(file) != first:
-                raise ShardError(f"{file.path} was packed with other settings than {self.files[0].path}")
+                raise ShardError(f"{file.path} and {self.files[0].path} were packed with different settings")
             file.check_runs()
         weights = self.role_weights
         if not (np.isfinite(weights) & (weights >= 0)).all():
-            raise ShardError(f"{self.files[0].path}: a loss weight in its schema metadata is negative or no number")
+            raise ShardError(f"{self.files[0].path}: a loss weight in the schema metadata is negative or not finite")
         self._first_rows = np.cumsum([0] + [len(file) for file in self.files])
 
     @classmethod
     def open(cls, output: Path, layout: str) -> PackedDataset:
-        """The files of `layout` that the manifest of the run under `output` names, and no others.
+        """The files of `layout` in the manifest of the run in `output`.
 
         Raises:
-            ShardError: no manifest, no such layout (the choices are listed), a file that does not fit its record, or
-                one that is a link to a place outside of `output`.
+            ShardError: the manifest or the layout is missing (the message lists the layouts), a file differs from its
+                record, or a file is a link to a path outside `output`.
         """
         return cls(read_manifest(output).packed_files(output, layout))
 
@@ -155,7 +158,7 @@ class PackedDataset:
 
     @property
     def tokenizer(self) -> TokenizerInfo:
-        """The tokenizer that made the ids."""
+        """The tokenizer of the ids."""
         return self.info.tokenizer
 
     @property
@@ -165,7 +168,7 @@ class PackedDataset:
 
     @property
     def fingerprint(self) -> str:
-        """sha256 over settings, files and rows: what a resumed training run must find unchanged."""
+        """sha256 of settings, file names and numbers of rows; it must be unchanged when training resumes."""
         parts = [self.info.fingerprint, *(f"{file.path.name} {len(file)}" for file in self.files)]
         return sha256("\n".join(parts).encode()).hexdigest()
 
@@ -175,15 +178,15 @@ class PackedDataset:
         return self.files[index], row - int(self._first_rows[index])
 
     def rows(self, rows: Sequence[int] | NumPyArray, *, into: PackedRows | None = None) -> PackedRows:
-        """Copy the named rows out of the files, in the order named.
+        """Copies of `rows`, in their order.
 
         Args:
-            rows: numbers from 0 over all files.
-            into: arrays to fill and return, of as many rows. None: new ones.
+            rows: row numbers, counted from 0 over all files.
+            into: arrays to fill and return, of as many rows. None allocates new arrays.
 
         Raises:
-            ShardError: a row holds an id that the tokenizer does not have.
-            IndexError: there is no such row.
+            ShardError: a row has an id that the tokenizer does not have.
+            IndexError: a row number is out of range.
         """
         width = self.sequence_length + 1
         filled = PackedRows.empty(len(rows), width=width, dtype=self.id_dtype) if into is None else into
@@ -196,20 +199,24 @@ class PackedDataset:
         for i, (file, row) in enumerate(located):
             filled.input_ids[i] = file.input_ids[row]
         runs = [file.runs(row) for file, row in located]
-        # One repeat over the runs of all rows: one a row would cost more than the copies.
+        # One repeat over the runs of all rows; one for each row would take longer than the copies.
         lengths, roles, documents = (np.concatenate(column) for column in zip(*runs, strict=True))
         segments = segment_numbers(roles, runs_per_row=np.array([len(of_row) for of_row, _, _ in runs]))
         for array, of_runs in ((filled.roles, roles), (filled.segments, segments), (filled.documents, documents)):
             array[...] = np.repeat(of_runs, lengths).reshape(array.shape)
         if filled.input_ids.max() >= self.tokenizer.num_ids:
-            # On a GPU an embedding that does not exist ends the process without a word of why.
+            # On a GPU, an id outside the embedding ends the process without a useful message.
             highest = filled.input_ids.max()
-            raise ShardError(f"{self.files[0].path.parent}: id {highest}, of {self.tokenizer.num_ids} ids")
+            raise ShardError(
+                f"{self.files[0].path.parent}: id {highest}; the tokenizer has {self.tokenizer.num_ids} ids"
+            )
         return filled
 
 
 def segment_numbers(run_roles: NumPyArray, *, runs_per_row: NumPyArray) -> NumPyArray:
-    """int32 [num_runs]: which segment of its row a run belongs to. A bos opens a segment, and so does padding.
+    """int32 [num_runs]: the segment of each run in its row. A bos opens a segment, and so does padding.
+
+    The rows "bos text eos bos text pad" and "bos text" give [0, 0, 0, 1, 1, 2] and [0, 0].
 
     Args:
         run_roles: [num_runs], rows one after the other.
@@ -222,7 +229,7 @@ def segment_numbers(run_roles: NumPyArray, *, runs_per_row: NumPyArray) -> NumPy
 
 
 def _settings(file: PackedFile) -> tuple[np.dtype[Any], PackedInfo]:
-    """What all files of a layout share."""
+    """The dtype and the schema metadata that all files of a layout share."""
     return file.input_ids.dtype, file.info.model_copy(update={"sources": [], "num_tokens": {}})
 
 
@@ -233,7 +240,7 @@ def _refuse_nulls(table: Any, *, path: Path) -> None:
 
 
 def _rows_of_ids(column: Any, *, width: int) -> NumPyArray:
-    """View a fixed-size list column as [num_rows, width] without a copy when the file has one record batch."""
+    """A fixed-size list column as [num_rows, width]; a view, unless the file has several record batches."""
     chunks = [chunk.flatten().to_numpy(zero_copy_only=True).reshape(-1, width) for chunk in column.chunks]
     if not chunks:
         return np.empty((0, width), column.type.value_type.to_pandas_dtype())

@@ -1,8 +1,8 @@
-"""The two kinds of Arrow file that Colophon writes, to the column: token files and packed files.
+"""The schemas of the two types of Arrow file that Colophon writes: token files and packed files.
 
-Both are Arrow IPC *files*, uncompressed, so that a reader memory-maps them. A packed row is one training sequence of
-`sequence_length + 1` ids; what each id is (text, metadata, wrapper, padding, ...) is told by run-length encoded roles,
-never inferred from marker ids. Runs cost about 0.005 byte a token where a mask of bytes costs one.
+Both are Arrow IPC *files*, uncompressed, so that a reader can memory-map them. A packed row is one training sequence of
+`sequence_length + 1` ids. Run-length-encoded roles record whether an id is text, metadata, wrapper, padding and so on;
+nothing is inferred from marker ids. Runs take about 0.005 byte a token, a mask of bytes takes one.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from colophon.shards.common.errors import ShardError
 FORMAT_VERSION = 1
 METADATA_KEY = b"colophon"
 NO_DOCUMENT = 2**32 - 1
-"""What `run_documents` says of a run that belongs to no document: padding."""
+"""The value in `run_documents` for a run without a document: padding."""
 
 
 class Role(IntEnum):
-    """What a token of a packed sequence is. The numbers stand in files: they never change."""
+    """The role of a token in a packed sequence. Files store the numbers, so they never change."""
 
     PAD = 0
     BOS = 1
@@ -38,7 +38,7 @@ class Role(IntEnum):
 
 RoleName = Literal["pad", "bos", "eos", "wrapper", "metadata", "meta_token", "text"]
 ROLE_NAMES: tuple[RoleName, ...] = ("pad", "bos", "eos", "wrapper", "metadata", "meta_token", "text")
-"""Names of the roles as they stand in recipes and schema metadata, by role number."""
+"""Names of the roles in recipes and schema metadata, by role number."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class SpecialIds:
 
 
 class TokenizerInfo(BaseModel):
-    """What a reader of a shard needs to know of the tokenizer that made it."""
+    """The facts about a shard's tokenizer that its reader needs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -62,7 +62,7 @@ class TokenizerInfo(BaseModel):
     sha256: str
     num_base_ids: int = Field(ge=1)
     num_ids: int = Field(ge=1)
-    """Ids including added ones: the rows that an embedding needs."""
+    """The largest id + 1, added tokens included: the rows that an embedding needs."""
     special: SpecialIds
 
 
@@ -76,24 +76,24 @@ class PackedInfo(BaseModel):
     sequence_length: int = Field(ge=2)
     """Inputs of a row; a row holds one id more, since labels are the inputs shifted by one."""
     layout: dict[str, Any]
-    """The layout as in the recipe, defaults filled in, with its `name`."""
+    """The layout as in the recipe, with all defaults and its `name`."""
     role_weights: dict[RoleName, float]
     """Loss weight of a label by its role."""
     tokenizer: TokenizerInfo
     sources: list[str]
     """The inputs' paths as the recipe names them; `run_documents` counts rows of the partition."""
     fingerprint: str
-    """sha256 of the settings that made this layout; equal over all files of one layout."""
+    """sha256 of the settings of this layout; equal in all its files."""
     num_tokens: dict[RoleName, int]
 
 
 def tokens_schema(dtype: np.dtype[Any]) -> pa.Schema:
-    """Token files: row-aligned with their partition, `input_ids` without special tokens."""
+    """The schema of token files: row-aligned with their partition, `input_ids` without special tokens."""
     return pa.schema([("id", pa.string()), ("input_ids", pa.list_(pa.from_numpy_dtype(dtype)))])
 
 
 def packed_schema(info: PackedInfo, dtype: np.dtype[Any]) -> pa.Schema:
-    """Packed files: one row a sequence."""
+    """The schema of packed files: one row for each sequence."""
     ids = pa.list_(pa.from_numpy_dtype(dtype), info.sequence_length + 1)
     fields = [
         pa.field("input_ids", ids, nullable=False),
@@ -108,7 +108,7 @@ def packed_info(schema: pa.Schema, *, path: object) -> PackedInfo:
     """The `colophon` metadata of a packed file.
 
     Raises:
-        ShardError: the file has none, or one of a newer format, or one that does not fit its columns.
+        ShardError: the metadata is missing, has a different format version, or does not fit the file's columns.
     """
     raw = (schema.metadata or {}).get(METADATA_KEY)
     if raw is None:
@@ -141,5 +141,5 @@ def _format_version(raw: bytes) -> object:
 
 
 def full_role_weights(weights: dict[RoleName, float]) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """float32 [7]: the loss weight of each role by number; roles that `weights` leaves out have weight 0."""
+    """float32 [7]: the loss weight of each role by number; roles that are not in `weights` have weight 0."""
     return np.array([weights.get(name, 0.0) for name in ROLE_NAMES], dtype=np.float32)

@@ -46,7 +46,8 @@ def unequal_rows(texts: pa.Array, rows: TextRows) -> Positions:
     if not candidates.size:
         return candidates
     matches = pc.match_substring_regex(texts.take(pa.array(candidates)), unequal_expression())
-    return candidates[matches.fill_null(False).to_numpy(zero_copy_only=False)]
+    found_rows: Positions = candidates[matches.fill_null(False).to_numpy(zero_copy_only=False)]
+    return found_rows
 
 
 def unequal_expression() -> str:

@@ -20,13 +20,13 @@ from colophon.shards.metadata import DocumentMetadata, document_metadata
 from colophon.shards.packing import Packed, PackingMethod, pack, smallest_row
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import ROLE_NAMES, PackedInfo, SpecialIds, TokenizerInfo
-from tests.shards.oracle import SPECIAL, AnyLayout, Document, Token, encode
+from tests.shards.oracle import SPECIAL, AnyLayout, Document, Token, encode, row_segments
 
 TOKENIZER = TokenizerInfo(name="bytes", sha256="0" * 64, num_base_ids=256, num_ids=1024, special=SPECIAL)
 
 
 class ByteTokenizer:
-    """UTF-8 bytes as ids; counts how many strings it was given."""
+    """Encodes UTF-8 bytes as ids and counts the strings."""
 
     def __init__(self) -> None:
         self.num_texts = 0
@@ -37,14 +37,14 @@ class ByteTokenizer:
 
 
 def make_layout(position: str, **settings: Any) -> AnyLayout:
-    """A layout as a recipe's parser makes it."""
+    """A layout as a recipe's parser builds it."""
     layout: AnyLayout = TypeAdapter(Layout).validate_python({"position": position, **settings})
     return layout
 
 
 @dataclass(frozen=True)
 class Case:
-    """Everything that decides what `pack` makes."""
+    """All arguments on which the result of `pack` depends."""
 
     layout: AnyLayout
     documents: tuple[Document, ...]
@@ -95,7 +95,7 @@ class Case:
         )
 
     def write(self, path: Path, packed: Packed | None = None, *, fingerprint: str = "f" * 64) -> PackedFile:
-        """Write what `pack` makes (or `packed`) and open it."""
+        """Write the result of `pack` (or `packed`) and open it."""
         packed = self.pack() if packed is None else packed
         write_table(path, table_of(packed, self.info(packed, fingerprint=fingerprint)))
         return PackedFile(path)
@@ -141,6 +141,18 @@ def rows_of(packed: Packed) -> list[list[Token]]:
     return rows
 
 
+def segments_of(rows: list[list[Token]]) -> list[tuple[int, list[Token]]]:
+    """(row, tokens) of each segment, without padding."""
+    found = []
+    for number, row in enumerate(rows):
+        numbers = row_segments(row)
+        for wanted in range(numbers[-1] + 1):
+            tokens = [token for token, n in zip(row, numbers, strict=True) if n == wanted]
+            if tokens[0].role != "pad":
+                found.append((number, tokens))
+    return found
+
+
 def documents_of(*texts: Sequence[int], **columns: Sequence[str | int | None]) -> tuple[Document, ...]:
     """Documents named a, b, c ... with these texts, and columns of as many values."""
     return tuple(
@@ -149,7 +161,7 @@ def documents_of(*texts: Sequence[int], **columns: Sequence[str | int | None]) -
     )
 
 
-# Ids up to 9 are the special tokens' own: the text may hold them, and nothing may be inferred from them.
+# Ids up to 9 are those of special tokens: text may contain them, and nothing may be inferred from them.
 text_ids = st.integers(0, 40)
 texts = st.one_of(st.lists(text_ids, max_size=6), st.lists(text_ids, max_size=60)).map(tuple)
 column_values = st.fixed_dictionaries(

@@ -50,7 +50,7 @@ def is_dropped(document_id: str | None, *, dropout: float, seed: int) -> bool:
 
 
 def metadata_text(template: str, columns: dict[str, str | int | None]) -> str | None:
-    """The template with its fields filled in; None when it has fields and all of them are null."""
+    """The template with its fields filled in; None if it has fields and all of them are null."""
     names = re.findall(r"{(\w+)}", template)
     if names and all(columns[name] is None for name in names):
         return None
@@ -58,7 +58,7 @@ def metadata_text(template: str, columns: dict[str, str | int | None]) -> str | 
 
 
 def metadata_ids(layout: AnyLayout, document: Document, *, seed: int) -> list[int] | None:
-    """What stands in the document's wrapper; None when it has no wrapper."""
+    """The ids in the document's wrapper; None if it has no wrapper."""
     if isinstance(layout, PlainLayout):
         return None
     if isinstance(layout, MetaTokensLayout):
@@ -72,7 +72,7 @@ def metadata_ids(layout: AnyLayout, document: Document, *, seed: int) -> list[in
 
 
 def metadata_counts(layout: AnyLayout, documents: list[Document], *, seed: int) -> dict[str, int]:
-    """What `DocumentMetadata.counts` should say. Only metadata that is used can be cut."""
+    """The expected `DocumentMetadata.counts`. Only metadata that is used can be cut."""
     counts: Counter[str] = Counter()
     for document in documents:
         if isinstance(layout, PlainLayout):
@@ -119,7 +119,7 @@ def segment(
 def longest_segment(
     layout: AnyLayout, document: int, content: Document, *, start: int, room: int, inside: list[int] | None
 ) -> tuple[int, list[Token]]:
-    """The longest next segment that fits in `room` ids, and where it stops; nothing if not one text token fits."""
+    """The end of the longest next segment that fits in `room` ids, and its tokens; none if no text token fits."""
     for stop in range(len(content.text), start, -1):
         tokens = segment(layout, document, content, start=start, stop=stop, inside=inside)
         if len(tokens) <= room:
@@ -152,9 +152,9 @@ def concat(layout: AnyLayout, documents: list[Document], *, sequence_length: int
 
 
 def best_fit_sizes(layout: AnyLayout, documents: list[Document], *, sequence_length: int, seed: int) -> list[int]:
-    """How many ids of each row are used by method `best_fit`, sorted: by a naive best-fit decreasing.
+    """The number of ids in each row by method `best_fit`, sorted, by a naive best-fit decreasing.
 
-    Which of two equally full rows is taken never changes this list, so any tie rule must give it.
+    The choice between two equally full rows does not change this list, so every tie rule must give it.
     """
     width = sequence_length + 1
     sizes: list[int] = []

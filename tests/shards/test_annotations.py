@@ -66,13 +66,13 @@ def test_a_column_that_no_annotator_has(manifest: Manifest, tmp_path: Path) -> N
         find_column(tmp_path, manifest_of({"annotations/quality": []}), "score")
 
 
-def test_a_partition_that_an_annotator_has_not_come_to(manifest: Manifest, tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match=r"annotator 'url' has nothing on partition 2$"):
+def test_a_partition_without_a_file_of_the_annotator(manifest: Manifest, tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match=r"annotator 'url' has no file of partition 2$"):
         find_column(tmp_path, manifest, "host").read("2")
 
 
-class TestFilesThatAreNotAsTheirRecordsSay:
-    def test_of_another_size(self, score: AnnotationColumn, tmp_path: Path) -> None:
+class TestFilesThatDifferFromTheirRecords:
+    def test_of_a_different_size(self, score: AnnotationColumn, tmp_path: Path) -> None:
         path = tmp_path / "annotations/quality/1.parquet"
         size = path.stat().st_size
         path.write_bytes(path.read_bytes()[:100])
@@ -88,7 +88,7 @@ class TestFilesThatAreNotAsTheirRecordsSay:
         with pytest.raises(ShardError, match=r"1\.parquet: cannot be read: "):
             score.read("1")
 
-    def test_a_link_to_elsewhere(self, score: AnnotationColumn, tmp_path: Path) -> None:
+    def test_a_link_to_a_path_outside_the_run(self, score: AnnotationColumn, tmp_path: Path) -> None:
         path = tmp_path / "annotations/quality/1.parquet"
         elsewhere = shutil.copy(path, tmp_path.parent / f"{tmp_path.name}-elsewhere.parquet")
         path.unlink()
@@ -99,11 +99,11 @@ class TestFilesThatAreNotAsTheirRecordsSay:
     @pytest.mark.parametrize(
         ("columns", "rows", "message"),
         [
-            ({"score": [1.0, 2.0]}, 1, r"1\.parquet has 2 rows; its record says 1$"),
-            ({"host": ["a.org"]}, 1, r"1\.parquet has no column 'score', other partitions have$"),
+            ({"score": [1.0, 2.0]}, 1, r"1\.parquet has 2 rows; its record has 1$"),
+            ({"host": ["a.org"]}, 1, r"1\.parquet lacks the column 'score' of other partitions$"),
         ],
     )
-    def test_of_other_content(self, columns: dict[str, list[Any]], rows: int, message: str, tmp_path: Path) -> None:
+    def test_of_different_content(self, columns: dict[str, list[Any]], rows: int, message: str, tmp_path: Path) -> None:
         stage = "annotations/quality"
         write(tmp_path / stage / "0.parquet", {"score": [0.0]})
         write(tmp_path / stage / "1.parquet", columns)

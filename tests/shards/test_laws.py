@@ -1,4 +1,4 @@
-"""`broken_laws` is silent on good files, and names every kind of damage."""
+"""`broken_laws` returns nothing for good files, and a line for every type of damage."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from colophon.shards.arrow_files import packed_table, write_table
 from colophon.shards.common.errors import ShardError
-from colophon.shards.laws import broken_laws, layout_of
+from colophon.shards.laws import broken_laws
+from colophon.shards.layouts import parse_layout
 from colophon.shards.packing import Packed
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import NO_DOCUMENT, ROLE_NAMES, Role
@@ -23,7 +24,7 @@ from tests.shards.oracle import SPECIAL
 
 
 def recounted(packed: Packed) -> Packed:
-    """With `num_tokens` as its runs have them, so that no damage is found by its count alone."""
+    """The packing with `num_tokens` counted from its runs, so that no damage is found by its count alone."""
     per_role = np.bincount(packed.run_roles, weights=packed.run_lengths, minlength=len(ROLE_NAMES))
     counts = {name: int(n) for name, n in zip(ROLE_NAMES, per_role, strict=False)}
     return replace(packed, num_tokens=counts)
@@ -44,7 +45,7 @@ def changed(packed: Packed, name: str, at: Any, value: Any) -> Packed:
 class TestGoodFiles:
     @given(cases())
     @settings(max_examples=100)
-    def test_silent_with_metadata_and_without(self, case: Case) -> None:
+    def test_nothing_is_reported_with_metadata_and_without(self, case: Case) -> None:
         assert laws_of(case, case.pack()) == []
         assert laws_of(case, case.pack(), with_metadata=False) == []
 
@@ -52,7 +53,7 @@ class TestGoodFiles:
     @settings(max_examples=50)
     def test_the_layout_is_read_back(self, case: Case) -> None:
         with written(case) as file:
-            assert layout_of(file) == case.layout
+            assert parse_layout(file.info.layout, where=file.path) == case.layout
 
     def test_one_id_for_bos_eos_and_pad(self) -> None:
         special = replace(SPECIAL, bos=2, eos=2, pad=2)
@@ -61,7 +62,7 @@ class TestGoodFiles:
 
 
 class TestAnyChangeIsFound:
-    """Change one thing anywhere in a good file: every such change is visible, and must be found."""
+    """Every change of one value in a good file is found."""
 
     @given(cases(min_documents=1), st.data())
     @settings(max_examples=120)
@@ -142,7 +143,7 @@ def with_rows(packed: Packed, rows: Any) -> Packed:
     )
 
 
-# One row a document: bos boc m m eoc text text text eos pad pad; the third document goes on in a fourth row.
+# One row for each document: bos boc m m eoc text text text eos pad pad; the third document continues in a fourth row.
 PREPEND = Case(
     layout=make_layout("prepend", template="{url}", max_metadata_tokens=2, dropout=0.0),
     documents=documents_of([20, 21, 22], [30, 31, 32], list(range(40, 47)), url=["ab", "cd", "ef"]),
@@ -166,7 +167,7 @@ def swap_ids(packed: Packed) -> Packed:
 
 
 def drop_eos(packed: Packed) -> Packed:
-    """The eos of row 0 becomes padding, as a writer that forgot it would write."""
+    """Row 0 with padding in place of eos."""
     run = int(np.flatnonzero(packed.run_roles == Role.EOS)[0])
     kept = np.arange(len(packed.run_roles)) != run
     lengths, runs_per_row = packed.run_lengths.copy(), packed.runs_per_row.copy()
@@ -186,8 +187,8 @@ def drop_eos(packed: Packed) -> Packed:
     )
 
 
-def lose_last_token(packed: Packed) -> Packed:
-    """Row 0 without its last token of text, and everything else in order."""
+def drop_last_token(packed: Packed) -> Packed:
+    """Row 0 without its last token of text; everything else is valid."""
     ids, lengths = packed.input_ids.copy(), packed.run_lengths.copy()
     ids[0] = [1, 3, 97, 98, 4, 20, 21, 2, 0, 0, 0]
     lengths[:6] = [1, 1, 2, 1, 2, 1]
@@ -209,7 +210,7 @@ def shorter_metadata(packed: Packed) -> Packed:
 
 
 def without_wrapper(packed: Packed) -> Packed:
-    """Row 0 as plain would have it."""
+    """Row 0 as in the layout plain."""
     ids = packed.input_ids.copy()
     ids[0] = [1, 20, 21, 22, 2, 0, 0, 0, 0, 0, 0]
     index = np.array([0, *range(4, len(packed.run_roles))])
@@ -232,42 +233,37 @@ def without_wrapper(packed: Packed) -> Packed:
 NAMED: list[tuple[str, Case, Callable[[Packed], Packed], str]] = [
     ("a text id changed", PREPEND, lambda p: changed(p, "input_ids", (0, 5), 99), "text tokens differ"),
     ("two text ids swapped", PREPEND, swap_ids, "text tokens differ"),
-    ("a lost token", PREPEND, lose_last_token, "text tokens differ"),
-    ("a lost row", PREPEND, lambda p: with_rows(p, [0, 1, 3]), "text tokens differ"),
+    ("a missing token", PREPEND, drop_last_token, "text tokens differ"),
+    ("a missing row", PREPEND, lambda p: with_rows(p, [0, 1, 3]), "text tokens differ"),
     ("a repeated row", PREPEND, lambda p: with_rows(p, [0, 0, 1, 2, 3]), "eos does not close each document"),
     ("the parts of a document swapped", CUT, lambda p: with_rows(p, [1, 0, 2]), "text tokens differ"),
     ("swapped documents", PREPEND, swap_documents, "text tokens differ"),
-    (
-        "text called metadata",
-        PREPEND,
-        lambda p: changed(p, "run_roles", 4, Role.METADATA),
-        "a segment reads bos",
-    ),
-    ("metadata called text", PREPEND, lambda p: changed(p, "run_roles", 2, Role.TEXT), "a segment reads bos"),
+    ("text as metadata", PREPEND, lambda p: changed(p, "run_roles", 4, Role.METADATA), "a segment has the roles bos"),
+    ("metadata as text", PREPEND, lambda p: changed(p, "run_roles", 2, Role.TEXT), "a segment has the roles bos"),
     ("an unknown role", PREPEND, lambda p: changed(p, "run_roles", 2, 9), "unknown role 9"),
     ("wrong boc", PREPEND, lambda p: changed(p, "input_ids", (0, 1), 4), "a wrapper is not boc 3 and eoc 4"),
     ("wrong eoc", PREPEND, lambda p: changed(p, "input_ids", (0, 4), 3), "a wrapper is not boc 3 and eoc 4"),
     ("wrong bos", PREPEND, lambda p: changed(p, "input_ids", (0, 0), 2), "a token of role bos is not id 1"),
     ("wrong eos", PREPEND, lambda p: changed(p, "input_ids", (0, 8), 1), "a token of role eos is not id 2"),
     ("wrong padding", PREPEND, lambda p: changed(p, "input_ids", (0, 10), 1), "a token of role pad is not id 0"),
-    ("wrong meta token", META, lambda p: changed(p, "input_ids", (0, 3), 5), "meta tokens are not the tokenizer's"),
-    ("metadata of another document", PREPEND, metadata_of_another, "a segment's metadata is not its document's"),
-    ("metadata cut", PREPEND, shorter_metadata, "a segment's metadata is not as long as it should be"),
+    ("wrong meta token", META, lambda p: changed(p, "input_ids", (0, 3), 5), "meta tokens are not those of"),
+    ("metadata of another document", PREPEND, metadata_of_another, "a segment's metadata is not that of its document"),
+    ("metadata cut", PREPEND, shorter_metadata, "a segment's metadata has the wrong length"),
     ("no wrapper", PREPEND, without_wrapper, "a segment lacks its wrapper"),
     ("missing eos", PREPEND, drop_eos, "eos does not close each document with text exactly once"),
     ("bos missing at a row's start", PREPEND, lambda p: changed(p, "run_roles", 0, Role.TEXT), "row 0 does not start"),
-    ("a run too long", PREPEND, lambda p: changed(p, "run_lengths", 4, 5), "row 0: runs do not fill the row"),
+    ("a run too long", PREPEND, lambda p: changed(p, "run_lengths", 4, 5), "row 0: the runs' lengths do not sum"),
     ("an empty run", PREPEND, lambda p: changed(p, "run_lengths", [4, 5], [4, 0]), "a run is empty"),
     ("a run of two eos", PREPEND, lambda p: changed(p, "run_lengths", [5, 6], [2, 1]), "a run of role eos is longer"),
-    ("padding inside a row", PREPEND, lambda p: changed(p, "run_roles", 4, Role.PAD), "padding stands before the end"),
+    ("padding inside a row", PREPEND, lambda p: changed(p, "run_roles", 4, Role.PAD), "padding before the end"),
     ("padding with a document", PREPEND, lambda p: changed(p, "run_documents", 6, 0), "padding has one"),
     ("two documents in a segment", PREPEND, lambda p: changed(p, "run_documents", 2, 1), "more than one document"),
-    ("a document too many", PREPEND, lambda p: with_documents(p, 3), "does not have"),
+    ("a document too many", PREPEND, lambda p: with_documents(p, 3), "is not in the token file"),
 ]
 
 
 def with_documents(packed: Packed, number: int) -> Packed:
-    """Document 2's runs name document `number`."""
+    """The packing with document `number` in place of document 2."""
     return changed(packed, "run_documents", packed.run_documents == 2, number)
 
 
@@ -277,7 +273,7 @@ class TestDamageIsNamed:
         assert laws_of(case, case.pack()) == []
         assert line in "\n".join(laws_of(case, damage(case.pack())))
 
-    def test_half_a_wrapper_is_seen_without_the_metadata(self) -> None:
+    def test_half_a_wrapper_is_found_without_the_metadata(self) -> None:
         """A dropped document without its eoc: bos boc text text text eos pad."""
         dropping = PREPEND.layout.model_copy(update={"dropout": 1.0})
         case = PREPEND.where(layout=dropping, documents=PREPEND.documents[:1])
@@ -294,15 +290,15 @@ class TestDamageIsNamed:
     def test_wrong_num_tokens(self) -> None:
         packed = PREPEND.pack()
         wrong = replace(packed, num_tokens={**packed.num_tokens, "text": 14})
-        assert laws_of(PREPEND, wrong) == ["13 tokens of role text, the schema metadata says 14"]
+        assert laws_of(PREPEND, wrong) == ["13 tokens of role text; the schema metadata has 14"]
 
     def test_wrong_weights(self, tmp_path: Path) -> None:
         packed = PREPEND.pack()
         info = PREPEND.info(packed)
-        paid = info.model_copy(update={"role_weights": {**info.role_weights, "metadata": 1.0}})
-        write_table(tmp_path / "x.arrow", table_of(packed, paid))
+        weighted = info.model_copy(update={"role_weights": {**info.role_weights, "metadata": 1.0}})
+        write_table(tmp_path / "x.arrow", table_of(packed, weighted))
         assert broken_laws(PackedFile(tmp_path / "x.arrow"), PREPEND.tokens()) == [
-            "labels of role metadata have weight 1, the layout says 0"
+            "labels of role metadata have loss weight 1; the layout's is 0"
         ]
 
     def test_a_row_without_runs(self, tmp_path: Path) -> None:
@@ -314,21 +310,21 @@ class TestDamageIsNamed:
     def test_tokens_of_another_partition(self) -> None:
         other = PREPEND.where(documents=PREPEND.documents[:2])
         with written(PREPEND) as file:
-            assert broken_laws(file, other.tokens()) == ["a run names a document that the token file does not have"]
+            assert broken_laws(file, other.tokens()) == ["a run's document is not in the token file"]
 
-    def test_a_document_that_was_left_out(self) -> None:
+    def test_a_document_that_was_not_packed(self) -> None:
         more = PREPEND.where(documents=(*PREPEND.documents, *documents_of([90], url=["x"])))
         with written(PREPEND) as file:
             assert broken_laws(file, more.tokens(), more.metadata()) == [
                 "eos does not close each document with text exactly once",
-                "text tokens differ from the token file: lost, repeated or out of order",
+                "text tokens differ from the token file: missing, repeated or out of order",
             ]
 
     def test_metadata_kept_in_a_document_that_should_be_dropped(self) -> None:
         dropping = PREPEND.where(layout=PREPEND.layout.model_copy(update={"dropout": 1.0}))
         with written(PREPEND) as file:
             lines = broken_laws(file, PREPEND.tokens(), dropping.metadata())
-        assert lines == ["a segment's metadata is not as long as it should be"]
+        assert lines == ["a segment's metadata has the wrong length"]
 
     def test_an_unknown_layout(self, tmp_path: Path) -> None:
         packed = PREPEND.pack()
@@ -342,5 +338,5 @@ class TestDamageIsNamed:
             info=info,
         )
         write_table(tmp_path / "x.arrow", table)
-        with pytest.raises(ShardError, match="damaged layout in the shard metadata"):
+        with pytest.raises(ShardError, match=r"x\.arrow: damaged layout: Input tag 'sideways'"):
             broken_laws(PackedFile(tmp_path / "x.arrow"), PREPEND.tokens())

@@ -1,4 +1,4 @@
-"""Layout settings and templates: what is allowed, what is refused, and what a template renders."""
+"""Layout settings and templates: which are refused, and the text that a template renders."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from colophon.shards.layouts import describe_weights, dropped, render, template_fields
+from colophon.shards.common.errors import ShardError
+from colophon.shards.layouts import describe_weights, dropped, parse_layout, render, template_fields
 from colophon.shards.schema import ROLE_NAMES
 from tests.shards import oracle
 from tests.shards.cases import make_layout
@@ -73,6 +74,15 @@ class TestSettings:
         with pytest.raises(ValidationError):
             make_layout("plain").role_weights = {"text": 2}  # type: ignore[misc]
 
+    def test_a_layout_is_parsed_from_its_settings_with_its_name_or_without(self) -> None:
+        layout = make_layout("prepend", template="{url}", dropout=0.5)
+        settings = layout.model_dump()
+        assert parse_layout(settings, where="x") == parse_layout({"name": "a", **settings}, where="x") == layout
+
+    def test_settings_that_are_no_layout_are_an_error_with_their_file(self) -> None:
+        with pytest.raises(ShardError, match=r"^out/manifest\.json: damaged layout: Input tag 'sideways'"):
+            parse_layout({"position": "sideways"}, where="out/manifest.json")
+
     def test_fields(self) -> None:
         assert make_layout("plain").fields == ()
         assert make_layout("meta_tokens").fields == ()
@@ -81,13 +91,13 @@ class TestSettings:
 
 class TestWeights:
     @pytest.mark.parametrize("position", ["plain", "prepend", "meta_tokens"])
-    def test_text_and_eos_are_paid(self, position: str) -> None:
+    def test_text_and_eos_have_weight(self, position: str) -> None:
         settings = {"template": "{url}"} if position == "prepend" else {}
         assert make_layout(position, **settings).weights() == {
             "pad": 0, "bos": 0, "eos": 1, "wrapper": 0, "metadata": 0, "meta_token": 0, "text": 1,
         }  # fmt: skip
 
-    def test_append_pays_its_metadata(self) -> None:
+    def test_the_metadata_of_append_has_weight(self) -> None:
         assert make_layout("append", template="{url}").weights() == {
             "pad": 0, "bos": 0, "eos": 1, "wrapper": 1, "metadata": 1, "meta_token": 0, "text": 1,
         }  # fmt: skip
@@ -139,7 +149,7 @@ class TestTemplateFields:
         with pytest.raises(ValidationError, match="template"):
             make_layout("prepend", template=template)
 
-    def test_the_message_shows_what_is_right(self) -> None:
+    def test_the_message_shows_a_valid_field(self) -> None:
         with pytest.raises(
             ValueError, match=r"template '\{n:03d\}': a field is a column name in braces, such as \{url\}"
         ):
@@ -169,10 +179,10 @@ class TestRender:
         assert self.rendered("{{{url}}} {{}}", url=["x"]) == ["{x} {}"]
         assert self.rendered("{{a}}", num_rows=2) == ["{a}", "{a}"]
 
-    def test_a_value_with_braces_is_no_template(self) -> None:
+    def test_a_value_with_braces_is_not_a_template(self) -> None:
         assert self.rendered("<{url}>", url=["{topic}", "{", "%s", "{}"]) == ["<{topic}>", "<{>", "<%s>", "<{}>"]
 
-    def test_a_null_is_nothing_and_only_nulls_are_null(self) -> None:
+    def test_a_null_is_an_empty_string_and_only_nulls_give_null(self) -> None:
         assert self.rendered("{a}, {b}", a=["x", None, "y", None], b=["1", "2", None, None]) == [
             "x, 1",
             ", 2",
@@ -230,7 +240,7 @@ class TestRender:
 
 
 class TestDropped:
-    # Worked out apart from the code: BLAKE2b of 8 bytes, keyed with the seed, read as a little-endian number in [0, 1):
+    # Computed without this code: BLAKE2b of 8 bytes, keyed with the seed, read as a little-endian number in [0, 1):
     # a 0.2266, b 0.6795, c 0.8091 with seed 0.
     @pytest.mark.parametrize(("dropout", "lost"), [(0.2, ""), (0.3, "a"), (0.7, "ab"), (0.9, "abc")])
     def test_golden(self, dropout: float, lost: str) -> None:

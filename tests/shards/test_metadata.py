@@ -1,4 +1,4 @@
-"""Metadata of documents as ids: cut, dropped, missing, and what is counted."""
+"""Metadata of documents as ids: cut, dropped, missing, and the counts of each."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class TestIds:
         assert ids_of(metadata_of(list(values))) == [[]] * len(values)
 
     def test_dropped_metadata_is_not_counted_as_cut(self) -> None:
-        # `a` is at 0.23 and `c` at 0.81: a rate of 0.5 drops the first only.
+        # The ids `a` and `c` give 0.23 and 0.81: a rate of 0.5 drops the first only.
         metadata = metadata_of(["abcde", None, "abcde"], max_metadata_tokens=3, dropout=0.5)
         assert ids_of(metadata) == [[], [], [97, 98, 99]]
         assert metadata.counts == {

@@ -1,10 +1,4 @@
-"""Packings worked out by hand, every id, role, document and loss weight spelled out.
-
-A row is written as four lines: its ids, and under them one character a token: the role (b bos, e eos, w wrapper,
-m metadata, s meta token, t text, . padding), the document, and the weight of the token *as a label* (position 0 is
-never one: `-`). Special ids: pad 0, bos 1, eos 2, boc 3, eoc 4, meta tokens 5 to 9. Metadata ids are the bytes of the
-string: `ab` is 97, 98.
-"""
+"""Packings worked out by hand: every id, role, document and loss weight; the notation is that of `goldens`."""
 
 from __future__ import annotations
 
@@ -17,40 +11,13 @@ from colophon.shards.metadata import DocumentMetadata
 from colophon.shards.packing import pack, smallest_row
 from colophon.shards.schema import SpecialIds
 from tests.shards.cases import Case, documents_of, make_layout, rows_of
+from tests.shards.goldens import Row, case_of, shown
 from tests.shards.oracle import SPECIAL
-
-LETTERS = {"pad": ".", "bos": "b", "eos": "e", "wrapper": "w", "metadata": "m", "meta_token": "s", "text": "t"}
-Row = tuple[list[int], str, str, str]
-
-
-def shown(case: Case) -> list[Row]:
-    """What `pack` makes of `case`, in the notation of this file."""
-    weights = case.layout.weights()
-    rows = []
-    for row in rows_of(case.pack()):
-        roles = "".join(LETTERS[token.role] for token in row)
-        documents = "".join("." if token.document is None else str(token.document) for token in row)
-        paid = "-" + "".join(f"{weights[token.role]:g}" for token in row[1:])  # type: ignore[index]
-        rows.append(([token.id for token in row], roles, documents, paid))
-    return rows
-
-
-def case_of(position: str, *texts: list[int], sequence_length: int, method: Any = "concat", **settings: Any) -> Case:
-    """Documents with these texts and the metadata `ab`, `cd`, `ef`, ... in column `url`; no dropout unless set."""
-    urls = settings.pop("urls", ["ab", "cd", "ef", "gh"][: len(texts)])
-    if position in ("prepend", "append"):
-        settings = {"template": "{url}", "max_metadata_tokens": 4, "dropout": 0.0, **settings}
-    return Case(
-        layout=make_layout(position, **settings),
-        documents=documents_of(*texts, url=urls),
-        sequence_length=sequence_length,
-        method=method,
-    )
 
 
 class TestPlain:
     def test_short_documents_share_a_row(self) -> None:
-        # bos and three, eos; bos and one, eos; two ids of room hold no segment (bos, text, eos), so they are padding.
+        # bos, three tokens, eos; bos, one token, eos; the last two ids are too few for a segment (bos text eos).
         assert shown(case_of("plain", [20, 21, 22], [30], sequence_length=9)) == [
             ([1, 20, 21, 22, 2, 1, 30, 2, 0, 0], "btttebte..", "00000111..", "-111101100"),
         ]
@@ -61,7 +28,7 @@ class TestPlain:
         ]
 
     def test_a_document_over_three_sequences(self) -> None:
-        # Every segment starts with bos; eos closes the last one only, and the next document follows in that row.
+        # Every segment starts with bos; eos closes the last one only. The next document does not fit in its row.
         assert shown(case_of("plain", [20, 21, 22, 23, 24, 25, 26], [30], sequence_length=3)) == [
             ([1, 20, 21, 22], "bttt", "0000", "-111"),
             ([1, 23, 24, 25], "bttt", "0000", "-111"),
@@ -75,30 +42,30 @@ class TestPlain:
             ([1, 32, 2, 0, 0, 0, 0, 0], "bte.....", "111.....", "-1100000"),
         ]
 
-    def test_eos_that_does_not_fit_takes_a_token_of_text_with_it(self) -> None:
-        # bos and the whole text fill the row, eos does not fit: a token goes on, so that eos has text before it.
+    def test_eos_that_does_not_fit_moves_a_token_of_text_to_the_next_row(self) -> None:
+        # bos and the whole text fill the row, so eos does not fit. One token moves, so that eos has text before it.
         assert shown(case_of("plain", [20, 21, 22], sequence_length=3)) == [
             ([1, 20, 21, 0], "btt.", "000.", "-110"),
             ([1, 22, 2, 0], "bte.", "000.", "-110"),
         ]
 
-    def test_an_empty_document_leaves_no_trace(self) -> None:
+    def test_an_empty_document_has_no_segment(self) -> None:
         case = case_of("plain", [], [30], [], [40], sequence_length=5)
         assert shown(case) == [([1, 30, 2, 1, 40, 2], "btebte", "111333", "-11011")]
         assert case.pack().counts == {"documents": 4, "documents_empty": 2, "documents_cut": 0, "segments": 2}
 
-    def test_only_empty_documents_make_no_rows(self) -> None:
+    def test_only_empty_documents_give_no_rows(self) -> None:
         packed = case_of("plain", [], [], sequence_length=5).pack()
         assert packed.input_ids.shape == (0, 6)
         assert len(packed.runs_per_row) == 0
         assert set(packed.num_tokens.values()) == {0}
 
-    def test_no_documents_make_no_rows(self) -> None:
+    def test_no_documents_give_no_rows(self) -> None:
         assert shown(case_of("plain", sequence_length=5)) == []
 
 
 class TestPrepend:
-    """The paper: no label from boc through eoc is paid; the first text token after eoc is."""
+    """The paper: labels from boc to eoc are masked; the first text token after eoc has weight 1."""
 
     def test_one_document(self) -> None:
         assert shown(case_of("prepend", [20, 21], sequence_length=8)) == [
@@ -108,7 +75,7 @@ class TestPrepend:
     def test_a_document_over_three_sequences_carries_its_metadata_in_each(self) -> None:
         assert shown(case_of("prepend", [20, 21, 22, 23, 24, 25, 26, 27], [30], sequence_length=8)) == [
             ([1, 3, 97, 98, 4, 20, 21, 22, 23], "bwmmwtttt", "000000000", "-00001111"),
-            # 24..27 fill the row and leave no place for eos: one token goes on with it.
+            # 24..27 fill the row, so eos does not fit: one token moves with it.
             ([1, 3, 97, 98, 4, 24, 25, 26, 0], "bwmmwttt.", "00000000.", "-00001110"),
             ([1, 3, 97, 98, 4, 27, 2, 0, 0], "bwmmwte..", "0000000..", "-00001100"),
             ([1, 3, 99, 100, 4, 30, 2, 0, 0], "bwmmwte..", "1111111..", "-00001100"),
@@ -118,12 +85,12 @@ class TestPrepend:
         case = case_of("prepend", [20, 21, 22, 23, 24, 25], [30], sequence_length=8, segments="first")
         assert shown(case) == [
             ([1, 3, 97, 98, 4, 20, 21, 22, 23], "bwmmwtttt", "000000000", "-00001111"),
-            # The second segment has no wrapper. Five ids of room are too few for document 1: its shortest part takes 7.
+            # The second segment has no wrapper. Five ids are too few for document 1, whose shortest segment has 7.
             ([1, 24, 25, 2, 0, 0, 0, 0, 0], "btte.....", "0000.....", "-11100000"),
             ([1, 3, 99, 100, 4, 30, 2, 0, 0], "bwmmwte..", "1111111..", "-00001100"),
         ]
 
-    def test_the_longest_row_that_ends_in_the_middle_of_a_document(self) -> None:
+    def test_a_row_that_ends_after_the_first_token_of_a_document(self) -> None:
         # Document 1 has just room for its wrapper and one of two tokens: bos boc c d eoc 30.
         assert shown(case_of("prepend", [20], [30, 31], sequence_length=12)) == [
             (
@@ -178,7 +145,7 @@ class TestPrepend:
         assert case.pack().counts["documents_dropped"] == 2
 
     def test_one_of_two_documents_dropped(self) -> None:
-        # BLAKE2b keyed with seed 0, read as a number: `a` is 0.2266, `c` 0.8091 (worked out apart from the code).
+        # BLAKE2b keyed with seed 0, read as a number: `a` gives 0.2266, `c` 0.8091 (computed without this code).
         case = case_of("prepend", [20], [], [30], sequence_length=11, dropout=0.5)
         assert shown(case) == [
             ([1, 3, 4, 20, 2, 1, 3, 101, 102, 4, 30, 2], "bwwtebwmmwte", "000002222222", "-00110000011"),
@@ -186,14 +153,14 @@ class TestPrepend:
 
 
 class TestAppend:
-    """The paper: the metadata stands after the text, before eos, and is paid with weight 1."""
+    """The paper: the metadata is after the text, before eos, and has weight 1."""
 
     def test_one_document(self) -> None:
         assert shown(case_of("append", [20, 21], sequence_length=8)) == [
             ([1, 20, 21, 3, 97, 98, 4, 2, 0], "bttwmmwe.", "00000000.", "-11111110"),
         ]
 
-    def test_metadata_with_another_weight(self) -> None:
+    def test_metadata_with_a_different_weight(self) -> None:
         case = case_of("append", [20], sequence_length=8, role_weights={"metadata": 2, "wrapper": 0, "eos": 0})
         assert shown(case) == [([1, 20, 3, 97, 98, 4, 2, 0, 0], "btwmmwe..", "0000000..", "-10220000")]
 
@@ -210,7 +177,7 @@ class TestAppend:
             ([1, 28, 3, 97, 98, 4, 2, 0, 0], "btwmmwe..", "0000000..", "-11111100"),
         ]
 
-    def test_metadata_that_does_not_fit_behind_the_text_goes_on_with_its_last_token(self) -> None:
+    def test_metadata_that_does_not_fit_after_the_text_moves_with_the_last_token(self) -> None:
         # The text alone fits, text with metadata does not: all but one token stay, the rest of the row is padding.
         case = case_of("append", [20, 21, 22, 23], sequence_length=8, segments="last")
         assert shown(case) == [
@@ -218,7 +185,7 @@ class TestAppend:
             ([1, 23, 3, 97, 98, 4, 2, 0, 0], "btwmmwe..", "0000000..", "-11111100"),
         ]
 
-    def test_dropped_metadata_leaves_an_empty_wrapper_that_is_paid(self) -> None:
+    def test_dropped_metadata_leaves_an_empty_wrapper_with_weight(self) -> None:
         case = case_of("append", [20], sequence_length=8, dropout=1.0)
         assert shown(case) == [([1, 20, 3, 4, 2, 0, 0, 0, 0], "btwwe....", "00000....", "-11110000")]
 
@@ -256,7 +223,7 @@ class TestMetaTokens:
 
     def test_more_meta_tokens_than_the_tokenizer_has(self) -> None:
         case = case_of("meta_tokens", [20], sequence_length=20, num_meta_tokens=6)
-        with pytest.raises(ValueError, match="has 5 meta tokens, the layout asks 6"):
+        with pytest.raises(ValueError, match="the layout needs 6 meta tokens; the tokenizer has 5"):
             case.pack()
 
 
@@ -268,13 +235,13 @@ class TestBestFit:
             ([1, 32, 2, 1, 40, 41, 2, 1, 50, 2], "btebttebte", "1112222333", "-110111011"),
         ]
         # Sizes 7, 5, 4, 3 in rows of 10: 7 opens row A, 5 row B, 4 fits in B only, 3 fills A.
-        # The rows stand in the order of their first document.
+        # Rows are in the order of their first document.
         assert shown(case_of("plain", *texts, sequence_length=9, method="best_fit")) == [
             ([1, 20, 21, 22, 23, 24, 2, 1, 50, 2], "btttttebte", "0000000333", "-111111011"),
             ([1, 30, 31, 32, 2, 1, 40, 41, 2, 0], "btttebtte.", "111112222.", "-111101110"),
         ]
 
-    def test_the_fullest_row_with_room_is_taken(self) -> None:
+    def test_a_document_is_placed_in_the_fullest_row_with_room(self) -> None:
         # Sizes 6, 5, 4 in rows of 10: 6 and 5 open rows with 4 and 5 left; 4 goes where it leaves nothing.
         case = case_of("plain", [20, 21, 22], [30, 31], [40, 41, 42, 43], sequence_length=9, method="best_fit")
         assert shown(case) == [
@@ -283,7 +250,7 @@ class TestBestFit:
         ]
 
     def test_a_document_longer_than_a_row(self) -> None:
-        # 20..27 fill a row of their own; the rest, 28 29 eos, is placed like any other piece: beside document 0.
+        # 20..27 fill a row of their own; the rest, 28 29 eos, is placed like a document: in the row of document 0.
         case = case_of(
             "plain", [30, 31], [20, 21, 22, 23, 24, 25, 26, 27, 28, 29], sequence_length=8, method="best_fit"
         )
@@ -336,7 +303,7 @@ class TestShortRows:
 
 
 class TestIds:
-    def test_text_that_looks_like_markers_is_text(self) -> None:
+    def test_text_with_the_ids_of_markers_is_text(self) -> None:
         assert shown(case_of("plain", [1, 3, 4, 2, 0], sequence_length=6)) == [
             ([1, 1, 3, 4, 2, 0, 2], "bttttte", "0000000", "-111111"),
         ]
@@ -347,8 +314,8 @@ class TestIds:
         assert shown(case) == [([9, 20, 9, 9, 30, 9, 9, 9], "btebte..", "000111..", "-1101100")]
 
     @pytest.mark.parametrize("dtype", [np.uint16, np.uint32])
-    def test_ids_keep_their_width(self, dtype: type[np.generic]) -> None:
-        none = DocumentMetadata(
+    def test_ids_keep_their_dtype(self, dtype: type[np.generic]) -> None:
+        no_metadata = DocumentMetadata(
             wrapped=np.zeros(1, bool),
             starts=np.zeros(1, np.int64),
             lengths=np.zeros(1, np.int64),
@@ -359,14 +326,14 @@ class TestIds:
             make_layout("plain"),
             text_offsets=np.array([0, 2]),
             text_ids=np.array([65535, 7], dtype),
-            metadata=none,
+            metadata=no_metadata,
             special=SPECIAL,
             sequence_length=3,
         )
         assert packed.input_ids.dtype == dtype
         assert packed.input_ids.tolist() == [[1, 65535, 7, 2]]
 
-    def test_special_ids_that_the_width_cannot_hold_are_refused(self) -> None:
+    def test_special_ids_that_do_not_fit_the_dtype_are_refused(self) -> None:
         case = case_of("plain", [20], sequence_length=3).where(
             special=SpecialIds(bos=100_000, eos=100_001, pad=100_002, boc=3, eoc=4)
         )

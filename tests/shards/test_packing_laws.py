@@ -1,8 +1,7 @@
-"""Laws of packing, on random documents, layouts and lengths: against the token-by-token oracle, and one by one."""
+"""Laws of packing, on random documents, layouts and lengths: by comparison with the oracle, and one by one."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from itertools import combinations, pairwise
 from pathlib import Path
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 import colophon.shards.packing
 from colophon.shards.arrow_files import list_values
 from colophon.shards.laws import broken_laws
-from colophon.shards.layouts import dropped
 from colophon.shards.packing import Packed
 from tests.shards import oracle
 from tests.shards.cases import (
@@ -28,22 +26,11 @@ from tests.shards.cases import (
     layouts,
     make_layout,
     rows_of,
+    segments_of,
     table_of,
     written,
 )
 from tests.shards.oracle import SPECIAL, Document, Token
-
-
-def segments_of(rows: list[list[Token]]) -> list[tuple[int, list[Token]]]:
-    """(row, tokens) of each segment, without padding."""
-    found = []
-    for number, row in enumerate(rows):
-        numbers = oracle.row_segments(row)
-        for wanted in range(numbers[-1] + 1):
-            tokens = [token for token, n in zip(row, numbers, strict=True) if n == wanted]
-            if tokens[0].role != "pad":
-                found.append((number, tokens))
-    return found
 
 
 def used(row: list[Token]) -> int:
@@ -55,7 +42,7 @@ def text_of(tokens: list[Token]) -> list[int]:
 
 
 def body_by_document(rows: list[list[Token]]) -> dict[int, list[int]]:
-    """Text ids of each document, its segments in order: those without eos as they stand, then the one with eos."""
+    """Text ids of each document, its segments joined: those without eos in their order, then the one with eos."""
     segments = [tokens for _, tokens in segments_of(rows)]
     segments.sort(key=lambda tokens: any(token.role == "eos" for token in tokens))
     body: dict[int, list[int]] = {}
@@ -123,7 +110,7 @@ class TestLaws:
     @settings(max_examples=120)
     def test_every_body_token_is_a_label_exactly_once_in_order(self, case: Case) -> None:
         rows = rows_of(case.pack())
-        # A label is a token behind position 0 of its row.
+        # A label is a token after position 0 of its row.
         labels = Counter((token.document, token.id) for row in rows for token in row[1:] if token.role == "text")
         assert labels == Counter((i, token) for i, d in enumerate(case.documents) for token in d.text)
         assert body_by_document(rows) == expected_body(case)
@@ -147,7 +134,7 @@ class TestLaws:
 
     @given(cases(layout=layouts(positions=["prepend", "append", "meta_tokens"])))
     @settings(max_examples=120)
-    def test_the_metadata_of_a_segment_stands_in_that_segment(self, case: Case) -> None:
+    def test_a_segment_contains_its_own_metadata(self, case: Case) -> None:
         seen: Counter[int] = Counter()
         for _, tokens in segments_of(rows_of(case.pack())):
             number = tokens[0].document
@@ -168,7 +155,7 @@ class TestLaws:
             seen[number] += 1
 
     @given(cases(layout=layouts(positions=["prepend", "meta_tokens"])))
-    def test_the_first_text_token_after_the_wrapper_is_paid(self, case: Case) -> None:
+    def test_the_first_text_token_after_the_wrapper_has_weight(self, case: Case) -> None:
         weights = case.layout.model_copy(update={"role_weights": {}}).weights()
         for row in rows_of(case.pack()):
             for before, label in pairwise(row):
@@ -207,18 +194,17 @@ class TestLaws:
     @given(cases(methods=["best_fit"]))
     @settings(max_examples=120)
     def test_no_two_best_fit_rows_of_whole_pieces_fit_in_one(self, case: Case) -> None:
-        """A row is opened only for a piece that no open row has room for, so any two hold more than one row's ids.
+        """A row is opened only for a piece that fits in no open row, so any two rows hold more ids than one row.
 
-        Rows that a long document fills by itself are not filled further, so they stand outside this bound. It gives
-        a utilisation above one half, which first fit also guarantees and no more.
+        Rows that a long document fills alone are excluded: no piece is added to them. The bound gives a utilisation
+        above one half, which first fit also guarantees.
         """
         rows = rows_of(case.pack())
         open_rows = [used(row) for row in rows if any(token.role == "eos" for token in row)]
         assert all(a + b > case.width for a, b in combinations(open_rows, 2))
 
     @given(cases(methods=["concat"]))
-    def test_concat_pads_only_what_no_segment_fits_in(self, case: Case) -> None:
-        """The next segment would have fitted in no row that concat left: utilisation has no other loss."""
+    def test_concat_pads_only_where_the_next_segment_does_not_fit(self, case: Case) -> None:
         segments = segments_of(rows_of(case.pack()))
         rows = rows_of(case.pack())
         starts: Counter[int] = Counter()
@@ -245,86 +231,17 @@ class TestLaws:
 
     @given(cases(min_documents=2))
     def test_documents_are_packed_by_position_not_by_id(self, case: Case) -> None:
-        """Two documents with one id stay two documents."""
+        """Two documents with one id remain two documents."""
         twins = case.where(documents=tuple(Document("same", d.text, d.columns) for d in case.documents))
         assert body_by_document(rows_of(twins.pack())) == expected_body(case)
 
     @given(cases(), st.integers(1, 40))
     @settings(max_examples=100)
-    def test_the_block_size_of_the_gather_changes_nothing(self, case: Case, block: int) -> None:
+    def test_the_rows_do_not_depend_on_the_block_size_of_the_gather(self, case: Case, block: int) -> None:
         whole = case.pack()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(colophon.shards.packing, "_GATHER_TOKENS", block)
             assert (case.pack().input_ids == whole.input_ids).all()
-
-
-class TestDropout:
-    def kept(self, case: Case) -> dict[str | None, bool]:
-        """Document id → whether its metadata is there (a document with metadata `x` and one token of text)."""
-        found = {}
-        for _, tokens in segments_of(rows_of(case.pack())):
-            assert tokens[0].document is not None
-            has = any(token.role in ("metadata", "meta_token") for token in tokens)
-            found[case.documents[tokens[0].document].id] = has
-        return found
-
-    def case(self, names: list[str], *, position: str = "prepend", dropout: float = 0.3, seed: int = 0) -> Case:
-        template = {"template": "x"} if position != "meta_tokens" else {}
-        return Case(
-            layout=make_layout(position, dropout=dropout, **template),
-            documents=tuple(Document(name, (20,)) for name in names),
-            sequence_length=200,
-            seed=seed,
-        )
-
-    @given(st.lists(st.text(max_size=5), unique=True, min_size=1, max_size=30), st.data())
-    @settings(max_examples=50)
-    def test_order_and_division_change_nothing(self, names: list[str], data: st.DataObject) -> None:
-        together = self.kept(self.case(names))
-        cut = data.draw(st.integers(0, len(names)))
-        shuffled = data.draw(st.permutations(names))
-        parts = {**self.kept(self.case(shuffled[:cut])), **self.kept(self.case(shuffled[cut:]))}
-        assert parts == together
-
-    @given(st.lists(st.text(max_size=5), unique=True, min_size=1, max_size=30), st.integers(-(2**63), 2**63 - 1))
-    @settings(max_examples=50)
-    def test_layout_and_method_change_nothing(self, names: list[str], seed: int) -> None:
-        first = self.kept(self.case(names, seed=seed))
-        assert self.kept(self.case(names, position="append", seed=seed)) == first
-        assert self.kept(self.case(names, position="meta_tokens", seed=seed)) == first
-        assert self.kept(self.case(names, seed=seed).where(method="best_fit")) == first
-        assert first == {name: not oracle.is_dropped(name, dropout=0.3, seed=seed) for name in names}
-
-    def test_seeds_drop_different_documents(self) -> None:
-        names = [f"doc-{i}" for i in range(200)]
-        assert self.kept(self.case(names, seed=0)) != self.kept(self.case(names, seed=1))
-
-    def test_more_dropout_drops_the_same_documents_and_more(self) -> None:
-        names = [f"doc-{i}" for i in range(500)]
-        lost = [
-            {name for name, kept in self.kept(self.case(names, dropout=rate)).items() if not kept}
-            for rate in (0.0, 0.1, 0.5, 1.0)
-        ]
-        assert lost[0] == set()
-        assert lost[3] == set(names)
-        assert lost[0] < lost[1] < lost[2] < lost[3]
-
-    @pytest.mark.parametrize("rate", [0.1, 0.5])
-    @pytest.mark.parametrize("seed", [0, 1, 12345])
-    def test_the_share_is_close_to_the_rate(self, rate: float, seed: int) -> None:
-        # Six standard deviations of a binomial: one wrong alarm in 500 million, were the ids drawn anew.
-        num_documents = 20_000
-        names = [f"<urn:uuid:{i:08x}>" for i in range(num_documents)]
-        num_dropped = self.case(names, dropout=rate, seed=seed).metadata().counts["documents_dropped"]
-        deviation = math.sqrt(num_documents * rate * (1 - rate))
-        assert abs(num_dropped - num_documents * rate) < 6 * deviation
-
-    def test_seeds_are_independent(self) -> None:
-        """Half of what one seed drops at 50 %, another drops too: six standard deviations of that share."""
-        names = [f"doc-{i}" for i in range(20_000)]
-        masks = [dropped(names, dropout=0.5, seed=seed) for seed in (0, 1, -1, 256)]
-        for a, b in combinations(masks, 2):
-            assert abs((a & b).sum() - 5_000) < 6 * math.sqrt(20_000 * 0.25 * 0.75)
 
 
 @given(st.lists(documents, max_size=20))
@@ -337,7 +254,7 @@ def test_distinct_metadata_is_tokenized_once(many: list[Document]) -> None:
 
 
 def test_tokens_of_one_partition_are_packed_like_those_of_a_sliced_table() -> None:
-    """Offsets that do not begin at 0, as a slice of a token file has them, change nothing."""
+    """A slice of a token file, whose offsets do not begin at 0, is packed like a whole file."""
     values = pa.array([[1, 2], [3], [], [4, 5, 6]], pa.list_(pa.uint16()))
     offsets, ids = list_values(values.slice(1))
     assert offsets.tolist() == [0, 1, 1, 4]

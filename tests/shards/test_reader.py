@@ -1,4 +1,4 @@
-"""Packed files from disk: rows as they were packed, what is derived from runs, several files, other readers."""
+"""Packed files read from disk: rows, the arrays derived from runs, several files, damaged files, other readers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CASE = Case(
 
 
 def edited(path: Path, **changes: Any) -> Path:
-    """A packed file of `CASE` whose schema metadata has `changes`, or whose columns are replaced."""
+    """A packed file of `CASE` with `changes` of its schema metadata."""
     packed = CASE.pack()
     table = table_of(packed, CASE.info(packed).model_copy(update=changes))
     write_table(path, table)
@@ -41,7 +41,7 @@ def edited(path: Path, **changes: Any) -> Path:
 class TestRows:
     @given(cases(min_documents=1), st.data())
     @settings(max_examples=80)
-    def test_rows_are_what_was_packed(self, case: Case, data: st.DataObject) -> None:
+    def test_rows_equal_the_packed_rows(self, case: Case, data: st.DataObject) -> None:
         expected = rows_of(case.pack())
         with written(case) as file:
             assert len(file) == len(expected)
@@ -58,7 +58,7 @@ class TestRows:
 
     @given(cases(min_documents=1))
     @settings(max_examples=80)
-    def test_what_is_derived_from_runs(self, case: Case) -> None:
+    def test_arrays_derived_from_runs(self, case: Case) -> None:
         tokens = rows_of(case.pack())
         with written(case) as file:
             dataset = PackedDataset([file.path])
@@ -95,20 +95,20 @@ class TestRows:
         weights = rows.loss_weights(np.array([0, 0, 1, 0.5, 0.25, 0, 2], np.float32))
         assert weights.tolist() == [[2, 2, 0.5, 0.25, 0.5, 1, 0, 2, 0.5, 0.25, 0.5, 1, 0, 0]]
 
-    def test_an_unpaid_row_has_no_weight_anywhere(self, tmp_path: Path) -> None:
+    def test_a_masked_row_has_no_weight(self, tmp_path: Path) -> None:
         layout = make_layout("plain", role_weights={"text": 0, "eos": 0})
         file = CASE.where(layout=layout).write(tmp_path / "a.arrow")
         dataset = PackedDataset([file.path])
         assert not dataset.rows(range(len(dataset))).loss_weights(dataset.role_weights).any()
 
-    def test_copies_do_not_reach_the_file(self, tmp_path: Path) -> None:
+    def test_a_change_of_rows_does_not_change_the_file(self, tmp_path: Path) -> None:
         dataset = PackedDataset([CASE.write(tmp_path / "a.arrow").path])
         dataset.rows([0]).input_ids[:] = 9
         assert dataset.rows([0]).input_ids[0, 0] == 1
 
 
 def brute_cu_seqlens(rows: list[list[Token]]) -> list[int]:
-    """Where segments of the inputs (rows without their last token), laid end to end, begin; and the end."""
+    """The first positions of the segments of the inputs (rows without their last token), joined, and the end."""
     flat = [(i, n) for i, row in enumerate(rows) for n in oracle.row_segments(row)[:-1]]
     return [at for at, key in enumerate(flat) if at == 0 or flat[at - 1] != key] + [len(flat)]
 
@@ -136,24 +136,24 @@ class TestManyFiles:
             with pytest.raises(IndexError):
                 dataset.rows([row])
 
-    def test_files_of_other_settings_do_not_mix(self, tmp_path: Path) -> None:
+    def test_files_of_different_settings_are_refused(self, tmp_path: Path) -> None:
         CASE.write(tmp_path / "a.arrow")
         CASE.write(tmp_path / "b.arrow", fingerprint="e" * 64)
-        with pytest.raises(ShardError, match=r"b\.arrow was packed with other settings than .*a\.arrow"):
+        with pytest.raises(ShardError, match=r"b\.arrow and .*a\.arrow were packed with different settings"):
             PackedDataset([tmp_path / "a.arrow", tmp_path / "b.arrow"])
 
     def test_no_files(self) -> None:
         with pytest.raises(ShardError, match="no packed files"):
             PackedDataset([])
 
-    def test_the_fingerprint_tells_files_and_rows_apart(self, tmp_path: Path) -> None:
+    def test_the_fingerprint_depends_on_files_and_rows(self, tmp_path: Path) -> None:
         paths = [CASE.write(tmp_path / f"{i}.arrow").path for i in range(2)]
         shorter = CASE.where(documents=CASE.documents[:1]).write(tmp_path / "2.arrow").path
         prints = [PackedDataset(p).fingerprint for p in (paths, paths[::-1], paths[:1], [paths[0], shorter])]
         assert len(set(prints)) == 4
         assert PackedDataset(paths).fingerprint == prints[0]
 
-    def test_what_a_trainer_asks(self, tmp_path: Path) -> None:
+    def test_properties_that_the_trainer_uses(self, tmp_path: Path) -> None:
         dataset = PackedDataset([CASE.write(tmp_path / "a.arrow").path])
         assert dataset.sequence_length == 9
         assert isinstance(dataset.tokenizer, TokenizerInfo)
@@ -168,7 +168,7 @@ class TestDamagedFiles:
             PackedFile(tmp_path / "nowhere.arrow")
 
     @pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
-    def test_a_cut_file(self, tmp_path: Path, keep: float) -> None:
+    def test_a_truncated_file(self, tmp_path: Path, keep: float) -> None:
         path = CASE.write(tmp_path / "a.arrow").path
         content = path.read_bytes()
         cut = tmp_path / "cut.arrow"
@@ -176,13 +176,13 @@ class TestDamagedFiles:
         with pytest.raises(ShardError, match=r"cut\.arrow: not a readable Arrow file"):
             PackedFile(cut)
 
-    def test_another_file(self, tmp_path: Path) -> None:
+    def test_a_file_that_is_not_arrow(self, tmp_path: Path) -> None:
         path = tmp_path / "a.arrow"
         path.write_text("not Arrow, but long enough to hold a footer")
         with pytest.raises(ShardError, match="not a readable Arrow file"):
             PackedFile(path)
 
-    def test_a_file_of_tokens_is_no_packed_file(self, tmp_path: Path) -> None:
+    def test_a_token_file_is_not_a_packed_file(self, tmp_path: Path) -> None:
         write_table(tmp_path / "tokens.arrow", CASE.tokens())
         with pytest.raises(ShardError, match="not a packed shard: its schema has no metadata 'colophon'"):
             PackedFile(tmp_path / "tokens.arrow")
@@ -191,7 +191,7 @@ class TestDamagedFiles:
         with pytest.raises(ShardError, match="format version 2; this Colophon reads version 1"):
             PackedFile(edited(tmp_path / "a.arrow", format_version=2))
 
-    def test_a_length_that_the_column_does_not_have(self, tmp_path: Path) -> None:
+    def test_a_sequence_length_that_differs_from_the_columns(self, tmp_path: Path) -> None:
         table = read_table(edited(tmp_path / "a.arrow"))
         raw = table.schema.metadata[METADATA_KEY].replace(b'"sequence_length":9', b'"sequence_length":8')
         write_table(tmp_path / "b.arrow", table.replace_schema_metadata({METADATA_KEY: raw}))
@@ -207,7 +207,7 @@ class TestDamagedFiles:
         assert "\n" not in str(error.value)
 
     @pytest.mark.parametrize("column", ["input_ids", "run_lengths", "run_roles", "run_documents"])
-    def test_a_column_of_another_type_or_missing(self, tmp_path: Path, column: str) -> None:
+    def test_a_column_of_a_wrong_type_or_missing(self, tmp_path: Path, column: str) -> None:
         table = read_table(edited(tmp_path / "a.arrow"))
         metadata = table.schema.metadata
         at = table.schema.names.index(column)
@@ -228,7 +228,7 @@ class TestDamagedFiles:
 
 
 class TestOtherReaders:
-    """The files are Arrow IPC files that anyone opens, with the same values."""
+    """Other libraries open the files, with the same values."""
 
     @pytest.fixture
     def file(self, tmp_path: Path) -> PackedFile:
@@ -277,12 +277,12 @@ class TestOtherReaders:
         assert loaded.to_dict() == self.expected()
 
 
-class TestLies:
-    """Files that Arrow reads and whose columns do not fit each other; `tests/test_trust.py` has those it must not."""
+class TestInconsistentFiles:
+    """Files that Arrow reads but whose columns do not fit each other; `tests/test_trust.py` has the others."""
 
-    def lying(self, path: Path, column: str, change: Any) -> Path:
+    def inconsistent(self, path: Path, column: str, change: Any) -> Path:
         """A packed file of `CASE` with `change` of one column's rows."""
-        table = read_table(edited(path.with_name("sound.arrow")))
+        table = read_table(edited(path.with_name("good.arrow")))
         at = table.schema.names.index(column)
         field = table.schema.field(column).with_nullable(True)
         changed = pa.array(change(table.column(column).to_pylist()), field.type)
@@ -291,47 +291,47 @@ class TestLies:
 
     @pytest.mark.parametrize("length", [0, 2, 2**32 - 1])
     def test_runs_that_do_not_fill_their_row(self, tmp_path: Path, length: int) -> None:
-        """Else a row would be copied as often as its runs say: 4 GB a run."""
-        path = self.lying(
+        """Without this check, `np.repeat` would allocate 4 GB for a run."""
+        path = self.inconsistent(
             tmp_path / "a.arrow", "run_lengths", lambda rows: [rows[0], [length, *rows[1][1:]], *rows[2:]]
         )
-        with pytest.raises(ShardError, match=r"a\.arrow: row 1: runs do not fill the row"):
+        with pytest.raises(ShardError, match=r"a\.arrow: row 1: the runs' lengths do not sum to the row's"):
             PackedDataset([path])
 
     def test_a_role_that_does_not_exist(self, tmp_path: Path) -> None:
-        path = self.lying(tmp_path / "a.arrow", "run_roles", lambda rows: [[7, *rows[0][1:]], *rows[1:]])
+        path = self.inconsistent(tmp_path / "a.arrow", "run_roles", lambda rows: [[7, *rows[0][1:]], *rows[1:]])
         with pytest.raises(ShardError, match=r"a\.arrow: unknown role 7"):
             PackedDataset([path])
 
     def test_an_id_that_does_not_exist(self, tmp_path: Path) -> None:
-        path = self.lying(tmp_path / "a.arrow", "input_ids", lambda rows: [[1024, *rows[0][1:]], *rows[1:]])
+        path = self.inconsistent(tmp_path / "a.arrow", "input_ids", lambda rows: [[1024, *rows[0][1:]], *rows[1:]])
         dataset = PackedDataset([path])
         assert dataset.rows([1]).input_ids.size
-        with pytest.raises(ShardError, match="id 1024, of 1024 ids"):
+        with pytest.raises(ShardError, match="id 1024; the tokenizer has 1024 ids"):
             dataset.rows([1, 0])
 
     @pytest.mark.parametrize("column", ["input_ids", "run_lengths", "run_roles", "run_documents"])
     @pytest.mark.parametrize("inside", [True, False])
     def test_nulls(self, tmp_path: Path, column: str, inside: bool) -> None:
-        path = self.lying(
+        path = self.inconsistent(
             tmp_path / "a.arrow", column, lambda rows: [[None, *rows[0][1:]] if inside else None, *rows[1:]]
         )
         with pytest.raises(ShardError, match=f"column {column} has nulls"):
             PackedFile(path)
 
     @pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0])
-    def test_a_weight_that_is_none(self, tmp_path: Path, weight: float) -> None:
-        table = read_table(edited(tmp_path / "sound.arrow"))
+    def test_an_invalid_weight(self, tmp_path: Path, weight: float) -> None:
+        table = read_table(edited(tmp_path / "good.arrow"))
         raw = table.schema.metadata[METADATA_KEY]
         info = json.loads(raw)
         info["role_weights"]["text"] = weight
         path = tmp_path / "a.arrow"
         write_table(path, table.replace_schema_metadata({METADATA_KEY: json.dumps(info)}))
-        with pytest.raises(ShardError, match="a loss weight in its schema metadata is negative or no number"):
+        with pytest.raises(ShardError, match="a loss weight in the schema metadata is negative or not finite"):
             PackedDataset([path])
 
-    def test_the_same_fingerprint_with_another_tokenizer(self, tmp_path: Path) -> None:
+    def test_a_different_tokenizer_with_the_same_fingerprint(self, tmp_path: Path) -> None:
         other = CASE.info(CASE.pack()).tokenizer.model_copy(update={"num_ids": 2000})
         paths = [edited(tmp_path / "a.arrow"), edited(tmp_path / "b.arrow", tokenizer=other)]
-        with pytest.raises(ShardError, match=r"b\.arrow was packed with other settings"):
+        with pytest.raises(ShardError, match=r"b\.arrow and .*a\.arrow were packed with different settings"):
             PackedDataset(paths)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.shards.metadata import Encoder
+from colophon.shards.metadata import TextEncoder
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.evaluation.checks import annotation_notes, check_metadata, chosen_conditions, chosen_crop
 from colophon.trainer.evaluation.document_crops import DocumentCrops, RunDocuments
@@ -84,7 +84,7 @@ def evaluate(
 
 
 def _measure(
-    model: EvaluatedModel, condition: Condition, crops: DocumentCrops, *, encoder: Encoder, seed: int
+    model: EvaluatedModel, condition: Condition, crops: DocumentCrops, *, encoder: TextEncoder, seed: int
 ) -> Measurement:
     layout = model.layout
     metadata = _metadata(layout, crops.columns, num_documents=len(crops), encoder=encoder)
@@ -101,7 +101,7 @@ def _measure(
 
 
 def _metadata(
-    layout: TrainedLayout, columns: Mapping[str, pa.Array], *, num_documents: int, encoder: Encoder
+    layout: TrainedLayout, columns: Mapping[str, pa.Array], *, num_documents: int, encoder: TextEncoder
 ) -> Sequence[NumPyArray | None]:
     if not layout.reads_metadata:
         return [None] * num_documents

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.shards.metadata import Encoder
+from colophon.shards.metadata import TextEncoder
 
 Decode = Callable[[NumPyArray], str]
 """From ids to text; bytes that are not UTF-8 become U+FFFD."""
 
 
-class Codec(Encoder, Protocol):
+class Codec(TextEncoder, Protocol):
     """A tokenizer that encodes and decodes."""
 
     def decode(self, ids: NumPyArray) -> str:

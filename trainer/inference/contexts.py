@@ -8,17 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import pyarrow as pa
-from pydantic import TypeAdapter, ValidationError
 
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.errors import ShardError
-from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PrependLayout
+from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PrependLayout, parse_layout
 from colophon.shards.manifest import read_manifest
-from colophon.shards.metadata import Encoder, document_metadata
+from colophon.shards.metadata import TextEncoder, document_metadata
 from colophon.shards.packing import smallest_row
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import SpecialIds
@@ -81,7 +80,7 @@ class TrainedLayout:
         columns: Mapping[str, pa.Array],
         *,
         num_documents: int,
-        encoder: Encoder,
+        encoder: TextEncoder,
         report: Callable[[str], None] = lambda line: None,
     ) -> list[NumPyArray | None]:
         """Each document's metadata ids as packing writes them, none dropped; None for a document without a wrapper.
@@ -137,10 +136,9 @@ def trained_layout(output: Path, name: str) -> TrainedLayout:
     if not paths:
         raise ShardError(f"{output}: layout {name!r} has no rows")
     info = PackedFile(paths[0]).info
-    settings = {key: value for key, value in info.layout.items() if key != "name"}
     return TrainedLayout(
         name=name,
-        layout=_parsed_layout(settings, where=str(paths[0])),
+        layout=parse_layout(info.layout, where=paths[0]),
         sequence_length=info.sequence_length,
         special=info.tokenizer.special,
         output=output,
@@ -174,7 +172,7 @@ def max_text_tokens_by_layout(output: Path) -> dict[str, int]:
     try:
         return {
             name: _max_text_tokens(
-                _parsed_layout(packed.settings["layout"], where=str(output)), packed.settings["pack"]["sequence_length"]
+                parse_layout(packed.settings["layout"], where=output), packed.settings["pack"]["sequence_length"]
             )
             for name, packed in read_manifest(output).layouts.items()
         }
@@ -184,14 +182,6 @@ def max_text_tokens_by_layout(output: Path) -> dict[str, int]:
 
 def _max_text_tokens(layout: Layout, sequence_length: int) -> int:
     return sequence_length + 1 - (smallest_row(layout) - 2)  # the smallest row has one text token and eos
-
-
-def _parsed_layout(settings: Mapping[str, Any], *, where: str) -> Layout:
-    try:
-        layout: Layout = TypeAdapter(Layout).validate_python(settings)
-    except ValidationError as error:
-        raise ShardError(f"{where}: damaged layout: {error.errors()[0]['msg']}") from None
-    return layout
 
 
 def derangement(size: int, *, seed: int) -> NumPyArray:

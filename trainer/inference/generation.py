@@ -16,7 +16,7 @@ from torch import Tensor
 
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.layouts import AppendLayout
-from colophon.shards.metadata import Encoder
+from colophon.shards.metadata import TextEncoder
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.kv_cache import CachedDecoder
@@ -52,7 +52,7 @@ def context_prefix(
     *,
     context: GenerationContext | None,
     metadata: Mapping[str, str],
-    encoder: Encoder,
+    encoder: TextEncoder,
     report: Callable[[str], None] = lambda line: None,
 ) -> list[int]:
     """Ids before the prompt.

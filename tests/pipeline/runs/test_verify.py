@@ -142,7 +142,7 @@ def test_a_token_that_differs_is_found_even_when_records_vouch_for_it(finished: 
     write_table(path, changed)
     vouch(record)
     assert findings(verify()) == [
-        f"{record.path}: text tokens differ from the token file: lost, repeated or out of order"
+        f"{record.path}: text tokens differ from the token file: missing, repeated or out of order"
     ]
 
 
