@@ -7,7 +7,7 @@ COLOPHON := $(BIN)/colophon
 RECIPE ?= demo
 ARGS ?=
 
-# torch comes first and alone: an unpinned one, or one that another package asks for, would bring gigabytes of CUDA.
+# torch is installed first and alone: an unpinned torch, or one that another package requires, brings gigabytes of CUDA.
 STAMP := $(VENV)/.installed
 $(STAMP): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -15,15 +15,15 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo run annotate tokenize pack train verify submit check lint types test bench bench-trainer soak clean
+.PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test bench bench-trainer soak clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
 
-setup: $(STAMP) ## make .venv from constraints.txt; nothing to do when it is up to date
+setup: $(STAMP) ## install .venv from constraints.txt; does nothing when it is up to date
 
-# Every line is a command that works on its own. Models are made once: a new one would make annotations stale.
+# Every line is a command that works on its own. Models are trained once: a new model would make annotations stale.
 DEMO := out/demo
 $(DEMO)/models/%.bin: $(DEMO)/corpus.json
 	$(COLOPHON) train-classifier --train $(DEMO)/labels/$*_train.parquet --test $(DEMO)/labels/$*_test.parquet \
@@ -33,22 +33,22 @@ $(DEMO)/models/demo.tiktoken: $(DEMO)/corpus.json
 $(DEMO)/corpus.json: | $(STAMP)
 	$(COLOPHON) demo-corpus --output $(DEMO)
 
-demo: setup $(DEMO)/models/quality.bin $(DEMO)/models/topic.bin $(DEMO)/models/demo.tiktoken ## the whole job on text of this machine, into out/demo
+demo: setup $(DEMO)/models/quality.bin $(DEMO)/models/topic.bin $(DEMO)/models/demo.tiktoken ## run the whole job on text of this machine, into out/demo
 	$(COLOPHON) run demo --rebuild
 	$(COLOPHON) verify demo
 	$(COLOPHON) train demo --overwrite
 	$(COLOPHON) inspect demo --document 7 --layout prepend-url --sequence 7 --tokens 120
 	@echo
-	@echo 'Look further:'
-	@echo '  $(COLOPHON) inspect demo --layout append-topic --sequence 3    roles coloured, unpaid tokens dimmed'
+	@echo 'More commands:'
+	@echo '  $(COLOPHON) inspect demo --layout append-topic --sequence 3    roles coloured, tokens without loss weight dimmed'
 	@echo '  $(COLOPHON) run demo                                           nothing is done twice'
-	@echo '  $(COLOPHON) export demo --to out/demo-annotated                Parquet with the annotations beside the text'
+	@echo '  $(COLOPHON) export demo --to out/demo-annotated                Parquet with the annotations as columns'
 	@echo '  head -n 3 $(DEMO)/training/prepend-url/metrics.jsonl'
 
 run: setup ## annotate, tokenize and pack RECIPE (a file or a name: make run RECIPE=web)
 	$(COLOPHON) run $(RECIPE) $(ARGS)
 
-annotate tokenize pack verify: setup ## one stage of RECIPE
+annotate tokenize pack verify: setup ## run one stage of RECIPE
 	$(COLOPHON) $@ $(RECIPE) $(ARGS)
 
 train: setup ## train on the packed shards of RECIPE
@@ -57,7 +57,10 @@ train: setup ## train on the packed shards of RECIPE
 submit: setup ## run RECIPE on the Ray cluster at ADDRESS=http://HOST:8265
 	$(COLOPHON) submit $(RECIPE) --address $(ADDRESS) $(ARGS)
 
-check: lint types ## ruff and mypy
+docs: setup ## write docs/commands.md from the help of the commands
+	$(BIN)/python -m colophon.pipeline.cli.reference > docs/commands.md
+
+check: lint types ## run ruff and mypy
 
 lint: setup
 	$(BIN)/ruff check .
@@ -66,18 +69,18 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-test: setup ## all tests, on as many processes as there are cores
+test: setup ## run all tests, on as many processes as there are cores
 	$(BIN)/pytest --numprocesses auto --dist loadgroup $(ARGS)
 
-bench: setup ## side by side with peers, each part alone, scaling: about an hour, 7 GB in out/bench
+bench: setup ## measure the whole job beside other tools, each part alone, scaling: about an hour, 7 GB in out/bench
 	test -x out/bench/dolma/bin/python || $(BIN)/python -m benchmarks install-dolma || true
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-trainer: setup ## the trainer beside a plain loop and Hugging Face's, on the GPU if there is one
+bench-trainer: setup ## measure the trainer beside a plain loop and Hugging Face's, on the GPU if there is one
 	$(BIN)/python -m benchmarks.trainer $(ARGS)
 
-soak: setup ## 20 minutes of runs with random faults, each compared with an undisturbed one; SEED=1 for others
+soak: setup ## run for 20 minutes with random faults and compare with undisturbed runs; SEED=1 for other faults
 	$(BIN)/python -m tests.soak --seed $(or $(SEED),0) $(ARGS)
 
-clean: ## remove what setup and runs made
+clean: ## remove the environment, the outputs and the caches
 	rm -rf $(VENV) out .mypy_cache .ruff_cache .pytest_cache .hypothesis

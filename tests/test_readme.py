@@ -1,4 +1,4 @@
-"""What README.md and docs/ say is so: the commands run, the keys and recipes exist."""
+"""README.md and docs/ are true: commands and code run, keys and recipes exist, tables are those of the results."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import BaseModel
 
+from benchmarks import show
 from colophon.annotators.base import annotator_types
 from colophon.pipeline.recipe import loading
 from colophon.pipeline.recipe import schema as recipes
@@ -23,15 +24,18 @@ from colophon.trainer import config as training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, text: str = README) -> list[str]:
+    """The content of each fenced block; a language of "" is a block without one."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [content for of, content in fenced if of == language]
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with what the README's user has: data, labels, and the recipe saved as it says."""
+    """A user's directory: data, labels, and the recipe of the README."""
     root = tmp_path_factory.mktemp("user")
     (root / "data").mkdir()
     (root / "labels").mkdir()
@@ -71,7 +75,7 @@ def run(command: list[str], *, cwd: Path) -> str:
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_the_commands_run_one_after_the_other(workplace: Path) -> None:
-    """Through Ray, as they stand; and then the Python that reads the result."""
+    """The README's commands, unchanged, and then the Python of the README and of docs/format.md on their output."""
     (shell,) = blocks("sh")
     printed = {}
     for line in shell.strip().splitlines():
@@ -85,25 +89,79 @@ def test_the_commands_run_one_after_the_other(workplace: Path) -> None:
     exported = pq.read_table(workplace / "out/annotated")
     assert exported.num_rows == 240
     assert {"text", "url_host", "quality", "quality_score"} <= set(exported.column_names)
-    (python,) = blocks("python")
-    run(["-c", python], cwd=workplace)
+    for text in (README, PAGES["format"]):
+        (python,) = blocks("python", text)
+        run(["-c", python], cwd=workplace)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+LAYOUTS: dict[str, layouts.LayoutConfig] = {
+    "plain": layouts.PlainLayout(position="plain"),
+    "prepend": layouts.PrependLayout(position="prepend", template="{url}"),
+    "append": layouts.AppendLayout(position="append", template="{quality}"),
+    "meta_tokens": layouts.MetaTokensLayout(position="meta_tokens"),
+}
+ROLES = {"boc": "wrapper", "eoc": "wrapper", "url": "metadata", "quality": "metadata", "m": "meta_token"}
+
+
+@pytest.mark.parametrize("position", LAYOUTS)
+def test_the_picture_of_a_layout_has_its_weights(position: str) -> None:
+    (picture,) = re.findall(rf"^{position} +(bos .*)\n +(.*)$", README, re.MULTILINE)
+    tokens, marks = ([word for word in line.split() if word != "…"] for line in picture)
+    weights: dict[str, float] = {**LAYOUTS[position].weights()}
+    expected = [weights[ROLES.get(token.rstrip("12345"), token)] for token in tokens]
+    assert [{"1": 1.0, "·": 0.0}[mark] for mark in marks] == expected
+
+
+def test_tables_of_measurements_are_those_of_the_results() -> None:
+    """The README has the first table; docs/speed.md has all of them."""
+    headline, others = show.tables(ROOT / "benchmarks" / "results").split("\n\n| one part", 1)
+    assert headline in README, "README.md: paste the first table of `python -m benchmarks table`"
+    for table in (headline, *f"| one part{others}".split("\n\n")):
+        assert table in PAGES["speed"], f"docs/speed.md: paste `python -m benchmarks table`; it lacks\n{table}"
+
+
+def test_links_lead_to_files_and_headings() -> None:
+    for name, text in {"README": README, **PAGES}.items():
+        folder = ROOT if name == "README" else ROOT / "docs"
+        for target, _, heading in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", text)):
+            if "://" in target:
+                continue
+            path = folder / (target or f"{name}.md")
+            assert path.exists(), f"{name}.md: no file {target}"
+            headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
+            slugs = {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
+            assert not heading or heading in slugs, f"{name}.md: {target} has no heading #{heading}"
+
+
+def test_the_rooms_of_the_readme_exist() -> None:
+    (tree,) = (block for block in blocks("", README) if "annotators/ " in block)
+    named = {package: set(re.findall(r"(\w+)/", rest)) for package, rest in re.findall(r"^(\w+)/ +(.*)$", tree, re.M)}
+    rooms = {
+        package: {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
+        for package in ("annotators", "shards", "pipeline", "trainer")
+    }
+    assert named == {"colophon": set(), **rooms}
 
 
 def test_recipes_named_in_the_readme_are_shipped() -> None:
-    named = re.search(r"recipes that come along: (.*?)\.\s", README.replace("\n", " "))
+    named = re.search(r"Bundled recipes: (.*?)\.\s", README.replace("\n", " "))
     assert named is not None
     assert set(re.findall(r"`([\w-]+)`", named[1])) == set(loading.shipped_recipes())
 
 
 def test_make_targets_named_in_the_readme_exist() -> None:
-    targets = set(re.findall(r"^([a-z ]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     known = {word for group in targets for word in group.split()}
-    named = set(re.findall(r"`?make ([a-z]+)(?:`| RECIPE|\n```)", README))
-    assert {"demo", "test", "check", "annotate"} <= named <= known
+    named = set(re.findall(r"(?:`|^ +)make ([a-z-]+)", "\n".join([README, *PAGES.values()]), re.MULTILINE))
+    assert {"demo", "test", "check", "annotate", "docs", "bench", "bench-trainer", "soak"} <= named <= known
 
 
 @pytest.mark.parametrize("name", sorted(loading.shipped_recipes()))
-def test_shipped_recipes_are_valid_and_say_what_they_are(name: str) -> None:
+def test_shipped_recipes_are_valid_and_begin_with_a_description(name: str) -> None:
     loading.load_recipe(name)
     assert loading.shipped_recipes()[name].read_text().startswith("# ")
 
@@ -135,11 +193,9 @@ SECTIONS: list[tuple[str, type[BaseModel]]] = [
 
 @pytest.mark.parametrize(("document", "section"), SECTIONS, ids=lambda value: getattr(value, "__name__", str(value)))
 def test_every_key_of_a_recipe_is_documented(document: str, section: Any) -> None:
-    text = (ROOT / "docs" / f"{document}.md").read_text(encoding="utf-8")
-    missing = [name for name in section.model_fields if f"`{name}" not in text]
+    missing = [name for name in section.model_fields if f"`{name}" not in PAGES[document]]
     assert not missing, f"docs/{document}.md does not name {missing}"
 
 
 def test_every_annotator_has_a_section() -> None:
-    text = (ROOT / "docs" / "annotators.md").read_text(encoding="utf-8")
-    assert {f"## `{name}`" for name in annotator_types()} <= set(text.splitlines())
+    assert {f"## `{name}`" for name in annotator_types()} <= set(PAGES["annotators"].splitlines())

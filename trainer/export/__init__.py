@@ -1,1 +1,1 @@
-"""Export of trained models to Hugging Face `transformers` and to lm_eval."""
+"""Trained models elsewhere: a directory for Hugging Face `transformers`, and the model type of lm_eval."""

@@ -1,4 +1,4 @@
-"""The command line itself: help with examples, fast start, and no traceback unless it is asked for."""
+"""The command line itself: help with examples, fast start, and no traceback without --debug."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COMMANDS = sorted(typer.main.get_command(cli.app).commands)  # type: ignore[attr
 SLOW_MODULES = ("torch", "ray", "datatrove", "polars", "pyarrow", "pydantic", "numpy", "fasttext", "tiktoken")
 
 
-def test_the_commands_of_the_issue_are_there() -> None:
+def test_the_commands_exist() -> None:
     assert set(COMMANDS) >= {
         *("run", "annotate", "tokenize", "pack", "train", "export", "inspect", "verify", "submit", "recipes"),
         *("train-classifier", "train-tokenizer"),
@@ -50,9 +50,13 @@ def test_the_options_of_an_example_exist(command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_option_and_argument_is_described(command: str) -> None:
-    for parameter in typer.main.get_command(cli.app).commands[command].params:  # type: ignore[attr-defined]
-        assert getattr(parameter, "help", None), f"{command} {parameter.name}"
+def test_every_option_and_argument_has_a_sentence_of_help(command: str) -> None:
+    """A sentence that names the thing: not `Of the weights`, `What is scored`, `Who reads it`."""
+    described = typer.main.get_command(cli.app).commands[command]  # type: ignore[attr-defined]
+    texts = {parameter.name: parameter.help or "" for parameter in described.params} | {"": described.help}
+    for name, text in texts.items():
+        assert re.match(r"(?!Of |What |Who )[A-Z]", text), f"{command} {name}: {text!r}"
+        assert name == "" or text.endswith("."), f"{command} {name}: {text!r}"
 
 
 def test_help_lists_every_command(project: Path) -> None:
