@@ -4,7 +4,7 @@ python -m benchmarks                      everything (what `make bench` runs)
 python -m benchmarks whole-job            Colophon, datatrove, Ray Data, a hand-written script, Dolma
 python -m benchmarks parts                each stage alone, and the fraction of the projected limit
 python -m benchmarks scaling              1 and more workers, 25 to 400 MB of text
-python -m benchmarks table                Markdown tables of the results that are there
+python -m benchmarks table                Markdown tables of the results
 python -m benchmarks chart                the bar chart of whole_job.json
 python -m benchmarks --quick              a smoke run: little text, small models
 """
@@ -43,7 +43,7 @@ QUICK_SIZES = (1.0, 2.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 unless something failed."""
+    """Run the command line; return 0, or 1 after an error."""
     options = _parser().parse_args(arguments)
     try:
         if options.command == "table":
@@ -122,17 +122,17 @@ def _parser() -> argparse.ArgumentParser:
         "--max-mb",
         type=float,
         metavar="MB",
-        help="take whole files of the input up to so much text (default: all of it)",
+        help="use whole files of the input up to this much text (default: all of it)",
     )
-    add("--work", type=_absolute, default=_absolute("out/bench"), help="models, caches, logs (default out/bench)")
-    add("--results", type=Path, default=RESULTS, help="where JSON files and the chart go")
-    add("--models", type=_absolute, help="directory with quality.bin and topic.bin, instead of training them")
+    add("--work", type=_absolute, default=_absolute("out/bench"), help="models, caches and logs (default: out/bench)")
+    add("--results", type=Path, default=RESULTS, help="directory for JSON files and the chart")
+    add("--models", type=_absolute, help="directory with quality.bin and topic.bin (default: train them)")
     add("--rounds", type=int, default=3)
     add("--workers", type=int, default=2)
-    add("--only", action="append", default=[], metavar="NAME", help="a contestant of whole-job; may be repeated")
-    add("--dolma-python", metavar="PATH", help="interpreter of another environment with Dolma")
-    add("--score-mb", type=float, default=SCORE_MEGABYTES, help="how much text `parts` has scored by the library too")
-    add("--quick", action="store_true", help=f"{QUICK_DOCUMENTS} documents and small models, to see that all works")
+    add("--only", action="append", default=[], metavar="NAME", help="contestant of whole-job; repeatable")
+    add("--dolma-python", metavar="PATH", help="interpreter of a different environment with Dolma")
+    add("--score-mb", type=float, default=SCORE_MEGABYTES, help="text that `parts` scores, also by the library")
+    add("--quick", action="store_true", help=f"smoke run with {QUICK_DOCUMENTS} documents and small models")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Who does the job: how each is started, whether it can be, and how its output is read."""
+"""The contestants: how each is started, which packages it needs, and how its output is read."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from benchmarks.workload import ROOT
 
 COLOPHON = "colophon"
 PARTITION_BYTES = 16 << 20
-"""So that two workers share a few files evenly; the default of 64 MB is meant for larger inputs."""
+"""Small enough for two workers to share a few files evenly; the default of 64 MB is for larger inputs."""
 INSTALL = "pip install -e '.[bench]'"
 INSTALL_DOLMA = "python -m benchmarks install-dolma"
 DOLMA_PACKAGES = ("dolma==1.2.1", "boto3==1.26.76", "s3fs==2023.6.0", "numpy<2")
-"""boto3 and s3fs as of Dolma's days: without them pip tries hundreds of versions that do not fit together."""
+"""boto3 and s3fs are of Dolma's time: without these pins pip tries hundreds of incompatible versions."""
 _RECIPE = """\
 [input]
 paths = {paths}
@@ -63,26 +63,26 @@ class Contestant:
     title: str
     """For tables and charts."""
     command: Callable[[Job], Sequence[str]]
-    """Started in a fresh process, in the root of the checkout, with the job's output directory there and empty."""
+    """Started in a new process, in the root of the checkout, with an empty output directory."""
     read: outputs.Reader
     modules: tuple[str, ...]
-    """What it imports."""
+    """Modules that it imports."""
     packages: tuple[str, ...]
-    """Whose versions results name."""
+    """Packages whose versions are in the results."""
     megabytes_per_second: float
-    """Roughly, for two workers: only to say beforehand how long a run takes."""
+    """Rough speed of two workers, to estimate how long a run takes."""
     start_seconds: float
     strips: bool = False
     """Whether it strips texts before it scores them."""
     prepare: Callable[[Job], None] = lambda job: None
-    """Called once a job, untimed: what its documentation takes for given."""
+    """Called once per job, not timed: prepares what the contestant's documentation assumes."""
     env: Mapping[str, str] = field(default_factory=dict)
     python: str = sys.executable
 
     def missing(self) -> str | None:
-        """Why it cannot take part; None if it can."""
+        """Return why it cannot take part, or None if it can."""
         if not Path(self.python).is_file():
-            return f"needs an environment of its own ({INSTALL_DOLMA})"
+            return f"needs its own environment ({INSTALL_DOLMA})"
         if self.python != sys.executable:
             code = f"import importlib.util as u; print(*(m for m in {self.modules!r} if u.find_spec(m) is None))"
             done = subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=False)
@@ -92,14 +92,14 @@ class Contestant:
         return f"not installed: {', '.join(absent)} ({INSTALL})" if absent else None
 
     def versions(self) -> dict[str, str]:
-        """Of its packages."""
+        """Return the versions of its packages."""
         code = f"from importlib.metadata import version as v; print(*(v(p) for p in {self.packages!r}))"
         done = subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True)
         return dict(zip(self.packages, done.stdout.split(), strict=True))
 
 
 def write_recipe(job: Job, *, partition_bytes: int = PARTITION_BYTES, more: str = "") -> Path:
-    """The job as a recipe beside its output."""
+    """Write the job as a recipe beside its output."""
     path = Path(f"{job.output}.toml")
     values = {
         "paths": list(job.files),
@@ -129,7 +129,7 @@ def _peer(module: str, python: str = sys.executable) -> Callable[[Job], list[str
 
 
 def write_json_lines(job: Job) -> None:
-    """The documents as gzipped JSON lines in `job.json_lines`, a file for each of the input's; once."""
+    """Write the documents as gzipped JSON lines to `job.json_lines`, one file per input file, if they are missing."""
     final = Path(job.json_lines)
     if final.is_dir():
         return
@@ -142,15 +142,15 @@ def write_json_lines(job: Job) -> None:
 
 
 def dolma_environment(work: Path) -> Path:
-    """Where `install_dolma` puts it."""
+    """Return the directory of the environment that `install_dolma` creates."""
     return work / "dolma"
 
 
 def install_dolma(work: Path) -> None:
-    """Make a virtual environment with Dolma under `work`; takes a few minutes and a network.
+    """Create a virtual environment with Dolma under `work`; takes a few minutes and needs a network.
 
     Raises:
-        CalledProcessError: pip could not.
+        CalledProcessError: pip failed.
     """
     directory = dolma_environment(work)
     venv.create(directory, with_pip=True, clear=True)
@@ -158,12 +158,12 @@ def install_dolma(work: Path) -> None:
 
 
 def contestants(*, work: Path, dolma_python: str | None = None) -> dict[str, Contestant]:
-    """All of them by name, Colophon first.
+    """Return all contestants by name, Colophon first.
 
     Args:
-        work: where caches lie that are filled before time is taken.
-        dolma_python: the interpreter of an environment with Dolma, whose pins do not agree with those of the others;
-            left out, the one that `install_dolma` made.
+        work: directory of caches that are filled before the timed runs.
+        dolma_python: the interpreter of an environment with Dolma, whose pins conflict with those of the others;
+            default: the environment of `install_dolma`.
     """
     # Ray's processes import the recipe's packages, the peers this one: both are found from the root.
     env = {"PYTHONPATH": str(ROOT), "COLOPHON_CACHE_DIR": str(work / "cache" / "colophon")}

@@ -1,4 +1,4 @@
-"""A job as a JSON file: what every contestant is given. Standard library only, so that any interpreter can read it."""
+"""A job as a JSON file, the same for every contestant. Standard library only, so that any interpreter can read it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class Classifier:
-    """A fastText model and its labels as they stand in the file (`__label__...`), in the file's order."""
+    """A fastText model and its labels as in the file (`__label__...`), in the file's order."""
 
     model: str
     labels: tuple[str, ...]
@@ -24,11 +24,11 @@ class Vocabulary:
     tiktoken: str
     """A `.tiktoken` file: base64 token, space, rank."""
     pattern_name: str
-    """How a recipe names the pattern."""
+    """Name of the pattern in a recipe."""
     pattern: str
     """The regular expression that splits text."""
     huggingface: str
-    """The same as a `tokenizer.json`."""
+    """The same vocabulary as a `tokenizer.json`."""
     num_ids: int
 
 
@@ -48,10 +48,10 @@ class Job:
     """Its most probable label and that label's probability are the annotation."""
     vocabulary: Vocabulary
     json_lines: str
-    """A directory for the same documents as gzipped JSON lines, for who reads no Parquet; see `Contestant.prepare`."""
+    """Directory of the same documents as gzipped JSON lines, for contestants that cannot read Parquet."""
 
     def at(self, output: Path, **changes: Any) -> Job:
-        """The same job written elsewhere."""
+        """Return the same job with a different output directory."""
         return replace(self, output=str(output), **changes)
 
     def save(self, path: Path) -> Path:
@@ -62,7 +62,7 @@ class Job:
 
 
 def load(path: str | Path) -> Job:
-    """The job in a file that `Job.save` wrote."""
+    """Read the job in a file that `Job.save` wrote."""
     raw = json.loads(Path(path).read_text(encoding="utf-8"))
     return Job(
         **{
@@ -76,7 +76,7 @@ def load(path: str | Path) -> Job:
 
 
 def job_of_command_line() -> Job:
-    """The job that the running script was given as its only argument."""
+    """Read the job in the file that is the script's only argument."""
     if len(sys.argv) != 2:
         raise SystemExit(f"usage: {Path(sys.argv[0]).name} JOB.json")
     return load(sys.argv[1])

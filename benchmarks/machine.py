@@ -1,4 +1,4 @@
-"""What a run was made on and with, without names of hosts, users or directories."""
+"""The machine of a run, without names of hosts, users or directories."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores, memory, system."""
+    """Return processor, cores, memory, system and Python version."""
     return {
         "cpu": _first_match(Path("/proc/cpuinfo"), r"model name\s*:\s*(.+)") or platform.processor() or "unknown",
         "cores": os.cpu_count(),
@@ -20,7 +20,7 @@ def machine() -> dict[str, object]:
 
 
 def in_words(found: dict[str, object]) -> str:
-    """`machine()` as one phrase."""
+    """Return `machine()` as one phrase."""
     return f"{found['cpu']}, {found['cores']} cores, {found['memory_gb']} GB, {found['system']}"
 
 

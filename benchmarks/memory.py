@@ -2,11 +2,10 @@
 
 A process belongs to the tree if its environment holds the run's marker, or if it descends from one that does: Ray's
 daemons leave the tree by reparenting but keep the environment, and processes that overwrite their environment (those
-that set their title) are still children of ones that do not.
+that set their title) are still children of marked ones.
 
-Cost: reading `smaps_rollup` walks a process's page tables, tens of milliseconds a gigabyte, while the process may have
-to wait. Samples are therefore taken so rarely that they take a twentieth of a core: no contestant is held up more than
-another for having more memory.
+Cost: reading `smaps_rollup` walks a process's page tables, tens of milliseconds per gigabyte, and may delay it. The
+sampler therefore uses at most a twentieth of a core: a contestant with more memory is not delayed more than another.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ class ProcessMemory:
 
 @dataclass(frozen=True, kw_only=True)
 class Peak:
-    """The largest sum that any sample gave."""
+    """The largest sum of all samples."""
 
     pss_bytes: int
     processes: tuple[ProcessMemory, ...]
@@ -49,7 +48,7 @@ class ProcessTree:
         self._known: dict[tuple[int, int], bool] = {}  # (pid, start time) → belongs
 
     def pids(self) -> list[int]:
-        """Processes of the run, zombies left out."""
+        """Return the processes of the run, without zombies."""
         alive = {pid: stat for pid in _numbers() if (stat := _stat(pid)) is not None}
         belongs = {pid for pid, stat in alive.items() if self._is_marked(pid, stat.started)}
         children = [(stat.parent, pid) for pid, stat in alive.items()]
@@ -64,7 +63,7 @@ class ProcessTree:
             return known
         try:
             return self._needle in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
-        except OSError:  # another user's, or gone
+        except OSError:  # a different user's process, or an ended one
             return False
 
 
@@ -91,7 +90,7 @@ class Sampler:
 
     def _run(self) -> None:
         samples = 0
-        last = False  # what lives when the context is left is seen as well
+        last = False  # one more sample after the context has ended
         while True:
             began = time.thread_time()
             found = [
@@ -114,7 +113,7 @@ class Sampler:
 
 
 def pss_of(pid: int) -> int:
-    """Proportional set size in bytes; 0 for a process that is gone or not ours."""
+    """Return the proportional set size in bytes; 0 for a process that has ended or belongs to a different user."""
     try:
         text = (_PROC / str(pid) / "smaps_rollup").read_text()
     except OSError:
@@ -134,7 +133,7 @@ def _stat(pid: int) -> _Stat | None:
         text = (_PROC / str(pid) / "stat").read_text()
     except OSError:
         return None
-    # The name stands in parentheses and may hold anything: fields are counted from the last one.
+    # The name is in parentheses and may contain any character: fields are counted from the last parenthesis.
     fields = text.rpartition(")")[2].split()
     return _Stat(parent=int(fields[1]), started=int(fields[19]), zombie=fields[0] in "ZX")
 

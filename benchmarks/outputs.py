@@ -1,7 +1,7 @@
-"""What each contestant wrote, brought into one form, and whether it is the same.
+"""Reads the output of each contestant into one form, and compares outputs.
 
-One form: a table sorted by document id with `id`, `quality` (probability of one label), `topic` (the label as it stands
-in the model), `topic_score` and `input_ids`. The fastText library adds 1e-5 to each probability; it is taken off again.
+The form is a table sorted by document id with `id`, `quality` (probability of one label), `topic` (the label as in the
+model), `topic_score` and `input_ids`. The fastText library adds 1e-5 to each probability; reading subtracts it.
 """
 
 from __future__ import annotations
@@ -25,46 +25,46 @@ from colophon.shards.arrow_files import list_values
 from colophon.shards.manifest import read_manifest
 
 TOLERANCE = 2e-5
-"""Of a probability: what float32 sums in another order may differ by."""
+"""Allowed difference of two probabilities: float32 sums in a different order."""
 _LIBRARY_OFFSET = 1e-5
 _FLOAT32 = 2e-7
-"""Rounding of two probabilities that were written as float32."""
+"""Rounding error of two probabilities written as float32."""
 _TIES_AMONG = 10_000
-"""Of so many documents one may have another label, if the scores of both labels agree: a tie."""
+"""One document in this many may have a different label, if the scores of both labels agree: a tie."""
 _NAMES = ["id", "quality", "topic", "topic_score", "input_ids"]
 Reader = Callable[[Job], pa.Table]
 
 
 class OutputDiffersError(RuntimeError):
-    """A contestant did not do the job."""
+    """The output of a contestant is incomplete or wrong."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
-    """What stands in the input; arrays in the order of sorted ids."""
+    """The documents of the input; arrays in the order of sorted ids."""
 
     ids: pa.Array
     blank: np.ndarray[Any, np.dtype[np.bool_]]
-    """Documents without a word: no score is right or wrong there."""
+    """Documents without a word: their scores have no meaning."""
     padded: np.ndarray[Any, np.dtype[np.bool_]]
     """Documents that begin or end with white space outside of ASCII, which Python strips and fastText reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How far one output is from another that passed."""
+    """The differences between an output and the reference."""
 
     documents: int
     tokens: int
     largest_difference: float
-    """Of a probability."""
+    """The largest difference of a probability."""
     other_labels: int
-    """Documents whose best label is another one of the same probability."""
+    """Documents whose best label is a different one with the same probability."""
     not_compared: int
-    """Documents whose scores were left out, see `Expected`."""
+    """Documents whose scores are excluded, see `Expected`."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the fields for JSON."""
         return {**asdict(self), "largest_difference": float(f"{self.largest_difference:.3g}")}
 
 
@@ -81,16 +81,16 @@ def expected_of(job: Job) -> Expected:
 
 
 def compare(reference: pa.Table, found: pa.Table, *, expected: Expected, strips: bool = False) -> Agreement:
-    """Check an output against another.
+    """Compare an output with the reference, both in the form of this module.
 
     Args:
-        reference: in the one form.
-        found: in the one form.
-        expected: what stands in the input.
-        strips: whether the contestant strips texts before it scores them.
+        reference: the first output.
+        found: the output to check.
+        expected: the documents of the input.
+        strips: whether one of the contestants strips texts before it scores them.
 
     Raises:
-        OutputDiffersError: a document is missing, twice there or foreign, tokens differ, or scores differ by more than
+        OutputDiffersError: a document is missing, repeated or unknown, tokens differ, or scores differ by more than
             `TOLERANCE`.
     """
     for table in (reference, found):
@@ -102,7 +102,7 @@ def compare(reference: pa.Table, found: pa.Table, *, expected: Expected, strips:
     labels, their_labels = (pc.fill_null(table["topic"], "") for table in (reference, found))
     num_other = int(np.count_nonzero(pc.not_equal(labels, their_labels).to_numpy() & compared))
     if num_other > len(compared) // _TIES_AMONG:
-        raise OutputDiffersError(f"{num_other} of {len(compared)} documents have another label")
+        raise OutputDiffersError(f"{num_other} of {len(compared)} documents have a different label")
     return Agreement(
         documents=found.num_rows,
         tokens=len(list_values(found["input_ids"])[1]),
@@ -116,14 +116,14 @@ def _check_documents(found: pa.Array, ids: pa.Array) -> None:
     if found.equals(ids):
         return
     missing, foreign = (set(a.to_pylist()) - set(b.to_pylist()) for a, b in ((ids, found), (found, ids)))
-    raise OutputDiffersError(f"{len(found)} documents of {len(ids)}; {len(missing)} missing, {len(foreign)} foreign")
+    raise OutputDiffersError(f"{len(found)} documents of {len(ids)}; {len(missing)} missing, {len(foreign)} unknown")
 
 
 def _check_tokens(reference: pa.Table, found: pa.Table) -> None:
     (offsets, values), (their_offsets, their_values) = (list_values(t["input_ids"]) for t in (reference, found))
     if not np.array_equal(offsets, their_offsets):
         differing = int(np.count_nonzero(np.diff(offsets) != np.diff(their_offsets)))
-        raise OutputDiffersError(f"{differing} documents have another number of tokens")
+        raise OutputDiffersError(f"{differing} documents have a different number of tokens")
     if not np.array_equal(values, their_values):
         raise OutputDiffersError(f"{int(np.count_nonzero(values != their_values))} tokens differ")
 
@@ -143,18 +143,18 @@ def _check_column(reference: pa.Table, found: pa.Table, name: str, compared: np.
 
 
 def read_arrow(job: Job) -> pa.Table:
-    """Arrow files with the columns of the one form: the hand-written script."""
+    """Read the Arrow files of the hand-written script."""
     files = sorted(Path(job.output).glob("*.arrow"))
     return _from_library(pa.concat_tables(pa.ipc.open_file(file).read_all() for file in files))
 
 
 def read_parquet(job: Job) -> pa.Table:
-    """Parquet files with the columns of the one form: Ray Data."""
+    """Read the Parquet files of Ray Data."""
     return _from_library(pa.concat_tables(pq.read_table(file) for file in sorted(Path(job.output).rglob("*.parquet"))))
 
 
 def read_datatrove(job: Job) -> pa.Table:
-    """One Parquet file of scores and one file of tokens with its index for each task, rows in the same order."""
+    """Read datatrove's files: for each task Parquet with scores, and tokens with their index, in the same order."""
     dtype = np.dtype("<u2" if job.vocabulary.num_ids <= 1 << 16 else "<u4")
     parts = []
     for scores in sorted(Path(job.output, "scores").glob("*.parquet")):
@@ -170,7 +170,7 @@ def read_datatrove(job: Job) -> pa.Table:
 
 
 def read_dolma(job: Job) -> pa.Table:
-    """Attributes as JSON lines with spans, and memory-mapped tokens with a table of documents; eos ends each one."""
+    """Read Dolma's attributes, JSON lines with spans, and its tokens, memory-mapped with a table of documents."""
     attributes: dict[str, Mapping[str, Any]] = {}
     for file in sorted(Path(job.output, "attributes").rglob("*.gz")):
         with gzip.open(file, "rt", encoding="utf-8") as lines:
@@ -189,7 +189,7 @@ def read_dolma(job: Job) -> pa.Table:
 
 
 def _dolma_scores(attributes: Mapping[str, Any], job: Job) -> tuple[float, str, float]:
-    """Attributes `<experiment>__<tagger>__<label>`: one span [start, end, score] a label."""
+    """Return quality, topic and its score; `<experiment>__<tagger>__<label>` has one span [start, end, score]."""
     by_tagger: dict[str, dict[str, float]] = {"quality": {}, "topic": {}}
     for key, spans in attributes.items():
         _, tagger, label = key.split("__", 2)
@@ -200,7 +200,7 @@ def _dolma_scores(attributes: Mapping[str, Any], job: Job) -> tuple[float, str, 
 
 
 def read_colophon(job: Job) -> pa.Table:
-    """The files that the manifest names."""
+    """Read the files that Colophon's manifest names."""
     output = Path(job.output)
     stages = read_manifest(output).outputs
     parts = []

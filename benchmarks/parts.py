@@ -1,4 +1,4 @@
-"""Each part of the job alone, and what fraction of the sum of the parts the whole job reaches."""
+"""Measures each part of the job alone, and the fraction of the parts' limit that the whole job reaches."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ _ONE_THREAD = {
 }
 _COLOPHON = "whole"
 METHOD = (
-    "Every part runs alone in a fresh process on one thread, on the whole input; parts and the whole job take turns by "
-    "rounds. Of scoring only the first megabytes: kernel, library and annotators in turn for every 1,024 documents. "
-    "Tokenizers meet the text for the first time. tiktoken and the library get Python strings that are there already. "
+    "Every part runs alone in a new process on one thread, on the whole input; parts and the whole job alternate by "
+    "rounds. Scoring is measured on the first megabytes only: kernel, library and annotators alternate every 1,024 "
+    "documents. Tokenizers have not seen the text before. tiktoken and the library get ready Python strings. "
     "The projected limit is the time of reading, scoring by the kernel, tokenizing and writing, each once over the "
-    "input at its own median speed, one after the other, divided by the number of workers. `with_start` is that time "
-    "over the wall time of the whole job; `without_start` over the wall time less that of a small job, both for the "
-    "text by which the two jobs differ; `pass_alone` over the time of the pass, loading of models included. "
-    "Shares are of the workers' time by step; reading and writing have threads of their own and overlap with the work."
+    "input at its median speed, one after the other, divided by the number of workers. `with_start` is that time "
+    "divided by the wall time of the whole job; `without_start` by the difference of the whole job and a small job, "
+    "both for the text by which they differ; `pass_alone` by the time of the pass, including the loading of models. "
+    "Shares are parts of the workers' time by step; reading and writing have their own threads and overlap."
 )
 
 
 def expected_seconds(workload: Workload, *, rounds: int, score_megabytes: float, contestant: Contestant) -> float:
-    """About how long `run_parts` will take."""
+    """Estimate how long `run_parts` takes."""
     size = workload.text_bytes / 1e6
     probes = sum(s * (min(size, score_megabytes) if n == "score" else size) for n, s in _SECONDS_A_MEGABYTE.items())
     whole = size / contestant.megabytes_per_second + 2 * contestant.start_seconds
@@ -61,15 +61,15 @@ def run_parts(
     log: Callable[[str], None],
     score_megabytes: float = SCORE_MEGABYTES,
 ) -> dict[str, Any]:
-    """Run everything; the content of `parts.json`.
+    """Run all parts; return the content of `parts.json`.
 
     Args:
         contestant: Colophon.
         workload: the job.
-        rounds: how often.
+        rounds: number of repetitions.
         work: directory for outputs and logs.
-        log: gets a line a part.
-        score_megabytes: how much text is scored; the library takes its time.
+        log: receives a line for each part.
+        score_megabytes: amount of text to score; the library is slow.
     """
     seconds = expected_seconds(workload, rounds=rounds, score_megabytes=score_megabytes, contestant=contestant)
     log(f"expected: about {seconds / 60:.0f} minutes")
@@ -88,7 +88,7 @@ def run_parts(
 
 
 def probe(name: str, workload: Workload, *more: str, work: Path, env: Mapping[str, str]) -> dict[str, Any]:
-    """What `benchmarks.probes` says of one part, in a fresh process."""
+    """Run `benchmarks.probes` for one part in a new process; return its result."""
     own = workload.job.at(work / "output" / f"probe-{name}")
     job = own.save(Path(f"{own.output}.json"))
     log = work / "logs" / f"probe-{name}.log"
@@ -154,7 +154,7 @@ def _summary(results: Mapping[str, list[dict[str, Any]]], workload: Workload, *,
 
 
 def part_speeds(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[float]]:
-    """MB/s of text by part, a value a round."""
+    """Return the MB/s of text of each part, one value per round."""
     timed = {
         "read": ("read", ("read",)),
         "kernel": ("score", ("kernel",)),
@@ -171,7 +171,7 @@ def part_speeds(results: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str,
 
 
 def pack_speeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Millions of text tokens a second by layout: arranging alone, and with its metadata."""
+    """Return millions of text tokens per second by layout: arranging alone, and with its metadata."""
     found = {}
     for layout in runs[0]["packed_tokens"]:
         alone = [run["tokens"] / 1e6 / run["seconds"][layout] for run in runs]
@@ -183,7 +183,7 @@ def pack_speeds(runs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 def projected_limit(
     speeds: Mapping[str, float], workload: Workload, *, wall: float, start: float, of_the_pass: float
 ) -> dict[str, float]:
-    """The limit that the parts set, and which fractions of it were reached; see `METHOD`.
+    """Return the limit that the parts set, and the fractions of it that the whole job reaches; see `METHOD`.
 
     Args:
         speeds: MB/s of `read`, `kernel`, `tokenize` and `write` alone on one core.
@@ -208,7 +208,7 @@ def projected_limit(
 
 
 def shares(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Of the workers' time: reading, scoring, tokenizing, writing; loading models and vocabulary apart, as seconds."""
+    """Return the shares of the steps in the workers' time, and the seconds of loading models and vocabulary."""
     names = {"reading": "read", "scoring": "annotate", "tokenizing": "tokenize", "writing": "write", "loading": "load"}
     done = [one["worker_seconds"] for run in steps for one in run["passes"].values()]
     taken = {name: sum(seconds[step] for seconds in done) for name, step in names.items()}
@@ -218,7 +218,7 @@ def shares(steps: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 
 
 def _ratio(faster: Sequence[float], slower: Sequence[float]) -> dict[str, Any]:
-    """The ratio of medians, and of every round."""
+    """Return the ratio of medians, and of every round."""
     ratio = Spread.of(faster).median / Spread.of(slower).median
     return {"ratio": float(f"{ratio:.4g}"), **Spread.of([a / b for a, b in zip(faster, slower, strict=True)]).as_dict()}
 

@@ -1,4 +1,4 @@
-"""Running one command: its wall time, what its processes held at most, and that nothing of it stays behind."""
+"""Runs one command: measures its wall time and peak memory, and ends processes that outlive it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ class Measured:
     wall_seconds: float
     """From starting the command to its end: what a user waits for."""
     tree_seconds: float
-    """Until the last process of its tree was gone as well."""
+    """From starting the command to the end of the last process of its tree."""
     peak: Peak | None
-    """None where it was not asked for, or cannot be told."""
+    """None if memory was not measured, or cannot be."""
 
 
 def run_measured(
@@ -45,10 +45,10 @@ def run_measured(
 ) -> Measured:
     """Run `command` in a fresh process; its output goes to `log`. Processes that outlive it by 30 s are killed.
 
-    With `memory` its peak is found, which takes part of a core and makes large processes wait.
+    With `memory`, samples find the peak, which takes part of a core and delays large processes.
 
     Raises:
-        CommandError: it returned something other than 0.
+        CommandError: its exit code is not 0.
     """
     marker = uuid.uuid4().hex
     tree = ProcessTree(marker)
@@ -80,9 +80,9 @@ def run_measured(
 
 
 def _end(process: subprocess.Popen[bytes], tree: ProcessTree) -> None:
-    """Wait for what the command left running (Ray's daemons), and end what does not end by itself.
+    """Wait for processes that the command left running (Ray's daemons), and kill those that do not end by themselves.
 
-    An interrupted benchmark waits for nothing.
+    An interrupted benchmark does not wait.
     """
     if process.poll() is None:
         _kill([process.pid, *tree.pids()])
@@ -92,7 +92,7 @@ def _end(process: subprocess.Popen[bytes], tree: ProcessTree) -> None:
 
 
 def _left(tree: ProcessTree, *, seconds: float) -> list[int]:
-    """Who lives after so long; returns early when nobody does."""
+    """Return the processes that live after `seconds`; return early when none do."""
     deadline = time.monotonic() + seconds
     while (left := tree.pids()) and time.monotonic() < deadline:
         time.sleep(0.05)

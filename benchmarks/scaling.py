@@ -1,4 +1,4 @@
-"""How Colophon's time grows with workers and with the size of the input."""
+"""Measures how Colophon's time changes with the number of workers and the size of the input."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from benchmarks.workload import Workload, text_bytes_of
 
 SIZES_MEGABYTES = (25.0, 50.0, 100.0, 200.0, 400.0)
 METHOD = (
-    "The whole job in fresh processes, interleaved by rounds. Inputs of each size are whole files of the input, linked "
-    "under other names when there are not enough: the tokenizer then meets texts that it has seen. Memory: as in the "
-    "whole job, in runs of their own. Line: least squares "
-    "over all runs of all sizes, seconds = start + seconds_per_megabyte x megabytes."
+    "The whole job in new processes, interleaved by rounds. The input of each size is whole files of the input, linked "
+    "again under other names when they run out: the tokenizer then sees texts again. Memory is measured as in the "
+    "whole job, in separate runs. The line is fitted by least squares "
+    "over all runs of all sizes: seconds = start + seconds_per_megabyte x megabytes."
 )
 
 
 def expected_seconds(contestant: Contestant, workload: Workload, sizes: Sequence[float], *, rounds: int) -> float:
-    """About how long `run_scaling` will take."""
+    """Estimate how long `run_scaling` takes."""
     runs = len(sizes) + 3
     megabytes = sum(sizes) + 3 * workload.text_bytes / 1e6
     return (rounds + 1) * (runs * contestant.start_seconds + megabytes / contestant.megabytes_per_second)
@@ -41,16 +41,16 @@ def run_scaling(
     log: Callable[[str], None],
     sizes: Sequence[float] = SIZES_MEGABYTES,
 ) -> dict[str, Any]:
-    """Run everything; the content of `scaling.json`.
+    """Run all sizes; return the content of `scaling.json`.
 
     Args:
         contestant: Colophon.
         workload: the job that one and more workers do.
-        files: the whole input, of which the sizes are made.
-        rounds: how often.
+        files: the whole input; each size is whole files of it.
+        rounds: number of repetitions.
         work: directory for outputs and logs.
-        log: gets a line a run.
-        sizes: of text, in MB.
+        log: receives a line for each run.
+        sizes: amounts of text in MB.
     """
     log(f"expected: about {expected_seconds(contestant, workload, sizes, rounds=rounds) / 60:.0f} minutes")
     jobs: dict[str, tuple[Job, float]] = {}
@@ -79,10 +79,10 @@ def run_scaling(
 
 
 def sized(files: Sequence[Path], megabytes: float, *, directory: Path) -> tuple[list[Path], float]:
-    """Links to as many files as come nearest to so much text, at least one; again from the first when they are used up.
+    """Link as many files as come nearest to `megabytes` of text, at least one; files are repeated when they run out.
 
     Returns:
-        The links under `directory`, and how much text they are, in MB.
+        The links under `directory`, and the amount of their text in MB.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for old in directory.glob("*.parquet"):

@@ -1,4 +1,4 @@
-"""Results for people: Markdown tables and a bar chart, made from the JSON files alone."""
+"""Writes Markdown tables and a bar chart from the JSON files of results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _OURS = "colophon"
 
 
 def tables(results: Path) -> str:
-    """Markdown for every JSON file that is there."""
+    """Return Markdown for every JSON file that exists."""
     makers = {WHOLE_JOB: _whole_job, PARTS: _parts, SCALING: _scaling}
     found = [
         "\n".join(make(json.loads((results / name).read_text(encoding="utf-8"))))
@@ -144,7 +144,7 @@ def _by_wall(result: dict[str, Any]) -> Sequence[tuple[str, dict[str, Any]]]:
 
 
 def draw(results: Path) -> Path:
-    """The bar chart beside `whole_job.json`: MB/s of each contestant; whiskers: its slowest and its fastest round."""
+    """Write the bar chart beside `whole_job.json`: MB/s of each contestant; whiskers: slowest and fastest round."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -1,4 +1,4 @@
-"""Order of runs, medians, spreads and ratios."""
+"""The order of runs, and their medians, spreads and ratios."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 
 def interleaved(names: Sequence[str], *, rounds: int) -> list[tuple[int, str]]:
-    """(round, name) in the order of running: every round has each name once and starts with another one.
+    """Return (round, name) in the order of running: each round has every name once and begins with a different one.
 
-    A machine that slows down for a while then hits all contestants alike, and none always follows the same one.
+    So a slow period of the machine affects all contestants alike, and none always follows the same one.
     """
     return [(turn, names[(turn + i) % len(names)]) for turn in range(rounds) for i in range(len(names))]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
-    """Some measurements of one quantity."""
+    """The measurements of one quantity."""
 
     median: float
     lowest: float
@@ -28,17 +28,17 @@ class Spread:
 
     @staticmethod
     def of(values: Sequence[float]) -> Spread:
-        """At least one value."""
+        """Summarize measurements, at least one."""
         return Spread(median=median(values), lowest=min(values), highest=max(values), values=tuple(values))
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON, to 6 significant digits."""
+        """Return the fields for JSON, to 6 significant digits."""
         rounded = {key: _rounded(value) for key, value in asdict(self).items() if key != "values"}
         return {**rounded, "values": [_rounded(value) for value in self.values]}
 
 
 def ratios(seconds: Mapping[str, Spread], *, of: str) -> dict[str, dict[str, float]]:
-    """How many times faster `of` is than each other: the ratio of medians, and the lowest and highest of a round."""
+    """Return how many times faster `of` is: the ratio of medians, and the lowest and highest ratio of a round."""
     ours = seconds[of]
     found = {}
     for name, theirs in seconds.items():
@@ -53,7 +53,7 @@ def ratios(seconds: Mapping[str, Spread], *, of: str) -> dict[str, dict[str, flo
 
 
 def line_fit(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
-    """Least squares y = intercept + slope · x, and R²; at least two different x."""
+    """Fit y = intercept + slope · x by least squares; return both and R². Needs at least two different x."""
     n = len(x)
     mean_x, mean_y = sum(x) / n, sum(y) / n
     sxx = sum((a - mean_x) ** 2 for a in x)

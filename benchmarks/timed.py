@@ -1,4 +1,4 @@
-"""One contestant doing one job: a fresh process, an empty directory, its time, its memory, its output."""
+"""Runs one job with one contestant: a new process, an empty directory, its time, its memory, its output."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from benchmarks.workload import ROOT
 
 @dataclass(frozen=True, kw_only=True)
 class Done:
-    """A job that was done; its output is there until the context that gave this ends."""
+    """A finished job; its output exists until the context of `done` ends."""
 
     job: Job
     measured: Measured
     contestant: Contestant
 
     def output(self) -> pa.Table:
-        """What was written, in one form, see `benchmarks.outputs`."""
+        """Return the output in the form of `benchmarks.outputs`."""
         return self.contestant.read(self.job)
 
 
 @contextmanager
 def done(contestant: Contestant, job: Job, *, work: Path, memory: bool = False) -> Iterator[Done]:
-    """Have `job` done into an empty directory under `work`, which is removed at the end; `memory`: see `run_measured`.
+    """Run `job` into an empty directory under `work`, which is removed at the end; `memory`: see `run_measured`.
 
     Raises:
         CommandError: the contestant ended with an error.
@@ -42,7 +42,7 @@ def done(contestant: Contestant, job: Job, *, work: Path, memory: bool = False) 
     output.mkdir(parents=True)
     contestant.prepare(job)
     own = job.at(output)
-    os.sync()  # what was written before is not paid for by this one
+    os.sync()  # earlier writes must not slow this run
     log = work / "logs" / f"{contestant.name}.log"
     measured = run_measured(contestant.command(own), log=log, env=contestant.env, cwd=ROOT, memory=memory)
     try:
@@ -52,7 +52,7 @@ def done(contestant: Contestant, job: Job, *, work: Path, memory: bool = False) 
 
 
 def peak_bytes(contestant: Contestant, job: Job, *, work: Path) -> int | None:
-    """The most that the processes hold while the job is done, each shared page once; None where that cannot be told."""
+    """Return the peak memory of the job's processes, each shared page once; None where it cannot be measured."""
     with done(contestant, job, work=work, memory=True) as finished:
         peak = finished.measured.peak
         return None if peak is None else peak.pss_bytes

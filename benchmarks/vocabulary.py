@@ -16,23 +16,23 @@ from colophon.shards.tokenizer.backends import spelling
 from colophon.shards.tokenizer.patterns import PATTERNS
 
 PATTERN_NAME = "gpt2"
-"""The one whose expression is built into `tokenizers`: peers that use that library run it at its full speed."""
+"""Its expression is built into `tokenizers`, so peers that use that library run at its full speed."""
 
 
 class VocabularyError(RuntimeError):
-    """The two formats do not give the same ids."""
+    """The two formats give different ids."""
 
 
 def both_formats(path: Path, *, texts: Sequence[str], output: Path) -> Vocabulary:
-    """The vocabulary in the `.tiktoken` file `path`, whose `tokenizer.json` is written to `output`.
+    """Write the vocabulary of the `.tiktoken` file `path` as a `tokenizer.json`, and check that both give the same ids.
 
     Args:
-        path: ranks, base64 and number a line.
-        texts: on which the two must give the same ids.
-        output: the JSON file.
+        path: ranks, one line of base64 and number each.
+        texts: the texts to compare.
+        output: the JSON file to write.
 
     Raises:
-        VocabularyError: they do not.
+        VocabularyError: the ids of a text differ.
     """
     ranks = read_ranks(path)
     output.write_text(json.dumps(huggingface_json(ranks), ensure_ascii=False), encoding="utf-8")
@@ -43,7 +43,7 @@ def both_formats(path: Path, *, texts: Sequence[str], output: Path) -> Vocabular
     for text, found in zip(texts, encoded, strict=True):
         if found.ids != reference.encode(text, disallowed_special=()):
             raise VocabularyError(
-                f"{output.name} gives other ids than {path.name} for a text that begins {text[:60]!r}"
+                f"{output.name} gives different ids than {path.name} for a text that begins {text[:60]!r}"
             )
     return Vocabulary(
         tiktoken=str(path),
@@ -55,16 +55,16 @@ def both_formats(path: Path, *, texts: Sequence[str], output: Path) -> Vocabular
 
 
 def read_ranks(path: Path) -> dict[bytes, int]:
-    """Token to id, in the order of ids."""
+    """Read the ids of all tokens, in the order of ids."""
     lines = (line.split() for line in path.read_bytes().splitlines() if line)
     ranks = {base64.b64decode(token): int(rank) for token, rank in lines}
     return dict(sorted(ranks.items(), key=lambda item: item[1]))
 
 
 def huggingface_json(ranks: Mapping[bytes, int]) -> dict[str, Any]:
-    """A byte-level BPE `tokenizer.json` with the same ids.
+    """Return a byte-level BPE `tokenizer.json` with the same ids.
 
-    tiktoken merges whatever pair joins to the token of the lowest rank, so every way to cut a token into two others is
+    tiktoken merges the pair that joins to the token of the lowest rank, so every way to cut a token into two tokens is
     a merge of its rank.
     """
     merges = [(token[:i], token[i:]) for token in ranks for i in range(1, len(token))]

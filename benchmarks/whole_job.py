@@ -22,13 +22,13 @@ from benchmarks.workload import Workload
 
 Log = Callable[[str], None]
 METHOD = (
-    "Each round runs every contestant once, in a fresh process with an empty output directory and the same number of "
+    "Each round runs every contestant once, in a new process with an empty output directory and the same number of "
     "workers: first on a small file for each worker (its wall time is `start`), then on the input. Every round begins "
-    "with another contestant. Before the first round each contestant does the small job once (`first_run`): Colophon "
-    "makes its collapsed models and compiled code, datatrove copies model files, everything is read once. Wall time is "
-    "that of the command, from its start to its end. After the rounds each does the job once more, for its memory: the "
-    "peak of the sum of proportional set sizes of its processes, found by samples that slow it. The outputs of every "
-    "run are compared: the same documents, "
+    "with a different contestant. Before the first round each contestant does the small job once (`first_run`): "
+    "Colophon caches its multiplied models and compiled code, datatrove copies model files, all files are read once. "
+    "Wall time is that of the command, from its start to its end. After the rounds each contestant does the job once "
+    "more to measure its memory: the peak of the sum of proportional set sizes of its processes, found by samples that "
+    "slow it. The outputs of every run are compared: the same documents, "
     f"the same token ids, probabilities within {TOLERANCE:g} after the 1e-5 that the fastText library adds."
 )
 
@@ -40,11 +40,11 @@ class _Run:
     start_seconds: float
     wall_seconds: float
     steps: dict[str, Any] = field(default_factory=dict)
-    """What Colophon's own report says."""
+    """The times in Colophon's own report."""
 
 
 def expected_seconds(chosen: Mapping[str, Contestant], workload: Workload, *, rounds: int) -> float:
-    """About how long `run_whole_job` will take."""
+    """Estimate how long `run_whole_job` takes."""
     work = sum(workload.text_bytes / 1e6 / c.megabytes_per_second for c in chosen.values())
     start = sum(c.start_seconds for c in chosen.values())
     return rounds * (work + 2 * start) + work + 4 * start
@@ -53,17 +53,17 @@ def expected_seconds(chosen: Mapping[str, Contestant], workload: Workload, *, ro
 def run_whole_job(
     chosen: Mapping[str, Contestant], workload: Workload, *, rounds: int, work: Path, log: Log
 ) -> dict[str, Any]:
-    """Run and compare; the content of `whole_job.json`.
+    """Run all contestants and compare their outputs; return the content of `whole_job.json`.
 
     Args:
-        chosen: those who take part. One whose first run fails is left out, with the reason.
+        chosen: the contestants. One whose first run fails is excluded, with the reason.
         workload: the job.
-        rounds: how often.
+        rounds: number of repetitions.
         work: directory for outputs and logs.
-        log: gets a line a run.
+        log: receives a line for each run.
 
     Raises:
-        OutputDiffersError: somebody's output is not the same.
+        OutputDiffersError: the output of a contestant differs.
         CommandError: a contestant failed later than in its first run.
     """
     log(f"expected: about {expected_seconds(chosen, workload, rounds=rounds) / 60:.0f} minutes")
@@ -107,7 +107,7 @@ def run_whole_job(
 
 
 def described_input(workload: Workload) -> dict[str, Any]:
-    """What results say of the input."""
+    """Return the description of the input for results."""
     return {
         "name": workload.name,
         "files": len(workload.job.files),
@@ -139,7 +139,7 @@ class _Judge:
 def _first_runs(
     chosen: Mapping[str, Contestant], workload: Workload, *, work: Path, log: Log
 ) -> tuple[dict[str, float], dict[str, str]]:
-    """Seconds of each contestant's first run, and why others are left out."""
+    """Return the seconds of each contestant's first run, and the reasons why others are excluded."""
     seconds: dict[str, float] = {}
     left_out: dict[str, str] = {}
     for name, contestant in chosen.items():
@@ -171,7 +171,7 @@ def _one(contestant: Contestant, workload: Workload, *, judge: _Judge, work: Pat
 
 
 def colophon_steps(finished: Done) -> dict[str, Any]:
-    """Start and passes of `report/run.json`."""
+    """Return start, passes and notes of `report/run.json`."""
     report = json.loads(Path(finished.job.output, "report", "run.json").read_text(encoding="utf-8"))
     return {key: report[key] for key in ("start", "passes", "notes")}
 
@@ -190,9 +190,9 @@ def _summary(runs: list[_Run], workload: Workload) -> dict[str, Any]:
 
 
 def _seconds_without_start(runs: list[_Run], workload: Workload) -> float | None:
-    """What the input takes without starting: the difference of the two jobs' medians, scaled to the whole input.
+    """Return the seconds without the start: the difference of the two jobs' medians, scaled to the whole input.
 
-    None where noise hides it.
+    None if noise exceeds the difference.
     """
     wall, start = (median(values) for values in zip(*((r.wall_seconds, r.start_seconds) for r in runs), strict=True))
     scale = workload.text_bytes / max(workload.text_bytes - workload.start_text_bytes, 1)

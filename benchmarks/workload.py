@@ -1,4 +1,4 @@
-"""What all contestants are given: input files, two classifiers of real sizes, a vocabulary; made once and kept."""
+"""The input of all contestants: files, two classifiers of realistic sizes, a vocabulary; built once and kept."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from colophon.shards.tokenizer.training import train_tokenizer
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared" / "data"
 TRAINING_MEGABYTES = 90.0
-"""Text that classifiers are trained on; of the web text it gives them 250,000 words, 0.9 and 2.3 GB."""
+"""Text to train classifiers on; the web text gives them 250,000 words, 0.9 and 2.3 GB."""
 START_DOCUMENTS = 64
 QUICK_DOCUMENTS = 400
 _COMPARED_TEXTS = 1000
@@ -42,17 +42,17 @@ class WorkloadError(RuntimeError):
 
 @dataclass(frozen=True, kw_only=True)
 class Sizes:
-    """How large models and vocabulary are made."""
+    """Sizes of models and vocabulary."""
 
     name: str
-    """Of their directory."""
+    """Name of their directory."""
     quality_dim: int
     topic_dim: int
     buckets: int
     num_topics: int
-    """At most; the rarer ones are one label."""
+    """Maximum number of topics; rarer ones share one label."""
     vocabulary_size: int
-    """Of a vocabulary that has to be trained."""
+    """Size of the vocabulary, if it has to be trained."""
     min_count: int
     """Words seen less often are not in the models."""
 
@@ -67,10 +67,10 @@ SMALL = Sizes(name="small", quality_dim=8, topic_dim=16, buckets=5000, num_topic
 
 @dataclass(frozen=True, kw_only=True)
 class Workload:
-    """The job, and a small one of the same kind by which starting is told apart."""
+    """The job, and a small job of the same kind that measures the start."""
 
     name: str
-    """What the input is called in results."""
+    """Name of the input in results."""
     job: Job
     start: Job
     """A file of `START_DOCUMENTS` documents for each worker."""
@@ -78,18 +78,18 @@ class Workload:
     documents: int
     start_text_bytes: int
     models: tuple[dict[str, object], ...]
-    """What results say of the classifiers."""
+    """Description of the classifiers for results."""
 
 
 def find_input(
     paths: Sequence[str], *, work: Path, log: Callable[[str], None], quick: bool = False
 ) -> tuple[str, list[Path]]:
-    """A name and the Parquet files: those of `paths`, else the web text beside the checkout, else the demo's corpus.
+    """Return a name and the Parquet files: `paths`, else the web text beside the checkout, else the demo's corpus.
 
     Args:
         paths: files and directories.
-        work: where the demo's corpus is made.
-        log: gets a line about what is made.
+        work: directory for the demo's corpus.
+        log: receives a line about each file that is written.
         quick: take only the first `QUICK_DOCUMENTS`, as two files.
 
     Raises:
@@ -108,7 +108,7 @@ def find_input(
 
 
 def _first_documents(file: Path, directory: Path) -> list[Path]:
-    """The first `QUICK_DOCUMENTS` of a file as two files."""
+    """Write the first `QUICK_DOCUMENTS` of a file as two files."""
     directory.mkdir(parents=True, exist_ok=True)
     paths = [directory / f"part-{i}.parquet" for i in range(2)]
     with pq.ParquetFile(file) as parquet:
@@ -127,13 +127,13 @@ def _parquet_files(path: Path) -> list[Path]:
 
 
 def text_bytes_of(path: Path) -> int:
-    """UTF-8 bytes of the text column."""
+    """Return the UTF-8 bytes of the text column."""
     with pq.ParquetFile(path) as parquet:
         return sum(pc.sum(pc.binary_length(b.column(0))).as_py() or 0 for b in parquet.iter_batches(columns=["text"]))
 
 
 def within(files: Sequence[Path], megabytes: float | None) -> list[Path]:
-    """The first files that together hold at most so much text, at least one; all of them for None."""
+    """Return the first files that together hold at most `megabytes` of text, at least one; all of them for None."""
     if megabytes is None:
         return list(files)
     taken: list[Path] = []
@@ -205,7 +205,7 @@ def make_workload(
 
 
 def _digest(files: Sequence[Path]) -> str:
-    """Of the files' names, sizes and times of change: what is made of others lies elsewhere."""
+    """Return a digest of the files' names, sizes and times of change; it names the directory of their models."""
     states = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
     return hashlib.sha256(json.dumps(states).encode()).hexdigest()[:10]
 
@@ -218,7 +218,7 @@ def _checked(files: Sequence[Path]) -> pa.Table:
 
 
 def _start_files(documents: pa.Table, directory: Path, *, count: int) -> list[Path]:
-    """Small files of the input's first documents."""
+    """Write small files with the input's first documents."""
     directory.mkdir(parents=True, exist_ok=True)
     size = min(START_DOCUMENTS, max(documents.num_rows // count, 1))
     files = [directory / f"start-{i}.parquet" for i in range(count)]
@@ -235,7 +235,7 @@ def _models(
         if path.is_file():
             continue
         log(f"training the {name} classifier: {path}")
-        # In a process of its own, which gives its gigabytes back.
+        # In a separate process, so that its gigabytes are freed at its end.
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
             pool.submit(train, name, [str(file) for file in files], path, sizes).result()
     quality, topic = (Classifier(model=str(p), labels=read_header(p).labels) for p in paths.values())
@@ -243,7 +243,7 @@ def _models(
 
 
 def train(name: str, files: Sequence[str], output: Path, sizes: Sizes) -> None:
-    """One epoch over the texts with labels of `labelled`; raw text, newlines as spaces, as the library's `predict`."""
+    """Train one epoch on the texts of `labelled`: raw text, newlines as spaces, as the library's `predict` reads it."""
     texts, labels = labelled(name, files, num_topics=sizes.num_topics)
     settings = TrainingSettings(
         dim=sizes.quality_dim if name == "quality" else sizes.topic_dim,
@@ -257,11 +257,11 @@ def train(name: str, files: Sequence[str], output: Path, sizes: Sizes) -> None:
 
 
 def labelled(name: str, files: Sequence[str], *, num_topics: int) -> tuple[pa.Array, pa.Array]:
-    """All texts of the input and their labels.
+    """Return all texts of the input and their labels.
 
     `topic`: the column of that name, else the host of the url; the most frequent ones, all others as one label.
     `quality`: the column of that name, else "low" for documents of the host that has most of them (in the web text
-    reddit.com). A label is the source here, not a judgement: models of this size are what is wanted, not their opinion.
+    reddit.com). The labels are sources, not judgements: the models need realistic sizes, not good predictions.
     """
     wanted = ("text", name, "url")
     tables = [pq.read_table(f, columns=[c for c in wanted if c in pq.read_schema(f).names]) for f in files]

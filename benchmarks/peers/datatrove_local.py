@@ -45,7 +45,7 @@ FastTextClassifierFilter._requires_dependencies = ["fasttext", "fasteners"]
 
 
 class ScoresOnly:
-    """What is written of a document: its id and scores. Picklable, for the workers."""
+    """Return the fields to write for a document: its id and scores. Picklable, for the workers."""
 
     def __init__(self, job: Job) -> None:
         self._high = job.high

@@ -206,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("command", choices=["run", "table"], nargs="?", default="run")
     add("--preset", help="one model instead of those for this machine")
-    add("--num-ids", type=int, default=50_304, help="a multiple of 64: with others, padding is paid for")
+    add("--num-ids", type=int, default=50_304, help="a multiple of 64: otherwise the padding costs time too")
     add("--sequence-length", type=int, default=2048, help="tokens")
     add("--batch-size", type=int, default=8, help="sequences a step")
     add("--micro-batch-size", type=int, default=8, help="sequences at once")

@@ -31,7 +31,7 @@ _MEAN_DOCUMENT = 600
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingJob:
-    """What is trained, and how long."""
+    """The model to train, the batches, and the number of steps."""
 
     preset: str
     num_ids: int

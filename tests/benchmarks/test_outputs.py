@@ -82,12 +82,15 @@ def test_the_same_is_the_same(expected: Expected) -> None:
         ({"quality": [0.25003, 0.5, 0.75, 0.125, None]}, "quality differs by up to 3e-05, in 1 documents"),
         ({"topic_score": [0.9, 0.8, 0.7, 0.5, None]}, "topic_score differs by up to 0.1"),
         ({"quality": [0.25, 0.5, None, 0.125, None]}, "1 documents have no quality"),
-        ({"topic": ["__label__y", "__label__y", "__label__x", "__label__x", None]}, "1 of 5 documents have another"),
-        ({"topic": [None, "__label__y", "__label__x", "__label__x", None]}, "1 of 5 documents have another"),
+        (
+            {"topic": ["__label__y", "__label__y", "__label__x", "__label__x", None]},
+            "1 of 5 documents have a different label",
+        ),
+        ({"topic": [None, "__label__y", "__label__x", "__label__x", None]}, "1 of 5 documents have a different label"),
         ({"input_ids": [[1, 2], [], [3], [4, 5, 7], []]}, "1 tokens differ"),
-        ({"input_ids": [[1], [2], [3], [4, 5, 6], []]}, "2 documents have another number of tokens"),
-        ({"id": ["a", "b", "c", "d", "f"]}, "5 documents of 5; 1 missing, 1 foreign"),
-        ({"id": ["a", "a", "c", "d", "e"]}, "5 documents of 5; 1 missing, 0 foreign"),
+        ({"input_ids": [[1], [2], [3], [4, 5, 6], []]}, "2 documents have a different number of tokens"),
+        ({"id": ["a", "b", "c", "d", "f"]}, "5 documents of 5; 1 missing, 1 unknown"),
+        ({"id": ["a", "a", "c", "d", "e"]}, "5 documents of 5; 1 missing, 0 unknown"),
     ],
 )
 @pytest.mark.parametrize("swap", [False, True], ids=["found", "reference"])
