@@ -34,8 +34,8 @@ class FastTextConfig(AnnotatorConfig):
     model: str
     """Local path of a supervised fastText model, `.bin` or `.ftz`."""
     normalize: TextPreparation | None = None
-    """How a text becomes one line; it must equal the preparation of the model's training data. Default: the preparation
-    in the card beside the model (`<model>.json`, written by training); without a card each newline becomes a space."""
+    """The preparation of each text, which must equal that of the model's training data. Default: the preparation in the
+    card beside the model (`<model>.json`, written by training); without a card each newline becomes a space."""
     score: ScoreRule
     clip: tuple[float, float] | None = None
     """Lowest and highest score; scores outside are set to the nearer one, before bins."""

@@ -28,7 +28,7 @@ _PRESETS: dict[str, Callable[[str], str | None]] = {
 
 
 class ScoreRule(BaseModel):
-    """How the probabilities of all labels give a score: exactly one of `probability_of`, `expected`, `argmax`.
+    """The rule that turns the probabilities of all labels into a score: one of `probability_of`, `expected`, `argmax`.
 
     Labels are written with or without `__label__`.
     """

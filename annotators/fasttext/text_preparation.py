@@ -1,4 +1,4 @@
-"""How a text becomes one line before a classifier reads it. Training and annotating share these settings.
+"""Text preparation: every text becomes one line before a classifier reads it, in training and in annotating.
 
 fastText reads one line, and would ignore everything after the first newline. How newlines are replaced changes scores,
 so the settings are part of an annotator's fingerprint. docs/annotators.md has those of public models.

@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 LABEL_SIGN = 1 << 30
-"""Set in the size of a word that begins with `__label__`: fastText takes it for a label unless it is a known word."""
+"""Set in the size of a word that begins with `__label__`: fastText reads it as a label unless it is a known word."""
 
 _SEPARATOR = np.zeros(256, np.uint8)
 _SEPARATOR[[0, 9, 10, 11, 12, 13, 32]] = 1
@@ -114,7 +114,7 @@ class Shape(NamedTuple):
     """Longest character n-gram; 0: words have no subwords."""
     hash_buckets: int
     inverse: np.uint64
-    """2^64 // `hash_buckets`: with it the remainder of a hash takes no division."""
+    """2^64 // `hash_buckets`: with it the remainder of a hash needs no division."""
     slot_shift: int
     """64 - log2 of the number of slots."""
 
@@ -191,9 +191,9 @@ def _begins_as_label(data: npt.NDArray[np.uint8], start: Any, end: Any) -> bool:
 def sum_rows(words: Words, tables: Tables, shape: Shape, sums: Doubles, counts: npt.NDArray[np.int64]) -> None:
     """Fill `sums` (float64 [texts, stride]) with the sums of rows over each text, `counts` with how many they are.
 
-    Rows lie far apart in memory, so each is asked for (prefetched) when its number is known and added some hundred
-    numbers later. Sums are float32 over those and float64 over their sums, so that long texts lose nothing. A text
-    without words keeps its zeros. Cost: 130 to 280 MB of text a second on one core of 2.6 GHz, for 24 and 2 floats a
+    Rows are far apart in memory, so each is prefetched when its number is known and added some hundred numbers later.
+    Sums are float32 over those and float64 over their sums, so that long texts lose no precision. A text without words
+    keeps its zeros. Cost: 130 to 280 MB of text a second on one core of 2.6 GHz, for 24 and 2 floats a
     row and bigrams.
     """
     # Few enough rows that all of them are still in the cache when they are added.
@@ -258,7 +258,7 @@ def _sum_text(
 
 @inlined
 def _choose(row: Any, rows: npt.NDArray[np.float32], stride: Any, chosen: Any, n: Any) -> Any:
-    """Ask for a row and note that it is to be added; there must be room."""
+    """Prefetch a row and append its number to `chosen`, which must have room; returns the new n."""
     place = np.intp(row) * stride
     prefetch(rows, place)
     if stride > _LINE_FLOATS:
@@ -276,7 +276,7 @@ def _remainder(h: Any, buckets: Any, inverse: Any) -> Any:
 
 @compiled
 def slot_of(key: Any, shift: Any) -> Any:
-    """Where the search for a key begins."""
+    """The slot at which the search for a key begins."""
     return (key * np.uint64(_SLOT_FACTOR)) >> np.uint64(shift)
 
 

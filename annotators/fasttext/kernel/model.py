@@ -24,7 +24,7 @@ from colophon.shards.common.arrays import NumPyArray
 _ROUNDING = 1e-7
 """The distance of the library's float32 sums of n rows from ours, over the square root of n and the largest output."""
 _TOLERANCE = 2e-5
-"""Where the library's rounding may change a probability by more than this, the text is scored in its order."""
+"""A text is scored in the library's order if the library's rounding may change a probability by more than this."""
 _MAX_ROWS = 50_000
 _MAX_REPEATS = 50
 """A text of more than `_MAX_ROWS` rows whose words repeat more than this often on average is scored in the library's
