@@ -307,15 +307,15 @@ class _Ids:
         self.text = text
         self.short = np.concatenate([np.array(head, self.dtype), metadata.ids.astype(self.dtype)])
         """Special ids, meta tokens, metadata."""
-        self._first = np.cumsum([0, *(len(chunk) for chunk in text[:-1])])
+        self._chunk_starts = np.cumsum([0, *(len(chunk) for chunk in text[:-1])])
 
     def place(self, sources: NumPyArray) -> tuple[list[int], list[int]]:
         """The chunk of each text position, and the position in that chunk."""
         if len(self.text) == 1:
             return [0] * len(sources), sources.tolist()
         # Of several chunks with the same begin, all but the last are empty.
-        chunks = np.searchsorted(self._first, sources, side="right") - 1
-        return chunks.tolist(), (sources - self._first[chunks]).tolist()
+        chunks = np.searchsorted(self._chunk_starts, sources, side="right") - 1
+        return chunks.tolist(), (sources - self._chunk_starts[chunks]).tolist()
 
 
 def _runs(
