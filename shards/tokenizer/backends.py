@@ -49,7 +49,7 @@ class Backend(Protocol):
         """Bytes of one ordinary id. KeyError for an id without a token."""
 
     def is_ordinary(self, name: str) -> bool:
-        """Whether `name` is one token of ordinary text."""
+        """True if `name` is one token of ordinary text."""
 
     def engine_spec(self) -> EngineSpec:
         """The specification of a fast engine. NoEngineError if no engine supports the vocabulary."""

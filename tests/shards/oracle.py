@@ -91,7 +91,7 @@ def metadata_counts(layout: AnyLayout, documents: list[Document], *, seed: int) 
 
 
 def carries_metadata(layout: AnyLayout, *, first: bool, last: bool) -> bool:
-    """Whether a segment has the wrapper."""
+    """True if a segment has the wrapper."""
     if isinstance(layout, PlainLayout):
         return False
     return {"every": True, "first": first, "last": last}[layout.segments]

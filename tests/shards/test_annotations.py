@@ -33,7 +33,7 @@ def manifest_of(stages: dict[str, list[Record]]) -> Manifest:
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
-    """Of a run under `tmp_path`."""
+    """The manifest of a run in `tmp_path`."""
     stages = {}
     for annotator, partitions in ANNOTATIONS.items():
         stage = f"annotations/{annotator}"

@@ -14,7 +14,7 @@ import pytest
 import colophon
 from colophon.pipeline.errors import StoppedError
 from colophon.shards.common import errors
-from colophon.shards.common.errors import ColophonError, one_line
+from colophon.shards.common.errors import ColophonError, one_line, short_reason
 
 ROOT = Path(colophon.__file__).parents[1]
 DRAWN = re.compile(r"^    (?P<branch>[├└]── )?(?P<name>\w+Error) +(?P<code>\d+(\+n)?) +(?P<file>\S+\.py)", re.M)
@@ -62,3 +62,9 @@ def test_a_stopped_training_ends_with_128_and_the_signal(signal_name: str, code:
 )
 def test_one_line_of_a_message(error: Exception, line: str) -> None:
     assert one_line(error) == line
+
+
+def test_a_short_reason_is_type_and_message_in_one_line() -> None:
+    assert short_reason(ValueError("first\n  second")) == "ValueError: first second"
+    assert short_reason(OSError("x" * 160)) == f"OSError: {'x' * 160}"
+    assert short_reason(OSError("x" * 161)) == f"OSError: {'x' * 160}…"
