@@ -1,1 +1,1 @@
-"""Trained models elsewhere: a directory for Hugging Face `transformers`, and the model type of lm_eval."""
+"""Export of trained models to Hugging Face `transformers` and to lm_eval."""

@@ -1,4 +1,4 @@
-"""What the files of an export say, apart from weights and vocabulary: for `transformers`, for ourselves, for people."""
+"""The content of an export's files other than weights and vocabulary: settings for `transformers`, and a README."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Description(BaseModel):
 
     format_version: Literal[1] = 1
     name: str
-    """Of the training run."""
+    """The training run's."""
     state: TrainingState
     config: TrainConfig
     tokenizer: TokenizerInfo
@@ -32,7 +32,7 @@ class Description(BaseModel):
     layout: Layout
     sequence_length: int
     masked_ids: list[int]
-    """Ids that got no probability in training. `transformers` gives them some; `generate` is told not to take them."""
+    """Ids that had no probability in training. `transformers` gives them some; `generation_config` suppresses them."""
 
 
 def model_config(description: Description, *, dtype: WeightsDtype) -> dict[str, Any]:
@@ -67,23 +67,26 @@ def model_config(description: Description, *, dtype: WeightsDtype) -> dict[str, 
 
 def _architecture(model: ModelConfig) -> dict[str, Any]:
     if model.qk_norm:
-        # Llama with a norm over each head of queries and keys, before they are turned, is Qwen 3 without windows.
+        # Llama with a norm over each head of queries and keys before rotation is Qwen 3 without sliding windows.
         return {"architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3", "use_sliding_window": False}
     return {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "mlp_bias": False}
 
 
 def generation_config(description: Description) -> dict[str, Any]:
-    """The content of `generation_config.json`: as in `colophon generate` special ids are never taken but eos, which
-    ends a text, as does boc in a layout with metadata behind the text."""
+    """The content of `generation_config.json`.
+
+    As in `colophon generate`, the only special id that is generated is eos, which ends a text; in a layout with
+    metadata after the text, boc ends it too.
+    """
     special = description.tokenizer.special
     ends = [special.eos, special.boc] if isinstance(description.layout, AppendLayout) else [special.eos]
-    never = {special.bos, special.pad, special.boc, special.eoc, *special.meta, *description.masked_ids}
+    suppressed = {special.bos, special.pad, special.boc, special.eoc, *special.meta, *description.masked_ids}
     return {
         "bos_token_id": special.bos,
         "eos_token_id": ends if len(ends) > 1 else special.eos,
         "pad_token_id": special.pad,
         "do_sample": False,
-        "suppress_tokens": sorted(never - set(ends)),
+        "suppress_tokens": sorted(suppressed - set(ends)),
     }
 
 
@@ -97,12 +100,12 @@ def tokenizer_config(tokenizer: Tokenizer, sequence_length: int) -> dict[str, An
         "pad_token": names[special.pad],
         "model_max_length": sequence_length,
         "clean_up_tokenization_spaces": False,
-        "split_special_tokens": True,  # as in training, where a document never gives a special id
+        "split_special_tokens": True,  # as in training: the text of a document never gives a special id
     }
 
 
 def readme(description: Description, tokenizer: Tokenizer, exported: ExportedTokenizer) -> str:
-    """The content of `README.md`: how the model is used, and what `transformers` cannot do as training did."""
+    """The content of `README.md`: how to use the model, and where `transformers` differs from training."""
     special, names = description.tokenizer.special, tokenizer.special_names
     lines = [
         f"# {description.name}, step {description.state.step}",
@@ -116,45 +119,45 @@ def readme(description: Description, tokenizer: Tokenizer, exported: ExportedTok
         'model, tokenizer = AutoModelForCausalLM.from_pretrained("."), AutoTokenizer.from_pretrained(".")',
         "```",
         "",
-        f"- A text begins with bos, {_named(special.bos, names)}; the tokenizer puts it there. Names of special "
-        "tokens in a text are ordinary characters, as in training.",
+        f"- A text begins with bos, {_named(special.bos, names)}, which the tokenizer adds. Names of special tokens in "
+        "a text are ordinary characters, as in training.",
         *_prefix_lines(description, names),
     ]
     if description.masked_ids:
         lines.append(
-            f"- In training the ids {description.masked_ids} got no probability (mask_zero_weight_ids). `transformers` "
-            "cannot mask them: its logits give them some that was never trained, so that probabilities of all other "
-            "ids come out too low. `generate` does not take them; `colophon lm-eval` masks them."
+            f"- In training the ids {description.masked_ids} had no probability (mask_zero_weight_ids). `transformers` "
+            "cannot mask them: it gives them an untrained probability, so all other ids get too little. `generate` "
+            "never takes them; `colophon lm-eval` masks them."
         )
     if exported.different:
         lines.append(
-            f"- Texts with names of special tokens may get other ids than in training: {len(exported.different)} of "
-            f"{exported.num_texts} hard texts do."
+            "- Texts with names of special tokens may get different ids than in training: "
+            f"{len(exported.different)} of {exported.num_texts} hard texts do."
         )
     return "\n".join(lines) + "\n"
 
 
 def _prefix_lines(description: Description, names: Mapping[int, str]) -> list[str]:
-    """What the model's own layout puts around a text, as ids."""
+    """The ids that the model's layout puts around a text."""
     layout, special = description.layout, description.tokenizer.special
     boc, eoc = _named(special.boc, names), _named(special.eoc, names)
     if isinstance(layout, MetaTokensLayout):
         meta = special.meta[: layout.num_meta_tokens]
-        tokens = f"{', '.join(_named(token, names) for token in meta)}"
+        tokens = ", ".join(_named(token, names) for token in meta)
         return [
-            f"- Its own prefix has meta tokens and no metadata: bos, boc {boc}, {tokens}, eoc {eoc}. Make it of ids: "
-            f"`[{', '.join(map(str, (special.bos, special.boc, *meta, special.eoc)))}, *ids of the text]`."
+            f"- Its own prefix has meta tokens and no metadata: bos, boc {boc}, {tokens}, eoc {eoc}. Build it from "
+            f"ids: `[{', '.join(map(str, (special.bos, special.boc, *meta, special.eoc)))}, *ids of the text]`."
         ]
     if isinstance(layout, PrependLayout | AppendLayout):
         place, parts = "before", (f"{special.boc}, *ids of the metadata, {special.eoc}", "*ids of the text")
         if isinstance(layout, AppendLayout):
-            place, parts = "behind", parts[::-1]
+            place, parts = "after", parts[::-1]
         return [
-            f"- Metadata, `{layout.template}`, stands {place} the text, between boc {boc} and eoc {eoc}. Make it of "
-            f"ids, `[{special.bos}, {', '.join(parts)}]`, not as a string: metadata and text were tokenized apart. It "
-            f"has at most {layout.max_metadata_tokens} tokens; the rest is cut off."
+            f"- Metadata, `{layout.template}`, is {place} the text, between boc {boc} and eoc {eoc}. Build the row "
+            f"from ids, `[{special.bos}, {', '.join(parts)}]`, not from a string: metadata and text were tokenized "
+            f"apart. The metadata has at most {layout.max_metadata_tokens} tokens; further ones are cut."
         ]
-    return ["- Nothing else stands before a text in this layout."]
+    return ["- This layout has nothing else before a text."]
 
 
 def _named(token_id: int, names: Mapping[int, str]) -> str:

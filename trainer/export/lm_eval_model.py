@@ -2,7 +2,7 @@
 
     colophon lm-eval out/web-model --tasks hellaswag --context empty
 
-The context is put there as ids, bos first; lm_eval and its tasks never see it.
+The context is added as ids, bos first; lm_eval and its tasks never see it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lm_eval.api.registry import register_model
 from lm_eval.models.utils import normalize_gen_kwargs
 from pydantic import ValidationError
 
+from colophon.shards.common.errors import one_line
 from colophon.shards.manifest import read_manifest
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
 from colophon.trainer.errors import TrainerError
@@ -36,8 +37,8 @@ _NO_TASK = "Tasks not found: "
 _log = logging.getLogger(__name__)
 
 
-class ColophonLM(LM):  # type: ignore[misc]  # lm_eval is only looked at where it is installed
-    """A model of `colophon export-model`, or one that lies where it was trained."""
+class ColophonLM(LM):  # type: ignore[misc]  # lm_eval is type-checked only where it is installed
+    """An lm_eval model: an export of `colophon export-model`, or a training run where it was trained."""
 
     def __init__(
         self,
@@ -54,23 +55,23 @@ class ColophonLM(LM):  # type: ignore[misc]  # lm_eval is only looked at where i
         dtype: str = "float32",
         **unknown: object,
     ) -> None:
-        """Load it.
+        """Load the model.
 
         Args:
             pretrained: directory of an export.
-            output: instead, the `output.path` of a run; the tokenizer's file must lie where the run's recipe says.
-            name: of the training run under `output`.
-            step: of its checkpoint; None: the newest.
+            output: alternatively the `output.path` of a run; its recipe's tokenizer file must still exist.
+            name: the training run under `output`.
+            step: the checkpoint's; None: the newest.
             context: see `trainer.inference.likelihood.prefix_of`. None is `none`: lm_eval's command line gives None.
             batch_size: rows at a time, or auto, which is 8.
-            max_batch_size: lm_eval's, for batch sizes that it finds out; not used.
+            max_batch_size: lm_eval's limit for batch sizes that it searches for; not used.
             max_length: inputs of a row; None: as in training.
-            device: None: CUDA where it is, else CPU.
-            dtype: of activations and matrix products, float32 or bfloat16.
-            unknown: refused; lm_eval hands on whatever `--model_args` says.
+            device: None: CUDA where it is available, else the CPU.
+            dtype: the type of activations and matrix products, float32 or bfloat16.
+            unknown: refused; lm_eval passes on every argument of `--model_args`.
 
         Raises:
-            TrainerError: there is no such model, context, device or argument.
+            TrainerError: the model, context, device or argument does not exist or is invalid.
         """
         super().__init__()
         if unknown:
@@ -95,7 +96,7 @@ class ColophonLM(LM):  # type: ignore[misc]  # lm_eval is only looked at where i
 
     @property
     def tokenizer_name(self) -> str:
-        """What lm_eval keeps requests under."""
+        """The name under which lm_eval caches requests."""
         return str(self._scorer.tokenizer.sha256)
 
     @property
@@ -109,27 +110,27 @@ class ColophonLM(LM):  # type: ignore[misc]  # lm_eval is only looked at where i
         return self._scorer.max_length
 
     def get_model_info(self) -> dict[str, Any]:
-        """What lm_eval writes beside the results: above all, what stood before every text."""
+        """Entries that lm_eval adds to its results: the model, and the context before every text."""
         prefix = self._scorer.prefix
         return {"model": self._name, "prefix_ids": prefix, "prefix": self._scorer.tokenizer.decode(prefix)}
 
     def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
-        """Of each request's continuation behind its context: nats, and whether it is the greedy one."""
+        """Log-likelihood in nats of each request's continuation after its context, and whether it is the greedy one."""
         pairs = [request.args for request in requests]
         found = [(one.log_likelihood, one.is_greedy) for one in self._scorer.likelihoods(pairs)]
-        self._keep("loglikelihood", requests, found)
+        self._cache("loglikelihood", requests, found)
         return found
 
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-        """Nats of each request's text."""
+        """Log-likelihood in nats of each request's text."""
         found = self._scorer.text_likelihoods([request.args[0] for request in requests])
-        self._keep("loglikelihood_rolling", requests, found)
+        self._cache("loglikelihood_rolling", requests, found)
         return found
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-        """A text behind each request's context."""
+        """A continuation of each request's context."""
         found = list(self._generate(requests))
-        self._keep("generate_until", requests, found)
+        self._cache("generate_until", requests, found)
         return found
 
     def _generate(self, requests: Sequence[Any]) -> Iterator[str]:
@@ -144,11 +145,11 @@ class ColophonLM(LM):  # type: ignore[misc]  # lm_eval is only looked at where i
             )
             yield self._scorer.generate(prompt, settings=sampling, until=[stop for stop in settings["until"] if stop])
 
-    def _keep(self, kind: str, requests: Sequence[Any], found: Sequence[object]) -> None:
+    def _cache(self, kind: str, requests: Sequence[Any], found: Sequence[object]) -> None:
         for request, answer in zip(requests, found, strict=True):
             self.cache_hook.add_partial(kind, request.args, answer)
         if self._scorer.num_cut:
-            _log.warning("%d contexts were too long for a row and lost their beginning", self._scorer.num_cut)
+            _log.warning("%d contexts were too long for a row and were cut at their start", self._scorer.num_cut)
             self._scorer.num_cut = 0
 
 
@@ -156,10 +157,10 @@ register_model("colophon")(ColophonLM)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """lm_eval's own command line, with the model type `colophon`. Ends the process where lm_eval does.
+    """Run lm_eval's command line with the model type `colophon`. Ends the process where lm_eval does.
 
     Raises:
-        TrainerError: there is no such task, or a model argument that cannot be meant.
+        TrainerError: a task does not exist, or a model argument is invalid.
     """
     from lm_eval.__main__ import cli_evaluate
 
@@ -171,21 +172,21 @@ def main(arguments: Sequence[str]) -> None:
         if not missing:
             raise
         raise TrainerError(
-            f"lm_eval has no task {missing}; `lm-eval ls tasks` lists its own, and tasks of yours are .yaml files, or "
-            f"in the directory that --include_path names{_included(arguments)}"
+            f"lm_eval has no task {missing}: `lm-eval ls tasks` lists its own tasks; give yours as a .yaml file, or "
+            f"name its directory with --include_path{_included_tasks(arguments)}"
         ) from None
     finally:
-        sys.argv = own  # whose --debug shows what else went wrong
+        sys.argv = own  # `colophon --debug` reads it
 
 
 def _device_option(arguments: Sequence[str]) -> list[str]:
-    """The device where none is named and lm_eval would say CUDA, also in its results, on a machine without."""
+    """`--device cpu` where no device is named and there is no CUDA: lm_eval would report CUDA, also in its results."""
     named = any(argument == "--device" or argument.startswith("--device=") for argument in arguments)
     return [] if named or torch.cuda.is_available() else ["--device", "cpu"]
 
 
-def _included(arguments: Sequence[str]) -> str:
-    """The tasks under --include_path, in brackets; nothing where there is none."""
+def _included_tasks(arguments: Sequence[str]) -> str:
+    """The tasks under --include_path, in brackets; empty without the option."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--include_path")
     place = parser.parse_known_args(arguments)[0].include_path
@@ -216,7 +217,7 @@ def _load(
     try:
         config = TokenizerConfig.model_validate(read_manifest(Path(output)).recipe.get("tokenizer"))
     except ValidationError:
-        raise TrainerError(f"{output}: its manifest names no tokenizer; export the model and give pretrained") from None
+        raise TrainerError(f"{output}: its manifest has no tokenizer: export the model and give pretrained") from None
     return LoadedExport(
         trained=trained,
         layout=validation_layout(trained.config, output=Path(output)),
@@ -225,11 +226,15 @@ def _load(
 
 
 def _device(name: str | None) -> torch.device | None:
-    """The device that a user means, checked; None: what there is."""
+    """The device called `name`, tested; None for None.
+
+    Raises:
+        TrainerError: it cannot be used.
+    """
     try:
         return None if name is None else torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
-        raise TrainerError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+        raise TrainerError(f"device {name!r} cannot be used: {one_line(error)}") from None
 
 
 def _batch_size(setting: str) -> int:

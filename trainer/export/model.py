@@ -1,22 +1,18 @@
-"""A trained model as a directory that Hugging Face `transformers` loads, and what loads one back.
+"""Export of a trained model to a directory that Hugging Face `transformers` loads, and loading of such a directory.
 
     config.json, generation_config.json   Llama; Qwen 3 where queries and keys are normalised (the same architecture)
     model.safetensors                     weights under Hugging Face's names
     tokenizer.json, tokenizer_config.json the vocabulary with its special tokens
-    colophon.json                         what no other file has: layout, special ids, settings of the training
-    README.md                             for people
+    colophon.json                         layout, special ids and settings of the training
+    README.md                             how to use the model
 
-The rows that pad the vocabulary are left out: no label ever told the model not to predict them, and `transformers`,
-which cannot mask ids, would.
+The rows that pad the vocabulary are excluded. Training masks them, so they are untrained, and `transformers`, which
+cannot mask ids, would give them probability.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +22,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from colophon.shards.common.durable import sync
+from colophon.shards.common.durable import created_directory
+from colophon.shards.common.errors import one_line
 from colophon.shards.schema import TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
 from colophon.trainer.checkpoint import save_tensors
@@ -49,11 +46,11 @@ DESCRIPTION_NAME, WEIGHTS_NAME, TOKENIZER_NAME = "colophon.json", "model.safeten
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedModel:
-    """What an export wrote."""
+    """The result of an export."""
 
     directory: Path
     architecture: str
-    """The class of `transformers` that it is for."""
+    """The class of `transformers` that loads it."""
     num_ids: int
     step: int
     masked_ids: tuple[int, ...]
@@ -62,7 +59,7 @@ class ExportedModel:
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedExport:
-    """An export as our own decoder."""
+    """An export, loaded as our own decoder."""
 
     trained: TrainedModel
     layout: TrainedLayout
@@ -72,19 +69,19 @@ class LoadedExport:
 def export_model(
     trained: TrainedModel, *, tokenizer: Tokenizer, layout: TrainedLayout, to: Path, dtype: WeightsDtype = "float32"
 ) -> ExportedModel:
-    """Write `trained` into the new directory `to`, which appears whole or not at all.
+    """Write `trained` to the new directory `to`, which appears complete or not at all.
 
     Args:
         trained: the model; its weights may be on any device.
-        tokenizer: the one that made its shards.
+        tokenizer: the one that encoded its shards.
         layout: the one that it was trained on.
-        to: must not exist, or be empty.
-        dtype: of the weights in the file.
+        to: a directory that does not exist or is empty.
+        dtype: the type of the weights in the file.
 
     Raises:
-        TrainerError: `to` is not empty, or the tokenizer is another one or cannot be exported.
+        TrainerError: `to` is not empty or cannot be written, or the tokenizer is not the model's or cannot be exported.
     """
-    _refuse_full(to)
+    _check_empty(to)
     _check_tokenizer(trained.tokenizer, tokenizer)
     masked_ids = [int(token_id) for token_id in trained.model.impossible_ids if token_id < trained.tokenizer.num_ids]
     description = Description(
@@ -99,15 +96,22 @@ def export_model(
     )
     exported = export_tokenizer(tokenizer)
     config = model_config(description, dtype=dtype)
-    with _appearing(to) as directory:
-        _write_json(directory / "config.json", config)
-        _write_json(directory / "generation_config.json", generation_config(description))
-        _write_json(directory / "tokenizer_config.json", tokenizer_config(tokenizer, layout.sequence_length))
-        (directory / TOKENIZER_NAME).write_text(exported.content, encoding="utf-8")
-        (directory / DESCRIPTION_NAME).write_text(description.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        (directory / "README.md").write_text(readme(description, tokenizer, exported), encoding="utf-8")
-        weights = _weights(trained, dtype=getattr(torch, dtype))
-        save_tensors(weights, directory / WEIGHTS_NAME, metadata={"format": "pt"})
+    texts = {
+        "config.json": _json(config),
+        "generation_config.json": _json(generation_config(description)),
+        "tokenizer_config.json": _json(tokenizer_config(tokenizer, layout.sequence_length)),
+        TOKENIZER_NAME: exported.content,
+        DESCRIPTION_NAME: description.model_dump_json(indent=1) + "\n",
+        "README.md": readme(description, tokenizer, exported),
+    }
+    try:
+        with created_directory(to) as directory:
+            for name, text in texts.items():
+                (directory / name).write_text(text, encoding="utf-8")
+            weights = _weights(trained, dtype=getattr(torch, dtype))
+            save_tensors(weights, directory / WEIGHTS_NAME, metadata={"format": "pt"})
+    except OSError as error:
+        raise TrainerError(f"{to}: cannot be written: {error.strerror or error}") from None
     return ExportedModel(
         directory=to,
         architecture=config["architectures"][0],
@@ -121,8 +125,8 @@ def export_model(
 def export_run(
     output: Path, name: str, *, tokenizer: Tokenizer, to: Path, step: int | None = None, dtype: WeightsDtype = "float32"
 ) -> ExportedModel:
-    """Export a checkpoint of the training run `name` under `output`; see `load_trained` and `export_model`."""
-    _refuse_full(to)
+    """Export a checkpoint of the training run `name` under `output`, see `load_trained` and `export_model`."""
+    _check_empty(to)
     trained = load_trained(output, name, step=step, device=torch.device("cpu"))
     layout = validation_layout(trained.config, output=output)
     return export_model(trained, tokenizer=tokenizer, layout=layout, to=to, dtype=dtype)
@@ -131,22 +135,22 @@ def export_run(
 def load_export(
     directory: Path, *, device: torch.device | None = None, dtype: torch.dtype = torch.float32
 ) -> LoadedExport:
-    """Load what `export_model` wrote as our own decoder, with the ids masked that were masked in training.
+    """Load an export as our own decoder, with the ids masked that were masked in training.
 
     Args:
-        directory: of the export.
-        device: None: CUDA where it is, else CPU.
-        dtype: of activations and matrix products; weights are float32.
+        directory: the one that `export_model` wrote.
+        device: None: CUDA where it is available, else the CPU.
+        dtype: the type of activations and matrix products; weights are float32.
 
     Raises:
-        TrainerError: `directory` is no export, or is damaged.
+        TrainerError: `directory` is not an export, or is damaged.
     """
     try:
         described = Description.model_validate_json((directory / DESCRIPTION_NAME).read_bytes())
         tokenizer = _load_tokenizer(directory, described.tokenizer)
         stored = load_file(directory / WEIGHTS_NAME)
     except (OSError, KeyError, TypeError, ValueError, TokenizerError, SafetensorError) as error:
-        raise TrainerError(f"{directory}: not a model that Colophon exported: {str(error).splitlines()[0]}") from None
+        raise TrainerError(f"{directory}: not a model that Colophon exported: {one_line(error)}") from None
     unpadded = described.config.model.model_copy(update={"vocabulary_multiple": 1})
     model = Decoder(unpadded, tokenizer=described.tokenizer, masked_ids=described.masked_ids)
     model.load_weights({name.removeprefix("model."): tensor.float() for name, tensor in stored.items()})
@@ -170,58 +174,40 @@ def load_export(
 
 
 def _load_tokenizer(directory: Path, info: TokenizerInfo) -> Tokenizer:
-    """The vocabulary of an export, each special token under the name that it has there."""
+    """The vocabulary of an export; special tokens have the names that the export gives them."""
     added = json.loads((directory / TOKENIZER_NAME).read_bytes())["added_tokens"]
     names = {token["id"]: token["content"] for token in added}
     roles = {role: names[getattr(info.special, role)] for role in ("bos", "eos", "pad", "boc", "eoc")}
     config = TokenizerConfig(path=str(directory / TOKENIZER_NAME), **roles)
     tokenizer = load_tokenizer(config, num_meta_tokens=len(info.special.meta))
     if tokenizer.special != info.special or tokenizer.num_ids != info.num_ids:
-        raise TrainerError(f"{directory / TOKENIZER_NAME}: has other special ids than {DESCRIPTION_NAME} says")
+        raise TrainerError(f"{directory / TOKENIZER_NAME}: its special ids differ from those in {DESCRIPTION_NAME}")
     return tokenizer
 
 
 def _weights(trained: TrainedModel, *, dtype: torch.dtype) -> dict[str, Tensor]:
+    """Weights on the CPU under Hugging Face's names, without the rows that pad the vocabulary."""
     num_ids = trained.tokenizer.num_ids
     weights: dict[str, Tensor] = {}
     for name, parameter in trained.model.named_parameters():
-        whole = (
-            parameter.detach()[:num_ids] if name in {"embed_tokens.weight", "lm_head.weight"} else parameter.detach()
-        )
+        has_row_per_id = name in {"embed_tokens.weight", "lm_head.weight"}
+        kept = parameter.detach()[:num_ids] if has_row_per_id else parameter.detach()
         key = name if name.startswith("lm_head.") else f"model.{name}"
-        weights[key] = whole.to("cpu", dtype).contiguous()
+        weights[key] = kept.to("cpu", dtype).contiguous()
     return weights
 
 
 def _check_tokenizer(trained: TokenizerInfo, tokenizer: Tokenizer) -> None:
     for key in ("sha256", "num_ids", "special"):
-        before, now = getattr(trained, key), getattr(tokenizer, key)
-        if before != now:
-            raise TrainerError(f"the recipe's tokenizer is not the model's: {key} was {before}, is {now}")
+        expected, found = getattr(trained, key), getattr(tokenizer, key)
+        if expected != found:
+            raise TrainerError(f"the recipe's tokenizer is not the model's: {key} was {expected}, is {found}")
 
 
-def _refuse_full(to: Path) -> None:
+def _check_empty(to: Path) -> None:
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise TrainerError(f"{to} exists and is not an empty directory; give another --to")
 
 
-@contextmanager
-def _appearing(to: Path) -> Iterator[Path]:
-    """A directory that becomes `to` at the end, and is gone if anything fails."""
-    unfinished = to.absolute().parent / f".{to.name}.unfinished-{os.getpid()}"
-    try:
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        for path in (*unfinished.iterdir(), unfinished):
-            sync(path)
-        _refuse_full(to)
-        unfinished.rename(to)
-        sync(unfinished.parent)
-    except OSError as error:
-        raise TrainerError(f"{to}: cannot be written: {error.strerror or error}") from None
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+def _json(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"

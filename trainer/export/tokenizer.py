@@ -1,9 +1,9 @@
-"""A vocabulary with its special tokens as Hugging Face's `tokenizer.json`.
+"""Export of a vocabulary with its special tokens as Hugging Face's `tokenizer.json`.
 
-A tiktoken vocabulary becomes byte-level BPE: `tokenizers` merges pairs in the order of a list where tiktoken merges the
-pair whose joint token has the lowest rank, so the list has every pair of tokens that join to a token, by its rank. A
-file that was a `tokenizer.json` stays what it was. Either is compared with the tokenizer of training on the hard texts
-of `shards.tokenizer.hard_texts` before it is given away.
+A tiktoken vocabulary becomes byte-level BPE. tiktoken merges the pair whose joint token has the lowest rank;
+`tokenizers` merges pairs in the order of a list. So the list has every pair of tokens that join to a token, by its
+rank. A `tokenizer.json` keeps its content. Both are compared with the tokenizer of training on the hard texts of
+`shards.tokenizer.hard_texts`.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _END = re.compile(rf"({_CLASS_OR_ESCAPE})|\$")
 
 @dataclass(frozen=True, kw_only=True)
 class ExportedTokenizer:
-    """A `tokenizer.json`, and how well it stands for the tokenizer of training."""
+    """A `tokenizer.json`, with its differences from the tokenizer of training."""
 
     content: str
     num_texts: int
-    """Hard texts on which its ids were compared."""
+    """Number of hard texts whose ids were compared."""
     different: tuple[str, ...]
-    """Those for which it gives other ids; all of them hold the name of a special token."""
+    """Hard texts for which it gives different ids; each contains the name of a special token."""
 
 
 def export_tokenizer(tokenizer: Tokenizer) -> ExportedTokenizer:
-    """`tokenizer` as a `tokenizer.json` that puts bos before a text, where special tokens are asked for.
+    """`tokenizer` as a `tokenizer.json` that puts bos before a text when special tokens are requested.
 
-    A second or two for the largest vocabularies, most of it for the comparison.
+    Costs one to two seconds for the largest vocabularies, most of it for the comparison.
 
     Raises:
-        TrainerError: `tokenizers` cannot hold the vocabulary, or gives other ids for a text.
+        TrainerError: `tokenizers` cannot hold the vocabulary, or gives different ids for a text.
     """
     backend = tokenizer.backend
     if isinstance(backend, TiktokenBackend):
@@ -61,13 +61,14 @@ def export_tokenizer(tokenizer: Tokenizer) -> ExportedTokenizer:
         raise TrainerError(f"tokenizer {tokenizer.name}: cannot be exported: {error}") from error
     _check_names(found, tokenizer)
     texts = [*hard_texts(backend), *tokenizer.special_names.values()]
-    return ExportedTokenizer(content=text, num_texts=len(texts), different=_differences(found, tokenizer, texts))
+    return ExportedTokenizer(content=text, num_texts=len(texts), different=_different_texts(found, tokenizer, texts))
 
 
 def oniguruma(pattern: str) -> str:
-    """A pattern of tiktoken in the syntax of the regular expressions of `tokenizers` (Oniguruma's for Ruby).
+    r"""A tiktoken pattern in the syntax of the regular expressions of `tokenizers` (Oniguruma's for Ruby).
 
-    There `x{1,3}+` is a repeated repetition rather than a possessive one, and `$` matches before each line break.
+    There `x{1,3}+` is a repeated repetition rather than a possessive one, and `$` matches before each line break: they
+    become `(?>x{1,3})` and `\z`.
     """
     atomic = _COUNTED_POSSESSIVE.sub(r"(?>\1\2)", pattern)
     return _END.sub(lambda found: found[1] or r"\z", atomic)
@@ -82,15 +83,15 @@ def _from_ranks(backend: TiktokenBackend, names: Mapping[int, str]) -> dict[str,
             f"special token {clashing[0]!r} is spelled like an ordinary token; export needs another name"
         )
     split = {"type": "Split", "pattern": {"Regex": oniguruma(backend.pattern)}, "behavior": "Isolated", "invert": False}
-    bytes_of = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
         "added_tokens": [_added(token_id, name) for token_id, name in sorted(names.items())],
         "normalizer": None,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, bytes_of]},
-        "decoder": bytes_of,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+        "decoder": byte_level,
         "model": {
             "type": "BPE",
             "dropout": None,
@@ -99,8 +100,8 @@ def _from_ranks(backend: TiktokenBackend, names: Mapping[int, str]) -> dict[str,
             "end_of_word_suffix": None,
             "fuse_unk": False,
             "byte_fallback": False,
-            "ignore_merges": True,  # tiktoken too looks first whether a piece is a token as a whole
-            # `tokenizers` numbers added tokens itself, unless their names stand in the vocabulary.
+            "ignore_merges": True,  # tiktoken too first checks whether a piece is a token as a whole
+            # `tokenizers` numbers added tokens itself, unless their names are in the vocabulary.
             "vocab": vocabulary | {name: token_id for token_id, name in names.items()},
             "merges": [f"{spelled[left]} {spelled[right]}" for left, right in _merges(backend.ranks)],
         },
@@ -108,7 +109,10 @@ def _from_ranks(backend: TiktokenBackend, names: Mapping[int, str]) -> dict[str,
 
 
 def _merges(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
-    """All pairs of tokens that join to a token, by its rank."""
+    """Yield all pairs of tokens that join to a token, by its rank.
+
+    The token `the` gives (t, he) if `he` is a token, and (th, e) if `th` is one.
+    """
     for token in sorted(ranks, key=ranks.__getitem__):
         for cut in range(1, len(token)):
             if token[:cut] in ranks and token[cut:] in ranks:
@@ -116,13 +120,13 @@ def _merges(ranks: Mapping[bytes, int]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _with_names(content: dict[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
-    """A `tokenizer.json` with the special tokens of layouts, which may have taken reserved slots of it."""
+    """A `tokenizer.json` with the special tokens of layouts, some of which may have taken its reserved slots."""
     added = {token["id"]: token for token in content.get("added_tokens") or []}
     replaced = {token["content"] for i, token in added.items() if names.get(i, token["content"]) != token["content"]}
     added |= {i: _added(i, name) for i, name in names.items() if i not in added or added[i]["content"] in replaced}
     content["added_tokens"] = [added[token_id] for token_id in sorted(added)]
     vocabulary = content["model"]["vocab"]
-    if isinstance(vocabulary, dict):  # as in `_from_ranks`, lest they are numbered anew
+    if isinstance(vocabulary, dict):  # as in `_from_ranks`: otherwise `tokenizers` numbers them itself
         for name in replaced:
             vocabulary.pop(name, None)
         vocabulary |= {token["content"]: token_id for token_id, token in added.items()}
@@ -157,8 +161,8 @@ def _check_names(found: HuggingFaceTokenizer, tokenizer: Tokenizer) -> None:
             )
 
 
-def _differences(found: HuggingFaceTokenizer, tokenizer: Tokenizer, texts: list[str]) -> tuple[str, ...]:
-    """Texts that get other ids than in training; texts that hold special names alone may."""
+def _different_texts(found: HuggingFaceTokenizer, tokenizer: Tokenizer, texts: list[str]) -> tuple[str, ...]:
+    """Texts that get different ids than in training; only texts with names of special tokens may."""
     found.encode_special_tokens = True
     encoded = found.encode_batch_fast(texts, add_special_tokens=False)
     pairs = zip(texts, encoded, strict=True)
@@ -166,7 +170,7 @@ def _differences(found: HuggingFaceTokenizer, tokenizer: Tokenizer, texts: list[
     for text in different:
         if not any(name in text for name in tokenizer.special_names.values()):
             raise TrainerError(
-                f"tokenizer {tokenizer.name}: as a tokenizer.json it gives other ids than in training for "
-                f"{text[:40]!r}: `tokenizers` reads its pattern in another way"
+                f"tokenizer {tokenizer.name}: its tokenizer.json gives different ids than in training for "
+                f"{text[:40]!r}: `tokenizers` interprets its pattern differently"
             )
     return tuple(different)

@@ -351,7 +351,7 @@ def test_lm_evals_own_command_runs_it_as_well(
     [
         (
             ["--tasks", "no_such"],
-            r"lm_eval has no task no_such; `lm-eval ls tasks` lists its own, .* has local_choice\)",
+            r"lm_eval has no task no_such: `lm-eval ls tasks` lists its own tasks; .* has local_choice\)",
         ),
         (
             ["--tasks", "local_choice", "--model_args", "max_lenght=40"],

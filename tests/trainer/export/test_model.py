@@ -148,7 +148,7 @@ def test_masked_ids_are_told_and_never_generated(tmp_path: Path, tokenizer: Toke
     trained = drawn_model(tokenizer, masked_ids=masked)
     found = export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=tmp_path / "model")
     assert sorted(found.masked_ids) == sorted(masked)
-    assert f"the ids {list(masked)} got no probability" in (tmp_path / "model" / "README.md").read_text()
+    assert f"the ids {list(masked)} had no probability" in (tmp_path / "model" / "README.md").read_text()
     generation = json.loads((tmp_path / "model" / "generation_config.json").read_text())
     assert set(masked) <= set(generation["suppress_tokens"])
 
@@ -161,7 +161,7 @@ def test_masked_ids_are_told_and_never_generated(tmp_path: Path, tokenizer: Toke
             "[{bos}, {boc}, {m1}, {m2}, {eoc}, *ids of the text]",
             "{m3}",
         ),
-        ({"position": "plain"}, "Nothing else stands before a text", "{boc} (`"),
+        ({"position": "plain"}, "This layout has nothing else before a text", "{boc} (`"),
         (
             {"position": "prepend", "template": "{{topic}}", "max_metadata_tokens": 6},
             "[{bos}, {boc}, *ids of the metadata, {eoc}, *ids of the text]",

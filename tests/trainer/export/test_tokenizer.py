@@ -122,7 +122,7 @@ def test_a_pattern_that_is_read_in_another_way_is_refused(tmp_path: Path) -> Non
     # A possessive count of a group, which is not translated: Oniguruma takes it for a repetition of it.
     pattern = r"(?:\p{N}|-){1,3}+|[^\p{N}-]+"
     path = write_ranks(tmp_path / "odd.tiktoken", [b"1111", b"2222", b"9999"])
-    with pytest.raises(TrainerError, match="other ids than in training"):
+    with pytest.raises(TrainerError, match="different ids than in training"):
         export_tokenizer(load_tokenizer(TokenizerConfig(path=str(path), pattern=pattern)))
 
 
