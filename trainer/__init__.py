@@ -1,7 +1,7 @@
-"""What learns from packed shards.
+"""Training on packed shards, and the use of trained models.
 
-To be read in one sitting: `loop` has a run from its first line to its last, `step` one update's arithmetic; `model`,
-`attention` and `loss` are what is computed, `optimizer` and `schedule` what changes the weights, `data` where batches
-come from, `parallel` what several processes share, `checkpoint` what a run goes on from. `config` has every setting.
-`after` is for what has been trained: evaluation, generation, curves, and rooms for `probes`, `attention` and `export`.
+Reading order: `loop` is a run from its first line to its last; `step` is the arithmetic of one update; `model`,
+`attention` and `loss` are the computation; `optimizer` and `schedule` change the weights; `data` provides batches;
+`parallel` connects several processes; `checkpoint` and `run_directory` store a run. `config` has every setting.
+`inference`, `evaluation`, `probes`, `attention_maps`, `plots` and `export` work with trained models.
 """

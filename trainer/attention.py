@@ -1,9 +1,9 @@
 """Causal attention, within documents or across them.
 
-A mask is built once a micro-batch and serves all layers. It comes in three forms that mean the same: boundaries of the
-segments for flash attention with variable lengths, a block mask for FlexAttention, and a dense boolean mask for
-`scaled_dot_product_attention`. A token sees itself and what stands before it in its own segment; padding has a segment
-of its own and never sees text, nor text padding. No mask means plain causal attention over the whole row.
+A mask is built once per micro-batch and serves all layers. It has three equivalent forms: segment boundaries for flash
+attention with variable lengths, a block mask for FlexAttention, and a dense boolean mask for
+`scaled_dot_product_attention`. A token attends to itself and to the tokens before it in its own segment. Padding is a
+segment of its own, so padding and text never attend to each other. No mask means plain causal attention over the row.
 """
 
 from __future__ import annotations
@@ -24,46 +24,46 @@ AttentionKind: TypeAlias = Literal["varlen", "flex", "sdpa"]
 
 @dataclass(frozen=True)
 class SegmentBounds:
-    """Where segments begin and end in the rows of a micro-batch, joined."""
+    """Boundaries of the segments of a micro-batch, whose rows are joined."""
 
     cu_seqlens: Tensor
     """int32 [num_segments + 1], from 0 to b * L."""
     max_length: int
-    """No segment is longer; the row's length, so that it is the same for every micro-batch."""
+    """An upper bound of the segments' lengths: the row's length, which is the same for every micro-batch."""
 
 
 Mask: TypeAlias = Tensor | BlockMask | SegmentBounds | None
 
 
 def choose_attention(device: torch.device, dtype: torch.dtype, *, head_size: int) -> AttentionKind:
-    """The fastest kind that a device has for a dtype and a size of heads."""
+    """The fastest kind of attention that a device supports for a dtype and a head size."""
     if device.type != "cuda":
         return "sdpa"
     return "flex" if _without_varlen(device, dtype, head_size=head_size) else "varlen"
 
 
 def why_not(kind: AttentionKind, device: torch.device, dtype: torch.dtype, *, head_size: int) -> str | None:
-    """Why a device cannot train with a kind of attention; None where it can."""
+    """The reason why a device cannot train with a kind of attention; None where it can."""
     if kind == "sdpa":
         return None
     if device.type != "cuda":
-        return "it runs on CUDA alone"
+        return "it runs on CUDA only"
     return _without_varlen(device, dtype, head_size=head_size) if kind == "varlen" else None
 
 
 def _without_varlen(device: torch.device, dtype: torch.dtype, *, head_size: int) -> str | None:
-    """What torch's flash attention lacks; its own checks are in ATen's `mha_varlen_fwd`."""
+    """The reason why torch's flash attention cannot be used; its own checks are in ATen's `mha_varlen_fwd`."""
     if dtype not in {torch.bfloat16, torch.float16}:
-        return f"it knows bfloat16 alone, not {str(dtype).removeprefix('torch.')}"
+        return f"it needs bfloat16, not {str(dtype).removeprefix('torch.')}"
     if head_size % 8 or head_size > 256:
-        return f"it wants heads of a multiple of 8 up to 256, not of {head_size}"
+        return f"it needs a head size that is a multiple of 8 up to 256, not {head_size}"
     if torch.cuda.get_device_capability(device) < (8, 0):
-        return f"it wants a GPU of compute capability 8.0 or more, not {torch.cuda.get_device_name(device)}"
+        return f"it needs a GPU of compute capability 8.0 or more, not {torch.cuda.get_device_name(device)}"
     return None
 
 
 def document_mask(segments: Tensor, *, kind: AttentionKind, device: torch.device | None = None) -> Mask:
-    """The mask of rows whose inputs' segments are `segments`, int32 [b, L], for use on `device` (None: theirs)."""
+    """The mask of rows with the segments `segments`, int32 [b, L], for use on `device` (None: that of `segments`)."""
     if kind == "varlen":
         return segment_bounds(segments, device=device)
     segments = segments if device is None else segments.to(device, non_blocking=True)
@@ -71,7 +71,10 @@ def document_mask(segments: Tensor, *, kind: AttentionKind, device: torch.device
 
 
 def dense_mask(segments: Tensor) -> Tensor:
-    """bool [b, 1, L, L]: whether query i may see key j. Memory: L² bytes a row."""
+    """bool [b, 1, L, L]: whether query i attends to key j. Memory: L² bytes per row.
+
+    Segments [0, 0, 1] give the rows [1, 0, 0], [1, 1, 0], [0, 0, 1].
+    """
     same = segments[:, :, None] == segments[:, None, :]
     return same.tril()[:, None]
 
@@ -90,17 +93,17 @@ def block_mask(segments: Tensor, *, compiled: bool) -> BlockMask:
 def segment_bounds(segments: Tensor, *, device: torch.device | None = None) -> SegmentBounds:
     """The same mask for attention with variable lengths, on `device` (None: that of `segments`).
 
-    How many segments there are decides a shape, so a host that reads it from a device waits for all that is queued
-    there: `segments` had better lie in host memory.
+    Segments [0, 0, 1] of one row give the bounds [0, 2, 3]. Their number is a shape, so for `segments` on a device the
+    host waits for all operations queued there: `segments` should be in host memory.
     """
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
     end = torch.tensor([segments.numel()], device=segments.device)
     bounds = torch.cat([starts.flatten().nonzero()[:, 0], end]).int()
     if device is not None and device.type == "cuda" and not bounds.is_cuda:
-        bounds = bounds.pin_memory()  # a copy from other memory may wait for what is queued
+        bounds = bounds.pin_memory()  # a copy from other memory may wait for queued operations
     bounds = bounds.to(device, non_blocking=True)
-    torch._dynamo.mark_dynamic(bounds, 0)  # compiled layers serve any number of segments
+    torch._dynamo.mark_dynamic(bounds, 0)  # so that compiled layers accept any number of segments
     return SegmentBounds(bounds, max_length=segments.shape[1])
 
 
@@ -115,7 +118,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Mask) -> Tensor:
         return attended
     if mask is None:
         return scaled_dot_product_attention(query, key, value, is_causal=True, enable_gqa=True)
-    if query.is_cuda:  # not every fused CUDA kernel takes a mask and grouped queries together
+    if query.is_cuda:  # some fused CUDA kernels do not accept a mask together with grouped queries
         groups = query.shape[1] // key.shape[1]
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
         return scaled_dot_product_attention(query, key, value, attn_mask=mask)
@@ -136,13 +139,13 @@ def _attend_varlen(query: Tensor, key: Tensor, value: Tensor, bounds: SegmentBou
         window_size=(-1, 0),  # causal
         enable_gqa=True,
     )
-    assert isinstance(attended, Tensor)  # a tuple comes only with auxiliary outputs
+    assert isinstance(attended, Tensor)  # a tuple only with auxiliary outputs
     return attended.view(rows, length, heads, head_size).transpose(1, 2)
 
 
 @cache
 def _compiled_flex_attention() -> Callable[..., Any]:
-    # Only the compiled kernel skips blocks and keeps the scores out of memory.
+    # Only the compiled kernel skips blocks and does not store the scores.
     return torch.compile(flex_attention, dynamic=False)
 
 

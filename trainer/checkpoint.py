@@ -25,8 +25,10 @@ from torch import Tensor
 from colophon.shards.common.differences import differences
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, created_directory, temporary_path
 from colophon.shards.common.errors import one_line
+from colophon.shards.schema import Role
 from colophon.trainer.config import with_current_keys
 from colophon.trainer.errors import NotWrittenError, TrainerError
+from colophon.trainer.loss import LossTotals
 
 MODEL_NAME, OPTIMIZER_NAME, STATE_NAME = "model.safetensors", "optimizer.safetensors", "state.json"
 
@@ -43,6 +45,15 @@ class TrainingState(BaseModel):
     text_tokens: int = 0
     skipped_batches: int = 0
     """Global batches in which no label has loss weight."""
+
+    def after(self, totals: LossTotals) -> TrainingState:
+        """The state after one more update, whose global batch has the losses `totals`."""
+        return TrainingState(
+            step=self.step + 1,
+            tokens=self.tokens + totals.tokens,
+            text_tokens=self.text_tokens + totals.labels_by_role[Role.TEXT],
+            skipped_batches=self.skipped_batches + (not totals.weight),
+        )
 
 
 class _SavedState(BaseModel):

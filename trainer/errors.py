@@ -1,4 +1,4 @@
-"""What the trainer cannot work with."""
+"""The trainer's errors."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from colophon.shards.common.errors import ColophonError, ExitCode
 
 
 class TrainerError(ColophonError, ValueError):
-    """A setting, a shard or a checkpoint that training cannot work with; the message is one line for a person."""
+    """An invalid setting, shard or checkpoint; the message is one line."""
 
     exit_code = ExitCode.USAGE
 
 
 class OutOfMemoryError(ColophonError, RuntimeError):
-    """A model or batch that the device has too little memory for; the message is one line with advice."""
+    """Too little memory on the device for a model or batch; the message is one line with advice."""
 
 
 class DivergedError(ColophonError, RuntimeError):
-    """A run whose numbers are no longer finite; the message is one line with advice."""
+    """A gradient that is not finite; the message is one line with advice."""
 
 
 class NotWrittenError(ColophonError, RuntimeError):
-    """A checkpoint or metrics for which the disk has no room; the message is one line that names the file."""
+    """A checkpoint or metrics that the disk has no space for; the message is one line with the file's name."""

@@ -1,7 +1,7 @@
 """Weighted cross-entropy: the sum over all labels of the global batch, divided by the sum of their weights.
 
 Logits of a large vocabulary are the largest tensor of training (131k ids x 32k tokens x 4 bytes = 17 GB), so they are
-made for a few tokens at a time, and their gradient is taken while they are there: one pass, nothing recomputed.
+computed for a few tokens at a time, together with their gradient: one pass, without recomputation.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from colophon.shards.schema import ROLE_NAMES, Role
 CHUNK_TOKENS = 2048
 """Tokens whose logits are in memory at once: 1 GB in float32 at 131k ids."""
 COMPILED_CHUNK_LOGITS = 2**29
-"""Logits at once where the loss is compiled: they and their errors are 1 GB each in bfloat16, and nothing else is as
-wide. Larger chunks add to the output layer's gradient less often."""
+"""Logits in memory at once where the loss is compiled: they and their gradients are 1 GB each in bfloat16, and no other
+tensor is as wide. Larger chunks add to the output layer's gradient less often."""
 
 
 class TokenLosses(NamedTuple):
     """Losses of `n` labels."""
 
     weighted: Tensor
-    """Sum of weight x loss, a scalar that gradients flow from."""
+    """Sum of weight x loss, a scalar with a gradient."""
     losses: Tensor
-    """[n]: unweighted, in nats, for reporting only. A label that is impossible and has weight 0 has the loss 0."""
+    """[n]: unweighted, in nats, without a gradient. The loss is 0 where the label is impossible and has weight 0."""
     hits: Tensor | None
-    """bool [n]: whether no other id is likelier than the label; None where it was not asked for."""
+    """bool [n]: whether no other id has a higher probability than the label; None without `with_hits`."""
 
 
 def chunked_cross_entropy(
@@ -50,14 +50,14 @@ def chunked_cross_entropy(
     """Cross-entropy of `hidden @ output_weight.T` against `labels`, never holding all logits.
 
     Args:
-        hidden: [n, hidden_size], the model's last states. Matrix products have its dtype, the rest is float32 or wider.
+        hidden: [n, hidden_size], the model's last states. Matrix products have its dtype, the rest float32 or wider.
         output_weight: [vocabulary_size, hidden_size].
         labels: int64 [n].
         loss_weights: [n].
-        impossible_ids: int64, ids that get no probability: padding of the vocabulary, and what is masked.
-        chunk_tokens: tokens at a time; None: by the vocabulary. Changes memory, not the result.
-        compiled: whether what happens to the logits is compiled: fewer passes over them.
-        with_hits: whether labels are compared with the likeliest ids: one more pass over the logits.
+        impossible_ids: int64, ids that get no probability: padding of the vocabulary, and masked ids.
+        chunk_tokens: tokens at a time; None: by the vocabulary's size. Changes memory, not the result.
+        compiled: whether the operations on logits are compiled: fewer passes over them.
+        with_hits: whether labels are compared with the most probable ids: one more pass over the logits.
     """
     with_grad = torch.is_grad_enabled() and (hidden.requires_grad or output_weight.requires_grad)
     if impossible_ids is None:
@@ -71,12 +71,12 @@ def chunked_cross_entropy(
 
 
 def tokens_at_once(vocabulary_size: int, *, compiled: bool) -> int:
-    """Tokens whose logits are in memory at once: a power of 2, so that a micro-batch comes out even."""
+    """Tokens whose logits are in memory at once: a power of 2, so that chunks divide a micro-batch evenly."""
     return 1 << round(math.log2(COMPILED_CHUNK_LOGITS / vocabulary_size)) if compiled else CHUNK_TOKENS
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
-    """Takes the gradients in its forward pass, chunk by chunk; backward only scales them."""
+    """Computes the gradients in its forward pass, chunk by chunk; backward only scales them."""
 
     @staticmethod
     def forward(  # noqa: PLR0917 - torch passes positions
@@ -108,10 +108,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             del logits
             losses[part] = found.masked_fill_(found.isinf() & (loss_weights[part] == 0), 0.0)
             if grad_hidden is not None and grad_weight is not None and errors is not None:
-                # A label's weight multiplies what is as wide as the model, not what is as wide as the vocabulary.
-                paid = loss_weights[part, None]
-                torch.mul(errors @ weight, paid, out=grad_hidden[part])
-                weighted = (states * paid).to(dtype)
+                # Label weights multiply a tensor as wide as the model, not one as wide as the vocabulary.
+                label_weights = loss_weights[part, None]
+                torch.mul(errors @ weight, label_weights, out=grad_hidden[part])
+                weighted = (states * label_weights).to(dtype)
                 if dtype == wide:
                     grad_weight.addmm_(errors.T, weighted)
                 else:
@@ -123,7 +123,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad_hidden, grad_weight = ctx.saved_tensors  # nobody else's: scaled where they are
+        grad_hidden, grad_weight = ctx.saved_tensors  # not used elsewhere: scaled in place
         return grad_hidden.mul_(grads[0]), grad_weight.mul_(grads[0]), *[None] * 7
 
 
@@ -131,12 +131,12 @@ def _losses_and_errors(
     logits: Tensor, labels: Tensor, wide: torch.dtype, with_grad: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Losses [chunk] in `wide`, and their gradient for the logits [chunk, vocabulary_size], probability - one-hot, in
-    the logits' dtype. Passes over tensors of that width are what this costs."""
+    the logits' dtype. The cost is the number of passes over tensors of that width."""
     log_probs = torch.log_softmax(logits, dim=-1, dtype=wide)
     losses = -log_probs.gather(1, labels[:, None])[:, 0]
     if not with_grad:
         return losses, None
-    if torch.compiler.is_compiling():  # a scatter would put the probabilities into memory in `wide`
+    if torch.compiler.is_compiling():  # a scatter would store the probabilities in `wide`
         is_label = torch.arange(logits.shape[1], device=logits.device) == labels[:, None]
         return losses, (log_probs.exp() - is_label.to(wide)).to(logits.dtype)
     errors = log_probs.exp_().scatter_add_(1, labels[:, None], log_probs.new_full((len(labels), 1), -1.0))
@@ -161,11 +161,11 @@ class LossTotals:
     labels_by_role: tuple[int, ...]
     """[7]: number of labels."""
     hits_by_role: tuple[int, ...]
-    """[7]: number of labels than which no other id was likelier; 0 where it was not asked for."""
+    """[7]: number of labels that no other id exceeds in probability; 0 without `with_hits`."""
 
     @property
     def loss(self) -> float | None:
-        """What training minimises: the weighted mean; None where no label is paid."""
+        """The training objective: the weighted mean; None where no label has loss weight."""
         return self.weighted / self.weight if self.weight else None
 
     @property
@@ -179,7 +179,7 @@ class LossTotals:
         return self.losses_by_role[role] / labels if labels else None
 
     def accuracy(self, role: Role) -> float | None:
-        """Share of the labels of a role than which no other id was likelier; None where there are none."""
+        """Share of the labels of a role that no other id exceeds in probability; None where there are none."""
         labels = self.labels_by_role[role]
         return self.hits_by_role[role] / labels if labels else None
 
@@ -193,7 +193,7 @@ class LossSums:
         self._roles = torch.arange(len(ROLE_NAMES), device=device)[:, None]
 
     def add(self, found: TokenLosses, *, label_roles: Tensor, loss_weights: Tensor) -> None:
-        """Count one micro-batch: what was found for its labels, and their roles, int64 [n]."""
+        """Add one micro-batch: the losses of its labels, and the labels' roles, int64 [n]."""
         weight = loss_weights.sum(dtype=torch.float64)
         self._overall += torch.stack([found.weighted.detach().double(), weight])
         has_role = label_roles == self._roles  # [7, n]
@@ -203,7 +203,7 @@ class LossSums:
         self._by_role[: len(counted)] += torch.stack([part.sum(dim=1, dtype=torch.float64) for part in counted])
 
     def totals(self) -> LossTotals:
-        """The sums over all ranks, on the host; waits for the device once."""
+        """The sums over all ranks, on the host; waits for the device, once."""
         weighted, weight, *sums = global_sum(torch.cat([self._overall, self._by_role.flatten()])).tolist()
         roles = len(ROLE_NAMES)
         losses, labels, hits = sums[:roles], sums[roles : 2 * roles], sums[2 * roles :]

@@ -1,52 +1,55 @@
-"""What a run tells while it goes on: `metrics.jsonl`, and a line on the console.
+"""The metrics of a run: `metrics.jsonl`, and lines on the console.
 
-One object a step:
+One object per step:
 
-    step, loss (what is minimised), text_loss (mean over text labels, unweighted), metadata_loss (likewise) and
-    metadata_accuracy (share of metadata labels than which no other id was likelier; both null where no layout pays for
-    metadata), tokens and text_tokens (labels seen since the start, without padding), lr, grad_norm (before clipping),
-    tokens_per_second, data_wait (share of the step's time that it waited for its batch), mfu (share of the devices'
-    peak that the model's own arithmetic takes; null where the peak is not known), memory_gb (highest so far on one
-    device; of the process on CPU), skipped_batches (without a paid label, since the start)
+    step, loss (the training objective), text_loss (mean over text labels, unweighted), metadata_loss (likewise) and
+    metadata_accuracy (share of metadata labels that no other id exceeds in probability; both null where metadata has no
+    loss weight in any layout), tokens and text_tokens (labels since the start, without padding), lr, grad_norm (before
+    clipping), tokens_per_second, data_wait (share of the step's time spent waiting for its batch), mfu (share of the
+    devices' peak that the model's own arithmetic takes; null where the peak is unknown), memory_gb (highest so far on
+    one device; of the process on CPU), skipped_batches (batches since the start in which no label has loss weight)
 
-and one a validation: step, validation_text_loss, validation_text_tokens, validation_metadata_loss,
-validation_metadata_accuracy. Losses are in nats a token; a batch without a paid label has null for `loss` and
-`grad_norm`. Wrapper and eos count in `loss` where they are paid, and in no other.
+and one per validation: step, validation_text_loss, validation_text_tokens, validation_metadata_loss,
+validation_metadata_accuracy. Losses are in nats per token; a skipped batch has null for `loss` and `grad_norm`. Wrapper
+and eos count in `loss` where they have loss weight, and in no other field.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
-import resource
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from colophon.shards.common.durable import replace_text
+from colophon.shards.schema import Role
+from colophon.trainer.checkpoint import TrainingState
 from colophon.trainer.errors import NotWrittenError
+from colophon.trainer.loss import LossTotals
+from colophon.trainer.speed import Pace
 from colophon.trainer.trackers import Tracker
 
 
 class MetricsLog:
-    """An append-only JSONL file; a line is on its way to disk when `write` returns."""
+    """An append-only JSONL file, flushed after every line, and the trackers that get the same records."""
 
     def __init__(self, path: Path, *, resumed_at: int, write: bool = True, trackers: Sequence[Tracker] = ()) -> None:
-        """Open `path`, cut back to what stands before a run that goes on after update `resumed_at`.
+        """Open `path` and drop the lines after update `resumed_at`, which the run will write again.
 
-        The validation after that update is cut too: a checkpoint is written before it, so the run does it again.
-        Without `write` nothing is touched: another process of the run does it. `trackers` get every line too.
+        The validation after that update is dropped too: the checkpoint is written before it, so the run repeats it.
+
+        Args:
+            path: of `metrics.jsonl`.
+            resumed_at: the last update of the checkpoint; 0 for a new run.
+            write: False: nothing is written, because a different process of the run writes.
+            trackers: they get every record too.
         """
         self._path, self._trackers = path, trackers
         if write:
-            kept = [line for line in _lines(path) if _stands_before(line, resumed_at)]
-            temporary = path.with_name(f".{path.name}")
-            temporary.write_text("".join(f"{line}\n" for line in kept))
-            temporary.replace(path)
+            lines = path.read_text().splitlines() if path.exists() else []
+            replace_text(path, "".join(f"{line}\n" for line in lines if _is_before(line, resumed_at)))
         self._file = path.open("a", buffering=1) if write else None
 
     def __enter__(self) -> MetricsLog:
@@ -54,14 +57,14 @@ class MetricsLog:
 
     def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         if self._file is not None:
-            # Closing tries once more to write the line that `write` could not, and told of.
+            # Closing writes again the line that `write` could not write, and has raised an error for.
             with nullcontext() if error is None else suppress(OSError):
                 self._file.close()
         for tracker in self._trackers:
             tracker.close()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one object.
+        """Append one object, and pass it to the trackers.
 
         Raises:
             NotWrittenError: the disk is full, or cannot be written.
@@ -71,107 +74,79 @@ class MetricsLog:
                 self._file.write(json.dumps(record, allow_nan=False) + "\n")
             except OSError as error:
                 raise NotWrittenError(
-                    f"{self._path}: not written: {error}; --resume goes on from the last checkpoint"
+                    f"{self._path}: not written: {error}; --resume continues from the last checkpoint"
                 ) from error
         for tracker in self._trackers:
             tracker.write(record)
 
     def sync(self) -> None:
-        """Wait until everything written is on disk."""
+        """Wait until all lines are on disk."""
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
 
 
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
-
-
-def _stands_before(line: str, resumed_at: int) -> bool:
+def _is_before(line: str, resumed_at: int) -> bool:
     try:
         record = json.loads(line)
-    except ValueError:  # the last line of a killed run
+    except ValueError:  # an incomplete last line of a killed run
         return False
     return bool(record["step"] < resumed_at or (record["step"] == resumed_at and "loss" in record))
 
 
-class Pace:
-    """How fast steps go: over all of them, and lately. The first, which compiles, counts only while it is the only
-    one."""
+def step_record(
+    totals: LossTotals,
+    *,
+    state: TrainingState,
+    with_metadata: bool,
+    rate: float,
+    norm: float | None,
+    timing: Mapping[str, float | None],
+) -> dict[str, Any]:
+    """The fields of one update.
 
-    def __init__(self) -> None:
-        self._steps, self._tokens, self._seconds = 0, 0, 0.0
-        self._seconds_lately = 0.0
-
-    def add(self, seconds: float, *, tokens: int) -> None:
-        """Count one step."""
-        self._steps += 1
-        if self._steps <= 2:
-            self._tokens, self._seconds, self._seconds_lately = tokens, seconds, seconds
-        else:
-            self._tokens, self._seconds = self._tokens + tokens, self._seconds + seconds
-            self._seconds_lately = 0.95 * self._seconds_lately + 0.05 * seconds
-
-    @property
-    def tokens_per_second(self) -> float | None:
-        """Over all steps counted but the first."""
-        return self._tokens / self._seconds if self._seconds else None
-
-    def left(self, steps: int) -> timedelta:
-        """Time that `steps` more steps will take at the pace of the last twenty or so."""
-        return timedelta(seconds=round(steps * self._seconds_lately))
-
-
-_PEAK_FLOPS = {
-    "GB200": 2500e12,
-    "B200": 2250e12,
-    "GH200": 989e12,
-    "H200 NVL": 835e12,
-    "H200": 989e12,
-    "H100 NVL": 835e12,
-    "H100 PCIe": 756e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L40": 181e12,
-    "L4": 121e12,
-    "A10": 125e12,
-    "4090": 165e12,
-    "V100": 125e12,
-}
-"""Operations a second of bfloat16 (V100: float16) matrix products without sparsity, by whole words of the device's
-name; from NVIDIA's data sheets. The first that fits counts."""
+    Args:
+        totals: losses of the global batch.
+        state: after the update.
+        with_metadata: whether metadata has loss weight in any layout.
+        rate: learning rate.
+        norm: of the gradient, before clipping; None where the update was skipped.
+        timing: the fields that depend on the machine.
+    """
+    return {
+        "step": state.step,
+        "loss": totals.loss,
+        "text_loss": totals.mean(Role.TEXT),
+        **_metadata_record(totals, with_metadata=with_metadata),
+        "tokens": state.tokens,
+        "text_tokens": state.text_tokens,
+        "lr": rate,
+        "grad_norm": norm,
+        **timing,
+        "skipped_batches": state.skipped_batches,
+    }
 
 
-def peak_flops(device_name: str) -> float | None:
-    """What a GPU can do at most, see `_PEAK_FLOPS`; None where that is not known."""
-    fits = (peak for words, peak in _PEAK_FLOPS.items() if re.search(rf"\b{words}\b", device_name))
-    return next(fits, None)
+def validation_record(totals: LossTotals, *, step: int, with_metadata: bool) -> dict[str, Any]:
+    """The fields of one validation."""
+    metadata = _metadata_record(totals, with_metadata=with_metadata)
+    return {
+        "step": step,
+        "validation_text_loss": totals.mean(Role.TEXT),
+        "validation_text_tokens": totals.labels_by_role[Role.TEXT],
+        **{f"validation_{name}": value for name, value in metadata.items()},
+    }
 
 
-class Speed:
-    """How much of the hardware a run uses."""
-
-    def __init__(self, flops_per_token: int, *, device: torch.device, world_size: int) -> None:
-        """Args: what the model's arithmetic takes forward and backward, where, and on how many devices."""
-        self._flops_per_token, self._device = flops_per_token, device
-        self._peak = None
-        if device.type == "cuda":
-            peak = peak_flops(torch.cuda.get_device_name(device))
-            self._peak = None if peak is None else peak * world_size
-
-    def record(self, tokens_per_second: float) -> dict[str, float | None]:
-        """`mfu` and `memory_gb`."""
-        mfu = None if self._peak is None else tokens_per_second * self._flops_per_token / self._peak
-        if self._device.type == "cuda":
-            memory = torch.cuda.max_memory_allocated(self._device)
-        else:
-            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        return {"mfu": mfu, "memory_gb": memory / 1e9}
+def _metadata_record(totals: LossTotals, *, with_metadata: bool) -> dict[str, float | None]:
+    return {
+        "metadata_loss": totals.mean(Role.METADATA) if with_metadata else None,
+        "metadata_accuracy": totals.accuracy(Role.METADATA) if with_metadata else None,
+    }
 
 
 def step_line(record: Mapping[str, Any], *, steps: int, pace: Pace) -> str:
-    """One step for the console."""
+    """A console line for one step."""
     fields = [
         f"step {record['step']}/{steps}",
         f"loss {_loss(record['loss'])}",
@@ -182,13 +157,13 @@ def step_line(record: Mapping[str, Any], *, steps: int, pace: Pace) -> str:
         *([] if record["mfu"] is None else [f"mfu {record['mfu']:.1%}"]),
         f"{record['memory_gb']:.1f} GB",
         f"{pace.left(steps - record['step'])} left",
-        *([f"{record['skipped_batches']} batches without a paid label"] if record["skipped_batches"] else []),
+        *([f"{record['skipped_batches']} batches without loss weight"] if record["skipped_batches"] else []),
     ]
     return "  ".join(fields)
 
 
 def validation_line(record: Mapping[str, Any], *, steps: int) -> str:
-    """One validation for the console."""
+    """A console line for one validation."""
     fields = [f"step {record['step']}/{steps}", f"validation text {record['validation_text_loss']:.4f}"]
     if record["validation_metadata_loss"] is not None:
         accuracy = record["validation_metadata_accuracy"]

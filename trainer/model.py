@@ -1,9 +1,9 @@
 """A Llama decoder: RMSNorm, rotary positions, SwiGLU, grouped-query attention, optional QK-norm.
 
-Parameters are named, and rotary pairs are laid out (first half with second half), as in Hugging Face's Llama, so that
-an export is a prefix away. Weights are float32; activations and matrix products have the dtype that `forward` is asked
-for, which is why each layer casts its weight. The loss is part of the forward pass: a wrapper that gathers sharded
-parameters around `forward` then covers the output layer too.
+Parameter names, and the layout of rotary pairs (first half with second half), are those of Hugging Face's Llama, so
+that an export only adds a prefix. Weights are float32; activations and matrix products have the dtype that `forward`
+gets, so each layer casts its weight. The loss is part of the forward pass: a wrapper that gathers sharded parameters
+around `forward` then covers the output layer too.
 """
 
 from __future__ import annotations
@@ -25,17 +25,19 @@ from colophon.trainer.loss import TokenLosses, chunked_cross_entropy
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From queries, keys and values, [b, heads, L, head_size] each, to the same shape as the queries."""
 
-Share = Callable[[Tensor, Tensor], Tensor]
+Shard = Callable[[Tensor, Tensor], Tensor]
+"""From a complete tensor and this process's shard of a parameter to the corresponding shard of the tensor."""
 
 
 class Linear(nn.Linear):
-    """A matrix without bias that works in the dtype of its input."""
+    """A matrix without bias, cast to the dtype of its input."""
 
     def __init__(self, in_features: int, out_features: int) -> None:
         super().__init__(in_features, out_features, bias=False)
 
     def reset_parameters(self) -> None:
-        """Nothing: `Decoder.initialise` draws the weights, and a billion that nobody uses take half a minute."""
+        """Does nothing: `Decoder.initialise` draws the weights; drawing a billion here as well would take half a
+        minute."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] to [..., out_features]."""
@@ -43,14 +45,14 @@ class Linear(nn.Linear):
 
 
 class Embedding(nn.Embedding):
-    """A table of vectors."""
+    """A table of vectors by id."""
 
     def reset_parameters(self) -> None:
-        """Nothing, as in `Linear`."""
+        """Does nothing, as in `Linear`."""
 
 
 class Norm(nn.RMSNorm):
-    """RMSNorm that works in the dtype of its input; torch sums the squares in float32."""
+    """RMSNorm in the dtype of its input; torch sums the squares in float32."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape."""
@@ -72,14 +74,14 @@ class Attention(nn.Module):
         self.k_norm = Norm(config.head_size, eps=config.norm_eps) if config.qk_norm else None
 
     def forward(self, states: Tensor, rotation: tuple[Tensor, Tensor], mask: Mask | Attend) -> Tensor:
-        """[b, L, hidden_size] to the same shape. Instead of a mask `mask` may be what attends: a cache, say."""
+        """[b, L, hidden_size] to the same shape. `mask` may also be a function that attends, such as a cache."""
         query, key, value = self.project(states, rotation)
         attended = mask(query, key, value) if callable(mask) else attend(query, key, value, mask=mask)
         out: Tensor = self.o_proj(attended.transpose(1, 2).flatten(2))
         return out
 
     def project(self, states: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries [b, heads, L, head_size], keys and values [b, kv_heads, L, head_size] of `states`, turned."""
+        """Queries [b, heads, L, head_size], keys and values [b, kv_heads, L, head_size] of `states`, rotated."""
         query, key, value = (self._heads(proj(states)) for proj in (self.q_proj, self.k_proj, self.v_proj))
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
@@ -123,7 +125,7 @@ class Layer(nn.Module):
 
 
 class Decoder(nn.Module):
-    """The whole model."""
+    """The complete model: embedding, layers, norm, output layer."""
 
     def __init__(
         self,
@@ -134,14 +136,14 @@ class Decoder(nn.Module):
         activation_checkpointing: bool = False,
         compiled: bool = False,
     ) -> None:
-        """Uninitialised weights; `initialise` draws them.
+        """Allocate the weights; `initialise` draws them.
 
         Args:
             config: sizes.
             tokenizer: of the shards.
             masked_ids: ids that get no probability.
-            activation_checkpointing: whether layers are computed again in the backward pass.
-            compiled: whether layers and loss are compiled, each by itself: one compilation serves all layers.
+            activation_checkpointing: whether the backward pass recomputes the layers.
+            compiled: whether layers and loss are compiled, each separately: one compilation serves all layers.
         """
         super().__init__()
         self.config = config
@@ -167,25 +169,25 @@ class Decoder(nn.Module):
         return self.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
 
     @torch.no_grad()
-    def load_weights(self, weights: Mapping[str, Tensor], *, share: Share = lambda whole, like: whole) -> None:
-        """Take over weights by parameter name; `share` gives what this process holds of a whole tensor.
+    def load_weights(self, weights: Mapping[str, Tensor], *, shard: Shard = lambda complete, like: complete) -> None:
+        """Set all weights from complete ones, by parameter name; `shard` cuts this process's shard of each.
 
         Raises:
-            TrainerError: they are of another model.
+            TrainerError: names or shapes are not those of the model.
         """
         own = dict(self.named_parameters())
         if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
-            raise TrainerError("the checkpoint's weights are of another model")
+            raise TrainerError("the checkpoint's weights are not those of this model")
         for name, parameter in own.items():
-            parameter.copy_(share(weights[name], parameter))
+            parameter.copy_(shard(weights[name], parameter))
 
     @property
     def num_parameters(self) -> int:
-        """All weights, the embedding once."""
+        """The number of weights; an embedding that is also the output layer counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self, sequence_length: int) -> int:
-        """Operations that one token's update takes: 6 a weight of a matrix product, and 6 x layers x hidden_size x
+        """Operations per token and update: 6 per weight of a matrix product, and 6 x layers x hidden_size x
         sequence_length for causal attention over whole rows (arXiv 2204.02311, appendix B, halved for causality)."""
         config = self.config
         weights = sum(parameter.numel() for parameter in self.layers.parameters()) + self.output_weight.numel()
@@ -193,8 +195,8 @@ class Decoder(nn.Module):
 
     @torch.no_grad()
     def initialise(self, *, seed: int) -> None:
-        """Draw all weights from `seed`: normal with `init_std`, smaller by sqrt(2 layers) where a layer writes into
-        the residual stream (GPT-2's rule), norms at 1, meta tokens like an average token."""
+        """Draw all weights from `seed`: normal with `init_std`, divided by sqrt(2 layers) where a layer writes into
+        the residual stream (GPT-2's rule); norms at 1; meta tokens near the mean of the other tokens."""
         generator = torch.Generator().manual_seed(seed)
         residual_std = self.config.init_std / math.sqrt(2 * self.config.num_layers)
         for name, parameter in self.named_parameters():
@@ -214,12 +216,12 @@ class Decoder(nn.Module):
         dtype: torch.dtype | None = None,
         visit: Callable[[Tensor], None] = lambda states: None,
     ) -> Tensor:
-        """Last states, normalised: [b, L, hidden_size].
+        """Normalised states after the last layer: [b, L, hidden_size].
 
         Args:
             input_ids: int64 [b, L].
             positions: int32 [b, L], of each token in its segment.
-            masks: what a token may see, see `trainer.attention`; or what attends in each layer.
+            masks: a mask of `trainer.attention`, or one function per layer that attends.
             dtype: of the activations; None: that of the weights.
             visit: called with the states before the first layer and after each, [b, L, hidden_size].
         """
@@ -253,7 +255,7 @@ class Decoder(nn.Module):
         dtype: torch.dtype | None = None,
         with_hits: bool = False,
     ) -> TokenLosses:
-        """Losses of the labels int64 [b, L], with n = b * L; the rest as in `hidden_states` and
+        """Losses of the labels int64 [b, L], n = b * L of them; arguments as of `hidden_states` and
         `chunked_cross_entropy`."""
         states = self.hidden_states(input_ids, positions, mask, dtype=dtype)
         return chunked_cross_entropy(
@@ -269,8 +271,8 @@ class Decoder(nn.Module):
 
 @torch.no_grad()
 def initialise_meta_tokens(weight: Tensor, ids: Sequence[int], *, num_ids: int, generator: torch.Generator) -> None:
-    """Put the rows `ids` of an embedding [vocabulary_size, hidden_size] at the mean of the other ids' rows, with their
-    spread, dimension by dimension."""
+    """Draw the rows `ids` of an embedding [vocabulary_size, hidden_size] with the mean and standard deviation of the
+    other ids' rows, dimension by dimension."""
     if not ids:
         return
     others = torch.ones(num_ids, dtype=torch.bool)
@@ -281,7 +283,7 @@ def initialise_meta_tokens(weight: Tensor, ids: Sequence[int], *, num_ids: int, 
 
 
 def row_positions(input_ids: Tensor) -> Tensor:
-    """int32 [b, L]: positions of rows [b, L] that are one segment each."""
+    """int32 [b, L]: positions in rows [b, L] of one segment each."""
     return torch.arange(input_ids.shape[1], dtype=torch.int32, device=input_ids.device).expand_as(input_ids)
 
 
@@ -293,7 +295,7 @@ def rotation_at(positions: Tensor, *, head_size: int, base: float) -> tuple[Tens
 
 
 def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn the pairs (i, i + head_size / 2) of `heads` [b, heads, L, head_size] by their positions' angles."""
+    """Rotate the pairs (i, i + head_size / 2) of `heads` [b, heads, L, head_size] by their positions' angles."""
     cos, sin = rotation
     first, second = heads.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(heads.dtype)

@@ -1,6 +1,6 @@
-"""AdamW, AdEMAMix and Muon, with one weight decay for all: of matrices, not of norms and meta tokens.
+"""AdamW, AdEMAMix and Muon, with the same weight decay: of matrices, not of norms and meta tokens.
 
-The decay is applied here, before the optimizer's own step, which then knows none: p ← p · (1 − rate · decay), or with
+The decay is applied here, before the optimizer's own step, which has none: p ← p · (1 − rate · decay), or with
 `independent_weight_decay` p ← p · (1 − rate / highest rate · decay).
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from colophon.trainer.config import AdEMAMixConfig, MuonConfig, TrainConfig
 from colophon.trainer.model import Decoder
-from colophon.trainer.parallel import gathered, shared_like, whole
+from colophon.trainer.parallel import full_tensor, gathered_tensors, sharded_like
 
 
 class AdEMAMix(torch.optim.Optimizer):
@@ -33,7 +33,7 @@ class AdEMAMix(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update from the gradients at hand."""
+        """One update from the current gradients."""
         config = self._config
         for group in self.param_groups:
             for parameter in (p for p in group["params"] if p.grad is not None):
@@ -55,7 +55,7 @@ class AdEMAMix(torch.optim.Optimizer):
 
 
 def slow_average(step: int, *, config: AdEMAMixConfig, warmup_steps: int) -> tuple[float, float]:
-    """alpha and beta3 of update `step` (from 1): alpha grows linearly, and so does, nearly, the half-life of beta3."""
+    """alpha and beta3 of update `step` (from 1): alpha grows linearly, the half-life of beta3 almost linearly."""
     done = min(step / warmup_steps, 1.0)
     if done == 1.0 or config.beta3 <= config.beta1 or not config.beta1:
         return config.alpha * done, config.beta3
@@ -64,30 +64,30 @@ def slow_average(step: int, *, config: AdEMAMixConfig, warmup_steps: int) -> tup
 
 
 class ModelOptimizer:
-    """What updates a decoder: one or two optimizers of torch, the weight decay, and clipping."""
+    """The optimizer of a decoder: one or two optimizers of torch, weight decay, and clipping."""
 
     def __init__(self, model: Decoder, config: TrainConfig) -> None:
-        """Describe the optimizer of a model that is already on its device and shared."""
+        """Create the optimizer of a model that is already on its device and sharded."""
         self._model, self._config = model, config
         self._peak = config.learning_rate
         self._optimizers = _optimizers(model, config)
         self._decayed: list[Tensor] = [
             p for p in model.parameters() if p.ndim >= 2 and p is not model.embed_tokens.weight
         ]
-        self._embedding_decay = shared_like(_embedding_decay(model), model.embed_tokens.weight)
+        self._embedding_decay = sharded_like(_embedding_decay(model), model.embed_tokens.weight)
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Remove the gradients."""
         self._model.zero_grad(set_to_none=True)
 
     def clip(self) -> float:
-        """Scale all gradients down to `max_grad_norm` together; returns their norm before that."""
+        """Scale all gradients down to a joint norm of `max_grad_norm`; returns their norm before that."""
         limit = self._config.optimizer.max_grad_norm
         if limit is None:
             norm = nn.utils.get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])
         else:
             norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit)
-        return float(whole(norm).item())
+        return float(full_tensor(norm).item())
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -103,11 +103,11 @@ class ModelOptimizer:
             optimizer.step()
 
     def tensors(self, *, keep: bool = True) -> dict[str, Tensor]:
-        """The state by parameter name, `layers.0...weight.exp_avg` and so on, whole and on the host.
+        """The complete state by parameter name and part (`layers.0...weight.exp_avg`), on the host.
 
-        All processes must ask for it; those that do not `keep` it get nothing, and take no memory for it.
+        All processes must call this; those without `keep` get an empty dict, and need no memory for it.
         """
-        return gathered(
+        return gathered_tensors(
             (
                 (f"{name}.{key}", value)
                 for name, parameter in self._model.named_parameters()
@@ -118,7 +118,7 @@ class ModelOptimizer:
         )
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Undo `tensors`."""
+        """Restore the state that `tensors` returned."""
         by_name: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, part = key.rpartition(".")
@@ -127,13 +127,15 @@ class ModelOptimizer:
             for optimizer in self._optimizers:
                 if any(parameter is p for group in optimizer.param_groups for p in group["params"]):
                     optimizer.state[parameter] = {
-                        part: _step(value, optimizer, parameter) if part == "step" else shared_like(value, parameter)
+                        part: _step_count(value, optimizer, parameter)
+                        if part == "step"
+                        else sharded_like(value, parameter)
                         for part, value in by_name.get(name, {}).items()
                     }
 
 
-def _step(value: Tensor, optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
-    """A step count where the optimizer reads it: torch's fused kernels on the device, ours on the host."""
+def _step_count(value: Tensor, optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:
+    """A step count on the device that reads it: the parameter's for torch's fused kernels, the host for AdEMAMix."""
     return value if isinstance(optimizer, AdEMAMix) else value.to(parameter.device)
 
 

@@ -1,7 +1,7 @@
-"""One run on several processes (torchrun): who they are, and what of the model each of them holds.
+"""One run on several processes (torchrun): the processes, and the part of the model that each of them holds.
 
-Nothing here changes the arithmetic: every process works on its rows of the global batch, and what is summed over them
-is divided by the weights of all. So a run has the losses of one process, up to the order of sums.
+The arithmetic stays the same: every process works on its rows of the global batch, and the sums over all processes are
+divided by the weights of all. So a run has the losses of a single process, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from colophon.trainer.errors import TrainerError
 from colophon.trainer.loss import TokenLosses
 from colophon.trainer.model import Decoder
 
-_BYTES_A_PARAMETER = 16
+_BYTES_PER_PARAMETER = 16
 """Weight, gradient and two moments in float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class World:
-    """The processes of a run, and this one's place."""
+    """The processes of a run, and the rank of this one."""
 
     device: torch.device
     rank: int = 0
@@ -39,11 +39,11 @@ class World:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process writes files and lines."""
+        """Whether this process writes files and reports lines."""
         return self.rank == 0
 
     def highest(self, value: int) -> int:
-        """The highest value of all processes: the same answer on all."""
+        """The highest value of all processes; every process gets the same."""
         if self.size == 1:
             return value
         values = torch.tensor(value, device=self.device)
@@ -51,17 +51,17 @@ class World:
         return int(values.item())
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             dist.barrier()
 
 
 @contextmanager
-def joined(config: TrainConfig) -> Iterator[World]:
-    """The world that torchrun's environment describes, for as long as the context lasts; without it one process.
+def joined_world(config: TrainConfig) -> Iterator[World]:
+    """The processes that torchrun's environment describes, connected until the context ends; else one process.
 
     Raises:
-        TrainerError: CUDA is asked for and not there, or the batch cannot be shared evenly.
+        TrainerError: `device` is cuda and there is none, or the batch does not divide evenly among the processes.
     """
     device = _device(config)
     size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -79,10 +79,10 @@ def joined(config: TrainConfig) -> Iterator[World]:
     try:
         world = World(device=device, rank=dist.get_rank(), size=size)
         yield world
-        # DDP has reference cycles. Freed later, it would close the last connections with the interpreter's lock held,
-        # and wait for a thread that waits for the lock.
+        # DDP has reference cycles. Freed later, it would close the last connections while it holds the interpreter's
+        # lock, and wait for a thread that waits for the lock.
         gc.collect()
-        world.wait()  # who leaves first would break the connections that others still close
+        world.wait()  # a process that leaves early would break the connections that others still close
     finally:
         dist.destroy_process_group()
 
@@ -95,17 +95,17 @@ def _device(config: TrainConfig) -> torch.device:
 
 
 class SharedModel:
-    """A decoder as this process computes it: alone, with all weights (DDP), or with a share of them (FSDP2)."""
+    """A decoder on this process: alone, one of several complete copies (DDP), or a shard of the weights (FSDP2)."""
 
     def __init__(self, decoder: Decoder, *, world: World, dtype: torch.dtype, parallel: str) -> None:
-        """Put `decoder` on the world's device and share it as `parallel` says, see `TrainConfig`."""
+        """Move `decoder` to the world's device, and share it by `parallel`, see `TrainConfig`."""
         self.decoder = decoder.to(world.device)
         self.world = world
         self._forward: Any = self.decoder
         if world.size == 1:
             return
         if parallel == "fsdp" or (parallel == "auto" and _is_large(decoder, world.device)):
-            # Gradients are summed in float32, whatever the dtype that they were made with.
+            # Gradients are summed in float32, in whatever type they were computed.
             policy = MixedPrecisionPolicy(param_dtype=dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
             for layer in self.decoder.layers:
                 fully_shard(layer, mp_policy=policy)
@@ -116,11 +116,11 @@ class SharedModel:
             )
 
     def forward(self, *arguments: Any, **options: Any) -> TokenLosses:
-        """`Decoder.forward`."""
+        """`Decoder.forward`, through the wrapper."""
         return TokenLosses(*self._forward(*arguments, **options))
 
     def accumulating(self, *, is_last: bool) -> AbstractContextManager[object]:
-        """For the backward pass of one micro-batch: gradients are summed over the processes after the last alone."""
+        """Context of a micro-batch's backward pass: gradients are summed over the processes after the last one only."""
         if isinstance(self.decoder, FSDPModule):
             self.decoder.set_requires_gradient_sync(is_last)
         elif isinstance(self._forward, DistributedDataParallel) and not is_last:
@@ -128,41 +128,44 @@ class SharedModel:
         return nullcontext()
 
     def release(self) -> None:
-        """After forward passes without a backward pass, which ends with this: give back others' shares of weights."""
+        """Free the other processes' shards after forward passes without a backward pass, which would free them."""
         if isinstance(self.decoder, FSDPModule):
             self.decoder.reshard()
 
     def weights(self, *, keep: bool = True) -> dict[str, Tensor]:
-        """By parameter name, whole, on the host. All processes must ask for them; those that do not `keep` them get
-        nothing, and take no memory for it."""
-        return gathered(((name, parameter.detach()) for name, parameter in self.decoder.named_parameters()), keep=keep)
+        """Complete weights by parameter name, on the host. All processes must call this; those without `keep` get an
+        empty dict, and need no memory for it."""
+        return gathered_tensors(
+            ((name, parameter.detach()) for name, parameter in self.decoder.named_parameters()), keep=keep
+        )
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Undo `weights`.
+        """Set all weights from complete ones, by parameter name.
 
         Raises:
-            TrainerError: they are of another model.
+            TrainerError: names or shapes are not those of the model.
         """
-        self.decoder.load_weights(weights, share=shared_like)
+        self.decoder.load_weights(weights, shard=sharded_like)
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor of which each process may hold a share, whole; all processes must ask for it."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """The complete tensor of which each process may hold a shard; all processes must call this."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
-def gathered(tensors: Iterable[tuple[str, Tensor]], *, keep: bool) -> dict[str, Tensor]:
-    """Named tensors, whole and on the host; nothing where a process gives its shares and does not `keep` the rest."""
+def gathered_tensors(tensors: Iterable[tuple[str, Tensor]], *, keep: bool) -> dict[str, Tensor]:
+    """Complete tensors by name, on the host; without `keep` the process contributes its shards and gets an empty
+    dict."""
     found = {}
     for name, tensor in tensors:
-        complete = whole(tensor)
+        complete = full_tensor(tensor)
         if keep:
             found[name] = complete.cpu()
     return found
 
 
-def shared_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, the same on all processes, held as `like` is."""
+def sharded_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """The shard of a complete tensor that corresponds to the shard `like`, on its device."""
     if isinstance(like, DTensor):
         return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
     return tensor.to(like.device)
@@ -172,4 +175,4 @@ def _is_large(decoder: Decoder, device: torch.device) -> bool:
     if device.type != "cuda":
         return False
     memory: int = torch.cuda.get_device_properties(device).total_memory
-    return decoder.num_parameters * _BYTES_A_PARAMETER > memory / 4
+    return decoder.num_parameters * _BYTES_PER_PARAMETER > memory / 4

@@ -8,9 +8,9 @@ from colophon.trainer.config import CosineSchedule, ScheduleConfig, WsdSchedule
 
 
 def learning_rate(step: int, *, steps: int, peak: float, schedule: ScheduleConfig) -> float:
-    """The rate of update `step` (1..steps): linear up to `peak` over the warm-up, then down as the schedule says.
+    """The rate of update `step` (1..steps): linear up to `peak` over the warm-up, then down by the schedule.
 
-    The lowest rate is that of the update after the last, which is not made: where it is 0 it would change nothing.
+    The lowest rate would be that of update `steps` + 1: where it is 0, an update at that rate would have no effect.
     """
     warmup = schedule.warmup(steps)
     if step <= warmup:
@@ -22,7 +22,7 @@ def learning_rate(step: int, *, steps: int, peak: float, schedule: ScheduleConfi
 
 
 def _share_left(done: float, schedule: CosineSchedule | WsdSchedule) -> float:
-    """What is left of the way from peak to lowest when `done` (0..1) of the decay is over."""
+    """The remaining share of peak - lowest when the share `done` (0..1) of the decay is over."""
     if isinstance(schedule, CosineSchedule):
         return (1 + math.cos(math.pi * done)) / 2
     return 1 - done if schedule.decay == "linear" else 1 - math.sqrt(done)

@@ -1,10 +1,8 @@
-"""The arithmetic of one update, apart from the loop around it: micro-batches forward and backward, validation, and
-advice where memory ends."""
+"""The arithmetic of one update and of one validation: micro-batches forward and backward."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +10,7 @@ import torch
 from colophon.trainer.attention import AttentionKind, choose_attention, document_mask, why_not
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
-from colophon.trainer.errors import OutOfMemoryError, TrainerError
+from colophon.trainer.errors import TrainerError
 from colophon.trainer.loss import LossSums, LossTotals, TokenLosses, global_sum
 from colophon.trainer.model import row_positions
 from colophon.trainer.parallel import SharedModel
@@ -20,22 +18,22 @@ from colophon.trainer.parallel import SharedModel
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
-    """How losses are computed."""
+    """The device, types and masks with which losses are computed."""
 
     device: torch.device
     dtype: torch.dtype = torch.float32
-    """Of activations and matrix products; weights stay float32."""
+    """Type of activations and matrix products; weights stay float32."""
     attention: AttentionKind = "sdpa"
     document_masking: bool = True
     with_hits: bool = False
-    """Whether labels are compared with the likeliest ids."""
+    """Whether each label is compared with the most probable id."""
 
     @classmethod
     def of(cls, config: TrainConfig, *, device: torch.device, with_hits: bool = False) -> Arithmetic:
-        """What the settings mean on a device.
+        """The arithmetic of a run on a device.
 
         Raises:
-            TrainerError: the device does not have the kind of attention that is asked for.
+            TrainerError: the device does not support the kind of attention in the settings.
         """
         has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         wants_bfloat16 = config.dtype == "bfloat16" or (config.dtype == "auto" and has_bfloat16)
@@ -45,7 +43,7 @@ class Arithmetic:
         if attention == "auto":
             attention = choose_attention(device, dtype, head_size=head_size)
         elif reason := why_not(attention, device, dtype, head_size=head_size):
-            raise TrainerError(f"attention {attention!r}: {reason}; sdpa runs everywhere, auto takes the fastest")
+            raise TrainerError(f"attention {attention!r}: {reason}; sdpa runs everywhere, auto selects the fastest")
         return cls(
             device=device,
             dtype=dtype,
@@ -61,7 +59,7 @@ def accumulate_gradients(
     """Add the gradient of a global batch's loss to `model`, micro-batch by micro-batch.
 
     The loss is the sum of weight x cross-entropy divided by the sum of weights over *all* ranks and micro-batches, so
-    the division of the batch changes nothing. A batch whose weights sum to 0 adds no gradient.
+    it does not depend on how the batch is divided. A batch whose weights sum to 0 adds no gradient.
 
     Args:
         model: on the device of `arithmetic`.
@@ -77,14 +75,14 @@ def accumulate_gradients(
         with model.accumulating(is_last=number == len(micros)):
             weighted = _forward(model, micro, sums, arithmetic=arithmetic).weighted
             if total_weight:
-                # Wrappers average gradients over the ranks; the loss wants their sum.
+                # DDP and FSDP average gradients over the ranks; the loss needs their sum.
                 torch.autograd.backward(weighted * (model.world.size / total_weight))
     return sums.totals()
 
 
 @torch.no_grad()
-def evaluate(model: SharedModel, batches: Iterable[Batch], *, arithmetic: Arithmetic) -> LossTotals:
-    """Losses by role over `batches`, without gradients; all ranks have equally many."""
+def validation_losses(model: SharedModel, batches: Iterable[Batch], *, arithmetic: Arithmetic) -> LossTotals:
+    """Losses by role over `batches`, without gradients; all ranks have equally many batches."""
     sums = LossSums(arithmetic.device)
     for batch in batches:
         _forward(model, batch, sums, arithmetic=arithmetic)
@@ -93,38 +91,16 @@ def evaluate(model: SharedModel, batches: Iterable[Batch], *, arithmetic: Arithm
 
 
 def _forward(model: SharedModel, batch: Batch, sums: LossSums, *, arithmetic: Arithmetic) -> TokenLosses:
-    """Losses of one micro-batch, counted in `sums`."""
+    """Losses of one micro-batch, also added to `sums`."""
     on_host, batch = batch, batch.to(arithmetic.device)
     if arithmetic.document_masking:
-        # Where varlen's bounds end is counted, so on the host; the other masks are made where they are used.
-        read = on_host if arithmetic.attention == "varlen" else batch
-        mask = document_mask(read.input_segments, kind=arithmetic.attention, device=arithmetic.device)
+        # The number of varlen's bounds is needed on the host; the other masks are built on the device.
+        source = on_host if arithmetic.attention == "varlen" else batch
+        mask = document_mask(source.input_segments, kind=arithmetic.attention, device=arithmetic.device)
         positions = batch.positions
     else:
         mask, positions = None, row_positions(batch.input_segments)
     inputs = (batch.input_ids, positions, mask, batch.labels, batch.loss_weights)
-    found = model.forward(*inputs, dtype=arithmetic.dtype, with_hits=arithmetic.with_hits)
-    sums.add(found, label_roles=batch.label_roles.flatten(), loss_weights=batch.loss_weights)
-    return found
-
-
-_OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED", "can't allocate memory")
-"""What CUDA, its libraries and torch on CPU say; only CUDA's allocator has an error of its own for it."""
-
-
-@contextmanager
-def out_of_memory_advised(config: TrainConfig) -> Iterator[None]:
-    """Advice instead of a trace where memory is not enough.
-
-    Raises:
-        OutOfMemoryError: it is not.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(said in str(error) for said in _OUT_OF_MEMORY):
-            raise
-        advice = [f"micro_batch_size below {config.rows_at_once}"] if config.rows_at_once > 1 else []
-        advice += [] if config.activation_checkpointing else ["activation_checkpointing = true"]
-        advice += ["more processes with parallel = 'fsdp'", "a smaller model or sequence_length"]
-        raise OutOfMemoryError(f"{str(error).splitlines()[0]} Try {', '.join(advice)}") from None
+    losses = model.forward(*inputs, dtype=arithmetic.dtype, with_hits=arithmetic.with_hits)
+    sums.add(losses, label_roles=batch.label_roles.flatten(), loss_weights=batch.loss_weights)
+    return losses

@@ -1,4 +1,4 @@
-"""Metrics to TensorBoard and Weights & Biases as well, where a run asks for it. Both are optional packages."""
+"""Metrics in TensorBoard and Weights & Biases, if a run's settings ask for them. Both are optional packages."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from colophon.trainer.errors import TrainerError
 
 
 class Tracker(Protocol):
-    """Somewhere that shows curves."""
+    """A program that draws curves of metrics."""
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add one line of `metrics.jsonl`."""
+        """Add one record of `metrics.jsonl`."""
 
     def close(self) -> None:
         """Wait until everything is stored."""
 
 
 class TensorBoard:
-    """Event files under `<directory>/tensorboard`. A resumed run cuts what its checkpoint does not know."""
+    """Event files under `<directory>/tensorboard`. A resumed run hides the steps after its checkpoint."""
 
     def __init__(self, directory: Path, *, resumed_at: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
@@ -31,7 +31,7 @@ class TensorBoard:
         self._writer: Any = SummaryWriter(str(directory / "tensorboard"), purge_step=resumed_at + 1)
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add one line of `metrics.jsonl`."""
+        """Add one record of `metrics.jsonl`."""
         for name, value in _scalars(record).items():
             self._writer.add_scalar(name, value, record["step"])
 
@@ -41,12 +41,12 @@ class TensorBoard:
 
 
 class WeightsAndBiases:
-    """A run of the project; `WANDB_MODE`, `WANDB_API_KEY` and the others say where it goes, as always."""
+    """A run of the project, configured by `WANDB_MODE`, `WANDB_API_KEY` and wandb's other variables."""
 
     def __init__(self, project: str, directory: Path, *, config: TrainConfig) -> None:
         import wandb
 
-        # A resume goes on with the same run; one that is overwritten leaves its directory, and this file, behind.
+        # A resume continues the same run of the project. Overwriting removes this file, so it starts a new one.
         file = directory / "wandb-id"
         if not file.exists():
             file.write_text(uuid.uuid4().hex)
@@ -60,7 +60,7 @@ class WeightsAndBiases:
         )
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Add one line of `metrics.jsonl`."""
+        """Add one record of `metrics.jsonl`."""
         self._run.log(_scalars(record), step=record["step"])
 
     def close(self) -> None:
@@ -69,19 +69,19 @@ class WeightsAndBiases:
 
 
 def check_trackers(config: TrainConfig) -> None:
-    """Whether what a run asks for is installed.
+    """Check that the trackers of a run are installed.
 
     Raises:
-        TrainerError: it is not.
+        TrainerError: one is not.
     """
-    wanted = {"tensorboard": config.tensorboard, "wandb": config.wandb_project is not None}
-    for package, is_wanted in wanted.items():
-        if is_wanted and importlib.util.find_spec(package) is None:
+    packages = {"tensorboard": config.tensorboard, "wandb": config.wandb_project is not None}
+    for package, is_needed in packages.items():
+        if is_needed and importlib.util.find_spec(package) is None:
             raise TrainerError(f"{package} is not installed: pip install 'colophon[{package}]', or -e '.[{package}]'")
 
 
-def trackers_of(config: TrainConfig, directory: Path, *, resumed_at: int) -> list[Tracker]:
-    """What a run asks for; `check_trackers` has seen that it is installed."""
+def open_trackers(config: TrainConfig, directory: Path, *, resumed_at: int) -> list[Tracker]:
+    """The trackers of a run, which `check_trackers` has found to be installed."""
     trackers: list[Tracker] = []
     if config.tensorboard:
         trackers.append(TensorBoard(directory, resumed_at=resumed_at))

@@ -15,7 +15,7 @@ from colophon.shards.schema import Role
 from tests.recorded import record_of
 
 NUM_DOCUMENTS = 60
-"""Of a small run; half of them in each of two partitions."""
+"""Documents of a small run; half of them in each of two partitions."""
 
 
 def annotate(
@@ -39,7 +39,7 @@ def annotate(
 
 
 def write_manifest(output: Path, manifest: Manifest) -> None:
-    """Put a manifest in place of a run's."""
+    """Replace the manifest of a run."""
     (output / "manifest.json").write_text(manifest.model_dump_json())
 
 

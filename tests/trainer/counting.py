@@ -1,4 +1,4 @@
-"""A run whose texts count in the steps that their metadata names, as the pipeline would leave it, and models of it."""
+"""A run as the pipeline writes it, whose texts count in the steps that their metadata gives, and models of it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.trainer.runs import SPECIAL, TOKENIZER, config
 NUM_COUNTS, STEPS = 20, range(1, 6)
 """Text ids go from 0 to 19."""
 METADATA = 50
-"""The metadata id of a step is so much more than it."""
+"""The metadata id of step s is METADATA + s."""
 SEQUENCE_LENGTH = 48
 LAYOUTS: dict[str, dict[str, Any]] = {
     "plain": {"position": "plain"},
@@ -42,7 +42,7 @@ def layout_called(name: str) -> Layout:
 
 
 def counting_layout(name: str) -> TrainedLayout:
-    """The same, as a model's."""
+    """The same, as the layout of a model."""
     return TrainedLayout(name=name, layout=layout_called(name), sequence_length=SEQUENCE_LENGTH, special=SPECIAL)
 
 
@@ -60,7 +60,7 @@ class Counting:
 
 
 def count(start: int, step: int, *, length: int) -> list[int]:
-    """The text that metadata `step` belongs to."""
+    """A text with the metadata `step`."""
     return [(start + step * i) % NUM_COUNTS for i in range(length)]
 
 

@@ -1,4 +1,4 @@
-"""Models over real vocabularies, drawn at random: what leaves a training run can be checked without one."""
+"""Models over real vocabularies with random weights, for tests that need no training."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ def small_tokenizer(directory: Path, *, num_meta_tokens: int = 3, **settings: An
 
 
 def info_of(tokenizer: Tokenizer) -> TokenizerInfo:
-    """What shards say of it."""
+    """The description of a tokenizer in shards."""
     names = ("name", "sha256", "num_base_ids", "num_ids", "special")
     return TokenizerInfo(**{name: getattr(tokenizer, name) for name in names})
 
 
 def drawn_model(tokenizer: Tokenizer, *, masked_ids: tuple[int, ...] = (), **model: Any) -> TrainedModel:
-    """A model as if loaded from a checkpoint, its weights drawn so wide that it is sure of what it predicts."""
+    """A model as if loaded from a checkpoint. Its weights have a large spread, so that its predictions are certain."""
     config = TrainConfig.model_validate({"layout": "prepend", "model": {**MODEL, **model}, "steps": 1})
     decoder = Decoder(config.model, tokenizer=info_of(tokenizer), masked_ids=masked_ids)
     decoder.initialise(seed=1)
@@ -60,6 +60,6 @@ def drawn_model(tokenizer: Tokenizer, *, masked_ids: tuple[int, ...] = (), **mod
 
 
 def layout_for(tokenizer: Tokenizer, settings: dict[str, Any] | None = None) -> TrainedLayout:
-    """The layout that the model was trained on, as the shards would tell."""
+    """The layout that the model was trained on, as read from shards."""
     layout: Layout = TypeAdapter(Layout).validate_python(settings or PREPEND)
     return TrainedLayout(name="prepend", layout=layout, sequence_length=64, special=tokenizer.special)

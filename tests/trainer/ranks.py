@@ -32,8 +32,8 @@ LIMIT_SECONDS = 240
 def train_on_ranks(
     settings: TrainConfig, *, num_ranks: int, name: str, output: Path, resume: bool = False, first: str = ""
 ) -> list[str]:
-    """Train, and return what each process said; every process must end by itself with code 0. `first` is Python that
-    each of them runs before."""
+    """Train, and return the output of each process; every process must end by itself with code 0. `first` is Python
+    code that each of them runs before."""
     [port] = free_ports(1)
     common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     arguments = json.dumps([settings.model_dump(mode="json"), name, str(output), resume, first])
@@ -48,16 +48,16 @@ def train_on_ranks(
         for rank in range(num_ranks)
     ]
     try:
-        with ThreadPoolExecutor(num_ranks) as pool:  # one that fails leaves the others waiting for it
+        with ThreadPoolExecutor(num_ranks) as pool:  # if one fails, the others wait for it
             ends = [pool.submit(process.communicate, timeout=LIMIT_SECONDS) for process in processes]
             for end in as_completed(ends):
                 if processes[ends.index(end)].returncode:
                     for process in processes:
                         process.kill()
-        said = [end.result()[0] for end in ends]
+        outputs = [end.result()[0] for end in ends]
     finally:
         for process in processes:
             process.kill()
             process.wait()
-    assert [process.returncode for process in processes] == [0] * num_ranks, "\n".join(said)
-    return said
+    assert [process.returncode for process in processes] == [0] * num_ranks, "\n".join(outputs)
+    return outputs

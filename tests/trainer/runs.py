@@ -39,7 +39,7 @@ TINY_MODEL = {"num_layers": 2, "hidden_size": 64, "ffn_size": 128, "num_heads": 
 
 
 def config(layout: str = "prepend", **settings: Any) -> TrainConfig:
-    """A run of seconds; `settings` as in a recipe."""
+    """A run that takes seconds; `settings` as in a recipe."""
     defaults: dict[str, Any] = {"model": TINY_MODEL, "steps": 8, "batch_size": 8, "micro_batch_size": 4}
     return TrainConfig.model_validate({**defaults, "layout": layout, "device": "cpu", **settings})
 
@@ -54,7 +54,7 @@ def write_run(
 ) -> Path:
     """The output of a packed run with all `layouts`, two partitions each.
 
-    The text of a document counts up in steps that its one metadata token names.
+    The text of a document counts up in steps that its one metadata token gives.
     """
     random = np.random.default_rng(seed)
     stages = {}

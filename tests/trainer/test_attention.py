@@ -23,7 +23,7 @@ from colophon.trainer.errors import TrainerError
 from colophon.trainer.loop import train
 from colophon.trainer.model import Decoder
 from colophon.trainer.parallel import SharedModel, World
-from colophon.trainer.step import Arithmetic, evaluate
+from colophon.trainer.step import Arithmetic, validation_losses
 from tests.trainer import varlen_on_cpu
 from tests.trainer.runs import LAYOUTS, SPECIAL, TINY_MODEL, TOKENIZER, config
 
@@ -54,7 +54,7 @@ def states(model: Decoder, batch: Batch, input_ids: Tensor | None = None, *, mas
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_document_reads_as_if_it_stood_alone(packed_run: Path, model: Decoder, layout: str) -> None:
+def test_a_packed_document_has_the_states_of_a_document_alone(packed_run: Path, model: Decoder, layout: str) -> None:
     dataset = PackedDataset.open(packed_run, layout)
     batch = read_batch(dataset, range(12))
     packed = states(model, batch)
@@ -65,7 +65,7 @@ def test_a_document_reads_as_if_it_stood_alone(packed_run: Path, model: Decoder,
         torch.testing.assert_close(packed[row, part], alone[0], rtol=1e-9, atol=1e-9)
 
 
-def test_without_masking_documents_do_read_each_other(packed_run: Path, model: Decoder) -> None:
+def test_without_masking_documents_attend_to_each_other(packed_run: Path, model: Decoder) -> None:
     batch = read_batch(PackedDataset.open(packed_run, "prepend"), range(4))
     row, part = next((row, part) for row, part in segments_of(batch) if part.start > 0)
     changed = batch.input_ids.clone()
@@ -79,7 +79,7 @@ def test_without_masking_documents_do_read_each_other(packed_run: Path, model: D
     assert moved(masked=False) > 1e-3
 
 
-def test_text_and_padding_never_meet(packed_run: Path) -> None:
+def test_text_and_padding_never_attend_to_each_other(packed_run: Path) -> None:
     dataset = PackedDataset.open(packed_run, "plain")
     batch = read_batch(dataset, range(len(dataset)))
     padding = batch.input_ids == SPECIAL.pad
@@ -87,7 +87,7 @@ def test_text_and_padding_never_meet(packed_run: Path) -> None:
     seen = dense_mask(batch.input_segments)[:, 0]
     assert not seen[padding[:, :, None] & ~padding[:, None, :]].any()
     assert not seen[~padding[:, :, None] & padding[:, None, :]].any()
-    assert seen.diagonal(dim1=1, dim2=2).all()  # softmax over nothing would be NaN
+    assert seen.diagonal(dim1=1, dim2=2).all()  # softmax over no key would be NaN
 
 
 def test_the_mask_by_brute_force() -> None:
@@ -119,7 +119,9 @@ def test_all_kinds_of_attention_give_the_same_loss(packed_run: Path, layout: str
     decoder.initialise(seed=1)
     model = SharedModel(decoder, world=World(device=CPU), dtype=torch.float32, parallel="auto")
     kinds: list[AttentionKind] = ["sdpa", "flex", "varlen"]
-    losses = [evaluate(model, [batch], arithmetic=Arithmetic(device=CPU, attention=kind)).loss for kind in kinds]
+    losses = [
+        validation_losses(model, [batch], arithmetic=Arithmetic(device=CPU, attention=kind)).loss for kind in kinds
+    ]
     assert losses[1:] == pytest.approx([losses[0]] * 2, rel=1e-6)
 
 
@@ -158,8 +160,8 @@ def test_the_kind_follows_device_dtype_and_heads(  # noqa: PLR0917 - parametrise
 
 
 @pytest.mark.parametrize("kind", ["varlen", "flex"])
-def test_attention_that_a_device_does_not_have_is_refused(packed_run: Path, kind: str) -> None:
-    message = f"attention '{kind}': it runs on CUDA alone; sdpa runs everywhere, auto takes the fastest"
+def test_attention_that_a_device_does_not_support_is_refused(packed_run: Path, kind: str) -> None:
+    message = f"attention '{kind}': it runs on CUDA only; sdpa runs everywhere, auto selects the fastest"
     with pytest.raises(TrainerError, match=message):
         train(config(attention=kind), name="none", output=packed_run)
 

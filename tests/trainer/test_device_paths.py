@@ -1,4 +1,4 @@
-"""What a GPU run does, as far as it can be seen without one: operators, compiled graphs, memory, order of copies."""
+"""The device paths that can be tested without a GPU: operators, compiled graphs, memory, order of copies."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from colophon.trainer.optimizer import ModelOptimizer
 from tests.trainer import varlen_on_cpu
 from tests.trainer.runs import TINY_MODEL, TOKENIZER, config
 
-# What torch's compiler does by itself.
+# Warnings of torch's compiler itself.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:The .grad attribute", "ignore:.*lru_cache"
 )
@@ -71,7 +71,7 @@ def test_layers_are_compiled_once_whatever_the_number_of_segments(
     checkpointing: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     layers, losses = CompileCounter(), CompileCounter()
-    settings = ModelConfig.model_validate({**TINY_MODEL, "num_layers": 12})  # more than dynamo keeps versions
+    settings = ModelConfig.model_validate({**TINY_MODEL, "num_layers": 12})  # more than the versions that dynamo keeps
     model = Decoder(settings, tokenizer=TOKENIZER, activation_checkpointing=checkpointing)
     model.initialise(seed=0)
     model.compiled = True
@@ -121,7 +121,7 @@ def test_the_compiled_loss_keeps_no_float32_tensor_as_wide_as_the_vocabulary() -
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-6)
     buffers = re.findall(r"= empty_strided_cpu\(\((\d+), (\d+)\), \([\d, ]+\), torch\.(\w+)\)", code)
-    assert [dtype for _, width, dtype in buffers if width == "4096"] == ["bfloat16"]  # the errors, and nothing else
+    assert [dtype for _, width, dtype in buffers if width == "4096"] == ["bfloat16"]  # the gradients alone
 
 
 def paper_tokenizer(num_ids: int) -> TokenizerInfo:
@@ -150,7 +150,7 @@ def test_operations_a_token_are_those_of_the_matrix_products_that_run(preset: st
 
 
 def test_eight_sequences_of_4096_of_the_papers_model_fit_one_gpu() -> None:
-    """Not compiled, which keeps more; what attention and matrix products use within is not in it."""
+    """Not compiled, which stores more; internal memory of attention and matrix products is not counted."""
     from torch.distributed._tools.mem_tracker import MemTracker
 
     settings = TrainConfig.model_validate({"layout": "-", "model": "1.5b", "steps": 10, "batch_size": 8})
@@ -169,8 +169,8 @@ def test_eight_sequences_of_4096_of_the_papers_model_fit_one_gpu() -> None:
     assert 4 * 4 * model.num_parameters / 2**30 < peak < 100  # of 139
 
 
-def test_bounds_are_worked_out_where_the_segments_are() -> None:
-    """Reading them from a device would wait for all that is queued there, once a micro-batch."""
+def test_bounds_are_computed_where_the_segments_are() -> None:
+    """Reading them from a device would wait for all operations queued there, once per micro-batch."""
     mask = document_mask(segments_with(0.1), kind="varlen", device=torch.device("meta"))
     assert isinstance(mask, SegmentBounds)
     assert mask.cu_seqlens.device.type == "meta"
@@ -180,7 +180,7 @@ def test_a_buffer_is_filled_again_only_after_its_copies_are_done(
     packed_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Copies:
-        """An event behind copies that end when the test says so."""
+        """An event after copies that end when the test sets `done`."""
 
         def __init__(self) -> None:
             self.done, self.waited = threading.Event(), threading.Event()
@@ -201,7 +201,7 @@ def test_a_buffer_is_filled_again_only_after_its_copies_are_done(
     data = TrainingData(config("plain"), output=packed_run)
     batches = data.batches(1, pin=True)
     batch = next(batches)
-    assert len(recorded) == 1  # behind nothing: the second buffer is still new
+    assert len(recorded) == 1  # the second buffer has not been used yet
     recorded[0].done.set()
     seen = batch.tokens.clone()
     assert torch.equal(seen, data.batch(1).tokens)

@@ -1,4 +1,4 @@
-"""docs/recipes.md has every default of models, optimizers and schedules: the tables are held against the settings."""
+"""The tables of docs/recipes.md have the defaults of models, optimizers and schedules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encodin
 SPECIAL = SpecialIds(bos=0, eos=1, pad=2, boc=3, eoc=4, meta=(5, 6, 7, 8, 9))
 GPT2 = TokenizerInfo(name="gpt2", sha256="0" * 64, num_base_ids=50257, num_ids=50266, special=SPECIAL)
 TEKKEN = TokenizerInfo(name="tekken", sha256="0" * 64, num_base_ids=131072, num_ids=131072, special=SPECIAL)
-SAID: dict[str, Any] = {"see there": None, "all steps": None, "true": True, "false": False, "": None}
+CELLS: dict[str, Any] = {"see there": None, "all steps": None, "true": True, "false": False, "": None}
 
 
 def tables(section: str) -> list[list[dict[str, str]]]:
@@ -40,7 +40,7 @@ def tables(section: str) -> list[list[dict[str, str]]]:
 
 
 def number(cell: str) -> Any:
-    return SAID[cell] if cell in SAID else float(cell.replace(",", ""))
+    return CELLS[cell] if cell in CELLS else float(cell.replace(",", ""))
 
 
 @pytest.mark.parametrize("preset", MODEL_PRESETS)
@@ -71,17 +71,17 @@ def test_the_defaults_of_models_are_as_documented() -> None:
 def test_the_defaults_of_optimizers_are_as_documented(config: type[AdamWConfig]) -> None:
     name = str(config.model_fields["type"].annotation).split("'")[1]
     (rows,) = tables("Optimizers")
-    said = {row["key"]: number(row[name]) for row in rows if row[name]}
-    assert said == {key: field.default for key, field in config.model_fields.items() if key != "type"}
+    documented = {row["key"]: number(row[name]) for row in rows if row[name]}
+    assert documented == {key: field.default for key, field in config.model_fields.items() if key != "type"}
 
 
 @pytest.mark.parametrize("config", [CosineSchedule, WsdSchedule])
 def test_the_defaults_of_schedules_are_as_documented(config: type[CosineSchedule]) -> None:
     name = str(config.model_fields["type"].annotation).split("'")[1]
     (rows,) = tables("Schedules")
-    said = {row["key"]: row[name].strip('"') for row in rows if row[name]}
-    assert said.keys() == config.model_fields.keys() - {"type"}
-    for key, cell in said.items():
+    documented = {row["key"]: row[name].strip('"') for row in rows if row[name]}
+    assert documented.keys() == config.model_fields.keys() - {"type"}
+    for key, cell in documented.items():
         default = config.model_fields[key].default
         assert (cell if isinstance(default, str) else number(cell)) == default
 

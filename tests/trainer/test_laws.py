@@ -1,4 +1,4 @@
-"""What must hold from the text to the loss: real runs of the pipeline, trained on."""
+"""Laws from the text to the loss, on real runs of the pipeline."""
 
 from __future__ import annotations
 

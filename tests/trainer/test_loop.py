@@ -21,7 +21,7 @@ from tests.trainer.runs import LAYOUTS, config, write_run
 
 
 class _Killed(Exception):
-    """Stands for a kill: leaves the loop at once."""
+    """Takes the place of a kill: leaves the loop at once."""
 
 
 def kill_at(step: int) -> Any:
@@ -34,8 +34,8 @@ def kill_at(step: int) -> Any:
 
 def metrics_of(output: Path, name: str) -> list[dict[str, Any]]:
     lines = (output / "training" / name / "metrics.jsonl").read_text().splitlines()
-    of_the_machine = {"tokens_per_second", "data_wait", "memory_gb", "mfu"}
-    return [{k: v for k, v in json.loads(line).items() if k not in of_the_machine} for line in lines]
+    machine_fields = {"tokens_per_second", "data_wait", "memory_gb", "mfu"}
+    return [{k: v for k, v in json.loads(line).items() if k not in machine_fields} for line in lines]
 
 
 def weights_of(output: Path, name: str) -> dict[str, torch.Tensor]:
@@ -58,9 +58,9 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run_to_the_bit(run_output: Pat
     with pytest.raises(_Killed):
         train(settings, name="killed", output=run_output, report=kill_at(6))
     assert [m["step"] for m in metrics_of(run_output, "killed")] == [1, 2, 2, 3, 4, 4, 5, 6]
-    told: list[str] = []
-    train(settings, name="killed", output=run_output, resume=True, report=told.append)
-    assert told[0].startswith("resumed after step 4 from ")
+    lines: list[str] = []
+    train(settings, name="killed", output=run_output, resume=True, report=lines.append)
+    assert lines[0].startswith("resumed after step 4 from ")
     assert_same_end(run_output, "unbroken", "killed")
 
 
@@ -84,7 +84,7 @@ def test_a_half_written_line_of_metrics_is_cut(run_output: Path) -> None:
     assert_same_end(run_output, "unbroken", "killed")
 
 
-def test_a_run_may_keep_nothing(run_output: Path) -> None:
+def test_a_run_may_keep_no_checkpoints(run_output: Path) -> None:
     def report(line: str) -> None:
         if line.startswith("step 3/"):
             signal.raise_signal(signal.SIGTERM)
@@ -104,22 +104,22 @@ def test_resuming_a_finished_run_changes_nothing(run_output: Path) -> None:
     assert (again.validation_text_loss, again.state) == (first.validation_text_loss, first.state)
 
 
-def test_a_resumed_run_may_be_longer_and_says_so(run_output: Path) -> None:
+def test_a_resumed_run_may_be_longer_and_reports_it(run_output: Path) -> None:
     schedule = {"type": "wsd", "warmup_steps": 2, "decay_fraction": 0.0}
     train(config(steps=4, schedule=schedule), name="a", output=run_output)
-    told: list[str] = []
+    lines: list[str] = []
     longer = config(steps=8, schedule=schedule)
-    result = train(longer, name="a", output=run_output, resume=True, report=told.append)
+    result = train(longer, name="a", output=run_output, resume=True, report=lines.append)
     assert result.state.step == 8
-    assert "changed since the checkpoint: steps: 4 -> 8" in told
+    assert "changed since the checkpoint: steps: 4 -> 8" in lines
     train(longer, name="b", output=run_output)
     assert all(torch.equal(a, weights_of(run_output, "b")[name]) for name, a in weights_of(run_output, "a").items())
 
 
-def test_a_resume_with_fewer_steps_than_are_made_is_refused(run_output: Path) -> None:
+def test_a_resume_with_fewer_steps_than_the_checkpoint_is_refused(run_output: Path) -> None:
     train(config(steps=8), name="a", output=run_output)
     before = metrics_of(run_output, "a")
-    with pytest.raises(TrainerError, match=r"steps is 5, and .*step-00000008 is past it: 8 steps are made"):
+    with pytest.raises(TrainerError, match=r"steps is 5, but .*step-00000008 is after 8 steps"):
         train(config(steps=5), name="a", output=run_output, resume=True)
     assert metrics_of(run_output, "a") == before
 
@@ -181,10 +181,10 @@ def test_a_missing_layout_writes_nothing(run_output: Path) -> None:
     assert not (run_output / "training").exists()
 
 
-def test_what_a_run_writes(run_output: Path) -> None:
-    told: list[str] = []
+def test_the_files_and_lines_of_a_run(run_output: Path) -> None:
+    reported: list[str] = []
     settings = config("append", steps=6, validation_every=4, log_every=3)
-    result = train(settings, name="a", output=run_output, report=told.append)
+    result = train(settings, name="a", output=run_output, report=reported.append)
     lines = [json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 4, 5, 6, 6]
     steps = [line for line in lines if "loss" in line]
@@ -197,7 +197,7 @@ def test_what_a_run_writes(run_output: Path) -> None:
         assert line["grad_norm"] > 0
         assert line["tokens_per_second"] > 0
         assert 0 <= line["data_wait"] < 1
-        assert line["mfu"] is None  # of a CPU the peak is not known
+        assert line["mfu"] is None  # the peak of a CPU is not known
         assert 0.05 < line["memory_gb"] < 100
     assert all(a["tokens"] < b["tokens"] for a, b in pairwise(steps))
     assert steps[-1]["text_tokens"] < steps[-1]["tokens"] <= 6 * 8 * 48
@@ -212,26 +212,26 @@ def test_what_a_run_writes(run_output: Path) -> None:
     (layout,) = written["layouts"]
     assert (layout["output"], layout["name"], layout["position"]) == (str(run_output), "append", "append")
     assert written["sequence_length"] == 48
-    assert [line.split("  ")[0] for line in told if "tokens/s" in line] == ["step 1/6", "step 3/6", "step 6/6"]
-    assert all("left" in line for line in told if "tokens/s" in line)
+    assert [line.split("  ")[0] for line in reported if "tokens/s" in line] == ["step 1/6", "step 3/6", "step 6/6"]
+    assert all("left" in line for line in reported if "tokens/s" in line)
     accuracy = lines[-1]["validation_metadata_accuracy"]
-    assert any(line.startswith("step 6/6  validation text ") and f"({accuracy:.1%} right)" in line for line in told)
+    assert any(line.startswith("step 6/6  validation text ") and f"({accuracy:.1%} right)" in line for line in reported)
 
 
-def test_metadata_that_is_not_paid_for_has_no_loss_of_its_own(packed_run: Path) -> None:
+def test_metadata_without_loss_weight_has_no_metadata_loss(packed_run: Path) -> None:
     train(config("prepend", steps=1), name="masked-metadata", output=packed_run)
     line = metrics_of(packed_run, "masked-metadata")[0]
     assert (line["metadata_loss"], line["metadata_accuracy"]) == (None, None)
 
 
-def test_a_layout_that_pays_for_nothing_is_refused(tmp_path: Path) -> None:
-    nothing = {"plain": {"position": "plain", "role_weights": {"text": 0, "eos": 0}}}
-    output = write_run(tmp_path / "run", layouts=nothing)
-    with pytest.raises(TrainerError, match="no layout of this run pays for any role: there is nothing to learn"):
+def test_a_layout_without_loss_weight_is_refused(tmp_path: Path) -> None:
+    layouts = {"plain": {"position": "plain", "role_weights": {"text": 0, "eos": 0}}}
+    output = write_run(tmp_path / "run", layouts=layouts)
+    with pytest.raises(TrainerError, match="no label of this run has loss weight"):
         train(config("plain"), name="a", output=output)
 
 
-def test_batches_without_a_paid_label_are_skipped_and_counted(run_output: Path) -> None:
+def test_batches_without_loss_weight_are_skipped_and_counted(run_output: Path) -> None:
     result = train(config("masked", steps=3), name="a", output=run_output)
     steps = [m for m in metrics_of(run_output, "a") if "loss" in m]
     assert [m["skipped_batches"] for m in steps] == [1, 2, 3]
@@ -253,7 +253,7 @@ def test_a_gradient_that_is_not_finite_ends_with_advice(run_output: Path) -> Non
 
 
 @pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout != "masked"])
-def test_a_few_rows_are_learnt_by_heart(tmp_path: Path, layout: str) -> None:
+def test_a_few_rows_are_memorised(tmp_path: Path, layout: str) -> None:
     output = write_run(tmp_path, num_documents=4)
     settings = config(
         layout, steps=80, learning_rate=1e-2, batch_size=4, validation_rows=0, optimizer={"weight_decay": 0.0}
@@ -262,21 +262,21 @@ def test_a_few_rows_are_learnt_by_heart(tmp_path: Path, layout: str) -> None:
     lines = metrics_of(output, "a")
     first, last = lines[0], lines[-1]
     assert first["text_loss"] > 4
-    if layout == "append":  # which metadata it is, the text tells
+    if layout == "append":  # the text determines its metadata
         assert first["metadata_accuracy"] < 0.5
         assert last["metadata_accuracy"] == 1
     assert result.text_loss is not None
     assert result.text_loss < 0.5  # the first token of a document cannot be known from a few rows' order
 
 
-def test_cuda_where_there_is_none(packed_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_a_device_is_refused(packed_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(TrainerError, match="device is cuda, but torch finds no CUDA device"):
         train(config(device="cuda"), name="cuda", output=packed_run)
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (torch.OutOfMemoryError, "CUDA out of memory. Tried to allocate 2.00 GiB."),
         (RuntimeError, "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
@@ -284,37 +284,37 @@ def test_cuda_where_there_is_none(packed_run: Path, monkeypatch: pytest.MonkeyPa
     ],
 )
 def test_too_little_memory_ends_with_advice(
-    run_output: Path, error: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
+    run_output: Path, error: type[Exception], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_much(*_: object, **__: object) -> None:  # a stand-in: a test must not use up a machine's memory
-        raise error(f"{said}\nmore of it")
+        raise error(f"{message}\nmore of it")
 
     monkeypatch.setattr("colophon.trainer.loop.accumulate_gradients", too_much)
     with pytest.raises(OutOfMemoryError) as raised:
         train(config(), name="a", output=run_output)
     assert str(raised.value) == (
-        f"{said} Try micro_batch_size below 4, "
+        f"{message} Try micro_batch_size below 4, "
         "activation_checkpointing = true, more processes with parallel = 'fsdp', a smaller model or sequence_length"
     )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1, signal.SIGINT])
-def test_a_signal_ends_the_run_after_the_step_at_hand(run_output: Path, number: signal.Signals) -> None:
+def test_a_signal_ends_the_run_after_the_current_step(run_output: Path, number: signal.Signals) -> None:
     settings = config(log_every=1)
     train(settings, name="unbroken", output=run_output)
 
-    told: list[str] = []
+    lines: list[str] = []
 
     def report(line: str) -> None:
-        told.append(line)
+        lines.append(line)
         if line.startswith("step 3/") and "tokens/s" in line:
             signal.raise_signal(number)
-            signal.raise_signal(signal.SIGTERM)  # some launchers repeat themselves
+            signal.raise_signal(signal.SIGTERM)  # some launchers send it twice
 
     handlers = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     stopped = train(settings, name="stopped", output=run_output, report=report)
-    (warned,) = (line for line in told if "stopping" in line)
-    assert warned.startswith(f"{number.name}: stopping after the step at hand, with a checkpoint")
+    (warned,) = (line for line in lines if "stopping" in line)
+    assert warned.startswith(f"{number.name}: stopping after the current step, with a checkpoint")
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == handlers
     assert (stopped.stopped_by, stopped.state.step) == (number.name, 3)
     train(settings, name="stopped", output=run_output, resume=True)
@@ -335,7 +335,7 @@ def test_a_second_interrupt_does_not_wait(run_output: Path) -> None:
         if line.startswith("step 3/"):
             signal.raise_signal(signal.SIGINT)
 
-    # A shell has what it starts in the background ignore interrupts: then so do these tests.
+    # Processes that a shell starts in the background ignore interrupts; so would these tests.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):

@@ -16,7 +16,7 @@ from colophon.trainer.data.batch import Batch, read_batch
 from colophon.trainer.loss import LossTotals, chunked_cross_entropy
 from colophon.trainer.model import Decoder
 from colophon.trainer.parallel import SharedModel, World
-from colophon.trainer.step import Arithmetic, accumulate_gradients, evaluate
+from colophon.trainer.step import Arithmetic, accumulate_gradients, validation_losses
 from tests.trainer.runs import LAYOUTS, TINY_MODEL, TOKENIZER
 
 CPU = Arithmetic(device=torch.device("cpu"))
@@ -65,8 +65,8 @@ def dense_reference(model: Decoder, dataset: PackedDataset, rows: range) -> tupl
             labels = ids[start + 1 : start + 1 + len(inputs)]
             losses = cross_entropy(logits, labels, reduction="none")
             for loss, role in zip(losses, roles[start + 1 :], strict=False):
-                paid = dataset.info.role_weights[ROLE_NAMES[role]]
-                weighted, weight = weighted + paid * loss, weight + paid
+                label_weight = dataset.info.role_weights[ROLE_NAMES[role]]
+                weighted, weight = weighted + label_weight * loss, weight + label_weight
                 by_role[role].append(loss.item())
     return weighted / weight, by_role
 
@@ -96,7 +96,7 @@ def test_loss_and_gradient_of_every_layout_against_a_dense_float64_reference(pac
 def test_micro_batches_of_unequal_weight_add_up_to_the_batch(packed_run: Path, micro_batch_size: int) -> None:
     batch = read_batch(PackedDataset.open(packed_run, "append"), range(8))
     batch.loss_weights[:5] *= torch.rand(5, 48, generator=torch.Generator().manual_seed(0)).round()
-    batch.loss_weights[2] = 0  # a micro-batch without a paid label
+    batch.loss_weights[2] = 0  # a micro-batch without loss weight
     assert len({part.loss_weights.sum().item() for part in batch.split(micro_batch_size)}) > 1
     model = make_model()
     whole, expected = accumulate(model, batch, micro_batch_size=8)
@@ -106,7 +106,7 @@ def test_micro_batches_of_unequal_weight_add_up_to_the_batch(packed_run: Path, m
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-7)
 
 
-def test_a_batch_without_a_paid_label_has_no_loss_and_no_gradient(packed_run: Path) -> None:
+def test_a_batch_without_loss_weight_has_no_loss_and_no_gradient(packed_run: Path) -> None:
     dataset = PackedDataset.open(packed_run, "masked")
     totals, found = accumulate(make_model(), read_batch(dataset, range(4)), micro_batch_size=2)
     assert totals.loss is None
@@ -167,28 +167,28 @@ def test_bfloat16_gives_about_the_same_loss_and_float32_gradients(packed_run: Pa
         assert nn.functional.cosine_similarity(gradient.flatten(), expected[name].flatten(), dim=0) > 0.99
 
 
-def test_evaluation_leaves_no_gradient_and_agrees_with_training(packed_run: Path) -> None:
+def test_validation_leaves_no_gradient_and_agrees_with_training(packed_run: Path) -> None:
     batch = read_batch(PackedDataset.open(packed_run, "prepend"), range(8))
     model = make_model()
-    evaluated = evaluate(alone(model), batch.split(3), arithmetic=CPU)
+    validated = validation_losses(alone(model), batch.split(3), arithmetic=CPU)
     assert not gradients(model)
     trained, _ = accumulate(model, batch, micro_batch_size=8)
-    assert evaluated.mean(Role.TEXT) == pytest.approx(trained.mean(Role.TEXT), rel=1e-6)
-    assert evaluated.tokens == trained.tokens
+    assert validated.mean(Role.TEXT) == pytest.approx(trained.mean(Role.TEXT), rel=1e-6)
+    assert validated.tokens == trained.tokens
 
 
 def test_accuracy_of_metadata_by_brute_force(packed_run: Path) -> None:
     batch = read_batch(PackedDataset.open(packed_run, "append"), range(8))
     model = make_model()
     states = model.hidden_states(batch.input_ids, batch.positions, dense_mask(batch.input_segments))
-    likeliest = model.logits(states).argmax(dim=-1)
+    most_probable = model.logits(states).argmax(dim=-1)
     is_metadata = batch.label_roles == Role.METADATA
-    # Labels become what the model says, one document in two; it is asked again, for labels are inputs too.
-    told = torch.where(is_metadata & (batch.input_segments % 2 == 0), likeliest, batch.labels)
-    batch.tokens[:, 1:] = told.to(batch.tokens.dtype)
+    # In every second document the labels become the predictions; labels are inputs too, so it predicts again.
+    predicted = torch.where(is_metadata & (batch.input_segments % 2 == 0), most_probable, batch.labels)
+    batch.tokens[:, 1:] = predicted.to(batch.tokens.dtype)
     states = model.hidden_states(batch.input_ids, batch.positions, dense_mask(batch.input_segments))
     expected = (is_metadata & (batch.labels == model.logits(states).argmax(dim=-1))).sum().item()
-    totals = evaluate(alone(model), batch.split(3), arithmetic=replace(CPU, with_hits=True))
+    totals = validation_losses(alone(model), batch.split(3), arithmetic=replace(CPU, with_hits=True))
     assert totals.hits_by_role[Role.METADATA] == expected > 0
     assert totals.accuracy(Role.METADATA) == expected / is_metadata.sum().item()
     assert totals.accuracy(Role.META_TOKEN) is None
@@ -199,9 +199,9 @@ def test_without_document_masking_a_row_is_one_text(packed_run: Path) -> None:
     assert (batch.segments[:, -1] > 0).any()
     model = make_model()
     for parameter in model.parameters():
-        parameter.data *= 3  # so that what a token sees, and where, makes a difference
+        parameter.data *= 3  # so that the mask and the positions make a difference
     losses = {
-        masked: evaluate(alone(model), batch.split(2), arithmetic=replace(CPU, document_masking=masked)).loss
+        masked: validation_losses(alone(model), batch.split(2), arithmetic=replace(CPU, document_masking=masked)).loss
         for masked in (True, False)
     }
     with torch.no_grad():

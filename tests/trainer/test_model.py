@@ -10,7 +10,7 @@ from colophon.shards.schema import SpecialIds, TokenizerInfo
 from colophon.trainer.attention import dense_mask
 from colophon.trainer.config import ModelConfig
 from colophon.trainer.data.batch import read_batch
-from colophon.trainer.loop import zero_weight_ids
+from colophon.trainer.masked_ids import zero_weight_ids
 from colophon.trainer.model import Decoder, initialise_meta_tokens, rotate, rotation_at
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER
 
@@ -73,7 +73,7 @@ def test_initial_spread() -> None:
             assert parameter.std().item() == pytest.approx(0.05 if into_residual else 0.1, rel=0.1)
 
 
-def test_meta_tokens_start_like_an_average_token() -> None:
+def test_meta_tokens_start_near_the_mean_of_other_tokens() -> None:
     generator = torch.Generator().manual_seed(0)
     weight = 3 + 0.5 * torch.randn(1088, 400, generator=generator)
     weight[1000:] = 100  # padding beyond the ids that exist
@@ -92,7 +92,7 @@ def test_the_model_knows_its_meta_tokens() -> None:
     assert Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER).meta_token_ids == list(SPECIAL.meta)
 
 
-def test_a_token_does_not_see_the_future() -> None:
+def test_a_token_does_not_attend_to_later_tokens() -> None:
     model = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER)
     model.initialise(seed=0)
     ids = torch.arange(20)[None]
@@ -139,7 +139,7 @@ def test_qk_norm_bounds_the_scores() -> None:
     assert scores(qk_norm=False).abs().max() > 1000
 
 
-# What torch's compiler does by itself.
+# Warnings of torch's compiler itself.
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:The .grad attribute")
 def test_activation_checkpointing_and_compilation_change_no_loss_and_no_gradient(packed_run: Path) -> None:
     batch = read_batch(PackedDataset.open(packed_run, "prepend"), range(4))
@@ -172,7 +172,7 @@ def test_activation_checkpointing_computes_layers_again(packed_run: Path) -> Non
     assert len(calls) == 2
 
 
-def test_masked_ids_get_no_probability_and_cost_nothing_where_they_are_not_paid(packed_run: Path) -> None:
+def test_masked_ids_get_no_probability_and_no_loss_where_their_weight_is_0(packed_run: Path) -> None:
     dataset = PackedDataset.open(packed_run, "prepend")
     batch = read_batch(dataset, range(6))
     masked = zero_weight_ids(dataset)
@@ -187,13 +187,13 @@ def test_masked_ids_get_no_probability_and_cost_nothing_where_they_are_not_paid(
     loss, losses, _ = model(batch.input_ids, batch.positions, mask, batch.labels, batch.loss_weights)
     assert losses.isfinite().all()
     expected = -probabilities.log().gather(-1, batch.labels[..., None])[..., 0]
-    paid = batch.loss_weights > 0
-    assert loss.item() == pytest.approx((expected * batch.loss_weights)[paid].sum().item(), rel=1e-5)
+    has_weight = batch.loss_weights > 0
+    assert loss.item() == pytest.approx((expected * batch.loss_weights)[has_weight].sum().item(), rel=1e-5)
     loss.backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-def test_what_append_pays_for_is_not_masked(packed_run: Path) -> None:
+def test_ids_with_loss_weight_in_append_are_not_masked(packed_run: Path) -> None:
     masked = zero_weight_ids(PackedDataset.open(packed_run, "append"))
     assert not {SPECIAL.boc, SPECIAL.eoc, SPECIAL.eos} & set(masked)
     assert {SPECIAL.bos, SPECIAL.pad} < set(masked)

@@ -126,7 +126,7 @@ def test_muon_makes_updates_of_equal_singular_values() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_state_put_back_goes_on_as_before(kind: str) -> None:
+def test_a_restored_state_gives_the_same_updates(kind: str) -> None:
     models = [make_model(), make_model()]
     optimizers = [optimizer_of(model, type=kind) for model in models]
     draw_gradients(models[0], seed=0)

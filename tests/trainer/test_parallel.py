@@ -1,4 +1,4 @@
-"""Real processes with gloo: what a run computes does not depend on how many of them share it."""
+"""Real processes with gloo: the results of a run do not depend on the number of processes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.loop import train
-from colophon.trainer.parallel import joined
+from colophon.trainer.parallel import joined_world
 from tests.trainer.ranks import train_on_ranks
 from tests.trainer.runs import config
 from tests.trainer.test_loop import metrics_of, weights_of
@@ -37,10 +37,10 @@ def test_two_processes_give_the_losses_of_one(run_output: Path, parallel: str, o
         "validation_every": 3,
     }
     train(config(**settings), name="one", output=run_output)
-    said = train_on_ranks(config(**settings, parallel=parallel), num_ranks=2, name="two", output=run_output)
-    assert "cpu x 2" in said[0]
-    assert said[1] == ""
-    # Muon works in bfloat16 within.
+    outputs = train_on_ranks(config(**settings, parallel=parallel), num_ranks=2, name="two", output=run_output)
+    assert "cpu x 2" in outputs[0]
+    assert outputs[1] == ""
+    # Muon uses bfloat16 internally.
     assert_same_course(run_output, "one", "two", tolerance=1e-5 if optimizer == "adamw" else 2e-2)
     expected, found = weights_of(run_output, "one"), weights_of(run_output, "two")
     assert expected.keys() == found.keys()
@@ -49,7 +49,7 @@ def test_two_processes_give_the_losses_of_one(run_output: Path, parallel: str, o
             torch.testing.assert_close(found[name], tensor, rtol=1e-2, atol=1e-4)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(run_output: Path) -> None:
+def test_a_run_resumes_with_a_different_number_of_processes(run_output: Path) -> None:
     constant = {"type": "wsd", "warmup_steps": 0, "decay_fraction": 0.0}
     settings = config("prepend", learning_rate=1e-2, schedule=constant, validation_rows=0)
     train(settings, name="unbroken", output=run_output)
@@ -71,12 +71,12 @@ def counted(*arguments, steps=[], **options):
     return accumulate(*arguments, **options)
 colophon.trainer.loop.accumulate_gradients = counted
 """
-    said = train_on_ranks(config(), num_ranks=2, name="a", output=run_output, first=raise_in_the_second)
-    assert [lines.splitlines()[-1] for lines in said] == ["stopped by SIGUSR1 after 3"] * 2
+    outputs = train_on_ranks(config(), num_ranks=2, name="a", output=run_output, first=raise_in_the_second)
+    assert [lines.splitlines()[-1] for lines in outputs] == ["stopped by SIGUSR1 after 3"] * 2
     assert (run_output / "training/a/checkpoints/step-00000003/state.json").exists()
 
 
-def test_a_batch_that_processes_cannot_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_divide_among_the_processes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
-    with pytest.raises(TrainerError, match="batch_size 8 is not a multiple of 3 processes"), joined(config()):
+    with pytest.raises(TrainerError, match="batch_size 8 is not a multiple of 3 processes"), joined_world(config()):
         pytest.fail("joined")

@@ -68,4 +68,4 @@ def test_a_rate_rises_to_the_peak_and_falls_to_the_lowest(
     assert max(found) <= 1
     assert found[-1] >= lowest
     if lowest < 1:
-        assert found[-1] > lowest  # an update at the rate 0 would be for nothing
+        assert found[-1] > lowest  # an update at the rate 0 would have no effect

@@ -56,4 +56,4 @@ def test_a_package_that_is_missing_is_named(
     train(config(steps=1), name="a", output=run_output)
     with pytest.raises(TrainerError, match=rf"{package} is not installed: pip install 'colophon\[{package}\]'"):
         train(config(**settings), name="a", output=run_output, overwrite=True)
-    assert (run_output / "training/a/metrics.jsonl").exists()  # what can be known is looked at before anything is lost
+    assert (run_output / "training/a/metrics.jsonl").exists()  # the check comes before the removal

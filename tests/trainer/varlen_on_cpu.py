@@ -1,7 +1,7 @@
-"""CPU kernels for torch's attention with variable lengths, which torch itself has for GPUs alone.
+"""CPU kernels for torch's attention with variable lengths, which torch itself has for GPUs only.
 
 They are registered under torch's own operator, so that its checks, its autograd formula, its fake kernels (shapes under
-the compiler) and its place in compiled graphs are what a GPU run meets; only the arithmetic within is ours.
+the compiler) and its place in compiled graphs are those of a GPU run; only the arithmetic is ours.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch.nn.attention import varlen
 
 
 def register() -> None:
-    """Give the operator and its backward CPU kernels; once a process is enough, twice does no harm."""
+    """Give the operator and its backward CPU kernels; safe to call more than once."""
     varlen._varlen_attn.register_kernel("cpu")(_forward)
     varlen._varlen_attn_backward.register_kernel("cpu")(_backward)
 
@@ -62,7 +62,7 @@ def _backward(  # noqa: PLR0917 - torch's signature
 
 
 def _check_as_the_cuda_kernel_does(query: Tensor, key: Tensor, value: Tensor, cu: Tensor, longest: int) -> None:
-    """ATen's flash_api.cpp, mha_varlen_fwd: what it refuses, or computes nonsense from."""
+    """ATen's flash_api.cpp, mha_varlen_fwd: inputs that it refuses, or computes wrong results from."""
     assert cu.dtype == torch.int32
     assert cu.is_contiguous()
     assert query.shape[-1] % 8 == 0

@@ -20,7 +20,7 @@ else:
 SOURCES = [{"layout": "b", "weight": 1}, {"layout": "a", "output": "elsewhere", "weight": 3}]
 
 
-def test_the_layout_of_a_mixture_is_its_first_unless_told() -> None:
+def test_the_layout_of_a_mixture_is_its_first_by_default() -> None:
     settings: dict[str, Any] = {"model": TINY_MODEL, "steps": 8, "sources": SOURCES}
     assert TrainConfig.model_validate(settings).layout == "b"
     assert TrainConfig.model_validate({**settings, "layout": "a"}).layout == "a"
@@ -76,7 +76,7 @@ def test_where_a_phase_starts(phase: dict[str, Any], steps: int, first: int) -> 
         ({"curriculum": {"column": "q", "order": "up"}}, "'ascending' or 'descending'"),
     ],
 )
-def test_a_wrong_setting_is_told_in_one_error(settings: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_reported_in_one_error(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as raised:
         config(**{"layout": "a", **settings})
     (error, *_) = raised.value.errors()
@@ -87,7 +87,7 @@ SOURCE = '[[train.tiny.sources]]\nlayout = "{}"\n'
 
 
 @pytest.mark.parametrize(
-    ("added", "said"),
+    ("added", "message"),
     [
         (
             SOURCE.format("prepend-url") + SOURCE.format("plian"),
@@ -119,15 +119,15 @@ SOURCE = '[[train.tiny.sources]]\nlayout = "{}"\n'
         ),
     ],
 )
-def test_what_a_recipe_says_wrong_is_told_by_its_key(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added: str, said: str
+def test_an_error_of_a_recipe_names_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added: str, message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     write_tokenizer(Path("small.tiktoken"))
     Path("recipe.toml").write_text(RECIPE.replace("steps = 1", "steps = 4") + added)
     called = colophon("run", "recipe.toml", "--dry-run")
     assert called.code == 2
-    assert said in called.line
+    assert message in called.line
 
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "training.md").read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ def test_a_config_reads_back_from_json() -> None:
         ({"steps": 0}, "greater than or equal to 1"),
     ],
 )
-def test_a_wrong_setting_is_told_in_one_error(settings: dict[str, Any], message: str) -> None:
+def test_an_invalid_setting_is_reported_in_one_error(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError) as raised:
         config(**settings)
     (error, *_) = raised.value.errors()
@@ -69,7 +69,7 @@ def test_reading_a_config_does_not_load_torch() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-def test_a_name_stands_for_a_table_of_defaults() -> None:
+def test_a_name_means_a_table_of_defaults() -> None:
     assert config(optimizer="muon", schedule="wsd") == config(optimizer={"type": "muon"}, schedule={"type": "wsd"})
     with pytest.raises(ValueError, match=r"adamw.*ademamix.*muon"):
         config(optimizer="sgd")
@@ -91,6 +91,6 @@ def test_independent_weight_decay_requires_weight_decay(optimizer: str) -> None:
     assert config(optimizer={**settings, "weight_decay": 3e-5}).optimizer.weight_decay == 3e-5
 
 
-def test_a_rate_without_end_is_refused() -> None:
+def test_an_infinite_rate_is_refused() -> None:
     with pytest.raises(ValueError, match="finite"):
         config(learning_rate=math.inf)

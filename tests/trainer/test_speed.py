@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from colophon.trainer.metrics import Pace, peak_flops
+from colophon.trainer.speed import Pace, peak_flops
 
 
 @pytest.mark.parametrize(

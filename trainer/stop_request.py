@@ -1,4 +1,4 @@
-"""Ending a run cleanly when the system or a person asks."""
+"""A clean end of a run at a signal."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 
 
 class StopRequest:
-    """Turns SIGTERM, SIGUSR1 and SIGINT into `requested`; a SIGINT after that interrupts at once.
+    """Records SIGTERM, SIGUSR1 or SIGINT in `requested`; a SIGINT after that interrupts at once.
 
-    Python runs signal handlers in the main thread only; in another one this does nothing.
+    Python runs signal handlers in the main thread only; in any other thread this does nothing.
     """
 
     def __init__(self, report: Callable[[str], None] = lambda line: None) -> None:
-        """`report` is told at once, for a step may be long."""
+        """`report` gets a line as soon as a signal arrives: the step at hand may take long."""
         self._report = report
         self.requested = 0
-        """The number of the signal that came first; 0: none came."""
+        """Number of the first signal; 0: none so far."""
         self._previous: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -36,7 +36,7 @@ class StopRequest:
     def _request(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
             self.requested, name = number, signal.Signals(number).name
-            again = "; once more stops at once, without" if number == signal.SIGINT else ""
-            with suppress(RuntimeError):  # the signal came while a line was printed
-                self._report(f"{name}: stopping after the step at hand, with a checkpoint{again}")
+            again = "; a second one stops at once, without" if number == signal.SIGINT else ""
+            with suppress(RuntimeError):  # the signal arrived while a line was printed
+                self._report(f"{name}: stopping after the current step, with a checkpoint{again}")
         signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

@@ -1,0 +1,73 @@
+"""The files of a training run, under `<output>/training/<name>/`:
+
+config.json                  settings, layouts, sizes; written at each start
+metrics.jsonl                one line per step and validation
+checkpoints/step-XXXXXXXX/   see `trainer.checkpoint`
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from colophon.shards.common.differences import differences
+from colophon.shards.common.durable import replace_text
+from colophon.trainer.checkpoint import latest_checkpoint, step_of
+from colophon.trainer.config import TrainConfig, with_current_keys
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.parallel import World
+
+
+class RunDirectory:
+    """The directory of one training run, shared by the processes of `world`; the first one writes."""
+
+    def __init__(self, path: Path, *, world: World) -> None:
+        self.path, self._world = path, world
+
+    @property
+    def metrics(self) -> Path:
+        """The metrics file."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The directory of all checkpoints."""
+        return self.path / "checkpoints"
+
+    def prepare(self, *, steps: int, resume: bool, overwrite: bool) -> Path | None:
+        """Check what exists, remove it if `overwrite`; returns the checkpoint to resume from, if there is one.
+
+        Args:
+            steps: of the run.
+            resume: continue an existing run.
+            overwrite: remove an existing run.
+
+        Raises:
+            TrainerError: the directory exists and is neither resumed nor overwritten, or has a later checkpoint.
+        """
+        if resume and overwrite:
+            raise TrainerError("a run is either resumed or overwritten, not both")
+        if self.path.exists() and not (resume or overwrite):
+            raise TrainerError(f"{self.path} exists; resume it, overwrite it or give another name")
+        self._world.wait()  # every process has checked
+        if overwrite and self._world.is_first:
+            shutil.rmtree(self.path, ignore_errors=True)
+        self._world.wait()
+        checkpoint = latest_checkpoint(self.checkpoints)
+        if checkpoint is not None and step_of(checkpoint) > steps:
+            raise TrainerError(f"steps is {steps}, but {checkpoint} is after {step_of(checkpoint)} steps")
+        return checkpoint
+
+    def write_config(self, config: TrainConfig, *, resumed: bool, description: Mapping[str, Any]) -> list[str]:
+        """Write `config.json` with the settings and `description`; returns the settings that a resume changed."""
+        path, settings, changes = self.path / "config.json", config.model_dump(mode="json"), []
+        if self._world.is_first:
+            if resumed and path.exists():
+                before = with_current_keys(json.loads(path.read_text())["config"])
+                changes = differences(before, settings)
+            replace_text(path, json.dumps({"config": settings, **description}, indent=1) + "\n")
+        self._world.wait()
+        return changes
