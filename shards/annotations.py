@@ -67,9 +67,9 @@ def annotators_by_column(output: Path, manifest: Manifest) -> dict[str, str]:
         ShardError: a file cannot be read or differs from its record.
     """
     annotators: dict[str, str] = {}
-    for annotator, stage in manifest.annotators.items():
-        if stage.records:
-            with _opened(output, stage.records[0]) as parquet:
+    for annotator, files in manifest.annotators.items():
+        if files.records:
+            with _opened(output, files.records[0]) as parquet:
                 annotators |= dict.fromkeys(parquet.schema_arrow.names, annotator)
     return annotators
 

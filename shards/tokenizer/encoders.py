@@ -86,17 +86,17 @@ class FastEncoder:
         if self._reference_expression is not None:
             found = pc.match_substring_regex(texts, self._reference_expression)
             slow |= found.fill_null(False).to_numpy(zero_copy_only=False)
-        # Rows in order: the engine gets the rows between two slow ones, the reference each slow row.
+        # In order: the engine encodes the parts between two slow rows, the reference encodes each slow row whole.
         counts = np.zeros(parts.bounds.size - 1, dtype=np.int64)
-        done = 0
-        ends = np.append(parts.first, counts.size)
+        num_done = 0
+        first_parts = np.append(parts.first, counts.size)
         for row in [*np.flatnonzero(slow).tolist(), len(texts)]:
-            self._encode_parts(rows, parts, range(done, ends[row]), counts=counts, sink=sink)
+            self._encode_parts(rows, parts, range(num_done, first_parts[row]), counts=counts, sink=sink)
             if row < len(texts):
                 ids = self._backend.encode(texts[row].as_py())
-                counts[ends[row]] = ids.size
+                counts[first_parts[row]] = ids.size
                 sink.extend(ids)
-                done = ends[row + 1]
+                num_done = first_parts[row + 1]
         return np.add.reduceat(counts, parts.first) if len(texts) else counts
 
     def _encode_parts(self, rows: TextRows, parts: CutRows, numbers: range, *, counts: Positions, sink: IdSink) -> None:

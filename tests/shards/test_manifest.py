@@ -1,4 +1,4 @@
-"""The manifest: what a reader may trust, and one line for everything that is wrong."""
+"""The manifest: round trips, the files of a layout, and one line for every error."""
 
 from __future__ import annotations
 
@@ -69,11 +69,11 @@ class TestPaths:
             record(path)
 
     @pytest.mark.parametrize("path", ["packed/plain/p0.arrow", "x", "packed/a..b.arrow", "packed/...", "späß/x.arrow"])
-    def test_a_path_inside_is_kept(self, path: str) -> None:
+    def test_a_path_inside_the_output_is_kept(self, path: str) -> None:
         assert record(path).path == path
 
     @pytest.mark.parametrize("field", [{"output": "../tokens"}, {"partition": "../p"}, {"partition": ".settings"}])
-    def test_a_record_of_another_directory_is_refused(self, field: dict[str, str]) -> None:
+    def test_a_record_with_an_output_or_partition_outside_is_refused(self, field: dict[str, str]) -> None:
         value = record("x").model_dump() | field
         with pytest.raises(ValidationError, match=r"leaves the output directory|is not a plain name"):
             Record.model_validate(value)
@@ -143,7 +143,7 @@ class TestReading:
         with pytest.raises(ShardError, match="surprise: Extra inputs are not permitted"):
             read_manifest(tmp_path)
 
-    def test_another_format_version(self, tmp_path: Path) -> None:
+    def test_a_different_format_version(self, tmp_path: Path) -> None:
         save(tmp_path, manifest_of().model_copy(update={"format_version": 7}))
         with pytest.raises(ShardError, match="format version 7; this Colophon reads version 1"):
             read_manifest(tmp_path)
@@ -155,7 +155,7 @@ class TestPackedFiles:
         manifest = manifest_of(plain=records)
         assert manifest.packed_files(tmp_path, "plain") == [tmp_path / r.path for r in records]
 
-    def test_files_without_rows_are_left_out(self, tmp_path: Path) -> None:
+    def test_files_without_rows_are_skipped(self, tmp_path: Path) -> None:
         empty = packed_record(tmp_path, "a.arrow", CASE.where(documents=()))
         full = packed_record(tmp_path, "b.arrow")
         assert empty.rows == 0
@@ -170,7 +170,7 @@ class TestPackedFiles:
         with pytest.raises(ShardError, match=r"has no layout 'plain'; available: none$"):
             manifest_of().packed_files(tmp_path, "plain")
 
-    def test_a_file_of_another_size_is_named(self, tmp_path: Path) -> None:
+    def test_a_file_of_a_different_size_is_named(self, tmp_path: Path) -> None:
         good = packed_record(tmp_path, "a.arrow")
         with (tmp_path / good.path).open("ab") as file:
             file.write(b"more")
@@ -190,7 +190,7 @@ class TestPackedFiles:
         assert [file.path.name for file in dataset.files] == ["a.arrow"]
         assert len(dataset) == good.rows
 
-    def test_opening_a_layout_that_is_not_there(self, tmp_path: Path) -> None:
+    def test_opening_a_layout_that_does_not_exist(self, tmp_path: Path) -> None:
         save(tmp_path, manifest_of(plain=[]))
         with pytest.raises(ShardError, match="no layout 'append'; available: plain"):
             PackedDataset.open(tmp_path, "append")
