@@ -46,7 +46,7 @@ class Exploit:
 
 
 class TestFastTextFiles:
-    """A model file that lies about itself is refused in one line, before it takes memory."""
+    """A model file with wrong numbers gives an error of one line, before memory is allocated by them."""
 
     @pytest.mark.parametrize(
         ("changes", "reason"),
@@ -83,12 +83,12 @@ class TestFastTextFiles:
             ({"loss": 1, "label_counts": (1, 2)}, "the counts of its labels must be positive and descend"),
         ],
     )
-    def test_a_lie_is_refused_before_it_takes_memory(
+    def test_a_wrong_number_is_refused_before_memory_is_allocated(
         self, changes: dict[str, Any], reason: str, tmp_path: Path
     ) -> None:
         assert f"not a usable fastText model: {reason}" in refusal(tmp_path, ModelFile(**changes))
 
-    def test_the_same_file_without_a_lie_is_read(self, tmp_path: Path) -> None:
+    def test_the_same_file_with_right_numbers_is_read(self, tmp_path: Path) -> None:
         assert read_header(ModelFile().write(tmp_path)).labels == ("__label__a", "__label__b")
         pruned = read_layout(ModelFile(buckets=9, pruned=((8, 0), (3, 1))).write(tmp_path))
         assert (pruned.header.buckets, pruned.hash_buckets) == (2, 9)
@@ -104,7 +104,7 @@ class TestFastTextFiles:
         assert "it would unpack to 8.6 GB" in refusal(tmp_path, file)
 
     def test_codes_that_would_fill_memory(self, tmp_path: Path) -> None:
-        """One byte a row stands for as many floats as the matrix has columns."""
+        """One byte a row encodes as many floats as the matrix has columns."""
         file = ModelFile(codes=True, dim=2000, buckets=400_000)
         assert "it would unpack to 3.2 GB" in refusal(tmp_path, file)
 
@@ -126,7 +126,7 @@ class TestFastTextFiles:
         assert np.isfinite(probabilities).all()
 
     @given(st.data())
-    def test_any_number_in_its_place_is_refused_or_fits(self, tmp_path_factory: Any, data: st.DataObject) -> None:
+    def test_any_number_is_refused_or_fits_the_file(self, tmp_path_factory: Any, data: st.DataObject) -> None:
         numbers = st.one_of(st.integers(-(2**31), 2**31 - 1), st.integers(-2, 12), st.just(2**31 - 1))
         fields = ("dim", "word_ngrams", "min_chars", "max_chars", "buckets", "loss")
         changes: dict[str, Any] = {name: data.draw(numbers) for name in data.draw(st.sets(st.sampled_from(fields)))}
@@ -146,7 +146,7 @@ class TestFastTextFiles:
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A fastText model written by hand: three words, two labels, two columns; every number can be another."""
+    """A fastText model written by hand: three words, two labels, two columns; every number can be replaced."""
 
     magic: int = 793712314
     version: int = 12
@@ -190,10 +190,10 @@ class ModelFile:
         entries = [(f"w{i}", 9 - i, 0) for i in range(3)]
         entries += [(f"__label__{name}", n, 1) for name, n in zip("ab", self.label_counts, strict=True)]
         pairs = self.pruned or ()
-        said = self.num_pruned if self.num_pruned is not None else -1 if self.pruned is None else len(pairs)
+        num_pruned = self.num_pruned if self.num_pruned is not None else -1 if self.pruned is None else len(pairs)
         return b"".join(
             [
-                struct.pack("<3i2q", *self.sizes, self.num_tokens, said),
+                struct.pack("<3i2q", *self.sizes, self.num_tokens, num_pruned),
                 *(name.encode() + b"\0" + struct.pack("<qb", count, kind) for name, count, kind in entries),
                 *(struct.pack("<2i", *pair) for pair in pairs),
             ]
@@ -201,14 +201,14 @@ class ModelFile:
 
     def _matrix(self) -> bytes:
         rows, columns = self._rows, self._columns
-        said = self.input_shape or (rows, columns)
+        shape = self.input_shape or (rows, columns)
         if not self.codes:
-            return struct.pack("<?2q", False, *said) + np.full(rows * columns, 0.5, np.float32).tobytes()
+            return struct.pack("<?2q", False, *shape) + np.full(rows * columns, 0.5, np.float32).tobytes()
         num_codes = rows if self.num_codes is None else self.num_codes
         quantizer = self.quantizer or (columns, 1, columns, columns)
         return b"".join(
             [
-                struct.pack("<??2qi", True, False, *said, num_codes),
+                struct.pack("<??2qi", True, False, *shape, num_codes),
                 bytes([self.code]) * rows,
                 struct.pack("<4i", *quantizer),
                 np.full(256 * columns, 0.5, np.float32).tobytes(),
@@ -216,8 +216,8 @@ class ModelFile:
         )
 
     def _output(self) -> bytes:
-        said = self.output_shape or (2, self._columns)
-        return struct.pack("<?2q", False, *said) + np.full(2 * self._columns, 0.25, np.float32).tobytes()
+        shape = self.output_shape or (2, self._columns)
+        return struct.pack("<?2q", False, *shape) + np.full(2 * self._columns, 0.25, np.float32).tobytes()
 
 
 CASE = Case(
@@ -349,7 +349,7 @@ class TestShards:
 
 
 class little_memory:
-    """Fails if much more memory is taken than a small file needs."""
+    """Fails if much more memory is allocated than a small file needs."""
 
     def __enter__(self) -> None:
         tracemalloc.start()
@@ -361,7 +361,7 @@ class little_memory:
 
 
 def refusal(directory: Path, file: ModelFile) -> str:
-    """Why the file is refused, in one line."""
+    """The error of one line with which the file is refused."""
     path = file.write(directory)
     with little_memory(), pytest.raises(AnnotatorError) as error:
         read_header(path)

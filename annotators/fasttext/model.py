@@ -21,7 +21,7 @@ if TYPE_CHECKING:  # numba takes half a second to import; only scoring needs it
 
 LABEL_PREFIX = "__label__"
 
-# The characters at which fastText ends a word, and `%`: a label that holds one would be split in a training file.
+# fastText ends a word at these characters, so they would split a label in a training file; `%` begins an escape.
 _SEPARATORS = re.compile(r"[ \n\r\t\v\f\0%]")
 _RAW = TextPreparation()
 _ESCAPE = re.compile(r"%(20|0A|0D|09|0B|0C|00|25)")

@@ -77,8 +77,7 @@ def build(name: str, number: int, *, models: Path) -> Annotator:
 
 @pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
 def annotator(request: pytest.FixtureRequest, built: dict[tuple[str, int], Annotator]) -> Annotator:
-    found: Annotator = built[request.param]
-    return found
+    return built[request.param]
 
 
 def same(left: pa.RecordBatch, right: pa.RecordBatch) -> bool:

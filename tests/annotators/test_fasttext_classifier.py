@@ -26,10 +26,7 @@ def build(model: Path, name: str = "quality", **settings: Any) -> FastTextAnnota
 
 
 def annotate(annotator: FastTextAnnotator, texts: list[str | None]) -> dict[str, list[Any]]:
-    found: dict[str, list[Any]] = annotator.annotate(
-        pa.record_batch({"text": pa.array(texts, pa.string())})
-    ).to_pydict()
-    return found
+    return annotator.annotate(pa.record_batch({"text": pa.array(texts, pa.string())})).to_pydict()
 
 
 def probabilities(model: Path, text: str) -> dict[str, float]:
