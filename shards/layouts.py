@@ -27,8 +27,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from colophon.shards.common.errors import ShardError
 from colophon.shards.schema import ROLE_NAMES, RoleName
 
-_MASKED: dict[RoleName, float] = {"pad": 0, "bos": 0, "wrapper": 0, "metadata": 0, "meta_token": 0}
-_DEFAULT_WEIGHTS: dict[RoleName, float] = {**_MASKED, "eos": 1, "text": 1}
+_DEFAULT_WEIGHTS: dict[RoleName, float] = {name: int(name in ("eos", "text")) for name in ROLE_NAMES}
+"""In the order of the roles: packed files store it."""
 
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 

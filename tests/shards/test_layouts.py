@@ -102,6 +102,11 @@ class TestWeights:
             "pad": 0, "bos": 0, "eos": 1, "wrapper": 1, "metadata": 1, "meta_token": 0, "text": 1,
         }  # fmt: skip
 
+    @pytest.mark.parametrize("position", ["plain", "prepend", "append", "meta_tokens"])
+    def test_weights_are_in_the_order_of_roles_as_packed_files_store_them(self, position: str) -> None:
+        settings = {"template": "{url}"} if position in ("prepend", "append") else {}
+        assert tuple(make_layout(position, role_weights={"text": 2}, **settings).weights()) == ROLE_NAMES
+
     def test_any_role_but_padding_can_be_set(self) -> None:
         given_weights: dict[str, float] = {name: 0.25 for name in ROLE_NAMES if name != "pad"}
         assert make_layout("append", template="x", role_weights=given_weights).weights() == {
