@@ -1,6 +1,6 @@
 """The tokenizer: texts to ids, and the special ids that layouts put around them.
 
-Text is encoded without bos and eos, and never gives a special id, whatever strings a document holds.
+Text is encoded without bos and eos, and never gives a special id, whatever a document contains.
 """
 
 from __future__ import annotations
