@@ -1,1 +1,1 @@
-"""The whole job side by side with peers, in one run on one machine: `python -m benchmarks --help`."""
+"""Measures the whole job beside peers, on one machine: `python -m benchmarks --help`."""

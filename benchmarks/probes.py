@@ -1,7 +1,7 @@
-"""Parts of the job alone, each in a process of its own: `python -m benchmarks.probes NAME JOB.json [MEGABYTES]`.
+"""Measures one part of the job alone, in its own process: `python -m benchmarks.probes NAME JOB.json [MEGABYTES]`.
 
-The last line of the output is a JSON object of seconds and sizes. What is timed uses one thread. Loading is told apart,
-and everything is called once on a few documents before time is taken, except where cold text is the point.
+The last line of the output is a JSON object of seconds and sizes. Timed code uses one thread. Loading is timed
+separately. Each part first runs on a few documents without being timed, except where the text must be cold.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Stopwatch:
 
 
 def read(job: Job) -> Result:
-    """The reader of the pipeline: id and text of all partitions."""
+    """Measure the reader of the pipeline: id and text of all partitions."""
     from colophon.pipeline.inputs.readers import PartitionReader
 
     prepared = _prepared(job)
@@ -82,7 +82,7 @@ def read(job: Job) -> Result:
 
 
 class _Scorers:
-    """Both classifiers in three ways."""
+    """Runs both classifiers in three ways."""
 
     def __init__(self, job: Job, watch: Stopwatch) -> None:
         import fasttext
@@ -115,14 +115,14 @@ class _Scorers:
             self._topic.predict(line, 1, 0.0, "strict")
 
     def run(self, texts: pa.Array, watch: Stopwatch, *, first: int = 0) -> None:
-        """Score `texts` in each way, one after the other, beginning with the way of the number `first`."""
+        """Score `texts` in each way, one after the other, beginning with way number `first`."""
         strings = texts.to_pylist()
         lines = [string.replace("\n", " ") + "\n" for string in strings]
-        elsewhere = pa.array(strings, texts.type)  # at the same address, the kernel would find words already split
+        copied = pa.array(strings, texts.type)  # at the same address, the kernel reuses words that it has split
         ways: list[tuple[str, Callable[[], None]]] = [
             ("kernel", lambda: self.kernel(texts)),
             ("library", lambda: self.library(lines)),
-            ("annotators", lambda: self.annotators(elsewhere)),
+            ("annotators", lambda: self.annotators(copied)),
         ]
         for i in range(len(ways)):
             name, way = ways[(first + i) % len(ways)]
@@ -131,9 +131,9 @@ class _Scorers:
 
 
 def score(job: Job, *, megabytes: float | None = None) -> Result:
-    """Both classifiers: the kernel, the annotators around it, and the fastText library, in turn for every 1,024 texts.
+    """Measure both classifiers: the kernel, the annotators around it, the library; alternating every 1,024 texts.
 
-    The library gets Python strings whose newlines are spaces already, the others Arrow columns.
+    The library gets ready Python strings with spaces for newlines, the others Arrow columns.
     """
     watch = Stopwatch()
     scorers = _Scorers(job, watch)
@@ -146,7 +146,7 @@ def score(job: Job, *, megabytes: float | None = None) -> Result:
 
 
 def tokenize_engine(job: Job) -> Result:
-    """Colophon's tokenizer on cold text, from Arrow to Arrow."""
+    """Measure Colophon's tokenizer on cold text, from Arrow to Arrow."""
     from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
 
     watch = Stopwatch()
@@ -164,7 +164,7 @@ def tokenize_engine(job: Job) -> Result:
 
 
 def tokenize_tiktoken(job: Job) -> Result:
-    """tiktoken on cold text, from Python strings that are there already to numpy arrays."""
+    """Measure tiktoken on cold text, from ready Python strings to numpy arrays."""
     import tiktoken
 
     watch = Stopwatch()
@@ -183,7 +183,7 @@ def tokenize_tiktoken(job: Job) -> Result:
 
 
 def write(job: Job) -> Result:
-    """The pipeline's files of annotations and tokens: written, checked, hashed, synced and renamed."""
+    """Measure writing the files of annotations and tokens: write, check, hash, sync and rename."""
     from colophon.pipeline.storage.commits import Store
 
     prepared = _prepared(job)
@@ -237,7 +237,7 @@ def _write_tokens(
 
 
 def pack_layouts(job: Job) -> Result:
-    """Packing in every layout, a file at a time: metadata (rendered, tokenized) and arranging told apart."""
+    """Measure packing in every layout, one file at a time: metadata (rendered, tokenized) and arranging apart."""
     prepared = _prepared(job, more=_LAYOUTS)
     topic = next(annotator for annotator in prepared.annotators if annotator.name == "topic")
     topic.load()
@@ -251,14 +251,14 @@ def pack_layouts(job: Job) -> Result:
 
 
 def _pack_file(file: str, prepared: Any, topic: Any, *, watch: Stopwatch) -> dict[str, int]:
-    """Tokens by layout, of the texts alone under the empty name."""
+    """Return the number of tokens by layout; the empty name has the tokens of the texts alone."""
     from colophon.shards.arrow_files import list_chunks
     from colophon.shards.metadata import document_metadata
     from colophon.shards.packing import pack
 
     tokenizer, recipe = prepared.tokenizer, prepared.recipe
-    there = [name for name in ("id", "text", "url") if name in pq.read_schema(file).names]
-    batches = list(_batches(file, there))
+    available = [name for name in ("id", "text", "url") if name in pq.read_schema(file).names]
+    batches = list(_batches(file, available))
     table = pa.Table.from_batches(batches)
     input_ids = pa.chunked_array([tokenizer.encode_batch(batch.column("text")) for batch in batches])
     topics = pa.Table.from_batches([topic.annotate(batch) for batch in batches])["topic"].combine_chunks()
@@ -300,7 +300,7 @@ def _batches(file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:
 
 
 def _texts(job: Job, *, megabytes: float | None = None) -> Iterator[pa.Array]:
-    """Texts of the input, 1,024 at a time, until so many megabytes have been given."""
+    """Yield texts of the input, 1,024 at a time, up to `megabytes`."""
     left = float("inf") if megabytes is None else megabytes * 1e6
     for file in job.files:
         for batch in _batches(file, ["text"]):

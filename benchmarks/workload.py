@@ -213,7 +213,7 @@ def _digest(files: Sequence[Path]) -> str:
 def _checked(files: Sequence[Path]) -> pa.Table:
     table = pa.concat_tables(pq.read_table(file, columns=["id", "text"]) for file in files)
     if pc.count_distinct(table["id"]).as_py() != table.num_rows:
-        raise WorkloadError("documents of the input share ids: outputs could not be compared")
+        raise WorkloadError("documents of the input share ids: outputs cannot be compared")
     return table
 
 

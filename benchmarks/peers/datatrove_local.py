@@ -1,18 +1,18 @@
 """datatrove: ParquetReader → two FastTextClassifierFilters → ParquetWriter (scores) → DocumentTokenizer.
 
-Followed: the README (LocalPipelineExecutor with more tasks than workers; readers, filters and writers as blocks) and
-the docstrings of the blocks. Where they do not work as written, as little as possible was changed, in its favour:
+Source: the README (LocalPipelineExecutor with more tasks than workers; readers, filters and writers as blocks) and
+the docstrings of the blocks. Where they fail as written, this script changes as little as possible, in their favour:
 
 - `FastTextClassifierFilter` without labels to keep crashes in its annotate-only mode: one label is kept from a
   probability of 0 on, which keeps every document.
-- Its default replaces newlines by nothing, which glues words: `newline_replacement=" "`.
-- It asks for the distribution `fasttext-numpy2-wheel`, which would overwrite the module `fasttext` of the other
+- Its default removes newlines, which joins words: `newline_replacement=" "`.
+- It requires the distribution `fasttext-numpy2-wheel`, which would overwrite the module `fasttext` of the other
   contestants: the library itself (0.9.3, built on this machine) is accepted, so that all run the same code.
 - It calls `predict` of that library, which raises on numpy 2 (`np.array(..., copy=False)`): replaced by the same code
   with `np.asarray`.
 - Only the columns `id` and `text` are read, and only ids and scores are written beside the tokens.
 - `shuffle_documents=False`: the other contestants shuffle nothing.
-- The model files are in datatrove's asset cache before time is taken (the filter copies them there at first use).
+- The model files are in datatrove's asset cache before the timed runs (the filter copies them there at first use).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _TASKS_PER_WORKER = 2
 
 
 def _predict(self: Any, text: str, k: int = 1, threshold: float = 0.0, on_unicode_error: str = "strict") -> Any:
-    """`_FastText.predict` for one line; its last line is what numpy 2 refuses in the library's own."""
+    """Do what `_FastText.predict` does for one line; numpy 2 refuses the last line of the library's version."""
     if "\n" in text:
         raise ValueError("predict processes one line at a time")
     predictions = self.f.predict(text + "\n", k, threshold, on_unicode_error)
@@ -39,7 +39,7 @@ def _predict(self: Any, text: str, k: int = 1, threshold: float = 0.0, on_unicod
     return labels, np.asarray(probabilities)
 
 
-# Workers import this module as their main one, so that the library is mended in them as well.
+# Workers import this module as their main module, so the fix applies to them too.
 fasttext.FastText._FastText.predict = _predict
 FastTextClassifierFilter._requires_dependencies = ["fasttext", "fasteners"]
 
@@ -52,7 +52,7 @@ class ScoresOnly:
         self._topics = job.topic.labels
 
     def __call__(self, _: Any, document: Any) -> dict[str, Any]:
-        """The row of the scores file; the first argument is the writer."""
+        """Return the row of the scores file; the first argument is the writer."""
         metadata = document.metadata
         topic = max(self._topics, key=metadata.__getitem__)
         row = {"id": document.id, "quality": metadata[self._high], "topic": topic, "topic_score": metadata[topic]}

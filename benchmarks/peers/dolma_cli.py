@@ -1,13 +1,13 @@
 """Dolma: `dolma tag` with two fastText taggers, then `dolma tokens`.
 
-Followed: its documentation on taggers (`--tagger_modules`, a module of one's own) and on tokenization
+Source: its documentation on taggers (`--tagger_modules`) and on tokenization
 (`--tokenizer.name_or_path`, `--tokenizer.eos_token_id`). In its favour:
 
-- It reads no Parquet: its input is written as gzipped JSON lines beforehand, and that is not timed.
-- It wants an eos id and writes it after each document; the check takes it off.
+- It cannot read Parquet: its input is written as gzipped JSON lines beforehand, which is not timed.
+- It requires an eos id and writes it after each document; the comparison removes it.
 - It writes uint16, as the others do where the vocabulary fits.
 
-Dolma 1.2 pins versions that do not agree with those of the other peers, so that it lives in an environment of its own:
+Dolma 1.2 pins versions that conflict with those of the other peers, so it has its own environment:
 `pip install dolma==1.2.1 boto3==1.26.76 s3fs==2023.6.0 'numpy<2'`.
 """
 
@@ -24,7 +24,7 @@ _JOB_VARIABLE = "COLOPHON_BENCH_JOB"
 
 
 def tag(job: Job, documents: str) -> list[str]:
-    """The command that writes attributes."""
+    """Return the command that writes attributes."""
     return [
         *("tag", "--documents", documents, "--destination", f"{job.output}/attributes"),
         *("--taggers", "quality", "topic", "--tagger_modules", str(Path(__file__).with_name("dolma_taggers.py"))),
@@ -33,7 +33,7 @@ def tag(job: Job, documents: str) -> list[str]:
 
 
 def tokens(job: Job, documents: str) -> list[str]:
-    """The command that writes tokens."""
+    """Return the command that writes tokens."""
     return [
         *("tokens", "--documents", documents, "--destination", f"{job.output}/tokens"),
         *("--tokenizer.name_or_path", job.vocabulary.huggingface),

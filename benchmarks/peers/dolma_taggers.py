@@ -1,4 +1,4 @@
-"""Two taggers for Dolma, as its documentation says: subclasses of `BaseFastTextTagger` in a module of one's own."""
+"""Two taggers for Dolma, as its documentation recommends: subclasses of `BaseFastTextTagger` in a separate module."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Quality(BaseFastTextTagger):  # type: ignore[misc]
         super().__init__(model_path=job.quality.model, model_mode=self.DOCUMENT_LEVEL_TAGGER)
 
     def predict_slice(self, text_slice: TextSlice) -> Iterable[Prediction]:
-        """One prediction, called `high`."""
+        """Return one prediction, named `high`."""
         labels, scores = self.classifier.predict(text_slice.text.strip().replace("\n", " "), k=-1)
         return [Prediction(label="high", score=float(scores[labels.index(self._high)]))]
 
@@ -39,6 +39,6 @@ class Topic(BaseFastTextTagger):  # type: ignore[misc]
         super().__init__(model_path=job.topic.model, model_mode=self.DOCUMENT_LEVEL_TAGGER)
 
     def predict_slice(self, text_slice: TextSlice) -> Iterable[Prediction]:
-        """One prediction; a label's name may not stand in an attribute's, so it is written as `t` and its number."""
+        """Return one prediction, named `t` and the label's number: attributes cannot contain label names."""
         labels, scores = self.classifier.predict(text_slice.text.strip().replace("\n", " "))
         return [Prediction(label=f"t{self._number[labels[0]]}", score=float(scores[0]))]

@@ -1,10 +1,10 @@
-"""A hand-written script: two processes over files, fastText and tiktoken. What an engineer writes in an afternoon.
+"""A hand-written script with two processes, fastText and tiktoken, as an engineer writes it in an afternoon.
 
-Followed: fastText's Python page (`load_model`, `predict`) and tiktoken's README (`Encoding` from ranks and pattern,
-`encode_to_numpy`). `predict` of fasttext 0.9.3 raises on numpy 2, so that the bound method beneath it is called, as
-issues of both projects advise; it wants the newline that `predict` would add. Labels are asked for as needed: both of
-the 2-label model, the best one of the other.
-Models are loaded once a process; a file is read by row groups and written when it is done.
+Source: fastText's Python page (`load_model`, `predict`) and tiktoken's README (`Encoding` from ranks and pattern,
+`encode_to_numpy`). `predict` of fasttext 0.9.3 raises on numpy 2, so the script calls the bound method beneath it, as
+issues of both projects advise; that method needs the newline that `predict` adds. It asks for both labels of the
+2-label model, and for the best label of the other.
+Each process loads the models once; a file is read by row groups and written at the end.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def start(job: Job) -> None:
 
 
 def work(file: str) -> int:
-    """Score and tokenize one file; returns its documents."""
+    """Score and tokenize one file; return the number of its documents."""
     job: Job = _state["job"]
     batches = []
     with pq.ParquetFile(file) as parquet:
@@ -62,7 +62,7 @@ def work(file: str) -> int:
 
 
 def score(texts: list[str], *, high: str) -> tuple[list[float], list[str], list[float]]:
-    """Probability of `high`; the most probable topic; its probability."""
+    """Return the probability of `high`, the most probable topic, and its probability."""
     quality, topic, topic_score = [], [], []
     for text in texts:
         line = text.replace("\n", " ") + "\n"
@@ -74,7 +74,7 @@ def score(texts: list[str], *, high: str) -> tuple[list[float], list[str], list[
 
 
 def tokenize(texts: list[str], *, dtype: np.dtype[Any]) -> pa.ListArray:
-    """Ids of each text as a list column."""
+    """Return the ids of each text as a list column."""
     rows = [_state["encoding"].encode_to_numpy(text, disallowed_special=()) for text in texts]
     offsets = np.cumsum([0, *map(len, rows)]).astype(np.int32)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.concatenate(rows).astype(dtype)))

@@ -1,9 +1,9 @@
 """Ray Data: `read_parquet` → `map_batches` with two actors → `write_parquet`.
 
-Followed: Ray's guides "Transforming data" (a class whose `__init__` loads the model once an actor, `compute` an
+Source: Ray's guides "Transforming data" (a class whose `__init__` loads the model once per actor, `compute` an
 `ActorPoolStrategy` of fixed size, `batch_format="pyarrow"` to avoid copies) and "Loading data" (`columns=` so that only
-what is needed is read). Actors ask for half a CPU each: on a machine with as many CPUs as actors, whole ones would
-leave none for the tasks that read, and the job would wait for ever. fastText and tiktoken as in `hand_written.py`.
+needed columns are read). Each actor requests half a CPU: on a machine with as many CPUs as actors, whole CPUs would
+leave none for the reading tasks, and the job would never end. fastText and tiktoken as in `hand_written.py`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from benchmarks.job import Job, job_of_command_line
 
 
 class ScoreAndTokenize:
-    """Both classifiers and the tokenizer over a batch."""
+    """Applies both classifiers and the tokenizer to a batch."""
 
     def __init__(self, job: Job) -> None:
         import fasttext

@@ -1,1 +1,1 @@
-"""Training speed: Colophon's trainer beside a plain loop and Hugging Face's, the same model on the same batches."""
+"""Measures training speed: Colophon's trainer, a plain loop and Hugging Face's, the same model on the same batches."""

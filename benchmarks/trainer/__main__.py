@@ -1,11 +1,10 @@
-"""Tokens a second, MFU and memory of the presets, beside a plain loop and Hugging Face's Trainer, interleaved.
+"""Measures tokens per second, MFU and memory of the presets, beside a plain loop and Hugging Face's Trainer.
 
-    python -m benchmarks.trainer                    what the machine can do: presets by its device
+    python -m benchmarks.trainer                    the presets for this machine's device
     python -m benchmarks.trainer --preset 350m --sequence-length 4096 --num-ids 131136 --batch-size 8
-    python -m benchmarks.trainer table              Markdown of the results that are there
+    python -m benchmarks.trainer table              Markdown of the results
 
-Every contestant starts from the same weights and sees the same batches; that their losses agree is checked. Then only
-speeds differ.
+Every contestant starts from the same weights and reads the same batches, and their losses must agree.
 """
 
 from __future__ import annotations
@@ -51,11 +50,11 @@ class ContestantError(RuntimeError):
 
 
 class LossesDifferError(RuntimeError):
-    """A contestant did not train the same model on the same batches."""
+    """The losses of a contestant differ: it trained a different model, or on different batches."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; 0 unless something failed."""
+    """Run the command line; return 0."""
     options = _parser().parse_args(arguments)
     if options.command == "run":
         results = _read()
@@ -69,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run_job(job: TrainingJob, *, rounds: int, contestants: Sequence[str]) -> dict[str, Any]:
-    """All contestants, interleaved; one entry of `trainer.json`. One that fails is told and left out."""
+    """Run all contestants, interleaved; return an entry of `trainer.json`. Failed contestants are skipped."""
     names = [name for name in contestants if name != HUGGING_FACE or importlib.util.find_spec("transformers")]
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     failed: dict[str, str] = {}
@@ -113,7 +112,7 @@ def run_job(job: TrainingJob, *, rounds: int, contestants: Sequence[str]) -> dic
 
 
 def table(results: dict[str, Any]) -> Iterator[str]:
-    """Markdown."""
+    """Yield the lines of Markdown tables."""
     for found in results.values():
         job = found["job"]
         where = found["machine"].get("gpu") or in_words(found["machine"])
@@ -141,7 +140,7 @@ def table(results: dict[str, Any]) -> Iterator[str]:
 
 
 def _speeds(seconds: dict[str, float], *, tokens: int) -> str:
-    """Tokens a second: median, lowest and highest of the rounds."""
+    """Return tokens per second: median, lowest and highest of the rounds."""
     median, lowest, highest = (tokens / seconds[key] for key in ("median", "highest", "lowest"))
     return f"{median:,.0f} ({lowest:,.0f}–{highest:,.0f})"
 
@@ -205,14 +204,19 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("command", choices=["run", "table"], nargs="?", default="run")
-    add("--preset", help="one model instead of those for this machine")
-    add("--num-ids", type=int, default=50_304, help="a multiple of 64: otherwise the padding costs time too")
+    add("--preset", help="model to train (default: those for this machine)")
+    add("--num-ids", type=int, default=50_304, help="vocabulary; a multiple of 64, otherwise padding costs time too")
     add("--sequence-length", type=int, default=2048, help="tokens")
-    add("--batch-size", type=int, default=8, help="sequences a step")
+    add("--batch-size", type=int, default=8, help="sequences per step")
     add("--micro-batch-size", type=int, default=8, help="sequences at once")
-    add("--steps", type=int, default=16, help="of which the first quarter is not timed")
-    add("--rounds", type=int, default=3, help="of all contestants")
-    add("--contestant", action="append", choices=list(CONTESTANTS), help="only this one and Colophon; may be repeated")
+    add("--steps", type=int, default=16, help="steps; the first quarter is not timed")
+    add("--rounds", type=int, default=3, help="repetitions of all contestants")
+    add(
+        "--contestant",
+        action="append",
+        choices=list(CONTESTANTS),
+        help="contestant beside Colophon; repeatable",
+    )
     return parser
 
 

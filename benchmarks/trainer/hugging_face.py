@@ -33,18 +33,18 @@ class Rows(Dataset[dict[str, torch.Tensor]]):
 
 
 class Watch(TrainerCallback):  # type: ignore[misc]
-    """Seconds from step's end to step's end, and the logged losses."""
+    """Records the seconds between the ends of steps, and the logged losses."""
 
     def __init__(self) -> None:
         self.seconds: list[float] = []
         self.losses: list[float] = []
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Start of the first step."""
+        """Start the clock of the first step."""
         self._last = time.perf_counter()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """A step is over."""
+        """Record the seconds of a step."""
         if torch.cuda.is_available():
             torch.cuda.synchronize()
         now = time.perf_counter()
@@ -52,7 +52,7 @@ class Watch(TrainerCallback):  # type: ignore[misc]
         self._last = now
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float] | None = None, **_: Any) -> None:
-        """One line of its log."""
+        """Record the loss of a logged step."""
         if logs and "loss" in logs:
             self.losses.append(logs["loss"])
 

@@ -1,4 +1,4 @@
-"""One training job that every contestant does: sizes, batches, initial weights, and what it must report."""
+"""One training job for every contestant: sizes, batches, initial weights, and the result to report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from colophon.trainer.model import Decoder
 LAYOUT = "plain"
 _ZIPF = 1.2
 _MEAN_DOCUMENT = 600
-"""Tokens, log-normal: about what web text has."""
+"""Tokens of a document, log-normal: about as in web text."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class TrainingJob:
         return self.batch_size * self.sequence_length
 
     def config(self, *, document_masking: bool) -> TrainConfig:
-        """As Colophon trains it: constant rate, no decay, no clipping, as the others do."""
+        """Return Colophon's configuration: constant rate, no decay, no clipping, as the other contestants have."""
         return TrainConfig.model_validate(
             {
                 "layout": LAYOUT,
@@ -82,18 +82,18 @@ class TrainingJob:
         )
 
     def rows(self) -> np.ndarray[Any, Any]:
-        """int64 [steps, batch_size, sequence_length + 1]: the batches, in the order in which Colophon takes them."""
+        """Return the batches in Colophon's order, int64 [steps, batch_size, sequence_length + 1]."""
         data = TrainingData(self.config(document_masking=False), output=self.output)
         return np.stack([data.batch(step).tokens.numpy().astype(np.int64) for step in range(1, self.steps + 1)])
 
 
 def read_job(path: str) -> TrainingJob:
-    """A job that `write_job` wrote."""
+    """Read a job that `write_job` wrote."""
     return TrainingJob(**json.loads(Path(path).read_text()))
 
 
 def write_job(job: TrainingJob) -> Path:
-    """Write shards, initial weights and the job's description, whose path is returned."""
+    """Write shards, initial weights and the job's description; return the description's path."""
     tokenizer = _tokenizer(job.num_ids)
     rows = job.batch_size * max(job.steps, 8)
     _write_shards(job.output, tokenizer=tokenizer, sequence_length=job.sequence_length, rows=rows)
@@ -106,7 +106,7 @@ def write_job(job: TrainingJob) -> Path:
 
 
 def report(*, losses: list[float], seconds: list[float], job: TrainingJob, **more: float | None) -> None:
-    """Print what a contestant found, as its last line: losses of all steps, seconds of those that count."""
+    """Print a contestant's result as the last line: losses of all steps, seconds of the timed steps, memory."""
     if job.device == "cuda":
         memory = torch.cuda.max_memory_allocated()
     else:
@@ -122,7 +122,7 @@ def _tokenizer(num_ids: int) -> TokenizerInfo:
 
 
 def _write_shards(output: Path, *, tokenizer: TokenizerInfo, sequence_length: int, rows: int) -> None:
-    """Documents of ids drawn by Zipf's law, packed by the real packer."""
+    """Write documents of ids drawn by Zipf's law, packed by the real packer."""
     random = np.random.default_rng(0)
     num_documents = rows * sequence_length // _MEAN_DOCUMENT + 8
     lengths = np.maximum(random.lognormal(np.log(_MEAN_DOCUMENT) - 0.5, 1.0, num_documents), 8).astype(np.int64)

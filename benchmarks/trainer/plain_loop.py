@@ -1,6 +1,6 @@
-"""Contestant: the same model and loop written as small as possible in plain torch, as nanoGPT and its kin do.
+"""Contestant: the same model and loop, as short as possible in plain torch, in the style of nanoGPT.
 
-Whole logits, causal attention across documents, autocast, fused AdamW; batches lie in memory beforehand.
+Whole logits, causal attention across documents, autocast, fused AdamW; batches are in memory beforehand.
 
     python -m benchmarks.trainer.plain_loop JOB
 """
@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 import torch
-import torch.nn.functional as F  # noqa: N812 - as everybody calls it
+import torch.nn.functional as F  # noqa: N812 - the usual name
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -21,7 +21,7 @@ from colophon.trainer.config import ModelConfig
 
 
 class Block(nn.Module):
-    """Attention and SwiGLU, each behind an RMSNorm."""
+    """Attention and SwiGLU, each after an RMSNorm."""
 
     def __init__(self, c: ModelConfig) -> None:
         super().__init__()
@@ -36,14 +36,14 @@ class Block(nn.Module):
         self.down = nn.Linear(c.ffn_size, c.hidden_size, bias=False)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """[b, L, hidden_size] to the same shape."""
+        """Return hidden states of the same shape, [b, L, hidden_size]."""
         b, length, width = x.shape
         h = self.norm1(x)
         q, k, v = (
             proj(h).view(b, length, heads, self.size).transpose(1, 2)
             for proj, heads in ((self.q, self.heads), (self.k, self.kv_heads), (self.v, self.kv_heads))
         )
-        q, k = turned(q, cos, sin), turned(k, cos, sin)
+        q, k = rotated(q, cos, sin), rotated(k, cos, sin)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=True)
         x = x + self.o(y.transpose(1, 2).reshape(b, length, width))
         h = self.norm2(x)
@@ -65,7 +65,7 @@ class Llama(nn.Module):
             self.head.weight = self.embed.weight
 
     def forward(self, ids: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss of `labels` [b, L] after `ids` [b, L]."""
+        """Return the mean loss of `labels` [b, L] after `ids` [b, L]."""
         c = self.config
         frequencies = c.rope_base ** -(torch.arange(0, c.head_size, 2, device=ids.device) / c.head_size)
         angles = torch.arange(ids.shape[1], device=ids.device)[:, None] * frequencies
@@ -76,8 +76,8 @@ class Llama(nn.Module):
         return F.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=-1)
 
 
-def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions."""
+def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply rotary positions."""
     a, b = x.chunk(2, dim=-1)
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1).to(x.dtype)
 
@@ -105,7 +105,7 @@ def _renamed(name: str) -> str:
 
 
 def labels_of(job: TrainingJob, rows: Any) -> Tensor:
-    """int64: the inputs shifted by one; -1 where Colophon does not pay: bos and padding."""
+    """Return the inputs shifted by one, int64; -1 where labels have no loss weight: bos and padding."""
     labels = torch.from_numpy(rows[..., 1:].copy())
     base = job.num_ids - 5
     labels[(labels == base) | (labels == base + 2)] = -1
@@ -132,12 +132,12 @@ def main(path: str) -> None:
     losses, seconds = [], []
     for step in range(job.steps):
         started = time.perf_counter()
-        total, paid = 0.0, int((labels[step] >= 0).sum())
+        total, num_labels = 0.0, int((labels[step] >= 0).sum())
         for start in range(0, job.batch_size, job.micro_batch_size):
             part = slice(start, start + job.micro_batch_size)
             ids, targets = (each[step, part].to(job.device, non_blocking=True) for each in (inputs, labels))
             with torch.autocast(job.device, dtype=torch.bfloat16, enabled=half):
-                loss = model(ids, targets) * ((targets >= 0).sum() / paid)
+                loss = model(ids, targets) * ((targets >= 0).sum() / num_labels)
             loss.backward()
             total += loss.item()
         optimizer.step()

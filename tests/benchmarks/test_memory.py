@@ -1,4 +1,4 @@
-"""Memory of a process tree: who belongs to it, and that shared pages count once."""
+"""Memory of a process tree: its processes, and shared pages, which count once."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ child.wait()
 
 @contextmanager
 def process(code: str, *arguments: str, marker: str | None) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """A Python process, when it has printed its first line, and that line; it ends with the context."""
+    """A Python process that has printed its first line, and that line; it ends with the context."""
     env = {**os.environ, **({} if marker is None else {MARKER: marker})}
     command = [sys.executable, "-c", code, *arguments]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env) as child:
@@ -66,13 +66,13 @@ def test_a_process_belongs_by_its_marker_alone() -> None:
     assert tree.pids() == []
 
 
-def test_children_belong_that_forgot_their_environment() -> None:
+def test_children_that_overwrote_their_environment_belong() -> None:
     marker = uuid.uuid4().hex
     with process(_GRANDCHILD, marker=marker) as (child, line):
         assert ProcessTree(marker).pids() == sorted([child.pid, int(line)] if line.isdigit() else [])
 
 
-def test_the_peak_has_what_the_processes_hold() -> None:
+def test_the_peak_is_the_memory_of_the_processes() -> None:
     marker = uuid.uuid4().hex
     sampler = Sampler(ProcessTree(marker), interval=0.01)
     with ExitStack() as stack:
@@ -95,7 +95,7 @@ def test_pages_that_processes_share_count_once(tmp_path: Path) -> None:
     assert 64 * _MEGABYTE < total < 2 * 64 * _MEGABYTE
 
 
-def test_a_process_that_is_gone_holds_nothing() -> None:
+def test_an_ended_process_has_no_memory() -> None:
     with process(_HOLD, "1", marker=None) as (child, _):
         pass
     assert pss_of(child.pid) == 0

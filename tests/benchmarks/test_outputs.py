@@ -1,4 +1,4 @@
-"""What passes for the same output, and what does not."""
+"""Outputs that count as equal, and outputs that do not."""
 
 from __future__ import annotations
 
@@ -62,13 +62,13 @@ def expected(tmp_path: Path) -> Expected:
     return expected_of(job_in(tmp_path))
 
 
-def test_what_the_input_holds(expected: Expected) -> None:
+def test_the_documents_of_the_input(expected: Expected) -> None:
     assert expected.ids.to_pylist() == ["a", "b", "c", "d", "e"]
     assert expected.blank.tolist() == [False, True, False, False, True]
     assert expected.padded.tolist() == [False, False, True, False, False]
 
 
-def test_the_same_is_the_same(expected: Expected) -> None:
+def test_equal_outputs_agree(expected: Expected) -> None:
     agreement = compare(output(), output(quality=[0.250015, 0.9, 0.75, 0.125, 0.3]), expected=expected)
     assert agreement.documents == 5
     assert agreement.tokens == 6
@@ -94,7 +94,7 @@ def test_the_same_is_the_same(expected: Expected) -> None:
     ],
 )
 @pytest.mark.parametrize("swap", [False, True], ids=["found", "reference"])
-def test_what_differs_is_an_error(
+def test_a_difference_is_an_error(
     expected: Expected, changes: dict[str, Sequence[object]], message: str, swap: bool
 ) -> None:
     pair = (output(**changes), output()) if swap else (output(), output(**changes))
@@ -110,7 +110,7 @@ def test_a_missing_document_is_an_error(expected: Expected) -> None:
         compare(output(), pa.concat_tables([output(), output()]).sort_by("id"), expected=expected)
 
 
-def test_who_strips_texts_may_score_padded_ones_differently(expected: Expected) -> None:
+def test_a_contestant_that_strips_texts_may_score_padded_ones_differently(expected: Expected) -> None:
     other = output(quality=[0.25, 0.5, 0.1, 0.125, None])
     assert compare(output(), other, expected=expected, strips=True).not_compared == 3
     with pytest.raises(OutputDiffersError, match="quality"):
@@ -127,7 +127,7 @@ def write_parquet(directory: Path, table: pa.Table) -> None:
 
 
 @pytest.mark.parametrize(("write", "read"), [(write_arrow, read_arrow), (write_parquet, read_parquet)])
-def test_the_librarys_offset_is_taken_off(
+def test_the_librarys_offset_is_subtracted(
     tmp_path: Path, write: Callable[[Path, pa.Table], None], read: Callable[[Job], pa.Table]
 ) -> None:
     job = job_in(tmp_path)

@@ -1,4 +1,4 @@
-"""What is computed from measurements: speeds, the projected limit, shares, sizes."""
+"""Numbers computed from measurements: speeds, the projected limit, shares, sizes."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def test_the_limit_is_the_sum_of_the_parts_over_the_workers() -> None:
     assert found["without_start"] == pytest.approx(80 / 40 / 3.2)
 
 
-def test_no_fraction_where_starting_took_longer() -> None:
+def test_no_fraction_if_the_start_took_longer() -> None:
     speeds = dict.fromkeys(("read", "kernel", "tokenize", "write"), 10.0)
     assert "without_start" not in projected_limit(speeds, WORKLOAD, wall=1.0, start=1.8, of_the_pass=1.0)
 
 
-def test_shares_leave_loading_out() -> None:
+def test_shares_exclude_loading() -> None:
     seconds = {"load": 8.0, "read": 2.0, "annotate": 4.0, "tokenize": 2.0, "pack": 0.0, "write": 2.0}
     run = {"passes": {"annotate, tokenize": {"worker_seconds": seconds}}}
     found = shares([run, run])

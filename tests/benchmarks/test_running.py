@@ -32,7 +32,7 @@ def test_a_failure_shows_the_end_of_the_log(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="the tree is found in /proc")
-def test_what_a_command_leaves_running_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_outlive_a_command_are_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "_LINGER_SECONDS", 0.1)
     staying = "import signal; print('there', flush=True); signal.pause()"
     code = f"""
@@ -49,7 +49,7 @@ print(child.pid)
 
 
 def _signal_living(pid: int) -> None:
-    """Raises ProcessLookupError for a process that is gone or only waits to be collected."""
+    """Raise ProcessLookupError for a process that has ended, or is a zombie."""
     os.kill(pid, 0)
     if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
         raise ProcessLookupError

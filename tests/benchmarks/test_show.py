@@ -72,7 +72,7 @@ def test_the_table_names_everything(results: Path) -> None:
     assert rows[5][1] == "left out: not installed: other"
 
 
-def test_no_results_no_table(tmp_path: Path) -> None:
+def test_without_results_there_is_no_table(tmp_path: Path) -> None:
     assert show.tables(tmp_path) == ""
 
 

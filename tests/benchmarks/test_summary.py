@@ -13,7 +13,7 @@ from benchmarks.summary import Spread, interleaved, line_fit, ratios
 
 
 @given(st.integers(1, 5), st.integers(1, 7))
-def test_each_round_has_everyone_once_and_begins_with_another(num_names: int, rounds: int) -> None:
+def test_each_round_has_every_name_once_and_begins_with_a_different_one(num_names: int, rounds: int) -> None:
     names = [f"n{i}" for i in range(num_names)]
     order = interleaved(names, rounds=rounds)
     assert Counter(order) == {(turn, name): 1 for turn in range(rounds) for name in names}
@@ -35,12 +35,12 @@ def test_ratios_are_those_of_medians_with_the_range_of_rounds() -> None:
 
 
 @given(st.floats(-10, 10), st.floats(-5, 5), st.lists(st.integers(0, 1000), min_size=2, max_size=9, unique=True))
-def test_a_line_is_found_again(intercept: float, slope: float, x: list[int]) -> None:
+def test_a_line_is_fitted_exactly(intercept: float, slope: float, x: list[int]) -> None:
     found = line_fit(x, [intercept + slope * value for value in x])
     assert found[:2] == pytest.approx((intercept, slope), abs=1e-6)
 
 
-def test_r_squared_tells_how_well_the_line_fits() -> None:
+def test_r_squared_is_lower_for_noisy_points() -> None:
     assert line_fit([1, 2, 3], [2, 4, 6])[2] == pytest.approx(1)
     assert line_fit([1, 2, 3], [2, 9, 2])[2] == pytest.approx(0)
     assert line_fit([1, 2, 3], [5, 5, 5])[2] == 1

@@ -38,7 +38,7 @@ def test_ranks_are_read_in_order(tmp_path: Path) -> None:
     assert list(read_ranks(write(tmp_path / "v.tiktoken")).items()) == list(_RANKS.items())
 
 
-def test_the_vocabulary_says_where_both_are(tmp_path: Path) -> None:
+def test_the_vocabulary_has_both_paths(tmp_path: Path) -> None:
     vocabulary = both_formats(write(tmp_path / "v.tiktoken"), texts=["the thing"], output=tmp_path / "t.json")
     assert vocabulary.num_ids == len(_RANKS)
     assert Tokenizer.from_file(vocabulary.huggingface).encode("the").ids == [_RANKS[b"the"]]
@@ -48,5 +48,5 @@ def test_a_difference_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     other: dict[str, Any] = huggingface_json(_RANKS)
     other["model"] |= {"merges": [], "ignore_merges": False}
     monkeypatch.setattr("benchmarks.vocabulary.huggingface_json", lambda ranks: other)
-    with pytest.raises(VocabularyError, match="other ids"):
+    with pytest.raises(VocabularyError, match="different ids"):
         both_formats(write(tmp_path / "v.tiktoken"), texts=["the thing"], output=tmp_path / "t.json")

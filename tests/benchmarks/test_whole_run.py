@@ -1,4 +1,4 @@
-"""Everything for real, on little text with small models: contestants, outputs that are compared, all sections."""
+"""All contestants and sections, on little text with small models, and their outputs compared."""
 
 from __future__ import annotations
 
@@ -66,13 +66,13 @@ def workload(work: Path) -> Workload:
 
 @pytest.fixture(scope="module")
 def reference(workload: Workload, work: Path) -> pa.Table:
-    """What the hand-written script writes: the fastText library and tiktoken."""
+    """The output of the hand-written script: the fastText library and tiktoken."""
     with done(contestants(work=work)["hand_written"], workload.job, work=work) as finished:
         return finished.output()
 
 
 def in_process(contestant: Contestant) -> Contestant:
-    """Colophon without Ray, which takes most of the time of a small run."""
+    """Colophon without Ray, whose start takes most of the time of a small run."""
 
     def command(job: Job) -> Sequence[str]:
         recipe = write_recipe(job, partition_bytes=20_000)
@@ -100,13 +100,13 @@ def test_every_contestant_writes_the_same(name: str, workload: Workload, work: P
     assert agreement.tokens > 1000
 
 
-def test_the_scores_of_the_reference_tell_documents_apart(reference: pa.Table, workload: Workload) -> None:
-    """Else equal scores would show nothing."""
+def test_the_scores_of_the_reference_differ_between_documents(reference: pa.Table, workload: Workload) -> None:
+    """The small models give different scores to different texts; otherwise equal scores would prove nothing."""
     assert len(set(reference["quality"].to_pylist())) > 100
     assert set(reference["topic"].to_pylist()) <= set(workload.job.topic.labels)
 
 
-def test_a_run_stops_at_an_output_that_is_not_the_same(workload: Workload, work: Path) -> None:
+def test_a_different_output_ends_the_run(workload: Workload, work: Path) -> None:
     def read(job: Job) -> pa.Table:
         table = script.read(job)
         scores = [score + 1e-4 for score in table["quality"].to_pylist()]
@@ -118,7 +118,7 @@ def test_a_run_stops_at_an_output_that_is_not_the_same(workload: Workload, work:
         run_whole_job({"hand_written": script, "broken": broken}, workload, rounds=1, work=work, log=print)
 
 
-def test_who_cannot_take_part_is_named_with_the_reason(workload: Workload, work: Path) -> None:
+def test_an_excluded_contestant_is_named_with_the_reason(workload: Workload, work: Path) -> None:
     script = contestants(work=work)["hand_written"]
     lines: list[str] = []
     result = run_whole_job(
@@ -139,7 +139,7 @@ def test_who_cannot_take_part_is_named_with_the_reason(workload: Workload, work:
     assert lines[0].startswith("expected: about")
 
 
-def test_dolma_needs_an_environment_of_its_own(work: Path) -> None:
+def test_dolma_needs_its_own_environment(work: Path) -> None:
     assert "install-dolma" in str(contestants(work=work)["dolma"].missing())
 
 
