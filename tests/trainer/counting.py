@@ -1,4 +1,4 @@
-"""A run as the pipeline writes it, whose texts count in the steps that their metadata gives, and models of it."""
+"""A run as the pipeline writes it, whose texts count in steps that their metadata names; and models trained on it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import TypeAdapter
 
 from colophon.shards.arrow_files import packed_table, tokens_table, write_table
-from colophon.shards.layouts import Layout
+from colophon.shards.layouts import Layout, parse_layout
 from colophon.shards.manifest import Manifest, OutputManifest, Record
 from colophon.shards.metadata import document_metadata
 from colophon.shards.packing import pack
@@ -25,7 +24,7 @@ from tests.trainer.runs import SPECIAL, TOKENIZER, config
 NUM_COUNTS, STEPS = 20, range(1, 6)
 """Text ids go from 0 to 19."""
 METADATA = 50
-"""The metadata id of step s is METADATA + s."""
+"""The metadata id of a step is the step plus this."""
 SEQUENCE_LENGTH = 48
 LAYOUTS: dict[str, dict[str, Any]] = {
     "plain": {"position": "plain"},
@@ -37,17 +36,16 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 
 def layout_called(name: str) -> Layout:
     """One of `LAYOUTS`."""
-    layout: Layout = TypeAdapter(Layout).validate_python(LAYOUTS[name])
-    return layout
+    return parse_layout(LAYOUTS[name], where="test")
 
 
 def counting_layout(name: str) -> TrainedLayout:
-    """The same, as the layout of a model."""
+    """One of `LAYOUTS`, as a model's."""
     return TrainedLayout(name=name, layout=layout_called(name), sequence_length=SEQUENCE_LENGTH, special=SPECIAL)
 
 
-class Counting:
-    """The tokenizer of such texts: id 12 is `12`, metadata `3` is the id 53."""
+class CountingTokenizer:
+    """The tokenizer of these texts: id 12 is `12`, metadata `3` is the id 53."""
 
     def encode_batch(self, texts: pa.Array) -> pa.ListArray:
         """Ids of metadata."""
@@ -60,17 +58,17 @@ class Counting:
 
 
 def count(start: int, step: int, *, length: int) -> list[int]:
-    """A text with the metadata `step`."""
+    """A text that counts from `start` in steps of `step`."""
     return [(start + step * i) % NUM_COUNTS for i in range(length)]
 
 
-def behind(step: int | None) -> list[int]:
-    """Ids before a text: the wrapper with the metadata, or empty."""
+def wrapped(step: int | None) -> list[int]:
+    """Ids before a text: the wrapper with the metadata `step`; None: the empty wrapper."""
     return [SPECIAL.bos, SPECIAL.boc, *([] if step is None else [METADATA + step]), SPECIAL.eoc]
 
 
 def write_counting_run(output: Path, *, num_documents: int = 1000, num_partitions: int = 2) -> Path:
-    """Token files, annotations `step` (of each document) and `parity` (null for some), and the layouts."""
+    """Write token files, the layouts' packed files, and annotations: `step`, `parity` (null for some) and `rank`."""
     random = np.random.default_rng(0)
     stages: dict[str, list[Record]] = {}
     for number, part in enumerate(np.array_split(random.choice(STEPS, num_documents), num_partitions)):
@@ -104,7 +102,7 @@ def write_counting_run(output: Path, *, num_documents: int = 1000, num_partition
 
 
 def train_counting(output: Path, layout: str, *, steps: int) -> tuple[TrainedModel, TrainedLayout]:
-    """About 20 ms a step; after 300 a model knows its counting."""
+    """Train a model, in about 20 ms per step; after 300 steps it counts correctly."""
     rates = {"learning_rate": 1e-2, "optimizer": {"weight_decay": 0.0}}
     settings = config(layout, steps=steps, batch_size=16, micro_batch_size=16, validation_rows=20, **rates)
     train(settings, name=layout, output=output)
@@ -112,7 +110,7 @@ def train_counting(output: Path, layout: str, *, steps: int) -> tuple[TrainedMod
 
 
 def _write(table: pa.Table, path: Path) -> None:
-    """In several record batches, as large partitions have."""
+    """Write several record batches, as large partitions have."""
     write_table(path, pa.Table.from_batches(table.to_batches(max_chunksize=4)))
 
 
@@ -136,7 +134,7 @@ def _packed(name: str, ids: pa.Array, texts: list[list[int]], steps: pa.Array) -
         layout,
         text_offsets=np.cumsum([0, *map(len, texts)]),
         text_ids=np.concatenate(texts).astype(np.uint16),
-        metadata=document_metadata(layout, ids=ids, columns={"step": steps}, tokenizer=Counting(), seed=0),
+        metadata=document_metadata(layout, ids=ids, columns={"step": steps}, tokenizer=CountingTokenizer(), seed=0),
         special=SPECIAL,
         sequence_length=SEQUENCE_LENGTH,
     )

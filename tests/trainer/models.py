@@ -1,4 +1,4 @@
-"""Models over real vocabularies with random weights, for tests that need no training."""
+"""Random models over real vocabularies, for tests that need no training run."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter
 
-from colophon.shards.layouts import Layout
+from colophon.shards.layouts import parse_layout
 from colophon.shards.schema import TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
 from colophon.trainer.checkpoint import TrainingState
@@ -31,20 +30,20 @@ def write_vocabulary(path: Path) -> Path:
 
 
 def small_tokenizer(directory: Path, *, num_meta_tokens: int = 3, **settings: Any) -> Tokenizer:
-    """A tokenizer of 267 tokens and special ones after them."""
+    """A tokenizer of 267 tokens, followed by special ones."""
     path = write_vocabulary(directory / "small.tiktoken")
     config = TokenizerConfig.model_validate({"path": str(path), "pattern": "gpt2", **settings})
     return load_tokenizer(config, num_meta_tokens=num_meta_tokens)
 
 
 def info_of(tokenizer: Tokenizer) -> TokenizerInfo:
-    """The description of a tokenizer in shards."""
+    """The tokenizer as shards describe it."""
     names = ("name", "sha256", "num_base_ids", "num_ids", "special")
     return TokenizerInfo(**{name: getattr(tokenizer, name) for name in names})
 
 
 def drawn_model(tokenizer: Tokenizer, *, masked_ids: tuple[int, ...] = (), **model: Any) -> TrainedModel:
-    """A model as if loaded from a checkpoint. Its weights have a large spread, so that its predictions are certain."""
+    """A model as loaded from a checkpoint, with weights drawn so wide that its predictions are confident."""
     config = TrainConfig.model_validate({"layout": "prepend", "model": {**MODEL, **model}, "steps": 1})
     decoder = Decoder(config.model, tokenizer=info_of(tokenizer), masked_ids=masked_ids)
     decoder.initialise(seed=1)
@@ -60,6 +59,6 @@ def drawn_model(tokenizer: Tokenizer, *, masked_ids: tuple[int, ...] = (), **mod
 
 
 def layout_for(tokenizer: Tokenizer, settings: dict[str, Any] | None = None) -> TrainedLayout:
-    """The layout that the model was trained on, as read from shards."""
-    layout: Layout = TypeAdapter(Layout).validate_python(settings or PREPEND)
+    """The layout of a model, as its shards would describe it."""
+    layout = parse_layout(settings or PREPEND, where="test")
     return TrainedLayout(name="prepend", layout=layout, sequence_length=64, special=tokenizer.special)

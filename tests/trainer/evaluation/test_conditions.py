@@ -41,7 +41,7 @@ from colophon.trainer.inference.text_loss import text_losses
 from colophon.trainer.inference.trained_model import TrainedModel, load_trained
 from colophon.trainer.model import Decoder
 from tests.pipeline.project import RECIPE, colophon, run, write_project
-from tests.trainer.counting import Counting, behind, counting_layout, train_counting, write_counting_run
+from tests.trainer.counting import CountingTokenizer, counting_layout, train_counting, wrapped, write_counting_run
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER
 
 LAYOUTS = {"plain": "none", "prepend-url": "true", "append-quality": "true", "meta-tokens": "meta_tokens"}
@@ -140,7 +140,15 @@ def test_a_text_costs_what_it_costs_alone(tokens_at_once: int, settings: dict[st
     trained = drawn(masked_ids=(SPECIAL.pad, SPECIAL.boc), **settings)
     random = np.random.default_rng(0)
     texts = [random.integers(0, 60, n).astype(np.uint16) for n in (5, 1, 17, 40, 17, 2, 30)]
-    prefixes = [[SPECIAL.bos], behind(None), behind(3), [SPECIAL.bos], behind(5), [SPECIAL.bos], behind(2)]
+    prefixes = [
+        [SPECIAL.bos],
+        wrapped(None),
+        wrapped(3),
+        [SPECIAL.bos],
+        wrapped(5),
+        [SPECIAL.bos],
+        wrapped(2),
+    ]
     found = text_losses(trained, prefixes, texts, tokens_at_once=tokens_at_once)
     expected = [by_hand(trained, prefix, text.tolist()) for prefix, text in zip(prefixes, texts, strict=True)]
     np.testing.assert_allclose(found, expected, rtol=2e-6)
@@ -223,8 +231,8 @@ def test_a_derangement_leaves_nothing_in_its_place() -> None:
 def test_what_stands_before_a_text_under_each_condition() -> None:
     metadata = [np.array([51]), np.array([52]), np.array([], np.int64), None]
     prepend, meta = counting_layout("prepend"), counting_layout("meta_tokens")
-    bos, empty = [SPECIAL.bos], behind(None)
-    true = [behind(1), behind(2), empty, bos]
+    bos, empty = [SPECIAL.bos], wrapped(None)
+    true = [wrapped(1), wrapped(2), empty, bos]
     assert prepend.prefixes("true", metadata, seed=0) == true
     assert prepend.prefixes("empty", metadata, seed=0) == [empty] * 4
     assert prepend.prefixes("none", metadata, seed=0) == [bos] * 4
@@ -246,8 +254,15 @@ def test_the_room_for_text_is_a_row_less_its_longest_context(name: str, beside: 
 
 
 def crops_of(output: Path, **changes: Any) -> Any:
-    settings = {"count": 100, "crop": 8, "seed": 0, "columns": (), "tokenizer": TOKENIZER, "decode": Counting().decode}
-    return RunDocuments(output).crops(**{**settings, **changes})
+    settings = {
+        "count": 100,
+        "crop": 8,
+        "seed": 0,
+        "columns": (),
+        "tokenizer": TOKENIZER,
+        "decode": CountingTokenizer().decode,
+    }
+    return RunDocuments(output).crops(**{"decode": CountingTokenizer().decode, **settings, **changes})
 
 
 def test_documents_are_drawn_with_what_is_known_of_them(counting: Path) -> None:
@@ -397,7 +412,7 @@ def evaluated(counting: Path) -> Evaluation:
     return evaluate(
         [evaluated_model(counting, name) for name in ("prepend", "plain")],
         documents=RunDocuments(counting),
-        tokenizer=Counting(),
+        tokenizer=CountingTokenizer(),
         settings=EvaluationSettings(documents=200, crop=6, by=("parity",)),
     )
 
@@ -447,7 +462,7 @@ def test_the_same_texts_whatever_is_evaluated(evaluated: Evaluation, counting: P
     alone = evaluate(
         [evaluated_model(counting, "plain")],
         documents=RunDocuments(counting),
-        tokenizer=Counting(),
+        tokenizer=CountingTokenizer(),
         settings=EvaluationSettings(documents=200, crop=6),
     )
     assert [text.tolist() for text in alone.documents.text] == [text.tolist() for text in evaluated.documents.text]
@@ -472,7 +487,7 @@ def test_what_cannot_be_evaluated(
         evaluate(
             evaluated.models,
             documents=RunDocuments(counting),
-            tokenizer=Counting(),
+            tokenizer=CountingTokenizer(),
             settings=EvaluationSettings(**settings),
         )
 
@@ -485,7 +500,7 @@ def test_the_default_crop_is_the_same_whichever_models_are_named(
     found = evaluate(
         [model for model in evaluated.models if model.name in names],
         documents=RunDocuments(counting),
-        tokenizer=Counting(),
+        tokenizer=CountingTokenizer(),
         settings=EvaluationSettings(documents=10),
         report=lines.append,
     )

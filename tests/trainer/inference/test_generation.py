@@ -20,11 +20,11 @@ from colophon.trainer.model import Decoder
 from tests.pipeline.project import write_tokenizer
 from tests.trainer.counting import (
     NUM_COUNTS,
-    Counting,
-    behind,
+    CountingTokenizer,
     count,
     counting_layout,
     train_counting,
+    wrapped,
     write_counting_run,
 )
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER, config
@@ -83,13 +83,13 @@ def test_what_is_read_in_parts_has_the_logits_of_what_is_read_at_once(
 @pytest.mark.parametrize("guidance", [None, 0.0, 0.5, 1.0, 2.5])
 def test_every_token_drawn_is_the_likeliest_of_a_model_that_reads_all_of_it_again(guidance: float | None) -> None:
     trained, layout = drawn(qk_norm=True), counting_layout("prepend")
-    prompt, prefix = [3, 9], behind(4)
+    prompt, prefix = [3, 9], wrapped(4)
     (found,) = samples(trained, layout, prefix, prompt, temperature=0.0, guidance=guidance)
     assert len(found) >= 5
     for i, token in enumerate(found):
         context, empty = (
             trained.logits(torch.tensor([[*start, *prompt, *found[:i]]]))[0, -1, : SPECIAL.eos + 1]
-            for start in (prefix, behind(None))
+            for start in (prefix, wrapped(None))
         )
         logits = context if guidance is None else empty + guidance * (context - empty)
         logits[SPECIAL.bos] = -math.inf
@@ -110,11 +110,11 @@ def test_samples_at_guidance_0_and_1_are_those_of_each_context() -> None:
     def at(prefix: list[int], guidance: float | None) -> Any:
         return samples(trained, layout, prefix, [3], guidance=guidance, temperature=1.0, num_samples=3, seed=5)
 
-    free, conditioned = at(behind(None), None), at(behind(4), None)
+    free, conditioned = at(wrapped(None), None), at(wrapped(4), None)
     assert free != conditioned
-    assert at(behind(4), 0.0) == free
-    assert at(behind(4), 1.0) == conditioned
-    assert at(behind(4), 3.0) not in (free, conditioned)
+    assert at(wrapped(4), 0.0) == free
+    assert at(wrapped(4), 1.0) == conditioned
+    assert at(wrapped(4), 3.0) not in (free, conditioned)
 
 
 @pytest.mark.parametrize("guidance", [None, 1.0, 1.5])
@@ -123,8 +123,8 @@ def test_a_model_counts_on_in_the_steps_that_its_metadata_says(
     learnt: Learnt, step: int, guidance: float | None
 ) -> None:
     trained, layout = learnt
-    prefix = context_prefix(layout, context=None, metadata={"step": str(step)}, encoder=Counting())
-    assert prefix == behind(step)
+    prefix = context_prefix(layout, context=None, metadata={"step": str(step)}, encoder=CountingTokenizer())
+    assert prefix == wrapped(step)
     for start in (0, 7, 13):
         (found,) = samples(trained, layout, prefix, [start], temperature=0.0, max_tokens=8, guidance=guidance)
         assert len(found) >= 3  # the shortest texts have four tokens; that of the prompt says nothing of the step
@@ -156,7 +156,7 @@ def test_no_special_id_is_ever_drawn(position: str) -> None:
 def test_samples_end_at_eos_and_others_go_on(learnt: Learnt) -> None:
     trained, layout = learnt
     settings = SamplingSettings(num_samples=30, max_tokens=40, temperature=1.0)
-    steps = list(generate(trained, layout, prefix=behind(3), prompt=[1], settings=settings))
+    steps = list(generate(trained, layout, prefix=wrapped(3), prompt=[1], settings=settings))
     lengths = [sum(step[i] is not None for step in steps) for i in range(30)]
     assert len(set(lengths)) > 3
     assert len(steps) == max(lengths)
@@ -184,7 +184,7 @@ def test_a_row_is_not_longer_than_those_that_the_model_was_trained_on() -> None:
     trained, layout = drawn(), counting_layout("prepend")
 
     def longest(**settings: Any) -> int:
-        found = samples(trained, layout, behind(4), [5], num_samples=64, temperature=50.0, **settings)
+        found = samples(trained, layout, wrapped(4), [5], num_samples=64, temperature=50.0, **settings)
         return max(map(len, found))
 
     assert longest() == 12
@@ -242,14 +242,14 @@ def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
 
 
 def prefix_of(position: str, context: Any = None, **metadata: str) -> list[int]:
-    return context_prefix(counting_layout(position), context=context, metadata=metadata, encoder=Counting())
+    return context_prefix(counting_layout(position), context=context, metadata=metadata, encoder=CountingTokenizer())
 
 
 def test_what_stands_before_the_prompt() -> None:
     bos, boc, eoc = SPECIAL.bos, SPECIAL.boc, SPECIAL.eoc
     assert prefix_of("plain") == prefix_of("append") == prefix_of("prepend", "none") == [bos]
     assert prefix_of("prepend") == prefix_of("prepend", "empty") == prefix_of("meta_tokens", "empty") == [bos, boc, eoc]
-    assert prefix_of("prepend", step="3") == prefix_of("prepend", "meta", step="3") == behind(3)
+    assert prefix_of("prepend", step="3") == prefix_of("prepend", "meta", step="3") == wrapped(3)
     assert prefix_of("meta_tokens") == [bos, boc, 65, 66, 67, eoc]
     assert prefix_of("meta_tokens", "none") == [bos]
 
@@ -273,7 +273,7 @@ def test_contexts_that_cannot_be(arguments: tuple[Any, ...], metadata: dict[str,
         context_name("true")
 
 
-@pytest.mark.parametrize("prefix", [[SPECIAL.bos], behind(None)])
+@pytest.mark.parametrize("prefix", [[SPECIAL.bos], wrapped(None)])
 def test_guidance_needs_a_context(prefix: list[int]) -> None:
     with pytest.raises(TrainerError, match="guidance goes from the empty wrapper to a context"):
         samples(drawn(), counting_layout("prepend"), prefix, [1], guidance=2.0)
