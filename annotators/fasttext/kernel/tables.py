@@ -54,7 +54,7 @@ def build_model(layout: FastTextLayout, *, allocate: Allocate) -> LinearModel:
     """
     header = layout.header
     words, known = _dictionary(layout)
-    capacity = 1 << max((2 * len(known)).bit_length(), 4)
+    capacity = 1 << max((2 * len(known)).bit_length(), 4)  # 10 words -> 32 slots: at most half of them are used
     shape = _shape(layout, slot_shift=64 - capacity.bit_length() + 1)
     has_subwords, num_rows = shape.max_chars > 0, header.num_words + header.buckets
     tables = Tables(
@@ -107,7 +107,7 @@ def _label_counts(layout: FastTextLayout) -> tuple[int, ...]:
 def _dictionary(layout: FastTextLayout) -> tuple[Words, npt.NDArray[np.int64]]:
     """The words of each dictionary entry as one text, and the numbers of the entries that are one word.
 
-    No text can hold an entry with white space.
+    The other entries hold white space, so no word of a text can equal them.
     """
     tail = 10  # NUL, int64 count and type byte between two strings
     starts = np.concatenate([[layout.entries_at], layout.entry_ends[:-1] + tail])
@@ -122,6 +122,7 @@ def _shape(layout: FastTextLayout, *, slot_shift: int) -> Shape:
     header, buckets = layout.header, layout.hash_buckets
     width = len(header.labels) if header.is_collapsible else 0
     return Shape(
+        # 2 labels -> 2 floats a row, 3 -> 4, 24 -> 24, 25 -> 32; 0 for a model that is not collapsed
         stride=width if width == 0 else 2 if width <= 2 else 4 if width <= 4 else -(-width // 8) * 8,
         num_words=header.num_words,
         word_ngrams=header.word_ngrams if buckets else 1,
