@@ -67,11 +67,11 @@ def read(job: Job) -> Result:
     """Measure the reader of the pipeline: id and text of all partitions."""
     from colophon.pipeline.inputs.readers import PartitionReader
 
-    prepared = _prepared(job)
+    resolved = _resolved(job)
     watch = Stopwatch()
     text_bytes = 0
-    for partition in prepared.inputs.partitions:
-        batches = iter(PartitionReader(partition, prepared.tokenize_needs, stage="read"))
+    for partition in resolved.inputs.partitions:
+        batches = iter(PartitionReader(partition, resolved.columns.tokenize_needs, stage="read"))
         while True:
             with watch("read"):
                 batch = next(batches, None)
@@ -94,7 +94,7 @@ class _Scorers:
         with watch("load"):
             for model in self._models:
                 model.load()
-        self._annotators = _prepared(job).annotators
+        self._annotators = _resolved(job).annotators
         for annotator in self._annotators:
             annotator.load()
         with watch("library_load"):
@@ -186,19 +186,19 @@ def write(job: Job) -> Result:
     """Measure writing the files of annotations and tokens: write, check, hash, sync and rename."""
     from colophon.pipeline.storage.commits import Store
 
-    prepared = _prepared(job)
+    resolved = _resolved(job)
     watch = Stopwatch()
     text_bytes = 0
-    for annotator in prepared.annotators:
+    for annotator in resolved.annotators:
         annotator.load()
     with tempfile.TemporaryDirectory(dir=Path(job.output).parent) as scratch:
         store = Store(scratch)
         for number, file in enumerate(job.files):
             batches = list(_batches(file, ["id", "text"]))
             text_bytes += sum(_size(batch.column("text")) for batch in batches)
-            for annotator in prepared.annotators:
+            for annotator in resolved.annotators:
                 _write_annotations(store, str(number), annotator, batches, watch=watch)
-            _write_tokens(store, str(number), prepared.tokenizer, batches, watch=watch)
+            _write_tokens(store, str(number), resolved.tokenizer, batches, watch=watch)
     return {"seconds": watch.seconds, "text_bytes": text_bytes}
 
 
@@ -238,25 +238,25 @@ def _write_tokens(
 
 def pack_layouts(job: Job) -> Result:
     """Measure packing in every layout, one file at a time: metadata (rendered, tokenized) and arranging apart."""
-    prepared = _prepared(job, more=_LAYOUTS)
-    topic = next(annotator for annotator in prepared.annotators if annotator.name == "topic")
+    resolved = _resolved(job, more=_LAYOUTS)
+    topic = next(annotator for annotator in resolved.annotators if annotator.name == "topic")
     topic.load()
-    _pack_file(job.files[0], prepared, topic, watch=Stopwatch())
+    _pack_file(job.files[0], resolved, topic, watch=Stopwatch())
     watch = Stopwatch()
     tokens: Counter[str] = Counter()
     for file in job.files:
-        tokens.update(_pack_file(file, prepared, topic, watch=watch))
+        tokens.update(_pack_file(file, resolved, topic, watch=watch))
     total = tokens.pop("")
     return {"seconds": watch.seconds, "tokens": total, "packed_tokens": dict(tokens)}
 
 
-def _pack_file(file: str, prepared: Any, topic: Any, *, watch: Stopwatch) -> dict[str, int]:
+def _pack_file(file: str, resolved: Any, topic: Any, *, watch: Stopwatch) -> dict[str, int]:
     """Return the number of tokens by layout; the empty name has the tokens of the texts alone."""
     from colophon.shards.arrow_files import list_chunks
     from colophon.shards.metadata import document_metadata
     from colophon.shards.packing import pack
 
-    tokenizer, recipe = prepared.tokenizer, prepared.recipe
+    tokenizer, recipe = resolved.tokenizer, resolved.recipe
     available = [name for name in ("id", "text", "url") if name in pq.read_schema(file).names]
     batches = list(_batches(file, available))
     table = pa.Table.from_batches(batches)
@@ -286,12 +286,12 @@ def _column(table: pa.Table, name: str) -> pa.Array:
     return table[name].combine_chunks() if name in table.column_names else pa.nulls(table.num_rows, pa.string())
 
 
-def _prepared(job: Job, *, more: str = "") -> Any:
+def _resolved(job: Job, *, more: str = "") -> Any:
     from colophon.pipeline.recipe.loading import load_recipe
-    from colophon.pipeline.runs.resolve import prepare
+    from colophon.pipeline.runs.resolve import resolve
 
     recipe = write_recipe(job, more=more)
-    return prepare(load_recipe(str(recipe)), where=str(recipe))
+    return resolve(load_recipe(str(recipe)), where=str(recipe))
 
 
 def _batches(file: str, columns: list[str]) -> Iterator[pa.RecordBatch]:

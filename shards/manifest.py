@@ -1,7 +1,7 @@
-"""What a run has made: the manifest and the commit records it is built from.
+"""The manifest of a run, and the commit records it is built from.
 
-A commit record says of one output file what it holds and what it was made from. The manifest is the sum of the records
-of a run; readers trust nothing else, so a half-written or left-over file is never read.
+A commit record describes one output file: its content and what it was made from. The manifest lists the records of a
+run. Readers trust nothing else, so a half-written or left-over file is never read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from colophon.shards.common.errors import ShardError
-from colophon.shards.outputs import Output, Stage
+from colophon.shards.outputs import Output, StageName
 from colophon.shards.schema import FORMAT_VERSION
 
 MANIFEST_NAME = "manifest.json"
@@ -23,17 +23,18 @@ class _Frozen(BaseModel):
 
 
 class QuarantineEntry(_Frozen):
-    """An input that could not be worked on, and why."""
+    """An input that was excluded, and the reason."""
 
     source: str
     partition: str | None = None
-    """None when the whole file was left out before it was cut into partitions."""
+    """None if the whole file was excluded before it was cut into partitions."""
     stage: str
+    """The stages that could not use it: `input`, `annotate, tokenize` or `pack`."""
     reason: str
     line: int | None = None
-    """The line of a JSONL file; the rest of its partition went on."""
+    """The line of a JSONL file, if only this line was excluded."""
     rows: int | None = None
-    """Documents left out, where a footer tells."""
+    """Documents excluded; None if they were not counted."""
 
 
 class Record(_Frozen):
@@ -48,11 +49,11 @@ class Record(_Frozen):
     bytes: int = Field(ge=0)
     sha256: str
     fingerprint: str
-    """sha256 of the stage's settings and of everything the file was made from."""
+    """sha256 of the output's settings and of everything that the file was made from."""
     counts: dict[str, int] = {}
-    """What the stage counted: documents, tokens by role, metadata cut, ..."""
+    """Totals of the file: tokens by role, documents without text, metadata cut, ..."""
     problems: list[QuarantineEntry] = []
-    """Rows of the input that could not be documents; a manifest names them once, under `quarantine`."""
+    """Lines of the input that are no documents; a manifest lists them once, under `quarantine`."""
 
     @field_validator("path", "output")
     @classmethod
@@ -77,12 +78,12 @@ class PartitionInfo(_Frozen):
     source: str
     """The input file as the recipe names it."""
     rows: int | None = None
-    """Documents, where the file's footer tells."""
+    """Documents; None where the file has no footer that states them."""
     bytes: int | None = None
 
 
 class OutputManifest(_Frozen):
-    """One stage's settings and committed files, in the order of the run's partitions."""
+    """The settings and committed files of one output, in the order of the run's partitions."""
 
     settings: dict[str, Any]
     records: list[Record]
@@ -109,16 +110,16 @@ class Manifest(_Frozen):
         """The packed outputs, by the layouts' names."""
         return self._outputs_of("pack")
 
-    def _outputs_of(self, stage: Stage) -> dict[str, OutputManifest]:
+    def _outputs_of(self, stage: StageName) -> dict[str, OutputManifest]:
         outputs = {Output.parse(directory): content for directory, content in self.outputs.items()}
         return {output.name: content for output, content in outputs.items() if output.stage == stage}
 
     def packed_files(self, output: Path, layout: str) -> list[Path]:
-        """Paths of the layout's files under `output`, in partition order; files without rows are left out.
+        """The layout's files under `output` that have rows, in partition order.
 
         Raises:
-            ShardError: the run has no such layout, a file is not as large as its record says, or one is a link to a
-                place outside of `output`.
+            ShardError: the run has no such layout, a file is not as large as its record states, or one is a link to a
+                place outside `output`.
         """
         layouts = self.layouts
         if layout not in layouts:
@@ -128,10 +129,10 @@ class Manifest(_Frozen):
 
 
 def checked_path(output: Path, record: Record) -> Path:
-    """Where the file of a record is, under `output`.
+    """The path of a record's file under `output`.
 
     Raises:
-        ShardError: it is not as large as its record says, or a link to a place outside of `output`.
+        ShardError: it is not as large as its record states, or is a link to a place outside `output`.
     """
     path = output / record.path
     if not path.resolve().is_relative_to(output.resolve()):
@@ -139,7 +140,7 @@ def checked_path(output: Path, record: Record) -> Path:
     size = path.stat().st_size if path.exists() else None
     if size != record.bytes:
         found = "is missing" if size is None else f"has {size} bytes"
-        raise ShardError(f"{path} {found}; its record says {record.bytes} bytes (colophon verify tells more)")
+        raise ShardError(f"{path} {found}; its record states {record.bytes} bytes. `colophon verify` checks every file")
     return path
 
 
@@ -147,20 +148,31 @@ def read_manifest(output: Path) -> Manifest:
     """The manifest of the run whose `output.path` is `output`.
 
     Raises:
-        ShardError: there is none, it cannot be read, or another version of the format wrote it.
+        ShardError: it is missing, or see `parse_manifest`.
     """
     path = output / MANIFEST_NAME
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        content = path.read_bytes()
     except FileNotFoundError:
         raise ShardError(f"{path} does not exist: {output} is not the output of a finished run") from None
     except OSError as error:
         raise ShardError(f"{path} cannot be read: {error.strerror}") from None
+    return parse_manifest(content, where=str(path))
+
+
+def parse_manifest(content: str | bytes, *, where: str) -> Manifest:
+    """The manifest in the content of a `manifest.json`; `where` is its path in errors.
+
+    Raises:
+        ShardError: it is damaged, or was written in a different version of the format.
+    """
+    try:
+        manifest = Manifest.model_validate_json(content)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ShardError(": ".join(filter(None, (str(path), where, first["msg"])))) from None
+        key = ".".join(map(str, first["loc"]))
+        raise ShardError(": ".join(filter(None, (where, key, first["msg"])))) from None
     if manifest.format_version != FORMAT_VERSION:
         version = manifest.format_version
-        raise ShardError(f"{path}: format version {version}; this Colophon reads version {FORMAT_VERSION}")
+        raise ShardError(f"{where}: format version {version}; this Colophon reads version {FORMAT_VERSION}")
     return manifest

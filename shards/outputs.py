@@ -14,10 +14,10 @@ from typing import Literal
 
 from colophon.shards.common.errors import ShardError
 
-Stage = Literal["annotate", "tokenize", "pack"]
-STAGES: tuple[Stage, ...] = ("annotate", "tokenize", "pack")
+StageName = Literal["annotate", "tokenize", "pack"]
+STAGES: tuple[StageName, ...] = ("annotate", "tokenize", "pack")
 """The stages of a run, in order; each is also a command."""
-_STAGE_OF_KIND: dict[str, Stage] = {"annotations": "annotate", "tokens": "tokenize", "packed": "pack"}
+_STAGE_OF_KIND: dict[str, StageName] = {"annotations": "annotate", "tokens": "tokenize", "packed": "pack"}
 
 
 class Output(str):
@@ -48,7 +48,7 @@ class Output(str):
         return cls(text)
 
     @property
-    def stage(self) -> Stage:
+    def stage(self) -> StageName:
         """The stage that fills it."""
         return _STAGE_OF_KIND[self.partition("/")[0]]
 

@@ -107,19 +107,17 @@ def export(
     from colophon.pipeline.runs.progress import watch
 
     console = make_console()
-    prepared = calibrated(load_and_check(recipe, settings), write=False, log=echo)
-    tasks = export_tasks(Plan(prepared))
+    resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
+    tasks = export_tasks(Plan(resolved))
     to.mkdir(parents=True, exist_ok=True)
-    stage = ExportStage(prepared.store, to.absolute(), prepared.recipe.input.columns)
-    with executor_of(executor, prepared.recipe.ray) as place:
+    stage = ExportStage(resolved.store, to.absolute(), resolved.recipe.input.columns)
+    with executor_of(executor, resolved.recipe.ray) as place:
         place.connect()
         total_bytes = sum(task.partition.bytes for task in tasks)
         outcomes = place.executor.run(stage, tasks)
-        for outcome in watch(
-            outcomes, title="export", total_bytes=total_bytes, total_tasks=len(tasks), console=console
-        ):
+        for outcome in watch(outcomes, name="export", total_bytes=total_bytes, total_tasks=len(tasks), console=console):
             if outcome.error is not None:
                 raise ColophonError(f"export: {outcome.task.partition.source}: {outcome.error}")
-    num_skipped = len(prepared.inputs.partitions) - len(tasks)
+    num_skipped = len(resolved.inputs.partitions) - len(tasks)
     skipped = f"; {num_skipped} quarantined partitions skipped" if num_skipped else ""
     typer.echo(f"{len(tasks)} files in {to}{skipped}")

@@ -34,12 +34,12 @@ def inspect(
     from colophon.pipeline.runs.verify import load_manifest
 
     console = make_console()
-    prepared = calibrated(load_and_check(recipe, settings), write=False, log=echo)
-    manifest = load_manifest(prepared)
+    resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
+    manifest = load_manifest(resolved)
     if document is not None or layout is None:
-        show_document(prepared, manifest, row=document or 0, console=console)
+        show_document(resolved, manifest, row=document or 0, console=console)
     if layout is not None:
-        show_sequence(prepared, layout=layout, row=sequence, console=console, tokens=tokens)
+        show_sequence(resolved, layout=layout, row=sequence, console=console, tokens=tokens)
 
 
 def verify(recipe: RecipeArgument, settings: SetOption = None) -> None:
@@ -51,9 +51,9 @@ def verify(recipe: RecipeArgument, settings: SetOption = None) -> None:
     from colophon.pipeline.runs.verify import load_manifest
     from colophon.pipeline.runs.verify import verify as check
 
-    prepared = calibrated(load_and_check(recipe, settings), write=False, log=echo)
+    resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
     files = rows = bad = 0
-    for record, findings in check(prepared, load_manifest(prepared)):
+    for record, findings in check(resolved, load_manifest(resolved)):
         files, rows, bad = files + 1, rows + record.rows, bad + bool(findings)
         for finding in findings:
             typer.echo(f"{finding.path}: {finding.message}", err=True)

@@ -18,7 +18,7 @@ from colophon.pipeline.errors import UsageError
 if TYPE_CHECKING:
     from colophon.pipeline.executors.base import Executor
     from colophon.pipeline.recipe.schema import RaySection, Recipe
-    from colophon.pipeline.runs.resolve import Prepared
+    from colophon.pipeline.runs.resolve import ResolvedRecipe
     from colophon.shards.tokenizer.tokenizer import Tokenizer
 
 
@@ -74,16 +74,16 @@ MetadataOption = Annotated[
 ]
 
 
-def load_and_check(recipe: str, settings: list[str] | None) -> Prepared:
+def load_and_check(recipe: str, settings: list[str] | None) -> ResolvedRecipe:
     """Load the recipe with its overrides and check all of it.
 
     Raises:
         UsageError: the recipe has a mistake.
     """
     from colophon.pipeline.recipe.loading import load_recipe
-    from colophon.pipeline.runs.resolve import prepare
+    from colophon.pipeline.runs.resolve import resolve
 
-    return prepare(load_recipe(recipe, overrides=settings or []), where=recipe)
+    return resolve(load_recipe(recipe, overrides=settings or []), where=recipe)
 
 
 def recipe_and_output(recipe: str, settings: list[str] | None) -> tuple[Recipe, Path]:

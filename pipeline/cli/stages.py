@@ -96,26 +96,26 @@ def _run(
         # Everything else is imported and checked while Ray starts.
         from colophon.pipeline.reports.summary import print_summary, summarize, write_report
         from colophon.pipeline.runs.calibration import calibrated
-        from colophon.pipeline.runs.resolve import prepare
+        from colophon.pipeline.runs.resolve import resolve
         from colophon.pipeline.runs.run import Run
         from colophon.pipeline.storage.lock import locked
 
         console = make_console()
-        prepared = prepare(loaded, where=recipe)
+        resolved = resolve(loaded, where=recipe)
         if "tokenize" in stages or "pack" in stages:
-            _ = prepared.tokenizer  # fails now rather than after an hour of annotating
+            _ = resolved.tokenizer  # fails now rather than after an hour of annotating
         if dry_run:
             from colophon.pipeline.runs.dry_run import print_plan
 
-            prepared = calibrated(prepared, write=False, log=echo, rebuild=rebuild)
-            print_plan(prepared, stages=stages, console=console)
+            resolved = calibrated(resolved, write=False, log=echo, rebuild=rebuild)
+            print_plan(resolved, stages=stages, console=console)
             return
-        _ = prepared.inputs  # nothing is written for input that cannot be read
-        with locked(prepared.store, log=echo) as owner:
-            prepared = prepared.changed(run=owner.token)
-            prepared = calibrated(prepared, write="annotate" in stages, log=echo, rebuild=rebuild)
+        _ = resolved.inputs  # nothing is written for input that cannot be read
+        with locked(resolved.store, log=echo) as owner:
+            resolved = resolved.for_run(owner.token)
+            resolved = calibrated(resolved, write="annotate" in stages, log=echo, rebuild=rebuild)
             result = Run(
-                prepared,
+                resolved,
                 stages=stages,
                 executor=place.executor,
                 console=console,
@@ -125,8 +125,8 @@ def _run(
                 begun=begun,
             ).execute()
             place.leave()
-            summary = summarize(result, store=prepared.store)
-            write_report(summary, result, store=prepared.store)
+            summary = summarize(result, store=resolved.store)
+            write_report(summary, result, store=resolved.store)
         print_summary(summary, result.manifest, console=console)
     raise typer.Exit(int(result.exit_code))
 

@@ -1,4 +1,4 @@
-"""`colophon inspect`: a document's annotations, and a packed sequence with roles coloured and unpaid tokens dimmed."""
+"""`colophon inspect`: a document's annotations, or a packed sequence with roles coloured and masked tokens dimmed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.text import Text
 
 from colophon.pipeline.errors import UsageError, printable
 from colophon.pipeline.inputs.readers import PartitionReader
-from colophon.pipeline.runs.resolve import Prepared
+from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.shards.arrow_files import list_values, read_table
 from colophon.shards.layouts import describe_weights
 from colophon.shards.manifest import Manifest
@@ -31,8 +31,10 @@ _STYLES = {
 }
 
 
-def show_document(prepared: Prepared, manifest: Manifest, *, row: int, console: Console, characters: int = 300) -> None:
-    """The annotations of the document at `row` of the whole input, and the beginning of its text."""
+def show_document(
+    resolved: ResolvedRecipe, manifest: Manifest, *, row: int, console: Console, characters: int = 300
+) -> None:
+    """Print the annotations of the document at `row` of the whole input, and the first `characters` of its text."""
     partition, local = _locate(manifest, row)
     table = Table(title=f"document {row:,}: row {local} of {partition}", title_justify="left", show_header=False)
     table.add_column(style="bold")
@@ -42,27 +44,27 @@ def show_document(prepared: Prepared, manifest: Manifest, *, row: int, console: 
         record = next((r for r in content.records if r.partition == partition), None)
         if record is None or output.stage == "pack":
             continue
-        with prepared.store.local(record.path) as path:
+        with resolved.store.local(record.path) as path:
             if output == TOKENS:
                 tokens = read_table(path).slice(local, 1)
-                table.add_row("id", _value(tokens.column("id")[0].as_py()))
+                table.add_row("id", _cell(tokens.column("id")[0].as_py()))
                 table.add_row("tokens", f"{len(list_values(tokens.column('input_ids'))[1]):,}")
             else:
                 for name, value in pq.read_table(path).slice(local, 1).to_pylist()[0].items():
-                    table.add_row(f"{name}  ({output.name})", _value(value))
-    table.add_row("text", Text(printable(_text(prepared, partition, local)[:characters]) + "…"))
+                    table.add_row(f"{name}  ({output.name})", _cell(value))
+    table.add_row("text", Text(printable(_text(resolved, partition, local)[:characters]) + "…"))
     console.print(table)
 
 
-def _value(value: object) -> Text:
+def _cell(value: object) -> Text:
     if isinstance(value, float):
         return Text(f"{value:.4f}")
     return Text("null", style="dim") if value is None else Text(printable(str(value)))
 
 
 def _locate(manifest: Manifest, row: int) -> tuple[str, int]:
-    stage = manifest.outputs.get(TOKENS) or next(iter(manifest.outputs.values()), None)
-    records = stage.records if stage is not None else []
+    content = manifest.outputs.get(TOKENS) or next(iter(manifest.outputs.values()), None)
+    records = content.records if content is not None else []
     before = 0
     for record in records:
         if 0 <= row < before + record.rows:
@@ -71,20 +73,25 @@ def _locate(manifest: Manifest, row: int) -> tuple[str, int]:
     raise UsageError(f"inspect: there is no document {row}; the run has {before:,}, numbered from 0")
 
 
-def _text(prepared: Prepared, partition_name: str, row: int) -> str:
-    partition = next((p for p in prepared.inputs.partitions if p.name == partition_name), None)
+def _text(resolved: ResolvedRecipe, partition_name: str, row: int) -> str:
+    partition = next((p for p in resolved.inputs.partitions if p.name == partition_name), None)
     if partition is None:
-        return "(its input is not there any more)"
-    for batch in PartitionReader(partition, prepared.tokenize_needs, stage="inspect"):
+        return "(its input is missing)"
+    for batch in PartitionReader(partition, resolved.columns.tokenize_needs, stage="inspect"):
         if row < batch.num_rows:
             return batch.column("text")[row].as_py() or ""
         row -= batch.num_rows
     return ""
 
 
-def show_sequence(prepared: Prepared, *, layout: str, row: int, console: Console, tokens: int | None = None) -> None:
-    """A packed sequence: each token in the colour of its role, dimmed where its label is not paid for."""
-    dataset = PackedDataset.open(prepared.store.path, layout)
+def show_sequence(
+    resolved: ResolvedRecipe, *, layout: str, row: int, console: Console, tokens: int | None = None
+) -> None:
+    """Print a packed sequence, each token in the colour of its role and dimmed if it is masked (loss weight 0).
+
+    `tokens` limits how many are printed.
+    """
+    dataset = PackedDataset.open(resolved.store.path, layout)
     if not 0 <= row < len(dataset):
         raise UsageError(f"inspect: {layout} has no sequence {row}; it has {len(dataset):,}, numbered from 0")
     file, local = dataset.locate(row)
@@ -93,7 +100,7 @@ def show_sequence(prepared: Prepared, *, layout: str, row: int, console: Console
     console.print(
         Text(layout, style="bold").append(
             f", sequence {row:,}: row {local} of {file.path.name}; "
-            f"paid for: {describe_weights(file.info.role_weights)}",
+            f"loss weights: {describe_weights(file.info.role_weights)}",
             style="not bold",
         )
     )
@@ -107,13 +114,13 @@ def show_sequence(prepared: Prepared, *, layout: str, row: int, console: Console
         shown = ids[at : at + length] if tokens is None else ids[at : min(at + length, max(tokens, at))]
         if role == Role.BOS:
             text.append(f"\n[document {document}]\n" if at else f"[document {document}]\n", style="bold blue")
-        text.append_text(_run(prepared.tokenizer.token_strings(shown), Role(role), paid=weights[role] > 0))
+        text.append_text(_run(resolved.tokenizer.token_strings(shown), Role(role), masked=weights[role] == 0))
         at += length
     console.print(text, soft_wrap=False)
 
 
-def _run(strings: Sequence[str], role: Role, *, paid: bool) -> Text:
-    style = _STYLES[role] if paid else f"dim {_STYLES[role]}"
+def _run(strings: Sequence[str], role: Role, *, masked: bool) -> Text:
+    style = f"dim {_STYLES[role]}" if masked else _STYLES[role]
     if role is Role.PAD:
         return Text(f" [{len(strings)} × pad]", style=style)
     return Text("".join(strings), style=style)
@@ -121,4 +128,4 @@ def _run(strings: Sequence[str], role: Role, *, paid: bool) -> Text:
 
 def _legend(roles: Sequence[Role]) -> Text:
     parts = [Text(ROLE_NAMES[role], style=_STYLES[role]) for role in roles]
-    return Text("roles: ").append_text(Text(" ").join(parts)).append(" (dimmed: weight 0)", style="dim")
+    return Text("roles: ").append_text(Text(" ").join(parts)).append(" (dimmed: loss weight 0)", style="dim")

@@ -1,6 +1,6 @@
-"""The summary of a run: tables for people, `report/summary.json` for programs. Both come from the manifest alone.
+"""The summary of a run: tables on the terminal, `report/summary.json` for programs.
 
-`report/run.json` has what the last run took: start, passes, and the steps of its workers.
+`report/run.json` has the times of the last run: its start, its passes, and the steps of its workers.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ _SAMPLE_ROWS = 1_000_000
 
 
 def summarize(result: RunResult, *, store: Store) -> dict[str, Any]:
-    """Everything that the summary shows, as a JSON value."""
+    """The content of `report/summary.json`: the tables' numbers, from the manifest, its files and the run's times."""
     manifest = result.manifest
     return {
         "documents": document_counts(manifest),
-        "annotations": [row for name in manifest.annotators for row in _columns(manifest, name, store)],
-        "layouts": {name: layout_counts(made.records) for name, made in manifest.layouts.items()},
-        "passes": {timing.title: {**_timing(timing), **_steps(timing)} for timing in result.timings},
+        "annotations": [row for name in manifest.annotators for row in _describe_columns(manifest, name, store)],
+        "layouts": {name: layout_counts(packed.records) for name, packed in manifest.layouts.items()},
+        "passes": {timing.name: {**_timing(timing), **_steps(timing)} for timing in result.timings},
         "start_seconds": round(result.start_seconds, 3),
         "quarantined": len(manifest.quarantine),
     }
 
 
 def document_counts(manifest: Manifest) -> dict[str, int]:
-    """Files, partitions, documents and what was odd about texts, over the whole input."""
+    """Files, partitions, documents, and texts that are empty, null or repaired, over the whole input."""
     tokens = manifest.outputs.get(TOKENS)
     counts = _sum(tokens.records) if tokens else Counter()
     rows = [p.rows for p in manifest.partitions]
@@ -56,7 +56,7 @@ def document_counts(manifest: Manifest) -> dict[str, int]:
 
 
 def layout_counts(records: Sequence[Record]) -> dict[str, Any]:
-    """One layout over all partitions: sequences, tokens by role, shares, what was cut and dropped."""
+    """A layout's sequences, tokens by role, shares, and documents and metadata cut or dropped, over all partitions."""
     counts = _sum(records)
     tokens = {role: counts[f"tokens_{role}"] for role in ROLE_NAMES}
     total = max(sum(tokens.values()), 1)
@@ -71,11 +71,11 @@ def layout_counts(records: Sequence[Record]) -> dict[str, Any]:
 
 
 def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Console) -> None:
-    """The tables that end a run."""
+    """Print the tables that end a run."""
     documents = summary["documents"]
     console.print(
         f"\n{documents['documents']:,} documents of {documents['files']:,} files, "
-        f"{documents['text_bytes'] / 1e6:,.1f} MB of text, {documents['tokens']:,} tokens" + _odd(documents),
+        f"{documents['text_bytes'] / 1e6:,.1f} MB of text, {documents['tokens']:,} tokens" + _text_problems(documents),
         highlight=False,
     )
     for table in (_annotation_table(summary), _layout_table(summary), _pass_table(summary)):
@@ -87,9 +87,9 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
         console.print(f"... and {len(manifest.quarantine) - 5} more in {QUARANTINE}", style="yellow", highlight=False)
 
 
-def _odd(documents: dict[str, int]) -> str:
-    odd = {"empty": "documents_empty", "null": "texts_null", "with bytes that are not UTF-8": "texts_repaired"}
-    parts = [f"{documents[key]:,} {name}" for name, key in odd.items() if documents[key]]
+def _text_problems(documents: dict[str, int]) -> str:
+    keys = {"empty": "documents_empty", "null": "texts_null", "with bytes that are not UTF-8": "texts_repaired"}
+    parts = [f"{documents[key]:,} {name}" for name, key in keys.items() if documents[key]]
     return f" ({', '.join(parts)})" if parts else ""
 
 
@@ -133,16 +133,16 @@ def _pass_table(summary: dict[str, Any]) -> Table:
     table.add_column("pass")
     for heading in ("partitions", "documents", "seconds", "documents/s", "MB/s", *STEPS):
         table.add_column(heading, justify="right")
-    for name, done in summary["passes"].items():
+    for name, timing in summary["passes"].items():
         table.add_row(
             name,
-            f"{done['partitions']:,}",
-            f"{done['documents']:,}",
-            f"{done['seconds']:.1f}",
-            f"{done['documents_per_second']:,.0f}",
-            f"{done['mb_per_second']:.1f}" if done["text_bytes"] else "-",
-            f"{done['worker_seconds']['load']:.1f} s",
-            *(f"{share:.0%}" if share else "-" for share in done["share"].values()),
+            f"{timing['partitions']:,}",
+            f"{timing['documents']:,}",
+            f"{timing['seconds']:.1f}",
+            f"{timing['documents_per_second']:,.0f}",
+            f"{timing['mb_per_second']:.1f}" if timing["text_bytes"] else "-",
+            f"{timing['worker_seconds']['load']:.1f} s",
+            *(f"{share:.0%}" if share else "-" for share in timing["share"].values()),
         )
     return table
 
@@ -166,10 +166,10 @@ def _sum(records: Sequence[Record]) -> Counter[str]:
     return counts
 
 
-def _columns(manifest: Manifest, annotator: str, store: Store) -> list[dict[str, Any]]:
-    """What each annotation column holds: share of known values, distinct ones, the most frequent or the spread.
+def _describe_columns(manifest: Manifest, annotator: str, store: Store) -> list[dict[str, Any]]:
+    """Each annotation column: its share of values that are not null, distinct values, and the most frequent or spread.
 
-    Read from as many files as hold `_SAMPLE_ROWS` documents, so that a report costs the same for any size of run.
+    Reads files until they have `_SAMPLE_ROWS` documents, so that a report costs the same for any size of run.
     """
     paths, rows = [], 0
     for record in manifest.annotators[annotator].records:
@@ -199,30 +199,30 @@ def _describe_column(column: pl.Series) -> dict[str, Any]:
 
 
 def _frequent(known: pl.Series) -> str:
-    """The most frequent values with their shares; of values that hardly repeat, an example."""
+    """The most frequent values with their shares; an example if the values hardly repeat."""
     if known.n_unique() > len(known) / 2:
-        return f"such as {_short(known[0])}" if len(known) else ""
+        return f"such as {_shortened(known[0])}" if len(known) else ""
     # Ties are broken by value: a table of equal counts would change from run to run.
     counts = known.value_counts(name="n").sort(["n", known.name], descending=[True, False]).head(_TOP_VALUES)
-    return ", ".join(f"{_short(value)} {n / len(known):.1%}" for value, n in counts.iter_rows())
+    return ", ".join(f"{_shortened(value)} {n / len(known):.1%}" for value, n in counts.iter_rows())
 
 
-def _short(value: object) -> str:
+def _shortened(value: object) -> str:
     text = printable(str(value))
     return text if len(text) <= 32 else text[:31] + "…"
 
 
 def run_report(result: RunResult) -> dict[str, Any]:
-    """What this run took, as a JSON value.
+    """The content of `report/run.json`.
 
-    `start`: seconds outside the passes, and how many of them the run waited for Ray. Each pass: what `summarize` says.
+    `start`: seconds outside the passes, and how many of them the run waited for workers. Each pass: as in `summarize`.
     `worker_seconds` are summed over all workers; reading and writing have threads of their own and overlap with the
     work, so that their sum exceeds the workers' time. `share` is each step's part of that sum without loading.
     """
     return {
         "colophon_version": result.manifest.colophon_version,
         "start": {"seconds": round(result.start_seconds, 3), "connect_seconds": round(result.connect_seconds, 3)},
-        "passes": {timing.title: {**_timing(timing), **_steps(timing)} for timing in result.timings},
+        "passes": {timing.name: {**_timing(timing), **_steps(timing)} for timing in result.timings},
         "notes": list(result.notes),
     }
 
@@ -235,6 +235,6 @@ def _steps(timing: PassTiming) -> dict[str, dict[str, float]]:
 
 
 def write_report(summary: dict[str, Any], result: RunResult, *, store: Store) -> None:
-    """`report/summary.json` and `report/run.json` under the run's output."""
+    """Write `report/summary.json` and `report/run.json` under the run's output."""
     store.write_text(SUMMARY, json.dumps(summary, indent=1))
     store.write_text(RUN, json.dumps(run_report(result), indent=1))

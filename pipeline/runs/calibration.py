@@ -1,7 +1,8 @@
-"""Fitting what an annotator must know of the data before it can annotate: the edges of quantile bins.
+"""Calibration: an annotator's quantile bins get their edges from a sample of the input, before it annotates.
 
-They are found once on a sample spread over the input, kept under `calibration/`, and from then on part of the
-annotator's settings: files that are appended later are binned by the same edges. Changed settings are fitted anew.
+The edges are fitted once, on a sample spread over the input, and stored under `calibration/`. From then on they are
+part of the annotator's settings: files that are appended later are binned by the same edges. Changed settings are
+fitted again.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.readers import PartitionReader
-from colophon.pipeline.runs.resolve import Prepared, changed_settings
+from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
 from colophon.shards.common.differences import differences
 from colophon.shards.outputs import Output
 
@@ -27,66 +28,72 @@ _SAMPLED_PARTITIONS = 32
 
 
 def calibration_path(annotator: Annotator) -> str:
-    """Where what an annotator was fitted to is kept, under the run's output."""
+    """The path of an annotator's calibration, relative to the run's output."""
     return f"calibration/{annotator.name}.json"
 
 
-def calibrated(prepared: Prepared, *, write: bool, log: Callable[[str], None], rebuild: bool = False) -> Prepared:
-    """`prepared` with every annotator calibrated: from what is kept, else (when `write`) from a sample.
+def calibrated(
+    resolved: ResolvedRecipe, *, write: bool, log: Callable[[str], None], rebuild: bool = False
+) -> ResolvedRecipe:
+    """The recipe with every annotator calibrated: from the stored calibration, else (if `write`) from a sample.
 
     Raises:
-        UsageError: the sample holds nothing to calibrate on, or what is kept was fitted with other settings and
-            `rebuild` is not set.
+        UsageError: the sample holds nothing to calibrate on, or the stored calibration was fitted with other settings
+            and `rebuild` is not set.
     """
-    fit = partial(_calibrated, prepared=prepared, write=write, log=log, rebuild=rebuild)
-    annotators = tuple(fit(annotator) for annotator in prepared.annotators)
-    return prepared if annotators == prepared.annotators else prepared.changed(annotators=annotators)
+    calibrate = partial(_calibrated, resolved=resolved, write=write, log=log, rebuild=rebuild)
+    annotators = tuple(calibrate(annotator) for annotator in resolved.annotators)
+    return resolved if annotators == resolved.annotators else resolved.with_annotators(annotators)
 
 
 def _calibrated(
-    annotator: Annotator, *, prepared: Prepared, write: bool, log: Callable[[str], None], rebuild: bool
+    annotator: Annotator, *, resolved: ResolvedRecipe, write: bool, log: Callable[[str], None], rebuild: bool
 ) -> Annotator:
-    wanted = annotator.num_calibration_documents
-    if wanted is None:
+    if annotator.num_calibration_documents is None:
         return annotator
     path = calibration_path(annotator)
-    kept: dict[str, Any] | None = prepared.store.read_json(path)
-    if kept is not None and kept["settings"] == annotator.settings:
-        return annotator.with_calibration(kept["calibration"])
+    stored: dict[str, Any] | None = resolved.store.read_json(path)
+    if stored is not None and stored["settings"] == annotator.settings:
+        return annotator.with_calibration(stored["calibration"])
     if not write:
         return annotator
-    if kept is not None and not rebuild:
-        lines = differences(kept["settings"], annotator.settings)
-        raise changed_settings(f"{prepared.store.root}/{Output.annotations(annotator.name)}", lines)
-    log(f"annotators.{annotator.name}: fitting quantiles on a sample of {wanted:,} documents")
-    needs = [need for need in prepared.annotate_needs if need.name in annotator.columns]
+    if stored is not None and not rebuild:
+        lines = differences(stored["settings"], annotator.settings)
+        raise changed_settings(f"{resolved.store.root}/{Output.annotations(annotator.name)}", lines)
+    calibration = _fit(annotator, resolved, num_documents=annotator.num_calibration_documents, log=log)
+    resolved.store.write_text(path, json.dumps({"settings": annotator.settings, "calibration": calibration}, indent=1))
+    return annotator.with_calibration(calibration)
+
+
+def _fit(
+    annotator: Annotator, resolved: ResolvedRecipe, *, num_documents: int, log: Callable[[str], None]
+) -> dict[str, Any]:
+    log(f"annotators.{annotator.name}: fitting quantiles on a sample of {num_documents:,} documents")
+    needs = [need for need in resolved.columns.annotate_needs if need.name in annotator.columns]
     annotator.load()
     try:
-        calibration = annotator.calibrate(_sample(prepared.inputs.partitions, needs, num_documents=wanted))
+        return annotator.calibrate(_sample(resolved.inputs.partitions, needs, num_documents=num_documents))
     except AnnotatorError as error:
         raise UsageError(str(error)) from error
-    value = {"settings": annotator.settings, "calibration": dict(calibration)}
-    prepared.store.write_text(path, json.dumps(value, indent=1))
-    return annotator.with_calibration(calibration)
 
 
 def _sample(
     partitions: tuple[Partition, ...], needs: list[ColumnNeed], *, num_documents: int
 ) -> Iterator[pa.RecordBatch]:
-    """The first documents of partitions spread evenly over the input; a partition that cannot be read is passed over.
+    """The first documents of partitions spread evenly over the input. Skips partitions that cannot be read.
 
     The run itself quarantines such a partition.
     """
-    step = max(len(partitions) // _SAMPLED_PARTITIONS, 1)
+    step = max(len(partitions) // _SAMPLED_PARTITIONS, 1)  # 100 partitions: each 3rd, 34 in all
     chosen = partitions[::step]
     share = -(-num_documents // max(len(chosen), 1))
     for partition in chosen:
-        left = share
+        remaining = share
         try:
             for batch in islice(PartitionReader(partition, needs, stage="calibrate"), -(-share // BATCH_ROWS) + 1):
-                yield batch.slice(0, left)
-                left -= min(batch.num_rows, left)
-                if not left:
+                yield batch.slice(0, remaining)
+                remaining -= min(batch.num_rows, remaining)
+                if not remaining:
                     break
         except InputError:
             continue

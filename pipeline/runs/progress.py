@@ -1,4 +1,4 @@
-"""What a person sees while a pass runs: documents/s, MB/s and time left, live on a terminal, as lines elsewhere."""
+"""The progress of a pass: documents/s, MB/s and time left, live on a terminal, else as lines of text."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _LINE_EVERY_SECONDS = 5.0
 def watch(
     outcomes: Iterable[Outcome],
     *,
-    title: str,
+    name: str,
     total_bytes: int,
     total_tasks: int,
     console: Console,
     clock: Callable[[], float] = time.monotonic,
 ) -> Iterator[Outcome]:
-    """Hand outcomes on and show how far the pass is."""
-    meter = Meter(title, total_bytes=total_bytes, total_tasks=total_tasks, clock=clock)
-    with _display(console, meter) as show:
+    """Yield the outcomes and show the progress of the pass, or stage, called `name`."""
+    meter = Meter(name, total_bytes=total_bytes, total_tasks=total_tasks, clock=clock)
+    with _Display(console, meter) as show:
         show(meter)
         for outcome in outcomes:
             meter.add(outcome)
@@ -33,10 +33,10 @@ def watch(
 
 
 class Meter:
-    """How far a pass is and how fast it goes."""
+    """The progress and speed of a pass."""
 
-    def __init__(self, title: str, *, total_bytes: int, total_tasks: int, clock: Callable[[], float]) -> None:
-        self.title = title
+    def __init__(self, name: str, *, total_bytes: int, total_tasks: int, clock: Callable[[], float]) -> None:
+        self.name = name
         self.total_bytes = max(total_bytes, 1)
         self.total_tasks = total_tasks
         self.tasks = self.bytes = self.documents = self.text_bytes = self.failed = 0
@@ -55,23 +55,23 @@ class Meter:
 
     @property
     def seconds(self) -> float:
-        """Since the pass began."""
+        """Seconds since the pass began."""
         return max(self._clock() - self._begun, 1e-9)
 
     @property
     def seconds_left(self) -> float | None:
-        """At the pace so far; None before the first outcome."""
+        """Estimated seconds until the end, at the speed so far; None before the first outcome."""
         return self.seconds * (self.total_bytes - self.bytes) / self.bytes if self.bytes else None
 
     def line(self) -> str:
-        """One line of text."""
+        """The progress as one line of text."""
         left = self.seconds_left
         parts = [
-            f"{self.title}: {self.tasks}/{self.total_tasks} partitions",
+            f"{self.name}: {self.tasks}/{self.total_tasks} partitions",
             f"{self.documents:,} documents",
             f"{self.documents / self.seconds:,.0f} documents/s",
         ]
-        if self.text_bytes:  # annotators may need no text
+        if self.text_bytes:  # 0 where no annotator reads text
             parts.append(f"{self.text_bytes / self.seconds / 1e6:.1f} MB/s")
         if self.failed:
             parts.append(f"{self.failed} quarantined")
@@ -81,13 +81,13 @@ class Meter:
 
 
 def duration(seconds: float) -> str:
-    """`1:02:03` or `2:03`."""
+    """Seconds as `1:02:03` or `2:03`."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-class _display:  # noqa: N801 - used as a function
+class _Display:
     """Shows a meter live where the console is a terminal, else as a line every few seconds and at the end."""
 
     def __init__(self, console: Console, meter: Meter) -> None:
@@ -102,7 +102,7 @@ class _display:  # noqa: N801 - used as a function
     def __enter__(self) -> Callable[[Meter], None]:
         if self._live is not None:
             self._live.start()
-            self._task = self._live.add_task(self._meter.title, total=self._meter.total_bytes)
+            self._task = self._live.add_task(self._meter.name, total=self._meter.total_bytes)
         return self._show
 
     def __exit__(self, *_: object) -> None:

@@ -1,7 +1,7 @@
-"""Whether the shards that a training reads are what today's recipe would make.
+"""Staleness: whether the shards that a training reads are those that the recipe describes now.
 
-`run` and `status` plan over the input, which may be gone where a model is trained. Here the settings alone are held
-against those in the manifest: of the packed layouts, and of the tokens and annotations that they are made from. Costs
+`run` and `status` plan over the input, which may be missing where a model is trained. This check compares settings
+alone with those in the manifest: of the packed layouts, and of the tokens and annotations they are made from. Costs
 the sha256 of the classifiers whose columns a layout shows (1 to 5 s a GB) and the loading of the vocabulary.
 """
 
@@ -15,17 +15,17 @@ from colophon.pipeline.errors import UsageError
 from colophon.pipeline.recipe.schema import DEFAULT_META_TOKENS, Recipe
 from colophon.pipeline.runs.calibration import calibrated, calibration_path
 from colophon.pipeline.runs.plan import Plan
-from colophon.pipeline.runs.resolve import Prepared, changed_settings, prepare
+from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings, resolve, without_annotators
 from colophon.shards.common.differences import differences
 from colophon.shards.manifest import Manifest, read_manifest
 from colophon.shards.outputs import TOKENS, Output
 
 
 def check_unchanged(recipe: Recipe, name: str, *, where: str) -> None:
-    """Refuse `[train.<name>]` whose layouts of this run, or annotations of it, were made with other settings.
+    """Raise if layouts of this run that `[train.<name>]` reads, or its annotations, were made with other settings.
 
-    A model or vocabulary that is not on this machine is taken for the one it was, if the recipe says of it what it said
-    when the shards were made.
+    A model or vocabulary that is missing on this machine counts as unchanged if the recipe describes it as it did when
+    the shards were made.
 
     Raises:
         UsageError: one line that names the layout, what differs, and what to do.
@@ -34,83 +34,83 @@ def check_unchanged(recipe: Recipe, name: str, *, where: str) -> None:
     manifest, train = read_manifest(Path(recipe.output.path)), recipe.train[name]
     layouts = dict.fromkeys(train.layouts_of_this_run().values())
     columns = dict.fromkeys(train.columns_of_this_run().values())
-    shown = any(recipe.layouts[layout].fields for layout in layouts)
-    prepared = _prepared(recipe, where=where) if shown or columns else Prepared(recipe, where, ())
-    providers = dict.fromkeys(prepared.providers[column] for column in columns if column in prepared.providers)
-    for output in (*map(Output.packed, layouts), *map(Output.annotations, providers)):
-        for stage in _made_from(prepared, output):
-            lines = _changed(prepared, stage, manifest)
+    needs_annotators = columns or any(recipe.layouts[layout].fields for layout in layouts)
+    resolved = (_resolved_if_possible if needs_annotators else without_annotators)(recipe, where=where)
+    annotator_of = resolved.columns.annotator_of
+    annotators = dict.fromkeys(annotator_of[column] for column in columns if column in annotator_of)
+    for output in (*map(Output.packed, layouts), *map(Output.annotations, annotators)):
+        for source in _with_upstream(resolved, output):
+            lines = _changes(resolved, source, manifest)
             if lines:
-                made = output if stage == output else f"{output} (its {stage})"
-                remedy = f"`colophon run {where} --rebuild` makes it anew; or change the recipe back"
-                raise changed_settings(f"{recipe.output.path}/{made}", lines, remedy=remedy)
+                changed = output if source == output else f"{output} (its {source})"
+                remedy = f"`colophon run {where} --rebuild` rebuilds it; or change the recipe back"
+                raise changed_settings(f"{recipe.output.path}/{changed}", lines, remedy=remedy)
 
 
-def _prepared(recipe: Recipe, *, where: str) -> Prepared:
-    """The recipe with its annotators; without any where a model is missing, which training itself can do without."""
+def _resolved_if_possible(recipe: Recipe, *, where: str) -> ResolvedRecipe:
+    """The recipe with its annotators; without any if a model is missing: training needs none of them."""
     try:
-        return prepare(recipe, where=where)
+        return resolve(recipe, where=where)
     except UsageError:
-        return Prepared(recipe, where, ())
+        return without_annotators(recipe, where=where)
 
 
-def _made_from(prepared: Prepared, output: Output) -> list[Output]:
-    """The output and all that it is made from; any annotator of the recipe where none could be built."""
-    layout = prepared.recipe.layouts[output.name] if output.stage == "pack" else None
-    if layout is not None and layout.fields and not prepared.annotators:
-        return [output, TOKENS, *map(Output.annotations, prepared.recipe.annotators)]
-    above = (stage for source in Plan(prepared).upstream(output) for stage in _made_from(prepared, source))
-    return list(dict.fromkeys([output, *above]))
+def _with_upstream(resolved: ResolvedRecipe, output: Output) -> list[Output]:
+    """The output and all that it is made from; all annotations of the recipe where its annotators are unknown."""
+    shows_columns = output.stage == "pack" and resolved.recipe.layouts[output.name].fields
+    if shows_columns and not resolved.annotators:
+        return [output, TOKENS, *map(Output.annotations, resolved.recipe.annotators)]
+    upstream = Plan(resolved).upstream(output)
+    return list(dict.fromkeys([output, *(each for source in upstream for each in _with_upstream(resolved, source))]))
 
 
-def _changed(prepared: Prepared, stage: Output, manifest: Manifest) -> list[str]:
-    """How today's settings of a stage differ from those of its files, told from the recipes where they cannot be."""
-    if stage not in manifest.outputs:
+def _changes(resolved: ResolvedRecipe, output: Output, manifest: Manifest) -> list[str]:
+    """The differences between an output's settings and those in the manifest, else between the two recipes."""
+    if output not in manifest.outputs:
         return []
-    then, now = manifest.recipe, prepared.recipe.model_dump(mode="json")
-    settings = _settings(prepared, stage)
+    settings = _settings(resolved, output)
     if settings is None:
-        return differences(_said(then, stage), _said(now, stage))
-    return differences(manifest.outputs[stage].settings, settings)
+        now = resolved.recipe.model_dump(mode="json")
+        return differences(_recipe_part(manifest.recipe, output), _recipe_part(now, output))
+    return differences(manifest.outputs[output].settings, settings)
 
 
-def _settings(prepared: Prepared, stage: Output) -> dict[str, Any] | None:
-    """Today's settings of a stage; None where they cannot be told on this machine, or only with a download."""
-    if stage.stage == "annotate":
-        annotator = next((a for a in prepared.annotators if a.name == stage.name), None)
-        return None if annotator is None else _annotation_settings(prepared, annotator)
-    tokenizer = prepared.recipe.tokenizer
+def _settings(resolved: ResolvedRecipe, output: Output) -> dict[str, Any] | None:
+    """The output's settings; None where this machine cannot compute them, or only with a download."""
+    if output.stage == "annotate":
+        annotator = next((a for a in resolved.annotators if a.name == output.name), None)
+        return None if annotator is None else _annotation_settings(resolved, annotator)
+    tokenizer = resolved.recipe.tokenizer
     if tokenizer is None or tokenizer.name is not None:  # a name always means the same vocabulary
         return None
     try:
-        return prepared.settings_of(stage)
+        return resolved.settings.of(output)
     except UsageError:
         return None
 
 
-def _annotation_settings(prepared: Prepared, annotator: Annotator) -> dict[str, Any] | None:
-    """With the calibration that is kept; None where one is due and none is kept: without it nothing can be told."""
-    if annotator.num_calibration_documents and prepared.store.read_json(calibration_path(annotator)) is None:
+def _annotation_settings(resolved: ResolvedRecipe, annotator: Annotator) -> dict[str, Any] | None:
+    """The settings with the stored calibration; None if the annotator needs one and none is stored."""
+    if annotator.num_calibration_documents and resolved.store.read_json(calibration_path(annotator)) is None:
         return None
-    alone = prepared.changed(annotators=(annotator,))
+    alone = resolved.with_annotators([annotator])
     (known,) = calibrated(alone, write=False, log=lambda line: None).annotators
-    annotators = tuple(known if other is annotator else other for other in prepared.annotators)
-    return prepared.changed(annotators=annotators).settings_of(Output.annotations(annotator.name))
+    annotators = [known if other is annotator else other for other in resolved.annotators]
+    return resolved.with_annotators(annotators).settings.of(Output.annotations(annotator.name))
 
 
-def _said(recipe: dict[str, Any], stage: Output) -> dict[str, Any]:
-    """What a recipe, as JSON, says of a stage."""
+def _recipe_part(recipe: dict[str, Any], output: Output) -> dict[str, Any]:
+    """The part of a recipe, as JSON, that describes an output."""
     columns, tokenizer = recipe.get("input", {}).get("columns"), recipe.get("tokenizer")
-    if stage == TOKENS:
+    if output.stage == "annotate":
+        return {"annotator": recipe.get("annotators", {}).get(output.name), "columns": columns}
+    if output.stage == "tokenize":
         return {"tokenizer": tokenizer, "columns": columns}
-    if stage.stage == "annotate":
-        annotator = recipe.get("annotators", {}).get(stage.name)
-        return {"annotator": annotator, "columns": columns}
     layouts = recipe.get("layouts", {})
-    asked = [layout["num_meta_tokens"] for layout in layouts.values() if "num_meta_tokens" in layout]
+    num_meta_tokens = [layout["num_meta_tokens"] for layout in layouts.values() if "num_meta_tokens" in layout]
     return {
-        "layout": layouts.get(stage.name),
+        "layout": layouts.get(output.name),
         "pack": recipe.get("pack"),
         "tokenizer": tokenizer,
-        "num_meta_tokens": max([DEFAULT_META_TOKENS, *asked]),
+        "num_meta_tokens": max([DEFAULT_META_TOKENS, *num_meta_tokens]),
     }

@@ -1,4 +1,4 @@
-"""`colophon status`: what of a recipe is done, without starting anything."""
+"""`colophon status`: the state of each output. Reads commit records and starts nothing."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
-from colophon.pipeline.runs.plan import TITLES, Plan
-from colophon.pipeline.runs.resolve import Prepared
+from colophon.pipeline.runs.plan import Plan
+from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.run import QUARANTINE, describe
 from colophon.pipeline.storage.lock import Owner, owner_of
 from colophon.shards.manifest import QuarantineEntry
-from colophon.shards.outputs import Output
+from colophon.shards.outputs import STAGES, Output
 
 _SHOWN_ENTRIES = 10
 _STATES = ("done", "stale", "running", "quarantined", "missing")
@@ -22,17 +22,14 @@ _STATES = ("done", "stale", "running", "quarantined", "missing")
 
 @dataclass(frozen=True, kw_only=True)
 class OutputStatus:
-    """How many partitions of one output, `annotations/<annotator>`, `tokens` or `packed/<layout>`, are in which state.
-
-    Each partition is counted once.
-    """
+    """The number of partitions of one output in each state. Each partition is counted once."""
 
     output: str
     done: int
     stale: int
-    """Made with other settings or from other input; the next run makes them anew."""
+    """Made with other settings or from other input; the next run rebuilds them."""
     running: int
-    """Being made now; told for local directories."""
+    """Being written now; always 0 on object stores."""
     quarantined: int
     missing: int
 
@@ -43,13 +40,13 @@ class Status:
 
     partitions: int
     owner: Owner | None
-    """The run that works there now."""
+    """The run that holds the lock now."""
     outputs: tuple[OutputStatus, ...]
     quarantine: tuple[QuarantineEntry, ...]
-    """Of the last run that ended, and input files that cannot be read now."""
+    """Entries of the last run that ended, and input files that cannot be read now."""
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """The status as a JSON value."""
         return {
             "partitions": self.partitions,
             "running": None if self.owner is None else self.owner.model_dump(include={"host", "pid", "since"}),
@@ -58,33 +55,35 @@ class Status:
         }
 
 
-def status_of(prepared: Prepared) -> Status:
-    """Look at the records of everything that the recipe asks for."""
-    plan, store = Plan(prepared), prepared.store
-    titles = [title for title in TITLES if title == "annotate" or prepared.recipe.tokenizer is not None]
-    owner = owner_of(store)
-    quarantine = (*prepared.inputs.quarantine, *_kept_quarantine(prepared))
-    left_out = {entry.partition for entry in quarantine if entry.line is None and entry.partition is not None}
-    outputs = [output for title in titles for output in plan.outputs(title)]
+def status_of(resolved: ResolvedRecipe) -> Status:
+    """The state of every output of the recipe, from its commit records."""
+    plan = Plan(resolved)
+    stages = [stage for stage in STAGES if stage == "annotate" or resolved.recipe.tokenizer is not None]
+    owner = owner_of(resolved.store)
+    quarantine = (*resolved.inputs.quarantine, *_last_quarantine(resolved))
+    quarantined = {entry.partition for entry in quarantine if entry.line is None and entry.partition is not None}
+    outputs = [output for stage in stages for output in plan.outputs(stage)]
     return Status(
-        partitions=len(prepared.inputs.partitions),
+        partitions=len(resolved.inputs.partitions),
         owner=owner,
-        outputs=tuple(_output_status(plan, output, is_running=owner is not None, out=left_out) for output in outputs),
+        outputs=tuple(
+            _output_status(plan, output, is_running=owner is not None, quarantined=quarantined) for output in outputs
+        ),
         quarantine=tuple({(e.source, e.partition, e.line): e for e in quarantine}.values()),
     )
 
 
-def _output_status(plan: Plan, output: Output, *, is_running: bool, out: set[str]) -> OutputStatus:
-    store = plan.prepared.store
+def _output_status(plan: Plan, output: Output, *, is_running: bool, quarantined: set[str]) -> OutputStatus:
+    store = plan.resolved.store
     recorded = store.recorded(output)
     drafts = store.drafts(output) if is_running else set()
     counts = dict.fromkeys(_STATES, 0)
-    for partition in plan.prepared.inputs.partitions:
+    for partition in plan.resolved.inputs.partitions:
         if partition.name in recorded and plan.record(output, partition) is not None:
             state = "done"
         elif partition.name in drafts:
             state = "running"
-        elif partition.name in out:
+        elif partition.name in quarantined:
             state = "quarantined"
         else:
             state = "stale" if partition.name in recorded else "missing"
@@ -92,8 +91,8 @@ def _output_status(plan: Plan, output: Output, *, is_running: bool, out: set[str
     return OutputStatus(output=output, **counts)
 
 
-def _kept_quarantine(prepared: Prepared) -> list[QuarantineEntry]:
-    lines = (prepared.store.read_text(QUARANTINE) or "").split("\n")  # a reason may hold other line ends
+def _last_quarantine(resolved: ResolvedRecipe) -> list[QuarantineEntry]:
+    lines = (resolved.store.read_text(QUARANTINE) or "").split("\n")  # a reason may hold other line ends
     try:
         return [QuarantineEntry.model_validate_json(line) for line in lines if line]
     except ValidationError:  # another version of Colophon wrote it
@@ -101,7 +100,7 @@ def _kept_quarantine(prepared: Prepared) -> list[QuarantineEntry]:
 
 
 def print_status(status: Status, *, console: Console) -> None:
-    """A table of the outputs, and what is left out."""
+    """Print a table of the outputs, and the quarantine."""
     if status.owner is not None:
         console.print(f"running: {status.owner.describe()}", highlight=False)
     table = Table(title=f"{status.partitions:,} partitions", title_justify="left")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import ValidationError
 
-from colophon.pipeline.errors import InputError, UsageError
-from colophon.pipeline.runs.resolve import Prepared, changed_settings
+from colophon.pipeline.errors import InputError, UsageError, one_line
+from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
 from colophon.pipeline.stages.packing import annotation_columns
 from colophon.pipeline.storage.commits import record_path
 from colophon.shards.arrow_files import read_table
@@ -28,57 +27,57 @@ from colophon.shards.reader import PackedFile
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as its record or a law says."""
+    """A file that is not as its record or a law states."""
 
     path: str
     message: str
 
 
-def load_manifest(prepared: Prepared) -> Manifest:
+def load_manifest(resolved: ResolvedRecipe) -> Manifest:
     """The manifest under the recipe's output.
 
     Raises:
-        UsageError: the recipe has not been run, or the manifest is damaged.
+        UsageError: the recipe has not been run.
+        ShardError: the manifest is damaged, or was written in a different version of the format.
     """
-    text = prepared.store.read_text(MANIFEST_NAME)
-    if text is None:
-        raise UsageError(f"{prepared.store.root} has no {MANIFEST_NAME}: run `colophon run` first")
-    try:
-        return Manifest.model_validate_json(text)
-    except ValidationError as error:
-        raise UsageError(f"{prepared.store.root}/{MANIFEST_NAME} is damaged: {error.errors()[0]['msg']}") from None
+    manifest = resolved.manifest()
+    if manifest is None:
+        raise UsageError(f"{resolved.store.root} has no {MANIFEST_NAME}: run `colophon run` first")
+    return manifest
 
 
-def verify(prepared: Prepared, manifest: Manifest) -> Iterator[tuple[Record, list[Finding]]]:
-    """Each committed file with what is wrong with it, usually nothing.
+def verify(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[tuple[Record, list[Finding]]]:
+    """Each committed file with its findings, usually none.
 
     Raises:
-        UsageError: the recipe is not the one that made the files.
+        UsageError: the files were made with another recipe.
     """
-    for stage, content in manifest.outputs.items():
-        lines = differences(content.settings, prepared.settings.get(Output.parse(stage), content.settings))
+    outputs = {Output.parse(directory): content for directory, content in manifest.outputs.items()}
+    settings = resolved.settings.by_output
+    for output, content in outputs.items():
+        lines = differences(content.settings, settings.get(output, content.settings))
         if lines:
-            raise changed_settings(f"{prepared.store.root}/{stage}", lines)
+            raise changed_settings(f"{resolved.store.root}/{output}", lines)
     by_partition: dict[str, dict[Output, Record]] = {}
-    for stage, content in manifest.outputs.items():
+    for output, content in outputs.items():
         for record in content.records:
-            by_partition.setdefault(record.partition, {})[Output.parse(stage)] = record
+            by_partition.setdefault(record.partition, {})[output] = record
     for records in by_partition.values():
-        for record in records.values():
-            messages = _against_record(prepared, record) or _content(prepared, record, records)
+        for output, record in records.items():
+            messages = _check_record(resolved, record) or _check_content(resolved, output, records)
             yield record, [Finding(record.path, message) for message in messages]
 
 
-def _against_record(prepared: Prepared, record: Record) -> list[str]:
-    size = prepared.store.size(record.path)
+def _check_record(resolved: ResolvedRecipe, record: Record) -> list[str]:
+    size = resolved.store.size(record.path)
     if size is None:
         return ["is missing"]
     if size != record.bytes:
-        return [f"has {size} bytes, its record says {record.bytes}"]
-    with prepared.store.local(record.path) as path:
+        return [f"has {size} bytes, its record states {record.bytes}"]
+    with resolved.store.local(record.path) as path:
         if file_sha256(path) != record.sha256:
             return ["its bytes differ from those that were committed (sha256)"]
-    committed = prepared.store.record(record.output, record.partition)
+    committed = resolved.store.record(record.output, record.partition)
     if committed is None:
         return [f"its commit record, {record_path(record.output, record.partition)}, is missing or damaged"]
     if committed.model_copy(update={"problems": []}) != record:
@@ -86,40 +85,41 @@ def _against_record(prepared: Prepared, record: Record) -> list[str]:
     return []
 
 
-def _content(prepared: Prepared, record: Record, records: dict[Output, Record]) -> list[str]:
+def _check_content(resolved: ResolvedRecipe, output: Output, records: Mapping[Output, Record]) -> list[str]:
+    record = records[output]
     with ExitStack() as stack:
-        path = stack.enter_context(prepared.store.local(record.path))
+        path = stack.enter_context(resolved.store.local(record.path))
         try:
-            if Output.parse(record.output).stage == "pack":
+            if output.stage == "pack":
                 if TOKENS not in records:
                     return ["its token file is not in the manifest"]
-                tokens = stack.enter_context(prepared.store.local(records[TOKENS].path))
-                return _packed(prepared, path, read_table(tokens), record, records)
-            rows = read_table(path).num_rows if record.output == TOKENS else pq.read_metadata(path).num_rows
+                tokens = stack.enter_context(resolved.store.local(records[TOKENS].path))
+                return _check_packed(resolved, path, read_table(tokens), output, records)
+            rows = read_table(path).num_rows if output == TOKENS else pq.read_metadata(path).num_rows
         except (ShardError, InputError, pa.ArrowException, OSError) as error:
-            return [f"cannot be checked: {error}".splitlines()[0]]
-    return [] if rows == record.rows else [f"has {rows} rows, its record says {record.rows}"]
+            return [f"cannot be checked: {one_line(error)}"]
+    return [] if rows == record.rows else [f"has {rows} rows, its record states {record.rows}"]
 
 
-def _packed(
-    prepared: Prepared, path: Path, tokens: pa.Table, record: Record, records: dict[Output, Record]
+def _check_packed(
+    resolved: ResolvedRecipe, path: Path, tokens: pa.Table, output: Output, records: Mapping[Output, Record]
 ) -> list[str]:
-    file = PackedFile(path)
+    file, record = PackedFile(path), records[output]
     if len(file) != record.rows:
-        return [f"has {len(file)} rows, its record says {record.rows}"]
-    if Output.packed(str(file.info.layout.get("name"))) != record.output:
+        return [f"has {len(file)} rows, its record states {record.rows}"]
+    if file.info.layout.get("name") != output.name:
         return [f"holds the layout {file.info.layout.get('name')!r}"]
-    layout = prepared.recipe.layouts.get(Output.parse(record.output).name)
+    layout = resolved.recipe.layouts.get(output.name)
     if layout is None:
         return broken_laws(file, tokens)
     columns = annotation_columns(
-        layout, tokens=tokens, records=records, providers=prepared.providers, store=prepared.store
+        layout, tokens=tokens, records=records, providers=resolved.columns.annotator_of, store=resolved.store
     )
     metadata = document_metadata(
         layout,
         ids=tokens.column("id").combine_chunks(),
         columns=columns,
-        tokenizer=prepared.tokenizer,
-        seed=prepared.recipe.pack.seed,
+        tokenizer=resolved.tokenizer,
+        seed=resolved.recipe.pack.seed,
     )
     return broken_laws(file, tokens, metadata)

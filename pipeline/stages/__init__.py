@@ -1,1 +1,1 @@
-"""The work on a partition: annotate, tokenize, pack."""
+"""The stages: annotate, tokenize, pack. Each turns a partition into one file per output, with a commit record."""

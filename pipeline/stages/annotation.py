@@ -1,4 +1,4 @@
-"""annotate: every annotator whose output is not up to date runs over each batch of the input."""
+"""annotate: run every annotator whose output is not up to date over each batch of the input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROW_GROUP_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class AnnotateStage:
-    """All annotators of a recipe, in an order in which each comes after those whose columns it reads."""
+    """The annotators of a recipe, each after those whose columns it reads."""
 
     store: Store
     annotators: tuple[Annotator, ...]
@@ -35,8 +35,8 @@ class AnnotateStage:
     """The input columns that the annotators read."""
 
     @property
-    def title(self) -> str:
-        """For progress and summaries."""
+    def name(self) -> str:
+        """The stage's name in progress and summaries."""
         return "annotate"
 
     def start(self) -> AnnotateWorker:
@@ -52,7 +52,7 @@ class AnnotateWorker:
         self._loaded: set[str] = set()
 
     def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> AnnotationSink | None:
-        """Load what the task needs and begin a file for each annotator; None if it wants none."""
+        """Load the annotators of the task's outputs and begin a file for each; None if there are none."""
         wanted = [a for a in self._stage.annotators if Output.annotations(a.name) in task.outputs]
         if not wanted:
             return None
@@ -68,30 +68,30 @@ class AnnotateWorker:
 
 
 class AnnotationSink:
-    """Runs annotators over a partition's batches; one file for each."""
+    """Runs annotators over a partition's batches and writes one file for each."""
 
     notes: tuple[str, ...] = ()
 
     def __init__(self, stage: AnnotateStage, task: Task, wanted: Sequence[Annotator], *, stack: ExitStack) -> None:
         self._stage, self._task, self._wanted = stage, task, wanted
         self._read = {column for annotator in wanted for column in annotator.columns}
-        self._earlier = self._columns_of_earlier(stack)
+        self._stored = self._stored_columns(stack)
         self._files = {a.name: stack.enter_context(self._file(a)) for a in wanted}
 
     @property
     def needs(self) -> Sequence[ColumnNeed]:
-        """The input columns that the annotators read; any one where they read each other's only."""
+        """The input columns that the annotators read; one column, for its rows, if they read each other's only."""
         return [need for need in self._stage.needs if need.name in self._read] or self._stage.needs[:1]
 
     def take(self, batch: pa.RecordBatch, *, first_row: int, clock: Clock, later: WriteBehind) -> None:
         """Run all annotators over a batch."""
         columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-        columns |= {name: column.slice(first_row, batch.num_rows) for name, column in self._earlier.items()}
+        columns |= {name: column.slice(first_row, batch.num_rows) for name, column in self._stored.items()}
         for annotator in self._wanted:
             with clock.measure("annotate"):
                 output = annotate_batch(annotator, columns, num_rows=batch.num_rows)
             later(partial(clock.call, "write", self._files[annotator.name].add, output))
-            # What the input calls by this name stays the input's (`url` is both).
+            # A name of the input wins: `url` stays the input's column for the annotators that follow.
             columns = dict(zip(output.schema.names, output.columns, strict=True)) | columns
 
     def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
@@ -103,8 +103,8 @@ class AnnotationSink:
             for a in self._wanted
         )
 
-    def _columns_of_earlier(self, stack: ExitStack) -> dict[str, pa.Array]:
-        """Columns of annotators that are up to date and that a wanted one reads."""
+    def _stored_columns(self, stack: ExitStack) -> dict[str, pa.Array]:
+        """The columns that the wanted annotators read of annotators whose files are up to date."""
         found: dict[str, pa.Array] = {}
         for annotator in self._stage.annotators:
             record = self._task.upstream.get(Output.annotations(annotator.name))
@@ -128,32 +128,32 @@ class AnnotationSink:
 
 
 class AnnotationFile:
-    """One annotator's Parquet file as it grows, in row groups of `ROW_GROUP_ROWS` whatever the batches were."""
+    """An annotator's Parquet file while it is written, in row groups of `ROW_GROUP_ROWS` for any size of batches."""
 
     def __init__(self, draft: Draft, schema: pa.Schema) -> None:
         self._draft = draft
         self._schema = schema
         self._writer = pq.ParquetWriter(draft.path, schema, compression="zstd", write_page_checksum=True)
-        self._waiting: list[pa.RecordBatch] = []
-        self._rows_waiting = 0
+        self._buffered: list[pa.RecordBatch] = []
+        self._rows_buffered = 0
         self._nulls = dict.fromkeys(schema.names, 0)
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take a batch; full row groups are written."""
+        """Buffer a batch and write the row groups that are full."""
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
             self._nulls[name] += column.null_count
-        self._waiting.append(batch)
-        self._rows_waiting += batch.num_rows
-        while self._rows_waiting >= ROW_GROUP_ROWS:
-            table = pa.Table.from_batches(self._waiting, self._schema)
+        self._buffered.append(batch)
+        self._rows_buffered += batch.num_rows
+        while self._rows_buffered >= ROW_GROUP_ROWS:
+            table = pa.Table.from_batches(self._buffered, self._schema)
             self._writer.write_table(table.slice(0, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
-            self._waiting = table.slice(ROW_GROUP_ROWS).to_batches()
-            self._rows_waiting -= ROW_GROUP_ROWS
+            self._buffered = table.slice(ROW_GROUP_ROWS).to_batches()
+            self._rows_buffered -= ROW_GROUP_ROWS
 
     def commit(self, fingerprint: str, *, rows: int, problems: Sequence[QuarantineEntry]) -> Record:
-        """Write what waits, close the file and make it visible."""
-        if self._rows_waiting or not rows:
-            self._writer.write_table(pa.Table.from_batches(self._waiting, self._schema), row_group_size=ROW_GROUP_ROWS)
+        """Write the buffered rows, close the file and commit it."""
+        if self._rows_buffered or not rows:
+            self._writer.write_table(pa.Table.from_batches(self._buffered, self._schema), row_group_size=ROW_GROUP_ROWS)
         self._writer.close()
         return self._draft.commit(
             check=lambda path: _check_rows(path, rows),
@@ -171,19 +171,22 @@ class AnnotationFile:
 
 
 def annotate_batch(annotator: Annotator, columns: dict[str, pa.Array], *, num_rows: int) -> pa.RecordBatch:
-    """The annotator's output for a batch given as columns, with the contract's promises checked.
+    """The annotator's output for a batch given as columns. Checks that rows and schema are as the contract promises.
 
     Raises:
-        InputError: the annotator broke its contract; its file would not be row-aligned.
+        InputError: the annotator broke its contract: its file would not be row-aligned.
     """
     batch = pa.RecordBatch.from_pydict({name: columns[name] for name in annotator.columns})
     output = annotator.annotate(batch)
     if output.num_rows != num_rows or not output.schema.equals(annotator.schema):
-        raise InputError(f"annotator {annotator.name}: {output.num_rows} rows of {output.schema} for {num_rows} rows")
+        raise InputError(
+            f"annotator {annotator.name} broke its contract: {output.num_rows} rows of {output.schema}; "
+            f"expected {num_rows} rows of {annotator.schema}"
+        )
     return output
 
 
 def _check_rows(path: Path, rows: int) -> None:
     found = pq.read_metadata(path).num_rows
     if found != rows:
-        raise InputError(f"{path}: {found} rows written of {rows}")
+        raise InputError(f"{path} has {found} rows; expected {rows}")

@@ -1,6 +1,6 @@
-"""One pass over the input: each batch is read once and handed to every stage that makes something of it.
+"""One pass over the input: each batch is read once and given to annotate and tokenize.
 
-Batches are read ahead and results written behind, each on a thread of its own, see `pipeline.concurrency`.
+A thread reads batches ahead and a second writes results behind, see `pipeline.concurrency`.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from colophon.shards.manifest import Record
 
 
 class Sink(Protocol):
-    """What one stage makes of one partition."""
+    """One stage's work on one partition."""
 
     @property
     def needs(self) -> Sequence[ColumnNeed]:
-        """The input columns that it reads."""
+        """The input columns that the stage reads."""
         ...
 
     @property
@@ -35,11 +35,11 @@ class Sink(Protocol):
         ...
 
     def take(self, batch: pa.RecordBatch, *, first_row: int, clock: Clock, later: WriteBehind) -> None:
-        """Work on the next batch, whose first row is that row of the partition, and have the result written."""
+        """Work on the next batch, which begins at that row of the partition, and queue the result with `later`."""
         ...
 
     def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
-        """Close the files and make them visible, after the last batch was written."""
+        """Close and commit the files, after the last batch was written."""
         ...
 
 
@@ -47,7 +47,7 @@ class InputWorker(Protocol):
     """Holds a stage's models in one process."""
 
     def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> Sink | None:
-        """Begin the files that the task wants of this stage, to be left with `stack`; None if there are none."""
+        """Begin the files that the task wants of this stage, closed by `stack`; None if it wants none."""
         ...
 
 
@@ -55,8 +55,8 @@ class InputStage(Protocol):
     """A stage that reads the input: annotate, tokenize."""
 
     @property
-    def title(self) -> str:
-        """For progress and summaries."""
+    def name(self) -> str:
+        """The stage's name in progress and summaries."""
         ...
 
     def start(self) -> InputWorker:
@@ -66,35 +66,35 @@ class InputStage(Protocol):
 
 @dataclass(frozen=True)
 class InputPass:
-    """Some stages that read the input, as one."""
+    """The stages that read the input, as one."""
 
     stages: tuple[InputStage, ...]
 
     @property
-    def title(self) -> str:
-        """For progress and summaries."""
-        return ", ".join(stage.title for stage in self.stages)
+    def name(self) -> str:
+        """The stage's name in progress and summaries."""
+        return ", ".join(stage.name for stage in self.stages)
 
     def start(self) -> InputPassWorker:
         """A worker of each stage."""
-        return InputPassWorker(self.title, [stage.start() for stage in self.stages])
+        return InputPassWorker(self.name, [stage.start() for stage in self.stages])
 
 
 class InputPassWorker:
-    """Reads partitions and hands their batches on."""
+    """Reads partitions and gives their batches to the workers of the stages."""
 
-    def __init__(self, title: str, workers: Sequence[InputWorker]) -> None:
-        self._title = title
+    def __init__(self, name: str, workers: Sequence[InputWorker]) -> None:
+        self._name = name
         self._workers = workers
 
     def work(self, task: Task) -> TaskResult:
-        """Read one partition, have all of its outputs made, and commit them."""
+        """Read one partition, give its batches to every sink, and commit their files."""
         clock = Clock()
         rows = 0
         with ExitStack() as stack:
             opened = [worker.open(task, clock=clock, stack=stack) for worker in self._workers]
             sinks = [sink for sink in opened if sink is not None]
-            reader = PartitionReader(task.partition, _needs(sinks), stage=self._title)
+            reader = PartitionReader(task.partition, _needs(sinks), stage=self._name)
             with (
                 closing(read_ahead(clock.each("read", reader))) as batches,
                 WriteBehind() as later,
@@ -102,7 +102,7 @@ class InputPassWorker:
                 for batch in batches:
                     for sink in sinks:
                         sink.take(batch, first_row=rows, clock=clock, later=later)
-                    reached("mid-write", self._title)
+                    reached("mid-write", self._name)
                     rows += batch.num_rows
             with clock.measure("write"):
                 records = tuple(record for sink in sinks for record in sink.commit(reader, rows=rows))
@@ -116,7 +116,7 @@ class InputPassWorker:
 
 
 def _needs(sinks: Sequence[Sink]) -> list[ColumnNeed]:
-    """Every column once; one that any of them requires is required."""
+    """Each column once; required if one sink requires it."""
     needs: dict[str, ColumnNeed] = {}
     for need in (need for sink in sinks for need in sink.needs):
         if need.required or need.name not in needs:

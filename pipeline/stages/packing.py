@@ -1,9 +1,10 @@
-"""pack: a partition's tokens and annotations as training sequences, one file for each layout."""
+"""pack: arrange a partition's tokens and annotations as training sequences, one file for each layout."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -29,92 +30,125 @@ from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load
 
 @dataclass(frozen=True)
 class PackStage:
-    """All layouts of a recipe over the same tokens."""
+    """The layouts of a recipe over the same tokens."""
 
     store: Store
     pack: PackSection
     layouts: Mapping[str, Layout]
     providers: Mapping[str, str]
-    """Which annotator makes each annotation column."""
+    """The annotator that writes each annotation column."""
     settings: Mapping[Output, str]
     """The fingerprint of each layout's settings."""
     tokenizer: TokenizerConfig
     num_meta_tokens: int
 
     @property
-    def title(self) -> str:
-        """For progress and summaries."""
+    def name(self) -> str:
+        """The stage's name in progress and summaries."""
         return "pack"
 
     def start(self) -> PackWorker:
-        """Load the vocabulary, for metadata."""
+        """A worker, with the vocabulary that encodes metadata."""
         return PackWorker(self, load_tokenizer(self.tokenizer, num_meta_tokens=self.num_meta_tokens))
 
 
 class PackWorker:
-    """Arranges partitions in layouts."""
+    """Packs partitions in every layout that a task wants."""
 
     def __init__(self, stage: PackStage, tokenizer: Tokenizer) -> None:
         self._stage = stage
         self._tokenizer = tokenizer
 
     def work(self, task: Task) -> TaskResult:
-        """Pack one partition in every layout that is not up to date; each is committed while the next one is packed."""
+        """Read a partition's tokens, then for each layout read its annotation columns, pack, and commit.
+
+        A layout's file is written on a second thread while the next layout is packed.
+        """
         clock = Clock()
-        records: list[Record] = []
         wanted = [name for name in self._stage.layouts if Output.packed(name) in task.outputs]
+        files = [LayoutFile(self._stage, self._tokenizer, task, name) for name in wanted]
         with self._stage.store.local(task.upstream[TOKENS].path) as path, WriteBehind(depth=1) as later:
             with clock.measure("read"):
                 tokens = read_table(path)
-            for name in wanted:
-                packed = self._pack(task, name, tokens, clock=clock)
-
-                def commit(name: str = name, packed: Packed = packed) -> None:
-                    with clock.measure("write"):
-                        records.append(self._commit(task, name, packed))
-
-                later(commit)
+            for file in files:
+                with clock.measure("read"):
+                    columns = file.columns(tokens)
+                with clock.measure("pack"):
+                    packed = file.pack(tokens, columns)
+                later(partial(clock.call, "write", file.commit, packed))
                 reached("mid-write", "packed")
         return TaskResult(
-            records=tuple(records),
+            records=tuple(file.record for file in files),
             documents=tokens.num_rows,
             text_bytes=task.upstream[TOKENS].counts["text_bytes"],
             seconds=clock.seconds,
         )
 
-    def _pack(self, task: Task, name: str, tokens: pa.Table, *, clock: Clock) -> Packed:
-        layout = self._stage.layouts[name]
-        with clock.measure("read"):
-            columns = annotation_columns(
-                layout, tokens=tokens, records=task.upstream, providers=self._stage.providers, store=self._stage.store
-            )
-        with clock.measure("pack"):
-            ids = tokens.column("id").combine_chunks()
-            seed = self._stage.pack.seed
-            offsets, chunks = list_chunks(tokens.column("input_ids"))
-            return pack(
-                layout,
-                text_offsets=offsets,
-                text_ids=chunks,
-                metadata=document_metadata(layout, ids=ids, columns=columns, tokenizer=self._tokenizer, seed=seed),
-                special=self._tokenizer.special,
-                sequence_length=self._stage.pack.sequence_length,
-                method=self._stage.pack.method,
-                allocate=self._stage.store.scratch_array,
-            )
 
-    def _commit(self, task: Task, name: str, packed: Packed) -> Record:
-        layout = self._stage.layouts[name]
+class LayoutFile:
+    """One layout's file of one partition."""
+
+    record: Record
+    """Set by `commit`."""
+
+    def __init__(self, stage: PackStage, tokenizer: Tokenizer, task: Task, name: str) -> None:
+        self._stage, self._tokenizer, self._task, self._name = stage, tokenizer, task, name
+        self._layout = stage.layouts[name]
+
+    def columns(self, tokens: pa.Table) -> dict[str, pa.Array]:
+        """Read the annotation columns that the layout shows."""
+        stage, records = self._stage, self._task.upstream
+        return annotation_columns(
+            self._layout, tokens=tokens, records=records, providers=stage.providers, store=stage.store
+        )
+
+    def pack(self, tokens: pa.Table, columns: Mapping[str, pa.Array]) -> Packed:
+        """Arrange the documents as sequences."""
+        section = self._stage.pack
+        offsets, chunks = list_chunks(tokens.column("input_ids"))
+        return pack(
+            self._layout,
+            text_offsets=offsets,
+            text_ids=chunks,
+            metadata=document_metadata(
+                self._layout,
+                ids=tokens.column("id").combine_chunks(),
+                columns=columns,
+                tokenizer=self._tokenizer,
+                seed=section.seed,
+            ),
+            special=self._tokenizer.special,
+            sequence_length=section.sequence_length,
+            method=section.method,
+            allocate=self._stage.store.scratch_array,
+        )
+
+    def commit(self, packed: Packed) -> None:
+        """Write the file and its commit record."""
+        output = Output.packed(self._name)
+        table = self._table(packed)
+        self.record = self._stage.store.commit(
+            output=output,
+            partition=self._task.partition.name,
+            suffix=output.suffix,
+            write=lambda path: write_table(path, table),
+            check=lambda path: _check_rows(path, table.num_rows),
+            rows=table.num_rows,
+            fingerprint=self._task.outputs[output],
+            counts={**packed.counts, **{f"tokens_{role}": n for role, n in packed.num_tokens.items()}},
+        )
+
+    def _table(self, packed: Packed) -> pa.Table:
         info = PackedInfo(
             sequence_length=self._stage.pack.sequence_length,
-            layout={"name": name, **layout.model_dump(mode="json")},
-            role_weights=layout.weights(),
+            layout={"name": self._name, **self._layout.model_dump(mode="json")},
+            role_weights=self._layout.weights(),
             tokenizer=tokenizer_info(self._tokenizer),
-            sources=[task.partition.source],
-            fingerprint=self._stage.settings[Output.packed(name)],
+            sources=[self._task.partition.source],
+            fingerprint=self._stage.settings[Output.packed(self._name)],
             num_tokens=packed.num_tokens,
         )
-        table = packed_table(
+        return packed_table(
             packed.input_ids,
             run_lengths=packed.run_lengths,
             run_roles=packed.run_roles,
@@ -122,25 +156,15 @@ class PackWorker:
             runs_per_row=packed.runs_per_row,
             info=info,
         )
-        return self._stage.store.commit(
-            output=Output.packed(name),
-            partition=task.partition.name,
-            suffix=Output.packed(name).suffix,
-            write=lambda path: write_table(path, table),
-            check=lambda path: _check_rows(path, table.num_rows),
-            rows=table.num_rows,
-            fingerprint=task.outputs[Output.packed(name)],
-            counts={**packed.counts, **{f"tokens_{role}": n for role, n in packed.num_tokens.items()}},
-        )
 
 
 def annotation_columns(
     layout: Layout, *, tokens: pa.Table, records: Mapping[Output, Record], providers: Mapping[str, str], store: Store
 ) -> dict[str, pa.Array]:
-    """What a layout's template names of a partition's documents, from the annotation files in `records`.
+    """The annotation columns that a layout's template names, read from the files in `records`.
 
     Raises:
-        InputError: a file has not as many rows as `tokens`.
+        InputError: a file and `tokens` differ in their number of rows.
     """
     columns: dict[str, pa.Array] = {}
     for annotator in dict.fromkeys(providers[field] for field in layout.fields):
@@ -148,13 +172,13 @@ def annotation_columns(
         with store.local(records[Output.annotations(annotator)].path) as path, pq.ParquetFile(path) as parquet:
             table = parquet.read(columns=names, use_threads=False)
         if table.num_rows != tokens.num_rows:
-            raise InputError(f"annotator {annotator} has {table.num_rows} rows, the token file {tokens.num_rows}")
+            raise InputError(f"annotator {annotator} has {table.num_rows} rows; its token file has {tokens.num_rows}")
         columns |= {name: table.column(name).combine_chunks() for name in names}
     return columns
 
 
 def tokenizer_info(tokenizer: Tokenizer) -> TokenizerInfo:
-    """What a packed file says of the tokenizer."""
+    """The tokenizer as a packed file's metadata describes it."""
     return TokenizerInfo(
         name=tokenizer.name,
         sha256=tokenizer.sha256,
@@ -167,4 +191,4 @@ def tokenizer_info(tokenizer: Tokenizer) -> TokenizerInfo:
 def _check_rows(path: Path, rows: int) -> None:
     found = len(PackedFile(path))
     if found != rows:
-        raise InputError(f"{path}: {found} rows written of {rows}")
+        raise InputError(f"{path} has {found} rows; expected {rows}")

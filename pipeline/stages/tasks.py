@@ -13,18 +13,18 @@ from colophon.shards.outputs import Output
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One partition and the output files that are to be made of it."""
+    """One partition and the output files to make from it."""
 
     partition: Partition
     outputs: Mapping[Output, str]
-    """The fingerprint of each output."""
+    """The fingerprint of each file."""
     upstream: Mapping[Output, Record] = field(default_factory=dict)
-    """Committed files that the work reads, by output."""
+    """The committed files that the work reads."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskResult:
-    """What a worker hands back: small, whatever the size of the partition."""
+    """A worker's result: small, whatever the size of the partition."""
 
     records: tuple[Record, ...]
     documents: int
@@ -32,12 +32,12 @@ class TaskResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     """Wall time by step of `pipeline.stages.timing.STEPS`. Steps overlap: their sum exceeds the time that passed."""
     notes: tuple[str, ...] = ()
-    """What a person should know of how the worker works; a run shows each line once."""
+    """Lines about how the worker runs, such as the engine of its tokenizer; a run shows each line once."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """A task that was worked on, or the reason why its partition cannot be."""
+    """The end of a task: a result, or the reason why its partition is quarantined."""
 
     task: Task
     result: TaskResult | None = None
@@ -57,13 +57,13 @@ class Worker(Protocol):
 
 
 class Stage(Protocol):
-    """What an executor sends to its processes."""
+    """The description of a stage that an executor sends to its processes."""
 
     @property
-    def title(self) -> str:
-        """The stage's name for people."""
+    def name(self) -> str:
+        """The stage's name in progress and summaries."""
         ...
 
     def start(self) -> Worker:
-        """Load what the stage needs, once a process."""
+        """A worker, called once a process. It may load models now or at its first task."""
         ...

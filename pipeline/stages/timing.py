@@ -11,9 +11,8 @@ Item = TypeVar("Item")
 _END: Any = object()
 Step = Literal["load", "read", "annotate", "tokenize", "pack", "write"]
 
-
 STEPS: tuple[Step, ...] = ("load", "read", "annotate", "tokenize", "pack", "write")
-"""What a worker's time goes into: models and vocabularies, reading and decoding, the work, writing and commit."""
+"""The parts of a worker's time: loading models, reading and decoding, the work of each stage, writing and commit."""
 
 
 class Clock:
@@ -24,12 +23,12 @@ class Clock:
 
     @property
     def seconds(self) -> Mapping[str, float]:
-        """What was measured so far, in seconds of wall time."""
+        """Wall time by step so far, in seconds."""
         return dict(self._seconds)
 
     @contextmanager
     def measure(self, step: Step) -> Iterator[None]:
-        """Count the time of the block."""
+        """Add the time of the block to a step."""
         begun = time.perf_counter()
         try:
             yield
@@ -37,12 +36,12 @@ class Clock:
             self._seconds[step] += time.perf_counter() - begun
 
     def call(self, step: Step, function: Callable[[Item], object], argument: Item) -> None:
-        """Call `function`, counting its time."""
+        """Call `function` and add its time to a step."""
         with self.measure(step):
             function(argument)
 
     def each(self, step: Step, items: Iterable[Item]) -> Iterator[Item]:
-        """`items`, counting the time that getting each takes."""
+        """Yield `items` and add the time that each takes to arrive to a step."""
         source = iter(items)
         while True:
             with self.measure(step):

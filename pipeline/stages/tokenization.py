@@ -1,11 +1,11 @@
-"""tokenize: a partition's texts as ids, once, for every layout."""
+"""tokenize: encode a partition's texts once, for every layout."""
 
 from __future__ import annotations
 
 from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from colophon.pipeline.concurrency import WriteBehind
-from colophon.pipeline.errors import InputError
+from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.stages.tasks import Task
@@ -23,12 +23,36 @@ from colophon.shards.arrow_files import growing_table, read_table, tokens_table
 from colophon.shards.manifest import Record
 from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import tokens_schema
-from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
+from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokenizer of a recipe, loaded once, on first use."""
+
+    config: TokenizerConfig | None
+    num_meta_tokens: int
+    where: str
+    """The recipe's name in errors."""
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer.
+
+        Raises:
+            UsageError: the recipe has none, or it cannot be loaded.
+        """
+        if self.config is None:
+            raise UsageError(f"{self.where}: [tokenizer] is required to tokenize and pack")
+        try:
+            return load_tokenizer(self.config, num_meta_tokens=self.num_meta_tokens)
+        except TokenizerError as error:
+            raise UsageError(f"{self.where}: tokenizer: {error}") from error
 
 
 @dataclass(frozen=True)
 class TokenizeStage:
-    """One tokenizer over the text column."""
+    """The recipe's tokenizer over the text column."""
 
     store: Store
     tokenizer: TokenizerConfig
@@ -36,8 +60,8 @@ class TokenizeStage:
     needs: tuple[ColumnNeed, ...]
 
     @property
-    def title(self) -> str:
-        """For progress and summaries."""
+    def name(self) -> str:
+        """The stage's name in progress and summaries."""
         return "tokenize"
 
     def start(self) -> TokenizeWorker:
@@ -53,18 +77,18 @@ class TokenizeWorker:
         self._tokenizer: Tokenizer | None = None
 
     def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> TokenSink | None:
-        """Load the tokenizer if this is the first task and begin a file of tokens; None if the task wants none."""
+        """Begin a file of tokens, loading the tokenizer for the first; None if the task does not want tokens."""
         if TOKENS not in task.outputs:
             return None
         if self._tokenizer is None:
             with clock.measure("load"):
                 self._tokenizer = load_tokenizer(self._stage.tokenizer, num_meta_tokens=self._stage.num_meta_tokens)
-                _ = self._tokenizer.engine  # else the first batch would pay for it
+                _ = self._tokenizer.engine  # built on first use: its time counts as loading, not as tokenizing
         return TokenSink(self._stage, task, self._tokenizer, stack=stack)
 
 
 class TokenSink:
-    """Turns a partition's texts into ids: one row-aligned file."""
+    """Encodes a partition's texts and writes their ids to one row-aligned file."""
 
     def __init__(self, stage: TokenizeStage, task: Task, tokenizer: Tokenizer, *, stack: ExitStack) -> None:
         self._tokenizer = tokenizer
@@ -83,13 +107,13 @@ class TokenSink:
         with clock.measure("tokenize"):
             input_ids = self._tokenizer.encode_batch(batch.column("text"))
             table = tokens_table(batch.column("id"), input_ids, dtype=self._tokenizer.dtype)
-            self._counts.update(_counted(table))
+            self._counts.update(_count(table))
         later(partial(clock.call, "write", self._write, table))
 
     def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
         """The record of the file."""
         self._file.close()
-        of_texts = {
+        text_counts = {
             "text_bytes": reader.text_bytes,
             "texts_null": reader.texts_null,
             "texts_repaired": reader.texts_repaired,
@@ -98,13 +122,13 @@ class TokenSink:
             check=lambda path: _check_rows(path, rows),
             rows=rows,
             fingerprint=self._fingerprint,
-            counts={**self._counts, **of_texts, "lines_bad": len(reader.problems)},
+            counts={**self._counts, **text_counts, "lines_bad": len(reader.problems)},
             problems=reader.problems,
         )
         return (record,)
 
 
-def _counted(table: pa.Table) -> dict[str, int]:
+def _count(table: pa.Table) -> dict[str, int]:
     lengths = pc.list_value_length(table.column("input_ids"))
     return {
         "tokens": pc.sum(lengths).as_py() or 0,
@@ -115,4 +139,4 @@ def _counted(table: pa.Table) -> dict[str, int]:
 def _check_rows(path: Path, rows: int) -> None:
     found = read_table(path).num_rows
     if found != rows:
-        raise InputError(f"{path}: {found} rows written of {rows}")
+        raise InputError(f"{path} has {found} rows; expected {rows}")

@@ -1,4 +1,4 @@
-"""A small project as a person would have it: FineWeb-style Parquet, a tokenizer file, a recipe, and the command line.
+"""A small project as users have it: FineWeb-style Parquet, a tokenizer file, a recipe, and the command line.
 
 Paths in the recipe are relative, so that a project can be copied with its output: tests that need a finished run start
 from a copy of one.
@@ -28,7 +28,7 @@ from colophon.pipeline.executors.base import Executor
 from colophon.pipeline.executors.inline import InlineExecutor
 from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.runs.calibration import calibrated
-from colophon.pipeline.runs.resolve import Prepared, prepare
+from colophon.pipeline.runs.resolve import ResolvedRecipe, resolve
 from colophon.pipeline.runs.run import Run, RunResult
 from colophon.shards.manifest import Manifest, QuarantineEntry
 
@@ -84,7 +84,7 @@ _SPECIAL = "<|endoftext|> <|context_begin|> <s>"
 
 @dataclass(frozen=True)
 class Called:
-    """What a call of the command line gave."""
+    """The exit code and output of a call of the command line."""
 
     code: int
     out: str
@@ -121,9 +121,9 @@ def run(*arguments: str, recipe: str = "recipe.toml") -> Called:
     return colophon("run", recipe, "--executor", "inline", *arguments)
 
 
-def prepared_recipe(*overrides: str, recipe: str = "recipe.toml") -> Prepared:
-    """The recipe of the working directory, checked."""
-    return prepare(load_recipe(recipe, overrides=overrides), where=recipe)
+def resolved_recipe(*overrides: str, recipe: str = "recipe.toml") -> ResolvedRecipe:
+    """The recipe of the working directory, resolved."""
+    return resolve(load_recipe(recipe, overrides=overrides), where=recipe)
 
 
 def execute(
@@ -133,10 +133,10 @@ def execute(
     rebuild: bool = False,
     strict: bool = False,
 ) -> RunResult:
-    """Run the recipe of the working directory with an executor of the test's."""
-    prepared = calibrated(prepared_recipe(*overrides), write=True, log=lambda line: None, rebuild=rebuild)
+    """Run the recipe of the working directory with the executor of a test."""
+    resolved = calibrated(resolved_recipe(*overrides), write=True, log=lambda line: None, rebuild=rebuild)
     return Run(
-        prepared,
+        resolved,
         stages=stages,
         executor=executor or InlineExecutor(),
         console=Console(file=io.StringIO()),
@@ -157,9 +157,9 @@ def quarantine(output: str = "out") -> list[QuarantineEntry]:
 
 
 def hashes(manifest: Manifest) -> dict[tuple[str, str], str]:
-    """sha256 of every committed file by stage and partition: the content of a run, wherever it lies."""
-    stages = manifest.outputs.values()
-    return {(r.output, r.partition): r.sha256 for stage in stages for r in stage.records}
+    """sha256 of every committed file by output and partition: the content of a run, in any directory."""
+    outputs = manifest.outputs.values()
+    return {(r.output, r.partition): r.sha256 for output in outputs for r in output.records}
 
 
 def snapshot(root: Path = Path()) -> dict[str, tuple[int, int]]:
@@ -169,7 +169,7 @@ def snapshot(root: Path = Path()) -> dict[str, tuple[int, int]]:
 
 
 def redone(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> set[str]:
-    """The data files that were written anew between two snapshots of an output directory."""
+    """The data files that were written between two snapshots of an output directory."""
     data = (".parquet", ".arrow")
     return {path for path, state in after.items() if path.endswith(data) and before.get(path) != state}
 
@@ -180,7 +180,7 @@ def directories(paths: set[str], *, output: str = "out") -> set[str]:
 
 
 def document(number: int) -> dict[str, Any]:
-    """A document by its number: some without text, URL, id, dump or score."""
+    """The document with this number; some have no text, URL, id, dump or score."""
     source = random.Random(number)
     text: str | None = " ".join(source.choices(_TEXT.split(), k=source.randrange(1, 40)))
     if number % 23 == 5:
@@ -205,14 +205,14 @@ SCHEMA = pa.schema(
 
 
 def write_documents(path: Path, numbers: Sequence[int], *, row_group_size: int = _ROW_GROUP) -> None:
-    """A Parquet file of numbered documents, with checksums."""
+    """Write a Parquet file of numbered documents, with checksums."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.Table.from_pylist([document(number) for number in numbers], SCHEMA)
     pq.write_table(table, path, row_group_size=row_group_size, write_page_checksum=True, compression="zstd")
 
 
 def write_project(root: Path) -> None:
-    """Input, tokenizer file and recipe."""
+    """Write input, tokenizer file and recipe."""
     first = 0
     for file, rows in enumerate(ROWS_OF_FILES):
         write_documents(root / f"data/part-{file}.parquet", range(first, first + rows))
@@ -222,13 +222,13 @@ def write_project(root: Path) -> None:
 
 
 def write_tokenizer(path: Path) -> None:
-    """A vocabulary of the 256 bytes and some merges, in tiktoken's format."""
+    """Write a vocabulary of the 256 bytes and some merges, in tiktoken's format."""
     tokens = [*(bytes([byte]) for byte in range(256)), *_MERGES]
     lines = (f"{base64.b64encode(token).decode()} {rank}\n" for rank, token in enumerate(tokens))
     path.write_text("".join(lines))
 
 
 def write_json_lines(path: Path, rows: Sequence[Any]) -> None:
-    """One JSON value a line."""
+    """Write one JSON value a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""A small run of all stages for tests: input, tokenizer and recipe that they write themselves."""
+"""A small run of all stages for tests, which write its input, tokenizer and recipe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rich.console import Console
 from colophon.pipeline.executors.base import Executor
 from colophon.pipeline.executors.inline import InlineExecutor
 from colophon.pipeline.recipe.loading import load_recipe
-from colophon.pipeline.runs.resolve import prepare
+from colophon.pipeline.runs.resolve import resolve
 from colophon.pipeline.runs.run import Run
 
 RECIPE = """
@@ -65,9 +65,9 @@ def write_small_run(root: Path, *, num_files: int = 3, num_documents: int = 60) 
 
 def run_recipe(recipe: Path, *, output: Path, executor: Executor | None = None) -> dict[str, str]:
     """Run all stages; sha256 of every committed file by its path."""
-    prepared = prepare(load_recipe(str(recipe), overrides=[f'output.path="{output}"']), where=str(recipe))
+    resolved = resolve(load_recipe(str(recipe), overrides=[f'output.path="{output}"']), where=str(recipe))
     with (output.parent / f"{output.name}.log").open("w") as log:
-        run = Run(prepared, executor=executor or InlineExecutor(), console=Console(file=log))
+        run = Run(resolved, executor=executor or InlineExecutor(), console=Console(file=log))
         result = run.execute()
-    stages = result.manifest.outputs.values()
-    return {record.path: record.sha256 for stage in stages for record in stage.records}
+    outputs = result.manifest.outputs.values()
+    return {record.path: record.sha256 for output in outputs for record in output.records}

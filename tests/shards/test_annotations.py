@@ -76,10 +76,10 @@ class TestFilesThatDifferFromTheirRecords:
         path = tmp_path / "annotations/quality/1.parquet"
         size = path.stat().st_size
         path.write_bytes(path.read_bytes()[:100])
-        with pytest.raises(ShardError, match=rf"1\.parquet has 100 bytes; its record says {size} bytes"):
+        with pytest.raises(ShardError, match=rf"1\.parquet has 100 bytes; its record states {size} bytes"):
             score.read("1")
         path.unlink()
-        with pytest.raises(ShardError, match=rf"1\.parquet is missing; its record says {size} bytes"):
+        with pytest.raises(ShardError, match=rf"1\.parquet is missing; its record states {size} bytes"):
             score.read("1")
 
     def test_damaged(self, score: AnnotationColumn, tmp_path: Path) -> None:

@@ -175,16 +175,16 @@ class TestPackedFiles:
         with (tmp_path / good.path).open("ab") as file:
             file.write(b"more")
         found = good.bytes + 4
-        with pytest.raises(ShardError, match=rf"a\.arrow has {found} bytes; its record says {good.bytes} bytes"):
+        with pytest.raises(ShardError, match=rf"a\.arrow has {found} bytes; its record states {good.bytes} bytes"):
             manifest_of(plain=[good]).packed_files(tmp_path, "plain")
 
     def test_a_missing_file_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(ShardError, match=r"gone\.arrow is missing; its record says 1 bytes"):
+        with pytest.raises(ShardError, match=r"gone\.arrow is missing; its record states 1 bytes"):
             manifest_of(plain=[record("packed/plain/gone.arrow")]).packed_files(tmp_path, "plain")
 
-    def test_a_left_over_file_is_never_read(self, tmp_path: Path) -> None:
+    def test_a_file_without_a_record_is_never_read(self, tmp_path: Path) -> None:
         good = packed_record(tmp_path, "a.arrow")
-        packed_record(tmp_path, "left-over.arrow")
+        packed_record(tmp_path, "unrecorded.arrow")
         save(tmp_path, manifest_of(plain=[good]))
         dataset = PackedDataset.open(tmp_path, "plain")
         assert [file.path.name for file in dataset.files] == ["a.arrow"]

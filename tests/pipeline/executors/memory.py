@@ -29,8 +29,9 @@ from colophon.pipeline.executors.inline import InlineExecutor
 from colophon.pipeline.executors.worker import WORKER_ENVIRONMENT, release_memory
 from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.runs.calibration import calibrated
-from colophon.pipeline.runs.plan import TITLES, Plan
-from colophon.pipeline.runs.resolve import Prepared, prepare
+from colophon.pipeline.runs.plan import Plan
+from colophon.pipeline.runs.resolve import ResolvedRecipe, resolve
+from colophon.shards.outputs import STAGES
 
 _EVERY_SECONDS = 0.005
 
@@ -78,28 +79,28 @@ def watched() -> Iterator[Callable[[], Memory]]:
 class PassPeak(NamedTuple):
     """What a pass took."""
 
-    title: str
+    name: str
     peak: Memory
     text_bytes: int
     seconds: float
 
 
-def pass_peaks(prepared: Prepared, *, stages: Sequence[str] = TITLES) -> Iterator[PassPeak]:
+def pass_peaks(resolved: ResolvedRecipe, *, stages: Sequence[str] = STAGES) -> Iterator[PassPeak]:
     """Runs what is not up to date of the named stages, as one worker does, and measures each pass."""
-    plan = Plan(prepared)
-    for titles in plan.passes(stages):
-        tasks = [task for task in plan.tasks(titles, without={}) if task.outputs]
+    plan = Plan(resolved)
+    for names in plan.passes(stages):
+        tasks = [task for task in plan.tasks(names, without={}) if task.outputs]
         with watched() as peak:
             begun = time.monotonic()
             # A copy, as a worker gets it: the models that it loads go with it.
-            stage = pickle.loads(pickle.dumps(plan.stage(titles)))
-            title, outcomes = stage.title, list(InlineExecutor().run(stage, tasks))
+            stage = pickle.loads(pickle.dumps(plan.stage(names)))
+            name, outcomes = stage.name, list(InlineExecutor().run(stage, tasks))
             del stage
             text_bytes = sum(outcome.result.text_bytes for outcome in outcomes if outcome.result)
             for outcome in outcomes:
                 if outcome.result is None:
                     raise RuntimeError(outcome.error)
-            yield PassPeak(title, peak(), text_bytes, time.monotonic() - begun)
+            yield PassPeak(name, peak(), text_bytes, time.monotonic() - begun)
 
 
 def one_thread_a_library() -> None:
@@ -112,19 +113,19 @@ def main() -> None:
     """Print a line a stage."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipe")
-    parser.add_argument("--stages", nargs="+", choices=TITLES, default=TITLES)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     options = parser.parse_args()
     if not WORKER_ENVIRONMENT.items() <= os.environ.items():  # read when the libraries are imported: start again
         command = [sys.executable, "-m", "tests.pipeline.executors.memory", *sys.argv[1:]]
         os.execve(sys.executable, command, os.environ | WORKER_ENVIRONMENT)
     one_thread_a_library()
-    prepared = prepare(load_recipe(options.recipe, overrides=options.set), where=options.recipe)
-    prepared = calibrated(prepared, write=True, log=print)
+    resolved = resolve(load_recipe(options.recipe, overrides=options.set), where=options.recipe)
+    resolved = calibrated(resolved, write=True, log=print)
     print(f"before the first stage: {memory().anonymous / 1e6:.0f} MB")
-    for title, peak, text_bytes, seconds in pass_peaks(prepared, stages=options.stages):
+    for name, peak, text_bytes, seconds in pass_peaks(resolved, stages=options.stages):
         print(
-            f"{title}: {peak.anonymous / 1e6:.0f} MB of its own at most, {peak.mapped / 1e6:.0f} MB of mapped files; "
+            f"{name}: {peak.anonymous / 1e6:.0f} MB of its own at most, {peak.mapped / 1e6:.0f} MB of mapped files; "
             f"{text_bytes / 1e6:.0f} MB of text in {seconds:.1f} s",
             flush=True,
         )

@@ -24,10 +24,9 @@ LONG_TEXT_BYTES = 5_000_000
 # Run apart, because the peak of a process is looked at: the passes as in a worker, with an annotator that reads texts.
 MEASURE = """
 import sys
-from dataclasses import replace
 import pyarrow as pa, pyarrow.compute as pc
 from colophon.annotators.base import Annotator
-from colophon.pipeline.runs.resolve import prepare
+from colophon.pipeline.runs.resolve import resolve
 from colophon.pipeline.recipe.loading import load_recipe
 from tests.pipeline.executors.memory import one_thread_a_library, pass_peaks
 
@@ -43,9 +42,9 @@ if __name__ == "__main__":
     sys.modules["measure"] = __main__
     Length.__module__ = "measure"
     one_thread_a_library()
-    prepared = prepare(load_recipe(sys.argv[1], overrides=sys.argv[2:]), where="test")
-    prepared = replace(prepared, annotators=(Length(), *prepared.annotators))
-    for title, peak, text_bytes, _ in pass_peaks(prepared):
+    resolved = resolve(load_recipe(sys.argv[1], overrides=sys.argv[2:]), where="test")
+    resolved = resolved.with_annotators([Length(), *resolved.annotators])
+    for title, peak, text_bytes, _ in pass_peaks(resolved):
         print(title, peak.anonymous, text_bytes, sep=chr(9))
 """
 

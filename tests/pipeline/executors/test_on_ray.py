@@ -199,18 +199,18 @@ class Telling:
     title: str
 
     def start(self) -> TellingWorker:
-        return TellingWorker(self.title)
+        return TellingWorker(self.name)
 
 
 class TellingWorker:
     living: ClassVar[weakref.WeakSet[TellingWorker]] = weakref.WeakSet()
 
     def __init__(self, title: str) -> None:
-        self.title = title
+        self.name = title
         TellingWorker.living.add(self)
 
     def work(self, task: Task) -> TaskResult:
-        workers = sorted(worker.title for worker in TellingWorker.living)
+        workers = sorted(worker.name for worker in TellingWorker.living)
         told = {"process": os.getpid(), "workers": workers, "environment": dict(os.environ), "threads": threads()}
         Path(task.partition.url).write_text(json.dumps(told))
         return TaskResult(records=(), documents=1, text_bytes=1)

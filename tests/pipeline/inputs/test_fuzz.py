@@ -33,7 +33,7 @@ from tests.pipeline.project import (
     document,
     hashes,
     manifest,
-    prepared_recipe,
+    resolved_recipe,
     run,
     write_documents,
     write_tokenizer,
@@ -423,7 +423,7 @@ def outputs(source: str) -> tuple[pa.Table, pa.Table]:
 
 
 def decoded(tokens: pa.Table) -> list[str]:
-    tokenizer = prepared_recipe().tokenizer
+    tokenizer = resolved_recipe().tokenizer
     offsets, ids = list_values(tokens.column("input_ids"))
     assert not len(ids) or ids.max() < tokenizer.num_base_ids, "a text never becomes a special token"
     return [tokenizer.decode(ids[a:b]) for a, b in pairwise(offsets)]

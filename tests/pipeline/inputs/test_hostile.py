@@ -18,8 +18,8 @@ from tests.pipeline.project import (
     colophon,
     hashes,
     manifest,
-    prepared_recipe,
     quarantine,
+    resolved_recipe,
     run,
 )
 
@@ -197,7 +197,7 @@ def test_a_document_of_five_million_characters_goes_through() -> None:
     (tokens,) = manifest().outputs["tokens"].records
     offsets, ids = list_values(read_table(Path("out", tokens.path)).column("input_ids"))
     assert max(map(len, text)) == 5_000_000
-    tokenizer = prepared_recipe().tokenizer
+    tokenizer = resolved_recipe().tokenizer
     assert tokenizer.decode(ids[offsets[0] : offsets[1]]) == text[0]
     dataset = PackedDataset.open(Path("out"), "plain")
     assert counts()["tokens"] == len(ids)
@@ -206,7 +206,7 @@ def test_a_document_of_five_million_characters_goes_through() -> None:
 
 def test_strings_of_special_tokens_are_ordinary_text() -> None:
     sound("hostile/odd_text.parquet")
-    tokenizer = prepared_recipe().tokenizer
+    tokenizer = resolved_recipe().tokenizer
     texts = pq.read_table("hostile/odd_text.parquet").column("text").to_pylist()
     (tokens,) = manifest().outputs["tokens"].records
     offsets, ids = list_values(read_table(Path("out", tokens.path)).column("input_ids"))
@@ -256,13 +256,13 @@ def test_every_odd_document_and_sequence_can_be_shown() -> None:
 
     paths = ("hostile/odd_text.parquet", "hostile/weird_urls.parquet")
     sound(*paths)
-    prepared = prepared_recipe(settings(*paths)[1])
+    resolved = resolved_recipe(settings(*paths)[1])
     file = io.StringIO()
     console = Console(file=file, markup=False, emoji=False, width=160)
     for row in range(45 + 87):
-        show_document(prepared, manifest(), row=row, console=console, characters=2000)
+        show_document(resolved, manifest(), row=row, console=console, characters=2000)
     for row in range(0, 200, 9):
-        show_sequence(prepared, layout="prepend-url", row=row, console=console)
+        show_sequence(resolved, layout="prepend-url", row=row, console=console)
     assert not [c for c in file.getvalue() if not c.isprintable() and c not in "\n\t "]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.recipe.loading import load_recipe, parse_settings, shipped_recipes
-from tests.pipeline.project import LAYOUTS, RECIPE, colophon, prepared_recipe, run, snapshot
+from tests.pipeline.project import LAYOUTS, RECIPE, colophon, resolved_recipe, run, snapshot
 
 COLUMNS = (
     "crawl_slice, crawl_year, quality_coarse, quality_fine, url, url_domain, url_host, url_prefix, "
@@ -130,7 +130,7 @@ WRONG: list[tuple[str, str, str]] = [
     (
         'path = "small.tiktoken"\npattern = "gpt2"',
         'name = "gpt3"',
-        "tokenizer: unknown tokenizer 'gpt3'; available: gpt2, cl100k_base, o200k_base, tekken (or give a path)",
+        "tokenizer: unknown tokenizer 'gpt3'; available: gpt2, cl100k_base, o200k_base, tekken (or set a path)",
     ),
     (
         '[tokenizer]\npath = "small.tiktoken"\npattern = "gpt2"',
@@ -252,7 +252,7 @@ def test_a_wrong_override_is_one_line_and_writes_nothing(project: Path, setting:
 
 
 def test_overrides_take_numbers_words_strings_lists_and_tables(project: Path) -> None:
-    recipe = prepared_recipe(
+    recipe = resolved_recipe(
         "pack.sequence_length=128",
         "pack.method=best_fit",
         'output.path="else where"',
@@ -270,11 +270,11 @@ def test_overrides_take_numbers_words_strings_lists_and_tables(project: Path) ->
     assert recipe.layouts["prepend-url"].model_dump()["dropout"] == 0.5
     assert set(recipe.layouts) == {*LAYOUTS, "new", "newer"}
     assert recipe.ray.partition_timeout_seconds == 1000.0
-    assert prepared_recipe("input.paths=data/part-0.parquet").recipe.input.paths == ["data/part-0.parquet"]
+    assert resolved_recipe("input.paths=data/part-0.parquet").recipe.input.paths == ["data/part-0.parquet"]
 
 
 def test_an_override_can_contain_equals_signs(project: Path) -> None:
-    layout = prepared_recipe('layouts.prepend-url.template="a={url}"').recipe.layouts["prepend-url"]
+    layout = resolved_recipe('layouts.prepend-url.template="a={url}"').recipe.layouts["prepend-url"]
     assert layout.model_dump()["template"] == "a={url}"
 
 

@@ -1,4 +1,4 @@
-"""Looking at a run: one document, one sequence, and what a run would do."""
+"""`colophon inspect` and `--dry-run`: one document, one sequence, and the plan of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.pipeline.project import (
     colophon,
     document,
     manifest,
-    prepared_recipe,
+    resolved_recipe,
     run,
     snapshot,
     write_documents,
@@ -68,11 +68,11 @@ def test_a_document_that_could_be_markup_is_shown_as_it_is(project: Path) -> Non
     assert "\x1b" not in called.out
 
 
-def test_a_document_whose_input_is_gone_is_shown_without_text(finished: Path) -> None:
+def test_a_document_whose_input_is_missing_is_shown_without_text(finished: Path) -> None:
     Path("data/part-0.parquet").unlink()
     called = inspect("--document", "0")
     assert (called.code, called.err) == (0, "")
-    assert "(its input is not there any more)" in called.out
+    assert "(its input is missing)" in called.out
 
 
 # sequences
@@ -85,41 +85,41 @@ def test_a_sequence_is_shown_token_by_token(finished: Path, layout: str) -> None
     dataset = PackedDataset.open(Path("out"), layout)
     file, row = dataset.locate(3)
     _, roles, documents = file.runs(row)
-    assert called.out.startswith(f"{layout}, sequence 3: row {row} of {file.path.name}; paid for: ")
+    assert called.out.startswith(f"{layout}, sequence 3: row {row} of {file.path.name}; loss weights: ")
     assert all(ROLE_NAMES[role] in called.out.splitlines()[1] for role in set(roles.tolist()))
     assert f"[document {documents[0]}]" in called.out
-    tokenizer = prepared_recipe().tokenizer
+    tokenizer = resolved_recipe().tokenizer
     shown = "".join(tokenizer.token_strings(file.input_ids[row][:10]))
     assert "".join(shown.split()) in "".join(called.out.split())
 
 
-def test_only_so_many_tokens_are_shown(finished: Path) -> None:
+def test_the_number_of_tokens_can_be_limited(finished: Path) -> None:
     whole, part = inspect("--layout", "plain").out, inspect("--layout", "plain", "--tokens", "5").out
     assert len(part) < len(whole)
     dataset = PackedDataset.open(Path("out"), "plain")
-    tokens = prepared_recipe().tokenizer.token_strings(dataset.files[0].input_ids[0][:6])
+    tokens = resolved_recipe().tokenizer.token_strings(dataset.files[0].input_ids[0][:6])
     assert "".join(tokens[:5]) in part
     assert "".join(tokens) not in part
 
 
-def test_unpaid_roles_are_dimmed_on_a_terminal(finished: Path) -> None:
+def test_masked_roles_are_dimmed_on_a_terminal(finished: Path) -> None:
     import io
 
     from rich.console import Console
 
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, color_system="standard", width=120)
-    show_sequence(prepared_recipe(), layout="prepend-url", row=0, console=console)
+    show_sequence(resolved_recipe(), layout="prepend-url", row=0, console=console)
     shown = file.getvalue()
     assert "\x1b[2;36m" in shown  # metadata: dim cyan
     assert "\x1b[36m" in shown  # the legend's cyan
     file.seek(0)
-    show_sequence(prepared_recipe(), layout="append-quality", row=0, console=console)
+    show_sequence(resolved_recipe(), layout="append-quality", row=0, console=console)
     assert "\x1b[36m" in file.getvalue()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--document", "200"), "inspect: there is no document 200; the run has 200, numbered from 0"),
         (("--document=-1",), "inspect: there is no document -1; the run has 200, numbered from 0"),
@@ -131,10 +131,12 @@ def test_unpaid_roles_are_dimmed_on_a_terminal(finished: Path) -> None:
         ),
     ],
 )
-def test_what_is_not_there_is_one_line(finished: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_a_missing_document_layout_or_sequence_is_one_line(
+    finished: Path, arguments: tuple[str, ...], message: str
+) -> None:
     called = inspect(*arguments)
     assert called.code == 2
-    assert called.line.startswith(said)
+    assert called.line.startswith(message)
 
 
 def test_inspecting_before_a_run_is_one_line(project: Path) -> None:
@@ -160,20 +162,20 @@ def test_a_dry_run_shows_the_recipe_the_partitions_and_the_work(project: Path) -
     assert recipe["layouts"]["prepend-url"]["template"] == "{url}"
     assert recipe["annotators"]["edu_score"]["column"] == "score"
     rest = called.out[end:]
-    partitions = len(prepared_recipe().inputs.partitions)
+    partitions = len(resolved_recipe().inputs.partitions)
     assert f"{partitions} partitions" in rest
-    assert f"annotate: {3 * partitions} files to make of {partitions} partitions, 0 up to date" in rest
-    assert f"tokenize: {partitions} files to make of {partitions} partitions, 0 up to date" in rest
-    assert f"pack: {4 * partitions} files to make of {partitions} partitions, 0 up to date" in rest
+    assert f"annotate: {3 * partitions} files to write for {partitions} partitions, 0 up to date" in rest
+    assert f"tokenize: {partitions} files to write for {partitions} partitions, 0 up to date" in rest
+    assert f"pack: {4 * partitions} files to write for {partitions} partitions, 0 up to date" in rest
 
 
-def test_a_dry_run_after_a_run_says_what_is_up_to_date_and_what_changed(finished: Path) -> None:
+def test_a_dry_run_after_a_run_shows_what_is_up_to_date_and_what_changed(finished: Path) -> None:
     before = snapshot()
     partitions = len(manifest().partitions)
-    assert f"pack: 0 files to make of 0 partitions, {partitions} up to date" in dry().out
+    assert f"pack: 0 files to write for 0 partitions, {partitions} up to date" in dry().out
     called = dry("--set", "layouts.prepend-url.dropout=0.5")
     assert called.code == 0
-    assert f"pack: {partitions} files to make of {partitions} partitions, 0 up to date" in called.out
+    assert f"pack: {partitions} files to write for {partitions} partitions, 0 up to date" in called.out
     assert "packed/prepend-url: made with other settings: layout.dropout: 0.1 -> 0.5 (needs --rebuild)" in called.out
     assert snapshot() == before
 

@@ -1,4 +1,4 @@
-"""The summary says what is in the files; printing it survives whatever documents hold."""
+"""The summary agrees with the files; printing it is safe whatever documents hold."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.pipeline.project import (
     document,
     execute,
     manifest,
-    prepared_recipe,
+    resolved_recipe,
     run,
     write_documents,
 )
@@ -64,18 +64,18 @@ def test_counts_of_a_layout_are_those_of_its_files(summary: dict[str, Any], layo
     dataset = PackedDataset.open(Path("out"), layout)
     rows = dataset.rows(range(len(dataset)))
     tokens = Counter(ROLE_NAMES[role] for role in rows.roles.reshape(-1).tolist())
-    said = summary["layouts"][layout]
-    assert said["sequences"] == len(dataset)
-    assert said["tokens"] == {role: tokens[role] for role in ROLE_NAMES}
-    assert said["utilisation"] == pytest.approx(1 - tokens["pad"] / rows.input_ids.size, abs=1e-6)
-    assert said["text_share"] == pytest.approx(tokens["text"] / rows.input_ids.size, abs=1e-6)
-    assert 0.9 < said["utilisation"] < 1
+    counts = summary["layouts"][layout]
+    assert counts["sequences"] == len(dataset)
+    assert counts["tokens"] == {role: tokens[role] for role in ROLE_NAMES}
+    assert counts["utilisation"] == pytest.approx(1 - tokens["pad"] / rows.input_ids.size, abs=1e-6)
+    assert counts["text_share"] == pytest.approx(tokens["text"] / rows.input_ids.size, abs=1e-6)
+    assert 0.9 < counts["utilisation"] < 1
     segments: Counter[tuple[int, int]] = Counter()
     for file_number, file in enumerate(dataset.files):
         _, _, roles, documents = file.all_runs()
         segments.update((file_number, int(number)) for number in documents[roles == Role.BOS])
-    assert said["documents_cut"] == sum(number > 1 for number in segments.values())
-    assert said["segments"] == sum(segments.values())
+    assert counts["documents_cut"] == sum(number > 1 for number in segments.values())
+    assert counts["segments"] == sum(segments.values())
 
 
 def test_annotation_columns_are_described_by_their_values(summary: dict[str, Any]) -> None:
@@ -88,16 +88,16 @@ def test_annotation_columns_are_described_by_their_values(summary: dict[str, Any
     assert f"{number / len(years):.1%}" in described["crawl_year"]["values"].split(",")[0]
     assert described["url"]["known"] == sum(row["url"] is not None for row in documents) / len(documents)
     assert described["url_prefix"]["values"] == "https:// 100.0%"
-    assert set(described) == set(prepared_recipe().providers)
+    assert set(described) == set(resolved_recipe().columns.annotator_of)
     assert top in years
 
 
-def test_the_table_says_what_the_summary_says(finished: Path) -> None:
+def test_the_table_shows_the_numbers_of_the_summary(finished: Path) -> None:
     out = run().out
-    said = json.loads(Path("out/report/summary.json").read_text())
-    assert f"{said['documents']['documents']:,} documents of 3 files" in out
-    assert f"({said['documents']['documents_empty']} empty, {said['documents']['texts_null']} null)" in out
-    for name, layout in said["layouts"].items():
+    summary = json.loads(Path("out/report/summary.json").read_text())
+    assert f"{summary['documents']['documents']:,} documents of 3 files" in out
+    assert f"({summary['documents']['documents_empty']} empty, {summary['documents']['texts_null']} null)" in out
+    for name, layout in summary["layouts"].items():
         (line,) = [line for line in out.splitlines() if f"│ {name} " in line]
         cells = [cell.strip() for cell in line.strip("│").split("│")]
         tokens = layout["tokens"]
@@ -118,10 +118,10 @@ def test_the_table_says_what_the_summary_says(finished: Path) -> None:
 def test_an_empty_run_is_summarised(project: Path) -> None:
     write_documents(Path("none.parquet"), range(0))
     result = execute("input.paths=none.parquet")
-    summary = summarize(result, store=prepared_recipe().store)
+    summary = summarize(result, store=resolved_recipe().store)
     console = Console(file=io.StringIO(), markup=False)
     print_summary(summary, result.manifest, console=console)
-    write_report(summary, result, store=prepared_recipe().store)
+    write_report(summary, result, store=resolved_recipe().store)
     assert summary["documents"]["documents"] == 0
     assert summary["layouts"] == {}
 
@@ -134,7 +134,7 @@ HOSTILE_URLS = [
 ]
 
 
-def test_what_documents_hold_is_no_markup_and_no_escape_sequence(project: Path) -> None:
+def test_text_of_documents_is_neither_markup_nor_escape_sequence(project: Path) -> None:
     rows = [{**document(0), "url": url, "id": f"[/red] {url}"} for url in HOSTILE_URLS for _ in range(3)]
     rows += [{**document(0), "url": HOSTILE_URLS[-1]}]
     pq.write_table(pa.Table.from_pylist(rows), "[bold]hostile.parquet")
@@ -149,12 +149,12 @@ def test_what_documents_hold_is_no_markup_and_no_escape_sequence(project: Path) 
     assert "\x07" not in called.out
 
 
-def test_control_characters_are_written_out() -> None:
+def test_control_characters_are_escaped() -> None:
     assert printable("a\x1b[31mb\x00ü\n\t\u202e") == r"a\x1b[31mb\x00ü" + "\n\t" + r"\u202e"
 
 
 @pytest.mark.parametrize("output", ["out [1]", "o*t", "out ü"])
-def test_output_directories_of_all_names_are_read_back(project: Path, output: str) -> None:
+def test_output_directories_may_have_any_name(project: Path, output: str) -> None:
     called = run("--set", f'output.path="{output}"')
     assert (called.code, called.err) == (0, "")
     assert "crawl_year" in called.out
@@ -168,40 +168,40 @@ def report_of_run() -> dict[str, Any]:
     return value
 
 
-def test_a_run_says_where_its_time_went(finished: Path, summary: dict[str, Any]) -> None:
-    told = report_of_run()
+def test_a_run_reports_its_time_by_step(finished: Path, summary: dict[str, Any]) -> None:
+    report = report_of_run()
     steps = {"annotate, tokenize": ("read", "annotate", "tokenize", "write"), "pack": ("read", "pack", "write")}
-    assert list(told["passes"]) == list(steps)
-    assert told["start"]["seconds"] > told["start"]["connect_seconds"] >= 0
-    for title, done in told["passes"].items():
-        assert done["partitions"] > 0 and done["documents"] == sum(ROWS_OF_FILES)
-        running = {step: seconds for step, seconds in done["worker_seconds"].items() if step != "load"}
-        assert {step for step, seconds in running.items() if seconds} == set(steps[title])
+    assert list(report["passes"]) == list(steps)
+    assert report["start"]["seconds"] > report["start"]["connect_seconds"] >= 0
+    for name, timing in report["passes"].items():
+        assert timing["partitions"] > 0 and timing["documents"] == sum(ROWS_OF_FILES)
+        running = {step: seconds for step, seconds in timing["worker_seconds"].items() if step != "load"}
+        assert {step for step, seconds in running.items() if seconds} == set(steps[name])
         whole = sum(running.values())
-        assert done["share"] == pytest.approx({step: n / whole for step, n in running.items()}, abs=0.01)
-        assert summary["passes"][title] == done
+        assert timing["share"] == pytest.approx({step: n / whole for step, n in running.items()}, abs=0.01)
+        assert summary["passes"][name] == timing
 
 
 def test_the_table_shows_the_share_of_each_step(finished: Path, summary: dict[str, Any]) -> None:
     file = io.StringIO()
     print_summary(summary, manifest(), console=Console(file=file, width=200))
-    for title, done in summary["passes"].items():
-        (line,) = [line for line in file.getvalue().splitlines() if f"│ {title} " in line]
+    for name, timing in summary["passes"].items():
+        (line,) = [line for line in file.getvalue().splitlines() if f"│ {name} " in line]
         cells = [cell.strip() for cell in line.strip("│").split("│")]
         assert cells[-6:] == [
-            f"{done['worker_seconds']['load']:.1f} s",
-            *(f"{n:.0%}" if n else "-" for n in done["share"].values()),
+            f"{timing['worker_seconds']['load']:.1f} s",
+            *(f"{n:.0%}" if n else "-" for n in timing["share"].values()),
         ]
 
 
 def test_a_run_with_nothing_to_do_reports_no_time_and_no_note(finished: Path) -> None:
     assert run().code == 0
-    told = report_of_run()
-    assert told["notes"] == []
-    assert {n for done in told["passes"].values() for n in done["worker_seconds"].values()} == {0.0}
+    report = report_of_run()
+    assert report["notes"] == []
+    assert {n for timing in report["passes"].values() for n in timing["worker_seconds"].values()} == {0.0}
 
 
-def test_notes_are_shown_once_a_run_and_kept(project: Path, wide_model: Path) -> None:
+def test_notes_are_shown_once_a_run_and_reported(project: Path, wide_model: Path) -> None:
     table = f'[annotators.kind]\ntype = "fasttext"\nmodel = "{wide_model}"\nscore = {{ argmax = true }}\n'
     Path("recipe.toml").write_text(RECIPE.replace("[tokenizer]", f"{table}[tokenizer]", 1))
     called = run()
@@ -214,7 +214,7 @@ def test_notes_are_shown_once_a_run_and_kept(project: Path, wide_model: Path) ->
 
 @pytest.fixture(scope="session")
 def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """More labels than dimensions: a model that is not collapsed, and says so."""
+    """A model with more labels than dimensions: it is not collapsed, which its annotator notes."""
     labels = [f"label{i}" for i in range(9)] * 6
     settings = TrainingSettings(dim=3, epoch=2, word_ngrams=1, buckets=100, min_count=1)
     path = tmp_path_factory.mktemp("wide") / "wide.bin"
@@ -225,7 +225,7 @@ def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def outcome(rows: int, *, error: str | None = None) -> Outcome:
-    (partition, *_) = prepared_recipe().inputs.partitions
+    (partition, *_) = resolved_recipe().inputs.partitions
     task = Task(partition=partition, outputs={})
     if error is not None:
         return Outcome(task=task, error=error)
@@ -242,19 +242,19 @@ def test_progress_counts_documents_bytes_and_the_time_left(project: Path) -> Non
     assert meter.line() == ("tokenize: 2/4 partitions, 30 documents, 3 documents/s, 3.0 MB/s, 1 quarantined, 0:10 left")
 
 
-def test_progress_hands_every_outcome_on_and_ends_with_a_line(project: Path) -> None:
+def test_progress_yields_every_outcome_and_ends_with_a_line(project: Path) -> None:
     for terminal in (False, True):
         file = io.StringIO()
         outcomes = [outcome(1), outcome(2)]
         console = Console(file=file, force_terminal=terminal, width=150)
-        handed = list(watch(outcomes, title="pack", total_bytes=9, total_tasks=2, console=console))
-        assert handed == outcomes
+        yielded = list(watch(outcomes, name="pack", total_bytes=9, total_tasks=2, console=console))
+        assert yielded == outcomes
         assert "pack: 2/2 partitions, 3 documents" in file.getvalue()
 
 
-@pytest.mark.parametrize(("seconds", "said"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")])
-def test_durations(seconds: float, said: str) -> None:
-    assert duration(seconds) == said
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3661, "1:01:01")])
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
 
 
 def test_a_recipe_without_layouts_has_a_summary(project: Path) -> None:

@@ -1,4 +1,4 @@
-"""Quantile bins: their edges are fitted once, kept, and fitted anew only when what they depend on changes."""
+"""Quantile bins: their edges are fitted once, stored, and fitted again only when their settings change."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from colophon.pipeline.runs.calibration import calibrated
+from colophon.shards.outputs import Output
 from tests.pipeline.project import (
     Called,
     colophon,
     directories,
     manifest,
-    prepared_recipe,
     redone,
+    resolved_recipe,
     run,
     snapshot,
     write_documents,
@@ -54,7 +55,7 @@ def annotations() -> tuple[np.ndarray, np.ndarray]:
     return scores[~np.isnan(scores)], bins[~np.isnan(scores)]
 
 
-def test_the_edges_are_the_quantiles_of_the_sample_and_the_bins_are_theirs(settings: list[str]) -> None:
+def test_the_edges_are_the_quantiles_of_the_sample_and_cut_the_bins(settings: list[str]) -> None:
     called = run(*settings)
     assert (called.code, called.err) == (0, "")
     assert "annotators.quality: fitting quantiles on a sample of 1,000 documents" in called.out
@@ -65,7 +66,7 @@ def test_the_edges_are_the_quantiles_of_the_sample_and_the_bins_are_theirs(setti
     assert 3 in bins  # the largest score is not below any edge; equal scores may leave another bin empty
 
 
-def test_a_second_run_uses_what_is_kept(settings: list[str]) -> None:
+def test_a_second_run_uses_the_stored_edges(settings: list[str]) -> None:
     assert run(*settings).code == 0
     before = snapshot(Path("out"))
     called = run(*settings)
@@ -88,7 +89,7 @@ def test_appended_files_are_binned_by_the_same_edges(settings: list[str]) -> Non
     np.testing.assert_array_equal(bins, np.searchsorted(np.float32(edges), scores, side="right"))
 
 
-def test_changed_settings_are_refused_without_writing_and_fitted_anew_with_rebuild(settings: list[str]) -> None:
+def test_changed_settings_are_refused_without_writing_and_fitted_again_with_rebuild(settings: list[str]) -> None:
     assert run(*settings).code == 0
     before = snapshot(Path("out"))
     called = refit(settings)
@@ -103,7 +104,7 @@ def test_changed_settings_are_refused_without_writing_and_fitted_anew_with_rebui
     assert directories(redone(before, snapshot(Path("out")))) == {"annotations/quality", "packed/binned"}
 
 
-def test_the_stages_after_use_what_annotate_kept(settings: list[str]) -> None:
+def test_later_stages_use_the_stored_edges(settings: list[str]) -> None:
     for stage in ("annotate", "tokenize", "pack"):
         called = colophon(stage, "recipe.toml", "--executor", "inline", *settings)
         assert (called.code, called.err) == (0, "")
@@ -118,7 +119,7 @@ def test_a_dry_run_fits_nothing(settings: list[str]) -> None:
     assert not Path("out").exists()
 
 
-def test_a_partition_that_cannot_be_read_is_passed_over(settings: list[str]) -> None:
+def test_a_partition_that_cannot_be_read_is_skipped(settings: list[str]) -> None:
     path = Path("data/part-1.parquet")
     chunk = pq.read_metadata(path).row_group(0).column(0)
     data = bytearray(path.read_bytes())
@@ -137,16 +138,17 @@ def test_a_sample_without_a_score_is_a_usage_error_and_writes_nothing(settings: 
     assert not Path("out").exists()
 
 
-def test_nothing_to_calibrate_leaves_the_recipe_as_it_is(project: Path) -> None:
-    prepared = prepared_recipe()
-    assert calibrated(prepared, write=True, log=lambda line: None) is prepared
+def test_a_recipe_without_bins_is_returned_as_it_is(project: Path) -> None:
+    resolved = resolved_recipe()
+    assert calibrated(resolved, write=True, log=lambda line: None) is resolved
 
 
 def test_inputs_and_vocabulary_are_not_read_again(settings: list[str]) -> None:
-    prepared = prepared_recipe(*settings[1::2])
-    inputs, tokenizer = prepared.inputs, prepared.tokenizer
-    fitted = calibrated(prepared, write=True, log=lambda line: None)
-    assert fitted is not prepared
+    resolved = resolved_recipe(*settings[1::2])
+    inputs, tokenizer = resolved.inputs, resolved.tokenizer
+    fitted = calibrated(resolved, write=True, log=lambda line: None)
+    assert fitted is not resolved
     assert fitted.inputs is inputs
     assert fitted.tokenizer is tokenizer
-    assert fitted.settings["annotations/quality"] != prepared.settings["annotations/quality"]
+    quality = Output.annotations("quality")
+    assert fitted.settings.of(quality) != resolved.settings.of(quality)

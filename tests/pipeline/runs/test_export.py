@@ -1,4 +1,4 @@
-"""Export: the input's rows in order with the annotations beside them."""
+"""Export: the input's rows in order, each with its annotations."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.pipeline.project import (
     colophon,
     document,
     manifest,
-    prepared_recipe,
+    resolved_recipe,
     run,
     write_json_lines,
 )
@@ -55,11 +55,11 @@ def test_rows_are_the_inputs_with_their_own_annotations(finished: Path) -> None:
         assert row["quality_coarse"] == (None if score is None else round(min(max(score, 0), 5)))
 
 
-def test_an_annotation_that_repeats_an_input_column_stands_there_once(finished: Path) -> None:
+def test_an_annotation_that_repeats_an_input_column_is_written_once(finished: Path) -> None:
     assert export().code == 0
     (path, *_) = Path("exported").iterdir()
     names = pq.read_schema(path).names
-    made = [name for name in prepared_recipe().providers if name != "url"]
+    made = [name for name in resolved_recipe().columns.annotator_of if name != "url"]
     assert names == [*SCHEMA.names, *made]
 
 
@@ -73,7 +73,7 @@ def test_the_types_are_finewebs_and_the_annotators(finished: Path) -> None:
     assert types["text"] in (pa.string(), pa.large_string())
 
 
-def test_renamed_input_columns_come_out_under_finewebs_names(project: Path) -> None:
+def test_renamed_input_columns_are_exported_under_finewebs_names(project: Path) -> None:
     table = pa.Table.from_pylist([document(number) for number in range(40)], SCHEMA)
     renamed = table.rename_columns(["content", "key", "dump", "link", "language", "score"])
     pq.write_table(renamed.append_column("extra", pa.array(range(40))), "own.parquet")
@@ -144,7 +144,7 @@ def test_exporting_annotations_of_another_recipe_is_one_line(finished: Path) -> 
     assert not Path("exported").exists()
 
 
-def test_input_that_cannot_be_read_any_more_is_one_line(finished: Path) -> None:
+def test_input_that_became_unreadable_is_one_line(finished: Path) -> None:
     damage(Path("data/part-1.parquet"))
     called = export()
     assert called.code == 1
@@ -153,7 +153,7 @@ def test_input_that_cannot_be_read_any_more_is_one_line(finished: Path) -> None:
     assert not [path for path in Path("exported").iterdir() if path.suffix == ".tmp"]
 
 
-def test_what_a_run_quarantined_is_left_out_and_said(project: Path) -> None:
+def test_quarantined_partitions_are_skipped_and_counted(project: Path) -> None:
     damage(Path("data/part-1.parquet"))
     assert run().code == 3
     called = export()
@@ -161,3 +161,11 @@ def test_what_a_run_quarantined_is_left_out_and_said(project: Path) -> None:
     partitions = len(manifest().partitions)
     assert called.out.endswith(f"{partitions} files in exported; 1 quarantined partitions skipped\n")
     assert len(exported()) == sum(partition.rows or 0 for partition in manifest().partitions)
+
+
+def test_a_damaged_manifest_is_one_line_and_writes_nothing(finished: Path) -> None:
+    Path("out/manifest.json").write_text("{")
+    called = export()
+    assert called.code == 2
+    assert called.line.startswith("out/manifest.json: Invalid JSON: ")
+    assert not Path("exported").exists()

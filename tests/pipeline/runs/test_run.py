@@ -1,4 +1,4 @@
-"""Runs: what is redone and what is not, what is left out, and that the bytes depend on nothing else."""
+"""Runs: which files are redone, which inputs are quarantined, and that bytes depend on neither order nor workers."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from tests.pipeline.project import (
     execute,
     hashes,
     manifest,
-    prepared_recipe,
     quarantine,
     redone,
+    resolved_recipe,
     run,
     snapshot,
     write_documents,
@@ -39,15 +39,15 @@ ALL = {"annotations/url", "annotations/crawl", "annotations/edu_score", "tokens"
 
 
 class NoExecutor(Executor):
-    """Fails when there is anything to do."""
+    """Fails if it gets a task."""
 
     def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        assert not tasks, f"{stage.title}: {[task.partition.name for task in tasks]}"
+        assert not tasks, f"{stage.name}: {[task.partition.name for task in tasks]}"
         return iter(())
 
 
 class ShufflingExecutor(Executor):
-    """Tasks in another order, each in a worker of its own, as many processes would do them."""
+    """Runs tasks in random order, each in its own worker, as many processes would."""
 
     def __init__(self, seed: int) -> None:
         self._random = random.Random(seed)
@@ -58,7 +58,7 @@ class ShufflingExecutor(Executor):
 
 
 class DyingExecutor(Executor):
-    """Does some tasks and dies, the last time in the middle of one."""
+    """Runs some tasks and dies, the last time in the middle of one."""
 
     def __init__(self, tasks: int) -> None:
         self._left = tasks
@@ -83,14 +83,14 @@ def corrupt(path: str, *, row_group: int) -> None:
 # the first run
 
 
-def test_a_run_makes_every_file_of_every_partition(finished: Path) -> None:
+def test_a_run_writes_every_file_of_every_partition(finished: Path) -> None:
     made = manifest()
     names = [partition.name for partition in made.partitions]
     assert len(names) > len(ROWS_OF_FILES)
     assert set(made.outputs) == ALL
-    for stage in made.outputs.values():
-        assert [record.partition for record in stage.records] == names
-    data = {record.path for stage in made.outputs.values() for record in stage.records}
+    for output in made.outputs.values():
+        assert [record.partition for record in output.records] == names
+    data = {record.path for output in made.outputs.values() for record in output.records}
     found = {str(path.relative_to("out")) for path in Path("out").rglob("*") if path.suffix in (".arrow", ".parquet")}
     assert found == data
     assert not [path for path in snapshot(Path("out")) if path.endswith(".tmp")]
@@ -100,9 +100,9 @@ def test_every_annotation_and_token_file_has_the_rows_of_its_partition(finished:
     made = manifest()
     rows = {partition.name: partition.rows for partition in made.partitions}
     assert sum(filter(None, rows.values())) == sum(ROWS_OF_FILES)
-    for name, stage in made.outputs.items():
+    for name, output in made.outputs.items():
         if not name.startswith("packed/"):
-            assert {record.partition: record.rows for record in stage.records} == rows
+            assert {record.partition: record.rows for record in output.records} == rows
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -112,14 +112,14 @@ def test_the_bytes_do_not_depend_on_order_workers_or_place(finished: Path, seed:
     assert result.manifest.outputs["tokens"].records == manifest().outputs["tokens"].records
 
 
-def test_the_stages_one_by_one_make_what_a_run_makes(finished: Path) -> None:
+def test_the_stages_one_by_one_write_the_same_files_as_a_run(finished: Path) -> None:
     for stage in ("annotate", "tokenize", "pack"):
         called = colophon(stage, "recipe.toml", "--executor", "inline", "--set", "output.path=by-stage")
         assert (called.code, called.err) == (0, "")
     assert hashes(manifest("by-stage")) == hashes(manifest())
 
 
-def test_a_stage_before_those_that_it_needs_says_which_to_run(project: Path) -> None:
+def test_a_stage_without_its_upstream_names_the_command_to_run_first(project: Path) -> None:
     called = colophon("pack", "recipe.toml", "--executor", "inline")
     assert called.code == 2
     assert called.line.startswith("packed/plain: tokens of partition part-0-")
@@ -137,7 +137,7 @@ def test_annotating_needs_no_tokenizer(project: Path) -> None:
     assert set(manifest().outputs) == {"annotations/url", "annotations/crawl", "annotations/edu_score"}
 
 
-def test_input_of_files_without_rows_makes_an_empty_run(project: Path) -> None:
+def test_input_without_rows_is_an_empty_run(project: Path) -> None:
     write_documents(Path("none.parquet"), range(0))
     called = run("--set", "input.paths=none.parquet")
     assert (called.code, called.err) == (0, "")
@@ -174,16 +174,16 @@ def test_a_run_over_the_output_of_an_older_version_redoes_nothing(finished: Path
     assert {"outputs"} == {"stages", "outputs"} & set(json.loads(Path("out/manifest.json").read_text()))
 
 
-@pytest.mark.parametrize("stage", sorted(ALL))
+@pytest.mark.parametrize("output", sorted(ALL))
 @pytest.mark.parametrize("damage", ["file", "record", "cut"])
-def test_only_what_was_lost_is_redone(finished: Path, stage: str, damage: str) -> None:
+def test_only_lost_files_are_redone(finished: Path, output: str, damage: str) -> None:
     before, content = snapshot(Path("out")), hashes(manifest())
-    record = manifest().outputs[stage].records[1]
+    record = manifest().outputs[output].records[1]
     file = Path("out", record.path)
     if damage == "file":
         file.unlink()
     elif damage == "record":
-        Path("out/records", stage, f"{record.partition}.json").unlink()
+        Path("out/records", output, f"{record.partition}.json").unlink()
     else:
         file.write_bytes(file.read_bytes()[:-1])
     result = execute()
@@ -193,7 +193,7 @@ def test_only_what_was_lost_is_redone(finished: Path, stage: str, damage: str) -
 
 
 @pytest.mark.parametrize("tasks", [0, 3, 17])
-def test_a_run_that_died_goes_on_where_it_was(finished: Path, tasks: int) -> None:
+def test_a_run_that_died_resumes(finished: Path, tasks: int) -> None:
     with pytest.raises(RuntimeError, match="killed"):
         execute("output.path=again", executor=DyingExecutor(tasks))
     assert not Path("again/manifest.json").exists()
@@ -249,7 +249,7 @@ def test_a_difference_is_named_by_its_key_and_both_values(finished: Path) -> Non
     )
 
 
-def test_a_rebuild_that_died_goes_on_without_the_flag(finished: Path) -> None:
+def test_a_rebuild_that_died_resumes_without_the_flag(finished: Path) -> None:
     setting = "pack.seed=1"
     with pytest.raises(RuntimeError, match="killed"):
         execute(setting, executor=DyingExecutor(2), rebuild=True)
@@ -267,21 +267,21 @@ def test_a_rebuild_that_died_goes_on_without_the_flag(finished: Path) -> None:
         ("train.tiny.steps=9", set()),
     ],
 )
-def test_what_is_new_is_made_and_the_rest_stays(finished: Path, setting: str, made: set[str]) -> None:
+def test_new_outputs_are_written_and_the_rest_stays(finished: Path, setting: str, made: set[str]) -> None:
     before = snapshot(Path("out"))
     called = run("--set", setting)
     assert (called.code, called.err) == (0, "")
     assert directories(redone(before, snapshot(Path("out")))) == made
 
 
-def test_a_layout_that_is_gone_from_the_recipe_is_gone_from_the_manifest(finished: Path) -> None:
+def test_a_layout_removed_from_the_recipe_leaves_the_manifest(finished: Path) -> None:
     text = RECIPE.replace('[layouts.meta-tokens]\nposition = "meta_tokens"\n', "")
     Path("recipe.toml").write_text(text)
     assert run().code == 0
     assert set(manifest().outputs) == ALL - {"packed/meta-tokens"}
 
 
-def test_an_appended_file_is_worked_on_alone(finished: Path) -> None:
+def test_only_an_appended_file_is_processed(finished: Path) -> None:
     before, content = snapshot(Path("out")), hashes(manifest())
     write_documents(Path("data/part-1b.parquet"), range(500, 510))
     called = run()
@@ -296,7 +296,7 @@ def test_an_appended_file_is_worked_on_alone(finished: Path) -> None:
     }
 
 
-def test_a_changed_file_is_worked_on_alone(finished: Path) -> None:
+def test_only_a_changed_file_is_processed(finished: Path) -> None:
     before = snapshot(Path("out"))
     write_documents(Path("data/part-2.parquet"), range(300, 350))
     assert run().code == 0
@@ -323,7 +323,7 @@ def test_other_partition_sizes_need_no_rebuild(finished: Path) -> None:
 # what is left out
 
 
-def test_a_partition_that_cannot_be_annotated_is_left_out_of_everything(project: Path) -> None:
+def test_a_partition_that_cannot_be_annotated_is_in_no_output(project: Path) -> None:
     corrupt("data/part-1.parquet", row_group=1)
     called = run("--set", "input.columns.dump=text")  # so that annotating reads the damaged column
     assert called.code == 3
@@ -341,17 +341,17 @@ def test_a_partition_that_cannot_be_annotated_is_left_out_of_everything(project:
     assert f"quarantined: data/part-1.parquet: {entry.reason}" in called.out
 
 
-def test_a_partition_that_cannot_be_tokenized_is_left_out_of_packing(project: Path) -> None:
+def test_a_partition_that_cannot_be_tokenized_is_not_packed(project: Path) -> None:
     corrupt("data/part-1.parquet", row_group=1)
     assert run().code == 3
     (entry,) = quarantine()
     assert entry.stage == "annotate, tokenize"
-    assert {partition for stage, partition in hashes(manifest()) if stage.startswith("packed/")} == {
+    assert {partition for output, partition in hashes(manifest()) if output.startswith("packed/")} == {
         partition.name for partition in manifest().partitions
     }
 
 
-def test_a_repaired_file_is_taken_in_again(finished: Path) -> None:
+def test_a_repaired_file_is_processed(finished: Path) -> None:
     good = Path("data/part-1.parquet").read_bytes()
     corrupt("data/part-1.parquet", row_group=1)
     settings = ("--set", "output.path=other")
@@ -363,7 +363,7 @@ def test_a_repaired_file_is_taken_in_again(finished: Path) -> None:
     assert hashes(manifest("other")) == hashes(manifest())
 
 
-def test_bad_lines_are_named_once_and_on_every_run(project: Path) -> None:
+def test_bad_lines_are_listed_once_on_every_run(project: Path) -> None:
     Path("bad.jsonl").write_text('{"text": "a", "url": "u"}\nnonsense\n{"text": "b"}\n[]\n')
     Path("recipe.toml").write_text(RECIPE.replace('"data/*.parquet"', '"bad.jsonl"'))
     for _ in range(2):
@@ -404,7 +404,7 @@ def test_an_annotator_that_cannot_use_a_column_quarantines_with_its_reason(proje
 
 
 def dependent(model: Path) -> list[str]:
-    """Overrides: `edu` reads the score of `quality`, and stands before it in the recipe."""
+    """Overrides: `edu` reads the score of `quality`, and is before it in the recipe."""
     score = "{ expected = { low = 0, high = 5 } }"
     return [
         "annotators.edu={ type = 'edu_score', column = 'quality_score', prefix = 'edu' }",
@@ -433,7 +433,7 @@ def test_an_annotator_reads_anothers_column_in_one_pass_and_in_two(project: Path
     assert hashes(execute(*settings, *two).manifest) == hashes(one_pass)
 
 
-def test_a_change_of_the_annotator_below_makes_those_above_stale(project: Path, quality_model: Path) -> None:
+def test_a_changed_annotator_makes_those_that_read_it_stale(project: Path, quality_model: Path) -> None:
     settings = dependent(quality_model)
     execute(*settings)
     before = snapshot(Path("out"))
@@ -444,7 +444,7 @@ def test_a_change_of_the_annotator_below_makes_those_above_stale(project: Path, 
 
 def test_annotators_that_need_each_other_are_a_usage_error(project: Path) -> None:
     with pytest.raises(UsageError, match=r"recipe.toml: annotators need each other's columns: a, b"):
-        prepared_recipe(
+        resolved_recipe(
             "annotators.a={ type = 'edu_score', column = 'b_fine', prefix = 'a' }",
             "annotators.b={ type = 'edu_score', column = 'a_fine', prefix = 'b' }",
         )
@@ -453,10 +453,10 @@ def test_annotators_that_need_each_other_are_a_usage_error(project: Path) -> Non
 # the plan
 
 
-def test_a_plan_says_what_would_be_done_from_records_alone(finished: Path) -> None:
-    plan = Plan(prepared_recipe())
+def test_a_plan_reads_records_alone(finished: Path) -> None:
+    plan = Plan(resolved_recipe())
     assert all(
-        not task.outputs for title in ("annotate", "tokenize", "pack") for task in plan.tasks([title], without={})
+        not task.outputs for stage in ("annotate", "tokenize", "pack") for task in plan.tasks([stage], without={})
     )
     record = manifest().outputs["packed/plain"].records[0]
     Path("out", record.path).unlink()

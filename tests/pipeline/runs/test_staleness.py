@@ -1,4 +1,4 @@
-"""Training refuses shards that the recipe no longer describes, and needs neither the input nor models to tell."""
+"""Training refuses shards that the recipe no longer describes; the check needs neither the input nor models."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def refused(*settings: str, layout: str = "prepend-url") -> str:
 
 
 def without_input() -> None:
-    """The project as it is where only shards were copied to."""
+    """The project on a machine to which only shards were copied."""
     for directory in ("data", "out/annotations", "out/tokens", "out/records", "out/calibration"):
         shutil.rmtree(directory, ignore_errors=True)
     Path("small.tiktoken").unlink()
@@ -60,7 +60,7 @@ def test_training_over_other_settings_is_one_line_and_writes_nothing(finished: P
     assert called.code == 2
     assert called.line == (
         f"{LAYOUT}layout.template: '{{url}}' -> '{{crawl_year}}' "
-        "(`colophon run recipe.toml --rebuild` makes it anew; or change the recipe back)"
+        "(`colophon run recipe.toml --rebuild` rebuilds it; or change the recipe back)"
     )
     assert not Path("out/training").exists()
 
@@ -74,19 +74,19 @@ def test_training_over_other_settings_is_one_line_and_writes_nothing(finished: P
         ("layouts.meta-tokens.num_meta_tokens=9", "tokenizer.num_ids: "),
     ],
 )
-def test_what_a_layout_depends_on_is_compared(finished: Path, setting: str, difference: str) -> None:
+def test_the_settings_of_a_layout_are_compared(finished: Path, setting: str, difference: str) -> None:
     assert refused(setting).startswith(LAYOUT + difference)
 
 
-def test_what_it_is_made_from_is_compared(finished: Path) -> None:
-    said = refused("annotators.url.private_suffixes=true")
-    assert said.startswith("out/packed/prepend-url (its annotations/url) was made with other settings: annotator.")
+def test_the_settings_of_its_upstream_are_compared(finished: Path) -> None:
+    message = refused("annotators.url.private_suffixes=true")
+    assert message.startswith("out/packed/prepend-url (its annotations/url) was made with other settings: annotator.")
     assert refused("input.columns.text=url", layout="plain").startswith(
         "out/packed/plain (its tokens) was made with other settings: columns.text: 'text' -> 'url' "
     )
 
 
-def test_another_vocabulary_under_the_same_name_is_seen(finished: Path) -> None:
+def test_a_different_vocabulary_under_the_same_name_is_found(finished: Path) -> None:
     write_tokenizer(Path("small.tiktoken"))
     check()
     with Path("small.tiktoken").open("a") as file:
@@ -94,7 +94,7 @@ def test_another_vocabulary_under_the_same_name_is_seen(finished: Path) -> None:
     assert refused().startswith(f"{LAYOUT}tokenizer.sha256: ")
 
 
-def test_what_the_layout_does_not_depend_on_may_change(finished: Path) -> None:
+def test_other_parts_of_the_recipe_may_change(finished: Path) -> None:
     check("layouts.append-quality.dropout=0.5", "annotators.url.private_suffixes=true", layout="plain")
     check("train.tiny.steps=9", "input.paths=['elsewhere/*.parquet']", "ray.num_workers=3")
 
@@ -107,13 +107,13 @@ def test_what_the_layout_does_not_depend_on_may_change(finished: Path) -> None:
         "phases=[{from_step=2,sources=[{layout='plain',weight=1},{layout='prepend-url',weight=1}]}]",
     ],
 )
-def test_all_sources_and_phases_count(finished: Path, data: str) -> None:
+def test_all_sources_and_phases_are_compared(finished: Path, data: str) -> None:
     settings = (f"train.tiny.{data}", "train.tiny.steps=2")
     check(*settings, layout="plain")
     assert refused(*settings, "layouts.prepend-url.dropout=0.5", layout="plain").startswith(LAYOUT)
 
 
-def test_sources_of_another_run_are_not_this_recipes_matter(finished: Path) -> None:
+def test_sources_of_another_run_are_not_compared(finished: Path) -> None:
     there = "train.tiny.sources=[{layout='plain'},{layout='prepend-url',output='out'}]"
     check(there, "layouts.prepend-url.dropout=0.5", layout="plain")
 
@@ -121,11 +121,11 @@ def test_sources_of_another_run_are_not_this_recipes_matter(finished: Path) -> N
 def test_annotators_of_weights_and_scores_are_compared(finished: Path) -> None:
     ordered = "train.tiny.curriculum={column='quality_fine'}"
     check(ordered, layout="plain")
-    said = refused(ordered, "annotators.edu_score.column=int_score", layout="plain")
-    assert said.startswith("out/annotations/edu_score was made with other settings: ")
+    message = refused(ordered, "annotators.edu_score.column=int_score", layout="plain")
+    assert message.startswith("out/annotations/edu_score was made with other settings: ")
 
 
-def test_where_only_shards_are_what_recipes_say_is_compared(finished: Path) -> None:
+def test_without_models_the_recipes_are_compared(finished: Path) -> None:
     without_input()
     for layout in ("plain", "prepend-url", "append-quality", "meta-tokens"):
         check(layout=layout)
@@ -134,26 +134,26 @@ def test_where_only_shards_are_what_recipes_say_is_compared(finished: Path) -> N
     assert refused("layouts.meta-tokens.num_meta_tokens=9").startswith(f"{LAYOUT}num_meta_tokens: 5 -> 9 ")
 
 
-def test_a_model_is_known_by_its_bytes_and_where_it_is_not_by_its_name(binned: Path) -> None:
+def test_a_model_is_compared_by_its_bytes_and_if_missing_by_its_name(binned: Path) -> None:
     check(layout="binned")
     Path("q.bin").rename("moved.bin")
     check("annotators.quality.model=moved.bin", layout="binned")
     check(layout="binned")
-    said = refused("annotators.quality.model=gone.bin", layout="binned")
-    assert "out/packed/binned (its annotations/quality) was made with other settings: annotator.model: " in said
+    message = refused("annotators.quality.model=gone.bin", layout="binned")
+    assert "out/packed/binned (its annotations/quality) was made with other settings: annotator.model: " in message
     changed = bytearray(Path("moved.bin").read_bytes())
     changed[-1] ^= 1
     Path("q.bin").write_bytes(changed)
     assert "annotator.model_sha256: " in refused(layout="binned")
 
 
-def test_edges_that_were_fitted_are_those_of_the_recipe(binned: Path) -> None:
-    said = refused("annotators.quality.bins.quantiles=3", layout="binned")
-    assert "annotator.config.bins.quantiles: 4 -> 3" in said
+def test_fitted_edges_are_part_of_the_settings(binned: Path) -> None:
+    message = refused("annotators.quality.bins.quantiles=3", layout="binned")
+    assert "annotator.config.bins.quantiles: 4 -> 3" in message
     shutil.rmtree("out/calibration")
     check(layout="binned")
-    said = refused("annotators.quality.bins.quantiles=3", layout="binned")
-    assert "annotator.bins.quantiles: 4 -> 3" in said
+    message = refused("annotators.quality.bins.quantiles=3", layout="binned")
+    assert "annotator.bins.quantiles: 4 -> 3" in message
 
 
 def test_a_named_vocabulary_is_not_loaded_to_compare_it(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -165,13 +165,13 @@ def test_a_named_vocabulary_is_not_loaded_to_compare_it(finished: Path, monkeypa
     def load(*_: object, **__: object) -> None:
         raise AssertionError("loaded")
 
-    monkeypatch.setattr("colophon.pipeline.runs.resolve.load_tokenizer", load)
+    monkeypatch.setattr("colophon.pipeline.stages.tokenization.load_tokenizer", load)
     check()
     assert refused("layouts.prepend-url.dropout=0.5").startswith(f"{LAYOUT}layout.dropout: ")
     assert refused("tokenizer.name=o200k_base").startswith(f"{LAYOUT}tokenizer.name: ")
 
 
-def test_after_a_rebuild_the_recipe_is_trained_on(finished: Path) -> None:
+def test_after_a_rebuild_training_starts(finished: Path) -> None:
     assert run("--set", "layouts.prepend-url.dropout=0.5", "--rebuild").code == 0
     check("layouts.prepend-url.dropout=0.5")
     assert refused().startswith(f"{LAYOUT}layout.dropout: 0.5 -> 0.1 ")

@@ -1,4 +1,4 @@
-"""`colophon status`: every partition of every output is in one state, and nothing is started for it."""
+"""`colophon status`: every partition of every output is in one state; the command starts nothing."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from rich.console import Console
 from colophon.pipeline.runs.status import print_status, status_of
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.lock import locked
-from tests.pipeline.project import LAYOUTS, colophon, manifest, prepared_recipe, run, snapshot
+from tests.pipeline.project import LAYOUTS, colophon, manifest, resolved_recipe, run, snapshot
 
 OUTPUTS = ["annotations/url", "annotations/crawl", "annotations/edu_score", "tokens", *(f"packed/{n}" for n in LAYOUTS)]
 
 
 def states(*settings: str) -> dict[str, Any]:
-    """What `colophon status --json` prints."""
+    """The JSON that `colophon status --json` prints."""
     called = colophon("status", "recipe.toml", "--json", *(word for s in settings for word in ("--set", s)))
     assert (called.code, called.err) == (0, "")
     value: dict[str, Any] = json.loads(called.out)
@@ -48,14 +48,14 @@ def test_after_a_run_everything_is_done(finished: Path) -> None:
     assert snapshot() == before
 
 
-def test_what_a_change_makes_stale(finished: Path) -> None:
+def test_a_change_makes_its_outputs_stale(finished: Path) -> None:
     partitions = len(manifest().partitions)
     assert counted(states("layouts.prepend-url.dropout=0.5"), "stale") == {"packed/prepend-url": partitions}
     of_crawl = {"annotations/crawl": partitions, "packed/append-quality": partitions}
     assert counted(states("input.columns.dump=language"), "stale") == of_crawl
 
 
-def test_what_was_deleted_is_made_anew_by_the_next_run(finished: Path) -> None:
+def test_a_deleted_file_is_missing_until_the_next_run(finished: Path) -> None:
     record = manifest().outputs["tokens"].records[0]
     Path("out", record.path).unlink()
     assert counted(states(), "stale") == {"tokens": 1}
@@ -63,8 +63,8 @@ def test_what_was_deleted_is_made_anew_by_the_next_run(finished: Path) -> None:
     assert counted(states(), "missing") == {"tokens": 1}
 
 
-def test_running_and_left_over(finished: Path) -> None:
-    """A file in the making counts while somebody works there; when nobody does, it is a dead process's."""
+def test_running_and_left_behind(finished: Path) -> None:
+    """A temporary file counts as running while a run holds the lock; without one a dead process left it."""
     record = manifest().outputs["packed/plain"].records[0]
     Path("out/records/packed/plain", f"{record.partition}.json").unlink()
     Path("out/packed/plain", f".{record.partition}.0123456789ab.arrow.tmp").touch()
@@ -74,7 +74,7 @@ def test_running_and_left_over(finished: Path) -> None:
         assert counted(found, "running") == {"packed/plain": 1}
         assert set(found["running"]) == {"host", "pid", "since"}
         file = io.StringIO()
-        print_status(status_of(prepared_recipe()), console=Console(file=file, width=120))
+        print_status(status_of(resolved_recipe()), console=Console(file=file, width=120))
         assert file.getvalue().startswith("running: process ")
     assert run().code == 0
     assert not list(Path("out").rglob("*.tmp"))
@@ -93,6 +93,6 @@ def test_quarantined_partitions_and_files(project: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["{}\n", "not JSON\n"])
-def test_a_quarantine_file_of_another_version_is_passed_over(finished: Path, content: str) -> None:
+def test_a_quarantine_file_of_another_version_is_ignored(finished: Path, content: str) -> None:
     Path("out/quarantine.jsonl").write_text(content)
     assert states()["quarantine"] == []

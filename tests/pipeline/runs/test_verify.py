@@ -1,4 +1,4 @@
-"""`colophon verify` finds every damage; a sound run is found sound."""
+"""`colophon verify` finds every damage, and nothing in a sound run."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from colophon.shards.common.digests import file_sha256
 from colophon.shards.manifest import Record
 from tests.pipeline.project import RECIPE, Called, colophon, manifest, run
 
-STAGES = ("annotations/url", "tokens", "packed/plain", "packed/append-quality")
+OUTPUTS = ("annotations/url", "tokens", "packed/plain", "packed/append-quality")
 
 
 def verify(*arguments: str) -> Called:
@@ -28,17 +28,17 @@ def findings(called: Called) -> list[str]:
     assert called.code == 1
     assert "Traceback" not in called.err
     *lines, last = called.err.splitlines()
-    files = sum(len(stage.records) for stage in manifest().outputs.values())
+    files = sum(len(output.records) for output in manifest().outputs.values())
     assert last == f"colophon: {len(lines)} of {files} files differ from their records or break a law of their layout"
     return lines
 
 
-def record_of(stage: str) -> Record:
-    return manifest().outputs[stage].records[1]
+def record_of(output: str) -> Record:
+    return manifest().outputs[output].records[1]
 
 
-def vouch(record: Record) -> None:
-    """Write a record and a manifest that say what is in the file now: only its content can tell."""
+def record_as_it_is(record: Record) -> None:
+    """Write a record and a manifest that match the file as it is now, so that only its content is wrong."""
     path = Path("out", record.path)
     changed = record.model_copy(update={"bytes": path.stat().st_size, "sha256": file_sha256(path)})
     Path("out", record_path(record.output, record.partition)).write_text(changed.model_dump_json())
@@ -49,11 +49,11 @@ def vouch(record: Record) -> None:
     Path("out/manifest.json").write_text(json.dumps(value))
 
 
-def test_a_sound_run_is_sound(finished: Path) -> None:
+def test_a_sound_run_has_no_findings(finished: Path) -> None:
     called = verify()
     assert (called.code, called.err) == (0, "")
-    files = sum(len(stage.records) for stage in manifest().outputs.values())
-    rows = sum(record.rows for stage in manifest().outputs.values() for record in stage.records)
+    files = sum(len(output.records) for output in manifest().outputs.values())
+    rows = sum(record.rows for output in manifest().outputs.values() for record in output.records)
     assert called.out == f"{files} files, {rows:,} rows: all as recorded, all laws hold\n"
 
 
@@ -68,30 +68,30 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
         lambda path: path.write_bytes(bytes([path.read_bytes()[0] ^ 1]) + path.read_bytes()[1:]),
         "its bytes differ from those that were committed (sha256)",
     ),
-    "truncate": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes, its record says"),
-    "append": (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "bytes, its record says"),
-    "empty": (lambda path: path.write_bytes(b""), "has 0 bytes, its record says"),
+    "truncate": (lambda path: path.write_bytes(path.read_bytes()[:-1]), "bytes, its record states"),
+    "append": (lambda path: path.write_bytes(path.read_bytes() + b"\0"), "bytes, its record states"),
+    "empty": (lambda path: path.write_bytes(b""), "has 0 bytes, its record states"),
     "delete": (lambda path: path.unlink(), "is missing"),
 }
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_files_are_named_with_what_is_wrong(finished: Path, damage: str) -> None:
-    change, said = DAMAGES[damage]
+    change, message = DAMAGES[damage]
     made = manifest().outputs
-    damaged = [made[stage].records[number] for number, stage in enumerate(STAGES)]
+    damaged = [made[output].records[number] for number, output in enumerate(OUTPUTS)]
     for record in damaged:
         change(Path("out", record.path))
     found = dict(line.split(": ", 1) for line in findings(verify()))
     for record in damaged:
-        assert said in found.pop(record.path)
-    # What was packed from a damaged file cannot be checked, and says so; nothing else is accused.
+        assert message in found.pop(record.path)
+    # A file packed from a damaged one is reported as one that cannot be checked. Nothing else is reported.
     below = {record.partition for record in damaged if not record.output.startswith("packed/")}
     assert all(path.startswith("packed/") and Path(path).stem in below for path in found)
 
 
 @pytest.mark.parametrize("damage", ["delete", "damage", "edit"])
-def test_a_commit_record_that_is_not_the_manifests_is_found(finished: Path, damage: str) -> None:
+def test_a_commit_record_that_differs_from_the_manifest_is_found(finished: Path, damage: str) -> None:
     record = record_of("packed/plain")
     path = Path("out", record_path(record.output, record.partition))
     if damage == "delete":
@@ -105,7 +105,7 @@ def test_a_commit_record_that_is_not_the_manifests_is_found(finished: Path, dama
     assert line.endswith("differs from the manifest" if damage == "edit" else "is missing or damaged")
 
 
-def test_files_of_two_layouts_that_are_swapped_are_found(finished: Path) -> None:
+def test_swapped_files_of_two_layouts_are_found(finished: Path) -> None:
     one, other = record_of("packed/plain"), record_of("packed/meta-tokens")
     data = [Path("out", record.path).read_bytes() for record in (one, other)]
     Path("out", one.path).write_bytes(data[1])
@@ -113,7 +113,7 @@ def test_files_of_two_layouts_that_are_swapped_are_found(finished: Path) -> None
     assert {line.split(":")[0] for line in findings(verify())} == {one.path, other.path}
 
 
-def test_a_file_of_another_layout_is_found_even_when_records_vouch_for_it(finished: Path) -> None:
+def test_a_file_of_another_layout_is_found_though_its_records_match(finished: Path) -> None:
     plain, other = record_of("packed/plain"), record_of("packed/meta-tokens")
     Path("out", plain.path).write_bytes(Path("out", other.path).read_bytes())
     value = json.loads(Path("out/manifest.json").read_text())
@@ -121,7 +121,7 @@ def test_a_file_of_another_layout_is_found_even_when_records_vouch_for_it(finish
         if entry["partition"] == plain.partition:
             entry["rows"] = other.rows
     Path("out/manifest.json").write_text(json.dumps(value))
-    vouch(plain.model_copy(update={"rows": other.rows}))
+    record_as_it_is(plain.model_copy(update={"rows": other.rows}))
     assert findings(verify()) == [f"{plain.path}: holds the layout 'meta-tokens'"]
 
 
@@ -134,19 +134,19 @@ def _flip_last_id(table: pa.Table) -> pa.Table:
     return table.set_column(0, table.schema.field("input_ids"), changed)
 
 
-def test_a_token_that_differs_is_found_even_when_records_vouch_for_it(finished: Path) -> None:
+def test_a_token_that_differs_is_found_though_its_records_match(finished: Path) -> None:
     record = record_of("packed/plain")
     path = Path("out", record.path)
     changed = _flip_last_id(read_table(path))
     path.unlink()  # the table is mapped
     write_table(path, changed)
-    vouch(record)
+    record_as_it_is(record)
     assert findings(verify()) == [
         f"{record.path}: text tokens differ from the token file: missing, repeated or out of order"
     ]
 
 
-def test_metadata_that_is_not_the_documents_is_found_even_when_records_vouch_for_it(finished: Path) -> None:
+def test_metadata_of_another_document_is_found_though_its_records_match(finished: Path) -> None:
     # The files are packed with another template, and all that names it is edited away.
     assert run("--set", 'layouts.prepend-url.template="{url_host}"', "--set", "output.path=other").code == 0
     for record in manifest("other").outputs["packed/prepend-url"].records:
@@ -157,19 +157,19 @@ def test_metadata_that_is_not_the_documents_is_found_even_when_records_vouch_for
                 entry["rows"] = record.rows
         Path("out/manifest.json").write_text(json.dumps(value))
         original = next(r for r in manifest().outputs["packed/prepend-url"].records if r.partition == record.partition)
-        vouch(original)
+        record_as_it_is(original)
     found = findings(verify())
     assert {line.split(": ")[0] for line in found} == {r.path for r in manifest().outputs["packed/prepend-url"].records}
     assert all("metadata" in line for line in found)
 
 
-def test_another_recipe_than_the_one_that_made_the_files_is_a_usage_error(finished: Path) -> None:
+def test_files_of_another_recipe_are_a_usage_error(finished: Path) -> None:
     called = verify("--set", "layouts.prepend-url.dropout=0.5")
     assert called.code == 2
     assert called.line.startswith("out/packed/prepend-url was made with other settings: layout.dropout: 0.1 -> 0.5 ")
 
 
-def test_a_layout_that_left_the_recipe_is_still_checked(finished: Path) -> None:
+def test_a_layout_removed_from_the_recipe_is_still_checked(finished: Path) -> None:
     Path("recipe.toml").write_text(RECIPE.replace('[layouts.plain]\nposition = "plain"\n', ""))
     assert verify().code == 0
     path = Path("out", record_of("packed/plain").path)
@@ -178,13 +178,13 @@ def test_a_layout_that_left_the_recipe_is_still_checked(finished: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
-    [(None, "out has no manifest.json: run `colophon run` first"), ("{", "out/manifest.json is damaged: ")],
+    ("text", "message"),
+    [(None, "out has no manifest.json: run `colophon run` first"), ("{", "out/manifest.json: Invalid JSON: ")],
 )
-def test_a_run_without_a_readable_manifest_is_a_usage_error(finished: Path, text: str | None, said: str) -> None:
+def test_a_run_without_a_readable_manifest_is_a_usage_error(finished: Path, text: str | None, message: str) -> None:
     Path("out/manifest.json").unlink()
     if text is not None:
         Path("out/manifest.json").write_text(text)
     called = verify()
     assert called.code == 2
-    assert called.line.startswith(said)
+    assert called.line.startswith(message)

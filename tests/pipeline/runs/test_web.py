@@ -10,7 +10,7 @@ import pytest
 
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import Role
-from tests.pipeline.project import LAYOUTS, RECIPE, colophon, hashes, manifest, prepared_recipe, run
+from tests.pipeline.project import LAYOUTS, RECIPE, colophon, hashes, manifest, resolved_recipe, run
 
 pytestmark = pytest.mark.shared
 ROWS = 600
@@ -31,7 +31,7 @@ def web(project: Path, shared_data: Path) -> pa.Table:
     return table
 
 
-def test_real_documents_come_out_whole_in_every_layout(web: pa.Table) -> None:
+def test_real_documents_are_complete_in_every_layout(web: pa.Table) -> None:
     called = run()
     assert (called.code, called.err) == (0, "")
     verified = colophon("verify", "recipe.toml")
@@ -53,7 +53,7 @@ def test_real_documents_come_out_whole_in_every_layout(web: pa.Table) -> None:
 
 def test_the_first_document_can_be_read_back_from_its_sequences(web: pa.Table) -> None:
     assert run().code == 0
-    tokenizer = prepared_recipe().tokenizer
+    tokenizer = resolved_recipe().tokenizer
     file = PackedDataset.open(Path("out"), "prepend-url").files[0]
     _, lengths, roles, documents = file.all_runs()
     starts = lengths.astype("int64").cumsum() - lengths

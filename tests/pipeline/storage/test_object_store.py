@@ -20,8 +20,8 @@ from tests.pipeline.project import (
     document,
     hashes,
     manifest,
-    prepared_recipe,
     quarantine,
+    resolved_recipe,
     run,
     write_project,
 )
@@ -321,7 +321,7 @@ def test_a_store_that_is_not_there_is_one_line(s3: Any, monkeypatch: pytest.Monk
 def test_ten_thousand_files_are_planned_with_few_requests(s3: Any, proxy: Proxy) -> None:
     for number in range(LISTED):
         put_object("bucket", f"many/{number:05}.jsonl", b'{"text": "a"}\n')
-    partitions = prepared_recipe("input.paths=s3://bucket/many").inputs.partitions
+    partitions = resolved_recipe("input.paths=s3://bucket/many").inputs.partitions
     assert len({partition.name for partition in partitions}) == LISTED
     assert {partition.bytes for partition in partitions} == {14}
     assert len(proxy.requests) <= LISTED // 1000 + 5
@@ -329,8 +329,8 @@ def test_ten_thousand_files_are_planned_with_few_requests(s3: Any, proxy: Proxy)
 
 def test_what_a_listing_tells_of_a_file_is_what_asking_for_it_tells(s3: Any) -> None:
     """Else a file would look changed after it was read."""
-    listed = prepared_recipe("input.paths=s3://bucket/in/*.jsonl").inputs.partitions
-    asked = [prepared_recipe(f"input.paths={p.source}").inputs.partitions[0] for p in listed]
+    listed = resolved_recipe("input.paths=s3://bucket/in/*.jsonl").inputs.partitions
+    asked = [resolved_recipe(f"input.paths={p.source}").inputs.partitions[0] for p in listed]
     assert [(p.bytes, p.identity) for p in listed] == [(p.bytes, p.identity) for p in asked]
     assert len({p.identity for p in listed}) == FILES
 
@@ -374,17 +374,17 @@ def test_a_run_from_the_hub(hub: Hub, signed: str | None) -> None:
 
 @pytest.mark.parametrize("path", ["data", "data/part-1.jsonl", "**/*.jsonl"])
 def test_paths_of_the_hub(hub: Hub, path: str) -> None:
-    found = prepared_recipe(f"input.paths=hf://datasets/some/data/{path}").inputs.partitions
+    found = resolved_recipe(f"input.paths=hf://datasets/some/data/{path}").inputs.partitions
     assert len(found) == (1 if path.endswith("part-1.jsonl") else FILES)
     assert {p.bytes for p in found} <= {len(json_lines(file)) for file in range(FILES)}
 
 
 def test_a_file_of_the_hub_that_was_changed_is_another_one_at_the_same_size(hub: Hub) -> None:
     path = "input.paths=hf://datasets/some/data/data/part-0.jsonl"
-    (before,) = prepared_recipe(path).inputs.partitions
+    (before,) = resolved_recipe(path).inputs.partitions
     hub.files["data/part-0.jsonl"] = hub.files["data/part-0.jsonl"].replace(b"line", b"LINE")
     fsspec.filesystem("hf").clear_instance_cache()
-    (after,) = prepared_recipe(path).inputs.partitions
+    (after,) = resolved_recipe(path).inputs.partitions
     assert (before.name, before.bytes) == (after.name, after.bytes)
     assert before.identity != after.identity
 

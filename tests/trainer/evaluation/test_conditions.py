@@ -319,7 +319,7 @@ def test_documents_that_cannot_be_read(counting: Path, tmp_path: Path) -> None:
         RunDocuments(tmp_path)
     broken = write_counting_run(tmp_path / "broken", num_documents=20)
     (broken / "tokens/1.arrow").write_bytes(b"short")
-    with pytest.raises(ShardError, match=r"1\.arrow has 5 bytes; its record says"):
+    with pytest.raises(ShardError, match=r"1\.arrow has 5 bytes; its record states"):
         crops_of(broken)
 
 
