@@ -80,7 +80,7 @@ def test_help_and_version_import_nothing_slow() -> None:
         assert done.stdout
 
 
-def test_the_version_is_that_of_the_package() -> None:
+def test_the_version_is_the_packages() -> None:
     assert colophon("--version").out == f"colophon {__version__}\n"
 
 
@@ -129,7 +129,7 @@ def test_debug_shows_the_traceback_and_the_line(project: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["run", "annotate", "tokenize", "pack"])
-def test_commands_of_stages_end_with_the_summary(project: Path, command: str) -> None:
+def test_commands_of_stages_print_the_summary(project: Path, command: str) -> None:
     if command == "pack":
         assert colophon("annotate", "recipe.toml", "--executor", "inline").code == 0
         assert colophon("tokenize", "recipe.toml", "--executor", "inline").code == 0
@@ -140,7 +140,7 @@ def test_commands_of_stages_end_with_the_summary(project: Path, command: str) ->
     assert list(passes) == (["annotate, tokenize", "pack"] if command == "run" else [command])
 
 
-def test_training_a_name_that_is_not_there_lists_the_choices(project: Path) -> None:
+def test_an_unknown_training_run_is_an_error_that_lists_the_choices(project: Path) -> None:
     called = colophon("train", "recipe.toml", "--name", "large")
     assert called.code == 2
     assert called.line == "recipe.toml: no [train.large]; available: tiny"
@@ -179,7 +179,7 @@ def test_a_classifier_is_trained_tested_and_used(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("--train", "none.jsonl"), "input.paths: none.jsonl: no such file"),
         (("--train", "data/part-0.parquet"), "no column 'label'; columns: text, id, "),
@@ -187,8 +187,8 @@ def test_a_classifier_is_trained_tested_and_used(project: Path) -> None:
         (("--train", "data/part-0.parquet", "--normalize", "lower"), "--normalize lower: write key=value"),
     ],
 )
-def test_a_wrong_training_of_a_classifier_is_one_line(project: Path, arguments: tuple[str, ...], said: str) -> None:
+def test_wrong_options_of_a_classifier_are_one_line(project: Path, arguments: tuple[str, ...], message: str) -> None:
     called = colophon("train-classifier", "--output", "q.bin", *arguments)
     assert called.code == 2
-    assert said in called.line
+    assert message in called.line
     assert not Path("q.bin").exists()

@@ -25,7 +25,7 @@ def study(
     output: str | None = None,
     settings: Annotated[list[str] | None, typer.Option("--set")] = None,
 ) -> None:
-    typer.echo(result_name("found", call, exclude=["name"], beside=name.split("+")[1:]))
+    typer.echo(result_name("study", call, exclude=["name"], beside=name.split("+")[1:]))
 
 
 def named(*options: str, model: str = "url") -> str:
@@ -35,22 +35,22 @@ def named(*options: str, model: str = "url") -> str:
 
 
 def test_a_call_with_defaults_has_the_plain_name() -> None:
-    assert named() == named("--documents", "500") == named("--set", "a.b=1") == "found"
+    assert named() == named("--documents", "500") == named("--set", "a.b=1") == "study"
 
 
-def test_a_name_carries_what_is_not_at_its_default() -> None:
-    assert named("--documents", "7", "--by", "topic", "--by", "a-b") == "found-by=topic,a-b-documents=7"
+def test_a_name_contains_options_that_are_not_at_their_defaults() -> None:
+    assert named("--documents", "7", "--by", "topic", "--by", "a-b") == "study-by=topic,a-b-documents=7"
 
 
-def test_models_beside_are_part_of_the_name() -> None:
-    assert named("--documents", "7", model="url+plain+b") == "found-beside=plain,b-documents=7"
+def test_a_name_contains_the_other_models() -> None:
+    assert named("--documents", "7", model="url+plain+b") == "study-beside=plain,b-documents=7"
 
 
-def test_other_values_have_other_names_that_hold_no_dot_or_slash() -> None:
+def test_different_values_have_different_names_without_dot_or_slash() -> None:
     places = ["out/val", "out_val", "out.val", "x" * 50, "x" * 51, "größe"]
     names = [named("--output", place) for place in places]
     assert len(set(names)) == len(places)
-    assert names[1] == "found-output=out_val"
+    assert names[1] == "study-output=out_val"
     assert not any(set("./ü") & set(name) for name in names)
 
 
@@ -60,7 +60,7 @@ def test_a_field_has_one_value() -> None:
         fields_of(["topic=A", "topic=B"])
 
 
-def test_a_name_is_one_that_file_systems_take() -> None:
+def test_a_name_is_short_enough_for_file_systems() -> None:
     columns = [option for number in range(50) for option in ("--by", f"column{number}")]
     names = {named(*columns), named(*columns[:-2]), named(*columns[:-2], "--by", "other")}
     assert len(names) == 3
