@@ -34,8 +34,8 @@ def annotate(
         pq.write_table(table.slice(partition * half, half), path)
         records.append(record_of(output, path, rows=half))
     settings = {"annotator": {"type": "fasttext", "edges": edges}}
-    stages = {**manifest.outputs, f"annotations/{annotator}": OutputManifest(settings=settings, records=records)}
-    write_manifest(output, manifest.model_copy(update={"stages": stages}))
+    outputs = {**manifest.outputs, f"annotations/{annotator}": OutputManifest(settings=settings, records=records)}
+    write_manifest(output, manifest.model_copy(update={"outputs": outputs}))
 
 
 def write_manifest(output: Path, manifest: Manifest) -> None:

@@ -57,7 +57,7 @@ def write_run(
     The text of a document counts up in steps that its one metadata token gives.
     """
     random = np.random.default_rng(seed)
-    stages = {}
+    outputs = {}
     for name, settings in layouts.items():
         records = []
         for partition, part in enumerate(np.array_split(random.integers(1, 10, num_documents), 2)):
@@ -66,8 +66,8 @@ def write_run(
             path.parent.mkdir(parents=True, exist_ok=True)
             rows = _write(path, name, layout, strides=part, random=random, sequence_length=sequence_length)
             records.append(record_of(output, path, rows=rows))
-        stages[f"packed/{name}"] = OutputManifest(settings={}, records=records)
-    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=stages)
+        outputs[f"packed/{name}"] = OutputManifest(settings={}, records=records)
+    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=outputs)
     (output / "manifest.json").write_text(manifest.model_dump_json())
     return output
 

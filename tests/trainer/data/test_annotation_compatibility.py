@@ -34,12 +34,12 @@ def write_run(output: Path, changes: dict[str, Any], *, name: str = "quality", c
     path = output / f"annotations/{name}/0.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table({"quality": [1, 2], "quality_score": [0.1, 0.3]}), path)
-    stages = {
+    outputs = {
         f"annotations/{name}": OutputManifest(
             settings={"annotator": settings}, records=[record_of(output, path, rows=2)]
         )
     }
-    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=stages)
+    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=outputs)
     (output / "manifest.json").write_text(manifest.model_dump_json())
     if calibration:
         (output / "calibration").mkdir()
