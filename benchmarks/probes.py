@@ -254,7 +254,7 @@ def _pack_file(file: str, resolved: Any, topic: Any, *, watch: Stopwatch) -> dic
     """Return the number of tokens by layout; the empty name has the tokens of the texts alone."""
     from colophon.shards.arrow_files import list_chunks
     from colophon.shards.metadata import document_metadata
-    from colophon.shards.packing import pack
+    from colophon.shards.packing.pack import pack
 
     tokenizer, recipe = resolved.tokenizer, resolved.recipe
     available = [name for name in ("id", "text", "url") if name in pq.read_schema(file).names]

@@ -122,7 +122,7 @@ def test_the_files_are_found() -> None:
     names = {path.relative_to(ROOT).as_posix() for path in FILES}
     assert {
         "annotators/base.py",
-        "shards/packing.py",
+        "shards/packing/pack.py",
         "pipeline/recipe/schema.py",
         "trainer/loop.py",
     } <= names
@@ -215,7 +215,7 @@ EVERYTHING = (*HEAVY, *TOKENIZERS, *OTHERS)
         ("colophon.annotators.base", {"pyarrow", "numpy", "pydantic"}),
         ("colophon.annotators.fasttext_classifier", {"pyarrow", "numpy", "pydantic"}),
         ("colophon.shards.reader", {"pyarrow", "numpy", "pydantic"}),
-        ("colophon.shards.packing", {"pyarrow", "numpy", "pydantic"}),
+        ("colophon.shards.packing.pack", {"pyarrow", "numpy", "pydantic"}),
     ],
 )
 def test_importing_a_module_loads_what_it_needs_and_nothing_else(module: str, needed: set[str]) -> None:

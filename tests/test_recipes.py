@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from colophon.pipeline.recipe.loading import find_recipe, load_recipe, shipped_recipes
-from colophon.shards.packing import smallest_row
+from colophon.shards.packing.pack import smallest_row
 from tests.pipeline.project import colophon
 
 NAMES = sorted(shipped_recipes())

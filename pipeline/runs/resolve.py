@@ -20,7 +20,7 @@ from colophon.pipeline.stages.settings import Settings
 from colophon.pipeline.stages.tokenization import Vocabulary
 from colophon.pipeline.storage.commits import Store
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from colophon.shards.packing import smallest_row
+from colophon.shards.packing.pack import smallest_row
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 
 REBUILD = "--rebuild redoes what this makes stale; another output.path keeps both"

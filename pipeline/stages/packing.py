@@ -22,7 +22,7 @@ from colophon.shards.layouts import Layout
 from colophon.shards.manifest import Record
 from colophon.shards.metadata import document_metadata
 from colophon.shards.outputs import TOKENS, Output
-from colophon.shards.packing import Packed, pack
+from colophon.shards.packing.pack import Packed, pack
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import PackedInfo, TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer

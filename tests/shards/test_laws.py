@@ -16,7 +16,7 @@ from colophon.shards.arrow_files import packed_table, write_table
 from colophon.shards.common.errors import ShardError
 from colophon.shards.laws import broken_laws
 from colophon.shards.layouts import parse_layout
-from colophon.shards.packing import Packed
+from colophon.shards.packing.pack import Packed
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import NO_DOCUMENT, ROLE_NAMES, Role
 from tests.shards.cases import Case, cases, documents_of, make_layout, table_of, written

@@ -13,7 +13,7 @@ from colophon.shards.arrow_files import packed_table, tokens_table, write_table
 from colophon.shards.layouts import Layout, parse_layout
 from colophon.shards.manifest import Manifest, OutputManifest, Record
 from colophon.shards.metadata import document_metadata
-from colophon.shards.packing import pack
+from colophon.shards.packing.pack import pack
 from colophon.shards.schema import PackedInfo
 from colophon.trainer.inference.contexts import TrainedLayout, trained_layout
 from colophon.trainer.inference.trained_model import TrainedModel, load_trained

@@ -13,7 +13,7 @@ from colophon.shards.arrow_files import packed_table, write_table
 from colophon.shards.layouts import Layout
 from colophon.shards.manifest import Manifest, OutputManifest
 from colophon.shards.metadata import DocumentMetadata
-from colophon.shards.packing import pack
+from colophon.shards.packing.pack import pack
 from colophon.shards.schema import PackedInfo, SpecialIds, TokenizerInfo
 from colophon.trainer.config import TrainConfig
 from tests.recorded import record_of

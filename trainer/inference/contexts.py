@@ -18,7 +18,7 @@ from colophon.shards.common.errors import ShardError
 from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PrependLayout, parse_layout
 from colophon.shards.manifest import read_manifest
 from colophon.shards.metadata import TextEncoder, document_metadata
-from colophon.shards.packing import smallest_row
+from colophon.shards.packing.pack import smallest_row
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import SpecialIds
 from colophon.trainer.config import TrainConfig

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from colophon.shards.metadata import DocumentMetadata
-from colophon.shards.packing import pack, smallest_row
+from colophon.shards.packing.pack import pack, smallest_row
 from colophon.shards.schema import SpecialIds
 from tests.shards.cases import Case, documents_of, make_layout, rows_of
 from tests.shards.goldens import Row, case_of, shown

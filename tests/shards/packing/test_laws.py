@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import colophon.shards.packing
+import colophon.shards.packing.pack
 from colophon.shards.arrow_files import list_values
 from colophon.shards.laws import broken_laws
-from colophon.shards.packing import Packed
+from colophon.shards.packing.pack import Packed
 from tests.shards import oracle
 from tests.shards.cases import (
     ByteTokenizer,
@@ -240,7 +240,7 @@ class TestLaws:
     def test_the_rows_do_not_depend_on_the_block_size_of_the_gather(self, case: Case, block: int) -> None:
         whole = case.pack()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(colophon.shards.packing, "_GATHER_TOKENS", block)
+            patch.setattr(colophon.shards.packing.pack, "_GATHER_TOKENS", block)
             assert (case.pack().input_ids == whole.input_ids).all()
 
 
