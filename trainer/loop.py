@@ -23,17 +23,17 @@ from colophon.trainer.data.batch import Batch
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import DivergedError
 from colophon.trainer.masked_ids import masked_ids
-from colophon.trainer.metrics import MetricsLog, step_line, step_record, validation_line, validation_record
 from colophon.trainer.model import Decoder
+from colophon.trainer.monitoring.metrics import MetricsLog, step_line, step_record, validation_line, validation_record
+from colophon.trainer.monitoring.speed import Pace, Speed
+from colophon.trainer.monitoring.trackers import check_trackers, open_trackers
 from colophon.trainer.optimizer import ModelOptimizer
 from colophon.trainer.out_of_memory import out_of_memory_advice
 from colophon.trainer.parallel import SharedModel, World, joined_world
 from colophon.trainer.run_directory import RunDirectory
 from colophon.trainer.schedule import learning_rate
-from colophon.trainer.speed import Pace, Speed
 from colophon.trainer.step import Arithmetic, accumulate_gradients, validation_losses
 from colophon.trainer.stop_request import StopRequest
-from colophon.trainer.trackers import check_trackers, open_trackers
 
 Report = Callable[[str], None]
 

@@ -1,4 +1,4 @@
-"""`colophon train`: several runs, and what a signal leaves: a line, an exit code, and the runs after it not begun."""
+"""`colophon train`: several runs; after a signal a line, an exit code, and no later run."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def stopped(
         return colophon("train", "recipe.toml", *arguments)
 
 
-def begun() -> list[str]:
+def started_runs() -> list[str]:
     return sorted(path.name for path in Path("out/training").iterdir())
 
 
@@ -87,42 +87,44 @@ def test_a_stopped_run_ends_with_the_code_of_its_signal(
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """Shells have what they start in the background ignore interrupts."""
+    """Interrupts enabled: processes that a shell starts in the background ignore them."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("interruptible")
-def test_a_second_interrupt_says_how_to_go_on(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_interrupt_reports_how_to_resume(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called = stopped(monkeypatch, at="step 2/4", by=signal.SIGINT, times=2)
     assert called.code == ExitCode.INTERRUPTED
     assert called.line == "first: interrupted; --resume continues"
-    assert begun() == ["first"]
+    assert started_runs() == ["first"]
 
 
-def test_where_no_checkpoints_are_kept_none_is_promised(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_checkpoints_no_resume_is_offered(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called = stopped(monkeypatch, "--name", "first", "--set", "train.first.checkpoint_every=0", at="step 2/4")
     assert called.code == ExitCode.TERMINATED
     assert called.line == "stopped by SIGTERM after step 2; no checkpoint: checkpoint_every is 0"
 
 
-def test_a_signal_ends_the_command_and_resume_makes_the_rest(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_ends_the_command_and_resume_completes_all_runs(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     called = stopped(monkeypatch, at="step 2/4")
     assert called.code == ExitCode.TERMINATED
     assert called.line == "first: stopped by SIGTERM after step 2; --resume continues"
-    assert begun() == ["first"]
+    assert started_runs() == ["first"]
     called = colophon("train", "recipe.toml", "--resume")
     assert (called.code, called.err) == (0, "")
-    assert begun() == ["first", "second"]
+    assert started_runs() == ["first", "second"]
     assert called.out.count("step 4/4  saved ") == 2
 
 
-def test_a_signal_after_the_last_step_leaves_the_runs_after_it(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_after_the_last_step_starts_no_later_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     called = stopped(monkeypatch, at="step 4/4  validation")
     assert called.code == ExitCode.TERMINATED
     assert called.line == "first: stopped by SIGTERM after step 4; --resume continues"
-    assert begun() == ["first"]
+    assert started_runs() == ["first"]
 
 
 def test_a_signal_after_the_last_step_of_the_last_run_changes_nothing(
@@ -132,7 +134,7 @@ def test_a_signal_after_the_last_step_of_the_last_run_changes_nothing(
     assert (called.code, called.err) == (0, "")
 
 
-def test_of_several_processes_one_speaks(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_of_several_processes_reports(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
     called = stopped(monkeypatch, at="step 2/4", by=signal.SIGINT)
     assert (called.code, called.err) == (ExitCode.INTERRUPTED, "")

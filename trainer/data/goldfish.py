@@ -42,5 +42,4 @@ def goldfish_drops(tokens: NumPyArray, roles: NumPyArray, segments: NumPyArray, 
 @cache
 def _factors(count: int) -> NumPyArray:
     """uint64 [count], odd; a larger count starts with the same numbers."""
-    factors: NumPyArray = np.random.default_rng(2406_10209).integers(0, 2**63, count, dtype=np.uint64) * 2 + 1
-    return factors
+    return np.random.default_rng(2406_10209).integers(0, 2**63, count, dtype=np.uint64) * 2 + 1

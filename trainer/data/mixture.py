@@ -119,8 +119,7 @@ def systematic_sample(cumulative: NumPyArray, *, offset: int) -> NumPyArray:
     each, rest = divmod(total, num_rows)
     k = np.arange(num_rows)
     points = k * each + (k * rest + (offset * total >> _BITS)) // num_rows  # (k + offset) total / n, without overflow
-    rows: NumPyArray = np.searchsorted(cumulative, points, side="right")
-    return rows
+    return np.searchsorted(cumulative, points, side="right")
 
 
 def _as_integers(weights: NumPyArray) -> NumPyArray:

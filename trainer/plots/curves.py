@@ -1,4 +1,4 @@
-"""Curves of training runs, read from their `metrics.jsonl`; `trainer.metrics` describes that file."""
+"""Curves of training runs, read from their `metrics.jsonl`; `trainer.monitoring.metrics` describes that file."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from datetime import timedelta
 
 import pytest
 
-from colophon.trainer.speed import Pace, peak_flops
+from colophon.trainer.monitoring.speed import Pace, peak_flops
 
 
 @pytest.mark.parametrize(

@@ -28,8 +28,8 @@ from colophon.shards.schema import Role
 from colophon.trainer.checkpoint import TrainingState
 from colophon.trainer.errors import NotWrittenError
 from colophon.trainer.loss import LossTotals
-from colophon.trainer.speed import Pace
-from colophon.trainer.trackers import Tracker
+from colophon.trainer.monitoring.speed import Pace
+from colophon.trainer.monitoring.trackers import Tracker
 
 
 class MetricsLog:
