@@ -86,12 +86,12 @@ def _run(
 ) -> None:
     begun = time.monotonic()
     from colophon.pipeline.recipe.loading import load_recipe
-    from colophon.pipeline.storage.commits import Store
+    from colophon.pipeline.storage.files import files_at
     from colophon.shards.manifest import MANIFEST_NAME
 
     loaded = load_recipe(recipe, overrides=settings or [])
     with executor_of(executor, loaded.ray) as place:
-        if not dry_run and Store(loaded.output.path).size(MANIFEST_NAME) is None:  # else there may be nothing to do
+        if not dry_run and files_at(loaded.output.path).size(MANIFEST_NAME) is None:  # else there may be nothing to do
             place.begin()
         # Everything else is imported and checked while Ray starts.
         from colophon.pipeline.reports.summary import print_summary, summarize, write_report

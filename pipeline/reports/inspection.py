@@ -44,7 +44,7 @@ def show_document(
         record = next((r for r in content.records if r.partition == partition), None)
         if record is None or output.stage == "pack":
             continue
-        with resolved.store.local(record.path) as path:
+        with resolved.store.files.local_copy(record.path) as path:
             if output == TOKENS:
                 tokens = read_table(path).slice(local, 1)
                 table.add_row("id", _cell(tokens.column("id")[0].as_py()))
@@ -91,7 +91,7 @@ def show_sequence(
 
     `tokens` limits how many are printed.
     """
-    dataset = PackedDataset.open(resolved.store.path, layout)
+    dataset = PackedDataset.open(resolved.store.files.path, layout)
     if not 0 <= row < len(dataset):
         raise UsageError(f"inspect: {layout} has no sequence {row}; it has {len(dataset):,}, numbered from 0")
     file, local = dataset.locate(row)

@@ -173,8 +173,8 @@ def _describe_columns(manifest: Manifest, annotator: str, store: Store) -> list[
     """
     paths, rows = [], 0
     for record in manifest.annotators[annotator].records:
-        if store.is_local and record.rows and rows < _SAMPLE_ROWS:
-            paths.append(store.path / record.path)
+        if store.files.is_local and record.rows and rows < _SAMPLE_ROWS:
+            paths.append(store.files.path / record.path)
             rows += record.rows
     if not paths:
         return []
@@ -236,5 +236,5 @@ def _steps(timing: PassTiming) -> dict[str, dict[str, float]]:
 
 def write_report(summary: dict[str, Any], result: RunResult, *, store: Store) -> None:
     """Write `report/summary.json` and `report/run.json` under the run's output."""
-    store.write_text(SUMMARY, json.dumps(summary, indent=1))
-    store.write_text(RUN, json.dumps(run_report(result), indent=1))
+    store.files.replace_text(SUMMARY, json.dumps(summary, indent=1))
+    store.files.replace_text(RUN, json.dumps(run_report(result), indent=1))

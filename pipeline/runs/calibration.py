@@ -52,7 +52,7 @@ def _calibrated(
     if annotator.num_calibration_documents is None:
         return annotator
     path = calibration_path(annotator)
-    stored: dict[str, Any] | None = resolved.store.read_json(path)
+    stored: dict[str, Any] | None = resolved.store.files.read_json(path)
     if stored is not None and stored["settings"] == annotator.settings:
         return annotator.with_calibration(stored["calibration"])
     if not write:
@@ -61,7 +61,8 @@ def _calibrated(
         lines = differences(stored["settings"], annotator.settings)
         raise changed_settings(f"{resolved.store.root}/{Output.annotations(annotator.name)}", lines)
     calibration = _fit(annotator, resolved, num_documents=annotator.num_calibration_documents, log=log)
-    resolved.store.write_text(path, json.dumps({"settings": annotator.settings, "calibration": calibration}, indent=1))
+    value = {"settings": annotator.settings, "calibration": calibration}
+    resolved.store.files.replace_text(path, json.dumps(value, indent=1))
     return annotator.with_calibration(calibration)
 
 

@@ -77,7 +77,7 @@ class ExportWorker:
         frame = pl.from_arrow(self._input(task.partition))
         assert isinstance(frame, pl.DataFrame)
         for output, record in task.upstream.items():
-            with self._stage.store.local(record.path) as path:
+            with self._stage.store.files.local_copy(record.path) as path:
                 annotations = pl.read_parquet(path, glob=False)
             if annotations.height != frame.height:
                 raise InputError(f"{output} has {annotations.height} rows; the input has {frame.height}")

@@ -111,7 +111,7 @@ class Plan:
         """The outputs of a stage whose files were made with other settings, each with the differences."""
         changed = {}
         for output in self.outputs(stage):
-            old = self.resolved.store.read_json(settings_path(output))
+            old = self.resolved.store.files.read_json(settings_path(output))
             new = self.resolved.settings.by_output[output]
             if old is not None and old != new:
                 changed[output] = differences(old, new)

@@ -106,7 +106,7 @@ class ResolvedRecipe:
         Raises:
             ShardError: it is damaged, or was written in a different version of the format.
         """
-        text = self.store.read_text(MANIFEST_NAME)
+        text = self.store.files.read_text(MANIFEST_NAME)
         return None if text is None else parse_manifest(text, where=f"{self.store.root}/{MANIFEST_NAME}")
 
 
@@ -199,8 +199,8 @@ def _check_lengths(resolved: ResolvedRecipe) -> None:
 
 
 def _check_output(resolved: ResolvedRecipe) -> None:
-    if resolved.store.is_local:
-        path = resolved.store.path
+    if resolved.store.files.is_local:
+        path = resolved.store.files.path
         existing = next((place for place in (path, *path.parents) if place.exists()), None)
         if existing is not None and not existing.is_dir():
             raise UsageError(f"{resolved.where}: output.path: {existing} is a file; a run's output is a directory")

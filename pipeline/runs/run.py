@@ -140,8 +140,8 @@ class Run:
         store = self._resolved.store
         for output in self._outputs():
             text = json.dumps(self._resolved.settings.by_output[output], sort_keys=True, indent=1)
-            if store.read_text(settings_path(output)) != text:
-                store.write_text(settings_path(output), text)
+            if store.files.read_text(settings_path(output)) != text:
+                store.files.replace_text(settings_path(output), text)
 
     def _stages(self) -> list[StageName]:
         return [stage for stages in self._passes for stage in stages]
@@ -225,8 +225,8 @@ class Run:
 
     def _write_quarantine(self, entries: Sequence[QuarantineEntry]) -> None:
         text = "".join(entry.model_dump_json(exclude_none=True) + "\n" for entry in entries)
-        if text or self._resolved.store.size(QUARANTINE) is not None:
-            self._resolved.store.write_text(QUARANTINE, text)
+        if text or self._resolved.store.files.size(QUARANTINE) is not None:
+            self._resolved.store.files.replace_text(QUARANTINE, text)
 
 
 def describe(entry: QuarantineEntry) -> str:

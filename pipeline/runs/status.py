@@ -92,7 +92,7 @@ def _output_status(plan: Plan, output: Output, *, is_running: bool, quarantined:
 
 
 def _last_quarantine(resolved: ResolvedRecipe) -> list[QuarantineEntry]:
-    lines = (resolved.store.read_text(QUARANTINE) or "").split("\n")  # a reason may hold other line ends
+    lines = (resolved.store.files.read_text(QUARANTINE) or "").split("\n")  # a reason may hold other line ends
     try:
         return [QuarantineEntry.model_validate_json(line) for line in lines if line]
     except ValidationError:  # another version of Colophon wrote it

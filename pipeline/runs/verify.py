@@ -69,12 +69,12 @@ def verify(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[tuple[Recor
 
 
 def _check_record(resolved: ResolvedRecipe, record: Record) -> list[str]:
-    size = resolved.store.size(record.path)
+    size = resolved.store.files.size(record.path)
     if size is None:
         return ["is missing"]
     if size != record.bytes:
         return [f"has {size} bytes, its record states {record.bytes}"]
-    with resolved.store.local(record.path) as path:
+    with resolved.store.files.local_copy(record.path) as path:
         if file_sha256(path) != record.sha256:
             return ["its bytes differ from those that were committed (sha256)"]
     committed = resolved.store.record(record.output, record.partition)
@@ -88,12 +88,12 @@ def _check_record(resolved: ResolvedRecipe, record: Record) -> list[str]:
 def _check_content(resolved: ResolvedRecipe, output: Output, records: Mapping[Output, Record]) -> list[str]:
     record = records[output]
     with ExitStack() as stack:
-        path = stack.enter_context(resolved.store.local(record.path))
+        path = stack.enter_context(resolved.store.files.local_copy(record.path))
         try:
             if output.stage == "pack":
                 if TOKENS not in records:
                     return ["its token file is not in the manifest"]
-                tokens = stack.enter_context(resolved.store.local(records[TOKENS].path))
+                tokens = stack.enter_context(resolved.store.files.local_copy(records[TOKENS].path))
                 return _check_packed(resolved, path, read_table(tokens), output, records)
             rows = read_table(path).num_rows if output == TOKENS else pq.read_metadata(path).num_rows
         except (ShardError, InputError, pa.ArrowException, OSError) as error:

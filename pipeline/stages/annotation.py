@@ -111,7 +111,7 @@ class AnnotationSink:
             names = [name for name in annotator.schema.names if name in self._read]
             if annotator in self._wanted or record is None or not names:
                 continue
-            path = stack.enter_context(self._stage.store.local(record.path))
+            path = stack.enter_context(self._stage.store.files.local_copy(record.path))
             with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
                 table = parquet.read(columns=names, use_threads=False)
             found |= {name: table.column(name).combine_chunks() for name in table.column_names}

@@ -67,7 +67,7 @@ class PackWorker:
         clock = Clock()
         wanted = [name for name in self._stage.layouts if Output.packed(name) in task.outputs]
         files = [LayoutFile(self._stage, self._tokenizer, task, name) for name in wanted]
-        with self._stage.store.local(task.upstream[TOKENS].path) as path, WriteBehind(depth=1) as later:
+        with self._stage.store.files.local_copy(task.upstream[TOKENS].path) as path, WriteBehind(depth=1) as later:
             with clock.measure("read"):
                 tokens = read_table(path)
             for file in files:
@@ -120,7 +120,7 @@ class LayoutFile:
             special=self._tokenizer.special,
             sequence_length=section.sequence_length,
             method=section.method,
-            allocate=self._stage.store.scratch_array,
+            allocate=self._stage.store.files.scratch_array,
         )
 
     def commit(self, packed: Packed) -> None:
@@ -169,7 +169,8 @@ def annotation_columns(
     columns: dict[str, pa.Array] = {}
     for annotator in dict.fromkeys(providers[field] for field in layout.fields):
         names = [field for field in layout.fields if providers[field] == annotator]
-        with store.local(records[Output.annotations(annotator)].path) as path, pq.ParquetFile(path) as parquet:
+        record = records[Output.annotations(annotator)]
+        with store.files.local_copy(record.path) as path, pq.ParquetFile(path) as parquet:
             table = parquet.read(columns=names, use_threads=False)
         if table.num_rows != tokens.num_rows:
             raise InputError(f"annotator {annotator} has {table.num_rows} rows; its token file has {tokens.num_rows}")

@@ -1,1 +1,1 @@
-"""A run's output directory: files, commits, the lock."""
+"""A run's output directory: its files, the commit protocol, and the lock."""

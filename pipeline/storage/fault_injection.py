@@ -1,6 +1,6 @@
-"""Faults on purpose, for tests: a process that kills itself, hangs, grows or finds the disk full at a step of its work.
+"""Fault injection for tests: at a step of a commit a process kills itself, hangs, grows or gets a full disk.
 
-`COLOPHON_FAULT` describes one as JSON, see `Fault`. Where it is not set a step costs a look at a variable.
+`COLOPHON_FAULT` holds a `Fault` as JSON. Without it a step costs the read of an environment variable.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 VARIABLE = "COLOPHON_FAULT"
-_LOOK_EVERY_SECONDS = 0.02
+_POLL_SECONDS = 0.02
 Step = Literal["before write", "mid-write", "before rename", "before record", "before manifest"]
 
 
 class Fault(BaseModel):
-    """What happens, where, and how often."""
+    """A fault: the step, the action, and how often it strikes."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     step: Step
     action: Literal["kill", "hang", "grow", "disk full"]
     directory: Path
-    """Holds a file for each time that the step was reached, whatever the process."""
+    """Holds one file for each time that any process reached the step."""
     stage: str = ""
-    """Only where the name of the stage begins so."""
+    """Strikes only in outputs or stages whose name begins with this."""
     at: int = 1
-    """It strikes when the step is reached for this time."""
+    """Strikes first when the step is reached for this time, counted from 1."""
     times: int = 1
-    """And so often."""
+    """Strikes this many times in a row."""
 
     def strikes(self) -> bool:
-        """Whether this is the time; counts it."""
+        """Count this time; whether the fault strikes now."""
         number = 1
         while True:
             try:
@@ -49,10 +49,14 @@ class Fault(BaseModel):
 
 
 def reached(step: Step, stage: str = "") -> None:
-    """Called before each step; returns unless a test wants a fault here.
+    """Called before each step of a commit; returns unless a fault is injected here.
+
+    Args:
+        step: the step.
+        stage: the output or stage.
 
     Raises:
-        OSError: ENOSPC, where that is the fault.
+        OSError: ENOSPC, if the fault is a full disk.
     """
     if VARIABLE not in os.environ:
         return
@@ -71,8 +75,8 @@ def _act(fault: Fault) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if fault.action == "disk full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    held = []
+    hoard = []
     while fault.action == "grow":
-        held.append(bytearray(os.urandom(1 << 20) * 16))
-    while not (fault.directory / "go").exists():  # a test may end it
-        time.sleep(_LOOK_EVERY_SECONDS)
+        hoard.append(bytearray(os.urandom(1 << 20) * 16))
+    while not (fault.directory / "go").exists():  # a test ends the hang by creating it
+        time.sleep(_POLL_SECONDS)

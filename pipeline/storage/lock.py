@@ -1,12 +1,12 @@
-"""One run at a time in an output directory.
+"""The lock of an output directory: one run at a time.
 
-A local directory is locked by the system, which takes the lock back when its owner ends, however it ends; the file only
-says who that is. An object store has no such locks: there a small object is rewritten every few seconds, and who finds
-one looks whether that goes on. Two that come in the same instant may both go on there, until one finds the other's
-lock when it publishes and ends.
+On a disk the system holds the lock (flock) and releases it when the owner's process ends, however it ends; the lock
+file only names the owner. An object store has no locks: the owner rewrites a small object every few seconds, and a run
+that finds one waits to see whether it still changes. Two runs that start there in the same instant may both continue,
+until one of them finds the other's lock when it publishes, and ends.
 
-A lock alone does not stop the workers of a run that was killed: they may outlive it. So every publication looks whose
-the lock is, see `Store.publish`.
+The lock does not stop workers that outlive a killed run. Therefore every publication checks the owner, see
+`Store.publish`.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.commits import LOCK_NAME, Store
+from colophon.pipeline.storage.files import RemoteFiles, RunFiles
 from colophon.shards.common.errors import ColophonError
 
 BEAT_SECONDS = 10.0
 _SILENT_BEATS = 3
-"""An owner that let so many pass is dead."""
-_IS_LOCKED = (errno.EACCES, errno.EAGAIN)
+"""An owner that misses this many beats is dead."""
+_LOCKED_ERRNOS = (errno.EACCES, errno.EAGAIN)
 
 
 class Owner(BaseModel):
-    """Who holds a lock: the content of its file."""
+    """The owner of a lock: the content of the lock file."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -44,25 +44,25 @@ class Owner(BaseModel):
     since: float
     """Seconds since 1970, by the owner's clock."""
     token: str
-    """Of this one holding."""
+    """A random name of this holding of the lock."""
     beat: int = 0
-    """How often the owner has said that it lives; on object stores only."""
+    """The number of beats so far; on object stores only."""
 
     def describe(self) -> str:
-        """For a person."""
+        """Human-readable: `process 123 on host, since 0:01:02`."""
         age = max(int(time.time() - self.since), 0)
         return f"process {self.pid} on {self.host}, since {age // 3600}:{age // 60 % 60:02}:{age % 60:02}"
 
     @property
     def is_dead(self) -> bool:
-        """Whether it is known to be dead: a process of this machine that is no more."""
+        """Whether this is a process of this machine that has ended; False for other machines."""
         if self.host != socket.gethostname():
             return False
         try:
             os.kill(self.pid, 0)
         except ProcessLookupError:
             return True
-        except PermissionError:
+        except PermissionError:  # alive, of a different user
             return False
         return False
 
@@ -73,36 +73,39 @@ def _this_process() -> Owner:
 
 @contextmanager
 def locked(store: Store, *, log: Callable[[str], None], beat_seconds: float = BEAT_SECONDS) -> Iterator[Owner]:
-    """Be the only run in `store` for as long as the context lasts.
+    """Hold the lock of `store` for as long as the context lasts.
 
     Args:
         store: a run's output.
-        log: told when a dead owner's lock is taken over, and before waiting to see whether an owner lives.
-        beat_seconds: how often an owner says that it lives, on an object store.
+        log: called before waiting to see whether an owner is alive, and when a dead owner's lock is taken over.
+        beat_seconds: the time between two beats of an owner, on an object store.
 
     Raises:
-        ColophonError: another run works there, or nothing can be written there.
+        ColophonError: another run holds the lock, or the directory cannot be written.
     """
-    mine = _this_process()
-    held = _locked_directory(store, mine) if store.is_local else _leased(store, mine, log=log, seconds=beat_seconds)
+    owner, files = _this_process(), store.files
+    if isinstance(files, RemoteFiles):
+        held = _leased(files, owner, log=log, beat_seconds=beat_seconds)
+    else:
+        held = _flocked(files, owner)
     with held:
-        yield mine
+        yield owner
 
 
 def owner_of(store: Store) -> Owner | None:
-    """Who works in `store`, as far as can be told at once: on an object store that may be a dead one."""
-    found = _read(store)
-    if found is None or not store.is_local:
-        return None if found is None or found.is_dead else found
+    """The run that works in `store`, without waiting: on an object store it may be dead."""
+    owner = _read_owner(store.files)
+    if owner is None or not store.files.is_local:
+        return None if owner is None or owner.is_dead else owner
     try:
-        handle = os.open(store.path / LOCK_NAME, os.O_RDONLY)
+        handle = os.open(store.files.path / LOCK_NAME, os.O_RDONLY)
     except OSError:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in _IS_LOCKED:
-            return found
+        if error.errno in _LOCKED_ERRNOS:
+            return owner
         raise
     else:
         return None
@@ -110,40 +113,40 @@ def owner_of(store: Store) -> Owner | None:
         os.close(handle)
 
 
-def _read(store: Store) -> Owner | None:
+def _read_owner(files: RunFiles) -> Owner | None:
     try:
-        return Owner.model_validate_json(store.read_text(LOCK_NAME) or "")
+        return Owner.model_validate_json(files.read_text(LOCK_NAME) or "")
     except ValidationError:
         return None
 
 
-def _is_held(store: Store, owner: Owner | None) -> ColophonError:
-    who = "another run" if owner is None else f"another run ({owner.describe()})"
-    return ColophonError(f"{store.root}: {who} works there; wait for its end or choose another output.path")
+def _locked_error(files: RunFiles, owner: Owner | None) -> ColophonError:
+    run = "another run" if owner is None else f"another run ({owner.describe()})"
+    return ColophonError(f"{files.root}: {run} is using it. Wait until it ends, or set another output.path")
 
 
 @contextmanager
-def _locked_directory(store: Store, mine: Owner) -> Iterator[None]:
-    was_there = store.path.is_dir()
+def _flocked(files: RunFiles, owner: Owner) -> Iterator[None]:
+    existed = files.path.is_dir()
     try:
-        store.path.mkdir(parents=True, exist_ok=True)
-        handle = _taken(store)
+        files.path.mkdir(parents=True, exist_ok=True)
+        handle = _lock_file_handle(files)
     except OSError as error:
-        raise ColophonError(f"{store.root}: cannot be written: {error.strerror}") from error
+        raise ColophonError(f"{files.root}: cannot be written: {error.strerror}") from error
     try:
-        os.write(handle, mine.model_dump_json().encode())
+        os.write(handle, owner.model_dump_json().encode())
         yield
     finally:
-        (store.path / LOCK_NAME).unlink(missing_ok=True)
+        (files.path / LOCK_NAME).unlink(missing_ok=True)
         os.close(handle)
-        if not was_there:  # a run that found a reason to write nothing
+        if not existed:  # empty, when the run ended before it wrote anything
             with suppress(OSError):
-                store.path.rmdir()
+                files.path.rmdir()
 
 
-def _taken(store: Store) -> int:
-    """A handle of the lock's file, locked and empty."""
-    path = store.path / LOCK_NAME
+def _lock_file_handle(files: RunFiles) -> int:
+    """Lock and empty the lock file; returns its handle."""
+    path = files.path / LOCK_NAME
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -153,77 +156,72 @@ def _taken(store: Store) -> int:
                 return handle
         except OSError as error:
             os.close(handle)
-            if error.errno in _IS_LOCKED:
-                raise _is_held(store, _read(store)) from None
+            if error.errno in _LOCKED_ERRNOS:
+                raise _locked_error(files, _read_owner(files)) from None
             raise
-        os.close(handle)  # its owner has deleted the file between the two calls
+        os.close(handle)  # the owner deleted the file between open and flock
 
 
 @contextmanager
-def _leased(store: Store, mine: Owner, *, log: Callable[[str], None], seconds: float) -> Iterator[None]:
-    while not _created(store, mine):
-        owner = _read(store)
-        if owner is not None and not owner.is_dead:
-            log(f"{store.root}: locked by {owner.describe()}: looking whether it lives")
-            if _beats(store, owner, seconds=_SILENT_BEATS * seconds):
-                raise _is_held(store, _read(store))
-        if owner is not None:
-            log(f"{store.root}: the lock of {owner.describe()} is taken over: it is dead")
-        _delete(store, owner)
+def _leased(files: RemoteFiles, owner: Owner, *, log: Callable[[str], None], beat_seconds: float) -> Iterator[None]:
+    while not _created(files, owner):
+        other = _read_owner(files)
+        if other is not None and not other.is_dead:
+            log(f"{files.root}: locked by {other.describe()}; waiting to see whether it is alive")
+            if _beats_within(files, other, seconds=_SILENT_BEATS * beat_seconds):
+                raise _locked_error(files, _read_owner(files))
+        if other is not None:
+            log(f"{files.root}: taking over the lock of {other.describe()}, which is dead")
+        _delete(files, other)
     ended = threading.Event()
-
-    def beat() -> None:
-        number = 0
-        while not ended.wait(seconds):
-            number += 1
-            with suppress(Exception):  # what the network did; the next beat tries again
-                found = _read(store)
-                if found is not None and found.token != mine.token:
-                    return  # it was silent for too long, and is not the owner any more
-                store.write_text(LOCK_NAME, mine.model_copy(update={"beat": number}).model_dump_json())
-
-    thread = threading.Thread(target=beat, name="lock", daemon=True)
+    thread = threading.Thread(target=_beat, args=(files, owner, ended, beat_seconds), name="lock", daemon=True)
     thread.start()
     try:
         yield
     finally:
         ended.set()
         thread.join()
-        with suppress(StoreError):  # it falls silent, and what went wrong before is what is to be told
-            _delete(store, mine)
+        with suppress(StoreError):  # the beats have ended anyway, and an error of the block must not be hidden
+            _delete(files, owner)
 
 
-def _created(store: Store, owner: Owner) -> bool:
-    """Whether the lock was not there and is this owner's now."""
-    if store.remote(LOCK_NAME, _exists_now):
+def _beat(files: RemoteFiles, owner: Owner, ended: threading.Event, seconds: float) -> None:
+    """Rewrite the lock every few seconds until `ended`, or until another run has it."""
+    number = 0
+    while not ended.wait(seconds):
+        number += 1
+        with suppress(Exception):  # of the network; the next beat tries again
+            current = _read_owner(files)
+            if current is not None and current.token != owner.token:
+                return  # this run was silent for too long and has lost the lock
+            files.replace_text(LOCK_NAME, owner.model_copy(update={"beat": number}).model_dump_json())
+
+
+def _created(files: RemoteFiles, owner: Owner) -> bool:
+    """Create the lock unless one exists; whether it is this owner's now."""
+    if files.exists_now(LOCK_NAME):
         return False
-    store.write_text(LOCK_NAME, owner.model_dump_json())
-    found = _read(store)
-    return found is not None and found.token == owner.token
+    files.replace_text(LOCK_NAME, owner.model_dump_json())
+    current = _read_owner(files)
+    return current is not None and current.token == owner.token
 
 
-def _beats(store: Store, owner: Owner, *, seconds: float) -> bool:
-    """Whether the lock changes within that time; one that is gone or somebody else's is not the owner's any more."""
+def _beats_within(files: RemoteFiles, owner: Owner, *, seconds: float) -> bool:
+    """Whether the lock changes within that time; False as soon as it is gone."""
     pause = threading.Event()
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         pause.wait(seconds / 10)
-        found = _read(store)
-        if found is None:
+        current = _read_owner(files)
+        if current is None:
             return False
-        if found != owner:
+        if current != owner:
             return True
     return False
 
 
-def _delete(store: Store, owner: Owner | None) -> None:
-    """Delete the lock if it is still this owner's; None: whatever cannot be read as a lock."""
-    found = _read(store)
-    if found is None or owner is None or found.token == owner.token:
-        with suppress(FileNotFoundError):
-            store.remote(LOCK_NAME, lambda filesystem, full: filesystem.rm_file(full))
-
-
-def _exists_now(filesystem: Any, path: str) -> bool:
-    filesystem.invalidate_cache()  # another process may have made it
-    return bool(filesystem.exists(path))
+def _delete(files: RemoteFiles, owner: Owner | None) -> None:
+    """Delete the lock if it is this owner's or cannot be read; None: in any case."""
+    current = _read_owner(files)
+    if current is None or owner is None or current.token == owner.token:
+        files.remove(LOCK_NAME)

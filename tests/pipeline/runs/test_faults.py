@@ -254,7 +254,7 @@ def test_a_disk_that_is_full_ends_the_run_with_one_line(
     assert code == ExitCode.FAILED
     (line,) = err.splitlines()
     assert line.startswith("colophon: out/tokens/part-")
-    assert line.endswith(".arrow: No space left on device; what is committed stays, and the same command goes on")
+    assert line.endswith(".arrow: No space left on device. Committed files stay; run the same command again to resume")
     before = committed()
     assert run().code == 0
     assert_whole(expected, before=before)
@@ -272,7 +272,7 @@ def test_a_file_that_cannot_grow_ends_the_run_with_one_line(
     assert code == ExitCode.FAILED
     (line,) = err.splitlines()
     assert line.startswith("colophon: out/")
-    assert line.endswith(": File too large; what is committed stays, and the same command goes on")
+    assert line.endswith(": File too large. Committed files stay; run the same command again to resume")
     assert not Path("out/manifest.json").exists()
     before = committed()
     assert run().code == 0

@@ -14,19 +14,20 @@ import fsspec
 import numpy as np
 import pytest
 
-from colophon.pipeline.storage import commits as store_module
+from colophon.pipeline.storage import commits
 from colophon.pipeline.storage.commits import Store, record_path
+from colophon.shards.common import durable
 from colophon.shards.common.digests import file_sha256, fingerprint
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.manifest import Manifest, Record
 from tests.pipeline.project import colophon, execute, hashes, manifest, run
 from tests.pipeline.servers import s3_environment, s3_server
 
-CONTENT = b"what the file holds"
+CONTENT = b"the content of the file"
 
 
 class Crash(BaseException):
-    """The process dies here: nothing may catch it but the test."""
+    """The process dies here: only the test may catch it."""
 
 
 def commit(
@@ -62,7 +63,7 @@ def test_a_commit_leaves_the_file_and_its_record_and_nothing_else(tmp_path: Path
     assert store.record("packed/plain", "part") == record
 
 
-def test_the_check_sees_the_whole_file_under_a_name_that_no_reader_looks_at(tmp_path: Path) -> None:
+def test_the_check_sees_the_whole_file_under_a_temporary_name(tmp_path: Path) -> None:
     seen: list[Path] = []
 
     def check(path: Path) -> None:
@@ -84,7 +85,7 @@ def test_a_second_commit_replaces_the_file_and_its_record(tmp_path: Path) -> Non
 
 
 def test_a_late_attempt_at_the_same_file_touches_nothing(tmp_path: Path) -> None:
-    """A worker that outlived its run must not take away what the next run has committed."""
+    """A worker that outlived its run must not replace a file that the next run has committed."""
     store = Store(str(tmp_path))
     first = commit(store)
     before = (tmp_path / first.path).stat()
@@ -99,25 +100,25 @@ def test_a_late_attempt_at_the_same_file_touches_nothing(tmp_path: Path) -> None
 @contextlib.contextmanager
 def crash_before(call: int) -> Iterator[None]:
     """The process dies before the `call`-th call (from 0) that changes or syncs a file."""
-    left = call
+    remaining = call
     with pytest.MonkeyPatch.context() as patch:
 
         def deadly(target: Any, name: str) -> None:
             real = getattr(target, name)
 
             def counted(*arguments: Any, **options: Any) -> Any:
-                nonlocal left
-                if left == 0:
+                nonlocal remaining
+                if remaining == 0:
                     raise Crash
-                left -= 1
+                remaining -= 1
                 return real(*arguments, **options)
 
             patch.setattr(target, name, counted)
 
-        for name in ("write_bytes", "write_text", "rename", "mkdir"):
+        for name in ("write_bytes", "write_text", "replace", "mkdir"):
             deadly(Path, name)
-        for name in ("sync", "file_sha256"):
-            deadly(store_module, name)
+        for module, name in ((commits, "sync"), (durable, "sync"), (commits, "file_sha256")):
+            deadly(module, name)
         yield
 
 
@@ -137,7 +138,7 @@ def test_a_crash_at_any_step_leaves_nothing_that_looks_finished(tmp_path: Path, 
             break
         except Crash:
             found = store.record("packed/plain", "part")
-            # No record, the old one over the old file, or, when only the last sync is missing, the new over the new.
+            # No record; the old record and file; or, when only the last sync is missing, the new record and file.
             assert found is None or file_sha256(root / found.path) == found.sha256
             assert found in (None, old) or (root / found.path).read_bytes() == CONTENT
             assert not [path for path in visible(root) if path.endswith(".tmp")]
@@ -150,11 +151,11 @@ def test_a_crash_at_any_step_leaves_nothing_that_looks_finished(tmp_path: Path, 
 
 
 def test_an_error_of_writing_or_checking_leaves_nothing(tmp_path: Path) -> None:
-    def wrong(path: Path) -> None:
-        raise ColophonError("not what it should be")
+    def failing_check(path: Path) -> None:
+        raise ColophonError("a damaged file")
 
-    with pytest.raises(ColophonError, match="not what it should be"):
-        commit(Store(str(tmp_path)), check=wrong)
+    with pytest.raises(ColophonError, match="a damaged file"):
+        commit(Store(str(tmp_path)), check=failing_check)
     assert visible(tmp_path) == set()
 
 
@@ -162,9 +163,12 @@ def test_the_file_is_synced_before_it_is_renamed_and_the_record_after(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     order: list[str] = []
-    real = Path.rename
-    monkeypatch.setattr(store_module, "sync", lambda path: order.append(f"sync {'d' if path.is_dir() else 'f'}"))
-    monkeypatch.setattr(Path, "rename", lambda path, to: (order.append(f"rename {Path(to).suffix}"), real(path, to))[1])
+    real = Path.replace
+    for module in (commits, durable):
+        monkeypatch.setattr(module, "sync", lambda path: order.append(f"sync {'d' if path.is_dir() else 'f'}"))
+    monkeypatch.setattr(
+        Path, "replace", lambda path, to: (order.append(f"rename {Path(to).suffix}"), real(path, to))[1]
+    )
     commit(Store(str(tmp_path)))
     assert order == ["sync f", "rename .arrow", "sync d", "sync f", "rename .json", "sync d"]
 
@@ -188,24 +192,24 @@ def test_a_record_is_trusted_only_with_its_file_in_full_size(tmp_path: Path, dam
     assert store.record("packed/plain", "part") is None
 
 
-def test_small_files_are_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
+def test_small_files_are_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> None:
     store = Store(str(tmp_path))
-    assert store.read_text("a/b.json") is None
-    store.write_text("a/b.json", '{"é": 1}')
-    assert store.read_json("a/b.json") == {"é": 1}
+    assert store.files.read_text("a/b.json") is None
+    store.files.replace_text("a/b.json", '{"é": 1}')
+    assert store.files.read_json("a/b.json") == {"é": 1}
     for step in range(4):
         with pytest.raises(Crash), crash_before(step):
-            store.write_text("a/b.json", "{}")
-        assert store.read_json("a/b.json") == {"é": 1}
+            store.files.replace_text("a/b.json", "{}")
+        assert store.files.read_json("a/b.json") == {"é": 1}
     assert visible(tmp_path) == {"a/b.json"}
 
 
 def test_an_object_store_has_no_local_path() -> None:
     with pytest.raises(ColophonError, match=re.escape("s3://bucket/run is not a local directory")):
-        _ = Store("s3://bucket/run").path
+        _ = Store("s3://bucket/run").files.path
 
 
-def test_a_fingerprint_depends_on_values_not_on_the_order_of_keys() -> None:
+def test_a_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
     assert fingerprint({"a": 1, "b": [2]}) != fingerprint({"a": 1, "b": [3]})
 
@@ -227,32 +231,32 @@ def s3_files(s3: Any, root: str) -> set[str]:
     return {path.removeprefix(f"{root}/") for path in s3.find(root)}
 
 
-def test_on_s3_each_attempt_has_its_name_and_the_record_names_the_winner(s3: Any) -> None:
+def test_on_s3_each_attempt_has_its_own_name_and_the_record_names_the_winner(s3: Any) -> None:
     store = Store("s3://bucket/attempts")
     first, second = commit(store), commit(store, content=b"another")
     assert first.path != second.path
     assert re.fullmatch(r"packed/plain/part\.[0-9a-f]{12}\.arrow", second.path)
     assert store.record("packed/plain", "part") == second
-    with store.local(second.path) as path:
+    with store.files.local_copy(second.path) as path:
         assert path.read_bytes() == b"another"
     assert not path.exists()
 
 
-def test_on_s3_an_error_before_the_record_leaves_the_old_one_in_force(s3: Any) -> None:
+def test_on_s3_an_error_before_the_record_leaves_the_old_record_valid(s3: Any) -> None:
     store = Store("s3://bucket/errors")
     assert store.record("packed/plain", "part") is None
     old = commit(store)
 
-    def wrong(path: Path) -> None:
-        raise ColophonError("not what it should be")
+    def failing_check(path: Path) -> None:
+        raise ColophonError("a damaged file")
 
     with pytest.raises(ColophonError):
-        commit(store, content=b"new", check=wrong)
+        commit(store, content=b"new", check=failing_check)
     assert store.record("packed/plain", "part") == old
     assert s3_files(s3, "bucket/errors") == {old.path, "records/packed/plain/part.json"}
 
 
-def test_a_run_from_s3_to_s3_makes_the_same_content_as_a_local_one(s3: Any, project: Path) -> None:
+def test_a_run_from_s3_to_s3_writes_the_same_content_as_a_local_run(s3: Any, project: Path) -> None:
     s3.put("data", "bucket/in", recursive=True)
     there = ["--set", 'input.paths=["s3://bucket/in/*.parquet"]', "--set", "input.partition_bytes=1000000"]
     settings = [*there, "--set", "output.path=s3://bucket/out"]
@@ -274,7 +278,7 @@ def test_a_run_from_s3_to_s3_makes_the_same_content_as_a_local_one(s3: Any, proj
     assert s3_files(s3, "bucket/out") == before
 
 
-def test_a_run_on_s3_redoes_what_was_deleted(s3: Any, project: Path) -> None:
+def test_a_run_on_s3_rebuilds_a_deleted_file(s3: Any, project: Path) -> None:
     where = ("output.path=s3://bucket/redo", "input.paths=data/part-2.parquet", "input.partition_bytes=1000000")
     first = execute(*where)
     (record, *_) = first.manifest.outputs["packed/plain"].records
@@ -286,7 +290,7 @@ def test_a_run_on_s3_redoes_what_was_deleted(s3: Any, project: Path) -> None:
     assert [timing.partitions for timing in second.timings] == [0, 1]
 
 
-def test_a_bucket_that_is_not_there_is_one_line(s3: Any, project: Path) -> None:
+def test_a_missing_bucket_is_one_line(s3: Any, project: Path) -> None:
     called = run("--set", "input.paths=s3://nowhere/*.parquet")
     assert called.code == 2
     assert called.line.startswith("recipe.toml: input.paths: s3://nowhere/*.parquet: ")
@@ -303,19 +307,19 @@ def test_the_hub_without_network_is_one_line(project: Path, monkeypatch: pytest.
     assert not Path("out").exists()
 
 
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve room on a disk")
-def test_a_large_scratch_array_has_its_room_before_it_is_mapped(
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve disk space")
+def test_a_large_scratch_array_has_its_disk_space_before_it_is_mapped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("colophon.pipeline.storage.commits._ARRAY_IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr("colophon.pipeline.storage.files._ARRAY_IN_MEMORY_BYTES", 1000)
     memmap, bytes_on_disk = np.memmap, list[int]()
 
-    def looked_at(file: Any, *arguments: Any, **options: Any) -> Any:
+    def recording_memmap(file: Any, *arguments: Any, **options: Any) -> Any:
         bytes_on_disk.append(os.fstat(file.fileno()).st_blocks * 512)
         return memmap(file, *arguments, **options)
 
-    monkeypatch.setattr(np, "memmap", looked_at)
-    array = Store(str(tmp_path)).scratch_array((1000, 1000), np.uint32)
+    monkeypatch.setattr(np, "memmap", recording_memmap)
+    array = Store(str(tmp_path)).files.scratch_array((1000, 1000), np.uint32)
     array[:] = 7
     assert bytes_on_disk == [pytest.approx(array.nbytes, abs=1 << 20)]
     assert bytes_on_disk[0] >= array.nbytes

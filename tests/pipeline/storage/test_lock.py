@@ -1,4 +1,4 @@
-"""One run at a time in an output: who holds it, who may take it over, on a disk and on an object store."""
+"""The lock of an output: who holds it and who may take it over, on a disk and on an object store."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_second_run_names_the_first(holder: subprocess.Popen[str]) -> None:
     assert called.code == 1
     assert called.line.startswith(f"out: another run (process {holder.pid} on ")
     assert "since 0:00:" in called.line
-    assert called.line.endswith("works there; wait for its end or choose another output.path")
+    assert called.line.endswith(" is using it. Wait until it ends, or set another output.path")
     assert {path.name for path in Path("out").iterdir()} == {LOCK_NAME}
     owner = owner_of(Store("out"))
     assert owner is not None
@@ -85,7 +85,7 @@ def test_a_run_leaves_no_owner_and_no_directory_that_it_did_not_need(finished: P
 
 @pytest.fixture
 def memory() -> Iterator[Store]:
-    """An object store without locks."""
+    """A store on an object store."""
     root = "memory://lock-test/out"
     yield Store(root)
     filesystem, path = fsspec.url_to_fs(root)
@@ -94,56 +94,57 @@ def memory() -> Iterator[Store]:
 
 
 def committed(store: Store, *, content: str) -> Record:
-    """The record of a file of that content, which is its fingerprint too."""
+    """Commit a file with that content, which is its fingerprint too."""
     with store.draft(**DRAFT) as draft:
         draft.path.write_text(content)
         return draft.commit(check=lambda path: None, rows=1, fingerprint=content, counts={})
 
 
 def write_lock(store: Store, owner: Owner) -> None:
-    store.write_text(LOCK_NAME, owner.model_dump_json())
+    store.files.replace_text(LOCK_NAME, owner.model_dump_json())
 
 
-def somebody(**change: object) -> Owner:
+def other_owner(**change: object) -> Owner:
     return Owner(host="elsewhere", pid=1, since=time.time() - 3661, token="theirs").model_copy(update=change)
 
 
-def test_a_lease_is_held_and_given_back(memory: Store) -> None:
+def test_a_lease_is_held_and_released(memory: Store) -> None:
     with locked(memory, log=pytest.fail, beat_seconds=BEAT):
         owner = owner_of(memory)
         assert owner is not None
         assert owner.pid == os.getpid()
-        refused = pytest.raises(ColophonError, match=rf"another run \(process {os.getpid()} on .*works there")
+        refused = pytest.raises(ColophonError, match=rf"another run \(process {os.getpid()} on .*is using it")
         with refused, locked(memory, log=lambda line: None, beat_seconds=BEAT):
             pytest.fail("both hold it")
-    assert memory.read_text(LOCK_NAME) is None
+    assert memory.files.read_text(LOCK_NAME) is None
 
 
 def test_a_silent_lease_of_another_machine_is_taken_over(memory: Store) -> None:
-    write_lock(memory, somebody())
-    said: list[str] = []
-    with locked(memory, log=said.append, beat_seconds=BEAT):
+    write_lock(memory, other_owner())
+    lines: list[str] = []
+    with locked(memory, log=lines.append, beat_seconds=BEAT):
         owner = owner_of(memory)
         assert owner is not None
         assert owner.token != "theirs"
-    looking, taken = said
-    assert looking == f"{memory.root}: locked by process 1 on elsewhere, since 1:01:01: looking whether it lives"
-    assert taken.startswith(f"{memory.root}: the lock of process 1 on elsewhere") and taken.endswith("it is dead")
+    waiting, taking_over = lines
+    name = "process 1 on elsewhere, since 1:01:01"
+    assert waiting == f"{memory.root}: locked by {name}; waiting to see whether it is alive"
+    assert taking_over == f"{memory.root}: taking over the lock of {name}, which is dead"
 
 
 def test_a_lease_that_beats_is_not_taken_over(memory: Store) -> None:
-    write_lock(memory, somebody())
+    write_lock(memory, other_owner())
     ended, beats = threading.Event(), iter(range(1, 10**6))
 
     def beat() -> None:
         while not ended.wait(BEAT):
-            write_lock(memory, somebody(beat=next(beats)))
+            write_lock(memory, other_owner(beat=next(beats)))
 
     thread = threading.Thread(target=beat)
     thread.start()
     try:
         with pytest.raises(ColophonError, match="process 1 on elsewhere"), locked(memory, log=print, beat_seconds=BEAT):
-            pytest.fail("taken from its living owner")
+            pytest.fail("taken from an owner that is alive")
     finally:
         ended.set()
         thread.join()
@@ -158,20 +159,20 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once(memory:
     with locked(memory, log=lambda line: None, beat_seconds=BEAT):
         here = owner_of(memory)
     assert here is not None
-    write_lock(memory, somebody(host=here.host, pid=ended.pid))
+    write_lock(memory, other_owner(host=here.host, pid=ended.pid))
     assert owner_of(memory) is None
-    said: list[str] = []
-    with locked(memory, log=said.append, beat_seconds=BEAT):
+    lines: list[str] = []
+    with locked(memory, log=lines.append, beat_seconds=BEAT):
         pass
-    (line,) = said
-    assert line.endswith("is taken over: it is dead")
+    (line,) = lines
+    assert line.startswith(f"{memory.root}: taking over the lock of process {ended.pid} on {here.host}, ")
 
 
 def test_a_run_that_has_lost_its_lease_publishes_nothing_more(memory: Store) -> None:
     with locked(memory, log=pytest.fail, beat_seconds=3600) as mine:
         store = Store(memory.root, run=mine.token)
         before = committed(store, content="mine")
-        write_lock(memory, somebody())  # as if this run had been silent for long
+        write_lock(memory, other_owner())  # as if this run had missed its beats
         with pytest.raises(StoreError, match="another run has taken over the lock"):
             committed(store, content="late")
         with pytest.raises(StoreError, match="another run has taken over the lock"):
@@ -185,20 +186,20 @@ def test_a_run_that_has_lost_its_lease_publishes_nothing_more(memory: Store) -> 
 def test_a_lease_that_was_taken_is_not_taken_back_by_a_beat(memory: Store) -> None:
     with locked(memory, log=pytest.fail, beat_seconds=BEAT):
         (beats,) = (thread for thread in threading.enumerate() if thread.name == "lock")
-        write_lock(memory, somebody())
-        beats.join(60)  # it ends of itself
+        write_lock(memory, other_owner())
+        beats.join(60)  # it ends by itself
         assert not beats.is_alive()
-    assert Owner.model_validate_json(memory.read_text(LOCK_NAME) or "").token == "theirs"
+    assert Owner.model_validate_json(memory.files.read_text(LOCK_NAME) or "").token == "theirs"
 
 
 class TestAWorkerThatOutlivesItsRun:
-    """The run was killed, the next one holds the lock, with other settings."""
+    """The run was killed; the next run, with other settings, holds the lock."""
 
     def test_publishes_nothing(self, tmp_path: Path) -> None:
         root = str(tmp_path)
         with locked(Store(root), log=print) as killed, Store(root, run=killed.token).draft(**DRAFT) as draft:
             draft.path.write_text("of the killed run")
-            (tmp_path / LOCK_NAME).unlink()  # what the system does for a dead owner
+            (tmp_path / LOCK_NAME).unlink()  # as the system does when the owner dies
             with locked(Store(root), log=print) as owner:
                 committed(Store(root, run=owner.token), content="of the next run")
                 with pytest.raises(StoreError, match=f"{root}: another run has taken over the lock"):
@@ -208,15 +209,15 @@ class TestAWorkerThatOutlivesItsRun:
                 assert record.fingerprint == "of the next run"
                 assert (tmp_path / record.path).read_text() == "of the next run"
 
-    def test_may_finish_what_it_publishes_before_the_next_run_looks(
+    def test_may_finish_a_publication_before_the_next_run_sweeps(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        publishing, go_on, swept = threading.Event(), threading.Event(), threading.Event()
+        publishing, resume, swept = threading.Event(), threading.Event(), threading.Event()
 
         def wait(step: str, stage: str = "") -> None:
             if step == "before rename":
                 publishing.set()
-                assert go_on.wait(60)
+                assert resume.wait(60)
 
         monkeypatch.setattr("colophon.pipeline.storage.commits.reached", wait)
         root = str(tmp_path)
@@ -226,13 +227,13 @@ class TestAWorkerThatOutlivesItsRun:
             with locked(Store(root), log=print) as owner:
                 sweep = pool.submit(lambda: (Store(root, run=owner.token).sweep("tokens"), swept.set()))
                 assert not swept.wait(0.2)
-                go_on.set()
+                resume.set()
                 sweep.result(60)
                 assert Store(root).record("tokens", "p") == late.result(60)
 
 
-def test_what_is_no_lock_is_replaced(memory: Store) -> None:
-    memory.write_text(LOCK_NAME, "what?")
+def test_a_lock_file_that_cannot_be_read_is_replaced(memory: Store) -> None:
+    memory.files.replace_text(LOCK_NAME, "not JSON")
     with locked(memory, log=print, beat_seconds=BEAT):
         owner = owner_of(memory)
         assert owner is not None

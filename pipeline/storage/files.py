@@ -1,0 +1,296 @@
+"""A run's directory as a file system: on a local disk, or on an object store through fsspec.
+
+Paths are relative to the run's directory. A small file is always replaced as a whole: by a rename on a disk, as one
+object on an object store.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+import numpy as np
+
+from colophon.pipeline.errors import StoreError, one_line
+from colophon.pipeline.retry import retried
+from colophon.shards.common import durable
+from colophon.shards.common.errors import ColophonError
+
+Result = TypeVar("Result")
+_ARRAY_IN_MEMORY_BYTES = 96 << 20
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""No space, quota exceeded, file too large, read-only file system."""
+
+
+@contextmanager
+def disk_full_as_store_error(place: str) -> Iterator[None]:
+    """Name `place` in errors of a full or read-only disk; the system's error, through a library, names no file.
+
+    Raises:
+        StoreError: in place of such an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL_ERRNOS:
+            raise
+        reason = os.strerror(error.errno)
+        message = f"{place}: {reason}. Committed files stay; run the same command again to resume"
+        raise StoreError(message) from error
+
+
+@dataclass(frozen=True)
+class RunFiles(ABC):
+    """The files of a run's directory. Cheap to create, and picklable."""
+
+    root: str
+
+    @property
+    @abstractmethod
+    def is_local(self) -> bool:
+        """Whether files have paths on this machine."""
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """The local directory.
+
+        Raises:
+            ColophonError: the directory is on an object store.
+        """
+
+    @abstractmethod
+    def read_text(self, path: str) -> str | None:
+        """The content of a small file; None if it does not exist."""
+
+    @abstractmethod
+    def replace_text(self, path: str, text: str) -> None:
+        """Replace a small file as a whole: a reader sees the old content or the new."""
+
+    @abstractmethod
+    def size(self, path: str) -> int | None:
+        """The bytes of a file; None if it does not exist."""
+
+    @abstractmethod
+    def names(self, directory: str) -> list[str]:
+        """The names of the files in a directory; none if it does not exist."""
+
+    @abstractmethod
+    def local_copy(self, path: str) -> AbstractContextManager[Path]:
+        """A local path of a file: its own, or that of a copy that exists as long as the context."""
+
+    @abstractmethod
+    def temporary_file(self, directory: str, name: str) -> AbstractContextManager[Path]:
+        """A local path for writing a file that will go to `directory`; it is deleted when the context ends."""
+
+    @property
+    @abstractmethod
+    def _scratch_directory(self) -> str: ...
+
+    def read_json(self, path: str) -> Any:
+        """The value of a small JSON file; None if it does not exist."""
+        text = self.read_text(path)
+        return None if text is None else json.loads(text)
+
+    def scratch_array(self, shape: tuple[int, int], dtype: Any) -> np.ndarray[Any, Any]:
+        """An array to fill: in memory up to 96 MiB, above that mapped from a file without a name.
+
+        Raises:
+            StoreError: the disk is full.
+        """
+        num_bytes = shape[0] * shape[1] * np.dtype(dtype).itemsize
+        if num_bytes <= _ARRAY_IN_MEMORY_BYTES:
+            return np.empty(shape, dtype)
+        directory = self._scratch_directory
+        with disk_full_as_store_error(directory), tempfile.TemporaryFile(dir=directory) as file:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                # Without it a full disk would send a signal when a page is written.
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            return np.memmap(file, dtype, "w+", shape=shape)
+
+
+class LocalFiles(RunFiles):
+    """A directory on a local disk."""
+
+    @property
+    def is_local(self) -> bool:
+        """True."""
+        return True
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return Path(self.root)
+
+    @property
+    def _scratch_directory(self) -> str:
+        return self.root
+
+    def read_text(self, path: str) -> str | None:
+        """The content of a small file; None if it does not exist."""
+        try:
+            return (self.path / path).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return None
+
+    def replace_text(self, path: str, text: str) -> None:
+        """Replace a small file by a rename."""
+        durable.replace_text(self.path / path, text)
+
+    def size(self, path: str) -> int | None:
+        """The bytes of a file; None if it does not exist."""
+        try:
+            return (self.path / path).stat().st_size
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def names(self, directory: str) -> list[str]:
+        """The names of the files in a directory; none if it does not exist."""
+        full = self.path / directory
+        return [path.name for path in full.iterdir()] if full.is_dir() else []
+
+    @contextmanager
+    def local_copy(self, path: str) -> Iterator[Path]:
+        """The file's own path."""
+        yield self.path / path
+
+    @contextmanager
+    def temporary_file(self, directory: str, name: str) -> Iterator[Path]:
+        """A path in `directory` itself, so that the rename stays on one file system."""
+        temporary = self.path / directory / name
+        temporary.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def move(self, temporary: Path, path: str) -> None:
+        """Rename a temporary file to its final path, and sync the directory."""
+        temporary.replace(self.path / path)
+        durable.sync((self.path / path).parent)
+
+    def remove(self, path: str) -> None:
+        """Delete a file if it exists, and sync the directory."""
+        if (self.path / path).exists():
+            (self.path / path).unlink()
+            durable.sync((self.path / path).parent)
+
+    @contextmanager
+    def exclusive(self, directory: str) -> Iterator[None]:
+        """Hold the lock of a directory that exists, which one process at a time can hold."""
+        handle = os.open(self.path / directory, os.O_RDONLY)
+        try:
+            with suppress(OSError):  # some network file systems cannot lock directories
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+
+class RemoteFiles(RunFiles):
+    """A directory on an object store. Every call is retried while its errors are transient, then raises StoreError."""
+
+    @property
+    def is_local(self) -> bool:
+        """False."""
+        return False
+
+    @property
+    def path(self) -> Path:
+        """Raises ColophonError: there is no local directory."""
+        raise ColophonError(f"{self.root} is not a local directory")
+
+    @property
+    def _scratch_directory(self) -> str:
+        return tempfile.gettempdir()
+
+    def read_text(self, path: str) -> str | None:
+        """The content of a small object; None if it does not exist."""
+        try:
+            return str(self._call(path, lambda filesystem, full: filesystem.cat_file(full)).decode("utf-8"))
+        except FileNotFoundError:
+            return None
+
+    def replace_text(self, path: str, text: str) -> None:
+        """Replace a small object."""
+        self._call(path, lambda filesystem, full: filesystem.pipe_file(full, text.encode()))
+
+    def size(self, path: str) -> int | None:
+        """The bytes of an object; None if it does not exist."""
+        try:
+            return int(self._call(path, lambda filesystem, full: filesystem.info(full)["size"]))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def names(self, directory: str) -> list[str]:
+        """The names of the objects in a directory as they are now; none if it does not exist."""
+        return [path.rsplit("/", 1)[-1] for path in self._call(directory, _find_uncached)]
+
+    def exists_now(self, path: str) -> bool:
+        """Whether an object exists, past the cache of listings."""
+        return self._call(path, _exists_uncached)
+
+    @contextmanager
+    def local_copy(self, path: str) -> Iterator[Path]:
+        """A copy of the object in a temporary directory."""
+        with tempfile.TemporaryDirectory(prefix="colophon-") as scratch:
+            copy = Path(scratch) / path.rsplit("/", 1)[-1]
+            self._call(path, lambda filesystem, full: filesystem.get_file(full, str(copy)))
+            yield copy
+
+    @contextmanager
+    def temporary_file(self, directory: str, name: str) -> Iterator[Path]:
+        """A path in a temporary directory of this machine."""
+        with tempfile.TemporaryDirectory(prefix="colophon-") as scratch:
+            yield Path(scratch) / name
+
+    def upload(self, local: Path, path: str) -> None:
+        """Copy a local file to the store."""
+        self._call(path, lambda filesystem, full: filesystem.put_file(str(local), full))
+
+    def remove(self, path: str) -> None:
+        """Delete an object if it exists."""
+        with suppress(FileNotFoundError):
+            self._call(path, lambda filesystem, full: filesystem.rm_file(full))
+
+    def _call(self, path: str, call: Callable[[Any, str], Result]) -> Result:
+        """The result of `call(file system, full path)`.
+
+        Raises:
+            FileNotFoundError: the object does not exist.
+            StoreError: the store fails, retries included.
+        """
+        url = f"{self.root}/{path}"
+        try:
+            return retried(lambda: call(*fsspec.url_to_fs(url)))
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            raise StoreError(f"{url}: {one_line(error)}") from error
+
+
+def files_at(root: str) -> RunFiles:
+    """The files at a local path or at a URL."""
+    return RemoteFiles(root) if "://" in root else LocalFiles(root)
+
+
+def _find_uncached(filesystem: Any, path: str) -> list[str]:
+    filesystem.invalidate_cache()  # other processes write too
+    found: list[str] = filesystem.find(path, maxdepth=1)
+    filesystem.invalidate_cache()
+    return found
+
+
+def _exists_uncached(filesystem: Any, path: str) -> bool:
+    filesystem.invalidate_cache()  # another process may have created it
+    return bool(filesystem.exists(path))
