@@ -1,4 +1,4 @@
-"""`SECURITY.md` names tests; each of them exists."""
+"""`SECURITY.md` and `docs/reliability.md` name tests; each of them exists."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 
-def named_tests() -> list[tuple[str, str]]:
-    """The file and the name (empty for a whole file) of every test in the table, in order."""
+def named_tests(document: str) -> list[tuple[str, str]]:
+    """The file and the name (empty for a whole file) of every test in a document's tables, in order."""
     found, file = [], ""
-    for row in (ROOT / "SECURITY.md").read_text(encoding="utf-8").splitlines():
+    for row in (ROOT / document).read_text(encoding="utf-8").splitlines():
         names = re.findall(r"`([^`]+)`", row.rpartition(" | ")[2]) if row.startswith("| ") else []
         for name in names:
             path, _, test = name.rpartition("::")
@@ -22,8 +24,9 @@ def named_tests() -> list[tuple[str, str]]:
     return found
 
 
-def test_every_test_that_security_names_exists() -> None:
-    named = named_tests()
+@pytest.mark.parametrize("document", ["SECURITY.md", "docs/reliability.md"])
+def test_every_test_that_a_document_names_exists(document: str) -> None:
+    named = named_tests(document)
     assert len(named) > 15
     missing = [(file, name) for file, name in named if name not in {"", *names_in(ROOT / file)}]
     assert missing == []

@@ -1,4 +1,4 @@
-"""Object stores and the hub over real HTTP on loopback: what fails there, how much is asked, what is never told."""
+"""Object stores and the hub over HTTP on loopback: their faults, the number of requests, and secrets."""
 
 from __future__ import annotations
 
@@ -68,27 +68,27 @@ SIGNATURE = "51gnatureOfTheHub"
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ours, and those of botocore, which are drawn by chance."""
+    """Our pauses, and those of botocore, which are random."""
     monkeypatch.setattr(transient, "PAUSES_SECONDS", (0.01, 0.02, 0.04))
     monkeypatch.setattr("botocore.retryhandler.random", types.SimpleNamespace(random=lambda: 0.01))
 
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a store fails for good the clients' own attempts take long, and change nothing."""
+    """The clients do not retry by themselves: when a store fails permanently, that only takes long."""
     monkeypatch.setattr("s3fs.S3FileSystem.retries", 2)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
 
 
 @pytest.fixture(autouse=True)
 def small(project: Path) -> None:
-    """The project with few outputs: each costs requests."""
+    """The project with few outputs, since each costs requests."""
     Path("recipe.toml").write_text(RECIPE)
 
 
 @pytest.fixture(scope="module")
 def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
-    """Before an S3 with files in `bucket/in`, the project's Parquet and some JSON lines; this process finds it."""
+    """A proxy before an S3 with the project's Parquet files and some JSON lines in `bucket/in`."""
     root = tmp_path_factory.mktemp("inputs")
     write_project(root)
     for file in range(FILES):
@@ -102,7 +102,7 @@ def proxy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Proxy]:
 
 @pytest.fixture
 def s3(proxy: Proxy) -> Iterator[Any]:
-    """A file system of the server behind the proxy; the proxy has no faults and has counted nothing."""
+    """A file system of the server behind the proxy, which is reset."""
     fsspec.filesystem("s3").clear_instance_cache()
     proxy.reset()
     yield fsspec.filesystem("s3", endpoint_url=proxy.target, skip_instance_cache=True)
@@ -111,7 +111,7 @@ def s3(proxy: Proxy) -> Iterator[Any]:
 
 @pytest.fixture
 def out(s3: Any, request: pytest.FixtureRequest) -> str:
-    """The URL of an output of the test's own."""
+    """The URL of this test's output."""
     return "s3://bucket/" + re.sub(r"\W+", "-", request.node.name)
 
 
@@ -133,13 +133,13 @@ def stored(s3: Any, output: str) -> Manifest:
 
 @pytest.fixture(scope="module")
 def known() -> dict[str, dict[tuple[str, str], str]]:
-    """What `undisturbed` found, by paths."""
+    """The results of `undisturbed`, by input paths."""
     return {}
 
 
 @pytest.fixture
 def undisturbed(project: Path, known: dict[str, dict[tuple[str, str], str]]) -> Undisturbed:
-    """sha256 of every file of a run over the same input into a local directory, nothing failing."""
+    """sha256 of every file of a run over the same input into a local directory, without faults."""
 
     def hashes_of(paths: str) -> dict[tuple[str, str], str]:
         if paths not in known:
@@ -152,7 +152,7 @@ def undisturbed(project: Path, known: dict[str, dict[tuple[str, str], str]]) -> 
     return hashes_of
 
 
-# What fails for a while
+# Faults that pass
 
 
 def reads(method: str, path: str) -> bool:
@@ -167,15 +167,15 @@ def writes(method: str, path: str) -> bool:
     return method == "PUT"
 
 
-def looks(method: str, path: str) -> bool:
+def heads(method: str, path: str) -> bool:
     return method == "HEAD"
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
-def test_a_run_through_faults_is_as_one_without(
+def test_a_run_through_faults_equals_an_undisturbed_run(
     s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed, suffix: str
 ) -> None:
-    """Reads, listings, looks and writes that fail with 500, are throttled, or whose connection is cut."""
+    """Reads, listings, HEAD requests and writes fail with 500, are throttled, or lose their connection."""
     faults = [
         Fault("500", reads, every=5, limit=3),
         Fault("503", reads, every=4, limit=3),
@@ -185,8 +185,8 @@ def test_a_run_through_faults_is_as_one_without(
         Fault("503", writes, every=6, limit=4),
         Fault("500", writes, every=7, limit=4),
         Fault("cut", writes, every=8, limit=4),
-        Fault("500", looks, every=6, limit=4),
-        Fault("cut", looks, every=5, limit=4),
+        Fault("500", heads, every=6, limit=4),
+        Fault("cut", heads, every=5, limit=4),
     ]
     proxy.faults = faults
     remote = run(*settings(f"s3://bucket/in/*.{suffix}", out))
@@ -197,7 +197,7 @@ def test_a_run_through_faults_is_as_one_without(
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
-def test_reading_does_not_lean_on_what_the_client_tries_again(
+def test_reading_does_not_depend_on_the_clients_retries(
     proxy: Proxy, s3: Any, undisturbed: Undisturbed, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
@@ -207,18 +207,18 @@ def test_reading_does_not_lean_on_what_the_client_tries_again(
 
     fault = Fault("500", reads_input, every=2, limit=3)
     proxy.faults = [fault]
-    made = run(*settings(f"s3://bucket/in/*.{suffix}", "out"))
-    assert (made.code, made.err) == (0, "")
+    called = run(*settings(f"s3://bucket/in/*.{suffix}", "out"))
+    assert (called.code, called.err) == (0, "")
     assert fault.struck == 3
     proxy.reset()
     assert hashes(manifest()) == undisturbed(f"s3://bucket/in/*.{suffix}")
 
 
-# What fails for good
+# Faults that stay
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_file_that_cannot_be_read_is_left_out_and_the_next_run_takes_it(
+def test_a_file_that_cannot_be_read_is_quarantined_and_the_next_run_reads_it(
     s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
 ) -> None:
     where = settings("s3://bucket/in/*.jsonl", out)
@@ -243,7 +243,7 @@ def test_a_file_that_cannot_be_read_is_left_out_and_the_next_run_takes_it(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_store_that_takes_nothing_is_one_line_and_the_next_run_goes_on(
+def test_a_store_that_refuses_all_writes_is_one_line_and_the_next_run_resumes(
     s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
 ) -> None:
     where = settings("s3://bucket/in/*.jsonl", out)
@@ -257,10 +257,10 @@ def test_a_store_that_takes_nothing_is_one_line_and_the_next_run_goes_on(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_store_that_takes_nothing_after_a_while_ends_the_run_and_nothing_is_lost(
+def test_a_store_that_begins_to_refuse_writes_ends_the_run_and_nothing_is_lost(
     s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
 ) -> None:
-    """It is not the partition's fault, so that none is quarantined."""
+    """No partition is quarantined: the partitions are not the cause."""
     where = settings("s3://bucket/in/*.jsonl", out)
     proxy.faults = [Fault("500", lambda method, path: writes(method, path) and "/tokens/" in path, after=3)]
     called = run(*where)
@@ -273,10 +273,10 @@ def test_a_store_that_takes_nothing_after_a_while_ends_the_run_and_nothing_is_lo
 
 
 @pytest.mark.usefixtures("impatient")
-def test_writing_does_not_lean_on_what_the_client_tries_again(
+def test_writing_does_not_depend_on_the_clients_retries(
     s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
 ) -> None:
-    faults = [Fault("500", writes, every=3, limit=5), Fault("500", looks, every=4, limit=5), Fault("500", reads, 7, 5)]
+    faults = [Fault("500", writes, every=3, limit=5), Fault("500", heads, every=4, limit=5), Fault("500", reads, 7, 5)]
     proxy.faults = faults
     called = run(*settings("s3://bucket/in/*.jsonl", out))
     assert (called.code, called.err) == (0, "")
@@ -286,7 +286,7 @@ def test_writing_does_not_lean_on_what_the_client_tries_again(
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_store_that_fails_when_it_is_planned_is_one_line_and_writes_nothing(proxy: Proxy, out: str) -> None:
+def test_a_store_that_fails_during_planning_is_one_line_and_writes_nothing(proxy: Proxy, out: str) -> None:
     proxy.faults = [Fault("500", lambda method, path: reads(method, path) and "/in/part-2.parquet" in path)]
     called = run(*settings("s3://bucket/in/*.parquet", out))
     assert called.code == ExitCode.FAILED
@@ -298,7 +298,7 @@ def test_a_store_that_fails_when_it_is_planned_is_one_line_and_writes_nothing(pr
 @pytest.mark.parametrize("path", ["in/*.jsonl", "in", "in/part-0.jsonl"])
 @pytest.mark.usefixtures("impatient")
 def test_a_store_that_cannot_be_listed_is_one_line(proxy: Proxy, s3: Any, path: str) -> None:
-    """Never `no such file`, which would be a lie."""
+    """The error is never `no such file`, which would be false."""
     proxy.faults = [Fault("500")]
     called = colophon("run", "recipe.toml", "--dry-run", *settings(f"s3://bucket/{path}", "out"))
     assert called.code == ExitCode.USAGE
@@ -306,7 +306,7 @@ def test_a_store_that_cannot_be_listed_is_one_line(proxy: Proxy, s3: Any, path: 
     assert not Path("out").exists()
 
 
-def test_a_store_that_is_not_there_is_one_line(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_store_is_one_line(s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     fsspec.filesystem("s3").clear_instance_cache()
     called = run(*settings("s3://bucket/in/*.jsonl", "out"))
@@ -315,7 +315,7 @@ def test_a_store_that_is_not_there_is_one_line(s3: Any, monkeypatch: pytest.Monk
     assert "Could not connect to the endpoint URL" in called.line
 
 
-# How much is asked
+# The number of requests
 
 
 def test_ten_thousand_files_are_planned_with_few_requests(s3: Any, proxy: Proxy) -> None:
@@ -327,11 +327,11 @@ def test_ten_thousand_files_are_planned_with_few_requests(s3: Any, proxy: Proxy)
     assert len(proxy.requests) <= LISTED // 1000 + 5
 
 
-def test_what_a_listing_tells_of_a_file_is_what_asking_for_it_tells(s3: Any) -> None:
-    """Else a file would look changed after it was read."""
+def test_a_listing_and_a_request_give_the_same_size_and_identity(s3: Any) -> None:
+    """Otherwise a file would appear changed after it was read."""
     listed = resolved_recipe("input.paths=s3://bucket/in/*.jsonl").inputs.partitions
-    asked = [resolved_recipe(f"input.paths={p.source}").inputs.partitions[0] for p in listed]
-    assert [(p.bytes, p.identity) for p in listed] == [(p.bytes, p.identity) for p in asked]
+    requested = [resolved_recipe(f"input.paths={p.source}").inputs.partitions[0] for p in listed]
+    assert [(p.bytes, p.identity) for p in listed] == [(p.bytes, p.identity) for p in requested]
     assert len({p.identity for p in listed}) == FILES
 
 
@@ -346,16 +346,18 @@ def hub(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with hub_serving(Hub("some/data", files | {"README.md": b"#"}, token=TOKEN, page=2)) as hub:
         for name, value in {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "NO_PROXY": "127.0.0.1"}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": hub.address})  # the library has read its variable
+        monkeypatch.setitem(
+            fsspec.config.conf, "hf", {"endpoint": hub.address}
+        )  # the library read its variable at import
         monkeypatch.setattr("huggingface_hub.utils._http.time", types.SimpleNamespace(sleep=lambda seconds: None))
         fsspec.filesystem("hf").clear_instance_cache()
         yield hub
         fsspec.filesystem("hf").clear_instance_cache()
 
 
-@pytest.mark.parametrize("signed", [None, SIGNATURE], ids=["there", "sent elsewhere"])
+@pytest.mark.parametrize("signed", [None, SIGNATURE], ids=["direct", "redirected"])
 def test_a_run_from_the_hub(hub: Hub, signed: str | None) -> None:
-    """As a process of its own, which finds the hub where `HF_ENDPOINT` says."""
+    """In a separate process, which finds the hub by `HF_ENDPOINT`."""
     hub.signed = signed
     where = settings("hf://datasets/some/data/data/*.jsonl", "out")
     code, out, err = call("run", "recipe.toml", "--executor", "inline", *where)
@@ -369,7 +371,7 @@ def test_a_run_from_the_hub(hub: Hub, signed: str | None) -> None:
     again = call("run", "recipe.toml", "--executor", "inline", *where)
     assert again[0] == 0
     assert "up to date" in again[1]
-    assert_never_told([TOKEN, SIGNATURE], [out, err, *again[1:]])
+    assert_no_secret([TOKEN, SIGNATURE], [out, err, *again[1:]])
 
 
 @pytest.mark.parametrize("path", ["data", "data/part-1.jsonl", "**/*.jsonl"])
@@ -379,7 +381,7 @@ def test_paths_of_the_hub(hub: Hub, path: str) -> None:
     assert {p.bytes for p in found} <= {len(json_lines(file)) for file in range(FILES)}
 
 
-def test_a_file_of_the_hub_that_was_changed_is_another_one_at_the_same_size(hub: Hub) -> None:
+def test_a_changed_file_of_the_hub_has_a_different_identity_at_the_same_size(hub: Hub) -> None:
     path = "input.paths=hf://datasets/some/data/data/part-0.jsonl"
     (before,) = resolved_recipe(path).inputs.partitions
     hub.files["data/part-0.jsonl"] = hub.files["data/part-0.jsonl"].replace(b"line", b"LINE")
@@ -407,22 +409,20 @@ def test_a_run_from_the_hub_through_faults(hub: Hub, undisturbed: Undisturbed, m
 
 
 @pytest.mark.parametrize("path", ["data/*.jsonl", "data"])
-def test_a_repository_that_is_not_for_everybody_is_one_line(
-    hub: Hub, path: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_another")
+def test_a_private_repository_without_access_is_one_line(hub: Hub, path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_other")
     called = run(*settings(f"hf://datasets/some/data/{path}", "out"))
     assert called.code == ExitCode.USAGE
     assert "cannot be listed: " in called.line
     assert "make sure you are authenticated" in called.line
-    assert "hf_another" not in called.line
+    assert "hf_other" not in called.line
 
 
-# What is never told
+# Secrets
 
 
-def assert_never_told(secrets: Sequence[str], texts: Sequence[str], *, files: Sequence[bytes] = ()) -> None:
-    """Neither in what was printed nor in any file of the working directory, the inputs and recipe included."""
+def assert_no_secret(secrets: Sequence[str], texts: Sequence[str], *, files: Sequence[bytes] = ()) -> None:
+    """No secret is in the printed texts or in any file of the working directory, inputs and recipe included."""
     written = [path.read_bytes() for path in Path().rglob("*") if path.is_file()]
     assert written
     for secret in secrets:
@@ -431,7 +431,7 @@ def assert_never_told(secrets: Sequence[str], texts: Sequence[str], *, files: Se
 
 
 @pytest.mark.usefixtures("impatient")
-def test_keys_of_the_store_are_never_told(s3: Any, proxy: Proxy, out: str) -> None:
+def test_keys_of_the_store_are_never_shown(s3: Any, proxy: Proxy, out: str) -> None:
     s3.pipe_file("bucket/broken/part-3.jsonl", b"broken\n")
     proxy.faults = [Fault("500", lambda method, path: reads(method, path) and "/in/part-1.jsonl" in path)]
     where = settings('["s3://bucket/in/*.jsonl", "s3://bucket/broken/part-3.jsonl"]', out)
@@ -445,17 +445,17 @@ def test_keys_of_the_store_are_never_told(s3: Any, proxy: Proxy, out: str) -> No
     assert [c.code for c in called] == [ExitCode.QUARANTINED, 0, ExitCode.FAILED]
     files = [s3.cat_file(path) for path in s3.find(out)]
     assert len(files) > 2 * OUTPUTS
-    assert_never_told([KEY, SECRET], [text for c in called for text in (c.out, c.err)], files=files)
+    assert_no_secret([KEY, SECRET], [text for c in called for text in (c.out, c.err)], files=files)
 
 
 @pytest.mark.parametrize(("status", "reason"), [(403, "403 Forbidden"), (500, "/signed/data/part-0.jsonl?***'")])
-def test_a_signed_address_that_fails_is_told_without_its_signature(hub: Hub, status: int, reason: str) -> None:
+def test_a_signed_address_that_fails_is_shown_without_its_signature(hub: Hub, status: int, reason: str) -> None:
     hub.signed, hub.signed_status = SIGNATURE, status
     called = run(*settings("hf://datasets/some/data/data/part-0.jsonl", "out"))
     assert called.code == ExitCode.QUARANTINED
     (entry,) = quarantine()
     assert reason in entry.reason
-    assert_never_told([TOKEN, SIGNATURE], [called.out])
+    assert_no_secret([TOKEN, SIGNATURE], [called.out])
 
 
 @pytest.mark.parametrize("key", ["input.paths", "output.path"])
