@@ -1,4 +1,4 @@
-# One target a stage; each sets up what it needs. `make help` lists them.
+# One target per stage; each installs what it needs. `make help` lists them.
 
 PYTHON ?= python3
 VENV := .venv
@@ -23,7 +23,7 @@ help: ## list the targets
 
 setup: $(STAMP) ## install .venv from constraints.txt; does nothing when it is up to date
 
-# Every line is a command that works on its own. Models are trained once: a new model would make annotations stale.
+# Each line is a complete command. Models are trained once: a new model would make annotations stale.
 DEMO := out/demo
 $(DEMO)/models/%.bin: $(DEMO)/corpus.json
 	$(COLOPHON) train-classifier --train $(DEMO)/labels/$*_train.parquet --test $(DEMO)/labels/$*_test.parquet \

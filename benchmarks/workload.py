@@ -173,11 +173,11 @@ def make_workload(
         WorkloadError: ids that are not unique, by which outputs are compared.
     """
     learned = within(all_files or files, TRAINING_MEGABYTES)
-    made = work / "assets" / f"{name}-{sizes.name}-{_digest(learned)}"
-    own = made / _digest(files)
+    assets = work / "assets" / f"{name}-{sizes.name}-{_digest(learned)}"
+    own = assets / _digest(files)
     own.mkdir(parents=True, exist_ok=True)
     documents = _checked(files)
-    quality, topic = _models(learned, models or made, sizes=sizes, log=log)
+    quality, topic = _models(learned, models or assets, sizes=sizes, log=log)
     job = Job(
         files=tuple(str(file) for file in files),
         output=str(work),
@@ -186,9 +186,9 @@ def make_workload(
         high=_HIGH if _HIGH in quality.labels else quality.labels[0],
         topic=topic,
         vocabulary=both_formats(
-            _vocabulary(learned, made, sizes=sizes, log=log),
+            _vocabulary(learned, assets, sizes=sizes, log=log),
             texts=[text.as_py() for text in documents["text"][:_COMPARED_TEXTS]],
-            output=made / "tokenizer.json",
+            output=assets / "tokenizer.json",
         ),
         json_lines=str(own / "documents"),
     )
@@ -287,11 +287,11 @@ def _hosts(urls: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array([urlsplit(url or "").hostname or "" for url in urls.to_pylist()], pa.string())])
 
 
-def _vocabulary(files: Sequence[Path], made: Path, *, sizes: Sizes, log: Callable[[str], None]) -> Path:
+def _vocabulary(files: Sequence[Path], assets: Path, *, sizes: Sizes, log: Callable[[str], None]) -> Path:
     shared = SHARED / "vocab" / "gpt2.tiktoken"
     if shared.is_file():
         return shared
-    path = made / "vocabulary.tiktoken"
+    path = assets / "vocabulary.tiktoken"
     if not path.is_file():
         log(f"training a vocabulary: {path}")
         train_tokenizer(_texts(files), vocabulary_size=sizes.vocabulary_size, output=path, pattern=PATTERN_NAME)

@@ -174,10 +174,10 @@ def test_all_sections_from_the_command_line(
     check_parts(parts)
     check_scaling(scaling)
     check_no_places(results, work)
-    said = capsys.readouterr().out
-    assert "| Colophon |" in said
-    assert "Projected limit of 2 workers" in said
-    assert (results / show.CHART).is_file() == ("no chart" not in said)
+    printed = capsys.readouterr().out
+    assert "| Colophon |" in printed
+    assert "Projected limit of 2 workers" in printed
+    assert (results / show.CHART).is_file() == ("no chart" not in printed)
 
 
 def check_whole_job(found: dict[str, Any]) -> None:
