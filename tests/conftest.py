@@ -1,4 +1,4 @@
-"""What all tests share: the hypothesis profiles and the real data beside the checkout."""
+"""Fixtures of all tests: hypothesis profiles, a cache per session, the data beside the checkout."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Tables of models go into a directory of this session, for processes that tests start as well."""
+    """Cache tables of models in a directory of this session, also for processes that tests start."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLOPHON_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
         yield
@@ -27,7 +27,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def one_name_for_each_module() -> Iterator[None]:
-    """A module that is loaded as `shards.x` and as `colophon.shards.x` is two: two registries, two `isinstance`."""
+    """Check that no module is loaded under two names: `shards.x` and `colophon.shards.x` have two registries."""
     yield
     ours = {"annotators", "pipeline", "recipes", "shards", "trainer"}
     assert {name for name in sys.modules if name.split(".")[0] in ours} == set()

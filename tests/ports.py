@@ -1,4 +1,4 @@
-"""Ports for processes that must be told where to listen."""
+"""Free ports for processes that listen on a given port."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ import socket
 from contextlib import ExitStack, suppress
 
 _CANDIDATES = range(20_000, 32_000)
-"""Above Ray's workers, and below what systems give to whoever asks for any port: nobody gets one of these before it is
-used, unless they want it."""
+"""Above the ports of Ray's workers, and below those that systems assign to processes that ask for any port."""
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on; held together, so that they differ."""
+    """Return free ports of the loopback interface; all are bound at once, so that they differ."""
     found: list[int] = []
     with ExitStack() as held:
         for port in random.SystemRandom().sample(_CANDIDATES, len(_CANDIDATES)):

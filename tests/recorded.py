@@ -1,4 +1,4 @@
-"""Commit records of files that tests make themselves."""
+"""Commit records of files that tests write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from colophon.shards.manifest import Record
 
 
 def record_of(output: Path, path: Path, *, rows: int) -> Record:
-    """Of a file at `<run>/<output>/<partition>.<suffix>`; its digests are nobody's."""
+    """Return the record of a file at `<run>/<output>/<partition>.<suffix>`, with digests of zeros."""
     return Record(
         output=str(path.parent.relative_to(output)),
         partition=path.stem,

@@ -1,8 +1,8 @@
-"""Runs with random faults, again and again, each compared with an undisturbed run: `make soak`.
+"""Runs with random faults, repeated and compared with an undisturbed run: `make soak`.
 
-Every round works into a new directory until its run ends by itself. Until then the run is killed, finds the disk full
-or has its processes killed, at moments that a seed decides (what work they meet depends on the machine), and is called
-again as a person would. A loss is a document that is not in the output, or a file with other bytes than without faults.
+Every round writes to a new directory. The run or its processes are killed, or its disk is full, at moments that a seed
+decides (the work at that moment depends on the machine), and the command is repeated until it succeeds. A loss is a
+document that is missing in the output, or a file with different bytes than without faults.
 
     python -m tests.soak --minutes 20 --seed 1
 """
@@ -65,15 +65,15 @@ max_attempts = 20
 STEPS = ("before write", "mid-write", "before rename", "before record", "before manifest")
 STAGES = ("", "", "annotations", "tokens", "packed")
 CALL_SECONDS = 300
-MOST_CALLS = 30
+MAX_CALLS = 30
 
 
 @dataclass
 class Tally:
-    """What a soak saw."""
+    """The counts of a soak."""
 
     faults: Counter[str] = field(default_factory=Counter)
-    """Faults that struck, by kind."""
+    """Faults that took effect, by kind."""
     rounds: int = 0
     calls: int = 0
     partitions: int = 0
@@ -81,7 +81,7 @@ class Tally:
     losses: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """For a person."""
+        """Return the counts as lines of text."""
         kinds = ", ".join(f"{kind} {number}" for kind, number in sorted(self.faults.items()))
         return [
             f"rounds {self.rounds}, calls of the command {self.calls}",
@@ -93,7 +93,7 @@ class Tally:
 
 
 class Soak:
-    """A project, its undisturbed output, and rounds that try to differ from it."""
+    """A project, its undisturbed output, and rounds with faults that must give the same output."""
 
     def __init__(self, directory: Path, *, seed: int) -> None:
         self._directory = directory
@@ -107,17 +107,17 @@ class Soak:
         self._expected = _hashes(directory / "undisturbed")
 
     def round(self) -> None:
-        """One output, from nothing to a run that ends by itself."""
+        """Repeat the command into a new output until a run succeeds, and compare the output."""
         output = f"round-{self.tally.rounds}"
         self.tally.rounds += 1
-        for attempt in range(MOST_CALLS):
+        for attempt in range(MAX_CALLS):
             executor = self._random.choice(list(_KINDS))
-            kind = "none" if attempt >= MOST_CALLS - 3 else self._random.choice(_KINDS[executor])
+            kind = "none" if attempt >= MAX_CALLS - 3 else self._random.choice(_KINDS[executor])
             self.tally.calls += 1
             if self._disturbed(output, executor=executor, kind=kind) == 0:
                 break
         else:
-            self.tally.losses.append(f"{output}: did not end in {MOST_CALLS} calls")
+            self.tally.losses.append(f"{output}: did not end in {MAX_CALLS} calls")
         self._compare(output)
         shutil.rmtree(self._directory / output)
 
@@ -174,9 +174,9 @@ class Soak:
         if documents != self._documents or manifest.quarantine:
             self.tally.losses.append(f"{output}: {documents} documents of {self._documents}, {manifest.quarantine[:1]}")
         for key in sorted(set(found) ^ set(self._expected)):
-            self.tally.losses.append(f"{output}: {key} is there in one of the two runs only")
+            self.tally.losses.append(f"{output}: {key} exists in one of the two runs only")
         for key in sorted(key for key in set(found) & set(self._expected) if found[key] != self._expected[key]):
-            self.tally.losses.append(f"{output}: {key} has other bytes")
+            self.tally.losses.append(f"{output}: {key} has different bytes")
         code = subprocess.run(
             [sys.executable, "-m", "colophon", "verify", self._recipe(output)],
             cwd=self._directory,
@@ -219,7 +219,7 @@ _KINDS = {
     "inline": ("none", "kill", "kill", "disk full", "kill the driver"),
     "ray": ("none", "kill", "kill", "hang", "disk full", "kill the driver", "kill a worker", "kill the raylet"),
 }
-"""By executor; without workers there is nobody to end what hangs."""
+"""Kinds of faults by executor; `inline` has no worker that could be ended when it hangs."""
 
 
 def _name(process: psutil.Process) -> str:
@@ -230,7 +230,7 @@ def _name(process: psutil.Process) -> str:
 
 
 def _write_project(directory: Path) -> int:
-    """Real text where it is there; the number of documents."""
+    """Write the project, with real text if it exists; return the number of documents."""
     if WEB.is_dir():
         (directory / "data").mkdir(parents=True)
         for path in sorted(WEB.glob("*.parquet"))[:2]:
@@ -252,7 +252,7 @@ def _hashes(output: Path) -> dict[tuple[str, str], str]:
 
 
 def main() -> int:
-    """1 after a loss."""
+    """Run the soak; return 1 after a loss, else 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=20)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""The recipes that Colophon brings: readable by name, and sound as far as a recipe alone can tell."""
+"""The bundled recipes load by name and are valid, as far as a recipe alone can be checked."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.pipeline.project import colophon
 NAMES = sorted(shipped_recipes())
 
 
-def test_the_recipes_of_the_issue_are_there() -> None:
+def test_the_bundled_recipes_exist() -> None:
     assert {"demo", "fineweb-edu", "web"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_recipe_parses_by_name(name: str) -> None:
+def test_a_bundled_recipe_loads_by_name(name: str) -> None:
     recipe = load_recipe(name)
     assert recipe.tokenizer is not None
     assert {layout.position for layout in recipe.layouts.values()} == {"plain", "prepend", "append", "meta_tokens"}
@@ -29,7 +29,7 @@ def test_a_shipped_recipe_parses_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_recipe_begins_with_what_it_is_for(name: str) -> None:
+def test_a_bundled_recipe_begins_with_its_description(name: str) -> None:
     first = find_recipe(name).read_text(encoding="utf-8").splitlines()[0]
     assert re.fullmatch(r"# \S.{20,}\.", first)
     listed = colophon("recipes")
@@ -38,7 +38,7 @@ def test_a_shipped_recipe_begins_with_what_it_is_for(name: str) -> None:
     assert first.lstrip("# ") in listed.out
 
 
-def test_a_file_goes_before_a_shipped_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_has_precedence_over_a_bundled_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("web").write_text("[input]\npaths = ['own.parquet']\n[output]\npath = 'own'\n")
     assert load_recipe("web").output.path == "own"

@@ -1,4 +1,4 @@
-"""What strangers hand us: model files, shards, checkpoints, recipes. `SECURITY.md` names these tests."""
+"""Untrusted files: models, shards, checkpoints, recipes. `SECURITY.md` names these tests."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class TestFastTextFiles:
             changes |= {name: data.draw(wide) for name in ("num_tokens", "num_pruned")}
             changes |= {name: (data.draw(wide), data.draw(wide)) for name in ("input_shape", "output_shape")}
         path = replace(ModelFile(codes=data.draw(st.booleans())), **changes).write(tmp_path_factory.getbasetemp())
-        with little_memory():
+        with LittleMemory():
             try:
                 header = read_header(path)
             except AnnotatorError as error:
@@ -235,7 +235,7 @@ def shard(directory: Path) -> Path:
 
 
 def read_whole(path: Path) -> int:
-    """Every row of a shard, as training reads it; returns how many."""
+    """Read every row of a shard, as training does; return the number of rows."""
     dataset = PackedDataset([path])
     rows = dataset.rows(range(len(dataset)))
     for values in (rows.input_ids, rows.roles, rows.segments, rows.documents):
@@ -246,8 +246,8 @@ def read_whole(path: Path) -> int:
 
 
 def read_or_refused(path: Path) -> None:
-    """A damaged file is read whole, or refused in one line; it takes little memory either way."""
-    with little_memory():
+    """Read a damaged file, or see it refused in one line, both with little memory."""
+    with LittleMemory():
         try:
             read_whole(path)
         except ShardError as error:
@@ -255,7 +255,7 @@ def read_or_refused(path: Path) -> None:
 
 
 class TestShards:
-    """An Arrow file that is cut, damaged or lies is refused, or read without leaving its bounds."""
+    """An Arrow file that is cut, damaged or inconsistent is refused, or read within its bounds."""
 
     def test_cut_anywhere(self, tmp_path: Path) -> None:
         content = shard(tmp_path).read_bytes()
@@ -302,7 +302,7 @@ class TestShards:
             read_whole(path)
 
     def test_a_compressed_shard_is_not_unpacked(self, tmp_path: Path) -> None:
-        """256 MB of zeros in some hundred bytes: whatever a file says that it becomes, it is not tried."""
+        """256 MB of zeros in some hundred bytes are not decompressed."""
         zeros = pa.table({"input_ids": pa.array(np.zeros(64 << 20, np.int32))})
         path = tmp_path / "bomb.arrow"
         options = pa.ipc.IpcWriteOptions(compression="zstd")
@@ -348,7 +348,7 @@ class TestShards:
         assert len(PackedDataset.open(Path("out"), "prepend-url")) > 0
 
 
-class little_memory:
+class LittleMemory:
     """Fails if much more memory is allocated than a small file needs."""
 
     def __enter__(self) -> None:
@@ -361,16 +361,16 @@ class little_memory:
 
 
 def refusal(directory: Path, file: ModelFile) -> str:
-    """The error of one line with which the file is refused."""
+    """Return the error of one line with which the file is refused."""
     path = file.write(directory)
-    with little_memory(), pytest.raises(AnnotatorError) as error:
+    with LittleMemory(), pytest.raises(AnnotatorError) as error:
         read_header(path)
     assert "\n" not in str(error.value)
     return str(error.value)
 
 
 class TestPickles:
-    """Nothing that came from outside is unpickled, evaluated or unpacked."""
+    """No untrusted file is unpickled, evaluated or unpacked."""
 
     FORBIDDEN_MODULES = ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "tarfile", "zipfile", "yaml")
     FORBIDDEN_CALLS = ("eval", "exec", "compile", "os.system", "os.popen", "shutil.unpack_archive", "yaml.load")
@@ -481,7 +481,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class TestRecipes:
-    """A recipe says what to read, write and compute; it cannot say what to execute."""
+    """A recipe decides which files are read and written; it cannot name code to execute."""
 
     @pytest.mark.parametrize(
         "template",
@@ -543,7 +543,7 @@ class TestRecipes:
 
 
 class TestPaths:
-    """What a record, a manifest or an input is called does not decide where something is written."""
+    """Names in a record, a manifest or an input do not decide where files are written."""
 
     @pytest.mark.parametrize(
         "name", ["..parquet", "a\\..\\b.parquet", "x;touch ran.parquet", "-rf.parquet", "%2e%2e.parquet"]
@@ -586,7 +586,7 @@ print(json.dumps([found, names]))
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_local_ray_listens_on_loopback_only_and_has_no_dashboard() -> None:
-    """Who reaches a Ray port may run code there."""
+    """A process that can connect to a Ray port can run code there."""
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
     ended = subprocess.run(
         [sys.executable, "-c", LISTENERS], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
@@ -595,5 +595,5 @@ def test_a_local_ray_listens_on_loopback_only_and_has_no_dashboard() -> None:
     addresses, names = json.loads(ended.stdout.splitlines()[-1])
     assert len(addresses) >= 3, "gcs_server, raylet and this process"
     assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
-    # The raylet has agents of that name, which serve it; the server that takes jobs from anybody is `dashboard.py`.
+    # The raylet's own agents have that name too; the server that accepts jobs from any process is `dashboard.py`.
     assert not [name for name in names if "dashboard" in name.lower() and "agent" not in name.lower()]
