@@ -9,8 +9,8 @@ import pytest
 
 from colophon.trainer.loop import train
 from tests.pipeline.small_run import run_recipe, write_small_run
+from tests.trainer.courses import metrics_of
 from tests.trainer.runs import config
-from tests.trainer.test_loop import metrics_of
 
 DROPPED = """
 [layouts.dropped]

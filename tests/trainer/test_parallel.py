@@ -11,9 +11,9 @@ import torch
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.loop import train
 from colophon.trainer.parallel import joined_world
+from tests.trainer.courses import metrics_of, weights_of
 from tests.trainer.ranks import train_on_ranks
 from tests.trainer.runs import config
-from tests.trainer.test_loop import metrics_of, weights_of
 
 
 def assert_same_course(output: Path, first: str, second: str, *, tolerance: float = 1e-5) -> None:

@@ -12,10 +12,10 @@ from colophon.trainer.errors import TrainerError
 from colophon.trainer.loop import train
 from tests.pipeline.project import RECIPE, colophon, run, write_project
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate
+from tests.trainer.courses import assert_same_end, kill_at, metrics_of
 from tests.trainer.data.mixtures import MIXED, mixed
 from tests.trainer.ranks import train_on_ranks
 from tests.trainer.runs import config
-from tests.trainer.test_loop import assert_same_end, kill_at, metrics_of
 
 TRAINED: dict[str, Any] = {
     **MIXED,

@@ -8,8 +8,8 @@ import pytest
 
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.loop import train
+from tests.trainer.courses import Killed, kill_at, metrics_of
 from tests.trainer.runs import config
-from tests.trainer.test_loop import _Killed, kill_at, metrics_of
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:tensorboard", "ignore::DeprecationWarning:google")
 
@@ -25,7 +25,7 @@ def curves(directory: Path) -> dict[str, dict[int, float]]:
 @pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="tensorboard is not installed")
 def test_tensorboard_has_the_curves_of_metrics_jsonl(run_output: Path) -> None:
     settings = config("append", tensorboard=True, validation_every=4, checkpoint_every=3, log_every=1)
-    with pytest.raises(_Killed):
+    with pytest.raises(Killed):
         train(settings, name="a", output=run_output, report=kill_at(5))
     train(settings, name="a", output=run_output, resume=True)
     found, lines = curves(run_output / "training" / "a"), metrics_of(run_output, "a")
