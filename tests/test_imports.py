@@ -174,6 +174,41 @@ def test_ray_in_one_room_of_the_pipeline() -> None:
     assert [i for i in imports if not i.file.startswith("pipeline/executors/on_ray/")] == []
 
 
+RAY_PRIVATE = ("ray._private", "ray._raylet")
+
+
+def private_ray_names(source: str) -> list[str]:
+    """Names of Ray's private modules in a source text, as imports, attributes or strings."""
+    found: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        names = [ast.unparse(node)] if isinstance(node, ast.Attribute) else modules_of(node, "pipeline/x.py")
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            names = [node.value]
+        found += [name for name in names if any(is_within(name, private) for private in RAY_PRIVATE)]
+    return found
+
+
+def test_the_pipeline_uses_the_public_api_of_ray_alone() -> None:
+    named = {
+        str(path): private_ray_names(path.read_text(encoding="utf-8")) for path in (ROOT / "pipeline").rglob("*.py")
+    }
+    assert {path: names for path, names in named.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from ray._private import services",
+        "import ray._raylet",
+        "import ray\nray._private.services.get_node()",
+        "from ray import _private",
+        "import importlib\nimportlib.import_module('ray._private.state')",
+    ],
+)
+def test_a_private_name_of_ray_is_found(source: str) -> None:
+    assert private_ray_names(source)
+
+
 def test_our_modules_are_imported_under_one_name() -> None:
     """`import shards` would work in a checkout, and load a second copy of what `colophon.shards` is."""
     assert [f"{i.file}:{i.line} {i.module}" for i in IMPORTS if i.top in PACKAGES] == []
@@ -229,6 +264,11 @@ def test_importing_a_module_loads_what_it_needs_and_nothing_else(module: str, ne
         ("colophon.pipeline.recipe.schema", (*HEAVY, "gigatoken", "mistral_common", "fsspec")),
         # The stages, in the driver and in a worker: models and engines are loaded by what uses them.
         ("colophon.pipeline.runs.run", (*HEAVY, "gigatoken", "mistral_common", "tldextract")),
+        # What local workers are forked from; pyarrow has imported pandas there, for all of them.
+        (
+            "colophon.pipeline.executors.local.process",
+            (*(name for name in HEAVY if name != "pandas"), "gigatoken", "mistral_common", "tldextract"),
+        ),
         (
             "colophon.pipeline.executors.on_ray.pool",
             (*(name for name in HEAVY if name != "ray"), "gigatoken", "mistral_common", "tldextract"),
@@ -264,15 +304,3 @@ def test_a_dry_run_starts_nothing_and_a_run_without_ray_loads_none(tmp_path: Pat
     inline = COMMAND.format(arguments=["run", recipe, "--executor", "inline"], said="this run")
     # pyarrow imports pandas, where that is installed, to make its first array.
     assert loaded_after(inline, "torch", "ray", "datatrove", "numba", "mistral_common") == set()
-
-
-def test_a_worker_does_without_pandas_until_an_annotator_wants_it() -> None:
-    quiet = (
-        "from colophon.pipeline.executors.worker import _leave_pandas_out; import pyarrow as pa; "
-        "_leave_pandas_out(); pa.array([1])"
-    )
-    assert loaded_after(quiet, "pandas") == set()
-    later = f"{quiet}; assert pa.table({{'a': [1]}}).to_pandas().a.sum() == 1"
-    assert loaded_after(later, "pandas") == {"pandas"}
-    before = f"import pandas as pd; {quiet}; assert pa.array(pd.Series([1.0, float('nan')])).null_count == 1"
-    assert loaded_after(before, "pandas") == {"pandas"}

@@ -572,7 +572,7 @@ class TestPaths:
 
 LISTENERS = """
 import json, psutil
-from colophon.pipeline.executors.on_ray.pool import connect, disconnect
+from colophon.pipeline.executors.on_ray.cluster import connect, disconnect
 from colophon.pipeline.recipe.schema import RaySection
 connect(RaySection(num_workers=1), log=lambda line: None)
 processes = [psutil.Process(), *psutil.Process().children(recursive=True)]

@@ -10,7 +10,6 @@ from typing import Annotated
 import typer
 
 from colophon.pipeline.cli.options import (
-    ExecutorName,
     ExecutorOption,
     MetadataOption,
     RecipeArgument,
@@ -18,7 +17,6 @@ from colophon.pipeline.cli.options import (
     SetOption,
     StepOption,
     echo,
-    executor_of,
     fields_of,
     load_and_check,
     make_console,
@@ -26,6 +24,7 @@ from colophon.pipeline.cli.options import (
     tokenizer_of,
 )
 from colophon.pipeline.errors import UsageError
+from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
 from colophon.shards.common.errors import ColophonError
 
 
@@ -111,10 +110,10 @@ def export(
     tasks = export_tasks(Plan(resolved))
     to.mkdir(parents=True, exist_ok=True)
     stage = ExportStage(resolved.store, to.absolute(), resolved.recipe.input.columns)
-    with executor_of(executor, resolved.recipe.ray) as place:
-        place.connect()
+    with ExecutorSession(executor, resolved.recipe.ray, log=echo) as session:
+        session.connect()
         total_bytes = sum(task.partition.bytes for task in tasks)
-        outcomes = place.executor.run(stage, tasks)
+        outcomes = session.executor.run(stage, tasks)
         for outcome in watch(outcomes, name="export", total_bytes=total_bytes, total_tasks=len(tasks), console=console):
             if outcome.error is not None:
                 raise ColophonError(f"export: {outcome.task.partition.source}: {outcome.error}")

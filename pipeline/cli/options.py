@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from enum import Enum
-from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,19 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colophon.pipeline.errors import UsageError
+from colophon.pipeline.executors.session import ExecutorName
 
 if TYPE_CHECKING:
-    from colophon.pipeline.executors.base import Executor
-    from colophon.pipeline.recipe.schema import RaySection, Recipe
+    from colophon.pipeline.recipe.schema import Recipe
     from colophon.pipeline.runs.resolve import ResolvedRecipe
     from colophon.shards.tokenizer.tokenizer import Tokenizer
-
-
-class ExecutorName(str, Enum):
-    """Where work runs."""
-
-    RAY = "ray"
-    INLINE = "inline"
 
 
 RecipeArgument = Annotated[
@@ -38,7 +28,13 @@ SetOption = Annotated[
         "--set", metavar="KEY=VALUE", help="Override a key of the recipe: pack.sequence_length=1024. Repeatable."
     ),
 ]
-ExecutorOption = Annotated[ExecutorName, typer.Option(help="Run on Ray, or in this process.")]
+ExecutorOption = Annotated[
+    ExecutorName,
+    typer.Option(
+        help="Where tasks run: in local processes, on Ray, or inline in this process. "
+        "auto: on Ray if RAY_ADDRESS or ray.address names a cluster, else local."
+    ),
+]
 RebuildOption = Annotated[
     bool, typer.Option("--rebuild", help="Rebuild what changed settings made stale, instead of stopping.")
 ]
@@ -155,69 +151,6 @@ def _file_name_part(value: object) -> str:
 
 def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:6]
-
-
-class executor_of:  # noqa: N801 - used as a function
-    """Where tasks are worked on: `executor`, and `connect` before its first task. Leaves Ray at the end."""
-
-    def __init__(self, name: ExecutorName, config: RaySection) -> None:
-        self._config = config
-        self._on_ray = name is ExecutorName.RAY
-        self._connection: Future[list[str]] | None = None
-        self._leaving: Future[None] | None = None
-
-    @cached_property
-    def executor(self) -> Executor:
-        """Its first use imports Ray, if it is the one that uses Ray."""
-        if self._on_ray:
-            from colophon.pipeline.executors.on_ray.pool import RayExecutor
-
-            return RayExecutor(self._config)
-        from colophon.pipeline.executors.inline import InlineExecutor
-
-        return InlineExecutor()
-
-    def __enter__(self) -> executor_of:
-        return self
-
-    def begin(self) -> None:
-        """Start connecting, on a thread: for a run that will surely have work, while its plan is made."""
-        if self._on_ray and self._connection is None:
-            # Ray's processes are killed by the system when the thread that started them ends: it ends last.
-            self._thread = ThreadPoolExecutor(1)
-            self._connection = self._thread.submit(self._connect)
-
-    def connect(self) -> None:
-        """Be connected."""
-        self.begin()
-        if self._connection is not None:
-            lines = self._connection.result()
-            while lines:
-                echo(lines.pop(0))
-
-    def _connect(self) -> list[str]:
-        from colophon.pipeline.executors.on_ray.cluster import connect
-
-        lines: list[str] = []
-        connect(self._config, log=lines.append)
-        return lines
-
-    def leave(self) -> None:
-        """Start leaving Ray, where all tasks are done, while something else is done."""
-        if self._connection is not None and self._leaving is None:
-            self._leaving = self._thread.submit(self._disconnect)
-
-    def _disconnect(self) -> None:
-        from colophon.pipeline.executors.on_ray.cluster import disconnect
-
-        self.executor.close()
-        disconnect()
-
-    def __exit__(self, *_: object) -> None:
-        self.leave()
-        if self._leaving is not None:
-            self._leaving.result()
-            self._thread.shutdown()
 
 
 def make_console() -> Any:

@@ -11,16 +11,15 @@ import typer
 
 from colophon.pipeline.cli.options import (
     DryRunOption,
-    ExecutorName,
     ExecutorOption,
     RebuildOption,
     RecipeArgument,
     SetOption,
     StrictOption,
     echo,
-    executor_of,
     make_console,
 )
+from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
 
 
 def _stage_command(name: str, stages: tuple[str, ...], docstring: str) -> Callable[..., None]:
@@ -29,7 +28,7 @@ def _stage_command(name: str, stages: tuple[str, ...], docstring: str) -> Callab
     def command(
         recipe: RecipeArgument,
         settings: SetOption = None,
-        executor: ExecutorOption = ExecutorName.RAY,
+        executor: ExecutorOption = ExecutorName.AUTO,
         rebuild: RebuildOption = False,
         strict: StrictOption = False,
         dry_run: DryRunOption = False,
@@ -90,10 +89,10 @@ def _run(
     from colophon.shards.manifest import MANIFEST_NAME
 
     loaded = load_recipe(recipe, overrides=settings or [])
-    with executor_of(executor, loaded.ray) as place:
+    with ExecutorSession(executor, loaded.ray, log=echo) as session:
         if not dry_run and files_at(loaded.output.path).size(MANIFEST_NAME) is None:  # else there may be nothing to do
-            place.begin()
-        # Everything else is imported and checked while Ray starts.
+            session.begin()
+        # Everything else is imported and checked while workers start.
         from colophon.pipeline.reports.summary import print_summary, summarize, write_report
         from colophon.pipeline.runs.calibration import calibrated
         from colophon.pipeline.runs.resolve import resolve
@@ -117,14 +116,14 @@ def _run(
             result = Run(
                 resolved,
                 stages=stages,
-                executor=place.executor,
+                executor=session.executor,
                 console=console,
-                connect=place.connect,
+                connect=session.connect,
                 rebuild=rebuild,
                 strict=strict,
                 begun=begun,
             ).execute()
-            place.leave()
+            session.leave()
             summary = summarize(result, store=resolved.store)
             write_report(summary, result, store=resolved.store)
         print_summary(summary, result.manifest, console=console)

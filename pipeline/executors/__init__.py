@@ -1,1 +1,1 @@
-"""Where tasks run: this process, local processes, Ray."""
+"""Where tasks run: in this process, in local processes, or on Ray. One scheduler serves the latter two."""

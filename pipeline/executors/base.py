@@ -1,4 +1,4 @@
-"""The executor interface: it runs tasks somewhere and yields their outcomes."""
+"""The interface of an executor: it runs tasks somewhere and yields their outcomes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Executor(Protocol):
     """Runs tasks somewhere. One executor runs all stages of a run, one after the other."""
 
     def ready(self, num_tasks: int) -> None:
-        """Called before a stage of so many tasks: start what must run for it, so that this counts as starting."""
+        """Start what a stage of `num_tasks` tasks needs. A run calls it first, so that this counts as starting."""
         return
 
     def close(self) -> None:
@@ -20,5 +20,5 @@ class Executor(Protocol):
         return
 
     def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Outcomes as they come; every task has exactly one."""
+        """Yield outcomes as they come; every task has exactly one."""
         ...

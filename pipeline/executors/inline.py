@@ -10,10 +10,10 @@ from colophon.pipeline.stages.tasks import Outcome, Stage, Task
 
 
 class InlineExecutor(Executor):
-    """Works on tasks one after the other in this process, without Ray."""
+    """Works on tasks one after the other in this process."""
 
     def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Outcomes in the tasks' order."""
+        """Yield outcomes in the tasks' order."""
         workplace = Workplace()
         for task in tasks:
             yield workplace.work(task, number=0, stage=lambda: stage)

@@ -1,48 +1,106 @@
-"""What every stage is: a map over partitions, with one output file and one commit record for each.
+"""One worker process: it holds the models of one stage at a time, turns tasks into replies, and watches its memory.
 
-A stage is a small picklable description; in a worker process it starts a worker, which holds the stage's models and
-turns tasks into records. How workers are run is the executor's business alone.
+How the process is started, and how tasks and replies travel, is the executor's business alone.
 """
 
 from __future__ import annotations
 
 import ctypes
 import gc
-import sys
+import os
+import platform
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
-from importlib.abc import MetaPathFinder
+from dataclasses import dataclass, replace
 
+import psutil
 import pyarrow as pa
 
+from colophon import __version__
 from colophon.annotators.base import AnnotatorError
 from colophon.pipeline.errors import InputError, one_line, without_secrets
 from colophon.pipeline.retry import is_transient, retried
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task, Worker
-from colophon.shards.common.errors import ShardError
+from colophon.shards.common.errors import ColophonError, ShardError
 
-WORKER_ENVIRONMENT = {
-    # One process a core: libraries must not start threads of their own on top.
-    **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1"),
-    **dict.fromkeys(("RAYON_NUM_THREADS", "POLARS_MAX_THREADS", "NUMBA_NUM_THREADS"), "1"),
-    "TOKENIZERS_PARALLELISM": "false",
-    # Arrow's allocator gives back what is freed after a second, in which the next batch takes it again: it
-    # kept up to 75 MB of batches that were long done with, and giving back at once doubled the time of reading.
-    "MIMALLOC_PURGE_DELAY": "1000",
-}
-"""For a worker's process, before it imports a library."""
+MEMORY_EXIT_CODE = 70
+"""The exit code of a worker that holds far more memory than it may."""
+
+_MEMORY_CHECK_SECONDS = 0.2
+_MEMORY_SLACK_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a worker reports of itself before its first task."""
+
+    version: str
+    """Of Colophon."""
+    python: str
+    """Major and minor version, `3.11`."""
+    node: str = ""
+    """The address of its machine, if the pool has several."""
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A worker's answer to one task."""
+
+    outcome: Outcome | None
+    """None if the worker raised what no retry mends."""
+    defect: str | None
+    """The message of what it raised."""
+    own_bytes: int
+    """Resident memory of the process afterwards, without mapped files."""
+
+
+def greeting(node: str = "") -> Greeting:
+    """Return this process's versions."""
+    return Greeting(__version__, ".".join(platform.python_version_tuple()[:2]), node)
+
+
+def hard_limit(worker_memory_bytes: int | None) -> int | None:
+    """Return how many bytes a worker may hold before it ends at once: 2x the limit, at least 512 MiB more than it.
+
+    For example 400 MB -> 937 MB, 2 GB -> 4 GB.
+    """
+    if worker_memory_bytes is None:
+        return None
+    return worker_memory_bytes + max(worker_memory_bytes, _MEMORY_SLACK_BYTES)
+
+
+class WorkerProcess:
+    """What a pool runs in each of its processes."""
+
+    def __init__(self, most_bytes: int | None) -> None:
+        """Prepare this process. It ends with `MEMORY_EXIT_CODE` when it holds more than `most_bytes` of its own."""
+        pa.set_cpu_count(1)
+        pa.set_io_thread_count(1)
+        if most_bytes is not None:
+            threading.Thread(target=_end_above, args=(most_bytes,), name="memory", daemon=True).start()
+        self._workplace = Workplace()
+
+    def answer(self, task: Task, *, number: int, stage: Callable[[], Stage]) -> Reply:
+        """Work on a task; see `Workplace.work`. An exception becomes the reply's defect."""
+        try:
+            outcome = self._workplace.work(task, number=number, stage=stage)
+        except ColophonError as error:
+            return Reply(None, without_secrets(str(error)), _own_bytes())
+        except Exception as error:
+            return Reply(None, without_secrets(f"{type(error).__name__}: {error}"), _own_bytes())
+        return Reply(outcome, None, _own_bytes())
 
 
 class Workplace:
-    """One process that works for one stage after the other; only the present stage's worker is kept."""
+    """Holds the worker of the present stage alone, so that models of earlier stages take no memory."""
 
     def __init__(self) -> None:
         self._number: int | None = None
         self._worker: Worker | None = None
 
     def work(self, task: Task, *, number: int, stage: Callable[[], Stage]) -> Outcome:
-        """Work on a task of the stage with that number; `stage` gives it when its worker must be started.
+        """Work on a task of the stage with that number; `stage` is called if its worker is not started yet.
 
         The time that starting takes counts as loading of the task for which it was done.
 
@@ -55,7 +113,6 @@ class Workplace:
             release_memory()
             self._worker = stage().start()
             self._number = number
-            _leave_pandas_out()
         started = time.perf_counter() - begun
         outcome = attempt(self._worker, task)
         if outcome.result is None:
@@ -64,40 +121,8 @@ class Workplace:
         return replace(outcome, result=replace(outcome.result, seconds=seconds))
 
 
-def _leave_pandas_out() -> None:
-    """Keep pyarrow from importing pandas when it makes its first array, to see whether that is asked for one of pandas.
-
-    0.3 s and 35 MB a process. `to_pandas` still imports it; where an annotator has imported it, nothing is changed.
-    """
-    if "pandas" in sys.modules:
-        return
-    absent = _Absent()
-    sys.meta_path.insert(0, absent)
-    try:
-        pa.array([None])
-    finally:
-        sys.meta_path.remove(absent)
-
-
-class _Absent(MetaPathFinder):
-    """Finds no pandas."""
-
-    def find_spec(self, fullname: str, path: object, target: object = None) -> None:
-        if fullname == "pandas":
-            raise ImportError(fullname)
-
-
-def release_memory() -> None:
-    """Give memory that nothing uses back to the system: what an earlier stage's models and batches took."""
-    gc.collect()
-    pa.default_memory_pool().release_unused()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # of glibc alone
-    if trim is not None:
-        trim(0)
-
-
 def attempt(worker: Worker, task: Task) -> Outcome:
-    """Work on a task: what the network did is tried again with pauses, what the input is becomes an outcome.
+    """Work on a task. Transient errors are retried with pauses; input that cannot be read becomes the outcome's error.
 
     Raises:
         Exception: anything else is a defect or a full disk, and ends the run.
@@ -110,3 +135,25 @@ def attempt(worker: Worker, task: Task) -> Outcome:
         if not is_transient(error):
             raise
         return Outcome(task=task, error=f"{type(error).__name__}: {one_line(error)} (retries exhausted)")
+
+
+def release_memory() -> None:
+    """Return memory that nothing uses to the system: models and batches of an earlier stage."""
+    gc.collect()
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
+    if trim is not None:
+        trim(0)
+
+
+def _own_bytes() -> int:
+    """Return resident memory without mapped files: workers share models, and the system can drop their pages."""
+    memory = psutil.Process().memory_info()
+    return int(memory.rss - getattr(memory, "shared", 0))
+
+
+def _end_above(most_bytes: int) -> None:
+    """End the process when it holds more, before the machine has no memory left and ends some other process."""
+    while _own_bytes() <= most_bytes:
+        time.sleep(_MEMORY_CHECK_SECONDS)
+    os._exit(MEMORY_EXIT_CODE)

@@ -33,7 +33,8 @@ def submit_run(
     from colophon.pipeline.executors.on_ray.jobs import submit_job
 
     set_options = [word for override in overrides for word in ("--set", override)]
-    command = ["python", "-m", "colophon", "run", _inside(recipe, working_dir), *set_options, *flags]
+    options = ["--executor", "ray", *set_options, *flags]
+    command = ["python", "-m", "colophon", "run", _inside(recipe, working_dir), *options]
     return submit_job(
         # Ray's job supervisor puts the address of its own cluster into the job's RAY_ADDRESS, which a recipe cannot
         # override; "auto" would be any cluster that runs on the node.

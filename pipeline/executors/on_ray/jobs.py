@@ -8,21 +8,21 @@ from typing import Any
 
 from ray.exceptions import AuthenticationError
 
-from colophon.pipeline.errors import UsageError
+from colophon.pipeline.errors import UsageError, one_line
 from colophon.pipeline.executors.on_ray.cluster import TOKEN_HELP
 
 
 def submit_job(
     entrypoint: str, *, address: str, working_dir: Path, requirements: list[str], log: Callable[[str], None]
 ) -> int:
-    """Run a command on a cluster through Ray's job API, hand its log lines to `log`, and return its exit code.
+    """Run a command on a cluster through Ray's job API, pass its log to `log`, and return its exit code.
 
     Args:
         entrypoint: the shell command.
-        address: of the job server, `http://HOST:8265`.
+        address: the job server's, `http://HOST:8265`.
         working_dir: uploaded; the command runs in it, and its packages are importable.
-        requirements: what pip installs for the job; none if empty.
-        log: gets the job's output as it comes.
+        requirements: what pip installs for the job.
+        log: is called with the job's output as it arrives.
 
     Raises:
         UsageError: no job server answers at the address.
@@ -40,7 +40,7 @@ def submit_job(
     except AuthenticationError as error:
         raise UsageError(f"submit: the cluster at {address} asks for a token: {TOKEN_HELP}") from error
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise UsageError(f"submit: no Ray job server at {address}: {str(error).splitlines()[0]}") from error
+        raise UsageError(f"submit: no Ray job server at {address}: {one_line(error)}") from error
 
     async def follow() -> None:
         async for text in client.tail_job_logs(job):

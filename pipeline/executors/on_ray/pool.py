@@ -1,281 +1,172 @@
-"""Ray, and nothing but Ray: a pool of actors, one process a core, and jobs sent to a cluster.
+"""A pool of Ray actors, one process a core.
 
-The driver keeps what must not be lost: which tasks wait, which run where and since when. An actor that dies or hangs is
-replaced and its tasks are tried again; what a task did before it died does not matter, because only commits count.
+Ray reports answers in any order, perhaps an actor's death before an answer that it had given. The pool puts them in the
+order in which the actor worked.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-import time
+import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection
+from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import count
+from queue import Empty, SimpleQueue
 from typing import Any
 
-import psutil
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError
 
-from colophon.pipeline.executors.base import Executor
+from colophon.pipeline.executors.environment import WORKER_ENVIRONMENT
 from colophon.pipeline.executors.on_ray.cluster import check_nodes, num_cpus
-from colophon.pipeline.executors.worker import WORKER_ENVIRONMENT, Workplace
+from colophon.pipeline.executors.pool import Died, Event, Finished, Pool, Started
+from colophon.pipeline.executors.worker import Greeting, Reply, WorkerProcess, greeting, hard_limit
 from colophon.pipeline.recipe.schema import RaySection
-from colophon.pipeline.stages.tasks import Outcome, Stage, Task
-from colophon.shards.common.errors import ColophonError
+from colophon.pipeline.stages.tasks import Stage, Task
 
-_IN_FLIGHT = 2  # one is worked on while the next one's arguments travel
-_LOOK_AT_NODES_SECONDS = 5.0
-_GET_SECONDS = 60.0  # for what is ready, and small; it may still be on a node that has just died
-_WATCH_MEMORY_SECONDS = 0.2
-_MEMORY_SLACK_BYTES = 512 << 20
+_REASON_CHARACTERS = 300
 
 
-class _Actor:
-    """One process: works on the tasks of one stage after the other."""
+class RemoteWorker:
+    """Runs in an actor's process."""
 
     def __init__(self, most_bytes: int | None) -> None:
-        # Read when the libraries are first used; a runtime environment of their own would cost each actor seconds.
+        # Libraries read it when they are first used. A runtime environment of its own would cost each actor seconds.
         os.environ.update(WORKER_ENVIRONMENT)
-        if most_bytes is not None:
-            threading.Thread(target=_end_above, args=(most_bytes,), name="memory", daemon=True).start()
-        import pyarrow as pa
+        self._process = WorkerProcess(most_bytes)
 
-        pa.set_cpu_count(1)
-        pa.set_io_thread_count(1)
-        self._workplace = Workplace()
+    def greet(self) -> Greeting:
+        """Return the versions and the node."""
+        return greeting(ray.util.get_node_ip_address())
 
-    def ready(self) -> None:
-        """Answers when the process is there."""
-
-    def work(self, number: int, stage: list[Any], task: Task) -> tuple[Outcome, int]:
-        """The outcome and this process's own resident bytes after it; `stage` holds a reference, got when needed."""
-        outcome = self._workplace.work(task, number=number, stage=lambda: ray.get(stage[0]))
-        return outcome, _own_bytes()
-
-
-def _own_bytes() -> int:
-    """Resident memory of this process without mapped files: models that all workers share, what the system can drop."""
-    memory = psutil.Process().memory_info()
-    return int(memory.rss - getattr(memory, "shared", 0))
-
-
-def _end_above(most_bytes: int) -> None:
-    """End the process when it holds more: before the machine has none left, and some other process is killed for it."""
-    while _own_bytes() <= most_bytes:
-        time.sleep(_WATCH_MEMORY_SECONDS)
-    os._exit(1)
+    def answer(self, number: int, stage: list[Any], task: Task) -> Reply:
+        """Work on a task. `stage` holds a reference to the stage, which is fetched if it is needed."""
+        return self._process.answer(task, number=number, stage=lambda: ray.get(stage[0]))
 
 
 @dataclass
-class _Slot:
-    """An actor and the tasks that it has, in the order in which it works on them."""
+class _Actor:
+    """An actor as the driver sees it."""
 
-    actor: Any
-    starting: Any
-    """Resolves when the actor is there; None from then on. On a cluster that has lost a node it may wait for long."""
-    tasks: dict[Any, Task] = field(default_factory=dict)
-    busy_since: float = 0.0
-    retiring: bool = False
-
-    def is_overdue(self, limit: float) -> bool:
-        """Whether its first task has taken more than `limit` seconds, as far as is known."""
-        return bool(self.tasks) and time.monotonic() - self.busy_since > limit
+    handle: Any
+    node: str = ""
+    answers: deque[Future[Any]] = field(default_factory=deque)
+    """What it has been asked for and has not reported, oldest first: its greeting, then a reply to each task."""
 
 
-class RayExecutor(Executor):
-    """Runs tasks on actors of the connected cluster, largest partitions first; all stages on the same actors.
+class RayPool(Pool):
+    """Workers as actors of the connected cluster."""
 
-    As a context manager it ends its actors.
-    """
+    name = "ray"
 
     def __init__(self, config: RaySection) -> None:
         """Start nothing yet."""
         self._config = config
-        self._slots: list[_Slot] = []
-        self._num_stages = 0
+        self._numbers = count()
+        self._actors: dict[int, _Actor] = {}
+        self._arrived: SimpleQueue[int] = SimpleQueue()
+        """A worker's number whenever one of its answers has arrived; filled by a thread of Ray."""
+        self._stage_number = 0
+        self._stage: list[Any] = []
 
-    def ready(self, num_tasks: int) -> None:
-        """Start as many actors as there are workers or tasks, and wait for the first one."""
-        wanted = min(self._config.num_workers or num_cpus(), num_tasks)
-        new = [self._new_slot() for _ in range(wanted - len(self._slots))]
-        self._slots += new
-        if new:
-            ray.wait([slot.starting for slot in new], num_returns=1)
+    def capacity(self) -> int:
+        """As many workers as the recipe says, else one for each CPU that the cluster has now."""
+        return self._config.num_workers or num_cpus()
 
-    def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
-        """Outcomes as they finish.
+    def open(self, stage: Stage) -> None:
+        """Put the stage where all nodes can fetch it."""
+        self._stage_number += 1
+        self._stage = [ray.put(stage)]  # in a list: Ray would send the stage itself along with every task
+
+    def start(self, *, avoid: Collection[str] = ()) -> int:
+        """Ask Ray for an actor, which it places on a node with a free CPU."""
+        options: dict[str, Any] = {"num_cpus": 1}
+        if self._config.worker_memory_bytes is not None:
+            options["memory"] = self._config.worker_memory_bytes
+        if unwanted := _node_ids(avoid):
+            options["label_selector"] = {"ray.io/node-id": f"!in({','.join(unwanted)})"}
+        most_bytes = hard_limit(self._config.worker_memory_bytes)
+        actor = _Actor(ray.remote(**options)(RemoteWorker).remote(most_bytes))
+        worker = next(self._numbers)
+        self._actors[worker] = actor
+        self._expect(worker, actor.handle.greet.remote())
+        return worker
+
+    def send(self, worker: int, task: Task) -> None:
+        """Call the actor."""
+        self._expect(worker, self._actors[worker].handle.answer.remote(self._stage_number, self._stage, task))
+
+    def kill(self, worker: int) -> None:
+        """Kill the actor."""
+        with suppress(RayError):
+            ray.kill(self._actors.pop(worker).handle)
+
+    def wait(self, timeout: float) -> list[Event]:
+        """Return what Ray has reported.
 
         Raises:
-            ColophonError: a worker raised what no retry mends (a full disk, a defect).
+            ColophonError: nothing was reported, because no node is alive.
         """
-        if not tasks:
-            return
-        self.ready(len(tasks))
-        self._num_stages += 1
-        work = _StageRun(self, self._num_stages, stage, tasks)
-        try:
-            yield from work.outcomes()
-        except BaseException:  # also when nobody wants more: what is in flight must not meet the next stage
-            self.close()
-            raise
-
-    @property
-    def config(self) -> RaySection:
-        """How many actors, how large, and how often a task is tried."""
-        return self._config
-
-    @property
-    def slots(self) -> Sequence[_Slot]:
-        """The actors."""
-        return tuple(self._slots)
-
-    def swap(self, slot: _Slot) -> None:
-        """A new actor in the place of one that is gone or is to go."""
-        with suppress(RayError):
-            ray.kill(slot.actor)
-        self._slots[self._slots.index(slot)] = self._new_slot()
+        events: list[Event] = []
+        with suppress(Empty):
+            worker = self._arrived.get(timeout=timeout) if timeout > 0 else self._arrived.get_nowait()
+            while True:
+                events += self._events_of(worker)
+                worker = self._arrived.get_nowait()
+        if not events and timeout > 0:
+            check_nodes()
+        return events
 
     def close(self) -> None:
-        """End all actors."""
-        for slot in self._slots:
-            with suppress(RayError):
-                ray.kill(slot.actor)
-        self._slots = []
+        """Kill all actors."""
+        for worker in list(self._actors):
+            self.kill(worker)
 
-    def __enter__(self) -> RayExecutor:
-        return self
+    def _expect(self, worker: int, reference: Any) -> None:
+        answer: Future[Any] = reference.future()
+        self._actors[worker].answers.append(answer)
+        answer.add_done_callback(lambda _: self._arrived.put(worker))
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _new_slot(self) -> _Slot:
-        options: dict[str, Any] = {"num_cpus": 1}
-        limit = self._config.worker_memory_bytes
-        most_bytes = None
-        if limit is not None:
-            options["memory"], most_bytes = limit, limit + max(limit, _MEMORY_SLACK_BYTES)
-        actor = ray.remote(**options)(_Actor).remote(most_bytes)
-        return _Slot(actor, starting=actor.ready.remote())
-
-
-class _StageRun:
-    """The tasks of one stage: which wait, which run where and since when."""
-
-    def __init__(self, executor: RayExecutor, number: int, stage: Stage, tasks: Sequence[Task]) -> None:
-        # Largest first, so that no worker is left alone with a large partition at the end.
-        self._waiting = deque(sorted(tasks, key=lambda task: -task.partition.bytes))
-        self._attempts = dict.fromkeys((task.partition.name for task in tasks), 0)
-        self._executor = executor
-        self._config = executor.config
-        self._number = number
-        self._stage = [ray.put(stage)]  # in a list: Ray would hand the stage itself over with every task
-        self._failed_starts = 0
-
-    def outcomes(self) -> Iterator[Outcome]:
-        """Every task's outcome, once.
-
-        Raises:
-            ColophonError: a worker raised what no retry mends, or none can be started.
-        """
-        while self._waiting or any(slot.tasks for slot in self._executor.slots):
-            self._fill()
-            starting = [slot.starting for slot in self._executor.slots if slot.starting is not None]
-            running = [ref for slot in self._executor.slots for ref in slot.tasks]
-            ready, _ = ray.wait(starting + running, timeout=self._patience())
-            if not ready:
-                check_nodes()
-            for ref in ready:
-                slot = next((s for s in self._executor.slots if ref in s.tasks or ref == s.starting), None)
-                if slot is None:  # taken together with another task of its actor
-                    continue
-                if slot.starting is not None:
-                    self._started(slot)
-                else:
-                    yield from self._collect(slot)
-            yield from self._kill_overdue()
-
-    def _started(self, slot: _Slot) -> None:
-        try:
-            ray.get(slot.starting)
-        except RayError as error:
-            self._failed_starts += 1
-            if self._failed_starts >= self._config.max_attempts:
-                raise ColophonError(f"ray: no worker can be started: {_died(error)}") from error
-            self._executor.swap(slot)
-        else:
-            self._failed_starts = 0
-            slot.starting = None
-
-    def _fill(self) -> None:
-        """Hand out waiting tasks: first one to every actor that is there, then the next in line."""
-        there = [slot for slot in self._executor.slots if slot.starting is None and not slot.retiring]
-        for depth in range(1, _IN_FLIGHT + 1):
-            for slot in there:
-                if self._waiting and len(slot.tasks) < depth:
-                    if not slot.tasks:
-                        slot.busy_since = time.monotonic()
-                    task = self._waiting.popleft()
-                    slot.tasks[slot.actor.work.remote(self._number, self._stage, task)] = task
-
-    def _collect(self, slot: _Slot) -> Iterator[Outcome]:
-        """What an actor has done, in the order in which it works: Ray may tell of a later task, or its death, first."""
-        while slot.tasks:
-            ref = next(iter(slot.tasks))
-            if not ray.wait([ref], timeout=0)[0]:
-                return
-            try:
-                outcome, own_bytes = ray.get(ref, timeout=_GET_SECONDS)
-            except RayTaskError as error:
-                cause = error.cause
-                named = isinstance(cause, ColophonError)
-                raise ColophonError(str(cause) if named else f"{type(cause).__name__}: {cause}") from error
-            except RayError as error:  # the actor, its node or its environment: not what the work is
-                yield from self._replace(slot, reason=_died(error))
-                return
-            del slot.tasks[ref]
-            slot.busy_since = time.monotonic()
-            limit = self._config.worker_memory_bytes
-            slot.retiring |= limit is not None and own_bytes > limit
-            if slot.retiring and not slot.tasks:
-                self._executor.swap(slot)
-            yield outcome
-
-    def _replace(self, slot: _Slot, *, reason: str) -> Iterator[Outcome]:
-        """The actor is gone: its first task that is not done is blamed, the others only wait again."""
-        tasks = list(slot.tasks.values())
-        slot.tasks.clear()
-        self._executor.swap(slot)
-        blamed = tasks[0]
-        self._attempts[blamed.partition.name] += 1
-        self._waiting.extendleft(tasks[1:])
-        if self._attempts[blamed.partition.name] >= self._config.max_attempts:
-            yield Outcome(task=blamed, error=f"{reason} ({self._config.max_attempts} attempts)")
-        else:
-            self._waiting.append(blamed)
-
-    def _patience(self) -> float:
-        """Seconds until the next running task is overdue, or it is time to look whether there still is a cluster."""
-        limit = self._config.partition_timeout_seconds
-        begun = [slot.busy_since for slot in self._executor.slots if slot.tasks]
-        if limit is None or not begun:
-            return _LOOK_AT_NODES_SECONDS
-        return min(max(min(begun) + limit - time.monotonic(), 0.01), _LOOK_AT_NODES_SECONDS)
-
-    def _kill_overdue(self) -> Iterator[Outcome]:
-        limit = self._config.partition_timeout_seconds
-        if limit is None:
-            return
-        for slot in self._executor.slots:
-            if slot.is_overdue(limit):
-                yield from self._collect(slot)  # it may be done, while whoever takes the outcomes took their time
-            if slot.is_overdue(limit):
-                yield from self._replace(slot, reason=f"took longer than {limit:g} seconds")
+    def _events_of(self, worker: int) -> list[Event]:
+        """Answers of a worker that have arrived, up to the first that has not; later ones wait for it."""
+        actor = self._actors.get(worker)
+        if actor is None:  # it was killed
+            return []
+        events: list[Event] = []
+        while actor.answers and actor.answers[0].done():
+            answer = actor.answers.popleft()
+            error = answer.exception()
+            if error is not None:  # the actor, its node or its environment: not what the work is
+                self.kill(worker)
+                # An answer that the process gave just before it ended may be lost.
+                died = Died(worker, _reason(error), node=actor.node or _node_in(error), oldest_ran=not actor.answers)
+                return [*events, died]
+            result = answer.result()
+            if isinstance(result, Greeting):
+                actor.node = result.node
+                events.append(Started(worker, result))
+            else:
+                events.append(Finished(worker, result))
+        return events
 
 
-def _died(error: RayError) -> str:
+def _node_ids(addresses: Collection[str]) -> list[str]:
+    """The ids of living nodes at the addresses; none if no other node is alive."""
+    nodes = [node for node in ray.nodes() if node["Alive"]] if addresses else []
+    named = [node["NodeID"] for node in nodes if node["NodeManagerAddress"] in addresses]
+    return named if len(named) < len(nodes) else []
+
+
+def _reason(error: BaseException) -> str:
     """Ray's account without its line breaks: the first line names the kind, the next ones the cause."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "worker died: " + (" ".join(lines)[:300] if lines else type(error).__name__)
+    return "worker died: " + (" ".join(lines)[:_REASON_CHARACTERS] if lines else type(error).__name__)
+
+
+def _node_in(error: BaseException) -> str:
+    """The node's address in Ray's account of a failed start (`ip: 10.0.0.3`, `ip=10.0.0.3`), else nothing."""
+    found = re.search(r"\bip(?:: |=)([0-9a-f.:]*[0-9a-f])", str(error))
+    return found[1] if found else ""

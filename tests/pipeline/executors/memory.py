@@ -25,8 +25,9 @@ from typing import NamedTuple
 
 import pyarrow as pa
 
+from colophon.pipeline.executors.environment import WORKER_ENVIRONMENT
 from colophon.pipeline.executors.inline import InlineExecutor
-from colophon.pipeline.executors.worker import WORKER_ENVIRONMENT, release_memory
+from colophon.pipeline.executors.worker import release_memory
 from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.runs.calibration import calibrated
 from colophon.pipeline.runs.plan import Plan

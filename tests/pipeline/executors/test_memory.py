@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from colophon.pipeline.executors.worker import WORKER_ENVIRONMENT
+from colophon.pipeline.executors.environment import WORKER_ENVIRONMENT
 from tests.pipeline.small_run import write_small_run
 
 ROOT = Path(__file__).parents[3]

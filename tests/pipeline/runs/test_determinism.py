@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from colophon.pipeline.executors.inline import InlineExecutor
 from colophon.pipeline.recipe.schema import RaySection
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task
 from colophon.shards.arrow_files import read_table
+from tests.pipeline.executors.kinds import EXECUTORS, started_executor
 from tests.pipeline.project import execute, hashes, manifest
 
 NUMBERS = (1, 2, 4)
@@ -39,25 +39,13 @@ def test_the_order_of_the_work_changes_nothing(finished: Path, seed: int) -> Non
     assert made.model_dump_json(exclude={"recipe"}) == manifest().model_dump_json(exclude={"recipe"})
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
-    """An embedded cluster for the largest number of workers."""
-    on_ray = pytest.importorskip("colophon.pipeline.executors.on_ray.pool")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        on_ray.connect(RaySection(num_workers=max(NUMBERS)), log=print)
-        yield
-        on_ray.disconnect()
-
-
-@pytest.mark.ray
-@pytest.mark.xdist_group("ray")
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("number", NUMBERS)
-def test_the_number_of_workers_changes_nothing(cluster: None, finished: Path, number: int) -> None:
-    with sys.modules["colophon.pipeline.executors.on_ray.pool"].RayExecutor(RaySection(num_workers=number)) as executor:
-        # Workers of this cluster live in another directory.
+@pytest.mark.parametrize("kind", EXECUTORS)
+def test_the_number_of_workers_changes_nothing(finished: Path, kind: str, number: int) -> None:
+    with started_executor(kind, RaySection(num_workers=number), num_cpus=max(NUMBERS)) as executor:
+        # Actors of a cluster work in another directory.
         there = (f"output.path={Path('other').absolute()}", f"tokenizer.path={Path('small.tiktoken').absolute()}")
         made = execute(*there, executor=executor).manifest
     assert hashes(made) == hashes(manifest())

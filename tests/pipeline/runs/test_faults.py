@@ -23,6 +23,7 @@ from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.fault_injection import VARIABLE
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.errors import ExitCode
+from tests.pipeline.executors.kinds import EXECUTORS
 from tests.pipeline.executors.nodes import ROOT, two_nodes
 from tests.pipeline.project import (
     ROWS_OF_FILES,
@@ -37,7 +38,7 @@ from tests.pipeline.project import (
 
 LIMIT_SECONDS = 120
 INLINE = ("--executor", "inline")
-ON_TWO_WORKERS = ("--set", "ray.num_workers=2")
+TWO_WORKERS = ("--set", "ray.num_workers=2")
 
 
 @pytest.fixture
@@ -153,42 +154,47 @@ def test_killed_while_it_makes_a_file_anew(
     assert_whole(expected, before=before)
 
 
-@pytest.mark.ray
-@pytest.mark.xdist_group("ray")
-def test_workers_killed_mid_run_are_replaced(project: Path, marks: Path, expected: dict[tuple[str, str], str]) -> None:
+@pytest.fixture(params=EXECUTORS)
+def on_two_workers(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    """Options of `colophon run` for two workers of each kind."""
+    return ("--executor", request.param, *TWO_WORKERS)
+
+
+def test_workers_killed_mid_run_are_replaced(
+    project: Path, marks: Path, expected: dict[tuple[str, str], str], on_two_workers: tuple[str, ...]
+) -> None:
     """Two of them, in the middle of a commit; nobody has to run anything again."""
     faulty = fault(marks, "before record", "kill", at=3, times=2)
-    code, _, err = call("run", "recipe.toml", *ON_TWO_WORKERS, env=faulty)
+    code, _, err = call("run", "recipe.toml", *on_two_workers, env=faulty)
     assert (code, err) == (0, "")
     assert_whole(expected)
 
 
-@pytest.mark.ray
-@pytest.mark.xdist_group("ray")
-def test_a_worker_that_hangs_is_replaced(project: Path, marks: Path, expected: dict[tuple[str, str], str]) -> None:
+def test_a_worker_that_hangs_is_replaced(
+    project: Path, marks: Path, expected: dict[tuple[str, str], str], on_two_workers: tuple[str, ...]
+) -> None:
     faulty = fault(marks, "mid-write", "hang", at=2)
-    settings = (*ON_TWO_WORKERS, "--set", "ray.partition_timeout_seconds=4")
+    settings = (*on_two_workers, "--set", "ray.partition_timeout_seconds=8")
     code, _, err = call("run", "recipe.toml", *settings, env=faulty)
     assert (code, err) == (0, "")
     assert_whole(expected)
 
 
-@pytest.mark.ray
-@pytest.mark.xdist_group("ray")
 def test_a_worker_that_grows_past_its_memory_is_replaced(
-    project: Path, marks: Path, expected: dict[tuple[str, str], str]
+    project: Path, marks: Path, expected: dict[tuple[str, str], str], on_two_workers: tuple[str, ...]
 ) -> None:
     faulty = fault(marks, "mid-write", "grow", at=2)
-    settings = (*ON_TWO_WORKERS, "--set", "ray.worker_memory_bytes=300000000")
+    settings = (*on_two_workers, "--set", "ray.worker_memory_bytes=300000000")
     code, _, err = call("run", "recipe.toml", *settings, env=faulty)
     assert (code, err) == (0, "")
     assert_whole(expected)
 
 
 @pytest.fixture
-def hanging(project: Path, marks: Path) -> Iterator[subprocess.Popen[str]]:
-    """A run on Ray of which a worker hangs in the middle of its fourth commit."""
-    process = start("run", "recipe.toml", *ON_TWO_WORKERS, env=fault(marks, "before record", "hang", at=4))
+def hanging(project: Path, marks: Path, on_two_workers: tuple[str, ...]) -> Iterator[subprocess.Popen[str]]:
+    """A run of which a worker hangs in the middle of its fourth commit."""
+    faulty = fault(marks, "before record", "hang", at=4)
+    process = start("run", "recipe.toml", *on_two_workers, env=faulty, start_new_session=True)
     children: list[psutil.Process] = []
     try:
         wait_for((marks / "4").exists, process)
@@ -202,23 +208,35 @@ def hanging(project: Path, marks: Path) -> Iterator[subprocess.Popen[str]]:
             child.kill()
 
 
-@pytest.mark.ray
-@pytest.mark.xdist_group("ray")
-def test_the_driver_killed(hanging: subprocess.Popen[str], expected: dict[tuple[str, str], str]) -> None:
+def test_the_driver_killed(
+    hanging: subprocess.Popen[str], expected: dict[tuple[str, str], str], on_two_workers: tuple[str, ...]
+) -> None:
     children = psutil.Process(hanging.pid).children(recursive=True)
-    assert {child.name() for child in children} >= {"raylet", "gcs_server"}
+    assert len(children) >= 4, "of Ray: gcs_server, raylet, workers; else: resource tracker, fork server, workers"
+    assert ({"raylet", "gcs_server"} <= {child.name() for child in children}) == ("ray" in on_two_workers)
     hanging.kill()
     _, alive = psutil.wait_procs(children, timeout=LIMIT_SECONDS)
-    assert alive == [], "Ray's processes end with the command that started them"
+    assert alive == [], "all processes end with the command that started them"
     before = committed()
     assert len(before) >= 3
-    code, _, err = call("run", "recipe.toml", *ON_TWO_WORKERS)
+    code, _, err = call("run", "recipe.toml", *on_two_workers)
     assert (code, err) == (0, "")
     assert_whole(expected, before=before)
 
 
-@pytest.mark.ray
-@pytest.mark.xdist_group("ray")
+@pytest.mark.parametrize("on_two_workers", EXECUTORS, indirect=True)
+def test_ctrl_c_ends_a_run_with_one_line(hanging: subprocess.Popen[str]) -> None:
+    """The terminal sends SIGINT to all processes of the command."""
+    children = psutil.Process(hanging.pid).children(recursive=True)
+    os.killpg(hanging.pid, signal.SIGINT)
+    code, _, err = ended(hanging)
+    assert code == ExitCode.INTERRUPTED
+    assert [line for line in err.splitlines() if line] == ["colophon: interrupted; run the same command again to go on"]
+    _, alive = psutil.wait_procs(children, timeout=LIMIT_SECONDS)
+    assert alive == []
+
+
+@pytest.mark.parametrize("on_two_workers", EXECUTORS[1:], indirect=True)
 def test_the_raylet_killed(hanging: subprocess.Popen[str], expected: dict[tuple[str, str], str]) -> None:
     (raylet,) = [c for c in psutil.Process(hanging.pid).children(recursive=True) if c.name() == "raylet"]
     raylet.kill()

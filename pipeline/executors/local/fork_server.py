@@ -1,0 +1,33 @@
+"""The server that local workers are forked from. Importing this module loads no library."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver, get_context
+
+from colophon.pipeline.executors.environment import worker_environment
+
+CONTEXT = get_context("forkserver")
+_WORKER_MODULE = "colophon.pipeline.executors.local.process"
+
+
+def start_fork_server() -> None:
+    """Start the server that workers are forked from, if it does not run. It imports the stages; nobody waits for that.
+
+    It ends by itself when this process and all workers have ended.
+    """
+    CONTEXT.set_forkserver_preload([_WORKER_MODULE])
+    with worker_environment(), _interrupts_blocked():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Block SIGINT for processes that are started in the block: Ctrl-C is the driver's, also while they import."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
