@@ -178,9 +178,9 @@ def test_a_worker_that_has_grown_is_replaced(make_executor: MakeExecutor, tmp_pa
 
 @dataclass(frozen=True)
 class Telling:
-    """A stage whose worker tells its process, what of it is left of earlier stages' workers, and its thread counts."""
+    """A stage whose worker reports its process, the living workers of earlier stages, and its thread counts."""
 
-    title: str
+    name: str
 
     def start(self) -> TellingWorker:
         return TellingWorker(self.name)
@@ -189,8 +189,8 @@ class Telling:
 class TellingWorker:
     living: ClassVar[weakref.WeakSet[TellingWorker]] = weakref.WeakSet()
 
-    def __init__(self, title: str) -> None:
-        self.name = title
+    def __init__(self, name: str) -> None:
+        self.name = name
         TellingWorker.living.add(self)
 
     def work(self, task: Task) -> TaskResult:
