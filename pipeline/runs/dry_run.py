@@ -36,7 +36,7 @@ def print_plan(resolved: ResolvedRecipe, *, stages: Sequence[str], console: Cons
         )
         for output, lines in plan.changed_settings(stage).items():
             console.print(
-                f"  {output}: made with other settings: {'; '.join(lines)} (needs --rebuild)", highlight=False
+                f"  {output}: written with other settings: {'; '.join(lines)} (needs --rebuild)", highlight=False
             )
 
 

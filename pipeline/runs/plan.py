@@ -108,7 +108,7 @@ class Plan:
                     )
 
     def changed_settings(self, stage: StageName) -> dict[Output, list[str]]:
-        """The outputs of a stage whose files were made with other settings, each with the differences."""
+        """The outputs of a stage whose files were written with other settings, each with the differences."""
         changed = {}
         for output in self.outputs(stage):
             old = self.resolved.store.files.read_json(settings_path(output))

@@ -149,7 +149,7 @@ def _build(recipe: Recipe, *, where: str) -> list[Annotator]:
             raise UsageError(f"{where}: {error}") from error
         for column in annotator.schema.names:
             if column in owners:
-                raise UsageError(f"{where}: annotators {owners[column]} and {name} both make the column {column!r}")
+                raise UsageError(f"{where}: annotators {owners[column]} and {name} both write the column {column!r}")
             owners[column] = name
         built.append(annotator)
     return built
@@ -184,7 +184,7 @@ def _check_training(resolved: ResolvedRecipe) -> None:
 def _check_annotated(resolved: ResolvedRecipe, column: str, *, key: str) -> None:
     if column not in resolved.columns.annotator_of:
         available = ", ".join(sorted(resolved.columns.annotator_of)) or "none (the recipe has no [annotators.*])"
-        raise UsageError(f"{resolved.where}: {key}: no annotator makes {column!r}; available: {available}")
+        raise UsageError(f"{resolved.where}: {key}: no annotator writes {column!r}; available: {available}")
 
 
 def _check_lengths(resolved: ResolvedRecipe) -> None:
@@ -207,5 +207,5 @@ def _check_output(resolved: ResolvedRecipe) -> None:
 
 
 def changed_settings(path: str, lines: Sequence[str], *, remedy: str = REBUILD) -> UsageError:
-    """The error for output at `path` that was made with other settings; `lines` are the differences."""
-    return UsageError(f"{path} was made with other settings: {'; '.join(lines[:4])} ({remedy})")
+    """The error for output at `path` that was written with other settings; `lines` are the differences."""
+    return UsageError(f"{path} was written with other settings: {'; '.join(lines[:4])} ({remedy})")

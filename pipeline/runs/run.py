@@ -87,7 +87,7 @@ class Run:
             executor: where tasks are worked on.
             console: where progress is shown.
             connect: called before the first task of each pass; never if everything is up to date.
-            rebuild: redo outputs that were made with other settings, instead of raising.
+            rebuild: redo outputs that were written with other settings, instead of raising.
             strict: stop at the first input that cannot be read.
             begun: the command's start, by `time.monotonic`; by default the start of `execute`.
         """
@@ -108,7 +108,7 @@ class Run:
         """Run the passes and write the manifest.
 
         Raises:
-            UsageError: an output was made with other settings and `rebuild` is not set.
+            UsageError: an output was written with other settings and `rebuild` is not set.
             ColophonError: a pass failed, or `strict` is set and something had to be quarantined.
         """
         begun = time.monotonic() if self._begun is None else self._begun

@@ -22,10 +22,10 @@ from colophon.shards.outputs import TOKENS, Output
 
 
 def check_unchanged(recipe: Recipe, name: str, *, where: str) -> None:
-    """Raise if layouts of this run that `[train.<name>]` reads, or its annotations, were made with other settings.
+    """Raise if layouts of this run that `[train.<name>]` reads, or its annotations, were written with other settings.
 
     A model or vocabulary that is missing on this machine counts as unchanged if the recipe describes it as it did when
-    the shards were made.
+    the shards were written.
 
     Raises:
         UsageError: one line that names the layout, what differs, and what to do.

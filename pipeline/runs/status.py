@@ -27,7 +27,7 @@ class OutputStatus:
     output: str
     done: int
     stale: int
-    """Made with other settings or from other input; the next run rebuilds them."""
+    """Written with other settings or from other input; the next run rebuilds them."""
     running: int
     """Being written now; always 0 on object stores."""
     quarantined: int

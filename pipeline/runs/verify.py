@@ -50,7 +50,7 @@ def verify(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[tuple[Recor
     """Each committed file with its findings, usually none.
 
     Raises:
-        UsageError: the files were made with another recipe.
+        UsageError: the files were written with a different recipe.
     """
     outputs = {Output.parse(directory): content for directory, content in manifest.outputs.items()}
     settings = resolved.settings.by_output

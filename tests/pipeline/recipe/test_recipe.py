@@ -100,13 +100,13 @@ WRONG: list[tuple[str, str, str]] = [
     ('path = "out"', 'path = "small.tiktoken"', "output.path: small.tiktoken is a file; a run's output is a directory"),
     ('path = "out"', 'path = "recipe.toml/x/y"', "output.path: recipe.toml is a file; a run's output is a directory"),
     ("[output]\n", "[outputs]\n", "output: is required"),
-    (URL, 'template = "{topic}"', f"layouts.prepend-url.template: no annotator makes 'topic'; available: {COLUMNS}"),
+    (URL, 'template = "{topic}"', f"layouts.prepend-url.template: no annotator writes 'topic'; available: {COLUMNS}"),
     (URL, 'template = "{url"', "layouts.prepend-url.template: expected '}' before end of string, got '{url'"),
     (URL, f"{URL}\ndropout = 1.5", "layouts.prepend-url.dropout: must be less than or equal to 1, got 1.5"),
     (
         "[annotators.crawl]",
         '[annotators.crawl]\n[annotators.quality]\ntype = "edu_score"',
-        "annotators quality and edu_score both make the column 'quality_coarse'",
+        "annotators quality and edu_score both write the column 'quality_coarse'",
     ),
     (
         "sequence_length = 64",

@@ -145,7 +145,7 @@ def test_inspecting_before_a_run_is_one_line(project: Path) -> None:
     assert called.line == "out has no manifest.json: run `colophon run` first"
 
 
-# what a run would do
+# dry runs
 
 
 def dry(*arguments: str) -> Called:
@@ -176,7 +176,7 @@ def test_a_dry_run_after_a_run_shows_what_is_up_to_date_and_what_changed(finishe
     called = dry("--set", "layouts.prepend-url.dropout=0.5")
     assert called.code == 0
     assert f"pack: {partitions} files to write for {partitions} partitions, 0 up to date" in called.out
-    assert "packed/prepend-url: made with other settings: layout.dropout: 0.1 -> 0.5 (needs --rebuild)" in called.out
+    assert "packed/prepend-url: written with other settings: layout.dropout: 0.1 -> 0.5 (needs --rebuild)" in called.out
     assert snapshot() == before
 
 

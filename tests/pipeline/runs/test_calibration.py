@@ -42,7 +42,7 @@ def refit(settings: list[str], *more: str) -> Called:
     return run(*settings, "--set", "annotators.quality.bins.quantiles=3", *more)
 
 
-def kept() -> list[float]:
+def edges() -> list[float]:
     edges: list[float] = json.loads(CALIBRATION.read_text())["calibration"]["edges"]
     return edges
 
@@ -61,8 +61,8 @@ def test_the_edges_are_the_quantiles_of_the_sample_and_cut_the_bins(settings: li
     assert "annotators.quality: fitting quantiles on a sample of 1,000 documents" in called.out
     scores, bins = annotations()
     # The sample holds all documents.
-    np.testing.assert_allclose(kept(), np.quantile(scores, [0.25, 0.5, 0.75]), rtol=1e-6)
-    np.testing.assert_array_equal(bins, np.searchsorted(np.float32(kept()), scores, side="right"))
+    np.testing.assert_allclose(edges(), np.quantile(scores, [0.25, 0.5, 0.75]), rtol=1e-6)
+    np.testing.assert_array_equal(bins, np.searchsorted(np.float32(edges()), scores, side="right"))
     assert 3 in bins  # the largest score is not below any edge; equal scores may leave another bin empty
 
 
@@ -79,14 +79,14 @@ def test_a_second_run_uses_the_stored_edges(settings: list[str]) -> None:
 
 def test_appended_files_are_binned_by_the_same_edges(settings: list[str]) -> None:
     assert run(*settings).code == 0
-    before, edges = snapshot(Path("out")), kept()
+    before, fitted = snapshot(Path("out")), edges()
     write_documents(Path("data/part-9.parquet"), range(500, 530))
     called = run(*settings)
     assert (called.code, called.err) == (0, "")
-    assert kept() == edges
+    assert edges() == fitted
     assert all(Path(path).name.startswith("part-9-") for path in redone(before, snapshot(Path("out"))))
     scores, bins = annotations()
-    np.testing.assert_array_equal(bins, np.searchsorted(np.float32(edges), scores, side="right"))
+    np.testing.assert_array_equal(bins, np.searchsorted(np.float32(fitted), scores, side="right"))
 
 
 def test_changed_settings_are_refused_without_writing_and_fitted_again_with_rebuild(settings: list[str]) -> None:
@@ -95,12 +95,12 @@ def test_changed_settings_are_refused_without_writing_and_fitted_again_with_rebu
     called = refit(settings)
     assert called.code == 2
     assert "config.bins.quantiles: 4 -> 3" in called.line
-    assert called.line.startswith("out/annotations/quality was made with other settings: ")
+    assert called.line.startswith("out/annotations/quality was written with other settings: ")
     assert snapshot(Path("out")) == before
 
     called = refit(settings, "--rebuild")
     assert (called.code, called.err) == (0, "")
-    assert len(kept()) == 2
+    assert len(edges()) == 2
     assert directories(redone(before, snapshot(Path("out")))) == {"annotations/quality", "packed/binned"}
 
 
@@ -127,7 +127,7 @@ def test_a_partition_that_cannot_be_read_is_skipped(settings: list[str]) -> None
     path.write_bytes(bytes(data))
     called = run(*settings)
     assert (called.code, called.err) == (3, "")
-    assert len(kept()) == 3
+    assert len(edges()) == 3
 
 
 def test_a_sample_without_a_score_is_a_usage_error_and_writes_nothing(settings: list[str]) -> None:

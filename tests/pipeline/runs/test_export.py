@@ -59,8 +59,8 @@ def test_an_annotation_that_repeats_an_input_column_is_written_once(finished: Pa
     assert export().code == 0
     (path, *_) = Path("exported").iterdir()
     names = pq.read_schema(path).names
-    made = [name for name in resolved_recipe().columns.annotator_of if name != "url"]
-    assert names == [*SCHEMA.names, *made]
+    annotated = [name for name in resolved_recipe().columns.annotator_of if name != "url"]
+    assert names == [*SCHEMA.names, *annotated]
 
 
 def test_the_types_are_finewebs_and_the_annotators(finished: Path) -> None:

@@ -84,23 +84,23 @@ def corrupt(path: str, *, row_group: int) -> None:
 
 
 def test_a_run_writes_every_file_of_every_partition(finished: Path) -> None:
-    made = manifest()
-    names = [partition.name for partition in made.partitions]
+    found = manifest()
+    names = [partition.name for partition in found.partitions]
     assert len(names) > len(ROWS_OF_FILES)
-    assert set(made.outputs) == ALL
-    for output in made.outputs.values():
+    assert set(found.outputs) == ALL
+    for output in found.outputs.values():
         assert [record.partition for record in output.records] == names
-    data = {record.path for output in made.outputs.values() for record in output.records}
+    data = {record.path for output in found.outputs.values() for record in output.records}
     found = {str(path.relative_to("out")) for path in Path("out").rglob("*") if path.suffix in (".arrow", ".parquet")}
     assert found == data
     assert not [path for path in snapshot(Path("out")) if path.endswith(".tmp")]
 
 
 def test_every_annotation_and_token_file_has_the_rows_of_its_partition(finished: Path) -> None:
-    made = manifest()
-    rows = {partition.name: partition.rows for partition in made.partitions}
+    found = manifest()
+    rows = {partition.name: partition.rows for partition in found.partitions}
     assert sum(filter(None, rows.values())) == sum(ROWS_OF_FILES)
-    for name, output in made.outputs.items():
+    for name, output in found.outputs.items():
         if not name.startswith("packed/"):
             assert {record.partition: record.rows for record in output.records} == rows
 
@@ -145,7 +145,7 @@ def test_input_without_rows_is_an_empty_run(project: Path) -> None:
     assert manifest().outputs == {}
 
 
-# what is redone
+# redoing
 
 
 def test_a_second_run_starts_nothing_and_writes_no_file(finished: Path) -> None:
@@ -227,7 +227,7 @@ def test_changed_settings_are_named_and_rebuilt_only_where_they_matter(
     before = snapshot(Path("out"))
     called = run("--set", setting)
     assert called.code == 2
-    assert " was made with other settings: " in called.line
+    assert " was written with other settings: " in called.line
     assert called.line.startswith("out/")
     assert called.line.removeprefix("out/").split(" ")[0] in stale
     assert "--rebuild" in called.line
@@ -244,7 +244,7 @@ def test_changed_settings_are_named_and_rebuilt_only_where_they_matter(
 def test_a_difference_is_named_by_its_key_and_both_values(finished: Path) -> None:
     line = run("--set", "layouts.prepend-url.dropout=0.5").line
     assert line == (
-        "out/packed/prepend-url was made with other settings: layout.dropout: 0.1 -> 0.5 "
+        "out/packed/prepend-url was written with other settings: layout.dropout: 0.1 -> 0.5 "
         "(--rebuild redoes what this makes stale; another output.path keeps both)"
     )
 
@@ -259,7 +259,7 @@ def test_a_rebuild_that_died_resumes_without_the_flag(finished: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("setting", "made"),
+    ("setting", "written"),
     [
         ("layouts.more={ position = 'prepend', template = '{url_host}', max_metadata_tokens = 9 }", {"packed/more"}),
         ("annotators.more={ type = 'edu_score', prefix = 'more' }", {"annotations/more"}),
@@ -267,11 +267,11 @@ def test_a_rebuild_that_died_resumes_without_the_flag(finished: Path) -> None:
         ("train.tiny.steps=9", set()),
     ],
 )
-def test_new_outputs_are_written_and_the_rest_stays(finished: Path, setting: str, made: set[str]) -> None:
+def test_new_outputs_are_written_and_the_rest_stays(finished: Path, setting: str, written: set[str]) -> None:
     before = snapshot(Path("out"))
     called = run("--set", setting)
     assert (called.code, called.err) == (0, "")
-    assert directories(redone(before, snapshot(Path("out")))) == made
+    assert directories(redone(before, snapshot(Path("out")))) == written
 
 
 def test_a_layout_removed_from_the_recipe_leaves_the_manifest(finished: Path) -> None:
@@ -286,9 +286,9 @@ def test_only_an_appended_file_is_processed(finished: Path) -> None:
     write_documents(Path("data/part-1b.parquet"), range(500, 510))
     called = run()
     assert (called.code, called.err) == (0, "")
-    made = redone(before, snapshot(Path("out")))
-    assert directories(made) == ALL
-    assert all(Path(path).name.startswith("part-1b-") for path in made)
+    written = redone(before, snapshot(Path("out")))
+    assert directories(written) == ALL
+    assert all(Path(path).name.startswith("part-1b-") for path in written)
     after = hashes(manifest())
     assert {key: after[key] for key in content} == content
     assert {partition for _, partition in after} - {partition for _, partition in content} == {
@@ -300,9 +300,9 @@ def test_only_a_changed_file_is_processed(finished: Path) -> None:
     before = snapshot(Path("out"))
     write_documents(Path("data/part-2.parquet"), range(300, 350))
     assert run().code == 0
-    made = redone(before, snapshot(Path("out")))
-    assert directories(made) == ALL
-    assert all(Path(path).name.startswith("part-2-") for path in made)
+    written = redone(before, snapshot(Path("out")))
+    assert directories(written) == ALL
+    assert all(Path(path).name.startswith("part-2-") for path in written)
 
 
 def test_a_removed_file_leaves_the_manifest(finished: Path) -> None:
@@ -320,7 +320,7 @@ def test_other_partition_sizes_need_no_rebuild(finished: Path) -> None:
     assert colophon("verify", "recipe.toml").code == 0
 
 
-# what is left out
+# quarantine
 
 
 def test_a_partition_that_cannot_be_annotated_is_in_no_output(project: Path) -> None:
@@ -332,12 +332,12 @@ def test_a_partition_that_cannot_be_annotated_is_in_no_output(project: Path) -> 
     assert (entry.source, entry.stage) == ("data/part-1.parquet", "annotate, tokenize")
     assert "CRC" in entry.reason
     assert entry.rows
-    made = manifest()
-    assert list(made.quarantine) == [entry]
-    assert entry.partition not in {partition.name for partition in made.partitions}
-    assert entry.partition not in {partition for _, partition in hashes(made)}
-    assert set(made.outputs) == ALL
-    assert sum(p.rows or 0 for p in made.partitions) + entry.rows == sum(ROWS_OF_FILES)
+    found = manifest()
+    assert list(found.quarantine) == [entry]
+    assert entry.partition not in {partition.name for partition in found.partitions}
+    assert entry.partition not in {partition for _, partition in hashes(found)}
+    assert set(found.outputs) == ALL
+    assert sum(p.rows or 0 for p in found.partitions) + entry.rows == sum(ROWS_OF_FILES)
     assert f"quarantined: data/part-1.parquet: {entry.reason}" in called.out
 
 
@@ -417,10 +417,10 @@ def test_an_annotator_reads_anothers_column_in_one_pass_and_in_two(project: Path
     settings = dependent(quality_model)
     one_pass = execute(*settings).manifest
     first = next(r for r in one_pass.outputs["annotations/edu"].records if r.rows)
-    made = pq.read_table(f"out/{first.path}").to_pylist()
+    written = pq.read_table(f"out/{first.path}").to_pylist()
     scores = pq.read_table(f"out/annotations/quality/{first.partition}.parquet").column("quality_score").to_pylist()
     assert any(score is not None for score in scores)
-    assert [row["edu_coarse"] for row in made] == [None if s is None else round(min(max(s, 0), 5)) for s in scores]
+    assert [row["edu_coarse"] for row in written] == [None if s is None else round(min(max(s, 0), 5)) for s in scores]
 
     before = snapshot(Path("out"))
     assert hashes(execute(*settings, executor=NoExecutor()).manifest) == hashes(one_pass)
@@ -438,8 +438,8 @@ def test_a_changed_annotator_makes_those_that_read_it_stale(project: Path, quali
     execute(*settings)
     before = snapshot(Path("out"))
     execute(*settings, "annotators.quality.clip=[1, 4]", rebuild=True)
-    made = directories(redone(before, snapshot(Path("out"))))
-    assert made == {"annotations/quality", "annotations/edu", "packed/prepend-edu"}
+    written = directories(redone(before, snapshot(Path("out"))))
+    assert written == {"annotations/quality", "annotations/edu", "packed/prepend-edu"}
 
 
 def test_annotators_that_need_each_other_are_a_usage_error(project: Path) -> None:

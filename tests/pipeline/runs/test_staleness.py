@@ -13,7 +13,7 @@ from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.runs.staleness import check_unchanged
 from tests.pipeline.project import RECIPE, colophon, run, write_tokenizer
 
-LAYOUT = "out/packed/prepend-url was made with other settings: "
+LAYOUT = "out/packed/prepend-url was written with other settings: "
 BINNED = """
 [annotators.quality]
 type = "fasttext"
@@ -80,9 +80,11 @@ def test_the_settings_of_a_layout_are_compared(finished: Path, setting: str, dif
 
 def test_the_settings_of_its_upstream_are_compared(finished: Path) -> None:
     message = refused("annotators.url.private_suffixes=true")
-    assert message.startswith("out/packed/prepend-url (its annotations/url) was made with other settings: annotator.")
+    assert message.startswith(
+        "out/packed/prepend-url (its annotations/url) was written with other settings: annotator."
+    )
     assert refused("input.columns.text=url", layout="plain").startswith(
-        "out/packed/plain (its tokens) was made with other settings: columns.text: 'text' -> 'url' "
+        "out/packed/plain (its tokens) was written with other settings: columns.text: 'text' -> 'url' "
     )
 
 
@@ -114,15 +116,15 @@ def test_all_sources_and_phases_are_compared(finished: Path, data: str) -> None:
 
 
 def test_sources_of_another_run_are_not_compared(finished: Path) -> None:
-    there = "train.tiny.sources=[{layout='plain'},{layout='prepend-url',output='out'}]"
-    check(there, "layouts.prepend-url.dropout=0.5", layout="plain")
+    elsewhere = "train.tiny.sources=[{layout='plain'},{layout='prepend-url',output='out'}]"
+    check(elsewhere, "layouts.prepend-url.dropout=0.5", layout="plain")
 
 
 def test_annotators_of_weights_and_scores_are_compared(finished: Path) -> None:
     ordered = "train.tiny.curriculum={column='quality_fine'}"
     check(ordered, layout="plain")
     message = refused(ordered, "annotators.edu_score.column=int_score", layout="plain")
-    assert message.startswith("out/annotations/edu_score was made with other settings: ")
+    assert message.startswith("out/annotations/edu_score was written with other settings: ")
 
 
 def test_without_models_the_recipes_are_compared(finished: Path) -> None:
@@ -140,7 +142,7 @@ def test_a_model_is_compared_by_its_bytes_and_if_missing_by_its_name(binned: Pat
     check("annotators.quality.model=moved.bin", layout="binned")
     check(layout="binned")
     message = refused("annotators.quality.model=gone.bin", layout="binned")
-    assert "out/packed/binned (its annotations/quality) was made with other settings: annotator.model: " in message
+    assert "out/packed/binned (its annotations/quality) was written with other settings: annotator.model: " in message
     changed = bytearray(Path("moved.bin").read_bytes())
     changed[-1] ^= 1
     Path("q.bin").write_bytes(changed)

@@ -78,8 +78,8 @@ DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_files_are_named_with_what_is_wrong(finished: Path, damage: str) -> None:
     change, message = DAMAGES[damage]
-    made = manifest().outputs
-    damaged = [made[output].records[number] for number, output in enumerate(OUTPUTS)]
+    outputs = manifest().outputs
+    damaged = [outputs[output].records[number] for number, output in enumerate(OUTPUTS)]
     for record in damaged:
         change(Path("out", record.path))
     found = dict(line.split(": ", 1) for line in findings(verify()))
@@ -166,7 +166,7 @@ def test_metadata_of_another_document_is_found_though_its_records_match(finished
 def test_files_of_another_recipe_are_a_usage_error(finished: Path) -> None:
     called = verify("--set", "layouts.prepend-url.dropout=0.5")
     assert called.code == 2
-    assert called.line.startswith("out/packed/prepend-url was made with other settings: layout.dropout: 0.1 -> 0.5 ")
+    assert called.line.startswith("out/packed/prepend-url was written with other settings: layout.dropout: 0.1 -> 0.5 ")
 
 
 def test_a_layout_removed_from_the_recipe_is_still_checked(finished: Path) -> None:

@@ -36,11 +36,11 @@ def test_real_documents_are_complete_in_every_layout(web: pa.Table) -> None:
     assert (called.code, called.err) == (0, "")
     verified = colophon("verify", "recipe.toml")
     assert (verified.code, verified.err) == (0, "")
-    made = manifest()
-    assert len(made.partitions) > 2
-    assert sum(record.rows for record in made.outputs["tokens"].records) == ROWS
-    tokens = sum(record.counts["tokens"] for record in made.outputs["tokens"].records)
-    # The data set's own count of GPT-2 tokens, made by another program.
+    result = manifest()
+    assert len(result.partitions) > 2
+    assert sum(record.rows for record in result.outputs["tokens"].records) == ROWS
+    tokens = sum(record.counts["tokens"] for record in result.outputs["tokens"].records)
+    # The data set's own count of GPT-2 tokens, from another program.
     assert tokens == pa.compute.sum(web.column("token_count")).as_py()
     for layout in LAYOUTS:
         dataset = PackedDataset.open(Path("out"), layout)
@@ -48,7 +48,7 @@ def test_real_documents_are_complete_in_every_layout(web: pa.Table) -> None:
         assert int((rows.roles == Role.TEXT).sum()) == tokens
         assert 1 - (rows.roles == Role.PAD).mean() > 0.98
     assert run("--set", "output.path=again").code == 0
-    assert hashes(manifest("again")) == hashes(made)
+    assert hashes(manifest("again")) == hashes(result)
 
 
 def test_the_first_document_can_be_read_back_from_its_sequences(web: pa.Table) -> None:

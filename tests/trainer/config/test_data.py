@@ -101,15 +101,16 @@ SOURCE = '[[train.tiny.sources]]\nlayout = "{}"\n'
         ),
         (
             SOURCE.format("prepend-url") + 'row_weights = { column = "topic" }\n',
-            "train.tiny.sources.0.row_weights.column: no annotator makes 'topic'; available: crawl_slice, crawl_year, ",
+            "train.tiny.sources.0.row_weights.column: no annotator writes 'topic'; "
+            "available: crawl_slice, crawl_year, ",
         ),
         (
             SOURCE.format("prepend-url") + '[train.tiny.curriculum]\ncolumn = "score"\n',
-            "train.tiny.curriculum.column: no annotator makes 'score'; available: crawl_slice, ",
+            "train.tiny.curriculum.column: no annotator writes 'score'; available: crawl_slice, ",
         ),
         (
             '[[train.tiny.phases]]\nfrom_step = 2\nlayout = "plain"\ncurriculum = { column = "score" }\n',
-            "train.tiny.phases.0.curriculum.column: no annotator makes 'score'; available: crawl_slice, ",
+            "train.tiny.phases.0.curriculum.column: no annotator writes 'score'; available: crawl_slice, ",
         ),
         ("mask_unpaid_ids = true\n", "train.tiny.mask_unpaid_ids: renamed to mask_zero_weight_ids"),
         ('[train.tiny.sources]\nlayout = "plain"\n', "train.tiny.sources: must be a list"),
