@@ -182,3 +182,34 @@ def test_there_is_one_attempt_more_than_pauses(monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(ConnectionResetError):
         retried(call)
     assert (len(calls), waited) == (3, [0.001, 0.002])
+
+
+def test_a_transient_error_is_followed_by_another_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    waited: list[float] = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    answers = iter([TimeoutError(), ConnectionError(), "answer"])
+
+    def call() -> str:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    assert retried(call) == "answer"
+    assert waited == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(("error", "calls"), [(TimeoutError("slow"), 4), (ValueError("wrong"), 1)])
+def test_attempts_are_bounded_and_permanent_errors_are_raised_at_once(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, calls: int
+) -> None:
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    attempts: list[int] = []
+
+    def call() -> None:
+        attempts.append(1)
+        raise error
+
+    with pytest.raises(type(error)):
+        retried(call)
+    assert len(attempts) == calls

@@ -1,7 +1,7 @@
-"""Damaged files and odd documents by the hundred: no crash, nothing lost in silence, good data beside them complete.
+"""Hundreds of damaged files and unusual documents: no crash, no silent loss, and complete good files beside them.
 
-Every example is a whole run. What is said of a damaged file is the law of this suite: its documents come out, or a
-record names what did not; and where the format has checksums, what comes out is what was put in.
+Every example is a whole run. The law: each document of a damaged file is in the output or in the quarantine, and where
+the format has checksums, the output equals the input.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ max_metadata_tokens = 8
 """
 NUM_GOOD, NUM_ROWS = 6, 40
 MANY = 12
-"""Damaged files in a run: each costs a tenth of what a run costs without any."""
+"""Damaged files per run: each adds a tenth of the time of a run without any."""
 COLUMNS = ("text", "id", "url")
 CHECKED = ("checked.parquet", "lines.jsonl.gz", "lines.jsonl.zst")
 """Formats in which a checksum covers the documents."""
@@ -71,51 +71,51 @@ Bytes = Callable[[bytes], bytes]
 
 
 def few(examples: int) -> settings:
-    """So many examples in the profile `ci`, in proportion more in others."""
+    """This many examples in the profile `ci`, in proportion more in others."""
     return settings(
         max_examples=max(1, examples * settings.default.max_examples // 100),
-        phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink an example would take hundreds of runs
+        phases=[Phase.explicit, Phase.reuse, Phase.generate],  # shrinking an example would take hundreds of runs
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
     )
 
 
 @pytest.fixture(autouse=True)
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A project with one good file, as working directory; the examples of a test use it in turn."""
+    """A project with one good file as the working directory, shared by the examples of a test."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         "colophon.pipeline.executors.worker.release_memory", lambda: None
-    )  # half of the time of a run this small
+    )  # takes half of the time of such a small run
     Path("recipe.toml").write_text(RECIPE)
     write_tokenizer(Path("small.tiktoken"))
     write_documents(Path("good.parquet"), range(NUM_GOOD))
 
 
 @dataclass(frozen=True)
-class Came:
-    """What came out of one input file."""
+class FileResult:
+    """The output of one input file."""
 
     documents: int
     content: dict[str, str]
     """sha256 of each partition's annotations and tokens."""
-    named: list[QuarantineEntry]
+    quarantined: list[QuarantineEntry]
 
 
-def came_of(files: dict[str, bytes]) -> dict[str, Came]:
-    """Run over the good file and these; everything that holds whatever they are is checked here."""
+def results_of(files: dict[str, bytes]) -> dict[str, FileResult]:
+    """Run over the good file and these, and check the laws that hold for any files."""
     for directory in ("out", "data"):
         shutil.rmtree(directory, ignore_errors=True)
     Path("data").mkdir()
     for name, content in files.items():
         Path("data", name).write_bytes(content)
     called = run()
-    assert called.err == "", "a run that goes on says nothing here, a traceback least"
-    named = quarantine()
-    assert called.code == (3 if named else 0)
+    assert called.err == "", "a run that completes prints nothing on stderr"
+    quarantined = quarantine()
+    assert called.code == (3 if quarantined else 0)
     made = manifest()
-    assert made.quarantine == named
-    assert {entry.source for entry in named} <= {f"data/{name}" for name in files}
-    assert all(entry.reason and "\n" not in entry.reason for entry in named)
+    assert made.quarantine == quarantined
+    assert {entry.source for entry in quarantined} <= {f"data/{name}" for name in files}
+    assert all(entry.reason and "\n" not in entry.reason for entry in quarantined)
     sources = {partition.name: partition.source for partition in made.partitions}
     documents = dict.fromkeys(["good.parquet", *(f"data/{name}" for name in files)], 0)
     for record in made.outputs["tokens"].records:
@@ -123,28 +123,28 @@ def came_of(files: dict[str, bytes]) -> dict[str, Came]:
     assert documents["good.parquet"] == NUM_GOOD
     found = hashes(made)
     return {
-        name: Came(
+        name: FileResult(
             documents=documents[f"data/{name}"],
             content={
                 f"{stage} {partition}": sha256
                 for (stage, partition), sha256 in found.items()
                 if sources[partition] == f"data/{name}" and not stage.startswith("packed/")
             },
-            named=[entry for entry in named if entry.source == f"data/{name}"],
+            quarantined=[entry for entry in quarantined if entry.source == f"data/{name}"],
         )
         for name in files
     }
 
 
 def quarantine() -> list[QuarantineEntry]:
-    """The entries of `quarantine.jsonl`; keys of documents stand in it, with whatever `str.splitlines` cuts at."""
+    """The entries of `quarantine.jsonl`, split at `\\n` only: keys of documents may contain other line ends."""
     path = Path("out/quarantine.jsonl")
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
     return [QuarantineEntry.model_validate_json(line) for line in lines]
 
 
 def rows() -> list[dict[str, Any]]:
-    """Documents in which nothing is null, so that CSV can hold them."""
+    """Documents without nulls, which CSV cannot hold."""
     found = [document(100 + number) for number in range(NUM_ROWS)]
     texts = [(row["text"] or "nothing").replace("\0", "").replace("\r\n", "") for row in found]
     return [{"text": text, "id": f"id-{i}", "url": f"https://e.org/{i}?ü"} for i, text in enumerate(texts)]
@@ -179,7 +179,7 @@ def arrow() -> bytes:
 
 @cache
 def sound(name: str) -> bytes:
-    """A file of `NUM_ROWS` documents in the format of its name."""
+    """An undamaged file of `NUM_ROWS` documents in the format of its name."""
     return {
         "checked.parquet": lambda: parquet(compression="zstd", write_page_checksum=True),
         "unchecked.parquet": lambda: parquet(compression="none", use_dictionary=False),
@@ -196,9 +196,9 @@ FORMATS = ("checked.parquet", "unchecked.parquet", "lines.jsonl", "lines.jsonl.g
 
 @st.composite
 def damages(draw: st.DrawFn, size: int) -> Bytes:
-    """Something that happens to a file of so many bytes."""
+    """A damage to a file of `size` bytes."""
     kind = draw(st.sampled_from(["flip", "flip", "flip", "flips", "cut", "zeros", "insert", "repeat", "append"]))
-    # Heads and tails of files say most about them.
+    # Heads and tails of files have the most structure.
     place = st.one_of(
         st.integers(0, size - 1), st.integers(0, min(64, size - 1)), st.integers(max(0, size - 64), size - 1)
     )
@@ -225,53 +225,53 @@ def flipped(content: bytes, masks: dict[int, int]) -> bytes:
     return bytes(damaged)
 
 
-def nothing_is_lost(name: str, came: Came, content: bytes) -> None:
-    """Documents in are documents out and documents named."""
+def assert_nothing_lost(name: str, result: FileResult, content: bytes) -> None:
+    """Check that the documents of the input are those of the output and the quarantine."""
     if name == "lines.jsonl":
         lines = content.removesuffix(b"\n").count(b"\n") + 1 if content else 0
-        assert came.documents + len(came.named) == lines
-        assert all(entry.line is not None and entry.rows == 1 for entry in came.named)
+        assert result.documents + len(result.quarantined) == lines
+        assert all(entry.line is not None and entry.rows == 1 for entry in result.quarantined)
     elif name.endswith(".parquet"):
-        whole_file = [entry for entry in came.named if entry.partition is None]
-        assert whole_file or came.documents + sum(entry.rows or 0 for entry in came.named) == NUM_ROWS
+        whole_file = [entry for entry in result.quarantined if entry.partition is None]
+        assert whole_file or result.documents + sum(entry.rows or 0 for entry in result.quarantined) == NUM_ROWS
     elif name.endswith((".gz", ".zst")):
-        whole_file = [entry for entry in came.named if entry.line is None]
-        assert whole_file or came.documents + len(came.named) >= NUM_ROWS
+        whole_file = [entry for entry in result.quarantined if entry.line is None]
+        assert whole_file or result.documents + len(result.quarantined) >= NUM_ROWS
     else:
-        assert came.named or came.documents == NUM_ROWS
+        assert result.quarantined or result.documents == NUM_ROWS
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_a_sound_file_comes_out_whole(name: str) -> None:
-    came = came_of({name: sound(name)})[name]
-    assert (came.documents, came.named) == (NUM_ROWS, [])
+def test_a_sound_file_is_read_completely(name: str) -> None:
+    result = results_of({name: sound(name)})[name]
+    assert (result.documents, result.quarantined) == (NUM_ROWS, [])
 
 
 @pytest.mark.parametrize("name", FORMATS)
 @few(3)
 @given(data=st.data())
-def test_a_damaged_file_loses_nothing_in_silence(name: str, data: st.DataObject) -> None:
+def test_a_damaged_file_loses_nothing_silently(name: str, data: st.DataObject) -> None:
     found = data.draw(st.lists(damages(len(sound(name))), min_size=1, max_size=MANY))
     files = {f"{i}-{name}": damage(sound(name)) for i, damage in enumerate(found)}
-    for file, came in came_of(files).items():
-        nothing_is_lost(name, came, files[file])
+    for file, result in results_of(files).items():
+        assert_nothing_lost(name, result, files[file])
 
 
 @pytest.mark.parametrize("name", CHECKED)
 @few(4)
 @given(data=st.data())
-def test_a_flipped_byte_under_a_checksum_is_told(name: str, data: st.DataObject) -> None:
-    """Either the file is named, or what comes out is what came out before."""
+def test_a_flipped_byte_under_a_checksum_is_found(name: str, data: st.DataObject) -> None:
+    """Either the file is quarantined, or its output equals that of the undamaged file."""
     flips = st.tuples(st.integers(0, covered(name) - 1), st.integers(1, 255))
     found = data.draw(st.lists(flips, min_size=1, max_size=MANY))
     files = {f"{i}-{name}": flipped(sound(name), {at: mask}) for i, (at, mask) in enumerate(found)}
-    for file, came in came_of(files).items():
-        nothing_is_lost(name, came, files[file])
-        assert came.named or came.content == undamaged(file)
+    for file, result in results_of(files).items():
+        assert_nothing_lost(name, result, files[file])
+        assert result.quarantined or result.content == undamaged(file)
 
 
 def covered(name: str) -> int:
-    """Bytes before the footer of a Parquet file, which has no checksum."""
+    """The number of bytes under checksums: in Parquet, those before the footer."""
     content = sound(name)
     is_parquet = name.endswith(".parquet")
     return len(content) - 8 - int.from_bytes(content[-8:-4], "little") if is_parquet else len(content)
@@ -281,7 +281,7 @@ def covered(name: str) -> int:
 def undamaged(file: str) -> dict[str, str]:
     name = file.partition("-")[2]
     files = {f"{i}-{name}": sound(name) for i in range(MANY)}
-    return came_of(files)[file].content
+    return results_of(files)[file].content
 
 
 @few(4)
@@ -291,25 +291,25 @@ def test_a_flipped_bit_in_a_footer_changes_no_count(data: st.DataObject) -> None
     flips = st.tuples(st.integers(covered(name), len(sound(name)) - 1), st.integers(0, 7))
     found = data.draw(st.lists(flips, min_size=1, max_size=MANY))
     files = {f"{i}-{name}": flipped(sound(name), {at: 1 << bit}) for i, (at, bit) in enumerate(found)}
-    for came in came_of(files).values():
-        assert came.documents == NUM_ROWS or came.named
+    for result in results_of(files).values():
+        assert result.documents == NUM_ROWS or result.quarantined
 
 
 def test_a_footer_with_fewer_rows_than_the_file() -> None:
-    """One bit in the row count of a row group; without a check its last rows would be left out in silence."""
+    """One bit of the row count of a row group flips; without a check its last rows would be dropped silently."""
     content = sound("checked.parquet")
     footer = pq.ParquetFile(pa.BufferReader(content)).metadata
     assert footer.row_group(0).num_rows == 13
     found = [at for at in range(covered("checked.parquet"), len(content) - 8) if content[at] == 2 * 13]
     flips = [at for at in found if is_shorter(flipped(content, {at: 8}))]
     assert len(flips) == 3, "of the three row groups with 13 rows"
-    for came in came_of({f"{at}.parquet": flipped(content, {at: 8}) for at in flips}).values():
-        assert came.documents == 0
-        assert [entry.reason for entry in came.named] == ["its row groups have 36 rows, the footer lists 40"]
+    for result in results_of({f"{at}.parquet": flipped(content, {at: 8}) for at in flips}).values():
+        assert result.documents == 0
+        assert [entry.reason for entry in result.quarantined] == ["its row groups have 36 rows, the footer lists 40"]
 
 
 def is_shorter(content: bytes) -> bool:
-    """Whether pyarrow reads the footer, and finds fewer rows in its row groups."""
+    """Whether pyarrow reads the footer and finds fewer rows in its row groups."""
     try:
         footer = pq.ParquetFile(pa.BufferReader(content)).metadata
     except (pa.ArrowException, OSError):
@@ -319,10 +319,10 @@ def is_shorter(content: bytes) -> bool:
 
 @few(3)
 @given(data=st.data())
-def test_damaged_files_do_not_touch_each_other(data: st.DataObject) -> None:
+def test_damaged_files_do_not_affect_each_other(data: st.DataObject) -> None:
     files = {name: data.draw(damages(len(sound(name))))(sound(name)) for name in FORMATS}
-    for name, came in came_of(files).items():
-        nothing_is_lost(name, came, files[name])
+    for name, result in results_of(files).items():
+        assert_nothing_lost(name, result, files[name])
 
 
 SPECIAL = ["<|endoftext|>", "<|context_begin|>", "<|context_end|>", "<s>", "</s>", "[INST]", "<|im_start|>system"]
@@ -386,12 +386,12 @@ def test_any_documents_as_json_lines(documents: list[Any]) -> None:
     all_annotators = "[annotators.url]\n[annotators.crawl]\n[annotators.edu_score]"
     Path("recipe.toml").write_text(RECIPE.replace("[annotators.url]", all_annotators))
     lines = [json.dumps(row) for row in documents]
-    came = came_of({"rows.jsonl": "".join(line + "\n" for line in lines).encode()})["rows.jsonl"]
-    # An escape may stand for half a character: of two that are neighbours Python and orjson make one.
+    result = results_of({"rows.jsonl": "".join(line + "\n" for line in lines).encode()})["rows.jsonl"]
+    # An escape may be half a character; Python and orjson join two neighbouring halves.
     read = [json.loads(line) for line in lines]
     expected = [row for row in read if is_document(row)]
-    assert [entry.line for entry in came.named] == [n for n, row in enumerate(read, 1) if not is_document(row)]
-    assert came.documents == len(expected)
+    assert [entry.line for entry in result.quarantined] == [n for n, row in enumerate(read, 1) if not is_document(row)]
+    assert result.documents == len(expected)
     tokens, annotations = outputs("data/rows.jsonl")
     assert decoded(tokens) == [row["text"] or "" for row in expected]
     ids = [row.get("id") for row in expected]
@@ -444,8 +444,8 @@ def test_any_documents_as_parquet(
 ) -> None:
     columns = list(zip(*documents, strict=True)) or [(), (), ()]
     arrays = [pa.array(values, pa.string()).cast(kind) for values, kind in zip(columns, (text, id_, url), strict=True)]
-    came = came_of({"rows.parquet": parquet_of(arrays)})["rows.parquet"]
-    assert (came.documents, came.named) == (len(documents), [])
+    result = results_of({"rows.parquet": parquet_of(arrays)})["rows.parquet"]
+    assert (result.documents, result.quarantined) == (len(documents), [])
     if not documents:
         return
     tokens, annotations = outputs("data/rows.parquet")
@@ -458,13 +458,15 @@ def test_any_documents_as_parquet(
 
 @few(6)
 @given(*[st.sampled_from((*STRINGS, *WRONG))] * 3, st.booleans())
-def test_wrong_types_are_named_or_read_whole(
+def test_wrong_types_are_quarantined_or_read_completely(
     text: pa.DataType, id_: pa.DataType, url: pa.DataType, with_nulls: bool
 ) -> None:
     arrays = [column_of(kind, with_nulls=with_nulls) for kind in (text, id_, url)]
-    came = came_of({"rows.parquet": parquet_of(arrays)})["rows.parquet"]
-    assert came.documents + sum(entry.rows or 3 for entry in came.named) == 3
-    assert bool(came.named) == (text in WRONG or url in set(WRONG) - {pa.null()} or id_ == pa.list_(pa.string()))
+    result = results_of({"rows.parquet": parquet_of(arrays)})["rows.parquet"]
+    assert result.documents + sum(entry.rows or 3 for entry in result.quarantined) == 3
+    assert bool(result.quarantined) == (
+        text in WRONG or url in set(WRONG) - {pa.null()} or id_ == pa.list_(pa.string())
+    )
 
 
 def column_of(kind: pa.DataType, *, with_nulls: bool) -> pa.Array:

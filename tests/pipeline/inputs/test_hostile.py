@@ -1,4 +1,4 @@
-"""Broken and odd files of real documents: what is good comes out, what is not is named, and nothing crashes."""
+"""Broken and unusual files of real documents: good ones are read, bad ones quarantined, and nothing crashes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.pipeline.project import (
 pytestmark = pytest.mark.shared
 
 SOUND = {
-    # documents; the file is read without a word
+    # name: documents; the file is read without errors
     "bad_metadata.parquet": 30,
     "column_order_reversed.parquet": 40,
     "duplicate_ids.parquet": 200,
@@ -41,7 +41,7 @@ SOUND = {
     "zero_rows.parquet": 0,
 }
 UNUSABLE = {
-    # what is said of the whole file, before anything is written
+    # name: the error for the whole file, before anything is written
     ".hidden.parquet": "Parquet file size is 4 bytes",
     "csv_renamed.parquet": "Parquet magic bytes not found in footer",
     "invalid_utf8.parquet": "no column 'dump'; columns: text, id, url",
@@ -53,7 +53,7 @@ UNUSABLE = {
     "zero_bytes.parquet": "Parquet file size is 0 bytes",
 }
 UNREADABLE = {
-    # stage, rows lost where the footer tells, and what is said of the partition
+    # name: stage, excluded rows if the footer states them, and the error for the partition
     "corrupt_page.parquet": ("annotate, tokenize", 300, "CRC checksum verification failed"),
     "corrupt_page_header.parquet": ("annotate, tokenize", 300, "Couldn't deserialize thrift"),
     "cut.jsonl.gz": ("annotate, tokenize", None, "Compressed file ended before the end-of-stream marker was reached"),
@@ -85,7 +85,7 @@ def sound(*paths: str, code: int = 0) -> Called:
 
 
 def documents() -> dict[str, int]:
-    """Documents that came out, by source."""
+    """The number of documents in the output, by source."""
     source = {partition.name: partition.source for partition in manifest().partitions}
     found: dict[str, int] = {}
     for record in manifest().outputs["tokens"].records:
@@ -99,7 +99,7 @@ def counts() -> dict[str, int]:
 
 
 @pytest.mark.parametrize(("name", "rows"), SOUND.items(), ids=list(SOUND))
-def test_an_odd_file_is_read_whole(name: str, rows: int) -> None:
+def test_an_unusual_file_is_read_completely(name: str, rows: int) -> None:
     sound(f"hostile/{name}", GOOD)
     assert documents() == {GOOD: ROWS_OF_FILES[0], **({f"hostile/{name}": rows} if rows else {})}
     assert not Path("out/quarantine.jsonl").exists()
@@ -113,7 +113,7 @@ def test_an_unusable_file_alone_is_a_usage_error_and_writes_nothing(name: str, r
     assert not Path("out").exists()
 
 
-def test_an_unusable_file_is_named_and_the_others_go_on() -> None:
+def test_an_unusable_file_is_quarantined_and_the_others_are_read() -> None:
     good = run(*settings(GOOD), "--set", "output.path=alone")
     assert good.code == 0
     sound(*(f"hostile/{name}" for name in UNUSABLE), GOOD, code=3)
@@ -128,7 +128,7 @@ def test_an_unusable_file_is_named_and_the_others_go_on() -> None:
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_an_unreadable_file_is_named_and_the_others_go_on(name: str) -> None:
+def test_an_unreadable_file_is_quarantined_and_the_others_are_read(name: str) -> None:
     stage, rows, reason = UNREADABLE[name]
     sound(f"hostile/{name}", GOOD, code=3)
     assert documents() == {GOOD: ROWS_OF_FILES[0]}
@@ -139,7 +139,7 @@ def test_an_unreadable_file_is_named_and_the_others_go_on(name: str) -> None:
     assert manifest("alone").partitions == []
 
 
-def test_bad_lines_are_named_and_the_others_are_documents() -> None:
+def test_bad_lines_are_quarantined_and_the_others_are_documents() -> None:
     sound("hostile/bad_lines.jsonl", GOOD, code=3)
     assert documents() == {"hostile/bad_lines.jsonl": 20 - len(BAD_LINES), GOOD: ROWS_OF_FILES[0]}
     assert [(entry.source, entry.line) for entry in quarantine()] == [
@@ -147,7 +147,7 @@ def test_bad_lines_are_named_and_the_others_are_documents() -> None:
     ]
 
 
-def test_a_stray_file_is_a_usage_error_by_name_and_passed_over_in_a_search() -> None:
+def test_a_file_of_unknown_format_is_a_usage_error_by_name_and_skipped_in_a_search() -> None:
     called = run(*settings("hostile/not_data.txt"))
     assert called.code == 2
     assert "hostile/not_data.txt: unknown suffix; available: .parquet, " in called.line
@@ -160,7 +160,7 @@ def test_the_whole_directory_at_once() -> None:
     expected |= {GOOD: ROWS_OF_FILES[0], "hostile/bad_lines.jsonl": 20 - len(BAD_LINES)}
     assert documents() == expected
     named = {Path(entry.source).name for entry in quarantine() if entry.line is None}
-    assert named == {*UNUSABLE, *UNREADABLE} - {".hidden.parquet"}  # a search does not see it
+    assert named == {*UNUSABLE, *UNREADABLE} - {".hidden.parquet"}  # a search skips it
     assert run(*settings("hostile/*.parquet", GOOD), "--strict", "--set", "output.path=strict").code == 1
 
 
@@ -177,7 +177,7 @@ def test_null_texts_urls_and_ids_keep_their_rows() -> None:
     assert ids == [name or f"hostile/nulls.parquet/{row}" for row, name in enumerate(expected)]
 
 
-def test_columns_in_another_order_give_the_same_content() -> None:
+def test_columns_in_a_different_order_give_the_same_content() -> None:
     names = ["text", "id", "dump", "url"]
     reversed_order = pq.read_table("hostile/column_order_reversed.parquet")
     pq.write_table(reversed_order.select(names), "in_order.parquet")
@@ -191,7 +191,7 @@ def test_columns_in_another_order_give_the_same_content() -> None:
     assert set(contents[0]) == {"annotations/url", "annotations/crawl", "tokens"}
 
 
-def test_a_document_of_five_million_characters_goes_through() -> None:
+def test_a_document_of_five_million_characters_is_read_completely() -> None:
     sound("hostile/huge_document.parquet")
     text = pq.read_table("hostile/huge_document.parquet").column("text").to_pylist()
     (tokens,) = manifest().outputs["tokens"].records
@@ -238,7 +238,7 @@ def test_a_binary_text_is_refused_by_column_and_type() -> None:
     assert called.line.endswith("hostile/wrong_types.parquet: column 'text' is binary, not string")
 
 
-def test_scores_that_are_no_scores_are_null() -> None:
+def test_invalid_scores_become_null() -> None:
     Path("recipe.toml").write_text(
         Path("recipe.toml").read_text().replace("[annotators.crawl]", "[annotators.crawl]\n[annotators.edu_score]")
     )
@@ -249,7 +249,7 @@ def test_scores_that_are_no_scores_are_null() -> None:
     assert None in qualities
 
 
-def test_every_odd_document_and_sequence_can_be_shown() -> None:
+def test_every_unusual_document_and_sequence_can_be_shown() -> None:
     import io
 
     from rich.console import Console
@@ -266,7 +266,7 @@ def test_every_odd_document_and_sequence_can_be_shown() -> None:
     assert not [c for c in file.getvalue() if not c.isprintable() and c not in "\n\t "]
 
 
-def test_an_export_holds_every_odd_document() -> None:
+def test_an_export_has_every_unusual_document() -> None:
     paths = ("hostile/odd_text.parquet", "hostile/weird_urls.parquet", "hostile/nulls.parquet")
     sound(*paths)
     assert colophon("export", "recipe.toml", "--to", "exported", *settings(*paths)).code == 0

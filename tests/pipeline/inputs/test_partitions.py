@@ -1,4 +1,4 @@
-"""Paths to partitions: what is found, how it is cut, what it is called, and what cannot be used."""
+"""Partitions: the cut at row groups, names and identities, and files that cannot be used."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.columns import ColumnNeed
-from colophon.pipeline.inputs.files import format_of
 from colophon.pipeline.inputs.partitions import Inputs, plan_inputs
 from colophon.pipeline.recipe.schema import InputSection
 from tests.pipeline.project import run, write_documents
@@ -33,93 +32,6 @@ def sources(inputs: Inputs) -> list[str]:
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def test_globs_directories_and_files_are_found_in_the_order_of_the_recipe(here: Path) -> None:
-    for name in ("b/2.parquet", "b/1.parquet", "a/deep/er/3.parquet", "c.parquet"):
-        write_documents(Path(name), range(3))
-    assert sources(plan("c.parquet", "b/*.parquet", "a")) == [
-        "c.parquet",
-        "b/1.parquet",
-        "b/2.parquet",
-        "a/deep/er/3.parquet",
-    ]
-    assert sources(plan("**/*.parquet")) == ["a/deep/er/3.parquet", "b/1.parquet", "b/2.parquet", "c.parquet"]
-    assert sources(plan("b/[2-9].parquet")) == ["b/2.parquet"]
-
-
-def test_a_file_that_is_named_twice_is_read_once(here: Path) -> None:
-    write_documents(Path("data/1.parquet"), range(3))
-    found = plan("data/1.parquet", "data", "data/*.parquet", "./data/1.parquet", here / "data/1.parquet")
-    assert sources(found) == ["data/1.parquet"]
-    assert len(found.partitions) == 1
-
-
-def test_a_search_passes_over_hidden_and_stray_files(here: Path) -> None:
-    write_documents(Path("data/1.parquet"), range(3))
-    for name in (".hidden.parquet", "_SUCCESS.parquet", "notes.txt", "README", "1.parquet.crc"):
-        Path("data", name).write_text("not data")
-    assert sources(plan("data")) == ["data/1.parquet"]
-    assert sources(plan("data/*")) == ["data/1.parquet"]
-    assert plan("data").quarantine == ()
-
-
-def test_a_hidden_file_that_is_named_is_read(here: Path) -> None:
-    write_documents(Path("data/.hidden.parquet"), range(3))
-    assert sources(plan("data/.hidden.parquet")) == ["data/.hidden.parquet"]
-
-
-@pytest.mark.parametrize(
-    "name", ["with space & ümlaut é.parquet", "[brackets].parquet", "#%20?.parquet", "日本.parquet"]
-)
-def test_names_of_all_kinds_are_read(here: Path, name: str) -> None:
-    write_documents(Path("nested dir ü", name), range(3))
-    for path in (f"nested dir ü/{name}", "nested dir ü"):
-        found = plan(path)
-        assert sources(found) == [f"nested dir ü/{name}"]
-        assert all(c.isascii() and (c.isalnum() or c in "-_") for c in found.partitions[0].name)
-
-
-def test_what_is_not_there_is_a_usage_error_that_names_it(here: Path) -> None:
-    Path("empty").mkdir()
-    Path("stray.txt").write_text("no data")
-    for path in ("empty", "none.parquet", "none/*.parquet", "*.txt"):
-        with pytest.raises(UsageError) as error:
-            plan(path)
-        assert str(error.value) == f"input.paths: {path}: no such file, or no data file in it"
-
-
-def test_a_named_file_of_no_known_format_is_a_usage_error_with_the_choices(here: Path) -> None:
-    Path("stray.txt").write_text('{"text": "a"}\n')
-    with pytest.raises(UsageError, match=r"input.paths: stray.txt: unknown suffix; available: .parquet, "):
-        plan("stray.txt")
-    assert plan("stray.txt", format="jsonl").partitions[0].format == "jsonl"
-
-
-def test_an_unknown_protocol_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match=r"input.paths: nope://x/y: Protocol not known: nope"):
-        plan("nope://x/y")
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("a.parquet", "parquet"),
-        ("A.PARQUET", "parquet"),
-        ("a.jsonl", "jsonl"),
-        ("a.jsonl.gz", "jsonl"),
-        ("a.json.zst", "jsonl"),
-        ("a.ndjson", "jsonl"),
-        ("a.csv.gz", "csv"),
-        ("a.arrow", "arrow"),
-        ("a.warc.gz", "warc"),
-        ("a.gz", None),
-        ("parquet", None),
-        ("a.parquet.bak", None),
-    ],
-)
-def test_the_suffix_says_the_format(name: str, expected: str | None) -> None:
-    assert format_of(name) == expected
 
 
 @given(
@@ -169,7 +81,7 @@ def test_files_of_the_same_name_in_two_places_have_different_partitions(here: Pa
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])
-def test_the_identity_changes_with_the_content_alone(here: Path, suffix: str) -> None:
+def test_the_identity_changes_only_with_the_content(here: Path, suffix: str) -> None:
     def write(numbers: range) -> None:
         if suffix == "parquet":
             write_documents(Path("a.parquet"), numbers)
@@ -208,7 +120,7 @@ def test_files_that_lack_a_column_are_quarantined_and_the_others_are_not(here: P
     assert all("\n" not in reason and reason for reason in reasons.values())
 
 
-def test_columns_are_looked_for_under_the_names_that_the_input_uses(here: Path) -> None:
+def test_columns_are_found_under_the_names_of_the_input(here: Path) -> None:
     pq.write_table(pa.table({"content": ["a"]}), "a.parquet")
     needs = (ColumnNeed("text", "content"), ColumnNeed("id", "key", required=False))
     assert plan("a.parquet", needs=needs, columns={"text": "content"}).partitions[0].rows == 1
@@ -220,7 +132,7 @@ def test_columns_are_looked_for_under_the_names_that_the_input_uses(here: Path) 
     ("kind", "named"),
     [(pa.binary(), "binary"), (pa.int64(), "int64"), (pa.list_(pa.string()), "list<"), (pa.null(), "null")],
 )
-def test_a_text_of_another_type_is_refused_by_name(here: Path, kind: pa.DataType, named: str) -> None:
+def test_a_text_column_of_a_different_type_is_refused_by_name(here: Path, kind: pa.DataType, named: str) -> None:
     pq.write_table(pa.table({"text": pa.nulls(2, kind)}), "a.parquet")
     with pytest.raises(UsageError, match=rf"a.parquet: column 'text' is {named}.*, not string"):
         plan("a.parquet")
@@ -234,7 +146,7 @@ def test_a_text_of_every_string_type_is_accepted(here: Path, kind: pa.DataType) 
     assert plan("a.parquet").partitions[0].rows == 2
 
 
-def test_unreadable_files_are_left_out_of_a_run_which_says_so(project: Path) -> None:
+def test_a_run_reports_the_unreadable_files_that_it_excludes(project: Path) -> None:
     Path("data/part-3.parquet").write_bytes(b"PAR1 no footer")
     called = run()
     assert called.code == 3
@@ -242,7 +154,7 @@ def test_unreadable_files_are_left_out_of_a_run_which_says_so(project: Path) -> 
     assert "quarantined: data/part-3.parquet: " in called.out
 
 
-def test_nothing_readable_is_a_usage_error_and_writes_nothing(project: Path) -> None:
+def test_an_input_without_readable_files_is_a_usage_error_and_writes_nothing(project: Path) -> None:
     for number in range(3):
         Path(f"data/part-{number}.parquet").write_bytes(b"")
     called = run()

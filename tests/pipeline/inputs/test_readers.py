@@ -1,4 +1,4 @@
-"""Reading partitions: rows keep their order and number, and whatever is no document is named."""
+"""Reading partitions: rows keep their order and number, and every line that is not a document is reported."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colophon.pipeline import retry as transient
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed
 from colophon.pipeline.inputs.partitions import Partition, plan_inputs
@@ -66,7 +65,7 @@ def reason_of(reader: PartitionReader) -> str:
 @pytest.mark.parametrize(
     "kind", [pa.string(), pa.large_string(), pa.string_view(), pa.dictionary(pa.int32(), pa.string())], ids=str
 )
-def test_texts_of_every_string_type_are_read_alike(kind: pa.DataType) -> None:
+def test_texts_of_every_string_type_are_read(kind: pa.DataType) -> None:
     pq.write_table(pa.table({"text": pa.array(TEXTS, kind)}), "a.parquet", row_group_size=7)
     found = reader("a.parquet")
     assert texts_of(found) == TEXTS
@@ -83,7 +82,7 @@ def test_batches_are_bounded_and_in_order() -> None:
     assert all(batch.schema.names == ["text", "id"] for batch in batches)
 
 
-def test_columns_come_under_their_fineweb_names_in_the_order_asked_for() -> None:
+def test_columns_have_their_fineweb_names_in_the_order_of_the_needs() -> None:
     pq.write_table(pa.table({"key": [7, None], "url": ["u", None], "content": ["a", "b"]}), "a.parquet")
     needs = (
         ColumnNeed("text", "content"),
@@ -98,7 +97,7 @@ def test_columns_come_under_their_fineweb_names_in_the_order_asked_for() -> None
     assert batch.column("score").null_count == 2
 
 
-def test_made_up_ids_are_the_row_of_the_file_whatever_the_partition() -> None:
+def test_generated_ids_are_the_row_of_the_file_in_any_partition() -> None:
     pq.write_table(pa.table({"text": [str(number) for number in range(10)]}), "a.parquet", row_group_size=3)
     parts = partitions("a.parquet", partition_bytes=1)
     assert len(parts) == 4
@@ -128,7 +127,7 @@ def damaged(path: str, *, at: float) -> str:
 
 @pytest.mark.parametrize("at", [0.2, 0.5, 0.7])
 def test_a_damaged_page_is_found_by_its_checksum(at: float) -> None:
-    # Without compression nothing but the checksum can tell.
+    # Without compression only the checksum shows the damage.
     table = pa.table({"text": [f"{number:06}" * 50 for number in range(400)]})
     pq.write_table(table, "a.parquet", compression="none", write_page_checksum=True, use_dictionary=False)
     assert "CRC" in reason_of(reader(damaged("a.parquet", at=at)))
@@ -168,7 +167,7 @@ def compressed(path: str, compress: Callable[[bytes], bytes], suffix: str) -> st
 
 
 def in_two_frames(data: bytes) -> bytes:
-    """As `pzstd`, or joining two files, writes it."""
+    """Compress in two frames, as `pzstd` and the concatenation of two files do."""
     middle = len(data) // 2
     return zstandard.compress(data[:middle]) + zstandard.compress(data[middle:])
 
@@ -240,7 +239,7 @@ BAD_LINES = {
 
 
 @pytest.mark.parametrize(("line", "reason"), BAD_LINES.items())
-def test_a_bad_line_is_named_and_the_others_go_on(line: str, reason: str) -> None:
+def test_a_bad_line_is_reported_and_the_others_are_read(line: str, reason: str) -> None:
     Path("a.jsonl").write_text(f'{{"text": "first"}}\n{line}\n{{"text": null}}\n{{"text": "last"}}')
     found = reader("a.jsonl")
     assert rows_of(found) == [
@@ -260,7 +259,7 @@ def test_bytes_that_are_not_utf8_make_a_line_bad() -> None:
     assert [problem.line for problem in found.problems] == [1]
 
 
-def test_lines_are_the_same_documents_whatever_columns_are_read() -> None:
+def test_lines_are_the_same_documents_for_any_columns() -> None:
     Path("a.jsonl").write_text('{"text": "a", "url": "u"}\n{"url": "v"}\n{"text": "c"}\n')
     urls = (ColumnNeed("url", "url"),)
     found = reader("a.jsonl", needs=urls)
@@ -295,7 +294,7 @@ LINES = st.one_of(
 
 
 @given(lines=st.lists(LINES, max_size=30))
-def test_documents_in_are_documents_out_and_lines_named(lines: list[str]) -> None:
+def test_every_line_is_a_document_or_reported(lines: list[str]) -> None:
     Path("p.jsonl").write_text("".join(f"{line}\n" for line in lines))
     found = reader("p.jsonl")
     texts = texts_of(found)
@@ -305,7 +304,7 @@ def test_documents_in_are_documents_out_and_lines_named(lines: list[str]) -> Non
     assert len(texts) + len(found.problems) == len(lines)
 
 
-# through datatrove
+# Other formats
 
 
 def write_csv(path: str, rows: Sequence[dict[str, Any]]) -> None:
@@ -349,15 +348,15 @@ def test_arrow_keeps_rows_without_text() -> None:
         ("a.warc", b"nonsense", "ArchiveLoadFailed: Unknown archive format"),
     ],
 )
-def test_what_another_format_cannot_read_is_an_input_error(name: str, data: bytes, reason: str) -> None:
+def test_a_damaged_file_of_another_format_is_an_input_error(name: str, data: bytes, reason: str) -> None:
     Path(name).write_bytes(data)
     assert reason_of(reader(name)).startswith(reason)
 
 
-# the network
+# The network
 
 
-def test_errors_of_a_connection_are_not_taken_for_errors_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_connection_error_is_not_an_input_error(monkeypatch: pytest.MonkeyPatch) -> None:
     write_json_lines(Path("a.jsonl"), ROWS)
     found = reader("a.jsonl")
 
@@ -367,41 +366,3 @@ def test_errors_of_a_connection_are_not_taken_for_errors_of_the_file(monkeypatch
     monkeypatch.setattr(fsspec, "open", unreachable)
     with pytest.raises(ConnectionResetError):
         rows_of(found)
-
-
-def test_a_transient_error_is_tried_again_with_growing_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    pauses: list[float] = []
-    monkeypatch.setattr(transient.time, "sleep", pauses.append)
-    answers = iter([TimeoutError(), ConnectionError(), "answer"])
-
-    def call() -> str:
-        answer = next(answers)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    assert transient.retried(call) == "answer"
-    assert pauses == [0.5, 1.0]
-
-
-@pytest.mark.parametrize(("error", "calls"), [(TimeoutError("slow"), 4), (ValueError("wrong"), 1)])
-def test_attempts_are_bounded_and_other_errors_are_not_tried_again(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, calls: int
-) -> None:
-    monkeypatch.setattr(transient.time, "sleep", lambda seconds: None)
-    made: list[int] = []
-
-    def call() -> None:
-        made.append(1)
-        raise error
-
-    with pytest.raises(type(error)):
-        transient.retried(call)
-    assert len(made) == calls
-
-
-def test_errors_of_network_libraries_are_transient() -> None:
-    from botocore.exceptions import EndpointConnectionError
-
-    assert transient.is_transient(EndpointConnectionError(endpoint_url="http://127.0.0.1"))
-    assert not transient.is_transient(FileNotFoundError("gone"))

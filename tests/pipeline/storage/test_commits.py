@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import numpy as np
 import pytest
 
 from colophon.pipeline.storage import commits
@@ -204,11 +203,6 @@ def test_small_files_are_replaced_as_a_whole_or_not_at_all(tmp_path: Path) -> No
     assert visible(tmp_path) == {"a/b.json"}
 
 
-def test_an_object_store_has_no_local_path() -> None:
-    with pytest.raises(ColophonError, match=re.escape("s3://bucket/run is not a local directory")):
-        _ = Store("s3://bucket/run").files.path
-
-
 def test_a_fingerprint_does_not_depend_on_the_order_of_keys() -> None:
     assert fingerprint({"a": 1, "b": [2]}) == fingerprint({"b": [2], "a": 1})
     assert fingerprint({"a": 1, "b": [2]}) != fingerprint({"a": 1, "b": [3]})
@@ -305,23 +299,3 @@ def test_the_hub_without_network_is_one_line(project: Path, monkeypatch: pytest.
         "recipe.toml: input.paths: hf://datasets/nobody/nothing/*.parquet: cannot be listed: "
     )
     assert not Path("out").exists()
-
-
-@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="the system cannot reserve disk space")
-def test_a_large_scratch_array_has_its_disk_space_before_it_is_mapped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("colophon.pipeline.storage.files._ARRAY_IN_MEMORY_BYTES", 1000)
-    memmap, bytes_on_disk = np.memmap, list[int]()
-
-    def recording_memmap(file: Any, *arguments: Any, **options: Any) -> Any:
-        bytes_on_disk.append(os.fstat(file.fileno()).st_blocks * 512)
-        return memmap(file, *arguments, **options)
-
-    monkeypatch.setattr(np, "memmap", recording_memmap)
-    array = Store(str(tmp_path)).files.scratch_array((1000, 1000), np.uint32)
-    array[:] = 7
-    assert bytes_on_disk == [pytest.approx(array.nbytes, abs=1 << 20)]
-    assert bytes_on_disk[0] >= array.nbytes
-    assert int(array.sum()) == 7_000_000
-    assert list(tmp_path.iterdir()) == []

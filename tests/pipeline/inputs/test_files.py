@@ -1,0 +1,114 @@
+"""The search for input files: paths, directories and globs, formats, and paths without data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from colophon.pipeline.errors import UsageError
+from colophon.pipeline.inputs.files import InputFile, expand, format_of
+from colophon.pipeline.inputs.partitions import plan_inputs
+from colophon.pipeline.recipe.schema import InputSection
+from tests.pipeline.project import write_documents
+
+
+def find(*paths: str | Path, **settings: object) -> list[InputFile]:
+    return list(expand(InputSection(paths=[str(path) for path in paths], **settings)))
+
+
+def sources(*paths: str | Path) -> list[str]:
+    return [file.source for file in find(*paths)]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_globs_directories_and_files_are_found_in_the_order_of_the_recipe(here: Path) -> None:
+    for name in ("b/2.parquet", "b/1.parquet", "a/deep/er/3.parquet", "c.parquet"):
+        write_documents(Path(name), range(3))
+    assert sources("c.parquet", "b/*.parquet", "a") == [
+        "c.parquet",
+        "b/1.parquet",
+        "b/2.parquet",
+        "a/deep/er/3.parquet",
+    ]
+    assert sources("**/*.parquet") == ["a/deep/er/3.parquet", "b/1.parquet", "b/2.parquet", "c.parquet"]
+    assert sources("b/[2-9].parquet") == ["b/2.parquet"]
+
+
+def test_a_file_that_is_given_twice_is_read_once(here: Path) -> None:
+    write_documents(Path("data/1.parquet"), range(3))
+    assert sources("data/1.parquet", "data", "data/*.parquet", "./data/1.parquet", here / "data/1.parquet") == [
+        "data/1.parquet"
+    ]
+
+
+def test_a_search_skips_hidden_files_and_unknown_suffixes(here: Path) -> None:
+    write_documents(Path("data/1.parquet"), range(3))
+    for name in (".hidden.parquet", "_SUCCESS.parquet", "notes.txt", "README", "1.parquet.crc"):
+        Path("data", name).write_text("not data")
+    assert sources("data") == ["data/1.parquet"]
+    assert sources("data/*") == ["data/1.parquet"]
+
+
+def test_a_hidden_file_is_read_when_given_by_its_path(here: Path) -> None:
+    write_documents(Path("data/.hidden.parquet"), range(3))
+    assert sources("data/.hidden.parquet") == ["data/.hidden.parquet"]
+
+
+@pytest.mark.parametrize(
+    "name", ["with space & ümlaut é.parquet", "[brackets].parquet", "#%20?.parquet", "日本.parquet"]
+)
+def test_names_of_all_kinds_are_read(here: Path, name: str) -> None:
+    write_documents(Path("nested dir ü", name), range(3))
+    for path in (f"nested dir ü/{name}", "nested dir ü"):
+        assert sources(path) == [f"nested dir ü/{name}"]
+        (partition,) = plan_inputs(InputSection(paths=[path]), needs=()).partitions
+        assert all(c.isascii() and (c.isalnum() or c in "-_") for c in partition.name)
+
+
+def test_a_path_without_data_files_is_a_usage_error_that_names_it(here: Path) -> None:
+    Path("empty").mkdir()
+    Path("stray.txt").write_text("no data")
+    for path in ("empty", "none.parquet", "none/*.parquet", "*.txt"):
+        with pytest.raises(UsageError) as error:
+            find(path)
+        assert str(error.value) == f"input.paths: {path}: no such file, or no data file in it"
+
+
+def test_a_file_with_an_unknown_suffix_is_a_usage_error_with_the_choices(here: Path) -> None:
+    Path("stray.txt").write_text('{"text": "a"}\n')
+    with pytest.raises(UsageError, match=r"input.paths: stray.txt: unknown suffix; available: .parquet, "):
+        find("stray.txt")
+    (file,) = find("stray.txt", format="jsonl")
+    assert file.format == "jsonl"
+
+
+def test_an_unknown_protocol_is_a_usage_error() -> None:
+    with pytest.raises(UsageError, match=r"input.paths: nope://x/y: Protocol not known: nope"):
+        find("nope://x/y")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("a.parquet", "parquet"),
+        ("A.PARQUET", "parquet"),
+        ("a.jsonl", "jsonl"),
+        ("a.jsonl.gz", "jsonl"),
+        ("a.json.zst", "jsonl"),
+        ("a.ndjson", "jsonl"),
+        ("a.csv.gz", "csv"),
+        ("a.arrow", "arrow"),
+        ("a.warc.gz", "warc"),
+        ("a.gz", None),
+        ("parquet", None),
+        ("a.parquet.bak", None),
+    ],
+)
+def test_the_format_of_a_suffix(name: str, expected: str | None) -> None:
+    assert format_of(name) == expected
