@@ -202,10 +202,10 @@ def _dolma_scores(attributes: Mapping[str, Any], job: Job) -> tuple[float, str, 
 def read_colophon(job: Job) -> pa.Table:
     """Read the files that Colophon's manifest names."""
     output = Path(job.output)
-    stages = read_manifest(output).outputs
+    outputs = read_manifest(output).outputs
     parts = []
     for quality, topic, tokens in zip(
-        *(stages[name].records for name in ("annotations/quality", "annotations/topic", "tokens")), strict=True
+        *(outputs[name].records for name in ("annotations/quality", "annotations/topic", "tokens")), strict=True
     ):
         ids = pa.ipc.open_file(output / tokens.path).read_all()
         scores = pq.read_table(output / quality.path)

@@ -247,8 +247,8 @@ def _manifest(output: Path) -> Manifest:
 
 
 def _hashes(output: Path) -> dict[tuple[str, str], str]:
-    stages = _manifest(output).outputs.values()
-    return {(record.output, record.partition): record.sha256 for stage in stages for record in stage.records}
+    outputs = _manifest(output).outputs.values()
+    return {(record.output, record.partition): record.sha256 for content in outputs for record in content.records}
 
 
 def main() -> int:

@@ -166,6 +166,6 @@ def _write_shards(output: Path, *, tokenizer: TokenizerInfo, sequence_length: in
         sha256="0" * 64,
         fingerprint="0" * 64,
     )
-    stages = {record.output: OutputManifest(settings={}, records=[record])}
-    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=stages)
+    outputs = {record.output: OutputManifest(settings={}, records=[record])}
+    manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=outputs)
     (output / "manifest.json").write_text(manifest.model_dump_json())

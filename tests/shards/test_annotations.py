@@ -26,24 +26,24 @@ def write(path: Path, columns: dict[str, list[Any]]) -> None:
     pq.write_table(pa.table({name: pa.array(values, TYPES[name]) for name, values in columns.items()}), path)
 
 
-def manifest_of(stages: dict[str, list[Record]]) -> Manifest:
-    made = {stage: OutputManifest(settings={}, records=records) for stage, records in stages.items()}
-    return Manifest(colophon_version="0", recipe={}, partitions=[], outputs=made)
+def manifest_of(outputs: dict[str, list[Record]]) -> Manifest:
+    contents = {output: OutputManifest(settings={}, records=records) for output, records in outputs.items()}
+    return Manifest(colophon_version="0", recipe={}, partitions=[], outputs=contents)
 
 
 @pytest.fixture
 def manifest(tmp_path: Path) -> Manifest:
     """The manifest of a run in `tmp_path`."""
-    stages = {}
+    outputs = {}
     for annotator, partitions in ANNOTATIONS.items():
-        stage = f"annotations/{annotator}"
+        output = f"annotations/{annotator}"
         for number, columns in enumerate(partitions):
-            write(tmp_path / stage / f"{number}.parquet", columns)
+            write(tmp_path / output / f"{number}.parquet", columns)
         sizes = [len(next(iter(columns.values()))) for columns in partitions]
-        stages[stage] = [
-            record_of(tmp_path, tmp_path / stage / f"{number}.parquet", rows=rows) for number, rows in enumerate(sizes)
+        outputs[output] = [
+            record_of(tmp_path, tmp_path / output / f"{number}.parquet", rows=rows) for number, rows in enumerate(sizes)
         ]
-    return manifest_of(stages)
+    return manifest_of(outputs)
 
 
 @pytest.fixture
@@ -104,12 +104,12 @@ class TestFilesThatDifferFromTheirRecords:
         ],
     )
     def test_of_different_content(self, columns: dict[str, list[Any]], rows: int, message: str, tmp_path: Path) -> None:
-        stage = "annotations/quality"
-        write(tmp_path / stage / "0.parquet", {"score": [0.0]})
-        write(tmp_path / stage / "1.parquet", columns)
+        output = "annotations/quality"
+        write(tmp_path / output / "0.parquet", {"score": [0.0]})
+        write(tmp_path / output / "1.parquet", columns)
         records = [
-            record_of(tmp_path, tmp_path / stage / "0.parquet", rows=1),
-            record_of(tmp_path, tmp_path / stage / "1.parquet", rows=rows),
+            record_of(tmp_path, tmp_path / output / "0.parquet", rows=1),
+            record_of(tmp_path, tmp_path / output / "1.parquet", rows=rows),
         ]
         with pytest.raises(ShardError, match=message):
-            find_column(tmp_path, manifest_of({stage: records}), "score").read("1")
+            find_column(tmp_path, manifest_of({output: records}), "score").read("1")

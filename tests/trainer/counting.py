@@ -70,7 +70,7 @@ def wrapped(step: int | None) -> list[int]:
 def write_counting_run(output: Path, *, num_documents: int = 1000, num_partitions: int = 2) -> Path:
     """Write token files, the layouts' packed files, and annotations: `step`, `parity` (null for some) and `rank`."""
     random = np.random.default_rng(0)
-    stages: dict[str, list[Record]] = {}
+    records_by_output: dict[str, list[Record]] = {}
     for number, part in enumerate(np.array_split(random.choice(STEPS, num_documents), num_partitions)):
         texts = [
             count(int(random.integers(NUM_COUNTS)), step, length=int(random.integers(4, 24))) for step in part.tolist()
@@ -78,12 +78,12 @@ def write_counting_run(output: Path, *, num_documents: int = 1000, num_partition
         texts[3] = texts[-1] = []
         ids = pa.array([f"{number}-{i}" for i in range(len(texts))])
         steps = pa.array(part)
-        for stage, table in _tables(ids, texts, steps).items():
-            suffix = "parquet" if stage.startswith("annotations/") else "arrow"
-            path = output / stage / f"{number}.{suffix}"
+        for directory, table in _tables(ids, texts, steps).items():
+            suffix = "parquet" if directory.startswith("annotations/") else "arrow"
+            path = output / directory / f"{number}.{suffix}"
             path.parent.mkdir(parents=True, exist_ok=True)
             (pq.write_table if suffix == "parquet" else _write)(table, path)
-            stages.setdefault(stage, []).append(record_of(output, path, rows=table.num_rows))
+            records_by_output.setdefault(directory, []).append(record_of(output, path, rows=table.num_rows))
     tokenizer = {"tokenizer": {"name": TOKENIZER.name, "sha256": TOKENIZER.sha256}}
     layouts = {
         f"packed/{name}": {
@@ -93,8 +93,8 @@ def write_counting_run(output: Path, *, num_documents: int = 1000, num_partition
         for name in LAYOUTS
     }
     described = {
-        stage: OutputManifest(settings={"tokens": tokenizer, **layouts}.get(stage, {}), records=records)
-        for stage, records in stages.items()
+        directory: OutputManifest(settings={"tokens": tokenizer, **layouts}.get(directory, {}), records=records)
+        for directory, records in records_by_output.items()
     }
     manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=described)
     (output / "manifest.json").write_text(manifest.model_dump_json())
@@ -115,7 +115,7 @@ def _write(table: pa.Table, path: Path) -> None:
 
 
 def _tables(ids: pa.Array, texts: list[list[int]], steps: pa.Array) -> dict[str, pa.Table]:
-    """One partition's files by stage."""
+    """The tables of one partition's files by their directories."""
     lists = pa.array(texts, pa.list_(pa.uint16()))
     parity = pa.array(
         [None if i % 10 == 7 else "odd" if step % 2 else "even" for i, step in enumerate(steps.to_pylist())]
