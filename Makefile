@@ -34,7 +34,7 @@ $(DEMO)/corpus.json: | $(STAMP)
 	$(COLOPHON) demo-corpus --output $(DEMO)
 
 demo: setup $(DEMO)/models/quality.bin $(DEMO)/models/topic.bin $(DEMO)/models/demo.tiktoken ## run the whole job on text of this machine, into out/demo
-	$(COLOPHON) run demo --rebuild
+	$(COLOPHON) run demo --rebuild --executor ray
 	$(COLOPHON) verify demo
 	$(COLOPHON) train demo --overwrite
 	$(COLOPHON) inspect demo --document 7 --layout prepend-url --sequence 7 --tokens 120
@@ -42,6 +42,7 @@ demo: setup $(DEMO)/models/quality.bin $(DEMO)/models/topic.bin $(DEMO)/models/d
 	@echo 'More commands:'
 	@echo '  $(COLOPHON) inspect demo --layout append-topic --sequence 3    roles coloured, tokens without loss weight dimmed'
 	@echo '  $(COLOPHON) run demo                                           nothing is done twice'
+	@echo '  $(COLOPHON) run demo --set output.path=out/local               the same files without Ray: local processes'
 	@echo '  $(COLOPHON) export demo --to out/demo-annotated                Parquet with the annotations as columns'
 	@echo '  head -n 3 $(DEMO)/training/prepend-url/metrics.jsonl'
 

@@ -128,7 +128,7 @@ class Soak:
         if kind == "none":
             return self._call(output, arguments, {})
         if kind in _VICTIMS:
-            return self._at_a_moment(output, arguments, kind=kind, victim=_VICTIMS[kind])
+            return self._at_a_moment(output, arguments, kind=kind)
         return self._at_a_step(output, arguments, kind=kind)
 
     def _at_a_step(self, output: str, arguments: Sequence[str], *, kind: str) -> int:
@@ -142,18 +142,15 @@ class Soak:
         self.tally.faults[f"{kind}, {step}"] += max(0, min(reached - at + 1, times))
         return code
 
-    def _at_a_moment(self, output: str, arguments: Sequence[str], *, kind: str, victim: str | None) -> int:
+    def _at_a_moment(self, output: str, arguments: Sequence[str], *, kind: str) -> int:
         process = self._start(output, arguments, {})
         with suppress(subprocess.TimeoutExpired):
             process.wait(self._random.uniform(0.2, 12.0))
         children: list[psutil.Process] = []
         if process.poll() is None:
             children = psutil.Process(process.pid).children(recursive=True)
-            found = [child for child in children if victim is not None and _name(child).startswith(victim)]
-            if victim is None:
-                process.kill()
-                self.tally.faults[kind] += 1
-            elif found:
+            found = [psutil.Process(process.pid)] if kind == "kill the driver" else _victims(children, kind)
+            if found:
                 with suppress(psutil.NoSuchProcess):
                     self._random.choice(found).kill()
                 self.tally.faults[kind] += 1
@@ -214,19 +211,39 @@ class Soak:
             return process.wait()
 
 
-_VICTIMS = {"kill the driver": None, "kill a worker": "ray::", "kill the raylet": "raylet"}
+_VICTIMS = ("kill the driver", "kill a worker", "kill the raylet", "kill the fork server")
 _KINDS = {
     "inline": ("none", "kill", "kill", "disk full", "kill the driver"),
+    "local": ("none", "kill", "kill", "hang", "disk full", "kill the driver", "kill a worker", "kill the fork server"),
     "ray": ("none", "kill", "kill", "hang", "disk full", "kill the driver", "kill a worker", "kill the raylet"),
 }
 """Kinds of faults by executor; `inline` has no worker that could be ended when it hangs."""
 
 
-def _name(process: psutil.Process) -> str:
+def _victims(children: Sequence[psutil.Process], kind: str) -> list[psutil.Process]:
+    """Those of a run's processes that the fault may strike."""
+    lines = {child: _command_line(child) for child in children}
+    servers = [child for child, line in lines.items() if "multiprocessing.forkserver" in line]
+    forks = [child for child in servers if _parent(child) in servers]  # a fork has its server's command line
+    if kind == "kill the fork server":
+        return [child for child in servers if child not in forks]
+    if kind == "kill the raylet":
+        return [child for child, line in lines.items() if line.split(" ")[0].endswith("/raylet")]
+    return [*forks, *(child for child, line in lines.items() if line.startswith("ray::"))]
+
+
+def _command_line(process: psutil.Process) -> str:
     try:
-        return " ".join(process.cmdline()[:1]).rpartition("/")[2]
+        return " ".join(process.cmdline())
     except psutil.NoSuchProcess:
         return ""
+
+
+def _parent(process: psutil.Process) -> psutil.Process | None:
+    try:
+        return process.parent()
+    except psutil.NoSuchProcess:
+        return None
 
 
 def _write_project(directory: Path) -> int:

@@ -79,14 +79,14 @@ class PackSection(Section):
 
 
 class RaySection(Section):
-    """`[ray]`: the cluster and the limits of its workers."""
+    """`[ray]`: the cluster, and the limits of workers, which hold for local processes too."""
 
     address: str | None = None
-    """`auto`, `ray://...` or `host:port` of a running cluster; None starts a local one for the run."""
+    """`auto`, `ray://...` or `host:port` of a running cluster; None: no cluster, or one for the run alone."""
     num_workers: int | None = Field(None, ge=1)
-    """Worker processes; None: one for each CPU of the cluster."""
+    """Worker processes; None: one for each CPU of the machine or the cluster."""
     worker_memory_bytes: int | None = Field(None, ge=1)
-    """Memory that Ray reserves for a worker. A worker above it is replaced after its partition. A worker above twice
+    """Memory of a worker, which Ray reserves. A worker above it is replaced after its partition. A worker above twice
     this, and at least 512 MiB above it, exits at once, and its partition is retried."""
     partition_timeout_seconds: float | None = Field(None, gt=0)
     """The worker of a partition that takes longer is killed, and the partition is retried."""

@@ -29,6 +29,8 @@ class Cluster:
     """Address that drivers attach to."""
     environment: dict[str, str]
     """Holds the token that the cluster asks for."""
+    add_second: Callable[[], None]
+    """Start the second node, if it is to join later."""
     remove_second: Callable[[], None]
     """Kill the second node and all of its processes."""
 
@@ -71,10 +73,16 @@ def raylet(address: str, *options: str, environment: dict[str, str]) -> Iterator
 
 
 @contextmanager
-def two_nodes(*, of_second: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+def two_nodes(
+    *,
+    of_head: Mapping[str, str] | None = None,
+    of_second: Mapping[str, str] | None = None,
+    second_later: bool = False,
+) -> Iterator[Cluster]:
     """A head with the job server and a second raylet, a CPU each, both asking for a token.
 
-    `of_second`: environment variables of the second node's processes alone.
+    `of_head` and `of_second`: environment variables of one node's processes alone. `second_later`: the head is alone
+    until `add_second` is called.
     """
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("RAY_")},
@@ -86,19 +94,26 @@ def two_nodes(*, of_second: Mapping[str, str] | None = None) -> Iterator[Cluster
     jobs_port, gcs_port = free_ports(2)
     scratch = tempfile.mkdtemp(prefix="ray")  # short: sockets lie in it
     serving = ("--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}", f"--temp-dir={scratch}/a")
-    head, second = f"127.0.0.2:{gcs_port}", {**environment, **(of_second or {})}
+    head = f"127.0.0.2:{gcs_port}"
+    first, second = {**environment, **(of_head or {})}, {**environment, **(of_second or {})}
     try:
-        with raylet("127.0.0.2", "--head", f"--port={gcs_port}", *serving, environment=environment), ExitStack() as of:
-            of.enter_context(raylet("127.0.0.3", f"--address={head}", f"--temp-dir={scratch}/b", environment=second))
-            cluster = Cluster(f"http://127.0.0.1:{jobs_port}", head, environment, of.close)
-            wait_for_both_nodes(cluster)
+        with raylet("127.0.0.2", "--head", f"--port={gcs_port}", *serving, environment=first), ExitStack() as of:
+
+            def add_second() -> None:
+                options = (f"--address={head}", f"--temp-dir={scratch}/b")
+                of.enter_context(raylet("127.0.0.3", *options, environment=second))
+
+            cluster = Cluster(f"http://127.0.0.1:{jobs_port}", head, environment, add_second, of.close)
+            if not second_later:
+                add_second()
+            wait_for_nodes(cluster, number=1 if second_later else 2)
             yield cluster
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def wait_for_both_nodes(cluster: Cluster) -> None:
-    """Until a driver sees two CPUs; each look takes a driver's start, so there is no need to sleep between them."""
+def wait_for_nodes(cluster: Cluster, *, number: int) -> None:
+    """Until a driver sees that many CPUs; each look takes a driver's start, so no sleep is needed between them."""
     look = (
         f"import ray; ray.init(address={cluster.address!r}, log_to_driver=False); print(ray.cluster_resources()['CPU'])"
     )
@@ -111,6 +126,6 @@ def wait_for_both_nodes(cluster: Cluster) -> None:
             check=False,
             timeout=60,
         )
-        if seen.stdout.strip() == "2.0":
+        if seen.stdout.strip() == f"{number}.0":
             return
-    raise AssertionError(f"the cluster has no two nodes: {seen.stdout} {seen.stderr}")
+    raise AssertionError(f"the cluster has not {number} nodes: {seen.stdout} {seen.stderr}")
