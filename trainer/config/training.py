@@ -85,7 +85,7 @@ class TrainConfig(Settings):
     """Whether the backward pass recomputes a layer's activations instead of storing them: less memory, about a third
     more time."""
     parallel: Literal["auto", "ddp", "fsdp"] = "auto"
-    """What the processes of one run (torchrun) share. ddp: the batch. fsdp: the batch, weights and optimizer. auto:
+    """Sharing among the processes of one run (torchrun). ddp: the batch. fsdp: the batch, weights and optimizer. auto:
     fsdp where weights, gradients and AdamW's moments take more than a quarter of the device's memory, else ddp."""
 
     @field_validator("schedule", "optimizer", mode="before")
