@@ -139,7 +139,8 @@ def test_links_lead_to_files_and_headings() -> None:
 
 def test_the_rooms_of_the_readme_exist() -> None:
     (tree,) = (block for block in blocks("", README) if "annotators/ " in block)
-    named = {package: set(re.findall(r"(\w+)/", rest)) for package, rest in re.findall(r"^(\w+)/ +(.*)$", tree, re.M)}
+    entries = re.findall(r"^(\w+)/ +(.*(?:\n +.*)*)$", tree, re.MULTILINE)
+    named = {package: set(re.findall(r"(\w+)/", description)) for package, description in entries}
     rooms = {
         package: {path.parent.name for path in (ROOT / package).glob("*/__init__.py")}
         for package in ("annotators", "shards", "pipeline", "trainer")

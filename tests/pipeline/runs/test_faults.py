@@ -231,7 +231,8 @@ def test_ctrl_c_ends_a_run_with_one_line(hanging: subprocess.Popen[str]) -> None
     os.killpg(hanging.pid, signal.SIGINT)
     code, _, err = ended(hanging)
     assert code == ExitCode.INTERRUPTED
-    assert [line for line in err.splitlines() if line] == ["colophon: interrupted; run the same command again to go on"]
+    lines = [line for line in err.splitlines() if line]
+    assert lines == ["colophon: interrupted; run the same command again to resume"]
     _, alive = psutil.wait_procs(children, timeout=LIMIT_SECONDS)
     assert alive == []
 
