@@ -5,6 +5,7 @@
     run.packed("prepend-url").rows([0])  # memory-mapped sequences with roles, loss weights and positions
 
     recipe = colophon.load_recipe("recipe.toml", overrides=["pack.sequence_length=1024"])
+    colophon.run(recipe)
 
 Importing this imports no library. Reading needs neither ray nor torch.
 """
@@ -14,15 +15,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load_recipe", "open"]
+__all__ = ["__version__", "load_recipe", "open", "run"]
 
 if TYPE_CHECKING:
     from colophon.pipeline.recipe.loading import load_recipe
+    from colophon.pipeline.runs.recipe_run import run_recipe as run
     from colophon.shards.run_output import open_run as open
 
 _HOMES = {
     "load_recipe": ("colophon.pipeline.recipe.loading", "load_recipe"),
     "open": ("colophon.shards.run_output", "open_run"),
+    "run": ("colophon.pipeline.runs.recipe_run", "run_recipe"),
 }
 
 

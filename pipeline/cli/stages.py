@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,10 +18,14 @@ from colophon.pipeline.cli.options import (
     echo,
     make_console,
 )
-from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
+from colophon.pipeline.executors.session import ExecutorName
+
+if TYPE_CHECKING:
+    from colophon.pipeline.recipe.schema import Recipe
+    from colophon.shards.outputs import StageName
 
 
-def _stage_command(name: str, stages: tuple[str, ...], docstring: str) -> Callable[..., None]:
+def _stage_command(name: str, stages: tuple[StageName, ...], docstring: str) -> Callable[..., None]:
     """Return the command `name`, which runs `stages`: these commands have the same options."""
 
     def command(
@@ -76,58 +79,45 @@ pack = _stage_command(
 def _run(
     recipe: str,
     settings: list[str] | None,
-    stages: tuple[str, ...],
+    stages: tuple[StageName, ...],
     *,
     executor: ExecutorName,
     rebuild: bool,
     strict: bool,
     dry_run: bool,
 ) -> None:
-    begun = time.monotonic()
     from colophon.pipeline.recipe.loading import load_recipe
-    from colophon.pipeline.storage.files import files_at
-    from colophon.shards.manifest import MANIFEST_NAME
 
     loaded = load_recipe(recipe, overrides=settings or [])
-    with ExecutorSession(executor, loaded.ray, log=echo) as session:
-        if not dry_run and files_at(loaded.output.path).size(MANIFEST_NAME) is None:  # else there may be nothing to do
-            session.begin()
-        # Everything else is imported and checked while workers start.
-        from colophon.pipeline.reports.summary import print_summary, summarize, write_report
-        from colophon.pipeline.runs.calibration import calibrated
-        from colophon.pipeline.runs.resolve import resolve
-        from colophon.pipeline.runs.run import Run
-        from colophon.pipeline.storage.lock import locked
+    if dry_run:
+        _print_plan(loaded, stages, where=recipe, rebuild=rebuild)
+        return
+    from colophon.pipeline.runs.recipe_run import run_recipe
 
-        console = make_console()
-        resolved = resolve(loaded, where=recipe)
-        if "tokenize" in stages or "pack" in stages:
-            _ = resolved.tokenizer  # fails now rather than after an hour of annotating
-        if dry_run:
-            from colophon.pipeline.runs.dry_run import print_plan
-
-            resolved = calibrated(resolved, write=False, log=echo, rebuild=rebuild)
-            print_plan(resolved, stages=stages, console=console)
-            return
-        _ = resolved.inputs  # nothing is written for input that cannot be read
-        with locked(resolved.store, log=echo) as owner:
-            resolved = resolved.for_run(owner.token)
-            resolved = calibrated(resolved, write="annotate" in stages, log=echo, rebuild=rebuild)
-            result = Run(
-                resolved,
-                stages=stages,
-                executor=session.executor,
-                console=console,
-                connect=session.connect,
-                rebuild=rebuild,
-                strict=strict,
-                begun=begun,
-            ).execute()
-            session.leave()
-            summary = summarize(result, store=resolved.store)
-            write_report(summary, result, store=resolved.store)
-        print_summary(summary, result.manifest, console=console)
+    result = run_recipe(
+        loaded,
+        stages=stages,
+        executor=executor,
+        rebuild=rebuild,
+        strict=strict,
+        name=recipe,
+        console=make_console(),
+        log=echo,
+    )
     raise typer.Exit(int(result.exit_code))
+
+
+def _print_plan(recipe: Recipe, stages: tuple[StageName, ...], *, where: str, rebuild: bool) -> None:
+    """Print the resolved recipe and the files that a run would write; write and start nothing."""
+    from colophon.pipeline.runs.calibration import calibrated
+    from colophon.pipeline.runs.dry_run import print_plan
+    from colophon.pipeline.runs.resolve import resolve
+
+    resolved = resolve(recipe, where=where)
+    if "tokenize" in stages or "pack" in stages:
+        _ = resolved.tokenizer  # an error of the tokenizer comes before any table
+    resolved = calibrated(resolved, write=False, log=echo, rebuild=rebuild)
+    print_plan(resolved, stages=stages, console=make_console())
 
 
 def submit(

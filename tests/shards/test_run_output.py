@@ -104,6 +104,6 @@ assert not {{"ray", "torch"}} & set(sys.modules)
 
 
 def test_public_names_are_listed_and_an_unknown_one_is_answered_with_them() -> None:
-    assert set(dir(colophon)) >= {"open", "load_recipe", "__version__"}
+    assert set(dir(colophon)) >= {"open", "run", "load_recipe", "__version__"}
     with pytest.raises(AttributeError, match="no attribute 'opne'; available: "):
         _ = colophon.opne  # type: ignore[attr-defined]

@@ -1,0 +1,103 @@
+"""A run from its recipe to its report: workers, the output's lock, the passes, `report/`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from os import PathLike, fspath
+from typing import TYPE_CHECKING
+
+from colophon.pipeline.errors import UsageError
+from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
+from colophon.pipeline.recipe.loading import load_recipe
+from colophon.pipeline.recipe.schema import Recipe
+from colophon.pipeline.storage.files import files_at
+from colophon.shards.manifest import MANIFEST_NAME
+from colophon.shards.outputs import STAGES, StageName
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from colophon.pipeline.runs.run import RunResult
+
+
+def run_recipe(
+    recipe: Recipe | str | PathLike[str],
+    *,
+    stages: Sequence[StageName] = STAGES,
+    executor: ExecutorName | str = ExecutorName.AUTO,
+    rebuild: bool = False,
+    strict: bool = False,
+    name: str | None = None,
+    console: Console | None = None,
+    log: Callable[[str], None] = lambda line: None,
+) -> RunResult:
+    """Annotate, tokenize and pack what is not up to date; `colophon run` does the same.
+
+    Args:
+        recipe: a recipe, the path of a recipe file, or the name of a bundled recipe.
+        stages: some of `annotate`, `tokenize` and `pack`.
+        executor: `auto`, `local`, `ray` or `inline`.
+        rebuild: redo outputs that were made with different settings, instead of raising.
+        strict: stop at the first input that cannot be read, instead of quarantining it.
+        name: the recipe's name in errors. None: the path or the name, `recipe` for a recipe.
+        console: shows progress and the summary. None: nothing is shown.
+        log: gets a line on where workers run.
+
+    Returns:
+        The manifest and the times of the passes. `exit_code` is 3 where input was quarantined.
+
+    Raises:
+        UsageError: the recipe is invalid, or an output was made with different settings and `rebuild` is not set.
+        ColophonError: the run failed. Its committed files stay, and the same call resumes it.
+    """
+    begun = time.monotonic()
+    where = name or ("recipe" if isinstance(recipe, Recipe) else fspath(recipe))
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(fspath(recipe))
+    with ExecutorSession(_executor_name(executor), loaded.ray, log=log) as session:
+        if files_at(loaded.output.path).size(MANIFEST_NAME) is None:  # else there may be nothing to do
+            session.begin()
+        # Everything else is imported and checked while workers start.
+        from colophon.pipeline.reports.summary import print_summary, summarize, write_report
+        from colophon.pipeline.runs.calibration import calibrated
+        from colophon.pipeline.runs.resolve import resolve
+        from colophon.pipeline.runs.run import Run
+        from colophon.pipeline.storage.lock import locked
+
+        resolved = resolve(loaded, where=where)
+        if "tokenize" in stages or "pack" in stages:
+            _ = resolved.tokenizer  # fails now rather than after an hour of annotating
+        _ = resolved.inputs  # nothing is written for input that cannot be read
+        with locked(resolved.store, log=log) as owner:
+            resolved = resolved.for_run(owner.token)
+            resolved = calibrated(resolved, write="annotate" in stages, log=log, rebuild=rebuild)
+            result = Run(
+                resolved,
+                stages=stages,
+                executor=session.executor,
+                console=console or _silent_console(),
+                connect=session.connect,
+                rebuild=rebuild,
+                strict=strict,
+                begun=begun,
+            ).execute()
+            session.leave()
+            summary = summarize(result, store=resolved.store)
+            write_report(summary, result, store=resolved.store)
+    if console is not None:
+        print_summary(summary, result.manifest, console=console)
+    return result
+
+
+def _executor_name(executor: str) -> ExecutorName:
+    try:
+        return ExecutorName(executor)
+    except ValueError:
+        available = ", ".join(name.value for name in ExecutorName)
+        raise UsageError(f"unknown executor {executor!r}; available: {available}") from None
+
+
+def _silent_console() -> Console:
+    from rich.console import Console
+
+    return Console(quiet=True)
