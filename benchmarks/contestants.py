@@ -165,7 +165,7 @@ def contestants(*, work: Path, dolma_python: str | None = None) -> dict[str, Con
         dolma_python: the interpreter of an environment with Dolma, whose pins conflict with those of the others;
             default: the environment of `install_dolma`.
     """
-    # Ray's processes import the recipe's packages, the peers this one: both are found from the root.
+    # Workers import the recipe's packages, the peers this one: both are found from the root.
     env = {"PYTHONPATH": str(ROOT), "COLOPHON_CACHE_DIR": str(work / "cache" / "colophon")}
     assets = {"HF_ASSETS_CACHE": str(work / "cache" / "assets"), "PYTHONPATH": str(ROOT)}
     own_python = dolma_python or str(dolma_environment(work) / "bin" / "python")
@@ -175,10 +175,10 @@ def contestants(*, work: Path, dolma_python: str | None = None) -> dict[str, Con
             title="Colophon",
             command=_colophon,
             read=outputs.read_colophon,
-            modules=("ray", "gigatoken", "numba"),
-            packages=("ray", "gigatoken", "numba", "pyarrow"),
+            modules=("gigatoken", "numba"),
+            packages=("gigatoken", "numba", "pyarrow"),
             megabytes_per_second=15,
-            start_seconds=8,
+            start_seconds=3,
             env=env,
         ),
         Contestant(

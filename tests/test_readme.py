@@ -72,8 +72,6 @@ def run(command: list[str], *, cwd: Path) -> str:
     return done.stdout
 
 
-@pytest.mark.ray
-@pytest.mark.xdist_group("ray")
 def test_the_commands_run_one_after_the_other(workplace: Path) -> None:
     """The README's commands, unchanged, and then the Python of the README and of docs/format.md on their output."""
     (shell,) = blocks("sh")

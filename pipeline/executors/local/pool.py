@@ -127,6 +127,8 @@ class LocalPool(Pool):
         self._selector.unregister(state.connection)
         state.connection.close()
         state.process.join(_EXIT_SECONDS)
+        if state.process.exitcode is None:
+            state.process.kill()
         return state.process.exitcode
 
 

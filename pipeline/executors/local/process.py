@@ -12,6 +12,7 @@ import signal
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
 
@@ -48,7 +49,7 @@ def serve(connection: Connection, environment: Mapping[str, str], most_bytes: in
             message: Message = connection.recv()
             number, pickled, task = message
             stage = pickled or stage
-            connection.send(worker.answer(task, number=number, stage=lambda stage=stage: pickle.loads(stage)))  # type: ignore[misc]
+            connection.send(worker.answer(task, number=number, stage=partial(pickle.loads, stage)))
 
 
 def _end_with_the_driver() -> None:
