@@ -33,9 +33,9 @@ def resolve_executor(name: ExecutorName, config: RaySection) -> ExecutorName:
 
 
 class ExecutorSession:
-    """An executor around one command: `with ExecutorSession(...) as session: session.connect(); session.executor...`.
+    """An executor around one command, as a context manager: `connect`, then run stages on `executor`.
 
-    Libraries are imported when they are needed: Ray takes a second.
+    Libraries are imported when they are needed: importing Ray takes a second.
     """
 
     def __init__(self, name: ExecutorName, config: RaySection, *, log: Callable[[str], None]) -> None:
@@ -47,7 +47,7 @@ class ExecutorSession:
         self._lines: list[str] = []
         # Linux ends Ray's processes when the thread that started them ends: this one ends last.
         self._thread: ThreadPoolExecutor | None = None
-        self._connection: Future[list[str]] | None = None
+        self._connection: Future[None] | None = None
         self._disconnection: Future[None] | None = None
 
     @cached_property
@@ -89,9 +89,10 @@ class ExecutorSession:
             UsageError: no Ray cluster answers.
         """
         self.begin()
-        lines = self._connection.result() if self._connection is not None else self._lines
-        while lines:
-            self._log(lines.pop(0))
+        if self._connection is not None:
+            self._connection.result()
+        while self._lines:
+            self._log(self._lines.pop(0))
 
     def leave(self) -> None:
         """End workers and leave Ray, where all tasks are done, on a thread while the command continues."""
@@ -111,12 +112,10 @@ class ExecutorSession:
                 self._disconnection.result()
             self._thread.shutdown()
 
-    def _connect_to_ray(self) -> list[str]:
+    def _connect_to_ray(self) -> None:
         from colophon.pipeline.executors.on_ray.cluster import connect
 
-        lines: list[str] = []
-        connect(self._config, log=lines.append)
-        return lines
+        connect(self._config, log=self._lines.append)
 
     def _disconnect_from_ray(self) -> None:
         from colophon.pipeline.executors.on_ray.cluster import disconnect
