@@ -113,7 +113,7 @@ def encode(tokenizer: Tokenizer, text: str) -> list[int]:
 
 
 @pytest.mark.parametrize("url", URLS)
-def test_parts_of_ugly_urls_are_those_of_the_tokens_first_bytes(tokenizer: Tokenizer, url: str) -> None:
+def test_parts_of_unusual_urls_are_those_of_the_tokens_first_bytes(tokenizer: Tokenizer, url: str) -> None:
     columns = url_columns([url])
     prefix, domain, suffix = (columns[name][0].as_py() for name in URL_PARTS)
     start = url.index(prefix)
@@ -136,7 +136,7 @@ def test_parts_of_any_text_are_those_of_the_tokens_first_bytes(
 ) -> None:
     spans = [(name, text) for name, text in (("a", one), ("b", two), ("c", three)) if text]
     ids = encode(tokenizer, one + two + three)
-    if "\ufffd" not in one + two + three:  # a cut-off character looks like it
+    if "\ufffd" not in one + two + three:  # a cut character also decodes to it
         expected = brute_parts(tokenizer, ids, spans)
         assert parts_of_tokens(np.array(ids), spans, tokenizer=tokenizer) == expected
         for cut in range(1, len(ids)):
@@ -151,11 +151,11 @@ def test_parts_with_a_real_vocabulary() -> None:
     ids = encode(real, "".join(text for _, text in spans))
     found = parts_of_tokens(np.array(ids), spans, tokenizer=real)
     assert found == brute_parts(real, ids, spans)
-    assert found[0] == "url_prefix"  # https, then :// of its own
+    assert found[0] == "url_prefix"  # `https`, then `://`
     assert found[:2] == ["url_prefix", "url_prefix"]
 
 
-def test_ids_that_are_not_the_text_s_have_no_parts(tokenizer: Tokenizer) -> None:
+def test_ids_of_a_different_text_have_no_parts(tokenizer: Tokenizer) -> None:
     assert parts_of_tokens(np.array(encode(tokenizer, "other")), [("a", "the")], tokenizer=tokenizer) is None
 
 
@@ -187,7 +187,7 @@ def test_layouts_with_nothing_before_the_text_are_refused(tokenizer: Tokenizer) 
 
 
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
-def test_weights_sum_to_one_and_are_those_that_the_model_attends_with(kv_heads: int) -> None:
+def test_weights_sum_to_1_and_equal_those_of_the_model(kv_heads: int) -> None:
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(2, 4, 7, 6, generator=generator, dtype=torch.float64)
     key, value = (torch.randn(2, kv_heads, 7, 6, generator=generator, dtype=torch.float64) for _ in range(2))
@@ -205,7 +205,7 @@ def test_weights_sum_to_one_and_are_those_that_the_model_attends_with(kv_heads: 
 
 
 @pytest.mark.parametrize("changes", [{}, {"qk_norm": True}, {"num_kv_heads": 4}])
-def test_watching_changes_nothing_and_sees_every_layer(tokenizer: Tokenizer, changes: dict[str, Any]) -> None:
+def test_watching_changes_no_states_and_sees_every_layer(tokenizer: Tokenizer, changes: dict[str, Any]) -> None:
     trained = trained_model(tokenizer, **changes)
     input_ids = torch.arange(24).view(2, 12)
     seen: dict[int, torch.Tensor] = {}
@@ -246,7 +246,7 @@ def brute_masses(
     return mass, even
 
 
-def test_masses_are_those_of_each_document_alone(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_masses_equal_those_of_each_document_alone(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "colophon.trainer.attention_maps.masses._PAIRS_AT_ONCE", 3 * 90**2
     )  # several batches of several rows
@@ -268,7 +268,7 @@ def test_masses_are_those_of_each_document_alone(tokenizer: Tokenizer, monkeypat
     assert np.abs(found.mass - found.uniform[:, None, None]).max() > 0.05  # this model's attention is not even
 
 
-def test_vectors_of_attention_to_meta_tokens_are_those_of_each_document_alone(tokenizer: Tokenizer) -> None:
+def test_meta_token_vectors_equal_those_of_each_document_alone(tokenizer: Tokenizer) -> None:
     trained = trained_model(tokenizer)
     layout = layout_for(tokenizer, position="meta_tokens", num_meta_tokens=3)
     assert required_columns(layout) == []
@@ -284,13 +284,13 @@ def test_vectors_of_attention_to_meta_tokens_are_those_of_each_document_alone(to
         seen: dict[int, torch.Tensor] = {}
         whole = torch.from_numpy(np.concatenate([rows.prefixes[number], texts[number]]))[None]
         watch_attention(trained.model, whole, seen.__setitem__)
-        expected = seen[1][0].mean(0)[6:12, 2:5].flatten().numpy()  # six text tokens behind six of prefix
+        expected = seen[1][0].mean(0)[6:12, 2:5].flatten().numpy()  # six text tokens after six of the prefix
         vector = found[number]
         assert vector is not None
         np.testing.assert_allclose(vector, expected, rtol=1e-4, atol=1e-6)
 
 
-def test_distances_are_those_of_brute_force() -> None:
+def test_distances_equal_brute_force() -> None:
     points = np.random.default_rng(0).normal(size=(6, 4))
     euclidean, cosine = distance_matrix(points, "euclidean"), distance_matrix(points, "cosine")
     for i, j in np.ndindex(6, 6):
@@ -299,7 +299,7 @@ def test_distances_are_those_of_brute_force() -> None:
         assert cosine[i, j] == pytest.approx(1 - points[i] @ points[j] / norms, abs=1e-9)
 
 
-def test_bins_are_told_apart_where_vectors_differ_and_only_there() -> None:
+def test_bins_differ_significantly_only_if_their_vectors_differ() -> None:
     random = np.random.default_rng(0)
     bins = ["low", "high", "mid"] * 12 + ["rare"] * 4 + [None] * 3
     center = {"low": 0, "high": 1, "mid": 2, "rare": 3, None: 4}
@@ -312,7 +312,7 @@ def test_bins_are_told_apart_where_vectors_differ_and_only_there() -> None:
     assert report.bins == {"high": 12, "low": 11, "mid": 12}
     assert report.excluded == {"too_short": 1, "without_value": 3, "in_small_bins": 4}
     for found, control in zip(report.distances, report.untrained, strict=True):
-        assert found.p_value == 0.001  # 1 / (1 + 999): no permutation comes near
+        assert found.p_value == 0.001  # 1 / (1 + 999): no permutation is as large
         assert found.between > found.within
         assert control.p_value > 0.05
     kept = [i for i, name in enumerate(bins) if name in report.bins and i]
@@ -327,7 +327,7 @@ def test_bins_are_told_apart_where_vectors_differ_and_only_there() -> None:
     assert euclidean.pairs[1][2] == pytest.approx(np.mean(low_mid), rel=1e-5)
 
 
-def test_p_values_of_vectors_that_know_nothing_are_even() -> None:
+def test_p_values_of_random_vectors_are_uniform() -> None:
     values = []
     for seed in range(20):
         random = np.random.default_rng(seed)
@@ -338,13 +338,13 @@ def test_p_values_of_vectors_that_know_nothing_are_even() -> None:
     assert sum(value < 0.1 for value in values) < 7
 
 
-def test_numbers_are_bins_in_their_order() -> None:
+def test_bins_of_numbers_are_in_ascending_order() -> None:
     vectors = [np.ones(2)] * 60
     bins = compare_bins(vectors, vectors, pa.array([10, 9, 2] * 20, pa.int8()), column_name="x", seed=0).bins
     assert list(bins) == ["2", "9", "10"]
 
 
-def test_too_few_bins_are_told_with_what_there_is() -> None:
+def test_the_error_on_too_few_bins_lists_their_sizes() -> None:
     vectors = [np.ones(2)] * 9
     with pytest.raises(TrainerError, match=r"fewer than two bins have 5 documents .*: a 7, b 2 \(more"):
         compare_bins(vectors, vectors, pa.array(["a"] * 7 + ["b"] * 2), column_name="x", seed=0)
@@ -386,7 +386,7 @@ def test_a_heat_map_for_each_part() -> None:
     assert [text.get_text() for text in maps[4].get_xticklabels()] == ["1", "3", "5", "7", "9", "11"]
 
 
-def test_names_of_bins_are_only_text(tmp_path: Path) -> None:
+def test_names_of_bins_are_drawn_as_plain_text(tmp_path: Path) -> None:
     names = ["$x^", "日本 🙂", "\x1b[31m\x00<&>", "long " * 40]
     vectors = [np.full(3, float(i % 4)) + 0.1 * i for i in range(24)]
     report = compare_bins(vectors, vectors, pa.array(names * 6), column_name="x", seed=0)

@@ -45,12 +45,12 @@ from tests.trainer.counting import CountingTokenizer, counting_layout, train_cou
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER
 
 LAYOUTS = {"plain": "none", "prepend-url": "true", "append-quality": "true", "meta-tokens": "meta_tokens"}
-"""Of the small project, with the condition that is as in training."""
+"""Layouts of the small project, with the condition that equals training."""
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small project that has been run. No document is cut, and none of its metadata is dropped."""
+    """The output of a small project. No document is cut, and no metadata is dropped."""
     root = tmp_path_factory.mktemp("project")
     write_project(root)
     recipe = RECIPE.replace("sequence_length = 64", 'sequence_length = 300\nmethod = "best_fit"')
@@ -62,7 +62,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "recipe.toml").write_text(recipe, encoding="utf-8")
     with contextlib.chdir(root) if hasattr(contextlib, "chdir") else _directory(root):
         assert run().code == 0
-        assert run("--set", "output.path=same").code == 0  # a run does not validate on what it trains on
+        assert run("--set", "output.path=same").code == 0  # validation needs documents of a different run
         for layout in LAYOUTS:
             called = colophon("train", "recipe.toml", "--name", layout)
             assert called.code == 0, called.err
@@ -70,7 +70,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def _directory(path: Path) -> Any:  # contextlib.chdir is of Python 3.11
+def _directory(path: Path) -> Any:  # contextlib.chdir is new in Python 3.11
     before = Path.cwd()
     os.chdir(path)
     try:
@@ -97,7 +97,7 @@ def counting(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawn(*, masked_ids: tuple[int, ...] = (), **model: Any) -> TrainedModel:
-    """A model of random weights."""
+    """A model with random weights."""
     config = TrainConfig.model_validate({"layout": "prepend", "model": {**TINY_MODEL, **model}, "steps": 1})
     decoder = Decoder(config.model, tokenizer=TOKENIZER, masked_ids=masked_ids)
     decoder.initialise(seed=1)
@@ -121,7 +121,7 @@ def evaluated_model(output: Path, name: str) -> EvaluatedModel:
 
 
 def by_hand(trained: TrainedModel, prefix: list[int], text: list[int]) -> float:
-    """In float64, one row, token by token."""
+    """The loss in float64, one row, token by token."""
     ids = torch.tensor([[*prefix, *text]])
     positions = torch.arange(ids.shape[1], dtype=torch.int32)[None]
     states = trained.model.hidden_states(ids, positions, None, dtype=torch.float64)[0]
@@ -136,7 +136,7 @@ def by_hand(trained: TrainedModel, prefix: list[int], text: list[int]) -> float:
 
 @pytest.mark.parametrize("tokens_at_once", [1, 64, 100_000])
 @pytest.mark.parametrize("settings", [{}, {"qk_norm": True, "tie_embeddings": False, "init_std": 0.2}])
-def test_a_text_costs_what_it_costs_alone(tokens_at_once: int, settings: dict[str, Any]) -> None:
+def test_the_loss_of_a_text_does_not_depend_on_its_batch(tokens_at_once: int, settings: dict[str, Any]) -> None:
     trained = drawn(masked_ids=(SPECIAL.pad, SPECIAL.boc), **settings)
     random = np.random.default_rng(0)
     texts = [random.integers(0, 60, n).astype(np.uint16) for n in (5, 1, 17, 40, 17, 2, 30)]
@@ -155,7 +155,9 @@ def test_a_text_costs_what_it_costs_alone(tokens_at_once: int, settings: dict[st
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_whole_documents_cost_what_validation_in_training_counts(here: Path, tokenizer: Tokenizer, layout: str) -> None:
+def test_the_loss_of_whole_documents_equals_validation_in_training(
+    here: Path, tokenizer: Tokenizer, layout: str
+) -> None:
     (line,) = [
         metrics
         for metrics in map(json.loads, (here / "out/training" / layout / "metrics.jsonl").read_text().splitlines())
@@ -167,7 +169,7 @@ def test_whole_documents_cost_what_validation_in_training_counts(here: Path, tok
         tokenizer=tokenizer,
         settings=EvaluationSettings(documents=10_000, conditions=condition_names([LAYOUTS[layout]])),
     )
-    assert found.documents.num_tokens.max() < found.crop  # all are whole
+    assert found.documents.num_tokens.max() < found.crop  # no document is cut
     assert found.documents.num_tokens.sum() == line["validation_text_tokens"]
     mean = found.measurements[0].nats.sum() / found.documents.num_tokens.sum()
     assert mean == pytest.approx(line["validation_text_loss"], rel=1e-6)
@@ -177,7 +179,7 @@ def test_whole_documents_cost_what_validation_in_training_counts(here: Path, tok
 
 
 def segments_of(output: Path, layout: str) -> dict[tuple[str, int], tuple[list[int], list[int]]]:
-    """What stands before each whole document's text in packed files, and the text, by partition and row."""
+    """The ids before each document's text in packed files, and those of the text, by partition and row."""
     found = {}
     for file in PackedDataset.open(output, layout).files:
         for row in range(len(file)):
@@ -194,7 +196,7 @@ def segments_of(output: Path, layout: str) -> dict[tuple[str, int], tuple[list[i
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_contexts_and_texts_are_those_of_the_packed_rows(here: Path, tokenizer: Tokenizer, layout: str) -> None:
+def test_contexts_and_texts_equal_those_of_packed_rows(here: Path, tokenizer: Tokenizer, layout: str) -> None:
     output, packed = here / "out", segments_of(here / "out", layout)
     trained = trained_layout(output, layout)
     columns = list(trained.layout.fields) if trained.reads_metadata else []
@@ -218,7 +220,7 @@ def test_contexts_and_texts_are_those_of_the_packed_rows(here: Path, tokenizer: 
         assert {3, 24 + 3} <= lengths  # documents without a URL, and with one that is cut
 
 
-def test_a_derangement_leaves_nothing_in_its_place() -> None:
+def test_a_derangement_moves_every_element() -> None:
     for size in (2, 3, 10, 501):
         moved = derangement(size, seed=size)
         assert sorted(moved) == list(range(size))
@@ -228,7 +230,7 @@ def test_a_derangement_leaves_nothing_in_its_place() -> None:
         derangement(1, seed=0)
 
 
-def test_what_stands_before_a_text_under_each_condition() -> None:
+def test_prefixes_under_each_condition() -> None:
     metadata = [np.array([51]), np.array([52]), np.array([], np.int64), None]
     prepend, meta = counting_layout("prepend"), counting_layout("meta_tokens")
     bos, empty = [SPECIAL.bos], wrapped(None)
@@ -246,7 +248,7 @@ def test_what_stands_before_a_text_under_each_condition() -> None:
 
 
 @pytest.mark.parametrize(("name", "beside"), [("plain", 1), ("prepend", 7), ("append", 7), ("meta_tokens", 6)])
-def test_the_room_for_text_is_a_row_less_its_longest_context(name: str, beside: int) -> None:
+def test_max_text_tokens_is_a_row_minus_the_longest_context(name: str, beside: int) -> None:
     assert counting_layout(name).max_text_tokens == 49 - beside
 
 
@@ -265,7 +267,7 @@ def crops_of(output: Path, **changes: Any) -> Any:
     return RunDocuments(output).crops(**{"decode": CountingTokenizer().decode, **settings, **changes})
 
 
-def test_documents_are_drawn_with_what_is_known_of_them(counting: Path) -> None:
+def test_documents_are_drawn_with_their_annotations(counting: Path) -> None:
     found = crops_of(counting, columns=["step", "parity", "rank"])
     assert len(found) == len(found.num_bytes) == 100
     assert set(found.num_tokens.tolist()) == set(range(4, 9))
@@ -283,7 +285,7 @@ def test_documents_are_drawn_with_what_is_known_of_them(counting: Path) -> None:
     assert other.columns["rank"].to_pylist() != found.columns["rank"].to_pylist()
 
 
-def test_all_documents_with_text_where_more_are_asked(counting: Path) -> None:
+def test_all_documents_with_text_are_drawn_if_more_are_asked_for(counting: Path) -> None:
     assert len(crops_of(counting, count=996)) == len(crops_of(counting, count=5000)) == 996  # four have none
     assert len(crops_of(counting, count=1)) == 1
 
@@ -308,7 +310,7 @@ def test_a_crop_does_not_cut_a_character(here: Path, tokenizer: Tokenizer) -> No
     assert shorter > 100
 
 
-def test_documents_that_cannot_be_read(counting: Path, tmp_path: Path) -> None:
+def test_errors_of_documents_that_cannot_be_read(counting: Path, tmp_path: Path) -> None:
     with pytest.raises(ShardError, match=r"no annotator has a column 'stp'; available: parity, rank, step$"):
         crops_of(counting, columns=["stp"])
     with pytest.raises(ShardError, match="a token file has id 19; the tokenizer has 19 ids"):
@@ -337,7 +339,7 @@ def test_groups_by_value() -> None:
     assert [[g.value for g in some] for some in (groups, left_out)] == [["b"], ["a", "c", None]]
 
 
-def test_numbers_stand_in_their_order_and_labels_by_size() -> None:
+def test_numbers_are_in_ascending_order_and_labels_by_size() -> None:
     for values, expected in (
         (pa.array([10, 9, 9, 2, None, 2, 2], pa.int16()), ["2", "9", "10", None]),
         (pa.array(["b", "a", "a", None, None, None]), [None, "a", "b"]),
@@ -347,7 +349,7 @@ def test_numbers_stand_in_their_order_and_labels_by_size() -> None:
         assert [group.value for group in by_value(groups, values)] == expected
 
 
-def test_scores_make_five_groups_in_order() -> None:
+def test_scores_form_five_groups_in_ascending_order() -> None:
     values = np.random.default_rng(0).permutation(100) / 100
     groups, left_out = groups_of(pa.array([*values, None, math.nan], pa.float32()))
     assert [len(g.rows) for g in groups] == [2, 20, 20, 20, 20, 20]
@@ -359,7 +361,7 @@ def test_scores_make_five_groups_in_order() -> None:
     assert [(g.value, len(g.rows)) for g in groups_of(pa.nulls(3, pa.float32()))[0]] == [(None, 3)]
 
 
-def test_intervals_of_ratios() -> None:
+def test_intervals_of_ratios_and_their_differences() -> None:
     random = np.random.default_rng(1)
     tokens = random.integers(50, 500, 400)
     hard = random.normal(3, 0.5, 400)
@@ -369,14 +371,16 @@ def test_intervals_of_ratios() -> None:
     assert one.value == pytest.approx(nats[0].sum() / tokens.sum())
     assert one.low is not None
     assert one.high is not None
-    # The delta method says how a ratio of sums spreads.
+    # The delta method gives the standard error of a ratio of sums.
     spread = np.sqrt(((nats[0] - one.value * tokens) ** 2).sum()) / tokens.sum()
     assert one.high - one.low == pytest.approx(2 * 1.96 * spread, rel=0.1)
     difference = draws.difference(1, 0, 0)
     assert difference.value == pytest.approx(-0.1, abs=0.02)
     assert difference.low is not None
     assert difference.high is not None
-    assert difference.high - difference.low < (one.high - one.low) / 5  # what is hard for both is in neither
+    assert (
+        difference.high - difference.low < (one.high - one.low) / 5
+    )  # documents that are hard for both do not widen it
     same = draws.difference(0, 0, 0)
     assert (same.value, same.low, same.high) == (0, 0, 0)
     again = RatioDraws(nats, tokens[None], seed=0, num_resamples=2000)
@@ -384,7 +388,7 @@ def test_intervals_of_ratios() -> None:
     assert RatioDraws(nats, tokens[None], seed=1, num_resamples=2000).ratio(0, 0) != one
 
 
-def test_intervals_hold_what_they_should() -> None:
+def test_intervals_contain_the_true_value_in_95_percent_of_samples() -> None:
     random, hits = np.random.default_rng(2), 0
     for i in range(200):
         tokens = random.integers(50, 500, 100)
@@ -396,7 +400,7 @@ def test_intervals_hold_what_they_should() -> None:
     assert 180 <= hits <= 199
 
 
-def test_one_document_tells_nothing_of_others() -> None:
+def test_one_document_has_no_interval() -> None:
     found = RatioDraws(np.array([[6.0]]), np.array([[2.0]]), seed=0).ratio(0, 0)
     assert (found.value, found.low, found.high) == (3, None, None)
 
@@ -406,7 +410,7 @@ def test_one_document_tells_nothing_of_others() -> None:
 
 @pytest.fixture(scope="module")
 def evaluated(counting: Path) -> Evaluation:
-    """A model that has learnt to use its metadata, beside one that has none."""
+    """The evaluation of a model that uses its metadata, beside a model without metadata."""
     train_counting(counting, "prepend", steps=200)
     train_counting(counting, "plain", steps=60)
     return evaluate(
@@ -417,7 +421,7 @@ def evaluated(counting: Path) -> Evaluation:
     )
 
 
-def test_metadata_helps_who_has_learnt_to_read_it_and_false_metadata_does_harm(evaluated: Evaluation) -> None:
+def test_true_metadata_lowers_the_loss_and_false_metadata_raises_it(evaluated: Evaluation) -> None:
     found = evaluated.as_dict("prepend")
     values = {name: entry["nats_per_token"]["value"] for name, entry in found["conditions"].items()}
     assert values["true"] < values["empty"] < values["shuffled"]
@@ -430,11 +434,11 @@ def test_metadata_helps_who_has_learnt_to_read_it_and_false_metadata_does_harm(e
     beside = differences["true", "plain", "none"]["bits_per_byte"]
     other = evaluated.as_dict("plain")["conditions"]["none"]["bits_per_byte"]["value"]
     assert beside["value"] == pytest.approx(found["conditions"]["true"]["bits_per_byte"]["value"] - other)
-    # As many documents have by chance what another one's metadata says as there are steps of each kind.
+    # By chance a fifth of the documents is given metadata equal to their own: there are five steps.
     assert 20 <= found["conditions"]["shuffled"]["documents_with_own_metadata"] <= 60
 
 
-def test_what_is_told_of_a_model(evaluated: Evaluation, counting: Path) -> None:
+def test_the_result_of_a_model(evaluated: Evaluation, counting: Path) -> None:
     found = evaluated.as_dict("plain")
     assert json.loads(json.dumps(found)) == found
     assert (found["model"], found["step"], found["layout"]) == ("plain", 60, "plain")
@@ -458,7 +462,7 @@ def test_what_is_told_of_a_model(evaluated: Evaluation, counting: Path) -> None:
     assert len(groups[0]["differences"]) == 6
 
 
-def test_the_same_texts_whatever_is_evaluated(evaluated: Evaluation, counting: Path) -> None:
+def test_the_texts_are_the_same_for_any_choice_of_models(evaluated: Evaluation, counting: Path) -> None:
     alone = evaluate(
         [evaluated_model(counting, "plain")],
         documents=RunDocuments(counting),
@@ -480,7 +484,7 @@ def test_the_same_texts_whatever_is_evaluated(evaluated: Evaluation, counting: P
         ({"documents": 1}, "is drawn, and shuffled metadata needs two: --documents 2 or more, or --conditions without"),
     ],
 )
-def test_what_cannot_be_evaluated(
+def test_invalid_evaluations_are_refused(
     evaluated: Evaluation, counting: Path, settings: dict[str, Any], message: str
 ) -> None:
     with pytest.raises((TrainerError, ShardError), match=message):
@@ -493,7 +497,7 @@ def test_what_cannot_be_evaluated(
 
 
 @pytest.mark.parametrize("names", [["plain"], ["prepend"], ["prepend", "plain"]])
-def test_the_default_crop_is_the_same_whichever_models_are_named(
+def test_the_default_crop_is_the_same_for_any_choice_of_models(
     evaluated: Evaluation, counting: Path, names: list[str]
 ) -> None:
     lines: list[str] = []
@@ -524,10 +528,10 @@ def test_small_groups_are_counted_and_not_measured(evaluated: Evaluation) -> Non
 # The command line
 
 
-def test_evaluate_prints_tables_and_writes_what_it_found(here: Path) -> None:
+def test_evaluate_prints_tables_and_writes_results(here: Path) -> None:
     options = ["--name", "plain", "--name", "prepend-url", "--documents", "120", "--crop", "50"]
     note = "The models were trained on documents of this run"
-    assert note not in colophon("evaluate", "recipe.toml", *options).out  # but on those they are validated on
+    assert note not in colophon("evaluate", "recipe.toml", *options).out  # the default is the documents of validation
     options += ["--output", "out"]
     called = colophon(
         "evaluate", "recipe.toml", *options, "--by", "crawl_year", "--by", "url_host", "--by", "url_suffix"
@@ -547,10 +551,10 @@ def test_evaluate_prints_tables_and_writes_what_it_found(here: Path) -> None:
     assert list(found["conditions"]) == ["none", "empty", "true", "shuffled"]
     printed = colophon("evaluate", "recipe.toml", *options, "--json")
     assert json.loads(printed.out)[1] == {**found, "by": {}}
-    assert path.read_bytes() == written  # the other call has a file of its own
+    assert path.read_bytes() == written  # the call with --json writes a different file
 
 
-def test_evaluate_with_defaults_has_the_plain_name(here: Path) -> None:
+def test_the_result_of_evaluate_with_defaults_is_named_evaluation(here: Path) -> None:
     called = colophon("evaluate", "recipe.toml", "--name", "append-quality")
     assert (called.code, called.err) == (0, "")
     found = json.loads((here / "out/training/append-quality/evaluation.json").read_text())
@@ -560,14 +564,14 @@ def test_evaluate_with_defaults_has_the_plain_name(here: Path) -> None:
 
 
 def fit_bins_elsewhere(output: Path, edges: list[float]) -> None:
-    """As if the run under `output` had fitted other edges."""
+    """Change the manifest as if the run under `output` had fitted different edges."""
     path = output / "manifest.json"
     manifest = json.loads(path.read_text())
     manifest["outputs"]["annotations/crawl"]["settings"]["annotator"]["edges"] = edges
     path.write_text(json.dumps(manifest))
 
 
-def test_metadata_of_other_bins_is_refused_and_groups_of_them_are_told(here: Path, tmp_path: Path) -> None:
+def test_metadata_with_different_bins_is_refused_and_groups_are_noted(here: Path, tmp_path: Path) -> None:
     shutil.copytree(here / "same", tmp_path / "val")
     fit_bins_elsewhere(tmp_path / "val", [0.5])
     recipe = (here / "recipe.toml").read_text().replace('"{url}"', '"{crawl_year}"')
@@ -626,7 +630,7 @@ def test_evaluate_on_another_runs_documents(here: Path) -> None:
         ),
     ],
 )
-def test_evaluate_says_in_one_line_what_is_wrong(here: Path, options: list[str], message: str) -> None:
+def test_errors_of_evaluate_are_one_line(here: Path, options: list[str], message: str) -> None:
     called = colophon("evaluate", "recipe.toml", *options)
     assert called.code == 2
     assert message in called.line
@@ -638,7 +642,7 @@ def cut_tokens(here: Path, length: int) -> int:
     return len(tokenizer.backend.encode(f"https://example.org/{'p' * length}")) - layout.max_metadata_tokens
 
 
-def test_before_any_training_the_command_is_named(here: Path) -> None:
+def test_the_error_before_any_training_names_the_command(here: Path) -> None:
     called = colophon("evaluate", "recipe.toml", "--set", "output.path=same", "--name", "plain")
     assert (
         called.line
@@ -646,7 +650,7 @@ def test_before_any_training_the_command_is_named(here: Path) -> None:
     )
 
 
-def test_generate_writes_on(here: Path) -> None:
+def test_generate_continues_the_prompt(here: Path) -> None:
     options = ["--name", "prepend-url", "--prompt", "the größe", "--max-tokens", "20", "--temperature", "2"]
     metadata = ["--meta", "url=https://a.org/ü"]
     called = colophon("generate", "recipe.toml", *options, *metadata)
@@ -685,7 +689,7 @@ def test_generate_writes_on(here: Path) -> None:
         ),
     ],
 )
-def test_generate_says_in_one_line_what_is_wrong(here: Path, options: list[str], message: str) -> None:
+def test_errors_of_generate_are_one_line(here: Path, options: list[str], message: str) -> None:
     called = colophon("generate", "recipe.toml", "--prompt", "the", *options)
     assert (called.code, called.out) == (2, "")
     assert message in called.line

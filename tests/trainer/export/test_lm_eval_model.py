@@ -1,4 +1,4 @@
-"""Scores behind a context: by hand, by our model type of lm_eval, and by lm_eval's own on an export."""
+"""Scores after a context: computed by hand, by our model type of lm_eval, and by lm_eval's own on an export."""
 
 from __future__ import annotations
 
@@ -91,11 +91,11 @@ def task(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small(tokenizer: Tokenizer, task: Path, lm_eval: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[Tokenizer, Path]:
-    """For lm_eval's command line, without its index of thousands of tasks, which costs half a minute."""
+    """A tokenizer and a task for lm_eval's command line, without its index of tasks, which costs half a minute."""
     from lm_eval import tasks
 
     monkeypatch.setattr(tasks, "TaskManager", partial(tasks.TaskManager, include_defaults=False))
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # which it sets
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "false")  # lm_eval sets it
     return tokenizer, task
 
 
@@ -114,7 +114,7 @@ def expected_prefix(tokenizer: Tokenizer, described: str) -> list[int]:
 def by_hand(
     trained: TrainedModel, prefix: list[int], context: list[int], continuation: list[int]
 ) -> tuple[float, bool]:
-    """One row, one token after another."""
+    """Log-likelihood and greediness of one row, token by token."""
     ids = [*prefix, *context]
     total, greedy = 0.0, True
     for token in continuation:
@@ -140,7 +140,7 @@ def test_a_context_is_a_prefix_of_ids(tokenizer: Tokenizer, case: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("settings", "context", "said"),
+    ("settings", "context", "message"),
     [
         (PREPEND, "meta_tokens", "available: empty, meta, none"),
         ({"position": "plain"}, "empty", "available: none"),
@@ -150,15 +150,15 @@ def test_a_context_is_a_prefix_of_ids(tokenizer: Tokenizer, case: str) -> None:
     ],
 )
 def test_a_context_that_the_layout_does_not_have_is_refused(
-    tokenizer: Tokenizer, settings: dict[str, Any], context: ContextSetting, said: str
+    tokenizer: Tokenizer, settings: dict[str, Any], context: ContextSetting, message: str
 ) -> None:
-    with pytest.raises(TrainerError, match=said):
+    with pytest.raises(TrainerError, match=message):
         prefix_of(context, layout=layout_for(tokenizer, settings), tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("case", CONTEXTS)
 @pytest.mark.parametrize("batch_size", [1, 5])
-def test_likelihoods_are_those_of_each_row_alone(
+def test_likelihoods_equal_those_of_each_row_alone(
     trained: TrainedModel, tokenizer: Tokenizer, case: str, batch_size: int
 ) -> None:
     pairs = [("", "the"), ("the cat", " an"), ("on  ", "the thing"), ("a b c d e", " f g"), ("x", ""), ("th", "e")]
@@ -172,7 +172,7 @@ def test_likelihoods_are_those_of_each_row_alone(
     assert found[4].is_greedy
 
 
-def test_the_greedy_continuation_is_told(trained: TrainedModel, tokenizer: Tokenizer) -> None:
+def test_the_greedy_continuation_is_marked(trained: TrainedModel, tokenizer: Tokenizer) -> None:
     scorer = scorer_of(trained, tokenizer, "empty")
     settings = SamplingSettings(max_tokens=1, temperature=0)
     prompt = next(p for p in ("a", "the", "cat", "dog", "x y") if scorer.generate(p, settings=settings).isascii())
@@ -182,7 +182,7 @@ def test_the_greedy_continuation_is_told(trained: TrainedModel, tokenizer: Token
     assert [one.is_greedy for one in found] == [greedy for _, greedy in expected]
 
 
-def test_a_context_too_long_for_a_row_loses_its_beginning_not_the_prefix(
+def test_a_context_too_long_for_a_row_is_cut_at_its_start_after_the_prefix(
     trained: TrainedModel, tokenizer: Tokenizer
 ) -> None:
     scorer = scorer_of(trained, tokenizer, "a field", max_length=20)
@@ -199,7 +199,7 @@ def test_a_context_too_long_for_a_row_loses_its_beginning_not_the_prefix(
 
 
 @pytest.mark.parametrize("case", ["none", "meta_tokens"])
-def test_a_long_text_is_scored_in_segments_behind_the_prefix(
+def test_a_long_text_is_scored_in_segments_after_the_prefix(
     trained: TrainedModel, tokenizer: Tokenizer, case: str
 ) -> None:
     scorer = scorer_of(trained, tokenizer, case, max_length=15)
@@ -231,7 +231,7 @@ def requests_of(pairs: Sequence[tuple[Any, ...]]) -> list[Any]:
 
 
 @pytest.mark.parametrize("case", CONTEXTS)
-def test_a_task_of_lm_eval_has_the_accuracy_counted_by_hand(
+def test_the_accuracy_of_an_lm_eval_task_equals_that_computed_by_hand(
     trained: TrainedModel, tokenizer: Tokenizer, lm_eval: Any, task: Path, case: str
 ) -> None:
     from lm_eval.tasks import TaskManager
@@ -254,7 +254,7 @@ def test_a_task_of_lm_eval_has_the_accuracy_counted_by_hand(
     assert found["results"]["local_choice"]["acc,none"] == pytest.approx(right / len(QUESTIONS))
 
 
-def test_without_a_context_it_is_lm_evals_own_model_on_the_export(
+def test_without_a_context_results_equal_lm_evals_own_model_on_the_export(
     tmp_path: Path, trained: TrainedModel, tokenizer: Tokenizer, lm_eval: Any
 ) -> None:
     from lm_eval.models.huggingface import HFLM
@@ -277,7 +277,7 @@ def test_without_a_context_it_is_lm_evals_own_model_on_the_export(
     assert ours.generate_until(prompts) == theirs.generate_until(prompts, disable_tqdm=True)
 
 
-def test_a_model_may_lie_where_it_was_trained(
+def test_a_training_run_loads_without_an_export(
     tmp_path: Path, tokenizer: Tokenizer, lm_eval: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from colophon.trainer.export.lm_eval_model import ColophonLM
@@ -296,7 +296,7 @@ def test_a_model_may_lie_where_it_was_trained(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({}, "give pretrained=DIRECTORY"),
         ({"pretrained": "a", "output": "b"}, "give either"),
@@ -307,10 +307,10 @@ def test_a_model_may_lie_where_it_was_trained(
         ({"pretrained": "a", "device": "meta:x"}, "device 'meta:x' cannot be used: "),
     ],
 )
-def test_a_model_that_is_not_there_is_one_line(lm_eval: Any, arguments: dict[str, str], said: str) -> None:
+def test_invalid_model_arguments_are_refused(lm_eval: Any, arguments: dict[str, str], message: str) -> None:
     from colophon.trainer.export.lm_eval_model import ColophonLM
 
-    with pytest.raises(TrainerError, match=said):
+    with pytest.raises(TrainerError, match=message):
         ColophonLM(**arguments)
 
 
@@ -333,7 +333,7 @@ def test_the_command_runs_a_local_task_on_an_export(
     assert f"{accuracy_in(task):.4f}" in done.out
 
 
-def test_lm_evals_own_command_runs_it_as_well(
+def test_lm_evals_own_command_runs_our_model_type(
     trained: TrainedModel, small: tuple[Tokenizer, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from lm_eval.__main__ import cli_evaluate
@@ -347,7 +347,7 @@ def test_lm_evals_own_command_runs_it_as_well(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (
             ["--tasks", "no_such"],
@@ -361,18 +361,18 @@ def test_lm_evals_own_command_runs_it_as_well(
         (["--tasks", "local_choice", "--meta", "place=x"], "has no metadata field 'place' before a text"),
     ],
 )
-def test_what_lm_eval_is_asked_wrongly_is_one_line(
-    trained: TrainedModel, small: tuple[Tokenizer, Path], arguments: list[str], said: str
+def test_errors_of_lm_eval_are_one_line(
+    trained: TrainedModel, small: tuple[Tokenizer, Path], arguments: list[str], message: str
 ) -> None:
     tokenizer, task = small
     export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=task / "model")
     done = colophon("lm-eval", str(task / "model"), *arguments, "--include_path", str(task))
     assert done.code == 2
-    assert re.search(said, done.err.splitlines()[-1])
+    assert re.search(message, done.err.splitlines()[-1])
     assert "Traceback" not in done.err
 
 
-def test_debug_shows_where_lm_eval_failed(small: Any, described: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_prints_the_traceback_of_lm_eval(small: Any, described: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lm_eval.__main__.cli_evaluate", lambda: int("x"))
     done = colophon("lm-eval", described, "--tasks", "x")
     assert "Traceback" not in done.err
@@ -414,7 +414,7 @@ def accuracy_of(scorer: LikelihoodScorer) -> float:
 
 @pytest.fixture
 def described(tmp_path: Path) -> str:
-    """A directory that looks like an export from afar."""
+    """A directory with only the description of an export."""
     (tmp_path / "colophon.json").write_text("{}")
     return str(tmp_path)
 
@@ -428,19 +428,17 @@ def test_without_lm_eval_the_command_names_the_extra(monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--meta", "topic"], "--meta topic: write field=value"),
         (["--meta", "topic=a", "--context", "empty"], "give either --context or --meta"),
     ],
 )
-def test_a_context_that_cannot_be_meant_is_one_line(
-    lm_eval: Any, described: str, arguments: list[str], said: str
-) -> None:
+def test_an_invalid_context_is_one_line(lm_eval: Any, described: str, arguments: list[str], message: str) -> None:
     done = colophon("lm-eval", described, "--tasks", "x", *arguments)
-    assert (done.code, done.line) == (2, said)
+    assert (done.code, done.line) == (2, message)
 
 
-def test_a_directory_that_is_no_export_is_one_line(tmp_path: Path) -> None:
+def test_a_directory_without_an_export_is_one_line(tmp_path: Path) -> None:
     done = colophon("lm-eval", str(tmp_path), "--tasks", "x")
     assert (done.code, done.line) == (2, f"{tmp_path}: not a directory that export-model wrote")

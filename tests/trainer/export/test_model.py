@@ -1,4 +1,4 @@
-"""Laws of an export: `transformers` computes what our decoder computes, and reads what our tokenizer reads."""
+"""Laws of an export: `transformers` gives the logits of our decoder and the ids of our tokenizer."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def transformers(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def without_plain_weights(trained: TrainedModel) -> TrainedModel:
-    """Norms at 1 would hide one that is left out."""
+    """Change the norms from 1: otherwise a missing one would not be noticed."""
     generator = torch.Generator().manual_seed(5)
     for name, parameter in trained.model.named_parameters():
         if "norm" in name:
@@ -77,7 +77,7 @@ def test_transformers_gives_the_same_logits(
 
 @pytest.mark.parametrize("shape", ["tied", "one group", "qk_norm"])
 @pytest.mark.parametrize("position", ["prepend", "append"])
-def test_generate_through_its_cache_is_our_greedy_text(
+def test_generate_of_transformers_gives_our_greedy_text(
     tmp_path: Path, tokenizer: Tokenizer, transformers: Any, shape: str, position: str
 ) -> None:
     trained = without_plain_weights(drawn_model(tokenizer, **SHAPES[shape]))
@@ -126,7 +126,7 @@ def test_the_vocabulary_has_no_padding_and_weights_may_be_bfloat16(tmp_path: Pat
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_an_export_is_read_back_as_our_own_decoder(tmp_path: Path, tokenizer: Tokenizer, shape: str) -> None:
+def test_an_export_loads_as_our_own_decoder(tmp_path: Path, tokenizer: Tokenizer, shape: str) -> None:
     masked = (tokenizer.special.bos, tokenizer.special.boc)
     trained = drawn_model(tokenizer, masked_ids=masked, **SHAPES[shape])
     layout = layout_for(tokenizer)
@@ -143,7 +143,7 @@ def test_an_export_is_read_back_as_our_own_decoder(tmp_path: Path, tokenizer: To
     assert (loaded.trained.name, loaded.trained.state) == (trained.name, trained.state)
 
 
-def test_masked_ids_are_told_and_never_generated(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_masked_ids_are_in_the_readme_and_never_generated(tmp_path: Path, tokenizer: Tokenizer) -> None:
     masked = (tokenizer.special.boc, tokenizer.special.bos)
     trained = drawn_model(tokenizer, masked_ids=masked)
     found = export_model(trained, tokenizer=tokenizer, layout=layout_for(tokenizer), to=tmp_path / "model")
@@ -154,7 +154,7 @@ def test_masked_ids_are_told_and_never_generated(tmp_path: Path, tokenizer: Toke
 
 
 @pytest.mark.parametrize(
-    ("settings", "said", "unsaid"),
+    ("settings", "message", "absent"),
     [
         (
             {"position": "meta_tokens", "num_meta_tokens": 2},
@@ -174,8 +174,8 @@ def test_masked_ids_are_told_and_never_generated(tmp_path: Path, tokenizer: Toke
         ),
     ],
 )
-def test_the_readme_tells_the_models_own_prefix(
-    tmp_path: Path, tokenizer: Tokenizer, settings: dict[str, Any], said: str, unsaid: str
+def test_the_readme_describes_the_layouts_prefix(
+    tmp_path: Path, tokenizer: Tokenizer, settings: dict[str, Any], message: str, absent: str
 ) -> None:
     special = tokenizer.special
     ids = {name: getattr(special, name) for name in ("bos", "boc", "eoc")}
@@ -183,14 +183,12 @@ def test_the_readme_tells_the_models_own_prefix(
     layout = {key: value.format() if isinstance(value, str) else value for key, value in settings.items()}
     export_model(drawn_model(tokenizer), tokenizer=tokenizer, layout=layout_for(tokenizer, layout), to=tmp_path / "m")
     text = (tmp_path / "m" / "README.md").read_text()
-    assert said.format(**ids) in text
-    assert unsaid.format(**ids) not in text
+    assert message.format(**ids) in text
+    assert absent.format(**ids) not in text
     assert ("metadata and text were tokenized apart" in text) == ("template" in settings)
 
 
-def test_a_directory_with_something_in_it_is_refused_and_an_empty_one_taken(
-    tmp_path: Path, tokenizer: Tokenizer
-) -> None:
+def test_a_directory_with_content_is_refused_and_an_empty_one_accepted(tmp_path: Path, tokenizer: Tokenizer) -> None:
     trained, layout = drawn_model(tokenizer), layout_for(tokenizer)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
@@ -203,7 +201,7 @@ def test_a_directory_with_something_in_it_is_refused_and_an_empty_one_taken(
     assert (tmp_path / "empty" / "config.json").is_file()
 
 
-def test_an_export_that_fails_leaves_nothing_behind(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_failed_export_leaves_no_files(tmp_path: Path, tokenizer: Tokenizer) -> None:
     before = sorted(tmp_path.rglob("*"))
     no_space = mock.Mock(side_effect=OSError(28, "No space left on device"))
     with mock.patch.object(export_module, "save_tensors", no_space), pytest.raises(TrainerError, match="No space left"):
@@ -214,14 +212,14 @@ def test_an_export_that_fails_leaves_nothing_behind(tmp_path: Path, tokenizer: T
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [({"num_meta_tokens": 0}, "num_ids was 275, is 272"), ({"pattern": "o200k_base"}, "sha256 was ")],
 )
-def test_another_tokenizer_than_the_models_is_refused(
-    tmp_path: Path, tokenizer: Tokenizer, settings: dict[str, Any], said: str
+def test_a_different_tokenizer_than_the_models_is_refused(
+    tmp_path: Path, tokenizer: Tokenizer, settings: dict[str, Any], message: str
 ) -> None:
     other = small_tokenizer(tmp_path, **settings)
-    with pytest.raises(TrainerError, match=f"tokenizer is not the model's: {said}"):
+    with pytest.raises(TrainerError, match=f"tokenizer is not the model's: {message}"):
         export_model(drawn_model(tokenizer), tokenizer=other, layout=layout_for(tokenizer), to=tmp_path / "model")
     assert not (tmp_path / "model").exists()
 
@@ -260,7 +258,7 @@ def test_the_command_exports_what_was_trained(tmp_path: Path, monkeypatch: pytes
     assert not Path("other").exists()
 
 
-def test_a_layout_may_lie_in_the_output_of_another_run(run_output: Path, tmp_path: Path) -> None:
+def test_a_layout_may_be_in_the_output_of_another_run(run_output: Path, tmp_path: Path) -> None:
     sources = [{"layout": "append", "output": str(run_output)}]
     config = TrainConfig.model_validate({"sources": sources, "model": "1m", "steps": 1})
     assert validation_layout(config, output=tmp_path / "own") == validation_layout(

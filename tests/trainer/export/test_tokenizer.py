@@ -1,4 +1,4 @@
-"""Laws of an exported vocabulary: the ids of training for every text, special ids under their names, bos first."""
+"""Laws of an exported vocabulary: the ids of training for every text, special ids with their names, bos first."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_hard_texts_have_the_ids_of_training_and_decode_to_themselves(
     assert exported.different == ()
 
 
-def test_special_ids_stand_under_their_names_and_bos_comes_first(tmp_path: Path) -> None:
+def test_special_ids_have_their_names_and_bos_is_first(tmp_path: Path) -> None:
     tokenizer = small_tokenizer(tmp_path)
     found = HuggingFaceTokenizer.from_str(export_tokenizer(tokenizer).content)
     special = tokenizer.special
@@ -111,15 +111,15 @@ def test_a_tokenizer_json_keeps_its_ids_and_gets_the_special_tokens_of_layouts(t
     assert len(found.encode("a b c d e f").ids) > 3, "truncation and padding are off"
 
 
-def test_what_differs_for_names_of_special_tokens_is_told(tmp_path: Path) -> None:
+def test_texts_with_names_of_special_tokens_that_differ_are_listed(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(TokenizerConfig(path=str(write_unigram_json(tmp_path / "tokenizer.json"))))
     exported = export_tokenizer(tokenizer)
     assert 0 < len(exported.different) < exported.num_texts
     assert all("<s>" in text or "</s>" in text for text in exported.different)
 
 
-def test_a_pattern_that_is_read_in_another_way_is_refused(tmp_path: Path) -> None:
-    # A possessive count of a group, which is not translated: Oniguruma takes it for a repetition of it.
+def test_a_pattern_that_tokenizers_interprets_differently_is_refused(tmp_path: Path) -> None:
+    # A possessive count of a group is not translated: Oniguruma reads it as a repeated repetition.
     pattern = r"(?:\p{N}|-){1,3}+|[^\p{N}-]+"
     path = write_ranks(tmp_path / "odd.tiktoken", [b"1111", b"2222", b"9999"])
     with pytest.raises(TrainerError, match="different ids than in training"):

@@ -43,7 +43,7 @@ def learnt(output: Path) -> Learnt:
 
 
 def drawn(**model: Any) -> TrainedModel:
-    """A model of random weights, drawn so wide that its logits differ."""
+    """A model with random weights of a spread so wide that its logits differ."""
     settings = config(model={**TINY_MODEL, "init_std": 0.3, **model})
     decoder = Decoder(settings.model, tokenizer=TOKENIZER, masked_ids=[SPECIAL.pad])
     decoder.initialise(seed=1)
@@ -68,7 +68,7 @@ def samples(trained: TrainedModel, layout: TrainedLayout, prefix: list[int], pro
 @pytest.mark.parametrize("qk_norm", [False, True])
 @pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("parts", [[1] * 20, [7, *[1] * 13], [5, 6, 1, 8]])
-def test_what_is_read_in_parts_has_the_logits_of_what_is_read_at_once(
+def test_logits_do_not_depend_on_how_many_tokens_are_read_at_once(
     qk_norm: bool, num_kv_heads: int, parts: list[int]
 ) -> None:
     trained = drawn(qk_norm=qk_norm, num_kv_heads=num_kv_heads, init_std=0.1)
@@ -81,7 +81,7 @@ def test_what_is_read_in_parts_has_the_logits_of_what_is_read_at_once(
 
 
 @pytest.mark.parametrize("guidance", [None, 0.0, 0.5, 1.0, 2.5])
-def test_every_token_drawn_is_the_likeliest_of_a_model_that_reads_all_of_it_again(guidance: float | None) -> None:
+def test_greedy_tokens_equal_those_of_a_model_without_a_cache(guidance: float | None) -> None:
     trained, layout = drawn(qk_norm=True), counting_layout("prepend")
     prompt, prefix = [3, 9], wrapped(4)
     (found,) = samples(trained, layout, prefix, prompt, temperature=0.0, guidance=guidance)
@@ -96,7 +96,7 @@ def test_every_token_drawn_is_the_likeliest_of_a_model_that_reads_all_of_it_agai
         assert token == logits.argmax()
 
 
-def test_guidance_of_0_and_of_1_is_each_context_to_the_bit() -> None:
+def test_guidance_0_and_1_give_exactly_the_logits_of_one_context() -> None:
     empty, context = torch.randn((2, 3, 100), generator=torch.Generator().manual_seed(0)) * 100
     assert torch.equal(guided_logits([empty, context], 0.0), empty)
     assert torch.equal(guided_logits([empty, context], 1.0), context)
@@ -104,7 +104,7 @@ def test_guidance_of_0_and_of_1_is_each_context_to_the_bit() -> None:
     assert guided_logits([context], None) is context
 
 
-def test_samples_at_guidance_0_and_1_are_those_of_each_context() -> None:
+def test_samples_at_guidance_0_and_1_equal_those_of_one_context() -> None:
     trained, layout = drawn(), counting_layout("prepend")
 
     def at(prefix: list[int], guidance: float | None) -> Any:
@@ -119,19 +119,17 @@ def test_samples_at_guidance_0_and_1_are_those_of_each_context() -> None:
 
 @pytest.mark.parametrize("guidance", [None, 1.0, 1.5])
 @pytest.mark.parametrize("step", [1, 2, 3, 5])
-def test_a_model_counts_on_in_the_steps_that_its_metadata_says(
-    learnt: Learnt, step: int, guidance: float | None
-) -> None:
+def test_a_model_counts_in_the_steps_that_its_metadata_names(learnt: Learnt, step: int, guidance: float | None) -> None:
     trained, layout = learnt
     prefix = context_prefix(layout, context=None, metadata={"step": str(step)}, encoder=CountingTokenizer())
     assert prefix == wrapped(step)
     for start in (0, 7, 13):
         (found,) = samples(trained, layout, prefix, [start], temperature=0.0, max_tokens=8, guidance=guidance)
-        assert len(found) >= 3  # the shortest texts have four tokens; that of the prompt says nothing of the step
+        assert len(found) >= 3  # the shortest texts have four tokens; the prompt's token does not reveal the step
         assert [start, *found] == count(start, step, length=1 + len(found))
 
 
-def test_sampling_is_a_function_of_the_seed_and_the_number_of_the_sample() -> None:
+def test_a_sample_depends_on_the_seed_and_its_number_alone() -> None:
     trained, layout = drawn(init_std=0.1), counting_layout("plain")
     prefix = layout.prefix(None)
     three = samples(trained, layout, prefix, [1], num_samples=3, temperature=1.0)
@@ -145,15 +143,15 @@ def test_sampling_is_a_function_of_the_seed_and_the_number_of_the_sample() -> No
 
 
 @pytest.mark.parametrize("position", ["plain", "prepend", "append", "meta_tokens"])
-def test_no_special_id_is_ever_drawn(position: str) -> None:
+def test_special_ids_are_never_drawn(position: str) -> None:
     trained, layout = drawn(), counting_layout(position)
     found = samples(trained, layout, layout.prefix(None), [], num_samples=64, temperature=50.0, max_tokens=40)
     assert {token for sample in found for token in sample} == set(range(60))
     ended = [len(sample) < 40 for sample in found]
-    assert any(ended)  # by eos, which is told to nobody
+    assert any(ended)  # by eos, which is not in the samples
 
 
-def test_samples_end_at_eos_and_others_go_on(learnt: Learnt) -> None:
+def test_a_sample_ends_at_eos_and_the_others_continue(learnt: Learnt) -> None:
     trained, layout = learnt
     settings = SamplingSettings(num_samples=30, max_tokens=40, temperature=1.0)
     steps = list(generate(trained, layout, prefix=wrapped(3), prompt=[1], settings=settings))
@@ -164,7 +162,7 @@ def test_samples_end_at_eos_and_others_go_on(learnt: Learnt) -> None:
         assert all((step[i] is not None) == (k < length) for k, step in enumerate(steps))
 
 
-def test_metadata_behind_a_text_ends_it(output: Path) -> None:
+def test_metadata_after_a_text_ends_it(output: Path) -> None:
     trained, layout = train_counting(output, "append", steps=150)
     found = samples(trained, layout, layout.prefix(None), [2, 4], num_samples=20, max_tokens=40, temperature=0.3)
     assert min(map(len, found)) < 30
@@ -180,7 +178,7 @@ def test_only_ids_that_text_can_have_are_drawn() -> None:
     assert {token for step in steps for token in step if token is not None} == set(range(10, 20))
 
 
-def test_a_row_is_not_longer_than_those_that_the_model_was_trained_on() -> None:
+def test_a_row_is_no_longer_than_a_training_row() -> None:
     trained, layout = drawn(), counting_layout("prepend")
 
     def longest(**settings: Any) -> int:
@@ -195,7 +193,7 @@ def test_a_row_is_not_longer_than_those_that_the_model_was_trained_on() -> None:
         longest(max_tokens=45)
 
 
-def test_top_k_and_top_p_leave_the_likeliest() -> None:
+def test_top_k_and_top_p_keep_the_likeliest_tokens() -> None:
     probabilities = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
     logits = np.log(probabilities).astype(np.float32)
 
@@ -209,12 +207,12 @@ def test_top_k_and_top_p_leave_the_likeliest() -> None:
     assert left(top_p=0.7) == left(top_k=3)
     assert left(top_p=0.01) == [0, 1, 0, 0, 0]
     assert left(top_p=1.0) == left()
-    assert left(top_k=3, top_p=0.7) == left(top_k=2)  # of what top_k has left
+    assert left(top_k=3, top_p=0.7) == left(top_k=2)  # of the tokens that top_k keeps
     sharper = sampling_probabilities(logits, SamplingSettings(temperature=0.5))
     np.testing.assert_allclose(sharper, probabilities**2 / (probabilities**2).sum(), rtol=1e-5)
 
 
-def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
+def test_tokens_are_drawn_with_their_probabilities() -> None:
     probabilities = np.array([0.1, 0.6, 0.0, 0.3])
     logits = np.array([*np.log(probabilities[:2]), -np.inf, np.log(0.3)], np.float32)
     sampler = Sampler(SamplingSettings(temperature=1.0), sample=0)
@@ -235,7 +233,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely() -> None:
         ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
     ],
 )
-def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
+def test_sampling_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(TrainerError) as raised:
         SamplingSettings(**settings)
     assert str(raised.value) == message
@@ -245,7 +243,7 @@ def prefix_of(position: str, context: Any = None, **metadata: str) -> list[int]:
     return context_prefix(counting_layout(position), context=context, metadata=metadata, encoder=CountingTokenizer())
 
 
-def test_what_stands_before_the_prompt() -> None:
+def test_prefixes_of_each_context() -> None:
     bos, boc, eoc = SPECIAL.bos, SPECIAL.boc, SPECIAL.eoc
     assert prefix_of("plain") == prefix_of("append") == prefix_of("prepend", "none") == [bos]
     assert prefix_of("prepend") == prefix_of("prepend", "empty") == prefix_of("meta_tokens", "empty") == [bos, boc, eoc]
@@ -266,7 +264,7 @@ def test_what_stands_before_the_prompt() -> None:
         (("prepend", "empty"), {"step": "3"}, "context 'empty' has no place for metadata"),
     ],
 )
-def test_contexts_that_cannot_be(arguments: tuple[Any, ...], metadata: dict[str, str], message: str) -> None:
+def test_invalid_contexts_are_refused(arguments: tuple[Any, ...], metadata: dict[str, str], message: str) -> None:
     with pytest.raises(TrainerError, match=message):
         prefix_of(*arguments, **metadata)
     with pytest.raises(TrainerError, match="unknown condition 'true'; available: none, empty, meta, meta_tokens"):
@@ -279,7 +277,7 @@ def test_guidance_needs_a_context(prefix: list[int]) -> None:
         samples(drawn(), counting_layout("prepend"), prefix, [1], guidance=2.0)
 
 
-def test_characters_spread_over_tokens_are_told_whole(tmp_path: Path) -> None:
+def test_characters_spread_over_tokens_are_emitted_whole(tmp_path: Path) -> None:
     write_tokenizer(tmp_path / "small.tiktoken")
     tokenizer = load_tokenizer(TokenizerConfig(path=str(tmp_path / "small.tiktoken"), pattern="gpt2"))
     for text in ["größe 東京 🙂 the τέλος", "a�b", "", "🙂"]:
@@ -288,7 +286,7 @@ def test_characters_spread_over_tokens_are_told_whole(tmp_path: Path) -> None:
         assert "".join(pieces) == text
         if "�" not in text:
             assert not any("�" in piece for piece in pieces)
-            assert sum(map(bool, pieces)) == len(text)  # each character as soon as it is whole
+            assert sum(map(bool, pieces)) == len(text)  # each character when it is complete
     cut = list("ab🙂".encode())[:-1]
     assert list(sample_texts([[token] for token in cut], sample=0, decode=tokenizer.decode)) == [*"ab", "", "", "", "�"]
     broken = [*b"a\xff\xfeb\xe6", *"c東".encode()]
@@ -296,7 +294,7 @@ def test_characters_spread_over_tokens_are_told_whole(tmp_path: Path) -> None:
     assert "".join(pieces) == bytes(broken).decode("utf-8", "replace")
 
 
-def test_ids_that_text_can_have(tmp_path: Path) -> None:
+def test_text_ids_exclude_special_ids(tmp_path: Path) -> None:
     write_tokenizer(tmp_path / "small.tiktoken")
     tokenizer = load_tokenizer(TokenizerConfig(path=str(tmp_path / "small.tiktoken"), pattern="gpt2"))
     assert np.flatnonzero(tokenizer.text_ids()).tolist() == list(range(tokenizer.num_base_ids))

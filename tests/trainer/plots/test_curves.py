@@ -36,7 +36,7 @@ def validation(number: int, loss: float) -> dict[str, Any]:
     return {"step": number, "validation_text_loss": loss, "validation_text_tokens": 10}
 
 
-def test_a_curve_is_what_the_run_logged(run_output: Path) -> None:
+def test_a_curve_has_the_values_that_the_run_logged(run_output: Path) -> None:
     result = train(config(steps=6, validation_every=3), name="a", output=run_output)
     records = [json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()]
     losses = [r["text_loss"] for r in records if "loss" in r]
@@ -51,7 +51,7 @@ def test_a_curve_is_what_the_run_logged(run_output: Path) -> None:
     assert not len(seconds.validation_x)
 
 
-def test_everything_in_the_metrics_can_be_drawn(run_output: Path) -> None:
+def test_every_quantity_of_the_metrics_can_be_drawn(run_output: Path) -> None:
     result = train(config("append", steps=4, validation_every=2), name="a", output=run_output)
     records = [json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()]
     for y in ("metadata_loss", "metadata_accuracy"):
@@ -64,14 +64,14 @@ def test_everything_in_the_metrics_can_be_drawn(run_output: Path) -> None:
     known = {*Y_LABELS, *X_LABELS, "validation_text_tokens", "skipped_batches"}
     assert {key for record in records for key in record} <= known
     with pytest.raises(TrainerError, match="has no mfu; available: text_loss, validation_text_loss, loss, "):
-        read_curve(run_output, "a", y="mfu")  # of a CPU the peak is not known
+        read_curve(run_output, "a", y="mfu")  # the peak of a CPU is unknown
 
 
 def read_rates(records: list[dict[str, Any]]) -> np.ndarray[Any, Any]:
     return np.array([r["tokens_per_second"] for r in records if "loss" in r])
 
 
-def test_steps_without_the_quantity_and_a_cut_last_line_are_left_out(tmp_path: Path) -> None:
+def test_steps_without_the_quantity_and_a_cut_last_line_are_skipped(tmp_path: Path) -> None:
     records = [validation(0, 9.0), step(1), step(2, loss=None, grad_norm=None), step(3, loss=3.0), validation(3, 4.5)]
     write_metrics(tmp_path, "a", records, tail='{"step": 4, "lo')
     curve = read_curve(tmp_path, "a", x="tokens", y="loss")
@@ -82,7 +82,7 @@ def test_steps_without_the_quantity_and_a_cut_last_line_are_left_out(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"name": "b"}, "no metrics of a training run 'b'; available: a"),
         ({"y": "perplexity"}, f"y: unknown quantity 'perplexity'; available: {', '.join(Y_LABELS)}"),
@@ -90,14 +90,14 @@ def test_steps_without_the_quantity_and_a_cut_last_line_are_left_out(tmp_path: P
         ({"y": "metadata_loss"}, "has no metadata_loss; available: text_loss, loss, lr, grad_norm, tokens_per_second"),
     ],
 )
-def test_what_is_not_there_is_told_with_the_choices(tmp_path: Path, settings: dict[str, str], said: str) -> None:
+def test_the_error_on_an_unknown_name_lists_the_choices(tmp_path: Path, settings: dict[str, str], message: str) -> None:
     write_metrics(tmp_path, "a", [step(1)])
     with pytest.raises(TrainerError, match="available") as caught:
         read_curve(tmp_path, **{"name": "a", **settings})
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
-def test_all_runs_are_those_that_logged_the_quantity(tmp_path: Path) -> None:
+def test_without_names_all_runs_that_logged_the_quantity_are_read(tmp_path: Path) -> None:
     with pytest.raises(TrainerError, match="no training run has metrics yet"):
         read_curves(tmp_path, None)
     write_metrics(tmp_path, "plain", [step(1)])
@@ -110,7 +110,7 @@ def test_all_runs_are_those_that_logged_the_quantity(tmp_path: Path) -> None:
             read_curves(tmp_path, names, y=y)
 
 
-def test_runs_without_metrics_are_no_runs(tmp_path: Path) -> None:
+def test_runs_without_metrics_are_not_listed(tmp_path: Path) -> None:
     write_metrics(tmp_path, "b", [step(1)])
     write_metrics(tmp_path, "a", [step(1)])
     (tmp_path / "training" / "empty").mkdir()
@@ -118,7 +118,7 @@ def test_runs_without_metrics_are_no_runs(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=30), st.floats(0, 0.99))
-def test_smoothing_is_the_weighted_mean_of_what_came_before(values: list[float], factor: float) -> None:
+def test_smoothing_is_the_weighted_mean_of_the_values_so_far(values: list[float], factor: float) -> None:
     weights = [[factor ** (i - j) if j <= i else 0.0 for j in range(len(values))] for i in range(len(values))]
     expected = [np.average(values, weights=row) for row in weights]
     np.testing.assert_allclose(smoothed(np.array(values), factor=factor), expected, rtol=1e-6, atol=1e-3)
@@ -147,7 +147,7 @@ def test_a_figure_has_a_line_a_run_and_a_point_a_validation(smooth: float) -> No
     lines = [line for line in axes.lines if line.get_marker() == "None"]
     named = {line.get_label(): line for line in lines if not str(line.get_label()).startswith("_")}
     assert set(named) == {"a", "b", "c"}
-    assert len(lines) == (6 if smooth else 3)  # raw values lie under smoothed ones
+    assert len(lines) == (6 if smooth else 3)  # raw values are drawn under the smoothed ones
     for each in curves:
         np.testing.assert_allclose(np.asarray(named[each.name].get_ydata(), float), smoothed(each.y, factor=smooth))
     points = [line for line in axes.lines if line.get_marker() == "o"]
@@ -158,12 +158,12 @@ def test_a_figure_has_a_line_a_run_and_a_point_a_validation(smooth: float) -> No
     assert [line.get_color() for line in named.values()] == list(COLOURS[:3])
 
 
-def test_many_runs_have_a_legend_and_no_two_look_alike() -> None:
+def test_many_runs_have_a_legend_and_different_styles() -> None:
     figure = draw_curves([curve(f"run {i}") for i in range(12)], x="tokens", y="loss")
     (legend,) = figure.legends
     figure.draw_without_rendering()
     (axes,) = figure.axes
-    assert legend.get_window_extent().y0 >= 0  # it is not cut off, and takes nothing of the curves
+    assert legend.get_window_extent().y0 >= 0  # it is not cut off and does not cover the curves
     assert axes.get_window_extent().width > 0.8 * figure.bbox.width
     assert [text.get_text() for text in legend.get_texts()] == [f"run {i}" for i in range(12)]
     assert len({style_of(i) for i in range(28)}) == 28
@@ -176,7 +176,7 @@ def test_a_single_run_with_validation_alone_can_be_drawn() -> None:
     assert (line.get_marker(), line.get_linestyle(), line.get_label()) == ("o", "-", "a")
 
 
-def test_a_learning_rate_is_drawn_as_it_is_unless_asked_for() -> None:
+def test_a_learning_rate_is_smoothed_only_on_request() -> None:
     for smooth, lines in ((None, 1), (0.5, 2)):
         (axes,) = draw_curves([curve("a", validations=0)], x="step", y="lr", smooth=smooth).axes
         assert len(axes.lines) == lines
@@ -193,21 +193,21 @@ def test_short_curves_are_smoothed_less() -> None:
     )
 
 
-def test_a_value_without_a_number_has_no_weight() -> None:
+def test_nan_has_no_weight() -> None:
     values = np.array([np.nan, 1.0, np.nan, 3.0])
     found = smoothed(values, factor=0.5)
     np.testing.assert_allclose(found, [np.nan, 1.0, 1.0, (3 * 0.5 + 1 * 0.125) / 0.625])
 
 
 def spiked(*, step: int, value: float) -> Curve:
-    """100 steps from 8.3 to 3, with one of another value."""
+    """100 steps from 8.3 to 3, one of them with `value`."""
     found = curve("a", steps=100, validations=0)
     y = 3 + 5.3 * np.exp(-found.x / 25)
     y[step - 1] = value
     return replace(found, y=y)
 
 
-def test_a_spike_of_one_step_is_shown_whole_and_as_one_step() -> None:
+def test_a_spike_of_one_step_is_drawn_in_full_and_stays_narrow() -> None:
     spike = spiked(step=24, value=12.5)
     (axes,) = draw_curves([spike], x="step", y="loss").axes
     low, high = axes.get_ylim()
@@ -219,7 +219,7 @@ def test_a_spike_of_one_step_is_shown_whole_and_as_one_step() -> None:
     assert line[27] - spike.y[27] < 0.1 * 12.5
 
 
-def test_values_that_would_flatten_all_others_are_cut_and_counted() -> None:
+def test_outliers_are_cut_off_and_counted() -> None:
     wild = spiked(step=50, value=1e4)
     (axes,) = draw_curves([wild], x="step", y="grad_norm").axes
     assert axes.get_ylim()[1] < 10
@@ -227,7 +227,7 @@ def test_values_that_would_flatten_all_others_are_cut_and_counted() -> None:
     assert np.asarray(axes.lines[1].get_ydata(), float).max() < 10
 
 
-def test_labels_have_lines_to_the_ends_of_their_curves() -> None:
+def test_labels_are_connected_to_the_ends_of_their_curves() -> None:
     from matplotlib.text import Annotation
 
     curves = [curve("a"), curve("b", steps=9)]
@@ -239,7 +239,7 @@ def test_labels_have_lines_to_the_ends_of_their_curves() -> None:
 
 
 @pytest.mark.parametrize("smooth", [-0.1, 1.0])
-def test_smoothing_has_bounds(smooth: float) -> None:
+def test_a_smoothing_factor_out_of_range_is_refused(smooth: float) -> None:
     with pytest.raises(TrainerError, match="smooth must be at least 0 and below 1"):
         draw_curves([curve("a")], x="step", y="loss", smooth=smooth)
 
@@ -261,14 +261,14 @@ def test_files_are_valid_and_the_same_figure_gives_the_same_bytes(tmp_path: Path
     assert sorted(path.name for path in (tmp_path / "one").iterdir()) == ["curves.png", "curves.svg"]
 
 
-def test_the_suffix_tells_the_format() -> None:
+def test_the_suffix_decides_the_format() -> None:
     assert figure_paths(Path("a/b.svg")) == [Path("a/b.svg")]
     assert figure_paths(Path("a/b")) == [Path("a/b.png"), Path("a/b.svg")]
     with pytest.raises(TrainerError, match=r"written as \.png or \.svg"):
         figure_paths(Path("a/b.pdf"))
 
 
-def test_without_matplotlib_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_error_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(TrainerError, match=r"install colophon\[plot\]"):
         draw_curves([curve("a")], x="step", y="loss")

@@ -97,7 +97,7 @@ def figures_are_there(to: Path) -> None:
     assert to.with_name(f"{to.name}.svg").read_text().rstrip().endswith("</svg>")
 
 
-def test_a_year_that_decides_the_words_is_read_from_the_states(called: Any) -> None:
+def test_a_year_that_decides_the_words_is_predicted_from_the_states(called: Any) -> None:
     done = called("probe", "--name", "url", "--column", "crawl_year", "--crop", "40", "--split-by", "url_domain")
     assert done.code == 0, done.err
     to = Path("out/training/url/probe-columns=crawl_year-crop=40-split_by=url_domain")
@@ -144,7 +144,7 @@ def test_layers_context_and_documents_can_be_chosen(called: Any) -> None:
     assert "url_host: macro-F1 depends on classes with fewer than 10 documents in a part: www0.site" in done.out
 
 
-def test_results_of_other_settings_lie_beside_each_other(called: Any) -> None:
+def test_results_of_different_settings_have_different_files(called: Any) -> None:
     quick = ["--name", "meta", "--column", "crawl_year", "--layers", "0", "--split-by", "document"]
     for context in ("none", "empty"):
         done = called("probe", *quick, "--context", context)
@@ -153,7 +153,7 @@ def test_results_of_other_settings_lie_beside_each_other(called: Any) -> None:
     assert [json.loads(path.read_text())["context"] for path in found] == ["empty", "none"]
 
 
-def test_documents_of_another_run_are_not_said_to_be_the_models(called: Any, project: Path) -> None:
+def test_documents_of_another_run_are_not_reported_as_trained_on(called: Any, project: Path) -> None:
     shutil.copytree(project / "out", project / "other", ignore=shutil.ignore_patterns("training"))
     done = called("probe", "--name", "plain", "--column", "crawl_year", "--layers", "0", "--output", "other")
     assert done.code == 0, done.err
@@ -161,7 +161,7 @@ def test_documents_of_another_run_are_not_said_to_be_the_models(called: Any, pro
     assert "its classes are not" not in done.out
 
 
-def test_classes_of_other_bins_than_in_training_are_told(called: Any, project: Path) -> None:
+def test_classes_with_different_bins_than_in_training_are_noted(called: Any, project: Path) -> None:
     shutil.copytree(project / "out", project / "binned", ignore=shutil.ignore_patterns("training"))
     manifest = json.loads((project / "binned/manifest.json").read_text())
     manifest["outputs"]["annotations/crawl"]["settings"]["annotator"]["edges"] = [0.5]
@@ -174,13 +174,13 @@ def test_classes_of_other_bins_than_in_training_are_told(called: Any, project: P
     assert json.loads(path.read_text())["notes"] == [line]
 
 
-def test_the_table_tells_rare_classes_from_those_in_few_groups() -> None:
+def test_the_table_separates_rare_classes_from_classes_in_few_groups() -> None:
     missing = {"documents_without_value": 1, "few_documents": {}, "few_groups": {}, "few_documents_in_a_part": {}}
     score = {"accuracy": {"value": 0.5, "low": None, "high": None}, "macro_f1": {"value": 0.3}}
     column = {"column": "crawl_year", "split_by": "url_domain", "classes": {}, "groups": {}, "results": []}
     rare = {name: {"documents": 3, "groups": 2} for name in ("2013", "2014")}
     large = {"2020": {"documents": 1788, "groups": 1}}
-    for excluded, told in (
+    for excluded, ending in (
         (missing, "excluded: 1 document without a value"),
         (
             {**missing, "documents_without_value": 0, "few_documents": rare, "few_groups": large},
@@ -188,11 +188,11 @@ def test_the_table_tells_rare_classes_from_those_in_few_groups() -> None:
         ),
     ):
         caption = probe_table({**column, "majority": score, "excluded": excluded}).caption
-        assert str(caption).endswith(told)
+        assert str(caption).endswith(ending)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--column", "topic"], "no annotator has a column 'topic'; available: crawl_slice, crawl_year, url, "),
         (["--column", "crawl_year", "--layers", "5"], "no layer 5; available: 0 (the embedding) to 2"),
@@ -207,10 +207,10 @@ def test_the_table_tells_rare_classes_from_those_in_few_groups() -> None:
         (["--column", "crawl_year", "--name", "x"], "no such training run; available: meta, plain, url"),
     ],
 )
-def test_what_probe_cannot_do_is_one_line(called: Any, arguments: list[str], said: str) -> None:
+def test_errors_of_probe_are_one_line(called: Any, arguments: list[str], message: str) -> None:
     done = called("probe", *(() if "--name" in arguments else ("--name", "url")), *arguments)
     assert done.code == 2
-    assert said in done.line
+    assert message in done.line
 
 
 def test_attention_to_the_parts_of_urls(called: Any) -> None:
@@ -223,7 +223,7 @@ def test_attention_to_the_parts_of_urls(called: Any) -> None:
     assert sum(part["mass"]["value"] for part in parts.values()) == pytest.approx(1, rel=1e-4)
     assert sum(part["uniform"] for part in parts.values()) == pytest.approx(1, rel=1e-4)
     assert (parts["bos"]["tokens"], parts["wrapper"]["tokens"]) == (1, 2)
-    assert parts["url_prefix"]["tokens"] == len("https://")  # of single bytes in this vocabulary
+    assert parts["url_prefix"]["tokens"] == len("https://")  # this vocabulary encodes it in single bytes
     assert len(parts["text"]["by_layer"]) == 2
     assert [len(heads) for heads in parts["text"]["by_head"]] == [4, 4]
     assert found["bins"] is None
@@ -251,7 +251,7 @@ def test_attention_to_meta_tokens_by_a_column(called: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["--name", "plain"], "layout 'plain' (plain) has nothing before the text to attend to"),
         (["--name", "url", "--column", "crawl_year"], "layout 'prepend-url' has no meta tokens whose attention"),
@@ -264,10 +264,10 @@ def test_attention_to_meta_tokens_by_a_column(called: Any) -> None:
         (["--name", "meta", "--column", "crawl_year", "--crop", "20"], "fewer than two bins have 5 documents of at"),
     ],
 )
-def test_what_attention_cannot_do_is_one_line(called: Any, arguments: list[str], said: str) -> None:
+def test_errors_of_attention_are_one_line(called: Any, arguments: list[str], message: str) -> None:
     done = called("attention", *arguments)
     assert done.code == 2
-    assert said in done.line
+    assert message in done.line
 
 
 def test_curves_of_all_runs_and_of_some(called: Any, tmp_path: Path) -> None:
@@ -282,7 +282,7 @@ def test_curves_of_all_runs_and_of_some(called: Any, tmp_path: Path) -> None:
     assert ">learning rate<" in to.read_text()
 
 
-def test_without_matplotlib_a_study_keeps_its_numbers(called: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib_a_study_writes_its_numbers(called: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
     done = called("attention", "--name", "url", "--documents", "5", "--crop", "5")
     assert done.code == 0

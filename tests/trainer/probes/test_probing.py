@@ -46,7 +46,7 @@ def thirds(n: int) -> Split:
 
 
 def planted(*, n: int = 400, d: int = 8, num_classes: int = 3, seed: int = 0) -> tuple[torch.Tensor, NumPyArray]:
-    """States [1, n, d] of which a linear map tells the class; one feature is constant, one is large."""
+    """States [1, n, d] whose class is a linear function of them; one feature is constant, one is large."""
     random = np.random.default_rng(seed)
     states = random.normal(size=(n, d)).astype(np.float32)
     labels = (states @ random.normal(size=(d, num_classes))).argmax(axis=1)
@@ -56,7 +56,7 @@ def planted(*, n: int = 400, d: int = 8, num_classes: int = 3, seed: int = 0) ->
 
 def dominated(*, n: int = 2000, d: int = 20, seed: int = 0) -> tuple[torch.Tensor, NumPyArray, NumPyArray]:
     """States [1, n, d] with one direction, along no axis, of 10,000 times the others' variance; classes of two
-    normal distributions, apart along another direction of small variance; and what Bayes' rule says of each."""
+    normal distributions, apart along another direction of small variance; and the predictions of Bayes' rule."""
     random = np.random.default_rng(seed)
     directions, _ = np.linalg.qr(random.normal(size=(d, d)))
     labels = random.integers(0, 2, n)
@@ -78,7 +78,7 @@ def fitted(kind: str, states: torch.Tensor, labels: NumPyArray, split: Split, *,
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
-def test_a_label_that_is_linear_in_the_states_is_found_and_a_shuffled_one_is_not(kind: str) -> None:
+def test_probes_learn_a_linear_label_and_no_shuffled_one(kind: str) -> None:
     features, labels = planted()
     split = thirds(len(labels))
     shuffled = np.random.default_rng(1).permutation(labels)
@@ -88,7 +88,7 @@ def test_a_label_that_is_linear_in_the_states_is_found_and_a_shuffled_one_is_not
     assert true.warning is None
 
 
-def test_what_is_not_linear_is_found_by_the_mlp_alone() -> None:
+def test_only_the_mlp_learns_a_label_that_is_not_linear() -> None:
     states = np.random.default_rng(0).normal(size=(800, 2)).astype(np.float32)
     labels = (states[:, 0] * states[:, 1] > 0).astype(np.int64)
     split, features = thirds(800), torch.from_numpy(states)[None]
@@ -98,7 +98,7 @@ def test_what_is_not_linear_is_found_by_the_mlp_alone() -> None:
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
-def test_one_direction_of_nearly_all_variance_does_not_hide_the_classes(kind: str) -> None:
+def test_a_direction_with_nearly_all_variance_does_not_hide_the_classes(kind: str) -> None:
     states, labels, bayes = dominated()
     split = thirds(len(labels))
     (fit,) = fitted(kind, states, labels, split, num_classes=2)
@@ -106,7 +106,7 @@ def test_one_direction_of_nearly_all_variance_does_not_hide_the_classes(kind: st
     assert accuracy(fit.classes, labels, split) > accuracy(bayes[split.test], labels, split) - 0.02
 
 
-def test_the_linear_fit_ends_where_its_gradient_does() -> None:
+def test_the_linear_fit_ends_where_the_gradient_vanishes() -> None:
     states, labels, _ = dominated()
     split = thirds(len(labels))
     features = conditioned(states, split.train)[0, split.train].double()
@@ -140,7 +140,7 @@ def newton(features: NumPyArray, labels: NumPyArray, strength: float) -> float:
 
 
 @pytest.mark.parametrize("strength", STRENGTHS)
-def test_the_linear_fit_is_that_of_newtons_method(strength: float) -> None:
+def test_the_linear_fit_equals_that_of_newtons_method(strength: float) -> None:
     random = np.random.default_rng(3)
     features = random.normal(size=(300, 12)) * np.geomspace(1, 0.01, 12)
     labels = (features @ random.normal(size=12) + random.logistic(size=300) > 0.3).astype(np.int64)
@@ -150,7 +150,7 @@ def test_the_linear_fit_is_that_of_newtons_method(strength: float) -> None:
     assert float(loss) == pytest.approx(newton(features, labels, strength), abs=1e-6)
 
 
-def test_a_penalty_is_strong_where_there_is_nothing_to_learn_and_weak_where_there_is() -> None:
+def test_the_penalty_is_strong_for_noise_and_weak_for_a_signal() -> None:
     states, labels = planted(n=800)
     noise = torch.randn(states.shape, generator=torch.Generator().manual_seed(0))
     split = thirds(len(labels))
@@ -158,7 +158,7 @@ def test_a_penalty_is_strong_where_there_is_nothing_to_learn_and_weak_where_ther
     assert 100 * some <= none
 
 
-def test_a_probe_that_ends_too_early_or_too_late_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_probe_that_stops_too_early_or_too_late_has_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     states, labels, _ = dominated(n=400)
     split = thirds(len(labels))
     monkeypatch.setattr("colophon.trainer.probes.linear._MAX_ITERATIONS", 0)
@@ -167,15 +167,15 @@ def test_a_probe_that_ends_too_early_or_too_late_says_so(monkeypatch: pytest.Mon
     monkeypatch.setattr("colophon.trainer.probes.mlp.MAX_EPOCHS", 3)
     assert fitted("mlp", states, labels, split, num_classes=2)[0].warning == "limit"
     monkeypatch.setattr("colophon.trainer.probes.mlp.MAX_EPOCHS", 40)
-    labels[split.validation] = 1 - labels[split.validation]  # what is learnt is wrong there from the start
+    labels[split.validation] = 1 - labels[split.validation]  # so everything that is learnt raises the validation loss
     (fit,) = fitted("mlp", states, labels, split, num_classes=2)
     assert (fit.epochs, fit.warning) == (1, "first_epoch")
 
 
-def test_features_are_decided_by_training_documents_alone_and_have_one_size() -> None:
+def test_features_depend_on_training_documents_alone_and_have_variance_1() -> None:
     random = np.random.default_rng(0)
     states = random.normal(size=(2, 60, 9)) * np.geomspace(1, 1e3, 9)
-    states[:, :, 4], states[1, :, 5] = 3, states[1, :, 6]  # one constant, two alike
+    states[:, :, 4], states[1, :, 5] = 3, states[1, :, 6]  # one constant, two equal
     states[:, :, 7] *= np.where(np.arange(60) == 2, 50, 1)
     first, train = torch.from_numpy(states.astype(np.float32)), np.arange(40)
     changed = first.clone()
@@ -193,20 +193,22 @@ def test_features_are_decided_by_training_documents_alone_and_have_one_size() ->
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
-def test_a_probe_alone_is_the_same_as_among_others(kind: str) -> None:
+def test_a_probe_does_not_depend_on_the_others_in_its_batch(kind: str) -> None:
     features, labels = planted()
     noise = torch.randn(features.shape, generator=torch.Generator().manual_seed(0))
     split = thirds(len(labels))
     together = fitted(kind, torch.cat([noise, features]), labels, split)
     for number, states in enumerate((noise, features)):
         (alone,) = fitted(kind, states, labels, split)
-        assert (alone.classes == together[number].classes).mean() > 0.98  # products of other sizes round otherwise
+        assert (
+            alone.classes == together[number].classes
+        ).mean() > 0.98  # products of different sizes round differently
         assert abs(alone.epochs - together[number].epochs) <= 3
         assert alone.chosen == together[number].chosen
     assert together[0].epochs < together[1].epochs  # there is less to find in noise
 
 
-def test_an_mlp_waits_for_a_third_as_many_epochs_as_its_lowest_loss_took() -> None:
+def test_an_mlp_waits_for_a_third_of_the_epochs_up_to_its_lowest_loss() -> None:
     states, labels = planted()
     split, steps, backward = thirds(len(labels)), 0, torch.autograd.backward
 
@@ -224,7 +226,7 @@ def test_an_mlp_waits_for_a_third_as_many_epochs_as_its_lowest_loss_took() -> No
 
 
 @pytest.mark.parametrize("kind", ["linear", "mlp"])
-def test_labels_of_test_documents_are_not_looked_at(kind: str) -> None:
+def test_labels_of_test_documents_are_not_read(kind: str) -> None:
     features, labels = planted()
     split = thirds(len(labels))
     hidden = labels.copy()
@@ -233,7 +235,7 @@ def test_labels_of_test_documents_are_not_looked_at(kind: str) -> None:
     np.testing.assert_array_equal(first.classes, second.classes)
 
 
-def test_small_probes_are_fitted_on_one_thread_and_threads_are_given_back() -> None:
+def test_small_steps_use_one_thread_and_the_number_is_restored() -> None:
     torch.set_num_threads(2)
     try:
         for operations, threads in ((10, 1), (10**12, 2)):
@@ -258,7 +260,7 @@ def brute_scores(truth: list[int], predicted: list[int], classes: set[int]) -> t
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(10, 14)), min_size=1, max_size=20))
 @settings(max_examples=50, deadline=None)
-def test_scores_are_those_of_brute_force_in_the_sample_and_in_every_draw(rows: list[tuple[int, int, int]]) -> None:
+def test_scores_equal_brute_force_in_the_sample_and_in_every_draw(rows: list[tuple[int, int, int]]) -> None:
     truth, predicted, groups = (np.array(column) for column in zip(*rows, strict=True))
     draws = ScoreDraws(truth, groups, num_classes=4, seed=3)
     names = np.unique(groups)
@@ -270,16 +272,16 @@ def test_scores_are_those_of_brute_force_in_the_sample_and_in_every_draw(rows: l
         assert (draws.accuracy(predicted)[i], draws.macro_f1(predicted)[i]) == pytest.approx(expected)
 
 
-def test_a_constant_guess_scores_no_more_where_a_draw_lacks_the_small_class() -> None:
+def test_a_constant_prediction_scores_no_more_in_a_draw_without_the_small_class() -> None:
     truth, groups = np.array([0] * 35 + [1] * 2), np.concatenate([np.arange(35), [40, 40]])
     draws = ScoreDraws(truth, groups, num_classes=2, seed=0)
-    assert (draws.macro_f1(truth)[1:] == 0.5).any()  # drawn without the small class, in which nothing is right
+    assert (draws.macro_f1(truth)[1:] == 0.5).any()  # drawn without the small class, whose F1 is then 0
     found = draws.estimate(draws.macro_f1(np.zeros(37, np.int64)))
     assert found.value == pytest.approx(70 / 72 / 2)
     assert found.high == 0.5
 
 
-def test_an_interval_holds_the_score_and_is_wider_where_documents_are_alike() -> None:
+def test_an_interval_contains_the_score_and_is_wider_for_similar_documents() -> None:
     random = np.random.default_rng(0)
     truth, hit_groups = np.zeros(400, np.int64), random.random(20) < 0.5
     groups = np.repeat(np.arange(20), 20)
@@ -306,7 +308,7 @@ documents = st.lists(
 
 @given(documents)
 @settings(max_examples=40, deadline=None)
-def test_parts_share_no_group_and_every_document_is_in_one_or_counted(
+def test_parts_share_no_group_and_every_document_is_in_a_part_or_counted(
     rows: list[tuple[str | None, str | None]],
 ) -> None:
     values, groups = pa.array([row[0] for row in rows]), pa.array([row[1] for row in rows])
@@ -342,7 +344,7 @@ def test_parts_have_their_shares_where_groups_are_small() -> None:
         np.testing.assert_allclose(shares, [0.6, 0.2, 0.2], atol=0.03)
 
 
-def test_rare_classes_and_those_of_too_few_groups_are_left_out_and_named() -> None:
+def test_rare_classes_and_classes_in_few_groups_are_excluded_and_named() -> None:
     values = ["a"] * 60 + ["b"] * 60 + ["rare"] * 19 + ["one domain"] * 90 + [None] * 7
     groups = [str(i % 12) for i in range(139)] + ["x"] * 90 + ["y"] * 7
     found = label_documents(pa.array(values), pa.array(groups), name="topic", split_by="domain")
@@ -354,7 +356,7 @@ def test_rare_classes_and_those_of_too_few_groups_are_left_out_and_named() -> No
     )
 
 
-def test_a_class_that_is_nearly_all_in_one_group_is_left_out() -> None:
+def test_a_class_that_is_nearly_all_in_one_group_is_excluded() -> None:
     values = ["a"] * 60 + ["b"] * 60 + ["c"] * 60
     groups = [str(i % 12) for i in range(120)] + ["x"] * 58 + ["1", "2"]
     found = label_documents(pa.array(values), pa.array(groups), name="topic", split_by="domain")
@@ -362,7 +364,7 @@ def test_a_class_that_is_nearly_all_in_one_group_is_left_out() -> None:
     assert found.excluded == Excluded(few_documents_in_a_part={"c": ClassSize(documents=60, groups=3)})
 
 
-def test_a_host_lies_in_its_domain_alone_and_is_split_by_document() -> None:
+def test_classes_that_are_each_in_one_group_are_split_by_document() -> None:
     hosts = [f"{i % 3}.example.org" for i in range(120)]
     found = label_documents(pa.array(hosts), pa.array(["example.org"] * 120), name="url_host", split_by="domain")
     assert found.split_by == "document"
@@ -370,7 +372,7 @@ def test_a_host_lies_in_its_domain_alone_and_is_split_by_document() -> None:
     assert Counter(map(len, found.split.named().values())) == Counter({72: 1, 24: 2})
 
 
-def test_a_domain_too_large_for_another_part_is_trained_on() -> None:
+def test_a_domain_too_large_for_the_test_part_is_trained_on() -> None:
     random = np.random.default_rng(0)
     groups = [*["huge"] * 470, *["large"] * 250, *map(str, random.integers(0, 60, 280))]
     values = random.choice(["a", "b", "c"], 1000).tolist()
@@ -378,25 +380,25 @@ def test_a_domain_too_large_for_another_part_is_trained_on() -> None:
     train = {groups[found.rows[i]] for i in found.split.train}
     assert {"huge", "large"} <= train
     sizes = {part: len(index) for part, index in found.split.named().items()}
-    assert sizes["train"] == 720  # what training has too much of, others go without
+    assert sizes["train"] == 720  # the large domains take more than its share
     assert abs(sizes["validation"] - sizes["test"]) <= 10
 
 
-def test_large_domains_are_in_all_parts_where_there_are_no_others() -> None:
+def test_large_domains_are_in_all_parts_if_there_are_no_others() -> None:
     groups = [str(number % 4) for number in range(200)]
     values = np.random.default_rng(0).choice(["a", "b"], 200).tolist()
     found = label_documents(pa.array(values), pa.array(groups), name="topic", split_by="domain")
     assert [len(part) for part in found.split.named().values()] == [100, 50, 50]
 
 
-def test_numbers_with_a_fraction_make_classes_of_about_equal_size() -> None:
+def test_floating_point_numbers_form_classes_of_similar_size() -> None:
     scores = np.random.default_rng(0).random(500)
     found = label_documents(pa.array(scores), None, name="quality_score", split_by="document")
     assert len(found.classes) == 5
     assert np.bincount(found.labels).min() > 95
 
 
-def test_too_few_classes_are_told_with_what_there_is() -> None:
+def test_the_error_on_too_few_classes_lists_the_largest() -> None:
     with pytest.raises(
         TrainerError, match=r"column 'topic' has fewer than two classes .* largest are a 40, b 5;"
     ) as no:
@@ -422,7 +424,7 @@ def small_model(**changes: Any) -> Decoder:
 
 @given(st.lists(st.integers(1, 30), min_size=1, max_size=12), st.integers(1, 80), st.sampled_from([1, 2]))
 @settings(deadline=None)
-def test_batches_hold_every_row_once_within_their_size(lengths: list[int], max_size: int, cost: int) -> None:
+def test_batches_contain_every_row_once_and_respect_their_size(lengths: list[int], max_size: int, cost: int) -> None:
     rows = texts(*lengths)
     seen = []
     for batch, input_ids, of_length in padded_batches(rows, max_size=max_size, cost=cost):
@@ -435,7 +437,7 @@ def test_batches_hold_every_row_once_within_their_size(lengths: list[int], max_s
     assert sorted(seen) == list(range(len(rows)))
 
 
-def test_states_are_those_of_each_document_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_equal_those_of_each_document_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("colophon.trainer.probes.states._TOKENS_AT_ONCE", 40)  # several batches
     model, documents = small_model(), texts(5, 1, 17, 9, 16, 2)
     prefix = [SPECIAL.bos, SPECIAL.boc, SPECIAL.eoc]
@@ -512,11 +514,11 @@ def column_report(
     )
 
 
-def test_nothing_is_noted_of_parts_and_probes_that_are_as_they_should_be() -> None:
-    assert notes(column_report({"a": (60, 20, 20), "b": (36, 10, 10)}, [doubted()])) == []
+def test_normal_parts_and_probes_have_no_notes() -> None:
+    assert notes(column_report({"a": (60, 20, 20), "b": (36, 10, 10)}, [result_with()])) == []
 
 
-def doubted(*warnings: Any, layer: int = 0, model: Any = "trained") -> ProbeResult:
+def result_with(*warnings: Any, layer: int = 0, model: Any = "trained") -> ProbeResult:
     return ProbeResult(
         layer=layer,
         states="mean",
@@ -530,14 +532,14 @@ def doubted(*warnings: Any, layer: int = 0, model: Any = "trained") -> ProbeResu
     )
 
 
-def test_small_classes_uneven_parts_and_doubtful_probes_are_noted() -> None:
+def test_small_classes_uneven_parts_and_warnings_are_noted() -> None:
     classes = {"a": (203, 40, 38), **dict.fromkeys("bcde", (50, 9, 10))}
     results = [
-        doubted("not_above_majority", "first_epoch", layer=2),
-        doubted("not_above_majority", layer=0),
-        doubted("not_above_majority", layer=0, model="untrained"),
-        doubted("limit", layer=1, model="untrained"),
-        doubted("not_above_majority", "first_epoch", model="shuffled"),
+        result_with("not_above_majority", "first_epoch", layer=2),
+        result_with("not_above_majority", layer=0),
+        result_with("not_above_majority", layer=0, model="untrained"),
+        result_with("limit", layer=1, model="untrained"),
+        result_with("not_above_majority", "first_epoch", model="shuffled"),
     ]
     few, parts, trained, untrained, first, limit = notes(column_report(classes, results))
     assert few == (
@@ -559,12 +561,12 @@ def test_small_classes_uneven_parts_and_doubtful_probes_are_noted() -> None:
     )
 
 
-def test_a_class_that_is_far_off_is_told_where_the_parts_as_a_whole_are_not() -> None:
+def test_a_class_that_deviates_is_noted_although_the_whole_parts_do_not() -> None:
     (line,) = notes(column_report({"a": (280, 100, 120), "b": (80, 20, 10)}, []))
     assert "class 'b' deviates most, with 73% train, 18% validation, 9% test" in line
 
 
-def test_large_classes_that_are_left_out_are_named_with_what_would_take_them() -> None:
+def test_excluded_large_classes_are_named_with_the_option_that_includes_them() -> None:
     classes = {"a": (60, 20, 20), "b": (60, 20, 20)}
     one = Excluded(
         few_documents={"z": ClassSize(documents=3, groups=3)}, few_groups={"2020": ClassSize(documents=788, groups=1)}
@@ -583,14 +585,14 @@ def test_large_classes_that_are_left_out_are_named_with_what_would_take_them() -
 
 
 @pytest.mark.parametrize(("value", "is_suspect"), [(0.4 - 1e-3, True), (0.1 + 0.3, True), (0.4 + 1e-3, False)])
-def test_a_probe_that_is_no_better_than_guessing_is_doubtful(value: float, is_suspect: bool) -> None:
+def test_a_probe_no_better_than_the_most_frequent_class_has_a_warning(value: float, is_suspect: bool) -> None:
     fit = Fit(classes=np.zeros(1, np.int64), chosen=1.0, epochs=3, warning=None)
     assert _warnings(fit, score(value), score(0.4)) == (("not_above_majority",) if is_suspect else ())
 
 
-def test_doubtful_points_are_hollow_in_the_figure() -> None:
+def test_points_with_warnings_are_hollow_in_the_figure() -> None:
     results = [
-        replace(doubted(*warnings, layer=layer, model=model), probe=kind)
+        replace(result_with(*warnings, layer=layer, model=model), probe=kind)
         for kind in ("linear", "mlp")
         for layer, warnings in enumerate([("limit",), ()])
         for model in ("trained", "untrained", "shuffled")
