@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 
 from colophon.shards.arrow_files import packed_table, tokens_table, write_table
 from colophon.shards.layouts import Layout, parse_layout
@@ -15,11 +16,13 @@ from colophon.shards.manifest import Manifest, OutputManifest, Record
 from colophon.shards.metadata import document_metadata
 from colophon.shards.packing.pack import pack
 from colophon.shards.schema import PackedInfo
+from colophon.trainer.checkpoint import TrainingState
 from colophon.trainer.inference.contexts import TrainedLayout, trained_layout
 from colophon.trainer.inference.trained_model import TrainedModel, load_trained
 from colophon.trainer.loop import train
+from colophon.trainer.model import Decoder
 from tests.recorded import record_of
-from tests.trainer.runs import SPECIAL, TOKENIZER, config
+from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER, config
 
 NUM_COUNTS, STEPS = 20, range(1, 6)
 """Text ids go from 0 to 19."""
@@ -99,6 +102,22 @@ def write_counting_run(output: Path, *, num_documents: int = 1000, num_partition
     manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=described)
     (output / "manifest.json").write_text(manifest.model_dump_json())
     return output
+
+
+def random_model(*, masked_ids: tuple[int, ...] = (), **model: Any) -> TrainedModel:
+    """A model of such texts with random weights."""
+    settings = config(model={**TINY_MODEL, **model})
+    decoder = Decoder(settings.model, tokenizer=TOKENIZER, masked_ids=masked_ids)
+    decoder.initialise(seed=1)
+    return TrainedModel(
+        name="random",
+        model=decoder.requires_grad_(False),
+        config=settings,
+        tokenizer=TOKENIZER,
+        state=TrainingState(step=0),
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+    )
 
 
 def train_counting(output: Path, layout: str, *, steps: int) -> tuple[TrainedModel, TrainedLayout]:

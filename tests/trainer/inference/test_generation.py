@@ -8,26 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
-from colophon.trainer.checkpoint import TrainingState
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.generation import context_name, context_prefix, generate, guided_logits
-from colophon.trainer.inference.kv_cache import CachedDecoder
-from colophon.trainer.inference.sampling import Sampler, SamplingSettings, sample_texts, sampling_probabilities
+from colophon.trainer.inference.sampling import SamplingSettings
 from colophon.trainer.inference.trained_model import TrainedModel
-from colophon.trainer.model import Decoder
-from tests.pipeline.project import write_tokenizer
 from tests.trainer.counting import (
     NUM_COUNTS,
     CountingTokenizer,
     count,
     counting_layout,
+    random_model,
     train_counting,
     wrapped,
     write_counting_run,
 )
-from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER, config
+from tests.trainer.runs import SPECIAL, TOKENIZER
 
 Learnt = tuple[TrainedModel, TrainedLayout]
 
@@ -44,18 +40,7 @@ def learnt(output: Path) -> Learnt:
 
 def drawn(**model: Any) -> TrainedModel:
     """A model with random weights of a spread so wide that its logits differ."""
-    settings = config(model={**TINY_MODEL, "init_std": 0.3, **model})
-    decoder = Decoder(settings.model, tokenizer=TOKENIZER, masked_ids=[SPECIAL.pad])
-    decoder.initialise(seed=1)
-    return TrainedModel(
-        name="drawn",
-        model=decoder.requires_grad_(False),
-        config=settings,
-        tokenizer=TOKENIZER,
-        state=TrainingState(step=0),
-        device=torch.device("cpu"),
-        dtype=torch.float32,
-    )
+    return random_model(masked_ids=(SPECIAL.pad,), **{"init_std": 0.3, **model})
 
 
 def samples(trained: TrainedModel, layout: TrainedLayout, prefix: list[int], prompt: list[int], **settings: Any) -> Any:
@@ -63,21 +48,6 @@ def samples(trained: TrainedModel, layout: TrainedLayout, prefix: list[int], pro
     wanted = SamplingSettings(**{"max_tokens": 12, **settings})
     steps = list(generate(trained, layout, prefix=prefix, prompt=prompt, settings=wanted))
     return [[step[i] for step in steps if step[i] is not None] for i in range(wanted.num_samples)]
-
-
-@pytest.mark.parametrize("qk_norm", [False, True])
-@pytest.mark.parametrize("num_kv_heads", [1, 2, 4])
-@pytest.mark.parametrize("parts", [[1] * 20, [7, *[1] * 13], [5, 6, 1, 8]])
-def test_logits_do_not_depend_on_how_many_tokens_are_read_at_once(
-    qk_norm: bool, num_kv_heads: int, parts: list[int]
-) -> None:
-    trained = drawn(qk_norm=qk_norm, num_kv_heads=num_kv_heads, init_std=0.1)
-    ids = torch.from_numpy(np.random.default_rng(0).integers(0, 60, (3, 20)))
-    at_once = trained.logits(ids)
-    decoder, end = CachedDecoder(trained, num_rows=3, capacity=20), 0
-    for length in parts:
-        found, end = decoder.read(ids[:, end : end + length]), end + length
-        torch.testing.assert_close(found, at_once[:, end - 1], atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("guidance", [None, 0.0, 0.5, 1.0, 2.5])
@@ -193,52 +163,6 @@ def test_a_row_is_no_longer_than_a_training_row() -> None:
         longest(max_tokens=45)
 
 
-def test_top_k_and_top_p_keep_the_likeliest_tokens() -> None:
-    probabilities = np.array([0.1, 0.4, 0.05, 0.25, 0.2])
-    logits = np.log(probabilities).astype(np.float32)
-
-    def left(**settings: Any) -> list[float]:
-        return np.round(sampling_probabilities(logits, SamplingSettings(temperature=1.0, **settings)), 6).tolist()
-
-    assert left() == [0.1, 0.4, 0.05, 0.25, 0.2]
-    assert left(top_k=2) == [0, round(0.4 / 0.65, 6), 0, round(0.25 / 0.65, 6), 0]
-    assert left(top_k=9) == left()
-    assert left(top_p=0.6) == left(top_k=2)
-    assert left(top_p=0.7) == left(top_k=3)
-    assert left(top_p=0.01) == [0, 1, 0, 0, 0]
-    assert left(top_p=1.0) == left()
-    assert left(top_k=3, top_p=0.7) == left(top_k=2)  # of the tokens that top_k keeps
-    sharper = sampling_probabilities(logits, SamplingSettings(temperature=0.5))
-    np.testing.assert_allclose(sharper, probabilities**2 / (probabilities**2).sum(), rtol=1e-5)
-
-
-def test_tokens_are_drawn_with_their_probabilities() -> None:
-    probabilities = np.array([0.1, 0.6, 0.0, 0.3])
-    logits = np.array([*np.log(probabilities[:2]), -np.inf, np.log(0.3)], np.float32)
-    sampler = Sampler(SamplingSettings(temperature=1.0), sample=0)
-    counts = np.bincount([sampler.draw(logits) for _ in range(4000)], minlength=4)
-    np.testing.assert_allclose(counts / 4000, probabilities, atol=0.03)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
-        ({"temperature": -1.0}, "temperature must be 0 or more, got -1.0"),
-        ({"temperature": math.nan}, "temperature must be 0 or more, got nan"),
-        ({"top_k": 0}, "top_k must be at least 1, got 0"),
-        ({"top_p": 1.5}, "top_p must be above 0 and at most 1, got 1.5"),
-        ({"guidance": math.inf}, "guidance must be a finite number, got inf"),
-        ({"seed": -1}, "seed must be 0 or more, got -1"),
-        ({"num_samples": 0}, "num_samples must be at least 1, got 0"),
-    ],
-)
-def test_sampling_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(TrainerError) as raised:
-        SamplingSettings(**settings)
-    assert str(raised.value) == message
-
-
 def prefix_of(position: str, context: Any = None, **metadata: str) -> list[int]:
     return context_prefix(counting_layout(position), context=context, metadata=metadata, encoder=CountingTokenizer())
 
@@ -275,29 +199,3 @@ def test_invalid_contexts_are_refused(arguments: tuple[Any, ...], metadata: dict
 def test_guidance_needs_a_context(prefix: list[int]) -> None:
     with pytest.raises(TrainerError, match="guidance goes from the empty wrapper to a context"):
         samples(drawn(), counting_layout("prepend"), prefix, [1], guidance=2.0)
-
-
-def test_characters_spread_over_tokens_are_emitted_whole(tmp_path: Path) -> None:
-    write_tokenizer(tmp_path / "small.tiktoken")
-    tokenizer = load_tokenizer(TokenizerConfig(path=str(tmp_path / "small.tiktoken"), pattern="gpt2"))
-    for text in ["größe 東京 🙂 the τέλος", "a�b", "", "🙂"]:
-        ids = list(text.encode())  # this vocabulary begins with the 256 bytes
-        pieces = list(sample_texts([[None, token] for token in ids], sample=1, decode=tokenizer.decode))
-        assert "".join(pieces) == text
-        if "�" not in text:
-            assert not any("�" in piece for piece in pieces)
-            assert sum(map(bool, pieces)) == len(text)  # each character when it is complete
-    cut = list("ab🙂".encode())[:-1]
-    assert list(sample_texts([[token] for token in cut], sample=0, decode=tokenizer.decode)) == [*"ab", "", "", "", "�"]
-    broken = [*b"a\xff\xfeb\xe6", *"c東".encode()]
-    pieces = list(sample_texts([[token] for token in broken], sample=0, decode=tokenizer.decode))
-    assert "".join(pieces) == bytes(broken).decode("utf-8", "replace")
-
-
-def test_text_ids_exclude_special_ids(tmp_path: Path) -> None:
-    write_tokenizer(tmp_path / "small.tiktoken")
-    tokenizer = load_tokenizer(TokenizerConfig(path=str(tmp_path / "small.tiktoken"), pattern="gpt2"))
-    assert np.flatnonzero(tokenizer.text_ids()).tolist() == list(range(tokenizer.num_base_ids))
-    assert len(tokenizer.text_ids()) == tokenizer.num_ids == tokenizer.num_base_ids + 10
-    tekken = load_tokenizer(TokenizerConfig(name="tekken")).text_ids()
-    assert np.flatnonzero(~tekken).tolist() == list(range(1000))  # its special ids come first
