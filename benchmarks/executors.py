@@ -1,4 +1,4 @@
-"""What the executors cost: `python -m benchmarks.executors [--rounds N] [--output FILE]`.
+"""Measures the cost of the executors: `python -m benchmarks.executors [--rounds N] [--output FILE]`.
 
 Measures the bookkeeping of a task at 2 and 1,000 workers that answer at once, the seconds until each executor has its
 first worker, and a small recipe on each executor, interleaved by rounds.

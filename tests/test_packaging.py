@@ -1,4 +1,4 @@
-"""What an installation puts into an environment, and that a user's own files never come in the way."""
+"""The files of an installation in an environment; a user's own files of the same names do not matter."""
 
 from __future__ import annotations
 

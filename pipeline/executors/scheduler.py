@@ -33,7 +33,7 @@ waits behind a large one would leave other workers idle at the end."""
 
 @dataclass
 class _WorkerState:
-    """What the scheduler knows of one worker."""
+    """The state of one worker as the scheduler knows it."""
 
     started: bool = False
     node: str = ""

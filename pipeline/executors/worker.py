@@ -33,10 +33,10 @@ _MEMORY_SLACK_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class Greeting:
-    """What a worker reports of itself before its first task."""
+    """A worker's report of itself before its first task."""
 
     version: str
-    """Of Colophon."""
+    """The version of Colophon."""
     python: str
     """Major and minor version, `3.11`."""
     node: str = ""
@@ -71,7 +71,7 @@ def hard_limit(worker_memory_bytes: int | None) -> int | None:
 
 
 class WorkerProcess:
-    """What a pool runs in each of its processes."""
+    """The worker in each process of a pool."""
 
     def __init__(self, most_bytes: int | None) -> None:
         """Prepare this process. It ends with `MEMORY_EXIT_CODE` when it holds more than `most_bytes` of its own."""

@@ -54,7 +54,7 @@ class RunResult:
     start_seconds: float
     """Seconds outside the passes, from the command's start: the recipe, the plan, starting workers, the manifest."""
     connect_seconds: float = 0.0
-    """Of these, how long the run waited for Ray and its first worker."""
+    """The part of these seconds spent waiting for the executor and its first worker."""
     notes: tuple[str, ...] = ()
     """Lines about how annotators and the tokenizer ran."""
 

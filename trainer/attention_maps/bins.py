@@ -32,14 +32,14 @@ class Distances:
 
     metric: Metric
     within: float
-    """Of pairs in the same bin."""
+    """Mean distance of pairs in the same bin."""
     between: float
-    """Of pairs in different bins."""
+    """Mean distance of pairs in different bins."""
     p_value: float
     """Share of permutations of the documents' bins in which between - within is at least as large, counting the true
     assignment: (1 + number of permutations) / (1 + 999)."""
     pairs: list[list[float]]
-    """[num_bins][num_bins]: of pairs with one document in each."""
+    """[num_bins][num_bins]: mean distances of pairs with one document in each."""
 
 
 @dataclass(frozen=True, kw_only=True)

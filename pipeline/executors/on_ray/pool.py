@@ -54,7 +54,7 @@ class _Actor:
     handle: Any
     node: str = ""
     answers: deque[Future[Any]] = field(default_factory=deque)
-    """What it has been asked for and has not reported, oldest first: its greeting, then a reply to each task."""
+    """Requests without a report yet, oldest first: its greeting, then a reply to each task."""
 
 
 class RayPool(Pool):

@@ -13,7 +13,7 @@ from colophon.pipeline.stages.tasks import Outcome, Stage, Task, TaskResult, Wor
 
 
 class Clock:
-    """Time that passes only when a pool waits in vain."""
+    """Time that passes only when a pool waits and no event comes."""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -41,13 +41,13 @@ class Memory(NamedTuple):
     """Resident bytes of this process."""
 
     anonymous: int
-    """What no file stands behind."""
+    """Pages without a file."""
     mapped: int
     """Pages of files."""
 
 
 def memory() -> Memory:
-    """What this process holds now."""
+    """Return the resident memory of this process."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     sizes = {name.rstrip(":"): int(rest[0]) << 10 for name, *rest in map(str.split, lines[1:])}
     return Memory(sizes["Anonymous"], sizes["Rss"] - sizes["Anonymous"])
@@ -55,7 +55,7 @@ def memory() -> Memory:
 
 @contextmanager
 def watched() -> Iterator[Callable[[], Memory]]:
-    """Gives the peaks of `memory` in the block so far; what was there before it and nobody uses is let go first."""
+    """Yield a function that returns the peaks of `memory` in the block; unused memory is released first."""
     release_memory()
     peak = memory()
     ended = threading.Event()
@@ -78,7 +78,7 @@ def watched() -> Iterator[Callable[[], Memory]]:
 
 
 class PassPeak(NamedTuple):
-    """What a pass took."""
+    """The memory of a pass."""
 
     name: str
     peak: Memory

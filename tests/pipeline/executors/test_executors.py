@@ -217,7 +217,7 @@ def threads() -> dict[str, int]:
 
 
 def told_by(executor: Any, directory: Path, *names: str) -> list[dict[str, Any]]:
-    """What the workers of some stages tell, each over two tasks."""
+    """Return the reports of the workers of some stages, two tasks each."""
     told = []
     for name in names:
         files = [str(directory / f"{name}-{i}.json") for i in range(2)]

@@ -1,4 +1,4 @@
-"""What a worker holds does not grow with the file: neither a row group nor a partition is ever whole in memory."""
+"""A worker's memory does not grow with the file: neither a row group nor a partition is ever whole in memory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_a_worker_holds_neither_a_row_group_nor_a_partition(tmp_path: Path, row_
 
 
 def measured(recipe: Path, *settings: str) -> dict[str, tuple[int, int]]:
-    """Of each pass the peak of memory that is the process's own and the bytes of text that it worked on."""
+    """Return, by pass, the peak of the process's own memory and the bytes of text of the pass."""
     command = [sys.executable, "-c", MEASURE, str(recipe), *settings]
     environment = os.environ | WORKER_ENVIRONMENT
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)

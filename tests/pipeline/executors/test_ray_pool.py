@@ -17,7 +17,7 @@ module = pytest.importorskip("colophon.pipeline.executors.on_ray.pool")
 
 
 class Reference:
-    """What an actor's method returns at once."""
+    """The reference that an actor's method returns at once."""
 
     def __init__(self) -> None:
         self.answer: Future[Any] = Future()

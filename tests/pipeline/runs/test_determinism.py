@@ -1,4 +1,4 @@
-"""The same bytes whoever does the work, in whatever order; the same rows however the input is cut."""
+"""The same bytes with any executor and in any order of the work; the same rows for any cut of the input."""
 
 from __future__ import annotations
 

@@ -303,7 +303,7 @@ def test_a_disk_that_is_full_ends_the_run_with_one_line(
 def test_a_file_that_cannot_grow_ends_the_run_with_one_line(
     project: Path, expected: dict[tuple[str, str], str]
 ) -> None:
-    """What a full disk is to a process, as far as it can be had without mounting one: writing fails in the middle."""
+    """A limit on the size of files stands in for a full disk: writing fails in the middle."""
 
     def no_large_files() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))

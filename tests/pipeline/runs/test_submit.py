@@ -38,7 +38,7 @@ def colophon(*arguments: str, cwd: Path, environment: dict[str, str]) -> subproc
 
 @pytest.fixture
 def working_dir(tmp_path: Path) -> Path:
-    """What a user uploads: the packages and a recipe. Data and output lie on a file system that all nodes see."""
+    """The directory that a user uploads: packages and a recipe. Data and output are on a shared file system."""
     for package in ("annotators", "pipeline", "recipes", "shards", "trainer"):
         shutil.copytree(ROOT / package, tmp_path / "upload" / package, ignore=shutil.ignore_patterns("__pycache__"))
     recipe = write_small_run(tmp_path / "shared")
