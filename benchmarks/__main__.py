@@ -34,6 +34,7 @@ from benchmarks.workload import (
     WorkloadError,
     find_input,
     make_workload,
+    repeated,
     within,
 )
 
@@ -64,6 +65,8 @@ def _run(options: argparse.Namespace) -> None:
     known = contestants(work=options.work, dolma_python=options.dolma_python)
     name, all_files = find_input(options.input, work=options.work, quick=options.quick, log=_say)
     files = within(all_files, options.max_mb)
+    if options.repeat_to_mb is not None:
+        files = repeated(files, options.repeat_to_mb, directory=options.work / "repeated")
     workload = make_workload(
         name,
         files,
@@ -123,6 +126,12 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         metavar="MB",
         help="use whole files of the input up to this much text (default: all of it)",
+    )
+    add(
+        "--repeat-to-mb",
+        type=float,
+        metavar="MB",
+        help="repeat the input under other names, with ids of its own, up to this much text (default: no copies)",
     )
     add("--work", type=_absolute, default=_absolute("out/bench"), help="models, caches and logs (default: out/bench)")
     add("--results", type=Path, default=RESULTS, help="directory for JSON files and the chart")

@@ -19,7 +19,7 @@ from benchmarks import outputs
 from benchmarks.job import Job
 from benchmarks.workload import ROOT
 
-COLOPHON = "colophon"
+COLOPHON, COLOPHON_ON_RAY = "colophon", "colophon_ray"
 PARTITION_BYTES = 16 << 20
 """Small enough for two workers to share a few files evenly; the default of 64 MB is for larger inputs."""
 INSTALL = "pip install -e '.[bench]'"
@@ -117,8 +117,11 @@ def write_recipe(job: Job, *, partition_bytes: int = PARTITION_BYTES, more: str 
     return path
 
 
-def _colophon(job: Job) -> list[str]:
-    return [sys.executable, "-m", "colophon", "run", str(write_recipe(job))]
+def _colophon(executor: str) -> Callable[[Job], list[str]]:
+    def command(job: Job) -> list[str]:
+        return [sys.executable, "-m", "colophon", "run", str(write_recipe(job)), "--executor", executor]
+
+    return command
 
 
 def _peer(module: str, python: str = sys.executable) -> Callable[[Job], list[str]]:
@@ -172,13 +175,24 @@ def contestants(*, work: Path, dolma_python: str | None = None) -> dict[str, Con
     found = [
         Contestant(
             name=COLOPHON,
-            title="Colophon",
-            command=_colophon,
+            title="Colophon, local processes",
+            command=_colophon("local"),
             read=outputs.read_colophon,
             modules=("gigatoken", "numba"),
             packages=("gigatoken", "numba", "pyarrow"),
-            megabytes_per_second=15,
+            megabytes_per_second=25,
             start_seconds=3,
+            env=env,
+        ),
+        Contestant(
+            name=COLOPHON_ON_RAY,
+            title="Colophon, Ray",
+            command=_colophon("ray"),
+            read=outputs.read_colophon,
+            modules=("ray", "gigatoken", "numba"),
+            packages=("ray", "gigatoken", "numba", "pyarrow"),
+            megabytes_per_second=20,
+            start_seconds=10,
             env=env,
         ),
         Contestant(

@@ -28,15 +28,16 @@ def tables(results: Path) -> str:
 def _whole_job(result: dict[str, Any]) -> Iterator[str]:
     yield f"{_input(result)}; {result['workers']} workers each; {in_words(result['machine'])}; {_rounds(result)}."
     yield ""
-    yield from _row("", "wall s", "start s", "MB/s", "documents/s", "peak memory", "Colophon is faster")
-    yield from _row("---", *["---:"] * 6)
+    titles = ("wall s", "seconds = start + rate × MB", "MB/s", "documents/s", "peak memory", "Colophon is faster")
+    yield from _row("", *titles)
+    yield from _row("---", *["---:"] * len(titles))
     details = result["ratio_details"]
     for name, found in _by_wall(result):
         ratio = details.get(name)
         yield from _row(
             found["title"],
             _spread(found["wall_seconds"], ".1f"),
-            f"{found['start_seconds']['median']:.1f}",
+            _line(found, result["input"]),
             f"{found['megabytes_per_second']['median']:.2f}",
             f"{found['documents_per_second']['median']:,.0f}",
             "-" if found["peak_pss_bytes"] is None else f"{found['peak_pss_bytes'] / 1e9:.1f} GB",
@@ -44,6 +45,14 @@ def _whole_job(result: dict[str, Any]) -> Iterator[str]:
         )
     for name, reason in result["left_out"].items():
         yield from _row(name, f"left out: {reason}", *[""] * 5)
+
+
+def _line(found: dict[str, Any], of: dict[str, Any]) -> str:
+    """The line through the medians of the small job and of the whole one."""
+    megabytes, small = of["text_bytes"] / 1e6, of["start_text_bytes"] / 1e6
+    wall, start = found["wall_seconds"]["median"], found["start_seconds"]["median"]
+    rate = (wall - start) / (megabytes - small)
+    return f"{start - rate * small:.1f} + {rate:.4f} × MB"
 
 
 def _without_start(result: dict[str, Any], name: str) -> str:

@@ -88,7 +88,7 @@ def run_whole_job(
         "workers": workload.job.workers,
         "rounds": rounds,
         "input": described_input(workload),
-        "colophon": {"partition_bytes": PARTITION_BYTES, "executor": "ray"},
+        "colophon": {"partition_bytes": PARTITION_BYTES},
         "contestants": {
             name: {
                 "title": chosen[name].title,

@@ -8,7 +8,7 @@ import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -144,6 +144,35 @@ def within(files: Sequence[Path], megabytes: float | None) -> list[Path]:
             break
         taken.append(file)
     return taken
+
+
+def repeated(files: Sequence[Path], megabytes: float, *, directory: Path) -> list[Path]:
+    """The files, and copies of them under other names until all hold at least so much text.
+
+    In copy `k` the id `a` is `a#k`: ids stay unique, texts repeat. A cache of tokens therefore meets words that it
+    has seen, as it would in a larger crawl, only more often.
+
+    Args:
+        files: Parquet with an `id` column.
+        megabytes: of text in all returned files, at least.
+        directory: where copies are written; copies that exist are used again.
+    """
+    taken, total = list(files), sum(map(text_bytes_of, files)) / 1e6
+    own_megabytes = [text_bytes_of(file) / 1e6 for file in files]
+    directory.mkdir(parents=True, exist_ok=True)
+    for number in count(len(files)):
+        if total >= megabytes:
+            return taken
+        copy, place = divmod(number, len(files))
+        path = directory / f"{copy}-{_digest([files[place]])}-{files[place].name}"
+        if not path.is_file():
+            table = pq.read_table(files[place])
+            ids = pc.binary_join_element_wise(table["id"], f"#{copy}", "")
+            copied = table.set_column(table.schema.get_field_index("id"), "id", ids)
+            pq.write_table(copied, path, row_group_size=1000, compression="zstd")
+        taken.append(path)
+        total += own_megabytes[place]
+    raise AssertionError("count() does not end")
 
 
 def make_workload(

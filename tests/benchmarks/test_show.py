@@ -37,6 +37,7 @@ WHOLE_JOB = {
         "files": 4,
         "documents": 5000,
         "text_bytes": 100_000_000,
+        "start_text_bytes": 1_000_000,
         "classifiers": [{"bytes": 900_000_000, "labels": 2}, {"bytes": 2_200_000_000, "labels": 24}],
     },
     "contestants": {
@@ -66,7 +67,7 @@ def test_the_table_names_everything(results: Path) -> None:
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
     assert len({len(row) for row in rows}) == 1
     assert [row[0] for row in rows[2:]] == ["Quick", "Colophon", "A peer", "other"]
-    assert rows[3][1:] == ["10.0 (9.0–11.0)", "2.0", "10.00", "500", "1.5 GB", ""]
+    assert rows[3][1:] == ["10.0 (9.0–11.0)", "1.9 + 0.0808 × MB", "10.00", "500", "1.5 GB", ""]
     assert rows[4][-1] == "**10.0 x** (12.5 x without start)"
     assert rows[2][-2:] == ["-", "**0.5 x**"]
     assert rows[5][1] == "left out: not installed: other"

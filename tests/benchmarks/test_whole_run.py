@@ -16,7 +16,7 @@ import pytest
 
 from benchmarks import __main__ as command_line
 from benchmarks import show
-from benchmarks.contestants import COLOPHON, Contestant, contestants, dolma_environment, write_recipe
+from benchmarks.contestants import COLOPHON, COLOPHON_ON_RAY, Contestant, contestants, dolma_environment, write_recipe
 from benchmarks.job import Job
 from benchmarks.outputs import OutputDiffersError, compare, expected_of
 from benchmarks.running import CommandError
@@ -81,7 +81,9 @@ def in_process(contestant: Contestant) -> Contestant:
     return replace(contestant, command=command)
 
 
-@pytest.mark.parametrize("name", [COLOPHON, "datatrove", "ray_data", "dolma"])
+@pytest.mark.parametrize(
+    "name", [COLOPHON, pytest.param(COLOPHON_ON_RAY, marks=pytest.mark.ray), "datatrove", "ray_data", "dolma"]
+)
 def test_every_contestant_writes_the_same(name: str, workload: Workload, work: Path, reference: pa.Table) -> None:
     dolma = dolma_environment(ROOT / "out" / "bench") / "bin" / "python"
     contestant = contestants(work=work, dolma_python=str(dolma))[name]
@@ -175,7 +177,7 @@ def test_all_sections_from_the_command_line(
     check_scaling(scaling)
     check_no_places(results, work)
     printed = capsys.readouterr().out
-    assert "| Colophon |" in printed
+    assert "| Colophon, local processes |" in printed
     assert "Projected limit of 2 workers" in printed
     assert (results / show.CHART).is_file() == ("no chart" not in printed)
 
