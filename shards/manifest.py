@@ -41,7 +41,7 @@ class Record(_Frozen):
     """One committed output file."""
 
     output: str = Field(validation_alias=AliasChoices("output", "stage"))
-    """`annotations/<annotator>`, `tokens` or `packed/<layout>`: also the file's directory. Once the key `stage`."""
+    """The file's directory, see `Output`. Records of older runs have the key `stage`, which is still read."""
     partition: str
     path: str
     """Relative to the run's output directory."""
@@ -97,7 +97,7 @@ class Manifest(_Frozen):
     recipe: dict[str, Any]
     partitions: list[PartitionInfo]
     outputs: dict[str, OutputManifest] = Field(validation_alias=AliasChoices("outputs", "stages"))
-    """By directory. Once the key `stages`."""
+    """By directory, see `Output`. Manifests of older runs have the key `stages`, which is still read."""
     quarantine: list[QuarantineEntry] = []
 
     @property
