@@ -47,7 +47,7 @@ def submit_run(
 
 
 def _inside(recipe: str, working_dir: Path) -> str:
-    """The recipe as the job will find it: a name stays a name, a file is told relative to the working directory."""
+    """Return the recipe as the job finds it: a name stays a name, a file becomes relative to the working directory."""
     path = Path(recipe)
     if not path.is_file():
         return recipe

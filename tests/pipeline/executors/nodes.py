@@ -92,7 +92,7 @@ def two_nodes(
         "RAY_AUTH_TOKEN": "0123456789abcdef0123456789abcdef",
     }
     jobs_port, gcs_port = free_ports(2)
-    scratch = tempfile.mkdtemp(prefix="ray")  # short: sockets lie in it
+    scratch = tempfile.mkdtemp(prefix="ray")  # short: paths of sockets are limited
     serving = ("--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}", f"--temp-dir={scratch}/a")
     head = f"127.0.0.2:{gcs_port}"
     first, second = {**environment, **(of_head or {})}, {**environment, **(of_second or {})}

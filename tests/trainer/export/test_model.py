@@ -67,7 +67,7 @@ def test_transformers_gives_the_same_logits(
     assert type(theirs).__name__ == found.architecture
     ids = random_ids(tokenizer, 3, 60)
     ours = trained.logits(ids)[..., : tokenizer.num_ids]
-    assert ours.abs().max() > 5, "logits that are all alike would not tell"
+    assert ours.abs().max() > 5, "equal logits would prove nothing"
     with torch.no_grad():
         torch.testing.assert_close(theirs(ids).logits, ours, atol=1e-4, rtol=0)
     assert (theirs.get_output_embeddings().weight is theirs.get_input_embeddings().weight) == (
