@@ -68,7 +68,7 @@ def probe(
     from colophon.trainer.inference.trained_model import load_trained
     from colophon.trainer.probes.notes import notes
     from colophon.trainer.probes.probing import probe as study
-    from colophon.trainer.probes.report import draw_probes
+    from colophon.trainer.probes.score_figure import draw_probes
 
     loaded, own = recipe_and_output(recipe, settings)
     trained = load_trained(own, name, step=step)

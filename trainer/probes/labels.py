@@ -132,6 +132,7 @@ def _divide(labels: NumPyArray, groups: NumPyArray) -> list[NumPyArray]:
         if large[group]:
             continue
         added = counts[group]
+        # ((filled + added - expected)² - (filled - expected)²) / expected
         change = (added * (2 * (filled - expected) + added) / expected).sum(axis=1)
         part_of[group] = int(np.argmin(change))
         filled[part_of[group]] += added
@@ -151,8 +152,8 @@ def _too_few_message(
     largest = ", ".join(f"{value} {size.documents}" for value, size in list(sizes.items())[:5]) or "none"
     remedy = " or --split-by document" if excluded.by_group() and split_by != BY_DOCUMENT else ""
     return (
-        f"column {name!r} has fewer than two classes in {num_documents} documents split by {split_by}: "
-        f"its largest are {largest}; with fewer than {MIN_DOCUMENTS} documents: {len(excluded.few_documents)}, with "
+        f"column {name!r} has fewer than two classes to probe in {num_documents} documents split by {split_by}: "
+        f"the largest are {largest}; with fewer than {MIN_DOCUMENTS} documents: {len(excluded.few_documents)}, with "
         f"enough in fewer than {len(_PARTS)} groups: {len(excluded.few_groups)}, too much in one group: "
         f"{len(excluded.few_documents_in_a_part)} (more documents{remedy} may help)"
     )

@@ -7,7 +7,8 @@ import pytest
 
 from colophon.trainer.probes.fits import Fit
 from colophon.trainer.probes.probing import _warnings
-from colophon.trainer.probes.report import ColumnReport, Excluded, ProbeReport, ProbeResult, draw_probes
+from colophon.trainer.probes.report import ColumnReport, Excluded, ProbeReport, ProbeResult
+from colophon.trainer.probes.score_figure import draw_probes
 from tests.trainer.probes.results import column_report, result_with, score
 
 
