@@ -125,7 +125,7 @@ def run_recipe(directory: Path, executor: str, output: str) -> dict[str, float]:
     subprocess.run(command, cwd=directory, env=environment, check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - began
     report = json.loads((directory / output / "report" / "run.json").read_text(encoding="utf-8"))
-    passes = sum(measured["seconds"] for measured in report["passes"])
+    passes = sum(measured["seconds"] for measured in report["passes"].values())
     return {"seconds": seconds, "passes_seconds": passes, "start_seconds": report["start"]["seconds"]}
 
 

@@ -15,6 +15,7 @@ from multiprocessing.process import BaseProcess
 from selectors import EVENT_READ, DefaultSelector
 from types import ModuleType
 
+from colophon.pipeline.errors import one_line
 from colophon.pipeline.executors.environment import WORKER_ENVIRONMENT, num_cpus_here
 from colophon.pipeline.executors.local.fork_server import CONTEXT, start_fork_server
 from colophon.pipeline.executors.local.process import Message, serve
@@ -48,6 +49,7 @@ class LocalPool(Pool):
         self._num_workers = config.num_workers or num_cpus_here()
         self._numbers = count()
         self._processes: dict[int, _Process] = {}
+        self._failed_starts: list[Event] = []
         self._selector = DefaultSelector()
         self._stage_number = 0
         self._stage = b""
@@ -74,9 +76,14 @@ class LocalPool(Pool):
         here, there = CONTEXT.Pipe()
         environment = {**os.environ, **WORKER_ENVIRONMENT}
         process = CONTEXT.Process(target=serve, args=(there, environment, self._most_bytes), daemon=True)
-        with there, _without_main():
-            process.start()
         worker = next(self._numbers)
+        try:
+            with there, _without_main():
+                process.start()
+        except (OSError, EOFError) as error:  # the server has ended, or the system has no process left
+            here.close()
+            self._failed_starts.append(Died(worker, f"worker died: {type(error).__name__} {one_line(error)}"))
+            return worker
         self._processes[worker] = _Process(process, here)
         self._selector.register(here, EVENT_READ, worker)
         return worker
@@ -97,10 +104,13 @@ class LocalPool(Pool):
 
     def wait(self, timeout: float) -> list[Event]:
         """Return at most one event of each worker."""
-        return [self._event(key.data) for key, _ in self._selector.select(timeout)]
+        events, self._failed_starts = self._failed_starts, []
+        ready = self._selector.select(0 if events else timeout)
+        return [*events, *(self._event(key.data) for key, _ in ready)]
 
     def close(self) -> None:
         """Kill all processes."""
+        self._failed_starts.clear()
         for state in self._processes.values():
             state.process.kill()
         for worker in list(self._processes):

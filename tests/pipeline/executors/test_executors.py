@@ -177,31 +177,31 @@ def test_a_worker_that_has_grown_is_replaced(make_executor: MakeExecutor, tmp_pa
 
 
 @dataclass(frozen=True)
-class Telling:
+class Reporting:
     """A stage whose worker reports its process, the living workers of earlier stages, and its thread counts."""
 
     name: str
 
-    def start(self) -> TellingWorker:
-        return TellingWorker(self.name)
+    def start(self) -> ReportingWorker:
+        return ReportingWorker(self.name)
 
 
-class TellingWorker:
-    living: ClassVar[weakref.WeakSet[TellingWorker]] = weakref.WeakSet()
+class ReportingWorker:
+    living: ClassVar[weakref.WeakSet[ReportingWorker]] = weakref.WeakSet()
 
     def __init__(self, name: str) -> None:
         self.name = name
-        TellingWorker.living.add(self)
+        ReportingWorker.living.add(self)
 
     def work(self, task: Task) -> TaskResult:
-        workers = sorted(worker.name for worker in TellingWorker.living)
-        told = {"process": os.getpid(), "workers": workers, "environment": dict(os.environ), "threads": threads()}
-        Path(task.partition.url).write_text(json.dumps(told))
+        workers = sorted(worker.name for worker in ReportingWorker.living)
+        reports = {"process": os.getpid(), "workers": workers, "environment": dict(os.environ), "threads": threads()}
+        Path(task.partition.url).write_text(json.dumps(reports))
         return TaskResult(records=(), documents=1, text_bytes=1)
 
 
 def threads() -> dict[str, int]:
-    """How many threads each library would use in this process, as it says itself."""
+    """How many threads each library would use in this process, by its own account."""
     import numba
     import numpy as np
     import polars as pl
@@ -216,24 +216,24 @@ def threads() -> dict[str, int]:
     }
 
 
-def told_by(executor: Any, directory: Path, *names: str) -> list[dict[str, Any]]:
+def reports_of(executor: Any, directory: Path, *names: str) -> list[dict[str, Any]]:
     """Return the reports of the workers of some stages, two tasks each."""
-    told = []
+    reports = []
     for name in names:
         files = [str(directory / f"{name}-{i}.json") for i in range(2)]
-        outcomes = list(executor.run(Telling(name), tasks(*files)))
+        outcomes = list(executor.run(Reporting(name), tasks(*files)))
         assert all(outcome.result is not None and "load" in outcome.result.seconds for outcome in outcomes)
-        told += [{"stage": name, **json.loads(Path(file).read_text())} for file in files]
-    return told
+        reports += [{"stage": name, **json.loads(Path(file).read_text())} for file in files]
+    return reports
 
 
 def test_all_stages_run_in_the_same_processes_which_keep_no_worker_of_an_earlier_stage(
     make_executor: MakeExecutor, tmp_path: Path
 ) -> None:
     with make_executor(RaySection(num_workers=1)) as executor:
-        told = told_by(executor, tmp_path, "first", "second", "third")
-    assert len({entry["process"] for entry in told}) == 1
-    assert [entry["workers"] for entry in told] == [[entry["stage"]] for entry in told]
+        reports = reports_of(executor, tmp_path, "first", "second", "third")
+    assert len({entry["process"] for entry in reports}) == 1
+    assert [entry["workers"] for entry in reports] == [[entry["stage"]] for entry in reports]
 
 
 def test_a_worker_has_one_thread_of_each_library_and_the_driver_keeps_its_own(
@@ -241,8 +241,8 @@ def test_a_worker_has_one_thread_of_each_library_and_the_driver_keeps_its_own(
 ) -> None:
     before = dict(os.environ)
     with make_executor(RaySection(num_workers=2)) as executor:
-        told = told_by(executor, tmp_path, "stage")
-    for entry in told:
+        reports = reports_of(executor, tmp_path, "stage")
+    for entry in reports:
         assert WORKER_ENVIRONMENT.items() <= entry["environment"].items()
         assert entry["environment"]["RAYON_NUM_THREADS"] == entry["environment"]["OMP_NUM_THREADS"] == "1"
         assert entry["environment"]["TOKENIZERS_PARALLELISM"] == "false"
@@ -254,8 +254,8 @@ def test_a_stage_after_one_that_failed_starts_afresh(make_executor: MakeExecutor
     with make_executor(RaySection(num_workers=1)) as executor:
         with pytest.raises(ColophonError, match="nobody expected"):
             list(executor.run(Misbehaving(tmp_path), tasks("good-1", "defect", "good-2")))
-        told = told_by(executor, tmp_path, "next")
-    assert [entry["workers"] for entry in told] == [["next"]] * 2
+        reports = reports_of(executor, tmp_path, "next")
+    assert [entry["workers"] for entry in reports] == [["next"]] * 2
 
 
 def test_only_as_many_processes_as_tasks_are_started(make_executor: MakeExecutor) -> None:

@@ -268,20 +268,37 @@ def test_a_node_removed_mid_run(project: Path, marks: Path, expected: dict[tuple
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_node_that_joins_mid_run_is_used(project: Path, marks: Path, expected: dict[tuple[str, str], str]) -> None:
-    """The only worker hangs in the middle of a commit; then a second node joins and works on everything else."""
+    """The only worker hangs while it writes; then a second node joins and works on everything else."""
     others = sum(stage == "tokens" for stage, _ in expected) - 2  # two partitions are the first worker's
-    with two_nodes(of_head=fault(marks, "before record", "hang", at=3), second_later=True) as cluster:
+    with two_nodes(of_head=fault(marks, "mid-write", "hang", stage="annotate"), second_later=True) as cluster:
         output = f"output.path={Path('out').absolute()}"
         attached = {**cluster.environment, "RAY_ADDRESS": cluster.address}
         process = start("run", str(Path("recipe.toml").absolute()), "--set", output, env=attached)
         try:
-            wait_for((marks / "3").exists, process)
+            wait_for((marks / "1").exists, process)
             cluster.add_second()
             wait_for(lambda: len(list(Path("out/records/tokens").glob("[!.]*.json"))) >= others, process)
             (marks / "go").touch()
         finally:
             code, out, err = ended(process)
     assert f"ray: attached to {cluster.address}, 1 CPUs" in out
+    assert (code, err) == (0, "")
+    assert_whole(expected)
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_a_node_where_no_worker_starts_is_avoided(
+    project: Path, tmp_path: Path, expected: dict[tuple[str, str], str]
+) -> None:
+    """Colophon cannot be imported there, as if nobody had installed it; the other node does the work."""
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken/sitecustomize.py").write_text("import sys\nsys.modules['colophon'] = None\n")
+    with two_nodes(of_second={"PYTHONPATH": f"{tmp_path / 'broken'}{os.pathsep}{ROOT}"}) as cluster:
+        output = f"output.path={Path('out').absolute()}"
+        attached = {**cluster.environment, "RAY_ADDRESS": cluster.address}
+        options = ("--set", output, "--set", "ray.max_attempts=2")
+        code, _, err = call("run", str(Path("recipe.toml").absolute()), *options, env=attached)
     assert (code, err) == (0, "")
     assert_whole(expected)
 

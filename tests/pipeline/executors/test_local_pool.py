@@ -1,0 +1,89 @@
+"""Local processes: how their ends are reported, and what cannot be sent to them."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+import psutil
+import pytest
+
+from colophon.pipeline.executors.local import pool as module
+from colophon.pipeline.executors.local.pool import LocalPool
+from colophon.pipeline.executors.pool import Died, Event, Started
+from colophon.pipeline.executors.scheduler import Scheduler
+from colophon.pipeline.recipe.schema import RaySection
+from colophon.shards.common.errors import ColophonError
+from tests.pipeline.executors.fake_pool import NoStage, task
+
+
+def exits_at_once(*_: object) -> None:
+    """In the place of `serve`."""
+    os._exit(7)
+
+
+def test_workers_that_end_while_they_start_end_the_run_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "serve", exits_at_once)
+    config = RaySection(num_workers=2, max_attempts=3)
+    message = r"local: no worker can be started: worker died: exit code 7 \(\d attempts\)"
+    with pytest.raises(ColophonError, match=message), Scheduler(LocalPool(config), config) as executor:
+        executor.ready(2)
+
+
+def test_a_fork_server_that_refuses_is_a_failed_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_: object) -> None:
+        raise ConnectionRefusedError("nobody listens")
+
+    monkeypatch.setattr(module.CONTEXT.Process, "start", refused)
+    pool = LocalPool(RaySection(num_workers=1))
+    worker = pool.start()
+    assert pool.wait(5) == [Died(worker, "worker died: ConnectionRefusedError nobody listens")]
+    assert pool.wait(0) == []
+
+
+def first_event(pool: LocalPool) -> Event:
+    while not (events := pool.wait(60)):
+        pass
+    return events[0]
+
+
+@pytest.mark.parametrize(
+    ("end", "reason"),
+    [
+        (lambda process: process.kill(), "worker died: ended by SIGKILL"),
+        (lambda process: process.send_signal(signal.SIGTERM), "worker died: ended by SIGTERM"),
+    ],
+)
+def test_the_end_of_a_worker_is_reported_with_its_signal(end: Callable[[psutil.Process], None], reason: str) -> None:
+    pool = LocalPool(RaySection(num_workers=1))
+    try:
+        worker = pool.start()
+        assert isinstance(first_event(pool), Started)
+        end(psutil.Process(pool._processes[worker].process.pid))
+        assert first_event(pool) == Died(worker, reason)
+    finally:
+        pool.close()
+
+
+def test_a_task_sent_to_a_worker_that_is_gone_raises_nothing() -> None:
+    pool = LocalPool(RaySection(num_workers=1))
+    try:
+        pool.open(NoStage())
+        worker = pool.start()
+        assert isinstance(first_event(pool), Started)
+        process = psutil.Process(pool._processes[worker].process.pid)
+        process.kill()
+        psutil.wait_procs([process], timeout=30)
+        pool.send(worker, task("a"))
+        pool.send(worker, task("b"))
+        assert first_event(pool) == Died(worker, "worker died: ended by SIGKILL")
+    finally:
+        pool.close()
+
+
+def test_a_stage_that_cannot_be_pickled_is_one_error() -> None:
+    stage = NoStage()
+    stage.held = lambda: None  # type: ignore[attr-defined]
+    with pytest.raises(ColophonError, match="local: the stage no stage cannot be sent to a process: "):
+        LocalPool(RaySection()).open(stage)
