@@ -469,7 +469,7 @@ def test_a_full_disk_ends_the_run_with_one_line(project: Path, monkeypatch: pyte
     def full(path: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "rename", full)
+    monkeypatch.setattr(Path, "replace", full)
     called = run()
     assert called.code == 1
     assert called.line == "OSError: [Errno 28] No space left on device (--debug prints the traceback)"
