@@ -15,7 +15,7 @@ from colophon.shards.arrow_files import list_values
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout, parse_layout
 from colophon.shards.metadata import DocumentMetadata
-from colophon.shards.packing.plan import attachment
+from colophon.shards.packing.methods import attachment
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import NO_DOCUMENT, ROLE_NAMES, Role
 

@@ -266,7 +266,7 @@ def test_importing_a_module_loads_what_it_needs_and_nothing_else(module: str, ne
         ("colophon.pipeline.runs.run", (*HEAVY, "gigatoken", "mistral_common", "tldextract")),
         # What local workers are forked from; pyarrow has imported pandas there, for all of them.
         (
-            "colophon.pipeline.executors.local.process",
+            "colophon.pipeline.executors.local.worker_process",
             (*(name for name in HEAVY if name != "pandas"), "gigatoken", "mistral_common", "tldextract"),
         ),
         (

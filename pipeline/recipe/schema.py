@@ -14,7 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAn
 from colophon.annotators.base import AnnotatorConfig
 from colophon.pipeline.errors import has_secret
 from colophon.shards.layouts import Layout, MetaTokensLayout
-from colophon.shards.packing.plan import PackingMethod
+from colophon.shards.packing.methods import PackingMethod
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig
 from colophon.trainer.config import TrainConfig
 

@@ -30,7 +30,7 @@ def submit_run(
             answers.
     """
     load_recipe(recipe, overrides=overrides)
-    from colophon.pipeline.executors.on_ray.jobs import submit_job
+    from colophon.pipeline.executors.on_ray.job_submission import submit_job
 
     set_options = [word for override in overrides for word in ("--set", override)]
     options = ["--executor", "ray", *set_options, *flags]

@@ -1,1 +1,1 @@
-"""Packing: a partition's tokens and metadata as fixed-length sequences. `pack` calls `plan`, then `runs`."""
+"""Packing: a partition's tokens and metadata as fixed-length sequences. `pack` uses `methods`, then `runs`."""

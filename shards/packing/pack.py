@@ -26,7 +26,7 @@ import numpy as np
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.layouts import Layout, MetaTokensLayout, PlainLayout
 from colophon.shards.metadata import DocumentMetadata
-from colophon.shards.packing.plan import Overhead, PackingMethod, plan_best_fit, plan_concat
+from colophon.shards.packing.methods import Overhead, PackingMethod, plan_best_fit, plan_concat
 from colophon.shards.packing.runs import SourceIds, gather, no_runs, segment_runs
 from colophon.shards.schema import ROLE_NAMES, RoleName, SpecialIds
 

@@ -11,7 +11,7 @@ import numpy as np
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout
 from colophon.shards.metadata import DocumentMetadata
-from colophon.shards.packing.plan import Segments, attachment
+from colophon.shards.packing.methods import Segments, attachment
 from colophon.shards.schema import NO_DOCUMENT, Role, SpecialIds
 
 

@@ -17,8 +17,8 @@ from pydantic import TypeAdapter
 from colophon.shards.arrow_files import list_values, packed_table, tokens_table, write_table
 from colophon.shards.layouts import Layout
 from colophon.shards.metadata import DocumentMetadata, document_metadata
+from colophon.shards.packing.methods import PackingMethod
 from colophon.shards.packing.pack import Packed, pack, smallest_row
-from colophon.shards.packing.plan import PackingMethod
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import ROLE_NAMES, PackedInfo, SpecialIds, TokenizerInfo
 from tests.shards.oracle import SPECIAL, AnyLayout, Document, Token, encode, row_segments

@@ -10,7 +10,7 @@ from multiprocessing import forkserver, get_context
 from colophon.pipeline.executors.environment import worker_environment
 
 CONTEXT = get_context("forkserver")
-_WORKER_MODULE = "colophon.pipeline.executors.local.process"
+_WORKER_MODULE = "colophon.pipeline.executors.local.worker_process"
 
 
 def start_fork_server() -> None:

@@ -18,7 +18,7 @@ from types import ModuleType
 from colophon.pipeline.errors import one_line
 from colophon.pipeline.executors.environment import WORKER_ENVIRONMENT, num_cpus_here
 from colophon.pipeline.executors.local.fork_server import CONTEXT, start_fork_server
-from colophon.pipeline.executors.local.process import Message, serve
+from colophon.pipeline.executors.local.worker_process import Message, serve
 from colophon.pipeline.executors.pool import Died, Event, Finished, Pool, Started
 from colophon.pipeline.executors.worker import MEMORY_EXIT_CODE, Greeting, hard_limit
 from colophon.pipeline.recipe.schema import RaySection

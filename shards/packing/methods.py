@@ -1,4 +1,4 @@
-"""Packing, step 1: the plan. It assigns slices of documents to rows, one Python step a segment."""
+"""Packing, step 1: `concat` and `best_fit` assign slices of documents to rows, one Python step a segment."""
 
 from __future__ import annotations
 
