@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, get_context
+from multiprocessing import forkserver, get_context, resource_tracker
 
 from colophon.pipeline.executors.environment import worker_environment
 
@@ -19,6 +19,7 @@ def start_fork_server() -> None:
     It ends by itself when this process and all workers have ended.
     """
     CONTEXT.set_forkserver_preload([_WORKER_MODULE])
+    resource_tracker.ensure_running()  # the server needs it, and its start would unblock interrupts
     with worker_environment(), _interrupts_blocked():
         forkserver.ensure_running()
 

@@ -237,6 +237,20 @@ def test_ctrl_c_ends_a_run_with_one_line(hanging: subprocess.Popen[str]) -> None
     assert alive == []
 
 
+def test_ctrl_c_while_the_fork_server_imports_is_one_line(project: Path) -> None:
+    process = start("run", "recipe.toml", "--executor", "local", start_new_session=True)
+    try:
+        driver = psutil.Process(process.pid)
+        wait_for(lambda: len(driver.children()) == 2, process)  # the resource tracker and the fork server
+        children = driver.children()
+        os.killpg(process.pid, signal.SIGINT)
+    finally:
+        code, _, err = ended(process)
+    assert code == ExitCode.INTERRUPTED
+    assert err.splitlines() == ["colophon: interrupted; run the same command again to resume"]
+    assert psutil.wait_procs(children, timeout=LIMIT_SECONDS)[1] == []
+
+
 @pytest.mark.parametrize("on_two_workers", EXECUTORS[1:], indirect=True)
 def test_the_raylet_killed(hanging: subprocess.Popen[str], expected: dict[tuple[str, str], str]) -> None:
     (raylet,) = [c for c in psutil.Process(hanging.pid).children(recursive=True) if c.name() == "raylet"]
