@@ -6,6 +6,7 @@ in milliseconds and shares the pages of the libraries.
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import signal
@@ -38,6 +39,7 @@ def serve(connection: Connection, environment: Mapping[str, str], most_bytes: in
         most_bytes: see `WorkerProcess`.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the driver ends its workers
+    gc.freeze()  # a collection would touch, and so copy, the pages that all workers share
     threading.Thread(target=_end_with_the_driver, name="driver", daemon=True).start()
     os.environ.clear()
     os.environ.update(environment)
