@@ -209,7 +209,7 @@ def test_notes_are_shown_once_a_run_and_reported(project: Path, wide_model: Path
     of_model, of_tokenizer = report_of_run()["notes"]
     assert of_model.startswith("kind: 9 labels") and of_tokenizer.startswith("tokenizer small: ")
     assert [called.out.count(note) for note in (of_model, of_tokenizer)] == [1, 1]
-    assert called.out.index(of_model) < called.out.index(of_tokenizer) < called.out.index("annotate, tokenize: ")
+    assert called.out.index(of_model) < called.out.index(of_tokenizer) < called.out.rindex("annotate, tokenize: ")
 
 
 @pytest.fixture(scope="session")
