@@ -174,6 +174,13 @@ def write_input(directory: Path, *, num_documents: int = 6000) -> None:
     (directory / "recipe.toml").write_text(RECIPE + '[output]\npath = "out"\n', encoding="utf-8")
 
 
+def _rounded(value: Any) -> Any:
+    """Return a JSON value with its numbers to 3 significant digits."""
+    if isinstance(value, dict):
+        return {key: _rounded(each) for key, each in value.items()}
+    return float(f"{value:.3g}") if isinstance(value, float) else value
+
+
 def _task(name: str, *, size: int) -> Task:
     partition = Partition(
         name=name,
@@ -195,7 +202,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
-    text = json.dumps(measure(rounds=options.rounds), indent=1) + "\n"
+    text = json.dumps(_rounded(measure(rounds=options.rounds)), indent=1) + "\n"
     options.output.write_text(text, encoding="utf-8")
     print(text, end="")
 

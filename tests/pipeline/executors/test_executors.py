@@ -271,6 +271,23 @@ def test_only_as_many_processes_as_tasks_are_started(make_executor: MakeExecutor
 
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
+def test_without_an_address_a_new_cluster_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another cluster may run on the machine, or have crashed and left the file that names it."""
+    on_ray = pytest.importorskip("colophon.pipeline.executors.on_ray.cluster")
+    asked: dict[str, Any] = {}
+    monkeypatch.setattr(on_ray.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(on_ray.ray, "init", lambda **options: asked.update(options))
+    monkeypatch.setattr(on_ray.ray, "cluster_resources", lambda: {"CPU": 3.0})
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    lines: list[str] = []
+    on_ray.connect(RaySection(num_workers=3), log=lines.append)
+    assert lines == ["ray: started on this machine, 3 workers"]
+    wanted = {"address": "local", "num_cpus": 3, "num_gpus": 0, "include_dashboard": False}
+    assert wanted.items() <= asked.items()
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
 def test_an_address_where_nobody_answers_is_a_usage_error(monkeypatch: pytest.MonkeyPatch) -> None:
     on_ray = pytest.importorskip("colophon.pipeline.executors.on_ray.cluster")
     monkeypatch.setattr(on_ray.ray, "is_initialized", lambda: False)
