@@ -36,7 +36,7 @@ from tests.pipeline.project import (
     write_documents,
 )
 
-LIMIT_SECONDS = 120
+LIMIT_SECONDS = 300
 INLINE = ("--executor", "inline")
 TWO_WORKERS = ("--set", "ray.num_workers=2")
 
