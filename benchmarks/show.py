@@ -48,8 +48,10 @@ def _whole_job(result: dict[str, Any]) -> Iterator[str]:
 
 
 def _line(found: dict[str, Any], of: dict[str, Any]) -> str:
-    """The line through the medians of the small job and of the whole one."""
+    """The line through the medians of the small job and of the whole one; a dash if they are the same size."""
     megabytes, small = of["text_bytes"] / 1e6, of["start_text_bytes"] / 1e6
+    if megabytes <= small:
+        return "-"
     wall, start = found["wall_seconds"]["median"], found["start_seconds"]["median"]
     rate = (wall - start) / (megabytes - small)
     return f"{start - rate * small:.1f} + {rate:.4f} × MB"
