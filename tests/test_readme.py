@@ -80,7 +80,7 @@ def test_the_commands_run_one_after_the_other(workplace: Path) -> None:
         words = shlex.split(line)
         assert words[0] == "colophon"
         printed[words[1]] = run(["-m", "colophon", *words[1:]], cwd=workplace)
-    assert "all laws hold" in printed["verify"]
+    assert "all laws of the layouts hold" in printed["verify"]
     assert "accuracy" in printed["train-classifier"]
     assert "https://www.example.com/0/0" in printed["inspect"]
     assert (workplace / "out/web/training/tiny/metrics.jsonl").read_text().count('"loss"') == 20

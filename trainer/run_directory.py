@@ -51,7 +51,9 @@ class RunDirectory:
         if resume and overwrite:
             raise TrainerError("a run is either resumed or overwritten, not both")
         if self.path.exists() and not (resume or overwrite):
-            raise TrainerError(f"{self.path} exists; resume it, overwrite it or give another name")
+            raise TrainerError(
+                f"{self.path} exists: --resume continues it, --overwrite deletes it; or rename its [train.<name>]"
+            )
         self._world.wait()  # every process has checked
         if overwrite and self._world.is_first:
             shutil.rmtree(self.path, ignore_errors=True)

@@ -36,7 +36,7 @@ class StopRequest:
     def _request(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
             self.requested, name = number, signal.Signals(number).name
-            again = "; a second one stops at once, without" if number == signal.SIGINT else ""
+            again = "; a second one stops at once, without a checkpoint" if number == signal.SIGINT else ""
             with suppress(RuntimeError):  # the signal arrived while a line was printed
                 self._report(f"{name}: stopping after the current step, with a checkpoint{again}")
         signal.signal(signal.SIGINT, self._previous[signal.SIGINT])

@@ -108,6 +108,8 @@ def export(
     console = make_console()
     resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
     tasks = export_tasks(Plan(resolved))
+    if to.exists() and not to.is_dir():
+        raise UsageError(f"--to {to}: is a file. Give a directory")
     to.mkdir(parents=True, exist_ok=True)
     stage = ExportStage(resolved.store, to.absolute(), resolved.recipe.input.columns)
     with ExecutorSession(executor, resolved.recipe.ray, log=echo) as session:

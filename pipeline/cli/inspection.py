@@ -59,7 +59,7 @@ def verify(recipe: RecipeArgument, settings: SetOption = None) -> None:
             typer.echo(f"{finding.path}: {finding.message}", err=True)
     if bad:
         raise ColophonError(f"{bad} of {files} files differ from their records or break a law of their layout")
-    typer.echo(f"{files} files, {rows:,} rows: all as recorded, all laws hold")
+    typer.echo(f"{files} files, {rows:,} rows: all match their records, all laws of the layouts hold")
 
 
 def status(

@@ -36,7 +36,7 @@ ExecutorOption = Annotated[
     ),
 ]
 RebuildOption = Annotated[
-    bool, typer.Option("--rebuild", help="Rebuild what changed settings made stale, instead of stopping.")
+    bool, typer.Option("--rebuild", help="If settings have changed, replace the outdated files instead of stopping.")
 ]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first input that cannot be read.")]
 DryRunOption = Annotated[

@@ -23,7 +23,7 @@ from colophon.shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from colophon.shards.packing.pack import smallest_row
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 
-REBUILD = "--rebuild redoes what this makes stale; another output.path keeps both"
+REBUILD = "--rebuild replaces the outdated files; a different output.path keeps both"
 
 
 @dataclass(frozen=True)

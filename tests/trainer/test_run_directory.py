@@ -13,7 +13,7 @@ from tests.trainer.runs import config
 def test_an_existing_run_is_not_overwritten_unasked(run_output: Path) -> None:
     train(config(steps=1), name="a", output=run_output)
     before = (run_output / "training" / "a" / "metrics.jsonl").read_text()
-    with pytest.raises(TrainerError, match="exists; resume it, overwrite it or give another name"):
+    with pytest.raises(TrainerError, match="exists: --resume continues it, --overwrite deletes it"):
         train(config(steps=2), name="a", output=run_output)
     with pytest.raises(TrainerError, match="not both"):
         train(config(steps=2), name="a", output=run_output, resume=True, overwrite=True)

@@ -169,3 +169,11 @@ def test_a_damaged_manifest_is_one_line_and_writes_nothing(finished: Path) -> No
     assert called.code == 2
     assert called.line.startswith("out/manifest.json: Invalid JSON: ")
     assert not Path("exported").exists()
+
+
+def test_a_file_in_the_place_of_the_directory_is_one_line(finished: Path) -> None:
+    Path("taken").write_text("kept")
+    called = export(to="taken")
+    assert called.code == 2
+    assert called.line == "--to taken: is a file. Give a directory"
+    assert Path("taken").read_text() == "kept"

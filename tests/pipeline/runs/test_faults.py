@@ -110,7 +110,7 @@ def assert_whole(expected: dict[tuple[str, str], str], *, before: dict[str, tupl
     assert redone(before or {}, snapshot(Path("out"))).isdisjoint(before or {})
     code, out, err = call("verify", "recipe.toml")
     assert (code, err) == (0, ""), err
-    assert "all as recorded, all laws hold" in out
+    assert "all match their records, all laws of the layouts hold" in out
 
 
 STEPS = [

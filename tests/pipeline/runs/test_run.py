@@ -245,7 +245,7 @@ def test_a_difference_is_named_by_its_key_and_both_values(finished: Path) -> Non
     line = run("--set", "layouts.prepend-url.dropout=0.5").line
     assert line == (
         "out/packed/prepend-url was written with other settings: layout.dropout: 0.1 -> 0.5 "
-        "(--rebuild redoes what this makes stale; another output.path keeps both)"
+        "(--rebuild replaces the outdated files; a different output.path keeps both)"
     )
 
 

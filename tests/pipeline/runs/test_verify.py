@@ -54,7 +54,7 @@ def test_a_sound_run_has_no_findings(finished: Path) -> None:
     assert (called.code, called.err) == (0, "")
     files = sum(len(output.records) for output in manifest().outputs.values())
     rows = sum(record.rows for output in manifest().outputs.values() for record in output.records)
-    assert called.out == f"{files} files, {rows:,} rows: all as recorded, all laws hold\n"
+    assert called.out == f"{files} files, {rows:,} rows: all match their records, all laws of the layouts hold\n"
 
 
 DAMAGES: dict[str, tuple[Callable[[Path], Any], str]] = {
