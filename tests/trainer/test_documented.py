@@ -26,7 +26,7 @@ DOCUMENT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encodin
 SPECIAL = SpecialIds(bos=0, eos=1, pad=2, boc=3, eoc=4, meta=(5, 6, 7, 8, 9))
 GPT2 = TokenizerInfo(name="gpt2", sha256="0" * 64, num_base_ids=50257, num_ids=50266, special=SPECIAL)
 TEKKEN = TokenizerInfo(name="tekken", sha256="0" * 64, num_base_ids=131072, num_ids=131072, special=SPECIAL)
-CELLS: dict[str, Any] = {"see there": None, "all steps": None, "true": True, "false": False, "": None}
+CELLS: dict[str, Any] = {"derived": None, "all steps": None, "true": True, "false": False, "": None}
 
 
 def tables(section: str) -> list[list[dict[str, str]]]:

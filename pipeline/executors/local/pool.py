@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 from collections.abc import Collection, Iterator
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from itertools import count
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from multiprocessing.reduction import ForkingPickler
 from selectors import EVENT_READ, DefaultSelector
 from types import ModuleType
 
@@ -66,8 +66,8 @@ class LocalPool(Pool):
         """
         self._stage_number += 1
         try:
-            self._stage = pickle.dumps(stage)
-        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            self._stage = bytes(ForkingPickler.dumps(stage))
+        except Exception as error:  # whatever the parts of a stage raise
             raise ColophonError(f"local: the stage {stage.name} cannot be sent to a process: {error}") from error
 
     def start(self, *, avoid: Collection[str] = ()) -> int:

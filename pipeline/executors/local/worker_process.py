@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import pickle
 import signal
 import threading
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from contextlib import suppress
 from functools import partial
 from multiprocessing import parent_process
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 
 import pyarrow as pa
 
@@ -51,7 +51,7 @@ def serve(connection: Connection, environment: Mapping[str, str], most_bytes: in
             message: Message = connection.recv()
             number, pickled, task = message
             stage = pickled or stage
-            connection.send(worker.answer(task, number=number, stage=partial(pickle.loads, stage)))
+            connection.send(worker.answer(task, number=number, stage=partial(ForkingPickler.loads, stage)))
 
 
 def _end_with_the_driver() -> None:
