@@ -88,10 +88,16 @@ def _run(options: argparse.Namespace) -> None:
     }
     for section in SECTIONS if options.command == "all" else [options.command]:
         _say(f"\n== {section}: {workload.text_bytes / 1e6:.1f} MB of {name}, {workload.documents:,} documents ==")
-        _write(options.results / f"{section.replace('-', '_')}.json", sections[section]())
+        _write(options.results / _file_name(section, repeated=options.repeat_to_mb is not None), sections[section]())
     _say(f"\n{show.tables(options.results)}")
     if (options.results / show.WHOLE_JOB).is_file():
         _draw(options.results)
+
+
+def _file_name(section: str, *, repeated: bool) -> str:
+    """The file of a section's results. The whole job on a repeated input has one of its own."""
+    name = f"{section.replace('-', '_')}.json"
+    return show.REPEATED if repeated and name == show.WHOLE_JOB else name
 
 
 def _chosen(known: dict[str, Contestant], only: Sequence[str]) -> dict[str, Contestant]:

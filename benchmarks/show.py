@@ -10,17 +10,19 @@ from typing import Any
 from benchmarks.machine import in_words
 
 WHOLE_JOB, PARTS, SCALING = "whole_job.json", "parts.json", "scaling.json"
+REPEATED = "whole_job_repeated.json"
+"""The whole job on an input that was repeated to a size."""
 CHART = "whole_job.png"
 _OURS = "colophon"
 
 
-def tables(results: Path) -> str:
+def tables(results: Path, *, only: str | None = None) -> str:
     """Return Markdown for every JSON file that exists."""
-    makers = {WHOLE_JOB: _whole_job, PARTS: _parts, SCALING: _scaling}
+    makers = {WHOLE_JOB: _whole_job, PARTS: _parts, SCALING: _scaling, REPEATED: _whole_job}
     found = [
         "\n".join(make(json.loads((results / name).read_text(encoding="utf-8"))))
         for name, make in makers.items()
-        if (results / name).is_file()
+        if (results / name).is_file() and only in (None, name)
     ]
     return "\n\n".join(found)
 
@@ -141,7 +143,7 @@ def _input(result: dict[str, Any]) -> str:
     found = result["input"]
     sizes = " and ".join(f"{c['bytes'] / 1e9:.2g} GB ({c['labels']} labels)" for c in found["classifiers"])
     return (
-        f"{found['text_bytes'] / 1e6:.3g} MB of text ({found['name']}, {found['documents']:,} documents, "
+        f"{found['text_bytes'] / 1e6:,.0f} MB of text ({found['name']}, {found['documents']:,} documents, "
         f"{found['files']} files); classifiers of {sizes}"
     )
 
