@@ -20,10 +20,10 @@ import pytest
 from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.executors.environment import WORKER_ENVIRONMENT
 from colophon.pipeline.executors.scheduler import Scheduler
-from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.recipe.schema import RaySection
 from colophon.pipeline.stages.tasks import Outcome, Task, TaskResult
 from colophon.shards.common.errors import ColophonError
+from tests.pipeline.executors.fake_pool import task as fake_task
 from tests.pipeline.executors.kinds import EXECUTORS, embedded_cluster, started_executor
 from tests.pipeline.small_run import run_recipe, write_small_run
 
@@ -80,23 +80,7 @@ class MisbehavingWorker:
 
 
 def tasks(*names: str) -> list[Task]:
-    return [
-        Task(
-            partition=Partition(
-                name=name,
-                source=name,
-                url=name,
-                format="jsonl",
-                row_groups=None,
-                first_row=0,
-                rows=1,
-                bytes=size,
-                identity=name,
-            ),
-            outputs={"out": "fingerprint"},
-        )
-        for size, name in enumerate(names, start=1)
-    ]
+    return [fake_task(name, size) for size, name in enumerate(names, start=1)]
 
 
 def run(make: MakeExecutor, marks: Path, *names: str, config: RaySection | None = None) -> dict[str, Outcome]:
