@@ -52,6 +52,8 @@ class Record(_Frozen):
     """sha256 of the output's settings and of everything that the file was made from."""
     counts: dict[str, int] = {}
     """Totals of the file: tokens by role, documents without text, metadata cut, ..."""
+    content: dict[str, str] = {}
+    """sha256 of each input column that the file was made from; `colophon verify --inputs` compares them."""
     problems: list[QuarantineEntry] = []
     """Lines of the input that are no documents; a manifest lists them once, under `quarantine`."""
 

@@ -136,7 +136,10 @@ _VERSIONS = ("ETag", "etag", "blob_id", "mtime", "Last-Modified", "LastModified"
 
 
 def file_info(url: str) -> Mapping[str, Any]:
-    """The store's information on a file: size and version."""
+    """The store's information on a file: size and version. Of a local file, size and time of change alone."""
+    if "://" not in url:
+        status = Path(url).stat()
+        return {"size": status.st_size, "mtime": status.st_mtime_ns}
     filesystem, path = fsspec.url_to_fs(url)
     info: Mapping[str, Any] = filesystem.info(path)
     return info

@@ -7,7 +7,8 @@ file that cannot be read raises InputError.
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +19,7 @@ from colophon.pipeline.errors import InputError, one_line
 from colophon.pipeline.inputs.arrow_reader import arrow_rows
 from colophon.pipeline.inputs.columns import BATCH_BYTES, FINEWEB_TYPES, ColumnNeed, batches_of_rows, plain_strings
 from colophon.pipeline.inputs.compression import register_zstd
+from colophon.pipeline.inputs.content import ColumnContent
 from colophon.pipeline.inputs.datatrove_reader import datatrove_rows
 from colophon.pipeline.inputs.jsonl_reader import jsonl_rows
 from colophon.pipeline.inputs.parquet_reader import parquet_batches
@@ -46,6 +48,12 @@ class PartitionReader:
     """Texts with bytes that are not UTF-8; each such byte became U+FFFD."""
     problems: list[QuarantineEntry] = field(default_factory=list)
     """Lines of the file that are not documents."""
+    _content: dict[str, ColumnContent] = field(default_factory=lambda: defaultdict(ColumnContent), repr=False)
+
+    @property
+    def content(self) -> Mapping[str, str]:
+        """sha256 of each column's values so far, see `inputs.content`; of ids as they are in the input."""
+        return {need.name: self._content[need.name].hexdigest() for need in self.needs}
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         num_rows = 0
@@ -107,16 +115,18 @@ class PartitionReader:
         if need.name == "id":
             return self._ids(array, num_rows=batch.num_rows, first_row=first_row)
         if array is None:
-            return pa.nulls(batch.num_rows, FINEWEB_TYPES.get(need.name, pa.string()))
+            array = pa.nulls(batch.num_rows, FINEWEB_TYPES.get(need.name, pa.string()))
+        self._content[need.name].update(array)
         return array
 
     def _ids(self, array: pa.Array | None, *, num_rows: int, first_row: int) -> pa.Array:
         """Document ids as strings; a row without one is named by its file and row, as datatrove does."""
-        ids = None if array is None else array.cast(pa.string())
-        if ids is not None and not ids.null_count:
+        ids = pa.nulls(num_rows, pa.string()) if array is None else array.cast(pa.string())
+        self._content["id"].update(ids)
+        if not ids.null_count:
             return ids
         row_names = pa.array([f"{self.partition.source}/{first_row + i}" for i in range(num_rows)])
-        return row_names if ids is None else pc.coalesce(ids, row_names)
+        return pc.coalesce(ids, row_names)
 
 
 def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

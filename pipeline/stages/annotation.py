@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -96,9 +96,13 @@ class AnnotationSink:
 
     def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
         """One record for each annotator."""
+        from_input = {need.name for need in self._stage.needs}
         return tuple(
             self._files[a.name].commit(
-                self._task.outputs[Output.annotations(a.name)], rows=rows, problems=reader.problems
+                self._task.outputs[Output.annotations(a.name)],
+                rows=rows,
+                problems=reader.problems,
+                content={name: reader.content[name] for name in a.columns if name in from_input},
             )
             for a in self._wanted
         )
@@ -150,7 +154,9 @@ class AnnotationFile:
             self._buffered = table.slice(ROW_GROUP_ROWS).to_batches()
             self._rows_buffered -= ROW_GROUP_ROWS
 
-    def commit(self, fingerprint: str, *, rows: int, problems: Sequence[QuarantineEntry]) -> Record:
+    def commit(
+        self, fingerprint: str, *, rows: int, problems: Sequence[QuarantineEntry], content: Mapping[str, str]
+    ) -> Record:
         """Write the buffered rows, close the file and commit it."""
         if self._rows_buffered or not rows:
             self._writer.write_table(pa.Table.from_batches(self._buffered, self._schema), row_group_size=ROW_GROUP_ROWS)
@@ -161,6 +167,7 @@ class AnnotationFile:
             fingerprint=fingerprint,
             counts={f"{name}_null": nulls for name, nulls in self._nulls.items()},
             problems=problems,
+            content=content,
         )
 
     def __enter__(self) -> AnnotationFile:

@@ -124,6 +124,7 @@ class TokenSink:
             fingerprint=self._fingerprint,
             counts={**self._counts, **text_counts, "lines_bad": len(reader.problems)},
             problems=reader.problems,
+            content={need.name: reader.content[need.name] for need in self.needs},
         )
         return (record,)
 

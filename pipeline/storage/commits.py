@@ -196,6 +196,7 @@ class Draft:
         fingerprint: str,
         counts: Mapping[str, int],
         problems: Sequence[QuarantineEntry] = (),
+        content: Mapping[str, str] | None = None,
     ) -> Record:
         """Check and publish the file, then write its record, which makes it visible.
 
@@ -205,6 +206,7 @@ class Draft:
             fingerprint: covers everything that the file was made from.
             counts: numbers that reports add up.
             problems: rows of the input that are not in the file.
+            content: sha256 of each column of the input that the file was made from.
         """
         check(self.path)
         record = Record(
@@ -217,6 +219,7 @@ class Draft:
             fingerprint=fingerprint,
             counts=dict(counts),
             problems=list(problems),
+            content=dict(content or {}),
         )
         return self.store.publish(self.path, record)
 

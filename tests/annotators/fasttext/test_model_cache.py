@@ -92,8 +92,9 @@ def test_a_file_is_read_once_for_its_sha256(tmp_path: Path, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(model_cache, "file_sha256", lambda _: pytest.fail("read again"))
         assert remembered_sha256(path) == first
+    before = path.stat()
     path.write_bytes(b"abd")
-    os.utime(path, ns=(1, 1))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))  # edited in place; ctime differs
     assert remembered_sha256(path) != first
     with pytest.raises(AnnotatorError, match="No such file"):
         remembered_sha256(tmp_path / "none")

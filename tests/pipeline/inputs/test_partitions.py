@@ -97,6 +97,16 @@ def test_the_identity_changes_only_with_the_content(here: Path, suffix: str) -> 
     assert changed.identity != first.identity
 
 
+def test_an_edit_that_leaves_size_and_footer_changes_the_identity(here: Path) -> None:
+    path = Path("a.parquet")
+    pq.write_table(pa.table({"text": ["number 1", "a"]}), path, write_statistics=False, use_dictionary=False)
+    first, footer = plan("a.parquet").partitions[0], path.read_bytes()[-150:]
+    path.write_bytes(path.read_bytes().replace(b"number 1", b"number 2", 1))
+    assert path.read_bytes()[-150:] == footer
+    assert pq.read_table(path).column("text").to_pylist() == ["number 2", "a"]
+    assert plan("a.parquet").partitions[0].identity != first.identity
+
+
 def test_a_file_without_rows_has_no_partitions(here: Path) -> None:
     write_documents(Path("none.parquet"), range(0))
     write_documents(Path("some.parquet"), range(3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +54,14 @@ def test_a_change_makes_its_outputs_stale(finished: Path) -> None:
     assert counted(states("layouts.prepend-url.dropout=0.5"), "stale") == {"packed/prepend-url": partitions}
     of_crawl = {"annotations/crawl": partitions, "packed/append-quality": partitions}
     assert counted(states("input.columns.dump=language"), "stale") == of_crawl
+
+
+def test_an_edited_input_makes_its_partitions_stale(finished: Path) -> None:
+    path = Path("data/part-1.parquet")
+    before = path.stat()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    of_file = sum(partition.source == str(path) for partition in manifest().partitions)
+    assert counted(states(), "stale") == dict.fromkeys(OUTPUTS, of_file)
 
 
 def test_a_deleted_file_is_missing_until_the_next_run(finished: Path) -> None:
