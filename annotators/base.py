@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from colophon import annotators
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.errors import ColophonError, ExitCode
+from colophon.shards.common.paths import absolute_path
 
 
 class AnnotatorError(ColophonError, ValueError):
@@ -34,6 +35,18 @@ class AnnotatorConfig(BaseModel, ABC):
 
     type_name: ClassVar[str]
     """The value of `type` in a recipe."""
+    path_fields: ClassVar[tuple[str, ...]] = ()
+    """The settings that are paths of local files, such as `model`. Every machine of a cluster must have these files."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths in `path_fields` that are set."""
+        return tuple(path for name in self.path_fields if (path := getattr(self, name)) is not None)
+
+    def with_absolute_paths(self) -> AnnotatorConfig:
+        """The same settings for a process with a different working directory."""
+        paths = {name: absolute_path(path) for name in self.path_fields if (path := getattr(self, name)) is not None}
+        return self.model_copy(update=paths)
 
     @abstractmethod
     def build(self, name: str) -> Annotator:

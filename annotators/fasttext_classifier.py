@@ -30,6 +30,7 @@ class FastTextConfig(AnnotatorConfig):
     """Settings of a `fasttext` annotator."""
 
     type_name: ClassVar[str] = "fasttext"
+    path_fields = ("model",)
 
     model: str
     """Local path of a supervised fastText model, `.bin` or `.ftz`."""

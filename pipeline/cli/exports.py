@@ -111,7 +111,7 @@ def export(
     if to.exists() and not to.is_dir():
         raise UsageError(f"--to {to}: is a file. Give a directory")
     to.mkdir(parents=True, exist_ok=True)
-    stage = ExportStage(resolved.store, to.absolute(), resolved.recipe.input.columns)
+    stage = ExportStage(resolved.store.absolute, to.absolute(), resolved.recipe.input.columns)
     with ExecutorSession(executor, resolved.recipe.ray, log=echo) as session:
         session.connect()
         total_bytes = sum(task.partition.bytes for task in tasks)

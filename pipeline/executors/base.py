@@ -11,6 +11,11 @@ from colophon.pipeline.stages.tasks import Outcome, Stage, Task
 class Executor(Protocol):
     """Runs tasks somewhere. One executor runs all stages of a run, one after the other."""
 
+    @property
+    def spans_machines(self) -> bool:
+        """Whether workers may run on other machines."""
+        return False
+
     def ready(self, num_tasks: int) -> None:
         """Start what a stage of `num_tasks` tasks needs. A run calls it first, so that this counts as starting."""
         return

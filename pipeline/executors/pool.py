@@ -53,6 +53,11 @@ class Pool(Protocol):
         """The pool's name in messages."""
         ...
 
+    @property
+    def spans_machines(self) -> bool:
+        """Whether workers may run on other machines."""
+        return False
+
     def capacity(self) -> int:
         """The number of workers that can run now, at least 1. It may change while a stage runs."""
         ...

@@ -67,6 +67,11 @@ class Scheduler(Executor):
         """Workers that are ready or starting."""
         return len(self._workers)
 
+    @property
+    def spans_machines(self) -> bool:
+        """Whether workers may run on other machines."""
+        return self._pool.spans_machines
+
     def ready(self, num_tasks: int) -> None:
         """Start a worker for each task, as many as the pool can run, and wait for the first one."""
         self._start_workers(num_tasks)

@@ -6,13 +6,13 @@ Sections are frozen pydantic models that forbid unknown keys. They find every er
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
 from colophon.annotators.base import AnnotatorConfig
 from colophon.pipeline.errors import has_secret
+from colophon.shards.common.paths import local_path
 from colophon.shards.layouts import Layout, MetaTokensLayout
 from colophon.shards.packing.methods import PackingMethod
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig
@@ -60,12 +60,13 @@ class OutputSection(Section):
     """`[output]`: the directory of a run's files."""
 
     path: Place
-    """A local path, in which `~` is the home directory, or an fsspec URL."""
+    """A local path, in which `~` is the home directory, or an fsspec URL. A `file:` URL is its path."""
 
     @field_validator("path")
     @classmethod
     def _normalized(cls, path: str) -> str:
-        return path.rstrip("/") if "://" in path else str(Path(path).expanduser())
+        path = local_path(path)
+        return path.rstrip("/") if "://" in path else path
 
 
 class PackSection(Section):

@@ -35,6 +35,7 @@ class Plan:
 
     resolved: ResolvedRecipe
     _fingerprints: dict[tuple[Output, str], str] = field(default_factory=dict, init=False, repr=False)
+    _records: dict[tuple[Output, str], Record] = field(default_factory=dict, init=False, repr=False)
 
     def outputs(self, stage: StageName) -> list[Output]:
         """The outputs that a stage fills."""
@@ -67,9 +68,15 @@ class Plan:
         return known
 
     def record(self, output: Output, partition: Partition) -> Record | None:
-        """The commit record of the output's file, if that file is up to date."""
+        """The commit record of the output's file, if that file is up to date. It is read from the store once."""
+        known = self._records.get((output, partition.name))
+        if known is not None:
+            return known
         found = self.resolved.store.record(output, partition.name)
-        return found if found is not None and found.fingerprint == self.fingerprint(output, partition) else None
+        if found is None or found.fingerprint != self.fingerprint(output, partition):
+            return None
+        self._records[output, partition.name] = found
+        return found
 
     def passes(self, stages: Sequence[str]) -> list[tuple[StageName, ...]]:
         """The named stages in order, as passes: those that read the input share one."""
@@ -92,6 +99,13 @@ class Plan:
             outputs={output: self.fingerprint(output, partition) for output in outputs if records[output] is None},
             upstream={output: record for output, record in records.items() if record is not None},
         )
+
+    def missing(self, stages: Sequence[StageName], *, without: Mapping[str, object]) -> list[tuple[Output, Partition]]:
+        """The files of a pass without a valid commit record in the store, for partitions that are not in `without`."""
+        partitions = [p for p in self.resolved.inputs.partitions if p.name not in without]
+        planned = [(output, p) for stage in stages for output in self.outputs(stage) for p in partitions]
+        records = in_threads(lambda file: self.record(*file), planned)
+        return [file for file, record in zip(planned, records, strict=True) if record is None]
 
     def check_upstream(self, task: Task) -> None:
         """Check that the files which a task reads are up to date.
@@ -151,7 +165,7 @@ class Plan:
             return InputPass(tuple(self._input_stage(stage) for stage in stages))
         resolved, recipe = self.resolved, self.resolved.recipe
         return PackStage(
-            store=resolved.store,
+            store=resolved.store.absolute,
             pack=recipe.pack,
             layouts=recipe.layouts,
             providers=resolved.columns.annotator_of,
@@ -163,13 +177,14 @@ class Plan:
     def _input_stage(self, stage: StageName) -> InputStage:
         resolved = self.resolved
         if stage == "annotate":
-            return AnnotateStage(resolved.store, resolved.annotators, resolved.columns.annotate_needs)
+            return AnnotateStage(resolved.store.absolute, resolved.annotators, resolved.columns.annotate_needs)
         tokenizer = self._tokenizer(stage)
         return TokenizeStage(
-            resolved.store, tokenizer, resolved.recipe.num_meta_tokens, resolved.columns.tokenize_needs
+            resolved.store.absolute, tokenizer, resolved.recipe.num_meta_tokens, resolved.columns.tokenize_needs
         )
 
     def _tokenizer(self, stage: StageName) -> TokenizerConfig:
-        if self.resolved.recipe.tokenizer is None:
+        tokenizer = self.resolved.recipe.tokenizer
+        if tokenizer is None:
             raise UsageError(f"{self.resolved.where}: [tokenizer] is required to {stage}")
-        return self.resolved.recipe.tokenizer
+        return tokenizer.with_absolute_path()

@@ -144,7 +144,7 @@ def _build(recipe: Recipe, *, where: str) -> list[Annotator]:
     owners: dict[str, str] = {}
     for name, config in recipe.annotators.items():
         try:
-            annotator = config.build(name)
+            annotator = config.with_absolute_paths().build(name)
         except AnnotatorError as error:
             raise UsageError(f"{where}: {error}") from error
         for column in annotator.schema.names:

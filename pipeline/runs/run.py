@@ -29,6 +29,8 @@ from colophon.shards.manifest import Manifest, QuarantineEntry
 from colophon.shards.outputs import STAGES, Output, StageName
 
 QUARANTINE = "quarantine.jsonl"
+VISIBLE_PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+"""Pauses until a file that another machine wrote is given up: a network file system caches directories for a minute."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,6 +103,7 @@ class Run:
         self._rebuild = rebuild
         self._strict = strict
         self._quarantined: dict[str, QuarantineEntry] = {}  # by partition; later passes skip it
+        self._reported: dict[tuple[str, str], str] = {}  # paths in the workers' records, by output and partition
         self._connect_seconds = 0.0
         self._notes: list[str] = []
 
@@ -176,6 +179,7 @@ class Run:
             console=self._console,
         )
         results = self._results(outcomes, stage=stage.name)
+        self._check_committed(stages)
         return PassTiming(
             name=stage.name,
             partitions=len(tasks),
@@ -201,7 +205,7 @@ class Run:
                 self._console.print(note, highlight=False, soft_wrap=True)
 
     def _results(self, outcomes: Iterable[Outcome], *, stage: str) -> list[TaskResult]:
-        """The workers' results, without their records. Quarantines the partitions that have none."""
+        """The workers' results; of their records the paths are kept. Quarantines the partitions that have none."""
         results = []
         for outcome in outcomes:
             if outcome.result is None:
@@ -209,8 +213,38 @@ class Run:
                 continue
             self._note(outcome.result.notes)
             self._check_strict([problem for record in outcome.result.records for problem in record.problems])
+            self._reported |= {(r.output, r.partition): r.path for r in outcome.result.records}
             results.append(replace(outcome.result, records=()))
         return results
+
+    def _check_committed(self, stages: Sequence[StageName]) -> None:
+        """Check that the store has every file of a pass, as this process sees it.
+
+        Raises:
+            ColophonError: a partition has neither a commit record nor a quarantine entry.
+        """
+        missing = self._plan.missing(stages, without=self._quarantined)
+        pauses = VISIBLE_PAUSES_SECONDS if self._executor.spans_machines else ()
+        for pause in pauses if missing else ():
+            time.sleep(pause)
+            missing = self._plan.missing(stages, without=self._quarantined)
+            if not missing:
+                break
+        if missing:
+            raise ColophonError(self._missing_message(stages, missing))
+
+    def _missing_message(self, stages: Sequence[StageName], missing: Sequence[tuple[Output, Partition]]) -> str:
+        planned = sum(len(self._plan.outputs(stage)) for stage in stages)
+        planned *= sum(p.name not in self._quarantined for p in self._resolved.inputs.partitions)
+        root, (output, partition) = self._resolved.store.root, missing[0]
+        line = f"{', '.join(stages)}: {len(missing):,} of {planned:,} files are missing in {root}"
+        path = self._reported.get((output, partition.name))
+        if path is None:
+            return f"{line}, for example {output} of partition {partition.name}. Run the same command again"
+        return (
+            f"{line}, although workers wrote them, for example {path}. Workers write to a disk that this process does "
+            "not see: set output.path to a directory that all machines share, or to an object store"
+        )
 
     def _quarantine(self, partition: Partition, *, stage: str, reason: str) -> None:
         entry = QuarantineEntry(

@@ -11,7 +11,7 @@ import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -21,6 +21,7 @@ from colophon.pipeline.storage.fault_injection import reached
 from colophon.pipeline.storage.files import LocalFiles, RemoteFiles, RunFiles, disk_full_as_store_error, files_at
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, sync
+from colophon.shards.common.paths import absolute_path
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record
 
 RECORDS = "records"
@@ -39,6 +40,11 @@ class Store:
     def files(self) -> RunFiles:
         """The directory's files."""
         return files_at(self.root)
+
+    @property
+    def absolute(self) -> Store:
+        """The same store for a process with a different working directory."""
+        return replace(self, root=absolute_path(self.root))
 
     @contextmanager
     def draft(self, *, output: str, partition: str, suffix: str) -> Iterator[Draft]:

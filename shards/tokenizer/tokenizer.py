@@ -17,6 +17,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from colophon.shards.common.errors import TokenizerError
+from colophon.shards.common.paths import absolute_path
 from colophon.shards.schema import SpecialIds
 from colophon.shards.tokenizer.backends import Backend
 from colophon.shards.tokenizer.encoders import ColumnEncoder, ReferenceEncoder, choose_encoder
@@ -63,6 +64,10 @@ class TokenizerConfig(BaseModel):
         if any(getattr(self, role) == "" for role in ("bos", "eos", "pad", "boc", "eoc")):
             raise ValueError("the name of a special token must not be empty")
         return self
+
+    def with_absolute_path(self) -> TokenizerConfig:
+        """The same tokenizer for a process with a different working directory."""
+        return self if self.path is None else self.model_copy(update={"path": absolute_path(self.path)})
 
 
 class Tokenizer:

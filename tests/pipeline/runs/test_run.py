@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from colophon.pipeline.executors.inline import InlineExecutor
 from colophon.pipeline.executors.worker import attempt
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task
-from colophon.shards.common.errors import ExitCode
+from colophon.pipeline.storage.commits import record_path
+from colophon.shards.common.errors import ColophonError, ExitCode
 from tests.pipeline.project import (
     LAYOUTS,
     RECIPE,
@@ -228,7 +230,7 @@ def test_changed_settings_are_named_and_rebuilt_only_where_they_matter(
     called = run("--set", setting)
     assert called.code == 2
     assert " was written with other settings: " in called.line
-    assert called.line.startswith("out/")
+    assert called.line.startswith(f"{Path('out').absolute()}/")
     assert called.line.removeprefix("out/").split(" ")[0] in stale
     assert "--rebuild" in called.line
     assert snapshot(Path("out")) == before
@@ -460,6 +462,7 @@ def test_a_plan_reads_records_alone(finished: Path) -> None:
     )
     record = manifest().outputs["packed/plain"].records[0]
     Path("out", record.path).unlink()
+    plan = Plan(resolved_recipe())
     (task,) = [task for task in plan.tasks(["pack"], without={}) if task.outputs]
     assert (task.partition.name, list(task.outputs)) == (record.partition, ["packed/plain"])
     assert plan.tasks(["pack"], without={record.partition: None})[0].partition.name != record.partition
@@ -479,3 +482,51 @@ def test_a_manifest_is_json_that_names_its_version_and_recipe(finished: Path) ->
     value = json.loads(Path("out/manifest.json").read_text())
     assert value["format_version"] == 1
     assert value["recipe"]["pack"]["sequence_length"] == 64
+
+
+class ElsewhereExecutor(Executor):
+    """Its workers' files of every third task are on a disk that this process does not see."""
+
+    def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
+        for number, outcome in enumerate(InlineExecutor().run(stage, tasks)):
+            assert outcome.result is not None
+            for record in outcome.result.records if number % 3 == 1 else ():
+                Path("out", record.path).unlink()
+                Path("out", record_path(record.output, record.partition)).unlink()
+            yield outcome
+
+
+@pytest.mark.parametrize(
+    ("stages", "name", "outputs"),
+    [(["annotate", "tokenize", "pack"], "annotate, tokenize", 4), (["annotate"], "annotate", 3), (["pack"], "pack", 4)],
+)
+def test_files_that_workers_wrote_and_nobody_sees_are_an_error(
+    project: Path, stages: list[str], name: str, outputs: int
+) -> None:
+    if stages == ["pack"]:
+        execute(stages=["annotate", "tokenize"])
+        Path("out/manifest.json").unlink()
+    partitions = len(resolved_recipe().inputs.partitions)
+    lost = (partitions + 1) // 3 * outputs
+    with pytest.raises(ColophonError) as caught:
+        execute(stages=stages, executor=ElsewhereExecutor())
+    line = str(caught.value)
+    assert line.startswith(f"{name}: {lost} of {partitions * outputs} files are missing in out, although workers wrote")
+    assert re.search(r"for example (annotations|packed)/[\w-]+/part-[\w-]+\.(parquet|arrow)\. Workers write to a", line)
+    assert line.endswith("set output.path to a directory that all machines share, or to an object store")
+    assert caught.value.exit_code == ExitCode.FAILED
+    assert not Path("out/manifest.json").exists()
+    resumed = execute(stages=stages)
+    assert resumed.exit_code == ExitCode.COMPLETE
+    assert {len(output.records) for output in resumed.manifest.outputs.values()} == {partitions}
+
+
+@pytest.mark.parametrize("spelled", ["file://{}", "file:{}", "file://localhost{}"])
+def test_an_output_at_a_file_url_is_the_directory(finished: Path, spelled: str) -> None:
+    """The run continues in the directory of the run that spelled it as a path: nothing is redone, nothing is new."""
+    before = snapshot()
+    called = run("--set", f"output.path={spelled.format(Path('out').absolute())}")
+    assert (called.code, called.err) == (0, "")
+    after = snapshot()
+    assert redone(before, after) == set()
+    assert set(before) == set(after)

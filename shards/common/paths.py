@@ -1,0 +1,31 @@
+"""Local paths and `file:` URLs: one spelling of each place, and absolute paths for processes elsewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+_FILE_URL = re.compile(r"(?:file|local):(?://([^/]*)(?=/|$))?")
+_THIS_MACHINE = ("", "localhost", "~")
+
+
+def local_path(place: str) -> str:
+    """The path of a `file:` URL of this machine, with `~` as the home directory; other URLs are returned as they are.
+
+    `file:///data/x`, `file:/data/x` and `file://localhost/data/x` give `/data/x`. As in fsspec, `%20` is no space.
+
+    Raises:
+        ValueError: the URL names another machine.
+    """
+    found = _FILE_URL.match(place)
+    if found is not None:
+        if found[1] not in (None, *_THIS_MACHINE):
+            raise ValueError(f"{place}: {found[1]} is a machine; write file:///PATH, or the path alone")
+        place = ("~" if found[1] == "~" else "") + place[found.end() :]
+    return place if "://" in place else str(Path(place).expanduser())
+
+
+def absolute_path(place: str) -> str:
+    """The same place for a process with a different working directory or home; URLs stay as they are."""
+    place = local_path(place)
+    return place if "://" in place else str(Path(place).absolute())

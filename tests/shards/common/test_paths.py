@@ -1,0 +1,45 @@
+"""Spellings of local paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from colophon.shards.common.paths import absolute_path, local_path
+
+
+@pytest.mark.parametrize(
+    ("spelled", "path"),
+    [
+        ("out", "out"),
+        ("out/", "out"),
+        ("file:///data/x", "/data/x"),
+        ("file:/data/x/", "/data/x"),
+        ("file://localhost/data/x", "/data/x"),
+        ("local:///data/a b%20c", "/data/a b%20c"),
+        ("file:out", "out"),
+        ("s3://bucket/x", "s3://bucket/x"),
+        ("memory://x/", "memory://x/"),
+        ("files/out", "files/out"),
+    ],
+)
+def test_a_file_url_is_its_path(spelled: str, path: str) -> None:
+    assert local_path(spelled) == path
+
+
+@pytest.mark.parametrize("spelled", ["~/x", "file://~/x", "file:~/x"])
+def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, spelled: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_path(spelled) == absolute_path(spelled) == f"{tmp_path}/x"
+
+
+def test_a_file_url_of_another_machine_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"file://node7/x: node7 is a machine; write file:///PATH, or the path alone"):
+        local_path("file://node7/x")
+
+
+def test_a_relative_path_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert absolute_path("a/b") == f"{tmp_path}/a/b"
+    assert absolute_path("hf://datasets/x") == "hf://datasets/x"
