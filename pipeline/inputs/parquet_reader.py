@@ -13,7 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from colophon.pipeline.errors import InputError
-from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed, missing_columns
+from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed, column_problem, named_columns, positions
 from colophon.pipeline.inputs.partitions import Partition
 
 _READ_BYTES = 2 << 20
@@ -23,15 +23,17 @@ _REMOTE_BLOCKS = 8
 
 
 def parquet_batches(partition: Partition, needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBatch]:
-    """The needed columns of a partition's row groups, under their names in the file."""
+    """The needed columns of a partition's row groups, under their FineWeb names and in the file's types."""
     row_groups = range(*(partition.row_groups or (0, 0)))
     with _open_parquet(partition.url) as parquet:
-        missing = missing_columns(parquet.schema_arrow, needs)
-        if missing:
-            raise InputError(missing)
-        present = [need.in_input for need in needs if need.in_input in parquet.schema_arrow.names]
+        names = parquet.schema_arrow.names
+        if problem := column_problem(parquet.schema_arrow, needs):
+            raise InputError(problem)
+        in_file = [names[place] for place in positions(names, needs).values()]
         batch_rows = _rows_per_batch(parquet.metadata, row_groups)
-        yield from parquet.iter_batches(batch_rows, row_groups=row_groups, columns=present, use_threads=False)
+        for batch in parquet.iter_batches(batch_rows, row_groups=row_groups, columns=in_file, use_threads=False):
+            # A flat column `a.b` brings along the nested column `a` that has a field `b`: names are looked up again.
+            yield named_columns(batch, positions(batch.schema.names, needs))
 
 
 @contextmanager

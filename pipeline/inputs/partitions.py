@@ -16,8 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from colophon.pipeline.concurrency import in_threads
-from colophon.pipeline.errors import UsageError, one_line
-from colophon.pipeline.inputs.columns import ColumnNeed, missing_columns
+from colophon.pipeline.errors import InputError, UsageError, one_line
+from colophon.pipeline.inputs.arrow_reader import arrow_schema
+from colophon.pipeline.inputs.columns import ColumnNeed, column_problem
+from colophon.pipeline.inputs.csv_reader import csv_schema
+from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.files import (
     COMPRESSIONS,
     SUFFIXES,
@@ -54,6 +57,10 @@ class Partition:
     trusts it. `colophon verify --inputs` finds content that was edited with all of these restored."""
     text: str = "text"
     """The input's name for the text column: a JSON line without it is not a document, whatever columns are read."""
+
+
+_SCHEMAS = {"arrow": arrow_schema, "csv": csv_schema}
+"""The schema of a file that one read near its beginning gives."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +111,14 @@ def _plan_file(
     file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]
 ) -> list[Partition] | QuarantineEntry:
     try:
-        if file.format == "parquet":
-            return _plan_parquet(file, config=config, needs=needs)
-        return [_whole_file_partition(file, text=config.columns.get("text", "text"))]
-    except (pa.ArrowException, OSError, ValueError) as error:
-        if is_transient(error):
-            raise
-        return QuarantineEntry(source=file.source, stage="input", reason=one_line(error))
+        with input_errors():
+            if file.format == "parquet":
+                return _plan_parquet(file, config=config, needs=needs)
+            if file.format in _SCHEMAS and (problem := column_problem(_SCHEMAS[file.format](file.url), needs)):
+                raise InputError(problem)
+            return [_whole_file_partition(file, text=config.columns.get("text", "text"))]
+    except InputError as error:
+        return QuarantineEntry(source=file.source, stage="input", reason=str(error))
 
 
 def _whole_file_partition(file: InputFile, *, text: str) -> Partition:
@@ -164,9 +172,9 @@ def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[Colu
     _, of_file = file.listed or size_and_identity(file_info(file.url))
     with _open_footer(file.url) as parquet:
         footer = parquet.metadata
-        missing = missing_columns(parquet.schema_arrow, needs)
-    if missing:
-        raise ValueError(missing)
+        problem = column_problem(parquet.schema_arrow, needs)
+    if problem:
+        raise InputError(problem)
     whole = Partition(
         name="",
         source=file.source,
@@ -189,7 +197,7 @@ def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[Colu
             partitions.append(replace(part, name=_partition_name(file.source, first_row_group=begin), bytes=size))
         first_row += rows
     if first_row != footer.num_rows:  # a footer has no checksum: a flipped bit would drop rows silently
-        raise ValueError(f"its row groups have {first_row} rows, the footer lists {footer.num_rows}")
+        raise InputError(f"its row groups have {first_row} rows, the footer lists {footer.num_rows}")
     return partitions
 
 

@@ -6,7 +6,6 @@ file that cannot be read raises InputError.
 
 from __future__ import annotations
 
-import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,16 +14,19 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from colophon.pipeline.errors import InputError, one_line
-from colophon.pipeline.inputs.arrow_reader import arrow_rows
-from colophon.pipeline.inputs.columns import BATCH_BYTES, FINEWEB_TYPES, ColumnNeed, batches_of_rows, plain_strings
+from colophon.pipeline.errors import InputError
+from colophon.pipeline.inputs.arrow_reader import arrow_batches
+from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed
 from colophon.pipeline.inputs.compression import register_zstd
 from colophon.pipeline.inputs.content import ColumnContent
-from colophon.pipeline.inputs.datatrove_reader import datatrove_rows
+from colophon.pipeline.inputs.conversion import converted, decoded_bytes
+from colophon.pipeline.inputs.csv_reader import csv_batches
+from colophon.pipeline.inputs.datatrove_reader import warc_rows
+from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl_reader import jsonl_rows
 from colophon.pipeline.inputs.parquet_reader import parquet_batches
 from colophon.pipeline.inputs.partitions import Partition, present_identity
-from colophon.pipeline.retry import is_transient
+from colophon.pipeline.inputs.python_rows import batches_of_rows
 from colophon.shards.manifest import QuarantineEntry
 
 register_zstd()
@@ -57,16 +59,12 @@ class PartitionReader:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         num_rows = 0
-        try:
+        with input_errors():
             for large in self._batches():
                 for batch in _slices(large):
                     yield self._canonical(batch, first_row=self.partition.first_row + num_rows)
                     num_rows += batch.num_rows
             is_unchanged = present_identity(self.partition) == self.partition.identity
-        except (pa.ArrowException, OSError, EOFError, ValueError, zlib.error) as error:
-            if is_transient(error):
-                raise
-            raise InputError(one_line(error)) from error
         expected = self.partition.rows
         if expected is not None and num_rows != expected:
             raise InputError(f"{num_rows} rows read, the footer lists {expected}")
@@ -74,13 +72,17 @@ class PartitionReader:
             raise InputError("the file was changed during the run; run again to read it as it is now")
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
-        """The partition's batches under the file's column names, by format."""
-        if self.partition.format == "parquet":
-            return parquet_batches(self.partition, self.needs)
-        if self.partition.format == "jsonl":
-            return batches_of_rows(jsonl_rows(self.partition, report=self._report), self.needs)
-        rows = arrow_rows if self.partition.format == "arrow" else datatrove_rows
-        return batches_of_rows(self._with_needed_columns(rows(self.partition)), self.needs)
+        """The partition's batches: the needed columns that it has, under FineWeb names, in any types."""
+        partition = self.partition
+        if partition.format == "parquet":
+            return parquet_batches(partition, self.needs)
+        if partition.format == "arrow":
+            return arrow_batches(partition.url, self.needs)
+        if partition.format == "csv":
+            return csv_batches(partition.url, self.needs)
+        if partition.format == "jsonl":
+            return batches_of_rows(jsonl_rows(partition, report=self._report), self.needs)
+        return batches_of_rows(self._with_needed_columns(warc_rows(partition)), self.needs)
 
     def _report(self, line: int, reason: str) -> None:
         entry = QuarantineEntry(
@@ -109,13 +111,13 @@ class PartitionReader:
 
     def _column(self, batch: pa.RecordBatch, need: ColumnNeed, *, first_row: int) -> pa.Array:
         array = None
-        if need.in_input in batch.schema.names:
-            array, num_repaired = plain_strings(batch.column(need.in_input))
+        if need.name in batch.schema.names:
+            array, num_repaired = converted(batch.column(need.name), need.type)
             self.texts_repaired += num_repaired if need.name == "text" else 0
         if need.name == "id":
             return self._ids(array, num_rows=batch.num_rows, first_row=first_row)
         if array is None:
-            array = pa.nulls(batch.num_rows, FINEWEB_TYPES.get(need.name, pa.string()))
+            array = pa.nulls(batch.num_rows, need.type or pa.string())
         self._content[need.name].update(array)
         return array
 
@@ -130,10 +132,15 @@ class PartitionReader:
 
 
 def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-    """Halve a batch, without copies, until each slice has at most `BATCH_BYTES` or one row."""
-    if batch.num_rows < 2 or batch.nbytes <= BATCH_BYTES:
+    """Cut a batch, without copies, into slices of at most `BATCH_ROWS` rows and of `BATCH_BYTES` or one row."""
+    for first in range(0, batch.num_rows, BATCH_ROWS):
+        yield from _halves(batch.slice(first, BATCH_ROWS))
+
+
+def _halves(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    if batch.num_rows < 2 or sum(map(decoded_bytes, batch.columns)) <= BATCH_BYTES:
         yield batch
         return
     half = batch.num_rows // 2
-    yield from _slices(batch.slice(0, half))
-    yield from _slices(batch.slice(half))
+    yield from _halves(batch.slice(0, half))
+    yield from _halves(batch.slice(half))

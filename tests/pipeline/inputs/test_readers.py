@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import json
 from collections.abc import Callable, Sequence
@@ -22,7 +21,7 @@ from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed
 from colophon.pipeline.inputs.partitions import Partition, plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.schema import InputSection
-from tests.pipeline.project import SCHEMA, document, write_json_lines
+from tests.pipeline.project import document, write_json_lines
 
 NEEDS = (ColumnNeed("text", "text"), ColumnNeed("id", "id", required=False))
 ROWS = [{**document(number), "id": f"id-{number}"} for number in range(60)]
@@ -307,50 +306,9 @@ def test_every_line_is_a_document_or_reported(lines: list[str]) -> None:
 # Other formats
 
 
-def write_csv(path: str, rows: Sequence[dict[str, Any]]) -> None:
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, SCHEMA.names)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def test_csv_keeps_rows_without_text() -> None:
-    rows = [{**row, "text": (row["text"] or "").replace("\x00", "").replace("\r", "")} for row in ROWS]
-    write_csv("a.csv", rows)
-    found = rows_of(reader("a.csv", needs=(*NEEDS, ColumnNeed("score", "score"))))
-    assert [(row["text"], row["id"], row["score"]) for row in found] == [
-        (row["text"], row["id"], row["score"]) for row in rows
-    ]
-    assert any(row["text"] == "" for row in found)
-
-
-def test_csv_reads_texts_of_any_length_and_compressed() -> None:
-    write_csv("a.csv", [{"text": "x" * 300_000, "id": "1"}])
-    assert [len(text or "") for text in texts_of(reader("a.csv"))] == [300_000]
-    assert [len(text or "") for text in texts_of(reader(compressed("a.csv", in_two_frames, ".zst")))] == [300_000]
-
-
-def test_arrow_keeps_rows_without_text() -> None:
-    table = pa.Table.from_pylist(ROWS, SCHEMA)
-    with pa.ipc.new_file("a.arrow", SCHEMA) as writer:
-        writer.write_table(table, max_chunksize=7)
-    assert rows_of(reader("a.arrow")) == [{"text": row["text"], "id": row["id"]} for row in ROWS]
-
-
-@pytest.mark.parametrize(
-    ("name", "data", "reason"),
-    [
-        ("a.csv", b"txt,id\na,1\n", "no column 'text'; columns: txt, id"),
-        ("a.csv", b'text,id\na,1\n"b,2\nc",3,4\n', "row 1: not as many fields as columns; columns: text, id"),
-        ("a.csv", b"text,id\na,1\nb\n", "row 1: not as many fields as columns; columns: text, id"),
-        ("a.csv", b"text,id\n\xff,1\n", "UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff"),
-        ("a.arrow", b"nonsense", "File is too small"),
-        ("a.warc", b"nonsense", "ArchiveLoadFailed: Unknown archive format"),
-    ],
-)
-def test_a_damaged_file_of_another_format_is_an_input_error(name: str, data: bytes, reason: str) -> None:
-    Path(name).write_bytes(data)
-    assert reason_of(reader(name)).startswith(reason)
+def test_a_file_that_is_no_warc_is_an_input_error() -> None:
+    Path("a.warc").write_bytes(b"nonsense")
+    assert reason_of(reader("a.warc")).startswith("ArchiveLoadFailed: Unknown archive format")
 
 
 # The network

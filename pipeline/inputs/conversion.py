@@ -1,0 +1,181 @@
+"""The conversion of needed columns to FineWeb's types, by one rule for all formats.
+
+    to string    strings; integers, decimals and floats in decimal notation (1.0 is `1`); `true`, `false`; UUIDs;
+                 dates and timestamps in ISO 8601: `2024-03-01`, `2024-03-01T12:30:00.5`, with a time zone in UTC and
+                 with `Z`. Python's range of years is no limit: `12000-01-01`
+    to a number  numbers, booleans, decimals, and strings that hold a number. A value that does not fit is null: text
+                 that is no number, 3.5 as an integer, an integer beyond 64 bits
+
+Encodings (dictionary, run-end, views, large offsets) and extension types are those of the values they hold. Lists,
+structs, maps, binary data and times of day cannot be converted: such a column is found when a run is planned.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as kinds
+
+_TEXTS = (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
+_NUMBERS = (kinds.is_boolean, kinds.is_integer, kinds.is_floating, kinds.is_decimal, kinds.is_null)
+_TIMES = (kinds.is_timestamp, kinds.is_date)
+
+
+def is_text(column_type: pa.DataType) -> bool:
+    """Whether a column of this type holds strings, in any encoding."""
+    return _is_one_of(plain_type(column_type), _TEXTS)
+
+
+def can_convert(column_type: pa.DataType, target: pa.DataType | None) -> bool:
+    """Whether `converted` accepts a column of this type. If `target` is None it accepts any."""
+    if target is None:
+        return True
+    accepted = (*_TEXTS, *_NUMBERS, *((*_TIMES, _is_uuid) if kinds.is_string(target) else ()))
+    return _is_one_of(plain_type(column_type), accepted)
+
+
+def plain_type(column_type: pa.DataType) -> pa.DataType:
+    """The type of a column's values without dictionary, run-end encoding or extension; UUIDs stay an extension."""
+    if kinds.is_dictionary(column_type) or kinds.is_run_end_encoded(column_type):
+        return plain_type(column_type.value_type)
+    if isinstance(column_type, pa.BaseExtensionType) and not _is_uuid(column_type):
+        return plain_type(column_type.storage_type)
+    return column_type
+
+
+def decoded_bytes(array: pa.Array) -> int:
+    """About how many bytes `converted` gives: dictionaries and run-end encoding may hold many rows in few bytes."""
+    kind = array.type
+    if kinds.is_run_end_encoded(kind):
+        values = array.values
+        return len(array) * max(decoded_bytes(values.slice(place, 1)) for place in range(len(values))) if values else 0
+    if not kinds.is_dictionary(kind):
+        return int(array.nbytes)
+    if not is_text(kind.value_type):
+        return 8 * len(array)
+    lengths = pc.binary_length(array.dictionary.cast(pa.large_string()))
+    return 8 * len(array) + int(pc.sum(lengths.take(array.indices)).as_py() or 0)
+
+
+def converted(array: pa.Array, target: pa.DataType | None) -> tuple[pa.Array, int]:
+    """A column as `target`, or in the type of its values if that is None; see the module.
+
+    Strings may have large offsets. Bytes in them that are not UTF-8 are replaced by U+FFFD.
+
+    Returns:
+        The array, and how many of its values had such bytes.
+    """
+    array = _plain(array)
+    if _is_one_of(array.type, _TEXTS):
+        array, num_repaired = _utf8(array)
+        is_done = target is None or kinds.is_string(target)
+        return (array if is_done else numbers(array.to_pylist(), target)), num_repaired
+    if target is None or array.type.equals(target):
+        return array, 0
+    if kinds.is_string(target):
+        return strings_of(array), 0
+    if kinds.is_floating(target) and not kinds.is_decimal(array.type):
+        return array.cast(target, safe=False), 0  # integers above 2^53 are rounded
+    return numbers(array.to_pylist(), target), 0
+
+
+def array_of(values: Sequence[Any], target: pa.DataType | None) -> pa.Array:
+    """Values of JSON or CSV as `target`; lists and objects are null. If that is None, Arrow chooses the type."""
+    if target is None:
+        return pa.array(values)
+    if not kinds.is_string(target):
+        return numbers(values, target)
+    return pa.array([v if v is None or isinstance(v, str) else _string(v) for v in values], target)
+
+
+def numbers(values: Sequence[Any], target: pa.DataType) -> pa.Array:
+    """Python values as an array of integers or floats; null where a value is no number of that type."""
+    as_number = _integer if kinds.is_integer(target) else _float
+    return pa.array([None if value is None else as_number(value) for value in values], target)
+
+
+def strings_of(array: pa.Array) -> pa.Array:
+    """Numbers, booleans, dates, timestamps or UUIDs as strings; see the module."""
+    if _is_uuid(array.type):
+        values = array.storage.to_pylist()
+        return pa.array([None if value is None else str(uuid.UUID(bytes=value)) for value in values], pa.string())
+    return _iso_8601(array) if _is_one_of(array.type, _TIMES) else array.cast(pa.string())
+
+
+def _is_one_of(column_type: pa.DataType, tests: Sequence[Any]) -> bool:
+    return any(test(column_type) for test in tests)
+
+
+def _is_uuid(column_type: pa.DataType) -> bool:
+    return isinstance(column_type, pa.UuidType)
+
+
+def _plain(array: pa.Array) -> pa.Array:
+    if kinds.is_dictionary(array.type):
+        return _plain(array.dictionary_decode())
+    if kinds.is_run_end_encoded(array.type):
+        return _plain(pc.run_end_decode(array))
+    if isinstance(array.type, pa.BaseExtensionType) and not _is_uuid(array.type):
+        return _plain(array.storage)
+    return array.cast(pa.large_string()) if kinds.is_string_view(array.type) else array
+
+
+def _utf8(array: pa.Array) -> tuple[pa.Array, int]:
+    try:
+        array.validate(full=True)
+    except pa.ArrowInvalid:
+        return _repaired(array)
+    return array, 0
+
+
+def _repaired(array: pa.Array) -> tuple[pa.Array, int]:
+    values = array.cast(pa.large_binary() if kinds.is_large_string(array.type) else pa.binary()).to_pylist()
+    texts = [None if value is None else value.decode("utf-8", errors="replace") for value in values]
+    num_repaired = sum(text is not None and text.encode() != value for text, value in zip(texts, values, strict=True))
+    return pa.array(texts, array.type), num_repaired
+
+
+def _iso_8601(array: pa.Array) -> pa.Array:
+    """By numpy, whose years have no limit; Arrow asks for a database of time zones that may lack the one given."""
+    if kinds.is_date(array.type):
+        unit, suffix = ("D" if kinds.is_date32(array.type) else "ms"), ""
+        counts = array.view(pa.int32() if kinds.is_date32(array.type) else pa.int64())
+    else:
+        unit, suffix = array.type.unit, "" if array.type.tz is None else "Z"
+        counts = array.view(pa.int64())
+    moments = pc.fill_null(counts, 0).to_numpy(zero_copy_only=False).astype("int64").view(f"datetime64[{unit}]")
+    is_moment = pc.and_(array.is_valid(), pa.array(~np.isnat(moments)))
+    texts = np.datetime_as_string(moments.astype("datetime64[D]") if kinds.is_date(array.type) else moments)
+    shortened = pc.replace_substring_regex(pa.array(texts.astype(object), pa.string()), r"(\.\d*?)0+$", r"\1")
+    with_zone = pc.binary_join_element_wise(pc.utf8_rtrim(shortened, "."), suffix, "")
+    return pc.if_else(is_moment, with_zone, pa.scalar(None, pa.string()))
+
+
+def _string(value: Any) -> str | None:
+    if isinstance(value, list | dict):
+        return None
+    if isinstance(value, bool | float):
+        text: str = pa.array([value]).cast(pa.string())[0].as_py()
+        return text
+    return str(value)
+
+
+def _integer(value: Any) -> int | None:
+    try:
+        number = int(value)
+        is_whole = isinstance(value, str) or number == value
+    except (TypeError, ValueError, OverflowError, ArithmeticError):
+        return None
+    return number if is_whole and -(2**63) <= number < 2**63 else None
+
+
+def _float(value: Any) -> float | None:
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
