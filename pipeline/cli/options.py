@@ -43,6 +43,13 @@ DryRunOption = Annotated[
     bool,
     typer.Option("--dry-run", help="Print the resolved recipe, the partitions and what is up to date; run nothing."),
 ]
+AllowLossyOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-lossy",
+        help="Accept a tokenizer that loses text, and count the losses; the same as --set tokenizer.allow_lossy=true.",
+    ),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value.")]
 RunNameOption = Annotated[str, typer.Option("--name", help="Name of a trained run: a [train.NAME] of the recipe.")]
 RunNamesOption = Annotated[

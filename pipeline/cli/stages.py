@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from colophon.pipeline.cli.options import (
+    AllowLossyOption,
     DryRunOption,
     ExecutorOption,
     RebuildOption,
@@ -35,7 +36,9 @@ def _stage_command(name: str, stages: tuple[StageName, ...], docstring: str) -> 
         rebuild: RebuildOption = False,
         strict: StrictOption = False,
         dry_run: DryRunOption = False,
+        allow_lossy: AllowLossyOption = False,
     ) -> None:
+        settings = [*(settings or []), *(["tokenizer.allow_lossy=true"] if allow_lossy else [])]
         _run(recipe, settings, stages, executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
 
     command.__name__, command.__doc__ = name, docstring
@@ -114,8 +117,8 @@ def _print_plan(recipe: Recipe, stages: tuple[StageName, ...], *, where: str, re
     from colophon.pipeline.runs.resolve import resolve
 
     resolved = resolve(recipe, where=where)
-    if "tokenize" in stages or "pack" in stages:
-        _ = resolved.tokenizer  # an error of the tokenizer comes before any table
+    for line in resolved.check_tokenizer(stages):  # an error of the tokenizer comes before any table
+        echo(line)
     resolved = calibrated(resolved, write=False, log=echo, rebuild=rebuild)
     print_plan(resolved, stages=stages, console=make_console())
 

@@ -21,6 +21,7 @@ from colophon.pipeline.storage.commits import Store
 from colophon.shards.manifest import Manifest, Record
 from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import ROLE_NAMES
+from colophon.shards.tokenizer.losses import LOSS_COUNTS
 
 SUMMARY = "report/summary.json"
 RUN = "report/run.json"
@@ -52,6 +53,7 @@ def document_counts(manifest: Manifest) -> dict[str, int]:
         "partitions": len(manifest.partitions),
         "documents": documents,
         **{key: counts[key] for key in ("text_bytes", "tokens", "documents_empty", "texts_null", "texts_repaired")},
+        **{key: counts[key] for key in LOSS_COUNTS},
     }
 
 
@@ -78,6 +80,8 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
         f"{documents['text_bytes'] / 1e6:,.1f} MB of text, {documents['tokens']:,} tokens" + _text_problems(documents),
         highlight=False,
     )
+    if loss := _losses(documents):
+        console.print(loss, style="yellow", highlight=False, soft_wrap=True)
     for table in (_annotation_table(summary), _layout_table(summary), _pass_table(summary)):
         if table.row_count:
             console.print(table)
@@ -91,6 +95,18 @@ def _text_problems(documents: dict[str, int]) -> str:
     keys = {"empty": "documents_empty", "null": "texts_null", "with bytes that are not UTF-8": "texts_repaired"}
     parts = [f"{documents[key]:,} {name}" for name, key in keys.items() if documents[key]]
     return f" ({', '.join(parts)})" if parts else ""
+
+
+def _losses(documents: dict[str, int]) -> str:
+    """One line on what the tokenizer lost; empty if it lost nothing."""
+    keys = {
+        "documents do not come back from their tokens": "documents_lossy",
+        "characters lost": "characters_lost",
+        "unknown tokens": "tokens_unknown",
+        "documents with canonically equivalent characters": "documents_normalized",
+    }
+    parts = [f"{documents[key]:,} {name}" for name, key in keys.items() if documents[key]]
+    return f"tokenizer: {', '.join(parts)}" if parts else ""
 
 
 def _annotation_table(summary: dict[str, Any]) -> Table:

@@ -65,8 +65,8 @@ def run_recipe(
         from colophon.pipeline.storage.lock import locked
 
         resolved = resolve(loaded, where=where)
-        if "tokenize" in stages or "pack" in stages:
-            _ = resolved.tokenizer  # fails now rather than after an hour of annotating
+        for line in resolved.check_tokenizer(stages):  # fails now rather than after an hour of annotating
+            log(line)
         _ = resolved.inputs  # nothing is written for input that cannot be read
         with locked(resolved.store, log=log) as owner:
             resolved = resolved.for_run(owner.token)

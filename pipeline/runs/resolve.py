@@ -90,6 +90,14 @@ class ResolvedRecipe:
         """The recipe's tokenizer, see `Vocabulary.tokenizer`."""
         return self.vocabulary.tokenizer
 
+    def check_tokenizer(self, stages: Sequence[str]) -> tuple[str, ...]:
+        """Load and probe the tokenizer if one of `stages` needs it; lines to show.
+
+        Raises:
+            UsageError: the recipe has none, it cannot be loaded, or it loses text and the recipe does not allow that.
+        """
+        return self.vocabulary.check_losses() if {"tokenize", "pack"} & {*stages} else ()
+
     @cached_property
     def columns(self) -> ColumnSources:
         """The source of each column."""

@@ -102,6 +102,8 @@ def _annotation_settings(resolved: ResolvedRecipe, annotator: Annotator) -> dict
 def _recipe_part(recipe: dict[str, Any], output: Output) -> dict[str, Any]:
     """The part of a recipe, as JSON, that describes an output."""
     columns, tokenizer = recipe.get("input", {}).get("columns"), recipe.get("tokenizer")
+    if tokenizer is not None:
+        tokenizer = {key: value for key, value in tokenizer.items() if key != "allow_lossy"}  # it changes no ids
     if output.stage == "annotate":
         return {"annotator": recipe.get("annotators", {}).get(output.name), "columns": columns}
     if output.stage == "tokenize":

@@ -23,6 +23,7 @@ from colophon.shards.arrow_files import growing_table, read_table, tokens_table
 from colophon.shards.manifest import Record
 from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import tokens_schema
+from colophon.shards.tokenizer.losses import NOTES
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
 
 
@@ -48,6 +49,23 @@ class Vocabulary:
             return load_tokenizer(self.config, num_meta_tokens=self.num_meta_tokens)
         except TokenizerError as error:
             raise UsageError(f"{self.where}: tokenizer: {error}") from error
+
+    def check_losses(self) -> tuple[str, ...]:
+        """Lines about characters that the vocabulary changes, to be shown; none for one that changes nothing.
+
+        Raises:
+            UsageError: it loses text, and the recipe does not allow that.
+        """
+        losses = self.tokenizer.find_losses()
+        notes = [f"tokenizer {self.tokenizer.name}: {NOTES[key]}" for key in losses.notes]
+        if not losses.any:
+            return tuple(notes)
+        if self.config is None or not self.config.allow_lossy:
+            raise UsageError(
+                f"{self.where}: tokenizer: {self.tokenizer.name} {losses.describe()}. Choose a vocabulary with a token "
+                "for every byte; or --allow-lossy ([tokenizer] allow_lossy = true) accepts and counts the losses"
+            )
+        return (f"tokenizer {self.tokenizer.name} {losses.describe()} (allow_lossy)",)
 
 
 @dataclass(frozen=True)
@@ -106,6 +124,7 @@ class TokenSink:
         """Encode the texts of a batch."""
         with clock.measure("tokenize"):
             input_ids = self._tokenizer.encode_batch(batch.column("text"))
+            self._counts.update(self._tokenizer.count_losses(batch.column("text"), input_ids))
             table = tokens_table(batch.column("id"), input_ids, dtype=self._tokenizer.dtype)
             self._counts.update(_count(table))
         later(partial(clock.call, "write", self._write, table))

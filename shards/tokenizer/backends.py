@@ -1,4 +1,4 @@
-"""The reference libraries, tiktoken and Hugging Face `tokenizers`: text to ids and back.
+"""A vocabulary and its reference library, text to ids and back; and the backend of tiktoken.
 
 Text never gives a special id: a string such as `<|endoftext|>` in a document is ordinary characters.
 """
@@ -10,15 +10,14 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from functools import cache
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import tiktoken
-from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.errors import TokenizerError
-from colophon.shards.tokenizer.engine_specs import EngineSpec, json_spec, ranks_spec
+from colophon.shards.tokenizer.engine_specs import EngineSpec, ranks_spec
+from colophon.shards.tokenizer.patterns import PATTERNS
 from colophon.shards.tokenizer.text_rows import Ids
 
 _WORD_END = re.compile(r"(?<=\S) ")
@@ -38,6 +37,12 @@ class Backend(Protocol):
     """The offset to add to a fast engine's ids."""
     special: Mapping[str, int]
     """Name to id of the vocabulary's own special tokens; `encode` never gives these ids."""
+    is_exact: bool
+    """Whether the vocabulary's construction shows that the ids hold every character of any text. False: not known."""
+    marked_strings: tuple[str, ...]
+    """Strings that are searched in text: added tokens that are not special, and what is replaced or split at."""
+    unknown_id: int | None
+    """The id that `encode` gives for characters without a token; None if there is none."""
 
     def encode(self, text: str) -> Ids:
         """Ids of `text`, uint32."""
@@ -59,6 +64,8 @@ class TiktokenBackend:
     """A tiktoken encoding. Ordinary ids are ranks + `first_id`: 1,000 in Tekken, whose special ids are 0 to 999."""
 
     library = "tiktoken"
+    unknown_id: int | None = None
+    marked_strings: tuple[str, ...] = ()
 
     def __init__(self, encoding: tiktoken.Encoding, *, special: Mapping[str, int], first_id: int = 0) -> None:
         # tiktoken's own README extends encodings by these two attributes.
@@ -68,6 +75,7 @@ class TiktokenBackend:
         self.num_ids = max(max(ranks.values()) + first_id, max(special.values(), default=0)) + 1
         self.sha256 = _ranks_sha256(ranks, pattern=pattern, first_id=first_id)
         self.first_id = first_id
+        self.is_exact = pattern in PATTERNS.values()
         self._encoding, self._ranks, self._pattern = encoding, ranks, pattern
 
     @property
@@ -103,95 +111,6 @@ class TiktokenBackend:
     def _encode(self, text: str) -> Ids:
         # No special token is allowed or disallowed, so their names are ordinary text.
         return self._encoding.encode_to_numpy(text, disallowed_special=())
-
-
-class HuggingFaceBackend:
-    """A `tokenizer.json` with its normalizer, pre-tokenizer and model; everything that adds or cuts ids is off."""
-
-    library = "tokenizers"
-    first_id = 0
-
-    def __init__(self, content: dict[str, Any], *, name: str) -> None:
-        """Build from the parsed file. `tokenizers` raises bare Exceptions for an invalid one."""
-        # Dropout would make ids random; padding, truncation and post-processors add or remove ids.
-        model = {**content["model"], "dropout": None} if "dropout" in content["model"] else content["model"]
-        content = {**content, "model": model, "padding": None, "truncation": None, "post_processor": None}
-        self._json = json.dumps(content)  # text, since Python objects would take several times the memory
-        self._tokenizer = HuggingFaceTokenizer.from_str(self._json)
-        self._tokenizer.encode_special_tokens = True
-        vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
-        self.name = name
-        self.num_ids = max(vocabulary.values(), default=-1) + 1
-        added = self._tokenizer.get_added_tokens_decoder()
-        self.special: Mapping[str, int] = {token.content: i for i, token in added.items() if token.special}
-        self.sha256 = fingerprint({k: content.get(k) for k in ("model", "normalizer", "pre_tokenizer", "added_tokens")})
-        self._vocabulary = vocabulary
-        self._byte_level = '"ByteLevel"' in json.dumps(content.get("decoder"))
-        self._spelled = self._spellings(_unknown_token(model))
-        self._is_spelled = np.zeros(self.num_ids, dtype=bool)
-        self._is_spelled[list(self._spelled)] = True
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """The parsed `tokenizer.json` without what adds, cuts or drops ids; the caller may change it."""
-        content: dict[str, Any] = json.loads(self._json)
-        return content
-
-    def encode(self, text: str) -> Ids:
-        """See `Backend.encode`."""
-        ids = encode_in_parts(self._encode, text)
-        found = np.flatnonzero(self._is_spelled[ids])
-        if not found.size:
-            return ids
-        # ids [5, 2, 7] with 2 at place 1 split into [5] [2] [7]; the parts of odd number are spelled out
-        parts = np.split(ids, np.stack([found, found + 1], axis=1).ravel())
-        return np.concatenate([self._spelled[int(p[0])] if k % 2 else p for k, p in enumerate(parts)])
-
-    def decode(self, ids: list[int]) -> str:
-        """See `Backend.decode`."""
-        for token_id in ids:
-            if self._tokenizer.id_to_token(token_id) is None:
-                raise KeyError(token_id)
-        return str(self._tokenizer.decode(ids, skip_special_tokens=False))
-
-    def token_bytes(self, token_id: int) -> bytes:
-        """See `Backend.token_bytes`; UTF-8 of the vocabulary's own spelling (with ▁, say) unless it is byte-level."""
-        token = self._tokenizer.id_to_token(token_id)
-        if token is None:
-            raise KeyError(token_id)
-        if self._byte_level and all(char in BYTE_OF_CHAR for char in token):
-            return bytes(BYTE_OF_CHAR[char] for char in token)
-        return str(token).encode()
-
-    def is_ordinary(self, name: str) -> bool:
-        """See `Backend.is_ordinary`."""
-        return name in self._vocabulary and name not in self.special
-
-    def engine_spec(self) -> EngineSpec:
-        """See `Backend.engine_spec`."""
-        return json_spec(json.loads(self._json), alphabet=BYTE_OF_CHAR)
-
-    def _encode(self, text: str) -> Ids:
-        # A call with one text uses one thread; the pipeline runs one process a core.
-        try:
-            encodings = self._tokenizer.encode_batch_fast([text], add_special_tokens=False)
-        except BaseException as error:
-            # Its regular expressions panic after ten million steps in one match; a panic is not an Exception.
-            if type(error).__name__ != "PanicException":
-                raise
-            raise ValueError(str(error)) from error
-        return np.array(encodings[0].ids, dtype=np.uint32)
-
-    def _spellings(self, unknown: str | None) -> dict[int, Ids]:
-        """The ids of the characters of each special token, by its id.
-
-        `encode_special_tokens` stops the search for special tokens in text, but a Unigram model with `</s>` among its
-        pieces still gives its id. Such ids are replaced by those of the characters. The unknown token is kept, since
-        it is correct for text that has no token.
-        """
-        model = self._tokenizer.model
-        ids_of = {i: [t.id for char in name for t in model.tokenize(char)] for name, i in self.special.items()}
-        return {i: np.array(ids_of[i], dtype=np.uint32) for name, i in self.special.items() if name != unknown}
 
 
 def encode_in_parts(encode: Callable[[str], Ids], text: str) -> Ids:
@@ -271,9 +190,3 @@ def _ranks_sha256(ranks: Mapping[bytes, int], *, pattern: str, first_id: int) ->
     by_rank = sorted(ranks.items(), key=lambda item: item[1])
     digest.update("".join(f"{token.hex()} {rank}\n" for token, rank in by_rank).encode())
     return digest.hexdigest()
-
-
-def _unknown_token(model: Mapping[str, Any]) -> str | None:
-    if model.get("unk_id") is not None:
-        return str(model["vocab"][model["unk_id"]][0])
-    return model.get("unk_token")

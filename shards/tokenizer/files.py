@@ -14,7 +14,8 @@ from typing import Any
 import tiktoken
 
 from colophon.shards.common.errors import TokenizerError, short_reason
-from colophon.shards.tokenizer.backends import Backend, HuggingFaceBackend, TiktokenBackend, build_encoding
+from colophon.shards.tokenizer.backends import Backend, TiktokenBackend, build_encoding
+from colophon.shards.tokenizer.hugging_face import HuggingFaceBackend
 from colophon.shards.tokenizer.patterns import PATTERNS, find_pattern
 
 TIKTOKEN_NAMES = ("gpt2", "cl100k_base", "o200k_base")

@@ -23,6 +23,7 @@ from colophon.shards.tokenizer.backends import Backend
 from colophon.shards.tokenizer.encoders import ColumnEncoder, ReferenceEncoder, choose_encoder
 from colophon.shards.tokenizer.engine_specs import NoEngineError
 from colophon.shards.tokenizer.files import load_file, load_named
+from colophon.shards.tokenizer.losses import Losses, count_losses, find_losses
 from colophon.shards.tokenizer.special_tokens import Assignment, Slots, assign_special_ids
 from colophon.shards.tokenizer.text_rows import IdSink, Positions, text_chunks
 
@@ -54,6 +55,9 @@ class TokenizerConfig(BaseModel):
     """Name of the token before metadata. Default: `<|context_begin|>`."""
     eoc: str | None = None
     """Name of the token after metadata. Default: `<|context_end|>`."""
+    allow_lossy: bool = False
+    """Whether a vocabulary that loses text is accepted: one without a token for a character, or one that lower-cases.
+    The losses are counted for each document."""
 
     @model_validator(mode="after")
     def _check(self) -> TokenizerConfig:
@@ -112,7 +116,8 @@ class Tokenizer:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings on which the ids of plain text depend, as JSON, for fingerprints."""
-        return {"name": self.name, "sha256": self.sha256, "dtype": self.dtype.name}
+        counted = {} if self._backend.is_exact else {"losses": "counted"}  # files of older versions have no counts
+        return {"name": self.name, "sha256": self.sha256, "dtype": self.dtype.name, **counted}
 
     def encode_batch(self, texts: pa.Array | pa.ChunkedArray) -> pa.ListArray:
         """Ids of each text: list<`dtype`>, one row for each text. A null gives an empty list.
@@ -127,6 +132,14 @@ class Tokenizer:
         sink = IdSink(self.dtype, expected=texts.nbytes // 3)
         counts = [self._encode(chunk, sink) for chunk in text_chunks(texts)]
         return sink.lists(np.concatenate([np.empty(0, np.int64), *counts]))
+
+    def find_losses(self) -> Losses:
+        """The text that the vocabulary loses, see `shards.tokenizer.losses`."""
+        return find_losses(self._backend)
+
+    def count_losses(self, texts: pa.Array | pa.ChunkedArray, input_ids: pa.ListArray) -> dict[str, int]:
+        """The losses in a batch and its ids, see `shards.tokenizer.losses`; empty if the vocabulary can have none."""
+        return count_losses(self._backend, texts, input_ids)
 
     def decode(self, ids: npt.ArrayLike) -> str:
         """Text of `ids`, special tokens by name; bytes that are not UTF-8 become U+FFFD.

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from colophon.shards.tokenizer.backends import HuggingFaceBackend, TiktokenBackend, spelling
+from colophon.shards.tokenizer.backends import TiktokenBackend, spelling
 from colophon.shards.tokenizer.hard_texts import hard_texts
+from colophon.shards.tokenizer.hugging_face import HuggingFaceBackend
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 from colophon.trainer.errors import TrainerError
 

@@ -22,6 +22,7 @@ from colophon.pipeline.stages.tasks import Outcome, Task, TaskResult
 from colophon.shards.arrow_files import read_table
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import ROLE_NAMES, Role
+from colophon.shards.tokenizer.losses import LOSS_COUNTS
 from tests.pipeline.project import (
     LAYOUTS,
     RECIPE,
@@ -54,6 +55,7 @@ def test_documents_and_tokens_are_those_of_the_files(summary: dict[str, Any]) ->
         "documents_empty": sum(not row["text"] for row in documents),
         "texts_null": sum(row["text"] is None for row in documents),
         "texts_repaired": 0,
+        **dict.fromkeys(LOSS_COUNTS, 0),
     }
     assert counts.count(0) == summary["documents"]["documents_empty"]
     assert summary["quarantined"] == 0
