@@ -1,4 +1,4 @@
-"""The environment of worker processes, and the CPUs of this machine. Importing it loads no library."""
+"""The environment of worker processes. Importing it loads no library."""
 
 from __future__ import annotations
 
@@ -31,8 +31,3 @@ def worker_environment() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
-
-
-def num_cpus_here() -> int:
-    """Return the number of CPUs that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -9,7 +9,7 @@ from enum import Enum
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from colophon.pipeline.executors.environment import num_cpus_here
+from colophon.pipeline.executors.cpus import num_cpus_here
 
 if TYPE_CHECKING:
     from colophon.pipeline.executors.base import Executor
@@ -29,7 +29,13 @@ def resolve_executor(name: ExecutorName, config: RaySection) -> ExecutorName:
     """Return what `auto` means: Ray if `RAY_ADDRESS` or the recipe names a cluster, else local processes."""
     if name is not ExecutorName.AUTO:
         return name
-    return ExecutorName.RAY if os.environ.get("RAY_ADDRESS") or config.address else ExecutorName.LOCAL
+    return ExecutorName.RAY if cluster_address(config) else ExecutorName.LOCAL
+
+
+def cluster_address(config: RaySection) -> str | None:
+    """Return the address of a running cluster that `RAY_ADDRESS` or the recipe names; `local` names none."""
+    address = os.environ.get("RAY_ADDRESS") or config.address
+    return None if address == "local" else address
 
 
 class ExecutorSession:
@@ -68,7 +74,14 @@ class ExecutorSession:
         return Scheduler(LocalPool(self._config), self._config)
 
     def begin(self) -> None:
-        """Begin to start what the workers need, without waiting for it: for a run that will surely have tasks."""
+        """Begin to start what the workers need, without waiting for it: for a run that will surely have tasks.
+
+        A running cluster is not asked for anything before `connect`: the errors of a recipe come first.
+        """
+        if self._name is not ExecutorName.RAY or cluster_address(self._config) is None:
+            self._begin()
+
+    def _begin(self) -> None:
         if self._begun:
             return
         self._begun = True
@@ -88,7 +101,9 @@ class ExecutorSession:
         Raises:
             UsageError: no Ray cluster answers.
         """
-        self.begin()
+        if not self._begun and self._name is ExecutorName.RAY and (address := cluster_address(self._config)):
+            self._log(f"ray: connecting to {address}")
+        self._begin()
         if self._connection is not None:
             self._connection.result()
         while self._lines:

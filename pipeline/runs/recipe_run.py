@@ -55,7 +55,8 @@ def run_recipe(
     where = name or ("recipe" if isinstance(recipe, Recipe) else fspath(recipe))
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(fspath(recipe))
     with ExecutorSession(_executor_name(executor), loaded.ray, log=log) as session:
-        if files_at(loaded.output.path).size(MANIFEST_NAME) is None:  # else there may be nothing to do
+        is_first = files_at(loaded.output.path).size(MANIFEST_NAME) is None  # else there may be nothing to do
+        if is_first:
             session.begin()
         # Everything else is imported and checked while workers start.
         from colophon.pipeline.reports.summary import print_summary, summarize, write_report
@@ -68,6 +69,8 @@ def run_recipe(
         for line in resolved.check_tokenizer(stages):  # fails now rather than after an hour of annotating
             log(line)
         _ = resolved.inputs  # nothing is written for input that cannot be read
+        if is_first:
+            session.connect()  # nor without workers
         with locked(resolved.store, log=log) as owner:
             resolved = resolved.for_run(owner.token)
             resolved = calibrated(resolved, write="annotate" in stages, log=log, rebuild=rebuild)

@@ -151,8 +151,7 @@ class Run:
 
     def _sweep(self) -> None:
         """Delete the temporary files of processes that died, in earlier runs and in this one."""
-        for output in self._outputs():
-            self._resolved.store.sweep(output)
+        self._resolved.store.sweep(self._outputs())
 
     def _outputs(self) -> list[Output]:
         return [output for stage in self._stages() for output in self._plan.outputs(stage)]

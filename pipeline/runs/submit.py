@@ -8,6 +8,7 @@ from pathlib import Path
 
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.recipe.loading import load_recipe
+from colophon.pipeline.runs.upload import NOT_UPLOADED, check_upload
 
 CONSTRAINTS = "constraints.txt"
 
@@ -26,21 +27,27 @@ def submit_run(
     """Upload `working_dir`, run the recipe there, hand log text to `log`, and return the job's exit code.
 
     Raises:
-        UsageError: the recipe is wrong (found before anything is sent), lies outside `working_dir`, or no server
-            answers.
+        UsageError: before anything is sent: the recipe is wrong or outside `working_dir`, its output is relative, a
+            file that it names would not be uploaded, or no server answers.
     """
-    load_recipe(recipe, overrides=overrides)
+    loaded = load_recipe(recipe, overrides=overrides)
+    in_job = _inside(recipe, working_dir)
+    check_upload(loaded, where=recipe, working_dir=working_dir)
+    from colophon.pipeline.executors.on_ray.address import job_server_address
+
+    url = job_server_address(address)
     from colophon.pipeline.executors.on_ray.job_submission import submit_job
 
     set_options = [word for override in overrides for word in ("--set", override)]
     options = ["--executor", "ray", *set_options, *flags]
-    command = ["python", "-m", "colophon", "run", _inside(recipe, working_dir), *options]
+    command = ["python", "-m", "colophon", "run", in_job, *options]
     return submit_job(
         # Ray's job supervisor puts the address of its own cluster into the job's RAY_ADDRESS, which a recipe cannot
         # override; "auto" would be any cluster that runs on the node.
         shlex.join(command),
-        address=address,
+        address=url,
         working_dir=working_dir,
+        excludes=NOT_UPLOADED,
         requirements=_requirements(requirements, working_dir) if install else [],
         log=log,
     )

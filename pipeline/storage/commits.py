@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,6 +26,8 @@ from colophon.shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, R
 
 RECORDS = "records"
 LOCK_NAME = ".lock"
+_WRITTEN_BY_THE_DRIVER = (".", "calibration", "report")
+"""The directories of the manifest, the quarantine, calibrations and the report."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +58,11 @@ class Store:
             suffix: with the dot.
 
         Raises:
-            StoreError: the disk is full.
+            StoreError: the disk is full, or another run has taken over the lock.
         """
         files, attempt = self.files, uuid.uuid4().hex[:12]
+        if files.is_local:
+            self._check_lock()
         name = f"{partition}{suffix}" if files.is_local else f"{partition}.{attempt}{suffix}"
         final = f"{output}/{name}"
         with (
@@ -108,7 +112,8 @@ class Store:
         record_file = record_path(record.output, record.partition)
         sync(temporary)
         # An attempt may outlive its run when that is killed. Under the lock, file and record are of the same attempt.
-        with files.exclusive(record.output):
+        # Without locks, attempts of one run still write the same bytes, and one of an older run withdraws its record.
+        with files.exclusive(record.output) as is_exclusive:
             self._check_lock()
             committed = self.record(record.output, record.partition)
             if committed is not None and committed.fingerprint == record.fingerprint:
@@ -118,7 +123,18 @@ class Store:
             files.move(temporary, record.path)
             reached("before record", record.output)
             files.replace_text(record_file, record.model_dump_json())
+            if not is_exclusive:
+                self._withdraw_unless_locked(files, record_file, record)
         return record
+
+    def _withdraw_unless_locked(self, files: LocalFiles, record_file: str, record: Record) -> None:
+        """Delete the record, if it is still this one, and raise StoreError if another run has taken over the lock."""
+        try:
+            self._check_lock()
+        except StoreError:
+            if files.read_text(record_file) == record.model_dump_json():
+                files.remove(record_file)
+            raise
 
     def _upload_and_record(self, files: RemoteFiles, temporary: Path, record: Record) -> Record:
         reached("before rename", record.output)
@@ -129,13 +145,15 @@ class Store:
         return record
 
     def _check_lock(self) -> None:
-        """Raise StoreError if another run has the lock. Without any lock no other run is writing."""
+        """Raise StoreError if another run has the lock, or nobody because the run of this process has ended."""
         if not self.run:
             return
         try:
             owner = self.files.read_json(LOCK_NAME)
         except json.JSONDecodeError:  # a run is taking the lock; it waits, in `sweep`, for the process that publishes
             return
+        if owner is None:
+            raise StoreError(f"{self.root}: the run of this process has ended; it publishes nothing more")
         if isinstance(owner, dict) and owner.get("token") != self.run:
             raise StoreError(f"{self.root}: another run has taken over the lock; this run publishes nothing more")
 
@@ -157,23 +175,26 @@ class Store:
     def drafts(self, output: str) -> set[str]:
         """The partitions with a temporary file, of a process that writes it or died; none on object stores."""
         # ".part-0.3f9c01b2d4e5.arrow.tmp" -> "part-0"
-        return {path.name[1:].rsplit(".", 3)[0] for path in self._temporary_files(output)}
+        files = self.files
+        paths = _temporary_files(files.path / output) if files.is_local else []
+        return {path.name[1:].rsplit(".", 3)[0] for path in paths}
 
-    def sweep(self, output: str) -> None:
+    def sweep(self, outputs: Sequence[str]) -> None:
         """Delete the temporary files of dead processes. The caller must hold the run's lock.
 
-        Afterwards no process of an earlier run can publish in this output: the lock of the directory lets one that is
-        publishing finish, and the check of the run's lock stops the others.
+        Afterwards no process of an earlier run can publish in these outputs: the lock of each directory lets one that
+        is publishing finish, and the check of the run's lock stops the others.
         """
         files = self.files
-        if isinstance(files, LocalFiles) and (files.path / output).is_dir():
-            with files.exclusive(output):
-                for path in self._temporary_files(output):
-                    path.unlink(missing_ok=True)
-
-    def _temporary_files(self, output: str) -> list[Path]:
-        files = self.files
-        return list((files.path / output).glob(f".*{TEMPORARY_SUFFIX}")) if files.is_local else []
+        if not isinstance(files, LocalFiles):
+            return
+        for output in outputs:
+            directory = files.path / output
+            with files.exclusive(output) if directory.is_dir() else nullcontext():
+                _delete_temporary_files(directory)
+                _delete_temporary_files(files.path / RECORDS / output)
+        for name in _WRITTEN_BY_THE_DRIVER:
+            _delete_temporary_files(files.path / name)
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replace the manifest."""
@@ -228,6 +249,16 @@ class Draft:
             content=dict(content or {}),
         )
         return self.store.publish(self.path, record)
+
+
+def _temporary_files(directory: Path) -> list[Path]:
+    return list(directory.glob(f".*{TEMPORARY_SUFFIX}"))
+
+
+def _delete_temporary_files(directory: Path) -> None:
+    for path in _temporary_files(directory):
+        if not path.name.startswith(f".{LOCK_NAME}."):  # of this run's next beat, or of a run that waits for the lock
+            path.unlink(missing_ok=True)
 
 
 def record_path(output: str, partition: str) -> str:

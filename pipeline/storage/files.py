@@ -28,6 +28,7 @@ from colophon.shards.common.errors import ColophonError
 
 Result = TypeVar("Result")
 _ARRAY_IN_MEMORY_BYTES = 96 << 20
+_NO_LINK_ERRNOS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL}
 _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
 """No space, quota exceeded, file too large, read-only file system."""
 
@@ -76,6 +77,14 @@ class RunFiles(ABC):
     @abstractmethod
     def replace_text(self, path: str, text: str) -> None:
         """Replace a small file as a whole: a reader sees the old content or the new."""
+
+    @abstractmethod
+    def create_text(self, path: str, text: str) -> bool:
+        """Create a small file unless it exists. Return whether this call created it, on object stores perhaps."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Delete a file if it exists."""
 
     @abstractmethod
     def size(self, path: str) -> int | None:
@@ -144,8 +153,33 @@ class LocalFiles(RunFiles):
             return None
 
     def replace_text(self, path: str, text: str) -> None:
-        """Replace a small file by a rename."""
-        durable.replace_text(self.path / path, text)
+        """Replace a small file by a rename.
+
+        Raises:
+            StoreError: the disk is full or read-only.
+        """
+        with disk_full_as_store_error(f"{self.root}/{path}"):
+            durable.replace_text(self.path / path, text)
+
+    def create_text(self, path: str, text: str) -> bool:
+        """Create a small file with its content, unless it exists; exact on file systems with hard links."""
+        final = self.path / path
+        final.parent.mkdir(parents=True, exist_ok=True)
+        temporary = durable.temporary_path(final)
+        try:
+            temporary.write_text(text, encoding="utf-8")
+            os.link(temporary, final)
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if error.errno not in _NO_LINK_ERRNOS:
+                raise
+            if final.exists():
+                return False
+            temporary.replace(final)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return True
 
     def size(self, path: str) -> int | None:
         """The bytes of a file; None if it does not exist."""
@@ -181,18 +215,19 @@ class LocalFiles(RunFiles):
 
     def remove(self, path: str) -> None:
         """Delete a file if it exists, and sync the directory."""
-        if (self.path / path).exists():
+        with suppress(FileNotFoundError):
             (self.path / path).unlink()
             durable.sync((self.path / path).parent)
 
     @contextmanager
-    def exclusive(self, directory: str) -> Iterator[None]:
-        """Hold the lock of a directory that exists, which one process at a time can hold."""
+    def exclusive(self, directory: str) -> Iterator[bool]:
+        """Hold the lock of a directory that exists, which one process at a time can hold.
+
+        Yields whether it is held: some network file systems have no locks, or none of directories.
+        """
         handle = os.open(self.path / directory, os.O_RDONLY)
         try:
-            with suppress(OSError):  # some network file systems cannot lock directories
-                fcntl.flock(handle, fcntl.LOCK_EX)
-            yield
+            yield _flock(handle)
         finally:
             os.close(handle)
 
@@ -236,9 +271,12 @@ class RemoteFiles(RunFiles):
         """The names of the objects in a directory as they are now; none if it does not exist."""
         return [path.rsplit("/", 1)[-1] for path in self._call(directory, _find_uncached)]
 
-    def exists_now(self, path: str) -> bool:
-        """Whether an object exists, past the cache of listings."""
-        return self._call(path, _exists_uncached)
+    def create_text(self, path: str, text: str) -> bool:
+        """Create a small object unless it exists. Two processes in the same instant may both create it."""
+        if self._call(path, _exists_uncached):  # past the cache of listings
+            return False
+        self.replace_text(path, text)
+        return True
 
     @contextmanager
     def local_copy(self, path: str) -> Iterator[Path]:
@@ -277,6 +315,14 @@ class RemoteFiles(RunFiles):
             raise
         except Exception as error:
             raise StoreError(f"{url}: {one_line(error)}") from error
+
+
+def _flock(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:
+        return False
+    return True
 
 
 def files_at(root: str) -> RunFiles:

@@ -1,9 +1,10 @@
 """The lock of an output directory: one run at a time.
 
 On a disk the system holds the lock (flock) and releases it when the owner's process ends, however it ends; the lock
-file only names the owner. An object store has no locks: the owner rewrites a small object every few seconds, and a run
-that finds one waits to see whether it still changes. Two runs that start there in the same instant may both continue,
-until one of them finds the other's lock when it publishes, and ends.
+file only names the owner. Object stores and some network file systems have no locks: there the owner rewrites a small
+file every few seconds, a lease, and a run that finds one waits to see whether it still changes. Two runs that start on
+an object store in the same instant may both continue, until one of them finds the other's lock when it publishes, and
+ends.
 
 The lock does not stop workers that outlive a killed run. Therefore every publication checks the owner, see
 `Store.publish`.
@@ -19,19 +20,26 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.commits import LOCK_NAME, Store
-from colophon.pipeline.storage.files import RemoteFiles, RunFiles
+from colophon.pipeline.storage.files import RunFiles
 from colophon.shards.common.errors import ColophonError
 
 BEAT_SECONDS = 10.0
 _SILENT_BEATS = 3
 """An owner that misses this many beats is dead."""
 _LOCKED_ERRNOS = (errno.EACCES, errno.EAGAIN)
+_NO_LOCKS_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
+"""The errors of flock on NFS without locks, Lustre without `-o flock`, and file systems that never had it."""
+
+
+_LEASE_INSTEAD = "the lock is a file that the run rewrites every few seconds"
 
 
 class Owner(BaseModel):
@@ -46,7 +54,7 @@ class Owner(BaseModel):
     token: str
     """A random name of this holding of the lock."""
     beat: int = 0
-    """The number of beats so far; on object stores only."""
+    """The number of beats of a lease so far."""
 
     def describe(self) -> str:
         """Human-readable: `process 123 on host, since 0:01:02`."""
@@ -78,22 +86,19 @@ def locked(store: Store, *, log: Callable[[str], None], beat_seconds: float = BE
     Args:
         store: a run's output.
         log: called before waiting to see whether an owner is alive, and when a dead owner's lock is taken over.
-        beat_seconds: the time between two beats of an owner, on an object store.
+        beat_seconds: the time between two beats of a lease.
 
     Raises:
         ColophonError: another run holds the lock, or the directory cannot be written.
     """
     owner, files = _this_process(), store.files
-    if isinstance(files, RemoteFiles):
-        held = _leased(files, owner, log=log, beat_seconds=beat_seconds)
-    else:
-        held = _flocked(files, owner)
-    with held:
+    leased = partial(_leased, files, owner, log=log, beat_seconds=beat_seconds)
+    with _on_disk(files, owner, without_locks=leased, log=log) if files.is_local else leased():
         yield owner
 
 
 def owner_of(store: Store) -> Owner | None:
-    """The run that works in `store`, without waiting: on an object store it may be dead."""
+    """The run that works in `store`, without waiting: the owner of a lease may be dead."""
     owner = _read_owner(store.files)
     if owner is None or not store.files.is_local:
         return None if owner is None or owner.is_dead else owner
@@ -106,6 +111,8 @@ def owner_of(store: Store) -> Owner | None:
     except OSError as error:
         if error.errno in _LOCKED_ERRNOS:
             return owner
+        if error.errno in _NO_LOCKS_ERRNOS:
+            return None if owner.is_dead else owner
         raise
     else:
         return None
@@ -126,44 +133,68 @@ def _locked_error(files: RunFiles, owner: Owner | None) -> ColophonError:
 
 
 @contextmanager
-def _flocked(files: RunFiles, owner: Owner) -> Iterator[None]:
+def _on_disk(
+    files: RunFiles,
+    owner: Owner,
+    *,
+    without_locks: Callable[[], AbstractContextManager[None]],
+    log: Callable[[str], None],
+) -> Iterator[None]:
+    """The lock of a directory: flock, or `without_locks` where the file system has none."""
     existed = files.path.is_dir()
     try:
         files.path.mkdir(parents=True, exist_ok=True)
-        handle = _lock_file_handle(files)
+        handle = _lock_file_handle(files, log=log)
     except OSError as error:
         raise ColophonError(f"{files.root}: cannot be written: {error.strerror}") from error
+    try:
+        with _flocked(files, owner, handle) if handle is not None else without_locks():
+            yield
+    finally:
+        if not existed:  # empty, when the run ended before it wrote anything
+            with suppress(OSError):
+                files.path.rmdir()
+
+
+@contextmanager
+def _flocked(files: RunFiles, owner: Owner, handle: int) -> Iterator[None]:
     try:
         os.write(handle, owner.model_dump_json().encode())
         yield
     finally:
         (files.path / LOCK_NAME).unlink(missing_ok=True)
         os.close(handle)
-        if not existed:  # empty, when the run ended before it wrote anything
-            with suppress(OSError):
-                files.path.rmdir()
 
 
-def _lock_file_handle(files: RunFiles) -> int:
-    """Lock and empty the lock file; returns its handle."""
+def _lock_file_handle(files: RunFiles, *, log: Callable[[str], None]) -> int | None:
+    """Lock and empty the lock file; returns its handle, or None on a file system without locks."""
     path = files.path / LOCK_NAME
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if path.exists() and path.stat().st_ino == os.fstat(handle).st_ino:
+            if _is_file_of(handle, path):
                 os.ftruncate(handle, 0)
                 return handle
         except OSError as error:
+            if error.errno in _NO_LOCKS_ERRNOS and os.fstat(handle).st_size == 0 and _is_file_of(handle, path):
+                path.unlink(missing_ok=True)  # this call has created it; a lease is never empty
             os.close(handle)
             if error.errno in _LOCKED_ERRNOS:
                 raise _locked_error(files, _read_owner(files)) from None
-            raise
+            if error.errno not in _NO_LOCKS_ERRNOS:
+                raise
+            log(f"{files.root}: its file system has no locks (flock: {error.strerror}): {_LEASE_INSTEAD}")
+            return None
         os.close(handle)  # the owner deleted the file between open and flock
 
 
+def _is_file_of(handle: int, path: Path) -> bool:
+    return path.exists() and path.stat().st_ino == os.fstat(handle).st_ino
+
+
 @contextmanager
-def _leased(files: RemoteFiles, owner: Owner, *, log: Callable[[str], None], beat_seconds: float) -> Iterator[None]:
+def _leased(files: RunFiles, owner: Owner, *, log: Callable[[str], None], beat_seconds: float) -> Iterator[None]:
     while not _created(files, owner):
         other = _read_owner(files)
         if other is not None and not other.is_dead:
@@ -181,11 +212,11 @@ def _leased(files: RemoteFiles, owner: Owner, *, log: Callable[[str], None], bea
     finally:
         ended.set()
         thread.join()
-        with suppress(StoreError):  # the beats have ended anyway, and an error of the block must not be hidden
+        with suppress(StoreError, OSError):  # the beats have ended anyway; an error of the block must not be hidden
             _delete(files, owner)
 
 
-def _beat(files: RemoteFiles, owner: Owner, ended: threading.Event, seconds: float) -> None:
+def _beat(files: RunFiles, owner: Owner, ended: threading.Event, seconds: float) -> None:
     """Rewrite the lock every few seconds until `ended`, or until another run has it."""
     number = 0
     while not ended.wait(seconds):
@@ -197,16 +228,15 @@ def _beat(files: RemoteFiles, owner: Owner, ended: threading.Event, seconds: flo
             files.replace_text(LOCK_NAME, owner.model_copy(update={"beat": number}).model_dump_json())
 
 
-def _created(files: RemoteFiles, owner: Owner) -> bool:
+def _created(files: RunFiles, owner: Owner) -> bool:
     """Create the lock unless one exists; whether it is this owner's now."""
-    if files.exists_now(LOCK_NAME):
+    if not files.create_text(LOCK_NAME, owner.model_dump_json()):
         return False
-    files.replace_text(LOCK_NAME, owner.model_dump_json())
     current = _read_owner(files)
     return current is not None and current.token == owner.token
 
 
-def _beats_within(files: RemoteFiles, owner: Owner, *, seconds: float) -> bool:
+def _beats_within(files: RunFiles, owner: Owner, *, seconds: float) -> bool:
     """Whether the lock changes within that time; False as soon as it is gone."""
     pause = threading.Event()
     deadline = time.monotonic() + seconds
@@ -220,8 +250,8 @@ def _beats_within(files: RemoteFiles, owner: Owner, *, seconds: float) -> bool:
     return False
 
 
-def _delete(files: RemoteFiles, owner: Owner | None) -> None:
-    """Delete the lock if it is this owner's or cannot be read; None: in any case."""
+def _delete(files: RunFiles, owner: Owner | None) -> None:
+    """Delete the lock if it is this owner's or cannot be read."""
     current = _read_owner(files)
-    if current is None or owner is None or current.token == owner.token:
+    if current is None or (owner is not None and current.token == owner.token):
         files.remove(LOCK_NAME)

@@ -6,6 +6,7 @@ power. The temporary name is in the same directory as the final one, so that the
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import uuid
@@ -16,13 +17,25 @@ from pathlib import Path
 TEMPORARY_SUFFIX = ".tmp"
 
 
+_NO_DIRECTORY_SYNC_ERRNOS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}
+"""Some network file systems refuse fsync of a directory, or to open one; they order a rename themselves, or cannot."""
+
+
 def sync(path: Path) -> None:
-    """Wait until a file, or a directory's entries, are on disk."""
-    handle = os.open(path, os.O_RDONLY)
+    """Wait until a file, or a directory's entries, are on disk. A directory that cannot be synced is left as it is.
+
+    Raises:
+        OSError: a file cannot be synced, or a directory's disk fails.
+    """
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        if error.errno not in _NO_DIRECTORY_SYNC_ERRNOS or not path.is_dir():
+            raise
 
 
 @contextmanager

@@ -16,7 +16,8 @@ from selectors import EVENT_READ, DefaultSelector
 from types import ModuleType
 
 from colophon.pipeline.errors import one_line
-from colophon.pipeline.executors.environment import WORKER_ENVIRONMENT, num_cpus_here
+from colophon.pipeline.executors.cpus import num_cpus_here
+from colophon.pipeline.executors.environment import WORKER_ENVIRONMENT
 from colophon.pipeline.executors.local.fork_server import CONTEXT, start_fork_server
 from colophon.pipeline.executors.local.worker_process import Message, serve
 from colophon.pipeline.executors.pool import Died, Event, Finished, Pool, Started

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable
 
 import ray
 from ray.exceptions import AuthenticationError, RayError
 
 from colophon.pipeline.errors import UsageError, one_line
-from colophon.pipeline.executors.environment import num_cpus_here, worker_environment
+from colophon.pipeline.executors.cpus import num_cpus_here
+from colophon.pipeline.executors.environment import worker_environment
+from colophon.pipeline.executors.on_ray.address import (
+    ANSWER_SECONDS,
+    check_cluster_address,
+    check_temporary_directory,
+)
+from colophon.pipeline.executors.session import cluster_address
 from colophon.pipeline.recipe.schema import RaySection
 from colophon.shards.common.errors import ColophonError
 
@@ -23,23 +31,46 @@ def connect(config: RaySection, *, log: Callable[[str], None]) -> None:
     """Attach to the cluster that `RAY_ADDRESS` or the recipe names, or start one on this machine's loopback.
 
     Raises:
-        UsageError: no cluster answers at the address, or none can be started.
+        UsageError: no cluster answers at the address within 20 seconds, or none can be started.
     """
     if ray.is_initialized():
         return
-    address = os.environ.get("RAY_ADDRESS") or config.address
+    address = cluster_address(config)
+    if address:
+        check_cluster_address(address, where="RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "ray.address")
+    else:
+        check_temporary_directory()
     try:
         if address:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+            _attach(address)
             log(f"ray: attached to {address}, {num_cpus()} CPUs")
         else:
             _start_cluster(config)
             log(f"ray: started on this machine, {num_cpus()} workers")
     except AuthenticationError as error:
         raise UsageError(f"ray: the cluster at {address} asks for a token: {TOKEN_HELP}") from error
-    except (ConnectionError, RayError, ValueError, RuntimeError) as error:
+    except (ConnectionError, RayError, ValueError, RuntimeError, OSError) as error:
         what = f"no cluster at {address}" if address else "no cluster can be started on this machine"
         raise UsageError(f"ray: {what}: {one_line(error)}") from error
+
+
+def _attach(address: str) -> None:
+    """Attach to a cluster. A thread does it, because Ray tries for many minutes and nothing stops it."""
+    failures: list[Exception] = []
+
+    def attach() -> None:
+        try:
+            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
+        except Exception as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=attach, name="ray", daemon=True)
+    thread.start()
+    thread.join(ANSWER_SECONDS)
+    if thread.is_alive():
+        raise ConnectionError(f"it did not answer within {ANSWER_SECONDS:g} seconds")
+    for error in failures:
+        raise error
 
 
 def _start_cluster(config: RaySection) -> None:

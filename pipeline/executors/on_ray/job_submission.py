@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,13 @@ from colophon.pipeline.executors.on_ray.cluster import TOKEN_HELP
 
 
 def submit_job(
-    entrypoint: str, *, address: str, working_dir: Path, requirements: list[str], log: Callable[[str], None]
+    entrypoint: str,
+    *,
+    address: str,
+    working_dir: Path,
+    excludes: Sequence[str],
+    requirements: list[str],
+    log: Callable[[str], None],
 ) -> int:
     """Run a command on a cluster through Ray's job API, pass its log to `log`, and return its exit code.
 
@@ -21,6 +27,7 @@ def submit_job(
         entrypoint: the shell command.
         address: the job server's, `http://HOST:8265`.
         working_dir: uploaded; the command runs in it, and its packages are importable.
+        excludes: patterns of `.gitignore` for what is not uploaded.
         requirements: what pip installs for the job.
         log: is called with the job's output as it arrives.
 
@@ -31,7 +38,7 @@ def submit_job(
 
     from ray.job_submission import JobSubmissionClient
 
-    runtime_env: dict[str, Any] = {"working_dir": str(working_dir), "excludes": _NOT_UPLOADED}
+    runtime_env: dict[str, Any] = {"working_dir": str(working_dir), "excludes": list(excludes)}
     if requirements:
         runtime_env["pip"] = {"packages": requirements, "pip_check": False}
     try:
@@ -51,6 +58,3 @@ def submit_job(
     if info.driver_exit_code is not None:
         return int(info.driver_exit_code)
     return 0 if str(info.status) == "SUCCEEDED" else 1
-
-
-_NOT_UPLOADED = [".git", ".venv", "out", "models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache"]

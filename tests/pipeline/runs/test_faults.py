@@ -140,6 +140,34 @@ def test_a_process_killed_at_a_step_loses_nothing(
     assert_whole(expected, before=before)
 
 
+KILLED_BEFORE_A_RENAME = """
+import os, signal
+from colophon.pipeline import cli
+from colophon.shards.common import durable
+sync = durable.sync
+def killed(path):
+    if os.environ["PLACE"] in str(path):
+        os.kill(os.getpid(), signal.SIGKILL)
+    sync(path)
+durable.sync = killed
+cli.main()
+"""
+
+
+@pytest.mark.parametrize("place", ["out/records/tokens/.part-1", "out/.manifest.json", "out/report/."])
+def test_a_small_file_that_a_killed_process_left_is_swept(
+    project: Path, expected: dict[tuple[str, str], str], place: str
+) -> None:
+    """The process is killed after it has written the temporary file of a record, the manifest or the report."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PLACE": place}
+    command = [sys.executable, "-c", KILLED_BEFORE_A_RENAME, "run", "recipe.toml", *INLINE]
+    assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode == -signal.SIGKILL
+    assert [path for path in Path("out").rglob("*.tmp") if place in str(path)] != []
+    before = committed()
+    assert run().code == 0
+    assert_whole(expected, before=before)
+
+
 @pytest.mark.parametrize("step", ["before rename", "before record"])
 def test_killed_while_it_makes_a_file_anew(
     finished: Path, marks: Path, expected: dict[tuple[str, str], str], step: str

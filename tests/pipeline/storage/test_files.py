@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import re
@@ -72,9 +73,28 @@ def test_a_temporary_file_becomes_visible(files: RunFiles) -> None:
         else:
             assert isinstance(files, RemoteFiles)
             files.upload(path, "tokens/part")
-            assert files.exists_now("tokens/part")
     assert files.names("tokens") == ["part"]
     assert files.size("tokens/part") == 7
+
+
+def test_a_file_is_created_once(files: RunFiles) -> None:
+    assert files.create_text("lock", "first")
+    assert not files.create_text("lock", "second")
+    assert files.read_text("lock") == "first"
+    files.remove("lock")
+    assert files.create_text("lock", "third")
+    assert files.read_text("lock") == "third"
+
+
+def test_a_file_is_created_once_on_a_disk_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(source: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(os, "link", refused)
+    files = LocalFiles(str(tmp_path))
+    assert files.create_text("lock", "first")
+    assert not files.create_text("lock", "second")
+    assert (files.read_text("lock"), files.names(".")) == ("first", ["lock"])
 
 
 def test_removing_a_file_twice(files: RunFiles) -> None:

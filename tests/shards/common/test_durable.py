@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -150,3 +152,36 @@ def test_a_block_that_raises_leaves_no_directory(tmp_path: Path) -> None:
 def test_a_missing_file_cannot_be_synced(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.EACCES])
+def test_a_directory_that_cannot_be_synced_is_left_and_a_file_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Some network file systems refuse fsync of directories; none can be mounted in a test."""
+    fsync = os.fsync
+
+    def refused(handle: int) -> None:
+        if stat.S_ISDIR(os.fstat(handle).st_mode) or refuses_files:
+            raise OSError(number, os.strerror(number))
+        fsync(handle)
+
+    refuses_files = False
+    monkeypatch.setattr(os, "fsync", refused)
+    replace_text(tmp_path / "a.json", "{}")
+    with created_directory(tmp_path / "model") as temporary:
+        (temporary / "inner").mkdir()
+    assert (tmp_path / "a.json").read_text() == "{}"
+    refuses_files = True
+    with pytest.raises(OSError, match=os.strerror(number)):
+        replace_text(tmp_path / "a.json", "new")
+    assert (tmp_path / "a.json").read_text() == "{}"
+
+
+def test_a_directory_whose_disk_fails_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failed(handle: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fsync", failed)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        sync(tmp_path)

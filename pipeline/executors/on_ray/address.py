@@ -1,0 +1,99 @@
+"""Addresses of clusters and job servers: their spelling, and whether anybody answers. Importing it loads no library."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import sys
+from pathlib import Path
+
+from colophon.pipeline.errors import UsageError
+
+ANSWER_SECONDS = 20.0
+"""How long a command waits for a cluster that does not answer."""
+_CONNECT_SECONDS = 10.0
+_HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s/:@\[\]]+):(?P<port>\d{1,5})")
+
+
+def check_cluster_address(address: str, *, where: str) -> None:
+    """Check the spelling of a cluster's address, and that something listens there, within 10 seconds.
+
+    Raises:
+        UsageError: it is spelled in another way, its name is unknown, or nothing listens there.
+    """
+    if address == "auto" or ("://" in address and not address.startswith(("ray://", "http://", "https://"))):
+        return
+    found = _HOST_AND_PORT.fullmatch(address)
+    if found is None:
+        raise UsageError(f"ray: no cluster at {address}: {where} must be HOST:PORT, ray://HOST:PORT or auto")
+    if reason := unreachable(found["host"], int(found["port"])):
+        raise UsageError(f"ray: no cluster at {address}: {reason}")
+
+
+def job_server_address(address: str) -> str:
+    """`--address` of a submission as a URL; `HOST:8265` is `http://HOST:8265`.
+
+    Raises:
+        UsageError: it has no port, its name is unknown, or nothing listens there.
+    """
+    url = address if "://" in address else f"http://{address}"
+    if not url.startswith(("http://", "https://")):
+        return url
+    found = _HOST_AND_PORT.fullmatch(url.partition("://")[2].rstrip("/"))
+    if found is None:
+        if "://" in address:  # a path or a default port, behind a proxy
+            return url
+        raise UsageError(f"submit: --address {address}: must be http://HOST:8265")
+    if reason := unreachable(found["host"], int(found["port"])):
+        raise UsageError(f"submit: no Ray job server at {url}: {reason}")
+    return url
+
+
+def unreachable(host: str, port: int) -> str | None:
+    """Return why no connection to a port is possible; None if there is one."""
+    try:
+        socket.create_connection((host.strip("[]"), port), timeout=_CONNECT_SECONDS).close()
+    except TimeoutError:
+        return f"no answer within {_CONNECT_SECONDS:g} seconds"
+    except (OSError, UnicodeError, OverflowError) as error:
+        return getattr(error, "strerror", None) or str(error)
+    return None
+
+
+def check_temporary_directory() -> None:
+    """Check the directory in which Ray, started on this machine, puts its sockets and logs.
+
+    Raises:
+        UsageError: Ray cannot use it.
+    """
+    variable = next((name for name in _directory_variables() if name in os.environ), None)
+    parent = Path(os.environ[variable] if variable else "/tmp")
+    reason = _unusable(parent)
+    if reason is not None:
+        name = f"{variable}={parent}" if variable else f"{parent}/ray"
+        remedy = "Set RAY_TMPDIR to a short, writable directory such as /tmp, or use --executor local"
+        raise UsageError(f"ray: {name}: {reason}. {remedy}")
+
+
+def _directory_variables() -> tuple[str, ...]:
+    return ("RAY_TMPDIR", "TMPDIR") if sys.platform.startswith("linux") else ("RAY_TMPDIR",)
+
+
+def _unusable(parent: Path) -> str | None:
+    if not str(parent).isascii():
+        return "Ray needs a path of ASCII characters"
+    longest = 103 if sys.platform == "darwin" else 107  # bytes of a socket's path
+    longest -= len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+    if len(str(parent.absolute())) > longest:
+        return f"too long for Ray's sockets: at most {longest} characters"
+    existing = parent / "ray" if (parent / "ray").exists() else parent
+    if not existing.is_dir():
+        return "not a directory" if existing.exists() else "no such directory"
+    probe = existing / f".colophon-{os.getpid()}.tmp"
+    try:
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        return f"{existing} cannot be written: {error.strerror}"
+    return None

@@ -1,0 +1,122 @@
+"""Addresses of clusters and job servers that nobody answers, and directories that Ray cannot use: one line, soon."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from colophon.pipeline.errors import UsageError
+from colophon.pipeline.executors.on_ray.address import (
+    check_cluster_address,
+    check_temporary_directory,
+    job_server_address,
+)
+from tests.pipeline.project import colophon, run, snapshot
+from tests.ports import free_ports
+
+
+@pytest.fixture
+def listener() -> Iterator[str]:
+    """The address of a port that accepts connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("spelled", ["head", "head:port", "http://127.0.0.1:8265", "127.0.0.1:6379/x", "a b:1"])
+def test_an_address_in_another_form_is_refused(spelled: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_cluster_address(spelled, where="ray.address")
+    expected = "ray.address must be HOST:PORT, ray://HOST:PORT or auto"
+    assert str(caught.value) == f"ray: no cluster at {spelled}: {expected}"
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_an_address_is_tried_before_ray_is(listener: str, scheme: str) -> None:
+    check_cluster_address(scheme + listener, where="RAY_ADDRESS")
+    check_cluster_address("auto", where="RAY_ADDRESS")
+    [port] = free_ports(1)
+    with pytest.raises(UsageError, match=f"no cluster at {scheme}127.0.0.1:{port}: Connection refused"):
+        check_cluster_address(f"{scheme}127.0.0.1:{port}", where="RAY_ADDRESS")
+    with pytest.raises(UsageError, match=f"no cluster at {scheme}no-such-host.invalid:6379: "):
+        check_cluster_address(f"{scheme}no-such-host.invalid:6379", where="RAY_ADDRESS")
+
+
+@pytest.mark.parametrize(("name", "value"), [("RAY_ADDRESS", "{}"), ("RAY_ADDRESS", "ray://{}")])
+def test_a_run_names_the_cluster_that_it_waits_for_and_writes_nothing(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    [port] = free_ports(1)
+    address = value.format(f"127.0.0.1:{port}")
+    monkeypatch.setenv(name, address)
+    before = snapshot()
+    called = colophon("run", "recipe.toml")
+    assert called.code == 2
+    assert called.out == f"ray: connecting to {address}\n"
+    assert called.line == f"ray: no cluster at {address}: Connection refused"
+    assert snapshot() == before
+
+
+def test_a_mistake_in_a_recipe_comes_before_the_connection(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [port] = free_ports(1)
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    for setting, line in [
+        ("pack.sequence_length=2", "recipe.toml: pack.sequence_length is 2"),
+        ("input.paths=none.parquet", "recipe.toml: input.paths: none.parquet: no such file"),
+        ("tokenizer.path=none.json", "recipe.toml: tokenizer: no tokenizer file none.json"),
+        ('annotators.q={type="fasttext",model="none.bin",score={argmax=true}}', "recipe.toml: annotators.q.model: "),
+    ]:
+        called = colophon("run", "recipe.toml", "--set", setting)
+        assert called.code == 2
+        assert called.line.startswith(line)
+        assert called.out == "", "nothing was connected to"
+
+
+def test_a_job_server_needs_no_scheme(listener: str) -> None:
+    assert job_server_address(listener) == job_server_address(f"http://{listener}") == f"http://{listener}"
+    assert job_server_address("https://ray.example.org/cluster") == "https://ray.example.org/cluster"
+    with pytest.raises(UsageError, match="submit: --address head: must be http://HOST:8265"):
+        job_server_address("head")
+    [port] = free_ports(1)
+    with pytest.raises(UsageError, match=f"submit: no Ray job server at http://127.0.0.1:{port}: Connection refused"):
+        job_server_address(f"127.0.0.1:{port}")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("long" * 20, "too long for Ray's sockets: at most 39 characters"),
+        ("ü", "Ray needs a path of ASCII characters"),
+        ("none", "no such directory"),
+        ("file", "not a directory"),
+    ],
+)
+def test_a_directory_that_ray_cannot_use_is_named(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
+) -> None:
+    monkeypatch.chdir("/")  # temporary directories of tests are too long for Ray themselves
+    home = f"/tmp/{os.getpid()}"
+    Path(home).mkdir(exist_ok=True)
+    try:
+        Path(home, "file").touch()
+        if name not in ("none", "file"):
+            Path(home, name).mkdir()
+        monkeypatch.setenv("RAY_TMPDIR", f"{home}/{name}")
+        with pytest.raises(UsageError) as caught:
+            check_temporary_directory()
+        remedy = "Set RAY_TMPDIR to a short, writable directory such as /tmp, or use --executor local"
+        assert str(caught.value) == f"ray: RAY_TMPDIR={home}/{name}: {reason}. {remedy}"
+        monkeypatch.chdir(project)
+        monkeypatch.delenv("RAY_ADDRESS", raising=False)
+        before = snapshot()
+        called = colophon("run", "recipe.toml", "--executor", "ray")
+        assert (called.code, called.line) == (2, str(caught.value))
+        assert snapshot() == before
+        assert run().code == 0, "the remedy"
+    finally:
+        for path in sorted(Path(home).iterdir()):
+            path.rmdir() if path.is_dir() else path.unlink()
+        Path(home).rmdir()
