@@ -2,7 +2,8 @@
 
     checkpoints/step-00001000/model.safetensors        float32 weights, by parameter name
                               optimizer.safetensors    moments and step counts, by parameter name
-                              state.json               step, counts, random state, what a resume must share
+                              state.json               step, counts, random state, what a resume must share, and the
+                                                       layouts, tokenizer and annotators of the training
 
 A directory is written under a temporary name, synced and renamed, so the newest one by name is complete.
 """
@@ -27,6 +28,7 @@ from colophon.shards.common.durable import TEMPORARY_SUFFIX, created_directory, 
 from colophon.shards.common.errors import one_line
 from colophon.shards.schema import Role
 from colophon.trainer.config import with_current_keys
+from colophon.trainer.data.description import DataDescription
 from colophon.trainer.errors import NotWrittenError, TrainerError
 from colophon.trainer.loss import LossTotals
 
@@ -64,6 +66,8 @@ class _SavedState(BaseModel):
     """Settings, tokenizer and fingerprints of the shards; they must be the same when the run is resumed."""
     torch_rng: str
     """State of torch's CPU generator, in base64."""
+    data: DataDescription | None = None
+    """None: written by an earlier version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +81,25 @@ class Checkpoint:
     """By parameter name and part, see `ModelOptimizer.tensors`."""
 
 
-def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, shared: dict[str, Any], keep: int) -> Path:
+@dataclass(frozen=True, kw_only=True)
+class TrainedWeights:
+    """The parts of a checkpoint that the use of a model needs."""
+
+    state: TrainingState
+    data: DataDescription
+    weights: Mapping[str, Tensor]
+    """By parameter name."""
+
+
+def save_checkpoint(
+    directory: Path, checkpoint: Checkpoint, *, data: DataDescription, shared: dict[str, Any], keep: int
+) -> Path:
     """Write a checkpoint into `directory`, then remove all but the newest `keep`; returns its path.
 
     Args:
         directory: of the run's checkpoints. Temporary directories of killed saves are removed from it.
         checkpoint: on one process only.
+        data: the data of the training so far.
         shared: JSON values that must be the same when the run is resumed.
         keep: number of checkpoints, at least 1.
 
@@ -94,7 +111,7 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, shared: dict[str
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         with created_directory(final) as temporary:
-            _write(checkpoint, temporary, shared=shared)
+            _write(checkpoint, temporary, data=data, shared=shared)
     except (OSError, SafetensorError) as error:
         raise NotWrittenError(
             f"{final}: not written: {error}; --resume continues from the checkpoint before it"
@@ -105,11 +122,11 @@ def save_checkpoint(directory: Path, checkpoint: Checkpoint, *, shared: dict[str
     return final
 
 
-def _write(checkpoint: Checkpoint, directory: Path, *, shared: dict[str, Any]) -> None:
+def _write(checkpoint: Checkpoint, directory: Path, *, data: DataDescription, shared: dict[str, Any]) -> None:
     save_tensors(checkpoint.weights, directory / MODEL_NAME)
     save_tensors(checkpoint.optimizer, directory / OPTIMIZER_NAME)
     rng = base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
-    saved = _SavedState(training=checkpoint.state, shared=shared, torch_rng=rng)
+    saved = _SavedState(training=checkpoint.state, shared=shared, torch_rng=rng, data=data)
     (directory / STATE_NAME).write_text(saved.model_dump_json(indent=1))
 
 
@@ -138,6 +155,8 @@ def load_checkpoint(path: Path, *, shared: dict[str, Any]) -> Checkpoint:
     """
     try:
         saved = _SavedState.model_validate_json((path / STATE_NAME).read_bytes())
+        if saved.data is None:
+            raise _of_earlier_version(path)
         different = differences(with_current_keys(saved.shared), shared)
         if different:
             raise TrainerError(f"cannot resume from {path}: this run has changed: {'; '.join(different)}")
@@ -148,17 +167,26 @@ def load_checkpoint(path: Path, *, shared: dict[str, Any]) -> Checkpoint:
     return Checkpoint(state=saved.training, weights=weights, optimizer=optimizer)
 
 
-def read_weights(path: Path) -> tuple[TrainingState, dict[str, Tensor]]:
-    """The state and the weights, by parameter name, of a checkpoint.
+def read_trained(path: Path) -> TrainedWeights:
+    """The weights of a checkpoint, with the state and the data of the training.
 
     Raises:
-        TrainerError: the checkpoint cannot be read.
+        TrainerError: the checkpoint cannot be read, or an earlier version wrote it without the data.
     """
     try:
         saved = _SavedState.model_validate_json((path / STATE_NAME).read_bytes())
-        return saved.training, load_file(path / MODEL_NAME)
+        if saved.data is None:
+            raise _of_earlier_version(path)
+        return TrainedWeights(state=saved.training, data=saved.data, weights=load_file(path / MODEL_NAME))
     except (OSError, ValidationError, SafetensorError) as error:
         raise _damaged(path, error) from None
+
+
+def _of_earlier_version(path: Path) -> TrainerError:
+    return TrainerError(
+        f"{path}: an earlier version wrote this checkpoint, without the layout, tokenizer and annotators of its "
+        "training. Train the model again with this version"
+    )
 
 
 def _damaged(path: Path, error: Exception) -> TrainerError:

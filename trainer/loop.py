@@ -174,7 +174,7 @@ class _Run:
     def _description(self) -> dict[str, Any]:
         """The part of `config.json` that is not settings."""
         return {
-            "layouts": self.data.layouts,
+            "layouts": [one.model_dump(mode="json") for one in self.data.description(self.state.step).layouts],
             "sequence_length": self.data.sequence_length,
             "num_parameters": self._num_parameters,
             "masked_ids": self._masked_ids,
@@ -273,6 +273,7 @@ class _Run:
             path = save_checkpoint(
                 self._directory.checkpoints,
                 checkpoint,
+                data=self.data.description(self.state.step),
                 shared=self._shared(self.state.step),
                 keep=self.config.keep_checkpoints,
             )

@@ -25,9 +25,8 @@ from colophon.pipeline.cli.options import (
     make_console,
     recipe_and_output,
     result_name,
-    tokenizer_of,
 )
-from colophon.pipeline.errors import UsageError
+from colophon.pipeline.cli.trained_models import trained_model
 from colophon.shards.common.durable import replace_text
 
 if TYPE_CHECKING:
@@ -70,18 +69,18 @@ def evaluate(
     from colophon.pipeline.reports.evaluation_tables import print_evaluation
     from colophon.trainer.evaluation.conditions import evaluate as score
     from colophon.trainer.evaluation.document_crops import RunDocuments
-    from colophon.trainer.evaluation.settings import EvaluationSettings
+    from colophon.trainer.evaluation.settings import EvaluatedModel, EvaluationSettings
     from colophon.trainer.inference.contexts import condition_names
 
     loaded, own = recipe_and_output(recipe, settings)
-    tokenizer = tokenizer_of(loaded, where=recipe)
     names = list(dict.fromkeys(name))
-    models = _evaluated_models(names, output=own, step=step, recipe=recipe, tokenizer=tokenizer)
+    loaded_models = [trained_model(loaded, each, where=recipe, step=step) for each in names]
+    models = [EvaluatedModel(trained=trained) for trained, _ in loaded_models]
     documents_output = Path(output or _validation_output(models) or own)
     evaluation = score(
         models,
         documents=RunDocuments(documents_output),
-        tokenizer=tokenizer,
+        tokenizer=loaded_models[0][1],
         settings=EvaluationSettings(
             documents=documents,
             crop=crop,
@@ -103,26 +102,6 @@ def evaluate(
         echo(line)
     if documents_output.resolve() == own.resolve():
         echo("The models were trained on documents of this run; --output reads them from another run.")
-
-
-def _evaluated_models(
-    names: Sequence[str], *, output: Path, step: int | None, recipe: str, tokenizer: Tokenizer
-) -> list[Any]:
-    """Load each trained model with its layout, as an `EvaluatedModel`.
-
-    Raises:
-        UsageError: a model was trained with a different vocabulary.
-    """
-    from colophon.trainer.evaluation.settings import EvaluatedModel
-    from colophon.trainer.inference.contexts import validation_layout
-    from colophon.trainer.inference.trained_model import load_trained
-
-    models = []
-    for name in names:
-        trained = load_trained(output, name, step=step)
-        _check_vocabulary(recipe, tokenizer, name=name, sha256=trained.tokenizer.sha256)
-        models.append(EvaluatedModel(trained=trained, layout=validation_layout(trained.config, output=output)))
-    return models
 
 
 def _validation_output(models: Sequence[Any]) -> str | None:
@@ -201,11 +180,9 @@ def generate(
     """
     import pyarrow as pa
 
-    from colophon.trainer.inference.contexts import validation_layout
     from colophon.trainer.inference.generation import context_name, context_prefix
     from colophon.trainer.inference.generation import generate as sample_steps
     from colophon.trainer.inference.sampling import SamplingSettings
-    from colophon.trainer.inference.trained_model import load_trained
 
     sampling = SamplingSettings(
         max_tokens=max_tokens,
@@ -216,13 +193,10 @@ def generate(
         seed=seed,
         num_samples=num_samples,
     )
-    loaded, own = recipe_and_output(recipe, settings)
-    tokenizer = tokenizer_of(loaded, where=recipe)
-    trained = load_trained(own, name, step=step)
-    _check_vocabulary(recipe, tokenizer, name=name, sha256=trained.tokenizer.sha256)
-    layout = validation_layout(trained.config, output=own)
+    loaded, _ = recipe_and_output(recipe, settings)
+    trained, tokenizer = trained_model(loaded, name, where=recipe, step=step)
     prefix = context_prefix(
-        layout,
+        trained.layout,
         context=context_name(condition) if condition else None,
         metadata=fields_of(meta or []),
         encoder=tokenizer,
@@ -230,7 +204,7 @@ def generate(
     )
     steps = sample_steps(
         trained,
-        layout,
+        trained.layout,
         prefix=prefix,
         prompt=tokenizer.encode_batch(pa.array([prompt])).values.to_pylist(),
         settings=sampling,
@@ -262,8 +236,3 @@ def _print_samples(steps: Iterable[list[int | None]], *, num_samples: int, promp
     for sample in range(num_samples):
         text = "".join(sample_texts(kept, sample=sample, decode=tokenizer.decode))
         typer.echo(f"--- sample {sample}\n{printable(prompt + text)}")
-
-
-def _check_vocabulary(recipe: str, tokenizer: Tokenizer, *, name: str, sha256: str) -> None:
-    if tokenizer.sha256 != sha256:
-        raise UsageError(f"{recipe}: [tokenizer] is not the vocabulary that {name} was trained with")

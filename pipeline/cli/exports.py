@@ -21,8 +21,8 @@ from colophon.pipeline.cli.options import (
     load_and_check,
     make_console,
     recipe_and_output,
-    tokenizer_of,
 )
+from colophon.pipeline.cli.trained_models import trained_model
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
 from colophon.shards.common.errors import ColophonError
@@ -45,11 +45,15 @@ def export_model(
 
     Example: `colophon export-model recipes/web.toml --name prepend-url --to out/web-model`
     """
-    from colophon.trainer.export.model import export_run
+    import torch
 
-    loaded, own = recipe_and_output(recipe, settings)
-    tokenizer = tokenizer_of(loaded, where=recipe)
-    exported = export_run(own, name, tokenizer=tokenizer, to=to, step=step, dtype=dtype.value)
+    from colophon.trainer.export.model import check_empty
+    from colophon.trainer.export.model import export_model as write_model
+
+    loaded, _ = recipe_and_output(recipe, settings)
+    check_empty(to)
+    trained, tokenizer = trained_model(loaded, name, where=recipe, step=step, device=torch.device("cpu"))
+    exported = write_model(trained, tokenizer=tokenizer, layout=trained.layout, to=to, dtype=dtype.value)
     typer.echo(f"{to}: {exported.architecture}, {exported.num_ids:,} ids, step {exported.step}")
     if exported.masked_ids:
         typer.echo(

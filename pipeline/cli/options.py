@@ -103,8 +103,8 @@ def recipe_and_output(recipe: str, settings: list[str] | None) -> tuple[Recipe, 
     return loaded, Path(loaded.output.path)
 
 
-def tokenizer_of(recipe: Recipe, *, where: str) -> Tokenizer:
-    """Load the recipe's tokenizer; `where` names the recipe in errors.
+def tokenizer_of(recipe: Recipe, *, where: str, num_meta_tokens: int) -> Tokenizer:
+    """Load the recipe's tokenizer with this number of meta tokens; `where` names the recipe in errors.
 
     Raises:
         UsageError: the recipe has no tokenizer, or it cannot be loaded.
@@ -114,7 +114,7 @@ def tokenizer_of(recipe: Recipe, *, where: str) -> Tokenizer:
     if recipe.tokenizer is None:
         raise UsageError(f"{where}: [tokenizer] is required to read text")
     try:
-        return load_tokenizer(recipe.tokenizer, num_meta_tokens=recipe.num_meta_tokens)
+        return load_tokenizer(recipe.tokenizer, num_meta_tokens=num_meta_tokens)
     except TokenizerError as error:
         raise UsageError(f"{where}: tokenizer: {error}") from error
 

@@ -21,13 +21,15 @@ from colophon.pipeline.cli.options import (
     make_console,
     recipe_and_output,
     result_name,
-    tokenizer_of,
 )
+from colophon.pipeline.cli.trained_models import trained_model
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common.durable import replace_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from colophon.trainer.inference.trained_model import TrainedModel
 
 CropOption = Annotated[int, typer.Option(min=1, help="Text tokens to read at the beginning of each document.")]
 
@@ -65,18 +67,17 @@ def probe(
     """
     from colophon.pipeline.errors import printable
     from colophon.pipeline.reports.study_tables import probe_table
-    from colophon.trainer.inference.trained_model import load_trained
     from colophon.trainer.probes.notes import notes
     from colophon.trainer.probes.probing import probe as study
     from colophon.trainer.probes.score_figure import draw_probes
 
     loaded, own = recipe_and_output(recipe, settings)
-    trained = load_trained(own, name, step=step)
+    trained, tokenizer = trained_model(loaded, name, where=recipe, step=step)
     report = study(
         trained,
         output=own,
         documents_output=output or _validation_output(trained),
-        decode=tokenizer_of(loaded, where=recipe).decode,
+        decode=tokenizer.decode,
         columns=list(dict.fromkeys(columns)),
         num_documents=documents,
         crop=crop,
@@ -93,7 +94,7 @@ def probe(
             echo(printable(line))
     for line in report.notes:
         echo(printable(line))
-    _warn_if_trained_on(Path(report.output), trained, own=own)
+    _warn_if_trained_on(Path(report.output), trained)
     path = own / "training" / name / result_name("probe", call, exclude=["name"])
     _write_result(path, result, {"": lambda: draw_probes(report)})
 
@@ -127,15 +128,14 @@ def attention(
     from colophon.pipeline.reports.study_tables import attention_table, bins_table
     from colophon.trainer.attention_maps.heat_maps import draw_attention, draw_bins
     from colophon.trainer.attention_maps.study import study_attention
-    from colophon.trainer.inference.trained_model import load_trained
 
     loaded, own = recipe_and_output(recipe, settings)
-    trained = load_trained(own, name, step=step)
+    trained, tokenizer = trained_model(loaded, name, where=recipe, step=step)
     report = study_attention(
         trained,
         output=own,
         documents_output=output or _validation_output(trained),
-        tokenizer=tokenizer_of(loaded, where=recipe),
+        tokenizer=tokenizer,
         layout=layout,
         column=column,
         num_documents=documents,
@@ -200,17 +200,15 @@ def plot(
         typer.echo(path)
 
 
-def _validation_output(trained: Any) -> Path | None:
+def _validation_output(trained: TrainedModel) -> Path | None:
     """Return the output with documents that a model was validated on, or None if it has none."""
     output = trained.config.validation_output
     return None if output is None else Path(output)
 
 
-def _warn_if_trained_on(documents: Path, trained: Any, *, own: Path) -> None:
+def _warn_if_trained_on(documents: Path, trained: TrainedModel) -> None:
     """Print a line if the model was trained on the documents that it is studied on."""
-    from colophon.trainer.inference.contexts import outputs_by_layout
-
-    if documents.resolve() in {output.resolve() for output in outputs_by_layout(trained.config, output=own).values()}:
+    if documents.resolve() in {layout.output.resolve() for layout in trained.layouts.values() if layout.output}:
         echo(f"The model was trained on documents of {documents}; --output reads them from another run.")
 
 

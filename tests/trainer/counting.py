@@ -17,7 +17,7 @@ from colophon.shards.metadata import document_metadata
 from colophon.shards.packing.pack import pack
 from colophon.shards.schema import PackedInfo
 from colophon.trainer.checkpoint import TrainingState
-from colophon.trainer.inference.contexts import TrainedLayout, trained_layout
+from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.trained_model import TrainedModel, load_trained
 from colophon.trainer.loop import train
 from colophon.trainer.model import Decoder
@@ -125,7 +125,8 @@ def train_counting(output: Path, layout: str, *, steps: int) -> tuple[TrainedMod
     rates = {"learning_rate": 1e-2, "optimizer": {"weight_decay": 0.0}}
     settings = config(layout, steps=steps, batch_size=16, micro_batch_size=16, validation_rows=20, **rates)
     train(settings, name=layout, output=output)
-    return load_trained(output, layout), trained_layout(output, layout)
+    trained = load_trained(output, layout)
+    return trained, trained.layout
 
 
 def _write(table: pa.Table, path: Path) -> None:

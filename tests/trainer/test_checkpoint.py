@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import resource
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,14 @@ from colophon.trainer.checkpoint import (
     TrainingState,
     latest_checkpoint,
     load_checkpoint,
+    read_trained,
     save_checkpoint,
 )
+from colophon.trainer.data.description import DataDescription
 from colophon.trainer.errors import NotWrittenError, TrainerError
+from tests.trainer.runs import TOKENIZER
 
+DATA = DataDescription(tokenizer=TOKENIZER, layouts=[], held_out=[])
 SHARED = {"seed": 0, "shards": "a" * 64, "model": {"num_layers": 2}}
 
 
@@ -29,7 +34,7 @@ def made(step: int, *, seed: int = 0) -> Checkpoint:
 
 
 def save(directory: Path, step: int, *, seed: int = 0, keep: int = 2) -> Path:
-    return save_checkpoint(directory, made(step, seed=seed), shared=SHARED, keep=keep)
+    return save_checkpoint(directory, made(step, seed=seed), data=DATA, shared=SHARED, keep=keep)
 
 
 def load(path: Path, *, shared: dict[str, Any] = SHARED) -> Checkpoint:
@@ -117,7 +122,20 @@ def test_a_checkpoint_of_another_run_is_refused_with_the_difference(tmp_path: Pa
 
 
 def test_a_checkpoint_with_the_old_name_of_a_setting_is_read(tmp_path: Path) -> None:
-    path = save_checkpoint(tmp_path, made(1), shared={"mask_unpaid_ids": False}, keep=1)
+    path = save_checkpoint(tmp_path, made(1), data=DATA, shared={"mask_unpaid_ids": False}, keep=1)
     assert load(path, shared={"mask_zero_weight_ids": False}).state.step == 1
     with pytest.raises(TrainerError, match=r"mask_zero_weight_ids: False -> True$"):
         load(path, shared={"mask_zero_weight_ids": True})
+
+
+def test_a_checkpoint_of_an_earlier_version_without_its_layout_is_refused_in_one_line(tmp_path: Path) -> None:
+    state = save(tmp_path, 1) / STATE_NAME
+    saved = json.loads(state.read_text())
+    del saved["data"]
+    state.write_text(json.dumps(saved))
+    for read in (load, read_trained):
+        with pytest.raises(
+            TrainerError, match=r"step-00000001: an earlier version wrote this checkpoint, .*"
+        ) as raised:
+            read(tmp_path / "step-00000001")
+        assert "\n" not in str(raised.value)

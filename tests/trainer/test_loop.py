@@ -70,7 +70,7 @@ def test_the_files_and_lines_of_a_run(run_output: Path) -> None:
     written = json.loads((result.directory / "config.json").read_text())
     assert type(settings).model_validate(written["config"]) == settings
     (layout,) = written["layouts"]
-    assert (layout["output"], layout["name"], layout["position"]) == (str(run_output), "append", "append")
+    assert (layout["output"], layout["name"], layout["layout"]["position"]) == (None, "append", "append")
     assert written["sequence_length"] == 48
     assert [line.split("  ")[0] for line in reported if "tokens/s" in line] == ["step 1/6", "step 3/6", "step 6/6"]
     assert all("left" in line for line in reported if "tokens/s" in line)

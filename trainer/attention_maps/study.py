@@ -20,7 +20,7 @@ from colophon.trainer.errors import TrainerError
 from colophon.trainer.evaluation.bootstrap import RatioDraws
 from colophon.trainer.evaluation.document_crops import RunDocuments
 from colophon.trainer.inference.codec import Codec
-from colophon.trainer.inference.contexts import TrainedLayout, outputs_by_layout, trained_layout, validation_layout
+from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.trained_model import TrainedModel, untrained
 
 
@@ -58,14 +58,14 @@ def study_attention(
             the text, or no meta tokens although a column is given; the documents have a different tokenizer, no
             metadata, or annotators different from the training's.
     """
-    studied = _studied_layout(trained, layout, output=output)
+    studied = _studied_layout(trained, layout)
     needed = required_columns(studied)
     if column is not None and not isinstance(studied.layout, MetaTokensLayout):
         raise TrainerError(f"layout {studied.name!r} has no meta tokens whose attention could be compared by {column}")
     run = RunDocuments(documents_output or output)
     run.check_tokenizer(trained.tokenizer)
-    if studied.output is not None:
-        check_annotations(needed, trained=studied.output, other=run.output)
+    if studied.annotators is not None:
+        check_annotations(needed, trained=studied.annotators, other=run.output)
     crops = run.crops(
         count=num_documents,
         crop=crop,
@@ -97,13 +97,13 @@ def study_attention(
     )
 
 
-def _studied_layout(trained: TrainedModel, name: str | None, *, output: Path) -> TrainedLayout:
+def _studied_layout(trained: TrainedModel, name: str | None) -> TrainedLayout:
     if name is None:
-        return validation_layout(trained.config, output=output)
-    known = outputs_by_layout(trained.config, output=output)
-    if name not in known:
-        raise TrainerError(f"{trained.name} was not trained on layout {name!r}; it was trained on {', '.join(known)}")
-    return trained_layout(known[name], name)
+        return trained.layout
+    if name not in trained.layouts:
+        known = ", ".join(trained.layouts)
+        raise TrainerError(f"{trained.name} was not trained on layout {name!r}; it was trained on {known}")
+    return trained.layouts[name]
 
 
 def _part_reports(rows: LabelledRows, masses: AttentionMasses, *, seed: int) -> list[PartReport]:

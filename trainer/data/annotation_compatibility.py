@@ -1,28 +1,96 @@
-"""Whether the annotations of two runs have the same meaning: those a model was trained on, and those it is measured on.
+"""Whether annotations have the same meaning as those that a model was trained on.
 
 A value such as bin 3 has the meaning that its annotator's settings give it. Quantile bins are fitted to each run, so
-the same recipe over other documents gives other bins, unless its recipe has the first run's edges.
+the same recipe over other documents gives other bins, unless its recipe has the first run's edges. A run may also have
+been rebuilt since the training, so the settings of the training are kept with the model (`TrainedAnnotators`).
 """
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from colophon.shards.annotations import annotators_by_column
-from colophon.shards.manifest import Manifest, read_manifest
+from colophon.shards.common.errors import ShardError
+from colophon.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
+from colophon.trainer.data.annotator_settings import EDGES, first_difference, is_version, value_settings
 from colophon.trainer.errors import TrainerError
 
-_EDGES = "edges"
-_MAX_SHOWN_EDGES = 9
-_MAX_SHOWN_CHARACTERS = 80
-_VERSION = re.compile(r"\d+(\.\d+)+")
+
+class AnnotatorRecord(BaseModel):
+    """The settings of the annotators whose columns a layout's template has, with the edges of their bins."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    settings: dict[str, dict[str, Any]] = {}
+    """By annotator, as in the manifest when the layout was packed."""
+    columns: dict[str, str] = {}
+    """The annotator of each column of the template; empty where the run's annotation files were missing."""
+
+    @classmethod
+    def of(cls, output: Path, manifest: Manifest, columns: Sequence[str]) -> AnnotatorRecord:
+        """The annotators of `columns` in the run under `output`; all annotators if the annotation files are missing."""
+        if not columns:
+            return cls()
+        try:
+            by_column = annotators_by_column(output, manifest)
+        except ShardError:  # training needs the packed files alone
+            return cls(settings={name: _settings(manifest, name) for name in manifest.annotators})
+        known = {column: by_column[column] for column in columns if column in by_column}
+        return cls(settings={name: _settings(manifest, name) for name in known.values()}, columns=known)
+
+    def meaning(self) -> dict[str, dict[str, Any]]:
+        """The settings that decide values, by annotator and dotted key; without versions of code and libraries."""
+        return {
+            name: {key: value for key, value in value_settings(settings).items() if not is_version(key, value)}
+            for name, settings in self.settings.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainedAnnotators:
+    """The annotators of a layout as a model was trained on it."""
+
+    training: str
+    """The name of the training, for messages."""
+    output: Path
+    """`output.path` of the run that packed the layout; it may have been rebuilt since."""
+    record: AnnotatorRecord
+
+    @classmethod
+    def of_run(cls, output: Path, columns: Sequence[str]) -> TrainedAnnotators:
+        """The annotators of `columns` as the run under `output` has them now.
+
+        Raises:
+            ShardError: the manifest is missing or damaged.
+        """
+        record = AnnotatorRecord.of(output, read_manifest(output), columns)
+        return cls(training=str(output), output=output, record=record)
+
+    def settings(self, column: str, annotator: str, *, other: Path) -> dict[str, Any]:
+        """The settings of the annotator of `column` in training; empty where they are unknown.
+
+        A column that the template does not have was not part of the training. Its settings are those of the run now.
+
+        Args:
+            column: an annotation column.
+            annotator: its annotator in the run under `other`.
+            other: the output that is compared.
+        """
+        name = self.record.columns.get(column, annotator)
+        if name in self.record.settings:
+            return self.record.settings[name]
+        if self.output.resolve() == other.resolve() or not (self.output / MANIFEST_NAME).exists():
+            return {}
+        manifest = read_manifest(self.output)
+        if annotator in manifest.annotators:
+            return _settings(manifest, annotator)
+        return _settings(manifest, annotators_by_column(self.output, manifest).get(column))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,27 +104,38 @@ class _ChangedAnnotator:
     """Its settings in the other run."""
     difference: str
     """The first difference of the two."""
+    origin: str
+    """The training, or the run whose settings now are compared because the training did not read the column."""
 
     def remedy(self, *, trained: Path, other: Path) -> str:
         """A change of the other run after which the meanings are the same."""
-        if not self.difference.startswith(_EDGES):
-            return f"annotate {other} with the settings of {trained}"
+        if not self.difference.startswith(EDGES):
+            return f"annotate {other} with the settings of the training"
         calibration = Path("calibration") / f"{self.annotator}.json"
-        if self.trained.get("config") == self.other.get("config") and (trained / calibration).is_file():
+        is_same_config = self.trained.get("config") == self.other.get("config")
+        if is_same_config and _stored_edges(trained / calibration) == self.trained.get(EDGES):
             return f"copy {trained / calibration} to {other / calibration} and run that recipe with --rebuild"
-        edges = json.dumps(self.trained.get(_EDGES))
+        edges = json.dumps(self.trained.get(EDGES))
         return f"write bins = {{ edges = {edges} }} in that recipe and run it with --rebuild"
 
 
-def check_annotations(columns: Sequence[str], *, trained: Path, other: Path, instead: str = "") -> None:
+def _stored_edges(calibration: Path) -> object:
+    """The edges in a file of `calibration/`; None if it is missing or damaged."""
+    try:
+        return json.loads(calibration.read_text())["calibration"][EDGES]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def check_annotations(columns: Sequence[str], *, trained: TrainedAnnotators, other: Path, instead: str = "") -> None:
     """Refuse annotations that have a different meaning than those of the training.
 
     Versions of code and libraries may differ: they seldom change a value, and `colophon run` reports them.
 
     Args:
         columns: annotation columns that a model reads.
-        trained: output of the run that it was trained on.
-        other: output of the run whose documents it will read.
+        trained: the annotators of its training.
+        other: output of the run whose documents it will read; perhaps the one that it was trained on, rebuilt since.
         instead: an alternative remedy, appended to the message.
 
     Raises:
@@ -65,25 +144,29 @@ def check_annotations(columns: Sequence[str], *, trained: Path, other: Path, ins
     """
     for changed in _changed_annotators(columns, trained=trained, other=other):
         raise TrainerError(
-            f"annotator {changed.annotator!r} of {other} is not the one of the training ({trained}): "
-            f"{changed.difference}; {changed.remedy(trained=trained, other=other)}{instead}"
+            f"annotator {changed.annotator!r} of {other} is not the one of the training ({trained.training}): "
+            f"{changed.difference}; {changed.remedy(trained=trained.output, other=other)}{instead}"
         )
 
 
-def different_annotators(columns: Sequence[str], *, trained: Path, other: Path) -> list[str]:
+def different_annotators(columns: Sequence[str], *, trained: TrainedAnnotators, other: Path) -> list[str]:
     """One human-readable line for each annotator of `columns` whose values have a different meaning than in training.
 
     Raises:
         ShardError: as `check_annotations`.
     """
     found = _changed_annotators(columns, trained=trained, other=other)
-    return [f"annotator {changed.annotator!r} is not that of {trained} ({changed.difference})" for changed in found]
+    return [
+        f"annotator {changed.annotator!r} is not that of {changed.origin} ({changed.difference})" for changed in found
+    ]
 
 
-def _changed_annotators(columns: Sequence[str], *, trained: Path, other: Path) -> Iterator[_ChangedAnnotator]:
-    if not columns or trained.resolve() == other.resolve():
+def _changed_annotators(
+    columns: Sequence[str], *, trained: TrainedAnnotators, other: Path
+) -> Iterator[_ChangedAnnotator]:
+    if not columns:
         return
-    trained_manifest, other_manifest = read_manifest(trained), read_manifest(other)
+    other_manifest = read_manifest(other)
     other_annotators = annotators_by_column(other, other_manifest)
     compared = set()
     for column in columns:
@@ -92,14 +175,18 @@ def _changed_annotators(columns: Sequence[str], *, trained: Path, other: Path) -
         if annotator is None or annotator in compared:
             continue
         compared.add(annotator)
-        in_training: str | None = annotator
-        if annotator not in trained_manifest.annotators:
-            in_training = annotators_by_column(trained, trained_manifest).get(column)
-        settings = _settings(trained_manifest, in_training)
+        settings = trained.settings(column, annotator, other=other)
         other_settings = _settings(other_manifest, annotator)
-        difference = _first_difference(settings, other_settings) if settings and other_settings else ""
+        difference = first_difference(settings, other_settings) if settings and other_settings else ""
         if difference:
-            yield _ChangedAnnotator(annotator=annotator, trained=settings, other=other_settings, difference=difference)
+            was_read = trained.record.columns.get(column, annotator) in trained.record.settings
+            yield _ChangedAnnotator(
+                annotator=annotator,
+                trained=settings,
+                other=other_settings,
+                difference=difference,
+                origin=trained.training if was_read else str(trained.output),
+            )
 
 
 def _settings(manifest: Manifest, annotator: str | None) -> dict[str, Any]:
@@ -107,41 +194,3 @@ def _settings(manifest: Manifest, annotator: str | None) -> dict[str, Any]:
     stage = None if annotator is None else manifest.annotators.get(annotator)
     settings: dict[str, Any] = {} if stage is None else stage.settings.get("annotator", {})
     return settings
-
-
-def _first_difference(trained: Mapping[str, Any], other: Mapping[str, Any]) -> str:
-    """The first difference that changes a value, edges first: they differ without any change of a recipe."""
-    before, now = _value_settings(trained), _value_settings(other)
-    for key in sorted({*before, *now}, key=lambda key: (key != _EDGES, key)):
-        old, new = before.get(key), now.get(key)
-        if old != new and not (_is_version(key, old) and _is_version(key, new)):
-            return f"{key} {_shortened(old)} in training, {_shortened(new)} here"
-    return ""
-
-
-def _value_settings(settings: Mapping[str, Any], *, prefix: str = "") -> dict[str, Any]:
-    """The settings that decide annotation values, by dotted keys: without how edges were found, edges as float32."""
-    found: dict[str, Any] = {}
-    for name, value in settings.items():
-        key = prefix + name
-        if key in {"config.bins.edges", "config.bins.quantiles", "config.bins.sample"}:
-            continue
-        if isinstance(value, dict):
-            found |= _value_settings(value, prefix=f"{key}.")
-        elif key == _EDGES and value is not None:
-            found[key] = [float(np.float32(edge)) for edge in value]
-        else:
-            found[key] = value
-    return found
-
-
-def _is_version(key: str, value: Any) -> bool:
-    return key == "code_version" or (isinstance(value, str) and _VERSION.fullmatch(value) is not None)
-
-
-def _shortened(value: Any) -> str:
-    if isinstance(value, list):
-        edges = ", ".join(f"{edge:.4g}" for edge in value[:_MAX_SHOWN_EDGES])
-        return f"[{edges}, ...]" if len(value) > _MAX_SHOWN_EDGES else f"[{edges}]"
-    text = str(value)
-    return text if len(text) <= _MAX_SHOWN_CHARACTERS else f"{text[: _MAX_SHOWN_CHARACTERS - 1]}…"

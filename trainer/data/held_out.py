@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.layouts import template_fields
+from colophon.shards.outputs import TOKENS
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import NO_DOCUMENT
 from colophon.trainer.config import TrainConfig
-from colophon.trainer.data.annotation_compatibility import check_annotations
+from colophon.trainer.data.annotation_compatibility import TrainedAnnotators, check_annotations
+from colophon.trainer.data.description import HeldOutDocuments
+from colophon.trainer.data.held_out_choice import choose_documents, choose_rows
 from colophon.trainer.data.packed_layout import PackedLayout
 from colophon.trainer.errors import TrainerError
-
-_HOLD_OUT_STREAM = 1  # of random numbers under the run's seed; `trainer.data.mixture` has streams 0 and 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +27,17 @@ class HeldOut:
     packed: PackedLayout
     rows: NumPyArray
     """int64, ascending."""
+    whole_documents: dict[str, NumPyArray] = field(default_factory=dict)
+    """By partition, int64, ascending: documents of which every row is held out. Empty for rows of a different run."""
+
+    def descriptions(self) -> list[HeldOutDocuments]:
+        """The whole documents for a checkpoint, in the order of the partitions."""
+        tokens = self.packed.manifest.outputs.get(TOKENS)
+        digests = {record.partition: record.sha256 for record in tokens.records} if tokens else {}
+        return [
+            HeldOutDocuments(partition=partition, tokens_sha256=digests.get(partition), documents=found.tolist())
+            for partition, found in sorted(self.whole_documents.items())
+        ]
 
     def training_rows(self, other: PackedLayout) -> NumPyArray:
         """int64, ascending: the rows of a layout that a run may train on.
@@ -85,13 +97,8 @@ def hold_out_rows(packed: PackedLayout, config: TrainConfig) -> HeldOut:
             f"layout {config.layout!r} has {num_rows} rows, and {count} are held out for validation: none is left to "
             "train on (set validation_rows or validation_output)"
         )
-    return HeldOut(packed=packed, rows=choose_rows(num_rows, count=count, seed=config.seed))
-
-
-def choose_rows(num_rows: int, *, count: int, seed: int) -> NumPyArray:
-    """int64 [count], ascending: rows drawn without replacement. They depend on `num_rows` and `seed` alone, and a
-    smaller `count` gives a part of the rows of a larger one."""
-    return np.sort(np.random.default_rng([seed, _HOLD_OUT_STREAM]).permutation(num_rows)[:count])
+    rows, documents = choose_documents(packed, count=count, seed=config.seed)
+    return HeldOut(packed=packed, rows=rows, whole_documents=documents)
 
 
 def _check_same_layout(packed: PackedLayout, other: PackedLayout) -> None:
@@ -106,4 +113,5 @@ def _check_same_layout(packed: PackedLayout, other: PackedLayout) -> None:
                 f"{trained.get(key)!r} in {packed.output}"
             )
     columns = template_fields(trained["template"]) if trained.get("template") else ()
-    check_annotations(columns, trained=packed.output, other=other.output)
+    annotators = TrainedAnnotators(training=str(packed.output), output=packed.output, record=packed.annotators)
+    check_annotations(columns, trained=annotators, other=other.output)

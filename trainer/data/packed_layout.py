@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
+from functools import cached_property, reduce
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.layouts import parse_layout
 from colophon.shards.manifest import Manifest, read_manifest
 from colophon.shards.reader import PackedDataset
 from colophon.trainer.config import SourceConfig
+from colophon.trainer.data.annotation_compatibility import AnnotatorRecord
+from colophon.trainer.data.description import LayoutDescription
 from colophon.trainer.errors import TrainerError
 
 
@@ -40,6 +44,31 @@ class PackedLayout:
         partitions = tuple(record.partition for record in records if record.rows)
         return cls(output=output, layout=layout, dataset=dataset, manifest=manifest, partitions=partitions)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """sha256 of the settings and of the digests of all files; it must be unchanged when training resumes."""
+        records = self.manifest.layouts[self.layout].records
+        parts = [self.dataset.fingerprint, *(f"{record.partition} {record.sha256}" for record in records)]
+        return sha256("\n".join(parts).encode()).hexdigest()
+
+    @cached_property
+    def annotators(self) -> AnnotatorRecord:
+        """The annotators whose columns the template has, with the settings that they had when it was packed."""
+        layout = parse_layout(self.dataset.info.layout, where=self.output)
+        return AnnotatorRecord.of(self.output, self.manifest, layout.fields)
+
+    def description(self, *, output: str | None) -> LayoutDescription:
+        """The layout for a checkpoint; `output` as in the source's settings."""
+        info = self.dataset.info
+        return LayoutDescription(
+            name=self.layout,
+            output=output,
+            layout=parse_layout(info.layout, where=self.output),
+            sequence_length=info.sequence_length,
+            pack=self.manifest.layouts[self.layout].settings.get("pack", {}),
+            annotators=self.annotators,
+        )
+
 
 class PackedLayouts:
     """The layouts that a run trains on, each opened once. They have one tokenizer, sequence length and type of ids."""
@@ -65,9 +94,10 @@ class PackedLayouts:
             self._layouts[key] = packed
         return self._layouts[key]
 
-    def descriptions(self) -> list[dict[str, Any]]:
-        """The settings of each layout when it was packed, with its `name` and its `output` directory."""
-        return [{"output": str(packed.output), **packed.dataset.info.layout} for packed in self._layouts.values()]
+    def descriptions(self, sources: Iterable[SourceConfig]) -> list[LayoutDescription]:
+        """The layouts of `sources` for a checkpoint, each once."""
+        used = {(source.output_directory(self._output).resolve(), source.layout): source for source in sources}
+        return [self.open(source).description(output=source.output) for source in used.values()]
 
     @property
     def role_weights(self) -> NumPyArray:

@@ -37,6 +37,7 @@ class Source:
         """
         packed = layouts.open(config)
         self._config = config
+        self.packed = packed
         self.output: Path = packed.output
         self.dataset: PackedDataset = packed.dataset
         self._rows = held_out.training_rows(packed)
@@ -77,7 +78,7 @@ class Source:
         curriculum = self._config.curriculum
         return {
             "layout": self._config.layout,
-            "shards": self.dataset.fingerprint,
+            "shards": self.packed.fingerprint,
             "training rows": len(self),
             "share": share,
             "row weights": None if self._weights is None else _digest(self._weights),

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.schema import Role, TokenizerInfo
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch, BatchBuffer, read_batch
+from colophon.trainer.data.description import DataDescription
 from colophon.trainer.data.held_out import hold_out_rows
 from colophon.trainer.data.packed_layout import PackedLayouts
 from colophon.trainer.data.phases import open_phases
@@ -40,7 +42,8 @@ class TrainingData:
         packed = self._layouts.open(next(source for source in config.mixed_sources if source.layout == config.layout))
         self.dataset = packed.dataset
         """The layout that validation uses, as packed for training."""
-        held_out = hold_out_rows(packed, config)
+        self._packed, self._held_out = packed, hold_out_rows(packed, config)
+        held_out = self._held_out
         self.validation_dataset, self.validation_rows = held_out.packed.dataset, held_out.rows
         self._phases = open_phases(config, layouts=self._layouts, held_out=held_out)
         if not self.role_weights.any():
@@ -61,10 +64,16 @@ class TrainingData:
         """float32 [7]: the highest loss weight of each role in any of the layouts."""
         return self._layouts.role_weights
 
-    @property
-    def layouts(self) -> list[dict[str, Any]]:
-        """The settings of each layout when it was packed, with its `name` and its `output` directory."""
-        return self._layouts.descriptions()
+    def description(self, step: int) -> DataDescription:
+        """The data of all updates up to `step`, for a checkpoint."""
+        phases = [phase for phase in self._config.phases if phase.first_step(self._config.steps) <= step]
+        sources = [*self._config.mixed_sources, *(source for phase in phases for source in phase.mixed_sources)]
+        sources.sort(key=lambda source: source.layout != self._config.layout)  # validation's first
+        return DataDescription(
+            tokenizer=self.tokenizer,
+            layouts=self._layouts.descriptions(sources),
+            held_out=self._held_out.descriptions(),
+        )
 
     @property
     def num_rows(self) -> int:
@@ -81,9 +90,11 @@ class TrainingData:
         far. A phase that has not begun may change."""
         first, *phases = self._phases
         shared: dict[str, Any] = {
-            "shards": self.dataset.fingerprint,
+            "layouts": {one.key: one.meaning() for one in self.description(step).layouts},
+            "shards": self._packed.fingerprint,
             "training rows": self.num_rows,
-            "validation shards": self.validation_dataset.fingerprint,
+            "validation shards": self._held_out.packed.fingerprint,
+            "validation rows": sha256(self.validation_rows.astype("<i8").tobytes()).hexdigest(),
         }
         if self._config.sources or self._config.curriculum:
             shared["sources"] = first.fingerprint()

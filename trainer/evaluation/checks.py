@@ -44,11 +44,14 @@ def check_metadata(
     """
     for model, measured in zip(models, conditions, strict=True):
         layout = model.layout
-        if layout.output is None or not layout.reads_metadata or not {*measured} & {*_METADATA_CONDITIONS}:
+        if layout.annotators is None or not layout.reads_metadata or not {*measured} & {*_METADATA_CONDITIONS}:
             continue
         others = ",".join(condition for condition in layout.conditions if condition not in _METADATA_CONDITIONS)
         check_annotations(
-            layout.layout.fields, trained=layout.output, other=documents_output, instead=f"; or --conditions {others}"
+            layout.layout.fields,
+            trained=layout.annotators,
+            other=documents_output,
+            instead=f"; or --conditions {others}",
         )
 
 
@@ -86,11 +89,13 @@ def _default_crop(models: Sequence[EvaluatedModel], *, report: Callable[[str], N
 
 def annotation_notes(models: Sequence[EvaluatedModel], columns: Sequence[str], documents_output: Path) -> list[str]:
     """A line for each annotator of `columns` whose values mean something else than in a model's training."""
-    return [
+    lines = [
         f"{line}: its groups are not those of the training"
-        for trained in _packing_outputs(models)
-        for line in different_annotators(columns, trained=trained, other=documents_output)
+        for model in models
+        if model.layout.annotators is not None
+        for line in different_annotators(columns, trained=model.layout.annotators, other=documents_output)
     ]
+    return list(dict.fromkeys(lines))
 
 
 def _packing_outputs(models: Sequence[EvaluatedModel]) -> list[Path]:

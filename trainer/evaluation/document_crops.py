@@ -12,6 +12,7 @@ import pyarrow as pa
 from colophon.shards.annotations import AnnotationColumn, find_column
 from colophon.shards.arrow_files import list_chunks, read_table
 from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.common.differences import differences
 from colophon.shards.common.errors import ShardError
 from colophon.shards.manifest import checked_path, read_manifest
 from colophon.shards.outputs import TOKENS
@@ -66,10 +67,14 @@ class RunDocuments:
         Raises:
             TrainerError: they were encoded with a different tokenizer.
         """
-        found = self._tokenizer_settings
-        if found.get("sha256") != tokenizer.sha256:
-            name = found.get("name", "a different tokenizer")
-            raise TrainerError(f"{self.output} was tokenized with {name}, not with the model's {tokenizer.name}")
+        before = {"name": tokenizer.name, "sha256": tokenizer.sha256}
+        if self._tokenizer_settings.get("sha256") != tokenizer.sha256:
+            now = {key: self._tokenizer_settings.get(key) for key in before}
+            raise TrainerError(
+                f"{self.output} was tokenized with a different tokenizer than the model's: "
+                f"{'; '.join(differences(before, now))}. Tokenize the documents with the model's tokenizer into "
+                "another output, and give it as --output"
+            )
 
     def crops(
         self, *, count: int, crop: int, seed: int, columns: Sequence[str], tokenizer: TokenizerInfo, decode: Decode

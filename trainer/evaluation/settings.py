@@ -30,10 +30,14 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatedModel:
-    """A trained model and the layout that it was trained on."""
+    """A trained model, with the layout that it was validated on."""
 
     trained: TrainedModel
-    layout: TrainedLayout
+
+    @property
+    def layout(self) -> TrainedLayout:
+        """The layout, as in the model's checkpoint."""
+        return self.trained.layout
 
     @property
     def name(self) -> str:

@@ -26,10 +26,10 @@ from colophon.shards.manifest import read_manifest
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.export.model import LoadedExport, load_export
-from colophon.trainer.inference.contexts import validation_layout
 from colophon.trainer.inference.likelihood import ContextSetting, LikelihoodScorer
 from colophon.trainer.inference.sampling import SamplingSettings
 from colophon.trainer.inference.trained_model import load_trained
+from colophon.trainer.inference.vocabulary import check_tokenizer
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _BATCH_SIZE = 8
@@ -218,11 +218,9 @@ def _load(
         config = TokenizerConfig.model_validate(read_manifest(Path(output)).recipe.get("tokenizer"))
     except ValidationError:
         raise TrainerError(f"{output}: its manifest has no tokenizer: export the model and give pretrained") from None
-    return LoadedExport(
-        trained=trained,
-        layout=validation_layout(trained.config, output=Path(output)),
-        tokenizer=load_tokenizer(config, num_meta_tokens=len(trained.tokenizer.special.meta)),
-    )
+    tokenizer = load_tokenizer(config, num_meta_tokens=len(trained.tokenizer.special.meta))
+    check_tokenizer(tokenizer, trained.tokenizer, training=name, where=f"{output}/manifest.json")
+    return LoadedExport(trained=trained, layout=trained.layout, tokenizer=tokenizer)
 
 
 def _device(name: str | None) -> torch.device | None:

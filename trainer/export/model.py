@@ -37,8 +37,9 @@ from colophon.trainer.export.files import (
     tokenizer_config,
 )
 from colophon.trainer.export.tokenizer import ExportedTokenizer, export_tokenizer
-from colophon.trainer.inference.contexts import TrainedLayout, validation_layout
-from colophon.trainer.inference.trained_model import TrainedModel, load_trained
+from colophon.trainer.inference.contexts import TrainedLayout
+from colophon.trainer.inference.trained_model import TrainedModel
+from colophon.trainer.inference.vocabulary import check_tokenizer
 from colophon.trainer.model import Decoder
 
 DESCRIPTION_NAME, WEIGHTS_NAME, TOKENIZER_NAME = "colophon.json", "model.safetensors", "tokenizer.json"
@@ -81,8 +82,8 @@ def export_model(
     Raises:
         TrainerError: `to` is not empty or cannot be written, or the tokenizer is not the model's or cannot be exported.
     """
-    _check_empty(to)
-    _check_tokenizer(trained.tokenizer, tokenizer)
+    check_empty(to)
+    check_tokenizer(tokenizer, trained.tokenizer, training=trained.name, where="export")
     masked_ids = [int(token_id) for token_id in trained.model.impossible_ids if token_id < trained.tokenizer.num_ids]
     description = Description(
         name=trained.name,
@@ -120,16 +121,6 @@ def export_model(
         masked_ids=tuple(masked_ids),
         tokenizer=exported,
     )
-
-
-def export_run(
-    output: Path, name: str, *, tokenizer: Tokenizer, to: Path, step: int | None = None, dtype: WeightsDtype = "float32"
-) -> ExportedModel:
-    """Export a checkpoint of the training run `name` under `output`, see `load_trained` and `export_model`."""
-    _check_empty(to)
-    trained = load_trained(output, name, step=step, device=torch.device("cpu"))
-    layout = validation_layout(trained.config, output=output)
-    return export_model(trained, tokenizer=tokenizer, layout=layout, to=to, dtype=dtype)
 
 
 def load_export(
@@ -197,14 +188,12 @@ def _weights(trained: TrainedModel, *, dtype: torch.dtype) -> dict[str, Tensor]:
     return weights
 
 
-def _check_tokenizer(trained: TokenizerInfo, tokenizer: Tokenizer) -> None:
-    for key in ("sha256", "num_ids", "special"):
-        expected, found = getattr(trained, key), getattr(tokenizer, key)
-        if expected != found:
-            raise TrainerError(f"the recipe's tokenizer is not the model's: {key} was {expected}, is {found}")
+def check_empty(to: Path) -> None:
+    """Refuse a directory for an export that has files.
 
-
-def _check_empty(to: Path) -> None:
+    Raises:
+        TrainerError: it exists and is not an empty directory.
+    """
     if to.exists() and not (to.is_dir() and not any(to.iterdir())):
         raise TrainerError(f"{to} exists and is not an empty directory; give another --to")
 

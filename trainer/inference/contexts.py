@@ -14,14 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.common.differences import differences
 from colophon.shards.common.errors import ShardError
 from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PrependLayout, parse_layout
-from colophon.shards.manifest import read_manifest
+from colophon.shards.manifest import MANIFEST_NAME, read_manifest
 from colophon.shards.metadata import TextEncoder, document_metadata
 from colophon.shards.packing.pack import smallest_row
-from colophon.shards.reader import PackedFile
 from colophon.shards.schema import SpecialIds
-from colophon.trainer.config import TrainConfig
+from colophon.trainer.data.annotation_compatibility import TrainedAnnotators
+from colophon.trainer.data.description import DataDescription
 from colophon.trainer.errors import TrainerError
 
 Condition: TypeAlias = Literal["none", "empty", "true", "shuffled", "meta_tokens"]
@@ -45,8 +46,13 @@ class TrainedLayout:
     sequence_length: int
     """Inputs of a training row."""
     special: SpecialIds
-    output: Path | None = None
-    """`output.path` of the run that packed it; None for an exported model."""
+    annotators: TrainedAnnotators | None = None
+    """Those whose columns the template has, as in the training; None for an exported model."""
+
+    @property
+    def output(self) -> Path | None:
+        """`output.path` of the run that packed it, and may have been rebuilt since; None for an exported model."""
+        return None if self.annotators is None else self.annotators.output
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
@@ -126,41 +132,39 @@ class TrainedLayout:
         return [self.prefix(contexts.get(condition))] * len(metadata)
 
 
-def trained_layout(output: Path, name: str) -> TrainedLayout:
-    """The layout `name` of the run under `output`, as its packed files describe it.
+def trained_layouts(data: DataDescription, *, training: str, output: Path) -> dict[str, TrainedLayout]:
+    """The layouts in a checkpoint by name, that of validation first; of two with one name, the first.
 
-    Raises:
-        ShardError: the run has no such layout, or no packed row of it.
+    Args:
+        data: the description in the checkpoint.
+        training: the name of the training.
+        output: the `output.path` of the run that was trained on.
     """
-    paths = read_manifest(output).packed_files(output, name)
-    if not paths:
-        raise ShardError(f"{output}: layout {name!r} has no rows")
-    info = PackedFile(paths[0]).info
-    return TrainedLayout(
-        name=name,
-        layout=parse_layout(info.layout, where=paths[0]),
-        sequence_length=info.sequence_length,
-        special=info.tokenizer.special,
-        output=output,
-    )
-
-
-def validation_layout(config: TrainConfig, *, output: Path) -> TrainedLayout:
-    """The layout that a training of `config` under `output` is validated on; a source may be in another run's output.
-
-    Raises:
-        ShardError: the run has no such layout, or no packed row of it.
-    """
-    return trained_layout(outputs_by_layout(config, output=output)[config.layout], config.layout)
-
-
-def outputs_by_layout(config: TrainConfig, *, output: Path) -> dict[str, Path]:
-    """The output directory of each layout that a training of `config` under `output` reads in any phase, by name."""
-    sources = [*config.mixed_sources, *(source for phase in config.phases for source in phase.mixed_sources)]
-    found: dict[str, Path] = {}
-    for source in sources:
-        found.setdefault(source.layout, source.output_directory(output))
+    found: dict[str, TrainedLayout] = {}
+    for described in data.layouts:
+        packed_by = output if described.output is None else Path(described.output)
+        annotators = TrainedAnnotators(training=training, output=packed_by, record=described.annotators)
+        layout = TrainedLayout(
+            name=described.name,
+            layout=described.layout,
+            sequence_length=described.sequence_length,
+            special=data.tokenizer.special,
+            annotators=annotators,
+        )
+        found.setdefault(described.name, layout)
     return found
+
+
+def layout_changes(trained: TrainedLayout) -> list[str]:
+    """The differences between a layout in training and today's of that name, such as `template: '{url}' -> '{topic}'`.
+
+    Empty where the run's manifest is missing, or does not describe the layout.
+    """
+    if trained.output is None or not (trained.output / MANIFEST_NAME).exists():
+        return []
+    packed = read_manifest(trained.output).layouts.get(trained.name)
+    now = None if packed is None else packed.settings.get("layout")
+    return [] if now is None else differences(trained.layout.model_dump(mode="json"), now)
 
 
 def max_text_tokens_by_layout(output: Path) -> dict[str, int]:

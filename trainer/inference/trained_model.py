@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -11,9 +12,11 @@ from pydantic import ValidationError
 
 from colophon.shards.common.errors import one_line
 from colophon.shards.schema import TokenizerInfo
-from colophon.trainer.checkpoint import TrainingState, checkpoints, read_weights, step_of
+from colophon.trainer.checkpoint import TrainingState, checkpoints, read_trained, step_of
 from colophon.trainer.config import TrainConfig, with_current_keys
+from colophon.trainer.data.description import HeldOutDocuments
 from colophon.trainer.errors import TrainerError
+from colophon.trainer.inference.contexts import TrainedLayout, trained_layouts
 from colophon.trainer.model import Decoder, row_positions
 
 
@@ -32,6 +35,15 @@ class TrainedModel:
     device: torch.device
     dtype: torch.dtype
     """The type of activations and matrix products."""
+    layouts: Mapping[str, TrainedLayout] = field(default_factory=dict)
+    """The layouts that it was trained on by name, as its checkpoint describes them; that of validation first."""
+    held_out: Sequence[HeldOutDocuments] = ()
+    """Documents of the run that it never read."""
+
+    @property
+    def layout(self) -> TrainedLayout:
+        """The layout that it was validated on."""
+        return self.layouts[self.config.layout]
 
     @torch.no_grad()
     def hidden_states(self, input_ids: torch.Tensor) -> torch.Tensor:
@@ -69,22 +81,23 @@ def load_trained(
     try:
         described = json.loads((directory / "config.json").read_text())
         config = TrainConfig.model_validate(with_current_keys(described["config"]))
-        tokenizer = TokenizerInfo.model_validate(described["shared"]["tokenizer"])
         masked_ids = [int(id) for id in described["masked_ids"]]
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
         raise TrainerError(f"{directory / 'config.json'}: cannot be read: {one_line(error)}") from None
-    state, weights = read_weights(path)
-    model = Decoder(config.model, tokenizer=tokenizer, masked_ids=masked_ids)
-    model.load_weights(weights)
+    saved = read_trained(path)
+    model = Decoder(config.model, tokenizer=saved.data.tokenizer, masked_ids=masked_ids)
+    model.load_weights(saved.weights)
     where = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return TrainedModel(
         name=name,
         model=model.to(where).requires_grad_(False).eval(),
         config=config,
-        tokenizer=tokenizer,
-        state=state,
+        tokenizer=saved.data.tokenizer,
+        state=saved.state,
         device=where,
         dtype=dtype,
+        layouts=trained_layouts(saved.data, training=name, output=output),
+        held_out=saved.data.held_out,
     )
 
 

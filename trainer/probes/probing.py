@@ -21,7 +21,7 @@ from colophon.trainer.data.annotation_compatibility import different_annotators
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.evaluation.document_crops import DocumentCrops, RunDocuments
 from colophon.trainer.inference.codec import Decode
-from colophon.trainer.inference.contexts import TrainedLayout, validation_layout
+from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.trained_model import TrainedModel, untrained
 from colophon.trainer.model import Decoder
 from colophon.trainer.probes.features import conditioned
@@ -89,7 +89,7 @@ def probe(
             tokenizer, or fewer than two classes have enough documents.
     """
     chosen = _chosen_layers(layers, trained.model)
-    layout = validation_layout(trained.config, output=output)
+    layout = trained.layout
     chosen_context = _chosen_context(context, layout)
     run = RunDocuments(documents_output or output)
     run.check_tokenizer(trained.tokenizer)
@@ -139,9 +139,9 @@ def _chosen_context(name: str, layout: TrainedLayout) -> ProbeContext:
 
 
 def _notes(layout: TrainedLayout, columns: Sequence[str], documents_output: Path) -> tuple[str, ...]:
-    if layout.output is None:
+    if layout.annotators is None:
         return ()
-    lines = different_annotators(columns, trained=layout.output, other=documents_output)
+    lines = different_annotators(columns, trained=layout.annotators, other=documents_output)
     return tuple(f"{line}: its classes are not those of the training" for line in lines)
 
 

@@ -32,6 +32,42 @@ def test_fewer_held_out_rows_are_a_part_of_more() -> None:
     assert set(choose_rows(50, count=3, seed=1)) < set(choose_rows(50, count=20, seed=1))
 
 
+def held_documents(data: TrainingData) -> set[tuple[str, int]]:
+    held_out = data.description(1).held_out
+    return {(part.partition, document) for part in held_out for document in part.documents}
+
+
+@pytest.mark.parametrize("layout", ["plain", "prepend", "meta_tokens"])
+def test_held_out_documents_are_in_no_training_row(packed_run: Path, layout: str) -> None:
+    data = TrainingData(config(layout, validation_rows=20), output=packed_run)
+    in_rows = text_tokens(data.dataset) > 0
+    trained = np.delete(in_rows, data.validation_rows, axis=0).any(axis=0)
+    held = in_rows[data.validation_rows].any(axis=0) & ~trained
+    described = [int(partition) * NUM_DOCUMENTS // 2 + document for partition, document in sorted(held_documents(data))]
+    assert len(described) >= 10
+    assert set(described) <= set(np.flatnonzero(held).tolist())
+
+
+def test_layouts_hold_out_the_same_documents_up_to_the_number_of_rows(packed_run: Path) -> None:
+    plain, prepend = (
+        TrainingData(config(name, validation_rows=20), output=packed_run) for name in ("plain", "prepend")
+    )
+    other_seed = TrainingData(config("plain", validation_rows=20, seed=1), output=packed_run)
+    found, other = held_documents(plain), held_documents(prepend)
+    assert len(found & other) >= 0.7 * min(len(found), len(other))
+    assert held_documents(other_seed) != found
+    fewer = TrainingData(config("plain", validation_rows=3), output=packed_run)
+    assert len(fewer.validation_rows) == 3
+    assert held_documents(fewer) <= found
+
+
+def test_rows_are_held_out_also_where_no_document_fits(tmp_path: Path) -> None:
+    output = write_run(tmp_path / "run", sequence_length=16)  # most documents take several rows
+    data = TrainingData(config("plain", validation_rows=3), output=output)
+    assert len(data.validation_rows) == 3
+    assert data.num_rows == len(data.dataset) - 3
+
+
 def test_validation_on_a_different_run(packed_run: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "other", seed=9, num_documents=20)
     data = TrainingData(config(validation_output=str(other)), output=packed_run)

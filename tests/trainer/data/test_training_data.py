@@ -29,7 +29,12 @@ GOLDEN_ROWS = {
 """Rows of `prepend` (59, one of them held out) by update."""
 
 
-GOLDEN_SHARED = {"shards": "aa1f3af23882", "training rows": 58, "validation shards": "aa1f3af23882"}
+GOLDEN_SHARED = {
+    "shards": "c9723515846a",
+    "training rows": 58,
+    "validation shards": "c9723515846a",
+    "validation rows": "af5570f5a181",
+}
 
 
 def test_a_run_on_one_layout_sees_the_golden_rows(packed_run: Path) -> None:
@@ -39,6 +44,8 @@ def test_a_run_on_one_layout_sees_the_golden_rows(packed_run: Path) -> None:
         expected = read_batch(PackedDataset.open(packed_run, "prepend"), np.array(rows))
         assert_same(data.batch(step), expected)
     found = data.fingerprints(8)
+    (layout,) = found.pop("layouts")
+    assert layout == "prepend"
     assert {key: value if isinstance(value, int) else value[:12] for key, value in found.items()} == GOLDEN_SHARED
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 
 from colophon.trainer.evaluation.settings import EvaluatedModel
-from colophon.trainer.inference.contexts import validation_layout
 from colophon.trainer.inference.trained_model import load_trained
 
 LAYOUTS = {"plain": "none", "prepend-url": "true", "append-quality": "true", "meta-tokens": "meta_tokens"}
@@ -16,5 +15,4 @@ LAYOUTS = {"plain": "none", "prepend-url": "true", "append-quality": "true", "me
 
 def evaluated_model(output: Path, name: str) -> EvaluatedModel:
     """The training run `name` under `output`, with its layout."""
-    trained = load_trained(output, name, device=torch.device("cpu"))
-    return EvaluatedModel(trained=trained, layout=validation_layout(trained.config, output=output))
+    return EvaluatedModel(trained=load_trained(output, name, device=torch.device("cpu")))

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
-from colophon.trainer.inference.contexts import max_text_tokens_by_layout, trained_layout
+from colophon.trainer.inference.contexts import max_text_tokens_by_layout
 from tests.pipeline.project import colophon, run
+from tests.trainer.evaluation.small_project import evaluated_model
 
 
 def test_evaluate_prints_tables_and_writes_results(here: Path) -> None:
@@ -56,6 +57,14 @@ def fit_bins_elsewhere(output: Path, edges: list[float]) -> None:
     path.write_text(json.dumps(manifest))
 
 
+def train_on_bins(training: Path, edges: list[float]) -> None:
+    """Change the checkpoint as if the training had seen these edges."""
+    (path,) = training.glob("checkpoints/*/state.json")
+    state = json.loads(path.read_text())
+    state["data"]["layouts"][0]["annotators"]["settings"]["crawl"]["edges"] = edges
+    path.write_text(json.dumps(state))
+
+
 def test_metadata_with_different_bins_is_refused_and_groups_are_noted(here: Path, tmp_path: Path) -> None:
     shutil.copytree(here / "same", tmp_path / "val")
     fit_bins_elsewhere(tmp_path / "val", [0.5])
@@ -68,7 +77,7 @@ def test_metadata_with_different_bins_is_refused_and_groups_are_noted(here: Path
     settings = ["--set", "train.prepend-url.validation_rows=2", "--set", "train.prepend-url.steps=1", *place]
     trained = colophon("train", str(tmp_path / "recipe.toml"), "--name", "prepend-url", *settings)
     assert trained.code == 0, trained.err
-    fit_bins_elsewhere(tmp_path / "out", [0.25])
+    train_on_bins(tmp_path / "out/training/prepend-url", [0.25])
     asked = ["--name", "prepend-url", "--documents", "20", "--output", str(tmp_path / "val"), *place]
     refused = colophon("evaluate", str(tmp_path / "recipe.toml"), *asked)
     assert refused.code == 2
@@ -111,7 +120,7 @@ def test_evaluate_on_another_runs_documents(here: Path) -> None:
         (["--name", "plain", "--crop", "400"], "crop 400: rows of 'plain' have 300 tokens, at most 300"),
         (
             ["--name", "plain", "--set", "tokenizer.pattern=cl100k_base"],
-            "[tokenizer] is not the vocabulary that plain was",
+            "recipe.toml: [tokenizer] is not the one that plain was trained with: sha256: ",
         ),
     ],
 )
@@ -122,7 +131,7 @@ def test_errors_of_evaluate_are_one_line(here: Path, options: list[str], message
 
 
 def cut_tokens(here: Path, length: int) -> int:
-    layout = trained_layout(here / "out", "prepend-url").layout
+    layout = evaluated_model(here / "out", "prepend-url").layout.layout
     tokenizer = load_tokenizer(TokenizerConfig(path=str(here / "small.tiktoken"), pattern="gpt2"))
     return len(tokenizer.backend.encode(f"https://example.org/{'p' * length}")) - layout.max_metadata_tokens
 
@@ -170,7 +179,7 @@ def test_generate_continues_the_prompt(here: Path) -> None:
         (["--name", "plain", "--top-p", "2"], "top_p must be above 0 and at most 1, got 2.0"),
         (
             ["--name", "plain", "--set", "tokenizer.pattern=cl100k_base"],
-            "[tokenizer] is not the vocabulary that plain was",
+            "recipe.toml: [tokenizer] is not the one that plain was trained with: sha256: ",
         ),
     ],
 )
