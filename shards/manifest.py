@@ -37,6 +37,16 @@ class QuarantineEntry(_Frozen):
     """Documents excluded; None if they were not counted."""
 
 
+class LeftAside(_Frozen):
+    """Files or directories of one kind that a search of the input did not take for data."""
+
+    kind: str
+    """`hidden file`, `hidden directory`, `side file`, `no suffix`, `unknown suffix .txt`, ..."""
+    count: int
+    examples: list[str]
+    """Up to three of them."""
+
+
 class Record(_Frozen):
     """One committed output file."""
 
@@ -101,6 +111,8 @@ class Manifest(_Frozen):
     outputs: dict[str, OutputManifest] = Field(validation_alias=AliasChoices("outputs", "stages"))
     """By directory, see `Output`. Manifests of older runs have the key `stages`, which is still read."""
     quarantine: list[QuarantineEntry] = []
+    left_aside: list[LeftAside] = []
+    """By kind, the most frequent first; empty in manifests of older versions."""
 
     @property
     def annotators(self) -> dict[str, OutputManifest]:

@@ -24,4 +24,4 @@ def register_zstd() -> None:
             return fsspec_zstd(file, mode=mode, **options)
         return io.BufferedReader(pa.CompressedInputStream(pa.PythonFile(file, "r"), "zstd"), _BLOCK_BYTES)
 
-    fsspec.compression.register_compression("zstd", open_zstd, "zst", force=True)
+    fsspec.compression.register_compression("zstd", open_zstd, ["zst", "zstd"], force=True)

@@ -1,4 +1,4 @@
-"""CSV files, plain or compressed, as batches of the needed columns.
+"""CSV files, with commas or tabs (`.tsv`), plain or compressed, as batches of the needed columns.
 
 The csv module reads them, in its strict mode: a quote that is not closed, or text after a closing quote, is an error.
 Without it, such a quote joins rows in silence. Arrow's reader has a limit on the length of a row. Line ends inside
@@ -19,6 +19,7 @@ import pyarrow as pa
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed, column_problem, positions
 from colophon.pipeline.inputs.conversion import array_of
+from colophon.pipeline.inputs.search.formats import compression_of, delimiter_of
 
 _HEADER_BYTES = 4 << 20
 
@@ -29,11 +30,11 @@ def csv_schema(url: str) -> pa.Schema:
     Raises:
         InputError: the file has no first row, or none in its first 4 MiB.
     """
-    with fsspec.open(url, "rb", compression="infer") as file:
+    with fsspec.open(url, "rb", compression=compression_of(url)) as file:
         start = file.read(_HEADER_BYTES)
     # The last character of `start` may be cut.
     text = io.StringIO(start.decode("utf-8-sig", errors="ignore" if len(start) == _HEADER_BYTES else "strict"))
-    names = next(_reader(text), None)
+    names = next(_reader(text, url), None)
     if not names:
         raise InputError("no header: the first line names no column")
     return pa.schema([(name, pa.string()) for name in names])
@@ -47,10 +48,10 @@ def csv_batches(url: str, needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBatc
         UnicodeDecodeError: the file is not UTF-8.
     """
     with (
-        fsspec.open(url, "rb", compression="infer") as file,
+        fsspec.open(url, "rb", compression=compression_of(url)) as file,
         io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text,
     ):
-        reader = _reader(text)
+        reader = _reader(text, url)
         names = next(reader, [])
         if problem := column_problem(pa.schema([(name, pa.string()) for name in names]), needs):
             raise InputError(problem)
@@ -62,9 +63,9 @@ def csv_batches(url: str, needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBatc
             yield batch.select(range(len(present)))
 
 
-def _reader(text: Any) -> Iterator[list[str]]:
+def _reader(text: Any, url: str) -> Iterator[list[str]]:
     csv.field_size_limit(sys.maxsize)  # the default rejects a text of more than 128 KiB
-    return csv.reader(text, strict=True)
+    return csv.reader(text, strict=True, delimiter=delimiter_of(url))
 
 
 def _checked(reader: Any, names: Sequence[str]) -> Iterator[list[str]]:

@@ -1,13 +1,15 @@
 """Partitions, the unit of work, of retry and of resume, planned from the paths of a recipe.
 
 A Parquet file is cut at row groups, from its footer alone; any other file is one partition. A partition's name depends
-only on the file's path in the recipe and on the partition's first row group, so appending files renames nothing.
+only on the file's place and on the partition's first row group: appending files renames nothing, nor does a different
+spelling of the recipe's paths.
 """
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -21,19 +23,14 @@ from colophon.pipeline.inputs.arrow_reader import arrow_schema
 from colophon.pipeline.inputs.columns import ColumnNeed, column_problem
 from colophon.pipeline.inputs.csv_reader import csv_schema
 from colophon.pipeline.inputs.failures import input_errors
-from colophon.pipeline.inputs.files import (
-    COMPRESSIONS,
-    SUFFIXES,
-    InputFile,
-    digest,
-    expand,
-    file_info,
-    size_and_identity,
-)
+from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
+from colophon.pipeline.inputs.search.find import find_files
+from colophon.pipeline.inputs.search.formats import stem_of
+from colophon.pipeline.inputs.search.found import InputFile, Search
 from colophon.pipeline.recipe.schema import InputFormat, InputSection
 from colophon.pipeline.retry import is_transient, retried
 from colophon.shards.common.errors import ColophonError
-from colophon.shards.manifest import QuarantineEntry
+from colophon.shards.manifest import LeftAside, QuarantineEntry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +55,11 @@ class Partition:
     text: str = "text"
     """The input's name for the text column: a JSON line without it is not a document, whatever columns are read."""
 
+    @property
+    def file_name(self) -> str:
+        """The part of `name` that all partitions of the file have; ids of rows without one begin with it."""
+        return self.name if self.row_groups is None else self.name.rpartition("-")[0]
+
 
 _SCHEMAS = {"arrow": arrow_schema, "csv": csv_schema}
 """The schema of a file that one read near its beginning gives."""
@@ -69,11 +71,11 @@ class Inputs:
 
     partitions: tuple[Partition, ...]
     quarantine: tuple[QuarantineEntry, ...]
+    left_aside: tuple[LeftAside, ...] = ()
+    """What the search did not take for data."""
 
 
-def plan_inputs(
-    config: InputSection, *, needs: Sequence[ColumnNeed], files: Sequence[InputFile] | None = None
-) -> Inputs:
+def plan_inputs(config: InputSection, *, needs: Sequence[ColumnNeed], search: Search | None = None) -> Inputs:
     """All partitions of the input in the order of the recipe's paths, files of a glob sorted by name.
 
     A file that cannot be opened or lacks a needed column is quarantined as a whole.
@@ -81,19 +83,36 @@ def plan_inputs(
     Args:
         config: paths, format and partition size.
         needs: columns that every file must have.
-        files: the result of `expand`, if the caller has it.
+        search: the result of `find_files`, if the caller has it.
 
     Raises:
-        UsageError: a path matches no file, a suffix is unknown, or no file has the needed columns.
-        ColophonError: a file's server fails, retries included.
+        UsageError: see `find_files`; or no file can be read and has the needed columns.
+        ColophonError: a file's server fails, retries included, or two partitions have one name.
     """
-    files = list(expand(config)) if files is None else files
-    plans = in_threads(lambda file: _plan_with_retries(file, config=config, needs=needs), files)
-    partitions = tuple(p for plan in plans if not isinstance(plan, QuarantineEntry) for p in plan)
-    quarantine = tuple(plan for plan in plans if isinstance(plan, QuarantineEntry))
-    if quarantine and len(quarantine) == len(plans):
+    search = find_files(config) if search is None else search
+    plans = in_threads(lambda file: _plan_with_retries(file, config=config, needs=needs), search.files)
+    planned = [plan for plan in plans if not isinstance(plan, QuarantineEntry)]
+    quarantine = (*search.quarantine, *(plan for plan in plans if isinstance(plan, QuarantineEntry)))
+    if not planned:
         raise UsageError(f"no input file can be read; the first, {quarantine[0].source}: {quarantine[0].reason}")
-    return Inputs(partitions, quarantine)
+    partitions = tuple(partition for plan in planned for partition in plan)
+    check_names(partitions)
+    return Inputs(partitions, quarantine, search.left_aside)
+
+
+def check_names(partitions: Iterable[Partition]) -> None:
+    """Check that no two partitions have one name: the files of one would replace those of the other.
+
+    Raises:
+        ColophonError: two have.
+    """
+    known: dict[str, Partition] = {}
+    for partition in partitions:
+        other = known.setdefault(partition.name, partition)
+        if other is not partition:
+            raise ColophonError(
+                f"{other.source} and {partition.source} both have the partition name {partition.name}. Rename a file"
+            )
 
 
 def _plan_with_retries(
@@ -124,7 +143,7 @@ def _plan_file(
 def _whole_file_partition(file: InputFile, *, text: str) -> Partition:
     size, identity = file.listed or size_and_identity(file_info(file.url))
     return Partition(
-        name=_partition_name(file.source, first_row_group=None),
+        name=_partition_name(file.place, first_row_group=None),
         source=file.source,
         url=file.url,
         format=file.format,
@@ -194,7 +213,7 @@ def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[Colu
         if rows:
             part = replace(whole, row_groups=(begin, end), first_row=first_row, rows=rows)
             size = sum(group.total_byte_size for group in groups)
-            partitions.append(replace(part, name=_partition_name(file.source, first_row_group=begin), bytes=size))
+            partitions.append(replace(part, name=_partition_name(file.place, first_row_group=begin), bytes=size))
         first_row += rows
     if first_row != footer.num_rows:  # a footer has no checksum: a flipped bit would drop rows silently
         raise InputError(f"its row groups have {first_row} rows, the footer lists {footer.num_rows}")
@@ -216,11 +235,8 @@ def _row_group_ranges(sizes: Sequence[int], *, partition_bytes: int) -> Iterator
         yield begin, len(sizes)
 
 
-def _partition_name(source: str, *, first_row_group: int | None) -> str:
-    """A file name for outputs: `data/part 0.parquet` from row group 8 gives `part_0-<12 hex of the path>-00008`."""
-    stem = source.rsplit("/", 1)[-1]
-    for suffix in (*COMPRESSIONS, *SUFFIXES):
-        stem = stem.removesuffix(suffix)
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", stem)[:48]
-    place = "" if first_row_group is None else f"-{first_row_group:05d}"
-    return f"{readable}-{digest(source.encode())[:12]}{place}"
+def _partition_name(place: str, *, first_row_group: int | None) -> str:
+    """A file name for outputs: `/data/part 0.parquet` from row group 8 gives `part_0-<32 hex of the place>-00008`."""
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", stem_of(place.rsplit("/", 1)[-1]))[:48]
+    row_group = "" if first_row_group is None else f"-{first_row_group:05d}"
+    return f"{readable}-{digest(os.fsencode(place))[:32]}{row_group}"

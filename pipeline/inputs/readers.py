@@ -122,12 +122,12 @@ class PartitionReader:
         return array
 
     def _ids(self, array: pa.Array | None, *, num_rows: int, first_row: int) -> pa.Array:
-        """Document ids as strings; a row without one is named by its file and row, as datatrove does."""
+        """Document ids as strings; a row without one is named by its file and its row, `part-0-<32 hex>/7`."""
         ids = pa.nulls(num_rows, pa.string()) if array is None else array.cast(pa.string())
         self._content["id"].update(ids)
         if not ids.null_count:
             return ids
-        row_names = pa.array([f"{self.partition.source}/{first_row + i}" for i in range(num_rows)])
+        row_names = pa.array([f"{self.partition.file_name}/{first_row + i}" for i in range(num_rows)])
         return pc.coalesce(ids, row_names)
 
 

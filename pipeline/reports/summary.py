@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from colophon.pipeline.errors import printable
+from colophon.pipeline.inputs.search.found import describe_left_aside
 from colophon.pipeline.runs.run import QUARANTINE, PassTiming, RunResult, describe
 from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import Store
@@ -39,6 +40,7 @@ def summarize(result: RunResult, *, store: Store) -> dict[str, Any]:
         "passes": {timing.name: {**_timing(timing), **_steps(timing)} for timing in result.timings},
         "start_seconds": round(result.start_seconds, 3),
         "quarantined": len(manifest.quarantine),
+        "left_aside": [one.model_dump() for one in manifest.left_aside],
     }
 
 
@@ -85,6 +87,8 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
     for table in (_annotation_table(summary), _layout_table(summary), _pass_table(summary)):
         if table.row_count:
             console.print(table)
+    for line in describe_left_aside(manifest.left_aside):
+        console.print(f"left aside: {line}", highlight=False, soft_wrap=True)
     for entry in manifest.quarantine[:5]:
         console.print(f"quarantined: {describe(entry)}", style="yellow", highlight=False, soft_wrap=True)
     if len(manifest.quarantine) > 5:

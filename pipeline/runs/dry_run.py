@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.search.found import describe_left_aside, shown
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.run import describe
@@ -25,6 +26,8 @@ def print_plan(resolved: ResolvedRecipe, *, stages: Sequence[str], console: Cons
         console.print(f"... and {len(partitions) - _SHOWN_PARTITIONS:,} more", highlight=False)
     for entry in resolved.inputs.quarantine:
         console.print(f"would be quarantined: {describe(entry)}", highlight=False, soft_wrap=True)
+    for line in describe_left_aside(resolved.inputs.left_aside):
+        console.print(f"left aside: {line}", highlight=False, soft_wrap=True)
     plan = Plan(resolved)
     for stage in (stage for stage in STAGES if stage in stages):
         tasks = plan.tasks([stage], without={})
@@ -46,5 +49,5 @@ def _partition_table(partitions: Sequence[Partition]) -> Table:
         table.add_column(heading, justify="left" if heading in ("partition", "source") else "right", overflow="fold")
     for p in partitions[:_SHOWN_PARTITIONS]:
         groups = "all" if p.row_groups is None else f"{p.row_groups[0]}-{p.row_groups[1] - 1}"
-        table.add_row(p.name, p.source, groups, "?" if p.rows is None else f"{p.rows:,}", f"{p.bytes / 1e6:.1f}")
+        table.add_row(p.name, shown(p.source), groups, "?" if p.rows is None else f"{p.rows:,}", f"{p.bytes / 1e6:.1f}")
     return table

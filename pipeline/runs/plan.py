@@ -140,10 +140,10 @@ class Plan:
         resolved = self.resolved
         partitions = [p for p in resolved.inputs.partitions if p.name not in quarantined]
         outputs: dict[str, OutputManifest] = {}
-        problems: dict[tuple[str, int | None], QuarantineEntry] = {}
+        problems: dict[tuple[str | None, int | None], QuarantineEntry] = {}
         for output, settings in resolved.settings.by_output.items():
             records = [record for p in partitions if (record := self.record(output, p)) is not None]
-            problems.update({(problem.source, problem.line): problem for r in records for problem in r.problems})
+            problems.update({(problem.partition, problem.line): problem for r in records for problem in r.problems})
             if records:
                 without_problems = [record.model_copy(update={"problems": []}) for record in records]
                 outputs[output] = OutputManifest(settings=settings, records=without_problems)
@@ -153,6 +153,7 @@ class Plan:
             partitions=[PartitionInfo(name=p.name, source=p.source, rows=p.rows, bytes=p.bytes) for p in partitions],
             outputs=outputs,
             quarantine=[*resolved.inputs.quarantine, *quarantined.values(), *problems.values()],
+            left_aside=list(resolved.inputs.left_aside),
         )
 
     def notes(self, stage: StageName) -> list[str]:

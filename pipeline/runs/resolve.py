@@ -14,6 +14,8 @@ from colophon.annotators.base import Annotator, AnnotatorError
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.columns import FINEWEB_TYPES
 from colophon.pipeline.inputs.partitions import Inputs, plan_inputs
+from colophon.pipeline.inputs.search.find import find_files
+from colophon.pipeline.inputs.search.overlap import check_apart
 from colophon.pipeline.recipe.schema import Recipe
 from colophon.pipeline.stages.column_sources import ColumnSources
 from colophon.pipeline.stages.settings import Settings
@@ -23,6 +25,11 @@ from colophon.shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from colophon.shards.packing.pack import smallest_row
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 
+WRITTEN_NAMES = (
+    *("annotations", "calibration", "packed", "records", "report", "tokens", "training"),
+    *(".lock", "manifest.json", "quarantine.jsonl"),
+)
+"""The names in a run's output directory, those of its trainings included."""
 REBUILD = "--rebuild replaces the outdated files; a different output.path keeps both"
 
 
@@ -39,8 +46,8 @@ class PlannedInputs:
         """The partitions and the files that cannot be read.
 
         Raises:
-            UsageError: no file can be read, a path matches nothing or has an unknown suffix, or `[input.columns]`
-                renames a column that nothing reads.
+            UsageError: no file can be read, a path matches nothing or has an unknown suffix, the output would become
+                input, or `[input.columns]` renames a column that nothing reads.
         """
         needs = {need.name: need for need in (*self.columns.annotate_needs, *self.columns.tokenize_needs)}
         known = [*FINEWEB_TYPES, *(name for name in needs if name not in FINEWEB_TYPES)]
@@ -48,7 +55,9 @@ class PlannedInputs:
             if name not in known:
                 raise UsageError(f"{self.where}: input.columns.{name}: unknown column; available: {', '.join(known)}")
         try:
-            return plan_inputs(self.recipe.input, needs=list(needs.values()))
+            search = find_files(self.recipe.input)
+            check_apart(search, self.recipe.output.path, key="output.path", writes=WRITTEN_NAMES)
+            return plan_inputs(self.recipe.input, needs=list(needs.values()), search=search)
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from error
 

@@ -15,9 +15,9 @@ from dataclasses import dataclass, field, replace
 
 from rich.console import Console
 
-from colophon.pipeline.errors import printable
 from colophon.pipeline.executors.base import Executor
 from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.search.found import shown
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.progress import watch
 from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
@@ -265,4 +265,4 @@ class Run:
 def describe(entry: QuarantineEntry) -> str:
     """One human-readable line; control characters of file names and documents are escaped."""
     place = f"{entry.source}:{entry.line}" if entry.line is not None else entry.source
-    return printable(f"{place}: {entry.reason} ({entry.stage})")
+    return shown(f"{place}: {entry.reason} ({entry.stage})")

@@ -21,35 +21,40 @@ def no_waiting_for_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def templates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with two projects: `fresh`, and `finished`, whose recipe has been run."""
+    """A directory with two projects: `fresh`, and `finished`, whose recipe has been run.
+
+    Tests work on copies in one directory, `project`: the names of partitions depend on the place of the input.
+    """
     root = tmp_path_factory.mktemp("projects")
     write_project(root / "fresh")
-    shutil.copytree(root / "fresh", root / "finished")
     here = Path.cwd()
-    os.chdir(root / "finished")
+    os.chdir(shutil.copytree(root / "fresh", root / "project"))
     try:
         called = run()
     finally:
         os.chdir(here)
     assert called.code == 0, called.err
+    (root / "project").rename(root / "finished")
     return root
 
 
 @pytest.fixture
-def project(templates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def project(templates: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project that was never run, as working directory."""
-    return _copied(templates / "fresh", tmp_path, monkeypatch)
+    return _copied(templates, "fresh", monkeypatch)
 
 
 @pytest.fixture
-def finished(templates: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def finished(templates: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with the output of a whole run, as working directory."""
-    return _copied(templates / "finished", tmp_path, monkeypatch)
+    return _copied(templates, "finished", monkeypatch)
 
 
-def _copied(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    root = tmp_path / "project"
-    shutil.copytree(template, root)
+def _copied(templates: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> Path:
+    root = templates / "project"
+    if root.exists():
+        shutil.rmtree(root)
+    shutil.copytree(templates / name, root)
     monkeypatch.chdir(root)
     return root
 

@@ -1,7 +1,7 @@
 """A small project as users have it: FineWeb-style Parquet, a tokenizer file, a recipe, and the command line.
 
-Paths in the recipe are relative, so that a project can be copied with its output: tests that need a finished run start
-from a copy of one.
+Paths in the recipe are relative. Tests that need a finished run start from a copy of one, in the directory where it
+was made.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import random
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -172,6 +173,12 @@ def redone(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]
     """The data files that were written between two snapshots of an output directory."""
     data = (".parquet", ".arrow")
     return {path for path, state in after.items() if path.endswith(data) and before.get(path) != state}
+
+
+def generated_id(path: str | Path, row: int) -> str:
+    """The id of a row without one."""
+    place = os.path.realpath(path)
+    return f"{Path(place).name.split('.')[0]}-{sha256(os.fsencode(place)).hexdigest()[:32]}/{row}"
 
 
 def directories(paths: set[str], *, output: str = "out") -> set[str]:

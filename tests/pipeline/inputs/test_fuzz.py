@@ -31,6 +31,7 @@ from colophon.shards.manifest import QuarantineEntry
 from tests.pipeline.project import (
     colophon,
     document,
+    generated_id,
     hashes,
     manifest,
     resolved_recipe,
@@ -396,7 +397,8 @@ def test_any_documents_as_json_lines(documents: list[Any]) -> None:
     assert decoded(tokens) == [row["text"] or "" for row in expected]
     ids = [row.get("id") for row in expected]
     assert tokens.column("id").to_pylist() == [
-        f"data/rows.jsonl/{row}" if as_string(value) is None else as_string(value) for row, value in enumerate(ids)
+        generated_id("data/rows.jsonl", row) if as_string(value) is None else as_string(value)
+        for row, value in enumerate(ids)
     ]
     found = [row.get("url") for row in expected]
     assert annotations.column("url").to_pylist() == [as_string(url) for url in found]
@@ -459,7 +461,7 @@ def test_any_documents_as_parquet(
     tokens, annotations = outputs("data/rows.parquet")
     assert decoded(tokens) == [row[0] or "" for row in documents]
     assert tokens.column("id").to_pylist() == [
-        f"data/rows.parquet/{n}" if row[1] is None else row[1] for n, row in enumerate(documents)
+        generated_id("data/rows.parquet", n) if row[1] is None else row[1] for n, row in enumerate(documents)
     ]
     assert annotations.column("url").to_pylist() == [row[2] for row in documents]
 

@@ -16,6 +16,7 @@ from tests.pipeline.project import (
     ROWS_OF_FILES,
     Called,
     colophon,
+    generated_id,
     hashes,
     manifest,
     quarantine,
@@ -174,7 +175,7 @@ def test_null_texts_urls_and_ids_keep_their_rows() -> None:
     (tokens,) = manifest().outputs["tokens"].records
     ids = read_table(Path("out", tokens.path)).column("id").to_pylist()
     expected = table.column("id").to_pylist()
-    assert ids == [name or f"hostile/nulls.parquet/{row}" for row, name in enumerate(expected)]
+    assert ids == [name or generated_id("hostile/nulls.parquet", row) for row, name in enumerate(expected)]
 
 
 def test_columns_in_a_different_order_give_the_same_content() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,8 +15,9 @@ from hypothesis import strategies as st
 
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.columns import ColumnNeed
-from colophon.pipeline.inputs.partitions import Inputs, plan_inputs
+from colophon.pipeline.inputs.partitions import Inputs, check_names, plan_inputs
 from colophon.pipeline.recipe.schema import InputSection
+from colophon.shards.common.errors import ColophonError
 from tests.pipeline.project import run, write_documents
 
 TEXT = (ColumnNeed("text", "text"),)
@@ -78,6 +81,24 @@ def test_files_of_the_same_name_in_two_places_have_different_partitions(here: Pa
         write_documents(Path(folder, "train-00000.parquet"), range(4))
     parts = plan("*/*.parquet").partitions
     assert len(parts) == len({part.name for part in parts}) == 2
+
+
+def test_names_have_128_bits_of_the_place_and_the_row_group(here: Path) -> None:
+    write_documents(Path("data/part 0.parquet"), range(40))
+    digits = sha256(f"{here.resolve()}/data/part 0.parquet".encode()).hexdigest()[:32]
+    parts = plan("data/*.parquet", partition_bytes=3000).partitions
+    assert len(parts) > 2
+    assert all(part.row_groups and part.name == f"part_0-{digits}-{part.row_groups[0]:05d}" for part in parts)
+    assert {part.file_name for part in parts} == {f"part_0-{digits}"}
+
+
+def test_two_partitions_of_one_name_are_refused_with_both_sources(here: Path) -> None:
+    for name in ("a", "b"):
+        write_documents(Path(f"{name}.parquet"), range(4))
+    one, other = plan("*.parquet").partitions
+    check_names([one, other])
+    with pytest.raises(ColophonError, match=rf"a.parquet and b.parquet both have the partition name {one.name}"):
+        check_names([one, replace(other, name=one.name)])
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])

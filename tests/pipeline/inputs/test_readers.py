@@ -21,7 +21,7 @@ from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed
 from colophon.pipeline.inputs.partitions import Partition, plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.schema import InputSection
-from tests.pipeline.project import document, write_json_lines
+from tests.pipeline.project import document, generated_id, write_json_lines
 
 NEEDS = (ColumnNeed("text", "text"), ColumnNeed("id", "id", required=False))
 ROWS = [{**document(number), "id": f"id-{number}"} for number in range(60)]
@@ -91,7 +91,7 @@ def test_columns_have_their_fineweb_names_in_the_order_of_the_needs() -> None:
     )
     (batch,) = reader("a.parquet", needs=needs)
     assert batch.schema.names == ["text", "id", "url", "score"]
-    assert batch.column("id").to_pylist() == ["7", "a.parquet/1"]
+    assert batch.column("id").to_pylist() == ["7", generated_id("a.parquet", 1)]
     assert batch.column("score").type == pa.float64()
     assert batch.column("score").null_count == 2
 
@@ -101,7 +101,7 @@ def test_generated_ids_are_the_row_of_the_file_in_any_partition() -> None:
     parts = partitions("a.parquet", partition_bytes=1)
     assert len(parts) == 4
     rows = [row for part in parts for row in rows_of(PartitionReader(part, NEEDS, stage="test"))]
-    assert rows == [{"text": str(number), "id": f"a.parquet/{number}"} for number in range(10)]
+    assert rows == [{"text": str(number), "id": generated_id("a.parquet", number)} for number in range(10)]
 
 
 def test_bytes_that_are_not_utf8_are_replaced_and_counted() -> None:
@@ -242,9 +242,9 @@ def test_a_bad_line_is_reported_and_the_others_are_read(line: str, reason: str) 
     Path("a.jsonl").write_text(f'{{"text": "first"}}\n{line}\n{{"text": null}}\n{{"text": "last"}}')
     found = reader("a.jsonl")
     assert rows_of(found) == [
-        {"text": "first", "id": "a.jsonl/0"},
-        {"text": None, "id": "a.jsonl/1"},
-        {"text": "last", "id": "a.jsonl/2"},
+        {"text": "first", "id": generated_id("a.jsonl", 0)},
+        {"text": None, "id": generated_id("a.jsonl", 1)},
+        {"text": "last", "id": generated_id("a.jsonl", 2)},
     ]
     (problem,) = found.problems
     assert (problem.source, problem.line, problem.rows, problem.stage) == ("a.jsonl", 2, 1, "test")
@@ -273,7 +273,7 @@ def test_json_values_of_other_types_become_text_and_numbers_or_null() -> None:
     needs = (*NEEDS, ColumnNeed("score", "score"), ColumnNeed("int_score", "int_score", required=False))
     assert rows_of(reader("a.jsonl", needs=needs)) == [
         {"text": "a", "id": "7", "score": 4.5, "int_score": None},
-        {"text": "b", "id": "a.jsonl/1", "score": None, "int_score": None},
+        {"text": "b", "id": generated_id("a.jsonl", 1), "score": None, "int_score": None},
     ]
 
 

@@ -14,6 +14,7 @@ from tests.pipeline.project import (
     Called,
     colophon,
     document,
+    generated_id,
     manifest,
     resolved_recipe,
     run,
@@ -118,7 +119,7 @@ def test_json_lines_are_joined_without_their_bad_lines(project: Path) -> None:
         int(row["dump"][8:12]) if row["dump"] != "elsewhere" else None for row in rows
     ]
     assert [row["id"] for row in out] == [
-        f"own.jsonl/{number}" if row["id"] is None else row["id"] for number, row in enumerate(rows)
+        generated_id("own.jsonl", number) if row["id"] is None else row["id"] for number, row in enumerate(rows)
     ]
 
 

@@ -1,0 +1,1 @@
+"""The search for input files, local or remote, by one rule."""
