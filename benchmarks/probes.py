@@ -217,7 +217,7 @@ def _write_annotations(
     ):
         for batch in annotated:
             file.add(batch)
-        file.commit("", rows=sum(batch.num_rows for batch in annotated), problems=[], content={})
+        file.commit("", rows=sum(batch.num_rows for batch in annotated), problems=[], counts={}, content={})
 
 
 def _write_tokens(

@@ -16,14 +16,27 @@ from colophon.shards.outputs import Output, StageName
 from colophon.shards.schema import FORMAT_VERSION
 
 MANIFEST_NAME = "manifest.json"
+MAX_EXAMPLES = 3
+"""Examples of a quarantine entry."""
+
+
+OF_WRONG_TYPE = "_of_wrong_type"
+"""The end of the keys of counts: `url_of_wrong_type` URLs were no strings, and became null."""
 
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class QuarantineExample(_Frozen):
+    """One of the lines or records that an entry counts."""
+
+    line: int
+    reason: str
+
+
 class QuarantineEntry(_Frozen):
-    """An input that was excluded, and the reason."""
+    """An input that was excluded, and the reason: a file, a partition, or all of its lines with the same fault."""
 
     source: str
     partition: str | None = None
@@ -32,9 +45,13 @@ class QuarantineEntry(_Frozen):
     """The stages that could not use it: `input`, `annotate, tokenize` or `pack`."""
     reason: str
     line: int | None = None
-    """The line of a JSONL file, if only this line was excluded."""
+    """The first line of a JSONL file, or record of a WARC file, that was excluded; None if the whole was."""
     rows: int | None = None
     """Documents excluded; None if they were not counted."""
+    count: int = Field(1, ge=1)
+    """The lines or records that were excluded for the same reason; 1 for a file or a partition."""
+    examples: list[QuarantineExample] = Field([], max_length=MAX_EXAMPLES)
+    """The first of them, if they are several."""
 
 
 class LeftAside(_Frozen):
@@ -65,7 +82,7 @@ class Record(_Frozen):
     content: dict[str, str] = {}
     """sha256 of each input column that the file was made from; `colophon verify --inputs` compares them."""
     problems: list[QuarantineEntry] = []
-    """Lines of the input that are no documents; a manifest lists them once, under `quarantine`."""
+    """Lines and records of the input that are no documents; a manifest lists them once, under `quarantine`."""
 
     @field_validator("path", "output")
     @classmethod

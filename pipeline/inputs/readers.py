@@ -6,7 +6,7 @@ file that cannot be read raises InputError.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,11 +23,12 @@ from colophon.pipeline.inputs.conversion import converted, decoded_bytes
 from colophon.pipeline.inputs.csv_reader import csv_batches
 from colophon.pipeline.inputs.datatrove_reader import warc_rows
 from colophon.pipeline.inputs.failures import input_errors
-from colophon.pipeline.inputs.jsonl_reader import jsonl_rows
+from colophon.pipeline.inputs.jsonl.reader import jsonl_batches
 from colophon.pipeline.inputs.parquet_reader import parquet_batches
 from colophon.pipeline.inputs.partitions import Partition, present_identity
+from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.python_rows import batches_of_rows
-from colophon.shards.manifest import QuarantineEntry
+from colophon.shards.manifest import OF_WRONG_TYPE, QuarantineEntry
 
 register_zstd()
 
@@ -48,9 +49,24 @@ class PartitionReader:
     texts_null: int = 0
     texts_repaired: int = 0
     """Texts with bytes that are not UTF-8; each such byte became U+FFFD."""
-    problems: list[QuarantineEntry] = field(default_factory=list)
-    """Lines of the file that are not documents."""
+    excluded: Problems = field(init=False)
+    """Lines and records of the file that are not documents."""
+    wrong: Counter[str] = field(default_factory=Counter)
+    """By column, the values that became null because the column cannot hold them, such as a list as a URL."""
     _content: dict[str, ColumnContent] = field(default_factory=lambda: defaultdict(ColumnContent), repr=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing excluded."""
+        self.excluded = Problems(self.partition, self.stage)
+
+    @property
+    def problems(self) -> list[QuarantineEntry]:
+        """What was excluded so far, one entry for each reason."""
+        return self.excluded.entries
+
+    def wrong_types(self, columns: Iterable[str]) -> dict[str, int]:
+        """Counts for the record of a file that is made from these columns: `url_of_wrong_type`."""
+        return {f"{name}{OF_WRONG_TYPE}": self.wrong[name] for name in columns if self.wrong[name]}
 
     @property
     def content(self) -> Mapping[str, str]:
@@ -81,19 +97,8 @@ class PartitionReader:
         if partition.format == "csv":
             return csv_batches(partition.url, self.needs)
         if partition.format == "jsonl":
-            return batches_of_rows(jsonl_rows(partition, report=self._report), self.needs)
+            return jsonl_batches(partition, self.needs, problems=self.excluded, wrong=self.wrong)
         return batches_of_rows(self._with_needed_columns(warc_rows(partition)), self.needs)
-
-    def _report(self, line: int, reason: str) -> None:
-        entry = QuarantineEntry(
-            source=self.partition.source,
-            partition=self.partition.name,
-            stage=self.stage,
-            line=line,
-            reason=reason,
-            rows=1,
-        )
-        self.problems.append(entry)
 
     def _with_needed_columns(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         for number, row in enumerate(rows):

@@ -19,7 +19,7 @@ from colophon.pipeline.inputs.search.found import describe_left_aside
 from colophon.pipeline.runs.run import QUARANTINE, PassTiming, RunResult, describe
 from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import Store
-from colophon.shards.manifest import Manifest, Record
+from colophon.shards.manifest import OF_WRONG_TYPE, Manifest, Record
 from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import ROLE_NAMES
 from colophon.shards.tokenizer.losses import LOSS_COUNTS
@@ -56,7 +56,20 @@ def document_counts(manifest: Manifest) -> dict[str, int]:
         "documents": documents,
         **{key: counts[key] for key in ("text_bytes", "tokens", "documents_empty", "texts_null", "texts_repaired")},
         **{key: counts[key] for key in LOSS_COUNTS},
+        "values_of_wrong_type": sum(wrong_types(manifest).values()),
+        "excluded": sum(entry.count for entry in manifest.quarantine if entry.line is not None),
     }
+
+
+def wrong_types(manifest: Manifest) -> dict[str, int]:
+    """By input column, the values that became null because they were of a type that the column cannot hold."""
+    found: dict[str, int] = {}
+    for output in manifest.outputs.values():
+        for key, number in _sum(output.records).items():
+            column = key.removesuffix(OF_WRONG_TYPE)
+            if column != key:  # several outputs may be made from one column
+                found[column] = max(found.get(column, 0), number)
+    return found
 
 
 def layout_counts(records: Sequence[Record]) -> dict[str, Any]:
@@ -84,6 +97,9 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
     )
     if loss := _losses(documents):
         console.print(loss, style="yellow", highlight=False, soft_wrap=True)
+    if wrong := wrong_types(manifest):
+        listed = ", ".join(f"{number:,} in {column}" for column, number in wrong.items())
+        console.print(f"null because of a wrong type: {listed}", style="yellow", highlight=False, soft_wrap=True)
     for table in (_annotation_table(summary), _layout_table(summary), _pass_table(summary)):
         if table.row_count:
             console.print(table)

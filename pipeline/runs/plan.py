@@ -140,10 +140,10 @@ class Plan:
         resolved = self.resolved
         partitions = [p for p in resolved.inputs.partitions if p.name not in quarantined]
         outputs: dict[str, OutputManifest] = {}
-        problems: dict[tuple[str | None, int | None], QuarantineEntry] = {}
+        problems: dict[tuple[str | None, int | None, str], QuarantineEntry] = {}
         for output, settings in resolved.settings.by_output.items():
             records = [record for p in partitions if (record := self.record(output, p)) is not None]
-            problems.update({(problem.partition, problem.line): problem for r in records for problem in r.problems})
+            problems.update({(p.partition, p.line, p.reason): p for record in records for p in record.problems})
             if records:
                 without_problems = [record.model_copy(update={"problems": []}) for record in records]
                 outputs[output] = OutputManifest(settings=settings, records=without_problems)

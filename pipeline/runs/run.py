@@ -265,4 +265,7 @@ class Run:
 def describe(entry: QuarantineEntry) -> str:
     """One human-readable line; control characters of file names and documents are escaped."""
     place = f"{entry.source}:{entry.line}" if entry.line is not None else entry.source
-    return shown(f"{place}: {entry.reason} ({entry.stage})")
+    more = f"; {entry.count:,} such, at {', '.join(str(e.line) for e in entry.examples)}" if entry.count > 1 else ""
+    if entry.count > len(entry.examples) > 0:
+        more += ", ..."
+    return shown(f"{place}: {entry.reason} ({entry.stage}{more})")

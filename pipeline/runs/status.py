@@ -69,7 +69,7 @@ def status_of(resolved: ResolvedRecipe) -> Status:
         outputs=tuple(
             _output_status(plan, output, is_running=owner is not None, quarantined=quarantined) for output in outputs
         ),
-        quarantine=tuple({(e.source, e.partition, e.line): e for e in quarantine}.values()),
+        quarantine=tuple({(e.source, e.partition, e.line, e.reason): e for e in quarantine}.values()),
     )
 
 

@@ -102,6 +102,7 @@ class AnnotationSink:
                 self._task.outputs[Output.annotations(a.name)],
                 rows=rows,
                 problems=reader.problems,
+                counts=reader.wrong_types(a.columns),
                 content={name: reader.content[name] for name in a.columns if name in from_input},
             )
             for a in self._wanted
@@ -155,7 +156,13 @@ class AnnotationFile:
             self._rows_buffered -= ROW_GROUP_ROWS
 
     def commit(
-        self, fingerprint: str, *, rows: int, problems: Sequence[QuarantineEntry], content: Mapping[str, str]
+        self,
+        fingerprint: str,
+        *,
+        rows: int,
+        problems: Sequence[QuarantineEntry],
+        counts: Mapping[str, int],
+        content: Mapping[str, str],
     ) -> Record:
         """Write the buffered rows, close the file and commit it."""
         if self._rows_buffered or not rows:
@@ -165,7 +172,7 @@ class AnnotationFile:
             check=lambda path: _check_rows(path, rows),
             rows=rows,
             fingerprint=fingerprint,
-            counts={f"{name}_null": nulls for name, nulls in self._nulls.items()},
+            counts={**{f"{name}_null": nulls for name, nulls in self._nulls.items()}, **counts},
             problems=problems,
             content=content,
         )

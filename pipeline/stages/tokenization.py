@@ -133,6 +133,7 @@ class TokenSink:
         """The record of the file."""
         self._file.close()
         text_counts = {
+            **reader.wrong_types(need.name for need in self.needs),
             "text_bytes": reader.text_bytes,
             "texts_null": reader.texts_null,
             "texts_repaired": reader.texts_repaired,
@@ -141,7 +142,7 @@ class TokenSink:
             check=lambda path: _check_rows(path, rows),
             rows=rows,
             fingerprint=self._fingerprint,
-            counts={**self._counts, **text_counts, "lines_bad": len(reader.problems)},
+            counts={**self._counts, **text_counts, "lines_bad": reader.excluded.count},
             problems=reader.problems,
             content={need.name: reader.content[need.name] for need in self.needs},
         )

@@ -1,0 +1,206 @@
+"""One JSON line as the values of the needed columns.
+
+Whether a line is a document depends on the line and the text's key alone, never on the other columns that a pass reads:
+all outputs of a partition have the same rows.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from colophon.pipeline.errors import one_line
+from colophon.pipeline.inputs.columns import ColumnNeed
+from colophon.pipeline.inputs.jsonl.scanner import members, members_at, value_at
+from colophon.pipeline.inputs.row_batches import Number
+
+_MISSING: Any = object()
+_TWICE: Any = []
+"""The value of a key that a line has twice: no column takes a list, so that it becomes null and is counted."""
+_SHOWN_KEYS = 20
+_ANY_NUMBER = 2**31 - 1
+"""Keys of a line that was scanned: the scanner finds those that occur twice."""
+
+_ESCAPED_LETTER = r"\\u00[2-7]"
+Parsed = tuple[list[Any], int]
+NO_OBJECT = "no object"
+"""The kind of a line that is JSON, but not an object."""
+
+
+class BadLineError(ValueError):
+    """A line that is not a document."""
+
+    def __init__(self, reason: str, *, kind: str) -> None:
+        """State the reason, and the kind by which such lines are counted together."""
+        super().__init__(reason)
+        self.kind = kind
+
+
+class LineParser:
+    """Parses lines into the values of `needs`.
+
+    A column `metadata.url` is the member `url` of the object `metadata`, unless a line has a key of that whole name.
+    Cost: that of orjson. Lines that orjson refuses or reads inexactly are scanned: numbers as ids, and, after a search
+    in all lines of a batch, keys that occur twice.
+    """
+
+    def __init__(self, text: str, needs: Sequence[ColumnNeed]) -> None:
+        """Parse documents whose text has the key `text`."""
+        self._text = text
+        self._keys = [need.in_input for need in needs]
+        self._dotted = [place for place, key in enumerate(self._keys) if "." in key]
+        self._id = next((place for place, need in enumerate(needs) if need.name == "id"), None)
+        keys = dict.fromkeys((text, *self._keys))
+        self._heads = frozenset(name for key in keys for name in (key, key.partition(".")[0]))
+        # `a.b` and `a.c.d` have the paths `a.b`, `a.c` and `a.c.d` inside of `a`.
+        self._paths = sorted({".".join(key.split(".")[:n]) for key in keys for n in range(2, key.count(".") + 2)})
+        self._names = dict.fromkeys(name for key in keys for name in (key, *key.split(".")))
+        self._keys_pattern = f'"(?:{"|".join(map(_re2, self._names))})"'
+        self._exact_keys = re.compile(b"|".join(map(_spelt, self._names)))
+
+    def __call__(self, line: bytes) -> Parsed | None:
+        """The values of the columns, None where the line has none, and the `expected` of `repeated`.
+
+        None for a blank line.
+
+        Raises:
+            BadLineError: the line is not a document.
+        """
+        try:
+            row = orjson.loads(line)
+        except ValueError as error:
+            return self.scanned(line, error) if line.strip() else None
+        if type(row) is not dict:
+            raise BadLineError(f"a JSON {type(row).__name__}, not an object", kind=NO_OBJECT)
+        if type(row.get(self._text)) is not str:
+            self._check_text(_nested(row, self._text), row)
+        values = list(map(row.get, self._keys))
+        for place in self._dotted:
+            found = _nested(row, self._keys[place])
+            values[place] = None if found is _MISSING else found
+        if self._id is not None and type(values[self._id]) is float:
+            return self.scanned(line)
+        has_all = not self._paths and None not in values
+        return values, len(self._names) if has_all else self._num_keys(row)
+
+    def _check_text(self, text: Any, keys: Mapping[str, Any]) -> None:
+        if text is None or type(text) is str:
+            return
+        if text is _TWICE:
+            raise BadLineError(f"key {self._text!r} twice", kind="text twice")
+        if text is not _MISSING:
+            name = "a number" if isinstance(text, Number) else type(text).__name__
+            raise BadLineError(f"{self._text!r} is {name}, not a string", kind="no string")
+        shown = list(keys)
+        rest = f" and {len(shown) - _SHOWN_KEYS} more" if len(shown) > _SHOWN_KEYS else ""
+        listed = ", ".join(shown[:_SHOWN_KEYS]) + rest
+        raise BadLineError(f"no key {self._text!r}; keys: {listed}", kind="no text")
+
+    def repeated(self, block: bytes, lines: Sequence[bytes], expected: Mapping[int, int]) -> list[int]:
+        """The places of the lines in which a needed key may occur twice. One search in the block is usually enough.
+
+        Args:
+            block: the lines, joined.
+            lines: all lines.
+            expected: for the places of documents, how many needed keys they should have, those inside included.
+        """
+        whole = _one_value(block)
+        is_escaped = pc.match_substring_regex(whole, _ESCAPED_LETTER)[0].as_py()
+        if not is_escaped and pc.count_substring_regex(whole, self._keys_pattern)[0].as_py() == sum(expected.values()):
+            return []
+        return [place for place, n in expected.items() if len(self._exact_keys.findall(lines[place])) > n]
+
+    def _num_keys(self, row: Mapping[str, Any]) -> int:
+        """How many of the needed names are keys of the row, those in objects inside included."""
+        inside = sum(_nested(row, path) is not _MISSING for path in self._paths)
+        return inside + sum(name in row for name in self._heads)
+
+    def scanned(self, line: bytes, refused: ValueError | None = None) -> Parsed | None:
+        """As a call, member by member: exact numbers, and keys that occur twice.
+
+        Args:
+            line: a line.
+            refused: the error of the fast parser, for the reason.
+
+        Raises:
+            BadLineError: the line is not a document.
+        """
+        try:
+            decoded = line.decode()
+        except UnicodeDecodeError as error:
+            raise BadLineError(f"not UTF-8: {error}", kind="no UTF-8") from None
+        if decoded.startswith("\ufeff"):  # before the first line of a file, and where files were joined
+            return self(decoded[1:].encode())
+        try:
+            places = members(decoded, self._heads)
+        except ValueError as error:
+            raise BadLineError(f"not JSON: {one_line(refused or error)}", kind="no JSON") from None
+        text = _found(decoded, places, self._text)
+        self._check_text(text, places if text is not _MISSING else _all_keys(decoded))
+        try:
+            (text or "").encode()
+        except UnicodeEncodeError:
+            reason = f"{self._text!r} has half of a surrogate pair, which is not a character"
+            raise BadLineError(reason, kind="half a character") from None
+        found = (_found(decoded, places, key) for key in self._keys)
+        return [None if value is _MISSING else value for value in found], _ANY_NUMBER
+
+
+def _nested(row: Any, key: str) -> Any:
+    """The value of a key, or of `a.b` in an object in an object."""
+    if key in row:
+        return row[key]
+    for part in key.split("."):
+        row = row.get(part, _MISSING) if type(row) is dict else _MISSING
+    return row
+
+
+def _found(line: str, places: Mapping[str, list[int]], key: str) -> Any:
+    """As `_nested`, for a scanned line."""
+    if key in places:
+        return value_at(line, places[key][0]) if len(places[key]) == 1 else _TWICE
+    head, _, rest = key.partition(".")
+    if not rest or head not in places:
+        return _MISSING
+    if len(places[head]) > 1:
+        return _TWICE
+    at = places[head][0]
+    if line[at] != "{":
+        return _MISSING
+    tail = rest.partition(".")[0]
+    inner, _ = members_at(line, at, {tail})
+    return _found(line, inner, rest)
+
+
+class _Everything:
+    """A collection that contains every name."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def _all_keys(line: str) -> Mapping[str, Any]:
+    return members(line, _Everything())
+
+
+def _one_value(block: bytes) -> pa.Array:
+    """The bytes as the only value of an array, without a copy."""
+    offsets = pa.py_buffer(np.array([0, len(block)], np.int64))
+    return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(block)])
+
+
+def _re2(name: str) -> str:
+    """A pattern of a name, for RE2."""
+    return "".join(c if c.isalnum() else f"\\x{{{ord(c):x}}}" for c in name)
+
+
+def _spelt(name: str) -> bytes:
+    r"""A pattern of a key as JSON may spell it, such as `"te\u0078t" :`."""
+    spelt = (b"(?:%b|(?i:\\\\u%04x))" % (re.escape(c.encode()), ord(c)) for c in name)
+    return b'"' + b"".join(spelt) + b'"[ \t]*:'
