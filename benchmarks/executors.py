@@ -65,7 +65,7 @@ class InstantPool(Pool):
         self._events: deque[Event] = deque()
         self._num_started = 0
 
-    def capacity(self) -> int:
+    def capacity(self, *, without: Collection[str] = ()) -> int:
         """Always the same."""
         return self._size
 

@@ -38,6 +38,10 @@ class InputError(ColophonError):
     """A file or partition that cannot be read; it is quarantined, and the run continues unless it is strict."""
 
 
+class NodeError(ColophonError):
+    """A model, vocabulary or module that this machine lacks; no input is at fault, and another machine may have it."""
+
+
 class StoreError(ColophonError):
     """The output's disk or object store fails, retries included; the run ends, and committed files stay."""
 

@@ -10,7 +10,7 @@ import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from colophon.annotators.base import AnnotatorError
@@ -67,7 +67,8 @@ def remembered_sha256(path: str | Path) -> str:
 
     The time of change (ctime) is among them: an edit that restores the time of modification is noticed.
 
-    Cost: 0.5 to 2 s a GB the first time, then under a millisecond.
+    Cost: 0.5 to 2 s a GB the first time, then under a millisecond. Of several processes that ask at once, one computes
+    it and the others wait.
 
     Raises:
         AnnotatorError: the file cannot be read.
@@ -78,11 +79,17 @@ def remembered_sha256(path: str | Path) -> str:
         note = cache_dir() / "sha256" / f"{fingerprint(identity)}.txt"
         with suppress(FileNotFoundError):
             return note.read_text()
-        digest = file_sha256(Path(path))
+        with ExitStack() as lock:
+            with suppress(OSError):  # a full disk: each process computes it
+                note.parent.mkdir(parents=True, exist_ok=True)
+                lock.enter_context(_locked(note.with_suffix(".lock")))
+            with suppress(FileNotFoundError):
+                return note.read_text()
+            digest = file_sha256(Path(path))
+            with suppress(OSError):  # a full disk: the next call computes it again
+                replace_text(note, digest)
     except OSError as error:
         raise AnnotatorError(f"{path}: {error.strerror}") from None
-    with suppress(OSError):  # a full disk: the next call computes it again
-        replace_text(note, digest)
     return digest
 
 

@@ -108,21 +108,31 @@ def export(
     from colophon.pipeline.runs.export import ExportStage, export_tasks
     from colophon.pipeline.runs.plan import Plan
     from colophon.pipeline.runs.progress import watch
+    from colophon.pipeline.runs.requirements import requirements
 
     console = make_console()
     resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
-    tasks = export_tasks(Plan(resolved))
+    plan = Plan(resolved)
+    tasks = export_tasks(plan)
     if to.exists() and not to.is_dir():
         raise UsageError(f"--to {to}: is a file. Give a directory")
     to.mkdir(parents=True, exist_ok=True)
     stage = ExportStage(resolved.store.absolute, to.absolute(), resolved.recipe.input.columns)
     with ExecutorSession(executor, resolved.recipe.ray, log=echo) as session:
         session.connect()
+        if tasks and session.executor.spans_machines:
+            session.executor.ready(len(tasks), requirements(plan, (), directories=(str(to.absolute()),)))
         total_bytes = sum(task.partition.bytes for task in tasks)
         outcomes = session.executor.run(stage, tasks)
         for outcome in watch(outcomes, name="export", total_bytes=total_bytes, total_tasks=len(tasks), console=console):
             if outcome.error is not None:
                 raise ColophonError(f"export: {outcome.task.partition.source}: {outcome.error}")
+    missing = [task.partition.name for task in tasks if not (to / f"{task.partition.name}.parquet").is_file()]
+    if missing:
+        raise ColophonError(
+            f"export: {len(missing):,} of {len(tasks):,} files are missing in {to}, although workers wrote them, for "
+            f"example {missing[0]}.parquet. Give --to a directory that all machines share"
+        )
     num_skipped = len(resolved.inputs.partitions) - len(tasks)
     skipped = f"; {num_skipped} quarantined partitions skipped" if num_skipped else ""
     typer.echo(f"{len(tasks)} files in {to}{skipped}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
+from colophon.pipeline.executors.handshake import Requirements
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task
 
 
@@ -16,8 +17,16 @@ class Executor(Protocol):
         """Whether workers may run on other machines."""
         return False
 
-    def ready(self, num_tasks: int) -> None:
-        """Start what a stage of `num_tasks` tasks needs. A run calls it first, so that this counts as starting."""
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines on machines that are left out."""
+        return ()
+
+    def ready(self, num_tasks: int, requirements: Requirements | None = None) -> None:
+        """Start what a stage of `num_tasks` tasks needs. A run calls it first, so that this counts as starting.
+
+        `requirements`: what every worker's machine must have; None: as before.
+        """
         return
 
     def close(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from colophon.pipeline.executors.handshake import Requirements
 from colophon.pipeline.executors.worker import Greeting, Reply
 from colophon.pipeline.stages.tasks import Stage, Task
 
@@ -16,6 +17,17 @@ class Started:
 
     worker: int
     greeting: Greeting
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A worker is gone before its first task, because its machine is not like the driver's."""
+
+    worker: int
+    reason: str
+    node: str
+    ends_run: bool = False
+    """Whether the run ends, unless it has done work already: the output is not shared."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +50,14 @@ class Died:
     """Whether its oldest task surely was the one that it worked on. If not, an answer may have been lost."""
 
 
-Event = Started | Finished | Died
+Event = Started | Refused | Finished | Died
 
 
 class Pool(Protocol):
     """Processes that work on the tasks of one stage after the other. Workers are numbers; none is used twice.
 
     Events of one worker come in the order in which they happened: `Started`, a `Finished` for each task in the order in
-    which the tasks were sent, and perhaps `Died`. A killed worker reports nothing more.
+    which the tasks were sent, and perhaps `Died`; or `Refused` alone. A killed worker reports nothing more.
     """
 
     @property
@@ -58,16 +70,24 @@ class Pool(Protocol):
         """Whether workers may run on other machines."""
         return False
 
-    def capacity(self) -> int:
-        """The number of workers that can run now, at least 1. It may change while a stage runs."""
+    def capacity(self, *, without: Collection[str]) -> int:
+        """The number of workers that can run now on nodes that are not in `without`; it may change at any time."""
         ...
+
+    def nodes(self) -> Collection[str]:
+        """The living nodes; a pool of one machine has one with an empty name."""
+        return frozenset([""])
+
+    def require(self, requirements: Requirements) -> None:
+        """Refuse workers whose machine lacks something, from now on. A pool of one machine has nothing to check."""
+        return
 
     def open(self, stage: Stage) -> None:
         """Set the stage of all tasks that are sent from now on. No worker has a task."""
         ...
 
     def start(self, *, avoid: Collection[str]) -> int:
-        """Begin to start a worker, if possible on none of the nodes in `avoid`. `Started` or `Died` will report it."""
+        """Begin to start a worker on none of the nodes in `avoid`. `Started`, `Refused` or `Died` will report it."""
         ...
 
     def send(self, worker: int, task: Task) -> None:

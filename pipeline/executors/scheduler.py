@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 
 from colophon.pipeline.executors.base import Executor
-from colophon.pipeline.executors.pool import Died, Event, Finished, Pool, Started
+from colophon.pipeline.executors.handshake import Requirements
+from colophon.pipeline.executors.pool import Died, Event, Finished, Pool, Refused, Started
 from colophon.pipeline.executors.start_failures import StartFailures
 from colophon.pipeline.executors.task_queue import TaskQueue
-from colophon.pipeline.executors.worker import greeting
 from colophon.pipeline.recipe.schema import RaySection
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task
 from colophon.shards.common.errors import ColophonError
@@ -59,7 +59,9 @@ class Scheduler(Executor):
         self._deadlines: list[tuple[float, int]] = []  # a heap; entries of tasks that are done are dropped when seen
         self._queue = TaskQueue([], max_attempts=config.max_attempts)
         self._failures = StartFailures(max_attempts=config.max_attempts)
+        self._has_worked = False
         self._capacity = 0
+        self._nodes: Collection[str] = ()
         self._capacity_until = 0.0
 
     @property
@@ -72,8 +74,19 @@ class Scheduler(Executor):
         """Whether workers may run on other machines."""
         return self._pool.spans_machines
 
-    def ready(self, num_tasks: int) -> None:
-        """Start a worker for each task, as many as the pool can run, and wait for the first one."""
+    @property
+    def notes(self) -> Sequence[str]:
+        """Lines on nodes that are left out."""
+        return self._failures.notes
+
+    def ready(self, num_tasks: int, requirements: Requirements | None = None) -> None:
+        """Start a worker for each task, as many as the pool can run, and wait for the first one.
+
+        Raises:
+            ColophonError: none can be started, or a machine does not share the output.
+        """
+        if requirements is not None:
+            self._pool.require(requirements)
         self._start_workers(num_tasks)
         while not any(worker.started for worker in self._workers.values()):
             for event in self._pool.wait(self._patience()):
@@ -117,9 +130,17 @@ class Scheduler(Executor):
         """Start as many workers as there are tasks, up to the pool's capacity."""
         now = self._clock()
         if now >= self._capacity_until:
-            self._capacity, self._capacity_until = self._pool.capacity(), now + CAPACITY_CHECK_SECONDS
-        while now >= self._failures.resume_at and len(self._workers) < min(num_tasks, self._capacity):
-            self._workers[self._pool.start(avoid=self._failures.bad_nodes)] = _WorkerState()
+            self._ask_pool(now)
+        avoided = self._failures.avoided(now=now)
+        if "" in avoided or avoided.issuperset(self._nodes):
+            return
+        while len(self._workers) < min(num_tasks, self._capacity):
+            self._workers[self._pool.start(avoid=avoided)] = _WorkerState()
+
+    def _ask_pool(self, now: float) -> None:
+        self._nodes = self._pool.nodes()
+        self._capacity = self._pool.capacity(without=self._failures.excluded)
+        self._capacity_until = now + CAPACITY_CHECK_SECONDS
 
     def _send_tasks(self) -> None:
         """Send waiting tasks: first one to every free worker, then light ones to workers that have one light task."""
@@ -156,7 +177,9 @@ class Scheduler(Executor):
         if isinstance(event, Started):
             self._started(event)
         elif isinstance(event, Finished):
-            yield self._finished(event)
+            yield from self._finished(event)
+        elif isinstance(event, Refused):
+            self._refused(event)
         elif self._workers[event.worker].started:
             yield from self._lose(event.worker, reason=event.reason, oldest_ran=event.oldest_ran)
         else:
@@ -165,29 +188,43 @@ class Scheduler(Executor):
     def _failed_start(self, event: Died) -> None:
         del self._workers[event.worker]
         self._failures.failed(event.node, event.reason, now=self._clock())
-        if not self._workers and (reason := self._failures.give_up_reason()):
+        self._check_nodes()
+
+    def _refused(self, event: Refused) -> None:
+        del self._workers[event.worker]
+        if event.ends_run and not self._has_worked:
+            raise ColophonError(f"{self._pool.name}: node {event.node}: {event.reason}")
+        self._failures.refuse(event.node, event.reason)
+        self._check_nodes()
+
+    def _check_nodes(self) -> None:
+        """Ask for the pool's capacity without the nodes that are left out.
+
+        Raises:
+            ColophonError: no worker is left, and none can be started.
+        """
+        self._ask_pool(self._clock())
+        if not self._workers and (reason := self._failures.give_up_reason(self._nodes)):
             raise ColophonError(f"{self._pool.name}: {reason}")
 
     def _started(self, event: Started) -> None:
-        here, there = greeting(), event.greeting
-        if (here.version, here.python) != (there.version, there.python):
-            place = f" on {there.node}" if there.node else ""
-            raise ColophonError(
-                f"{self._pool.name}: a worker{place} has Colophon {there.version} and Python {there.python}, "
-                f"this process {here.version} and {here.python}. Install the same on every node"
-            )
-        self._failures.succeeded(there.node)
-        self._workers[event.worker].started = True
+        self._failures.succeeded(event.greeting.node)
+        state = self._workers[event.worker]
+        state.started, state.node = True, event.greeting.node
         self._free[event.worker] = None
 
-    def _finished(self, event: Finished) -> Outcome:
+    def _finished(self, event: Finished) -> Iterator[Outcome]:
         reply, state = event.reply, self._workers[event.worker]
+        if reply.outcome is None and reply.blames_node and state.node:
+            self._leave_out(event.worker, reply.defect or "it lacks what the work needs")
+            return
         if reply.outcome is None:
             raise ColophonError(reply.defect or "a worker failed without a reason")
         task = state.tasks.popleft()
         if reply.outcome.task.partition.name != task.partition.name:
             raise ColophonError(f"{task.partition.name}: a worker answered another task. This is a defect.")
         self._queue.finish(task)
+        self._has_worked = True
         self._half_free.pop(event.worker, None)
         limit = self._config.worker_memory_bytes
         state.retiring |= limit is not None and reply.own_bytes > limit
@@ -198,7 +235,16 @@ class Scheduler(Executor):
             self._pool.kill(event.worker)
         else:
             self._free[event.worker] = None
-        return replace(reply.outcome, task=task)
+        yield replace(reply.outcome, task=task)
+
+    def _leave_out(self, worker: int, reason: str) -> None:
+        """End a worker whose machine lacks something, and leave its node out; other workers get its tasks."""
+        state = self._forget(worker)
+        self._pool.kill(worker)
+        for task in state.tasks:
+            self._queue.put_back(task)
+        self._failures.refuse(state.node, reason)
+        self._check_nodes()
 
     def _lose(self, worker: int, *, reason: str, oldest_ran: bool) -> Iterator[Outcome]:
         """Forget a worker. Its oldest task is blamed, if it surely ran; the others wait again."""
@@ -246,6 +292,6 @@ class Scheduler(Executor):
         times = [max(self._capacity_until, now) if self._queue.peek() else now + CAPACITY_CHECK_SECONDS]
         if (overdue := self._next_deadline()) is not None:
             times.append(overdue[0])
-        if self._failures.resume_at > now:
-            times.append(self._failures.resume_at)
+        if (resume := self._failures.next_resume(now=now)) is not None:
+            times.append(resume)
         return max(min(times) - now, 0.0)

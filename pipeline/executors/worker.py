@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from colophon import __version__
 from colophon.annotators.base import AnnotatorError
-from colophon.pipeline.errors import InputError, one_line, without_secrets
+from colophon.pipeline.errors import InputError, NodeError, one_line, without_secrets
 from colophon.pipeline.retry import is_transient, retried
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task, Worker
 from colophon.shards.common.errors import ColophonError, ShardError
@@ -41,6 +41,10 @@ class Greeting:
     """Major and minor version, `3.11`."""
     node: str = ""
     """The address of its machine, if the pool has several."""
+    code: str = ""
+    """sha256 of Colophon's modules, see `executors.handshake`."""
+    libraries: tuple[tuple[str, str], ...] = ()
+    """Names and versions of the libraries on which the bytes of outputs depend."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,8 @@ class Reply:
     """The message of what it raised."""
     own_bytes: int
     """Resident memory of the process afterwards, without mapped files."""
+    blames_node: bool = False
+    """Whether the machine lacks something, so that a worker on another one may do the task."""
 
 
 def greeting(node: str = "") -> Greeting:
@@ -86,7 +92,7 @@ class WorkerProcess:
         try:
             outcome = self._workplace.work(task, number=number, stage=stage)
         except ColophonError as error:
-            return Reply(None, without_secrets(str(error)), _own_bytes())
+            return Reply(None, without_secrets(str(error)), _own_bytes(), isinstance(error, NodeError))
         except Exception as error:
             return Reply(None, without_secrets(f"{type(error).__name__}: {error}"), _own_bytes())
         return Reply(outcome, None, _own_bytes())

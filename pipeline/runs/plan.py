@@ -173,6 +173,7 @@ class Plan:
             settings=resolved.settings.fingerprints,
             tokenizer=self._tokenizer(stages[0]),
             num_meta_tokens=recipe.num_meta_tokens,
+            tokenizer_sha256=resolved.tokenizer.sha256,
         )
 
     def _input_stage(self, stage: StageName) -> InputStage:
@@ -181,7 +182,11 @@ class Plan:
             return AnnotateStage(resolved.store.absolute, resolved.annotators, resolved.columns.annotate_needs)
         tokenizer = self._tokenizer(stage)
         return TokenizeStage(
-            resolved.store.absolute, tokenizer, resolved.recipe.num_meta_tokens, resolved.columns.tokenize_needs
+            resolved.store.absolute,
+            tokenizer,
+            resolved.recipe.num_meta_tokens,
+            resolved.tokenizer.sha256,
+            resolved.columns.tokenize_needs,
         )
 
     def _tokenizer(self, stage: StageName) -> TokenizerConfig:

@@ -20,6 +20,7 @@ from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.search.found import shown
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.progress import watch
+from colophon.pipeline.runs.requirements import requirements
 from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
 from colophon.pipeline.stages.tasks import Outcome, TaskResult
 from colophon.pipeline.stages.timing import STEPS
@@ -193,8 +194,10 @@ class Run:
         self._note(note for stage in stages for note in self._plan.notes(stage))
         begun = time.monotonic()
         self._connect()
-        self._executor.ready(num_tasks)
+        wanted = requirements(self._plan, self._stages()) if self._executor.spans_machines else None
+        self._executor.ready(num_tasks, wanted)
         self._connect_seconds += time.monotonic() - begun
+        self._note(self._executor.notes)
 
     def _note(self, notes: Iterable[str]) -> None:
         """Show the lines that were not shown before."""
@@ -207,6 +210,7 @@ class Run:
         """The workers' results; of their records the paths are kept. Quarantines the partitions that have none."""
         results = []
         for outcome in outcomes:
+            self._note(self._executor.notes)
             if outcome.result is None:
                 self._quarantine(outcome.task.partition, stage=stage, reason=outcome.error or "no reason given")
                 continue

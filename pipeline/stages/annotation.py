@@ -11,11 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from colophon.annotators.base import Annotator
+from colophon.annotators.base import Annotator, AnnotatorError
 from colophon.pipeline.concurrency import WriteBehind
-from colophon.pipeline.errors import InputError
+from colophon.pipeline.errors import InputError, NodeError, one_line
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.readers import PartitionReader
+from colophon.pipeline.retry import is_transient
 from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.storage.commits import Draft, Store
@@ -63,8 +64,18 @@ class AnnotateWorker:
     def _load(self, annotators: Sequence[Annotator]) -> None:
         for annotator in annotators:
             if annotator.name not in self._loaded:
-                annotator.load()
+                _load(annotator)
                 self._loaded.add(annotator.name)
+
+
+def _load(annotator: Annotator) -> None:
+    try:
+        annotator.load()
+    except (AnnotatorError, ImportError, OSError) as error:
+        if is_transient(error):
+            raise
+        reason = str(error) if isinstance(error, AnnotatorError) else f"annotators.{annotator.name}: {one_line(error)}"
+        raise NodeError(reason) from error
 
 
 class AnnotationSink:

@@ -15,6 +15,7 @@ from colophon.pipeline.errors import InputError
 from colophon.pipeline.recipe.schema import PackSection
 from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.stages.timing import Clock
+from colophon.pipeline.stages.vocabulary import load_planned_tokenizer
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.fault_injection import reached
 from colophon.shards.arrow_files import list_chunks, packed_table, read_table, write_table
@@ -25,7 +26,7 @@ from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.packing.pack import Packed, pack
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import PackedInfo, TokenizerInfo
-from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
+from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class PackStage:
     """The fingerprint of each layout's settings."""
     tokenizer: TokenizerConfig
     num_meta_tokens: int
+    tokenizer_sha256: str
+    """The vocabulary with which the run was planned; see `Tokenizer.sha256`."""
 
     @property
     def name(self) -> str:
@@ -49,7 +52,10 @@ class PackStage:
 
     def start(self) -> PackWorker:
         """A worker, with the vocabulary that encodes metadata."""
-        return PackWorker(self, load_tokenizer(self.tokenizer, num_meta_tokens=self.num_meta_tokens))
+        tokenizer = load_planned_tokenizer(
+            self.tokenizer, num_meta_tokens=self.num_meta_tokens, sha256=self.tokenizer_sha256
+        )
+        return PackWorker(self, tokenizer)
 
 
 class PackWorker:

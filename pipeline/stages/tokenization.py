@@ -18,6 +18,7 @@ from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
+from colophon.pipeline.stages.vocabulary import load_planned_tokenizer
 from colophon.pipeline.storage.commits import Store
 from colophon.shards.arrow_files import growing_table, read_table, tokens_table
 from colophon.shards.manifest import Record
@@ -75,6 +76,8 @@ class TokenizeStage:
     store: Store
     tokenizer: TokenizerConfig
     num_meta_tokens: int
+    tokenizer_sha256: str
+    """The vocabulary with which the run was planned; see `Tokenizer.sha256`."""
     needs: tuple[ColumnNeed, ...]
 
     @property
@@ -100,7 +103,11 @@ class TokenizeWorker:
             return None
         if self._tokenizer is None:
             with clock.measure("load"):
-                self._tokenizer = load_tokenizer(self._stage.tokenizer, num_meta_tokens=self._stage.num_meta_tokens)
+                self._tokenizer = load_planned_tokenizer(
+                    self._stage.tokenizer,
+                    num_meta_tokens=self._stage.num_meta_tokens,
+                    sha256=self._stage.tokenizer_sha256,
+                )
                 _ = self._tokenizer.engine  # built on first use: its time counts as loading, not as tokenizing
         return TokenSink(self._stage, task, self._tokenizer, stack=stack)
 

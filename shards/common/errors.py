@@ -3,6 +3,7 @@
     ColophonError         1      shards/common/errors.py
     ├── UsageError        2      pipeline/errors.py        a recipe, an option or an input that is invalid
     ├── InputError        1      pipeline/errors.py        a partition that cannot be read; it is quarantined
+    ├── NodeError         1      pipeline/errors.py        a machine lacks a model, a vocabulary or a module
     ├── StoreError        1      pipeline/errors.py        the output's disk or object store fails
     ├── StoppedError      128+n  pipeline/errors.py        a training that signal n ended
     ├── AnnotatorError    2      annotators/base.py        a model or a setting of an annotator

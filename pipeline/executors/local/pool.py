@@ -55,7 +55,7 @@ class LocalPool(Pool):
         self._stage_number = 0
         self._stage = b""
 
-    def capacity(self) -> int:
+    def capacity(self, *, without: Collection[str] = ()) -> int:
         """As many workers as the recipe says, else one for each CPU."""
         return self._num_workers
 

@@ -8,7 +8,6 @@ from pathlib import Path
 
 # Ray sends no usage statistics. A cluster's token is used if this user has one.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")  # warnings of its processes would follow the one line
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 if not os.environ.get("RAY_ADDRESS"):
     # A cluster of this machine alone binds to loopback, as it does on macOS by default. On the network anybody could

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import ray
 from ray.exceptions import AuthenticationError, RayError
@@ -87,9 +87,10 @@ def _start_cluster(config: RaySection) -> None:
         )
 
 
-def num_cpus() -> int:
-    """Return the CPUs of the connected cluster, at least 1."""
-    return max(int(ray.cluster_resources().get("CPU", 1)), 1)
+def num_cpus(*, without: Collection[str] = ()) -> int:
+    """Return the CPUs of the connected cluster, without those of nodes at the addresses in `without`; at least 1."""
+    nodes = [node for node in ray.nodes() if node["Alive"] and node["NodeManagerAddress"] not in without]
+    return max(int(sum(node["Resources"].get("CPU", 0) for node in nodes)), 1)
 
 
 def disconnect() -> None:

@@ -21,9 +21,19 @@ import ray
 from ray.exceptions import RayError
 
 from colophon.pipeline.executors.environment import WORKER_ENVIRONMENT
+from colophon.pipeline.executors.handshake import (
+    SHARED,
+    Checked,
+    Probe,
+    Requirements,
+    check_machine,
+    differences,
+    full_greeting,
+)
 from colophon.pipeline.executors.on_ray.cluster import check_nodes, num_cpus
-from colophon.pipeline.executors.pool import Died, Event, Finished, Pool, Started
-from colophon.pipeline.executors.worker import Greeting, Reply, WorkerProcess, greeting, hard_limit
+from colophon.pipeline.executors.pool import Died, Event, Finished, Pool, Refused, Started
+from colophon.pipeline.executors.session import cluster_address
+from colophon.pipeline.executors.worker import Greeting, Reply, WorkerProcess, hard_limit
 from colophon.pipeline.recipe.schema import RaySection
 from colophon.pipeline.stages.tasks import Stage, Task
 
@@ -40,7 +50,11 @@ class RemoteWorker:
 
     def greet(self) -> Greeting:
         """Return the versions and the node."""
-        return greeting(ray.util.get_node_ip_address())
+        return full_greeting(ray.util.get_node_ip_address())
+
+    def check(self, requirements: Requirements, probe: str) -> Checked:
+        """Return what this machine lacks."""
+        return check_machine(requirements, probe=probe)
 
     def answer(self, number: int, stage: list[Any], task: Task) -> Reply:
         """Work on a task. `stage` holds a reference to the stage, which is fetched if it is needed."""
@@ -52,9 +66,14 @@ class _Actor:
     """An actor as the driver sees it."""
 
     handle: Any
-    node: str = ""
+    greeting: Greeting | None = None
     answers: deque[Future[Any]] = field(default_factory=deque)
-    """Requests without a report yet, oldest first: its greeting, then a reply to each task."""
+    """Requests without a report yet, oldest first: its greeting, its check, then a reply to each task."""
+
+    @property
+    def node(self) -> str:
+        """The address of its node, if it has reported it."""
+        return "" if self.greeting is None else self.greeting.node
 
 
 class RayPool(Pool):
@@ -65,6 +84,8 @@ class RayPool(Pool):
     def __init__(self, config: RaySection) -> None:
         """Start nothing yet."""
         self._config = config
+        self._requirements = Requirements()
+        self._probe = Probe()
         self._numbers = count()
         self._actors: dict[int, _Actor] = {}
         self._arrived: SimpleQueue[int] = SimpleQueue()
@@ -72,9 +93,23 @@ class RayPool(Pool):
         self._stage_number = 0
         self._stage: list[Any] = []
 
-    def capacity(self) -> int:
+    @property
+    def spans_machines(self) -> bool:
+        """Whether the cluster was running before this command."""
+        return cluster_address(self._config) is not None
+
+    def capacity(self, *, without: Collection[str] = ()) -> int:
         """As many workers as the recipe says, else one for each CPU that the cluster has now."""
-        return self._config.num_workers or num_cpus()
+        return self._config.num_workers or num_cpus(without=without)
+
+    def nodes(self) -> Collection[str]:
+        """The addresses of the nodes that are alive."""
+        return {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
+
+    def require(self, requirements: Requirements) -> None:
+        """Check each worker's machine when it starts. Writes a small file into each directory that is to be shared."""
+        self._requirements = requirements
+        self._probe.write(requirements.directories)
 
     def open(self, stage: Stage) -> None:
         """Put the stage where all nodes can fetch it."""
@@ -93,6 +128,7 @@ class RayPool(Pool):
         worker = next(self._numbers)
         self._actors[worker] = actor
         self._expect(worker, actor.handle.greet.remote())
+        self._expect(worker, actor.handle.check.remote(self._requirements, self._probe.name))
         return worker
 
     def send(self, worker: int, task: Task) -> None:
@@ -124,6 +160,7 @@ class RayPool(Pool):
         """Kill all actors."""
         for worker in list(self._actors):
             self.kill(worker)
+        self._probe.remove()
 
     def _expect(self, worker: int, reference: Any) -> None:
         answer: Future[Any] = reference.future()
@@ -145,25 +182,42 @@ class RayPool(Pool):
                 died = Died(worker, _reason(error), node=actor.node or _node_in(error), oldest_ran=not actor.answers)
                 return [*events, died]
             result = answer.result()
-            if isinstance(result, Greeting):
-                actor.node = result.node
-                events.append(Started(worker, result))
-            else:
-                events.append(Finished(worker, result))
+            event = self._event(worker, actor, result)
+            events += [event] if event is not None else []
+            if isinstance(event, Refused):
+                self.kill(worker)
+                break
         return events
+
+    def _event(self, worker: int, actor: _Actor, result: Greeting | Checked | Reply) -> Event | None:
+        """The event that an answer is; None for a greeting like the driver's: its check follows."""
+        if isinstance(result, Reply):
+            return Finished(worker, result)
+        if isinstance(result, Greeting):
+            actor.greeting = result
+            reasons = differences(full_greeting(), result)
+            return Refused(worker, "; ".join(reasons), result.node) if reasons else None
+        assert actor.greeting is not None
+        directory = self._probe.unshared(result)
+        if directory is not None:
+            reason = f"{directory} is not the directory that the driver sees: {SHARED}"
+            return Refused(worker, reason, actor.node, ends_run=True)
+        if result.lacking:
+            return Refused(worker, "; ".join(result.lacking), actor.node)
+        return Started(worker, actor.greeting)
 
 
 def _node_ids(addresses: Collection[str]) -> list[str]:
-    """The ids of living nodes at the addresses; none if no other node is alive."""
-    nodes = [node for node in ray.nodes() if node["Alive"]] if addresses else []
-    named = [node["NodeID"] for node in nodes if node["NodeManagerAddress"] in addresses]
-    return named if len(named) < len(nodes) else []
+    """The ids of living nodes at the addresses."""
+    nodes = ray.nodes() if addresses else []
+    return [node["NodeID"] for node in nodes if node["Alive"] and node["NodeManagerAddress"] in addresses]
 
 
 def _reason(error: BaseException) -> str:
-    """Ray's account without its line breaks: the first line names the kind, the next ones the cause."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return "worker died: " + (" ".join(lines)[:_REASON_CHARACTERS] if lines else type(error).__name__)
+    """Ray's account without its line breaks. Of a long one, such as a traceback, the kind and the cause: its ends."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = " ".join(lines)
+    return f"worker died: {text if len(text) <= _REASON_CHARACTERS else f'{lines[0]} ... {lines[-1]}'}"
 
 
 def _node_in(error: BaseException) -> str:

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
-from colophon.pipeline.executors.pool import Died, Event, Finished, Pool, Started
+from colophon.pipeline.executors.pool import Died, Event, Finished, Pool, Refused, Started
 from colophon.pipeline.executors.worker import Greeting, Reply, greeting
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task, TaskResult, Worker
@@ -45,8 +45,12 @@ class FakePool(Pool):
 
     name = "fake"
 
-    def __init__(self, *, size: int, clock: Clock, script: Callable[[FakePool], Event | None]) -> None:
+    def __init__(
+        self, *, size: int, clock: Clock, script: Callable[[FakePool], Event | None], nodes: Collection[str] = ("",)
+    ) -> None:
         self.size = size
+        self.node_names = frozenset(nodes)
+        self.left_out: list[frozenset[str]] = []
         self.clock = clock
         self.script = script
         self.workers: dict[int, FakeWorker] = {}
@@ -55,8 +59,12 @@ class FakePool(Pool):
         self.waits: list[float] = []
         self.num_started = 0
 
-    def capacity(self) -> int:
+    def capacity(self, *, without: Collection[str] = ()) -> int:
+        self.left_out.append(frozenset(without))
         return self.size
+
+    def nodes(self) -> Collection[str]:
+        return self.node_names
 
     def open(self, stage: Stage) -> None:
         assert not any(worker.tasks for worker in self.workers.values()), "no worker has tasks of an earlier stage"
@@ -97,6 +105,13 @@ class FakePool(Pool):
         task = self.workers[worker].tasks.popleft()
         result = TaskResult(records=(), documents=1, text_bytes=task.partition.bytes)
         return Finished(worker, Reply(Outcome(task=task, result=result), None, own_bytes))
+
+    def refused(self, worker: int, reason: str, *, node: str, ends_run: bool = False) -> Event:
+        del self.workers[worker]
+        return Refused(worker, reason, node, ends_run)
+
+    def lacks(self, worker: int, reason: str) -> Event:
+        return Finished(worker, Reply(None, reason, 0, blames_node=True))
 
     def died(self, worker: int, reason: str = "worker died", *, node: str = "", oldest_ran: bool = True) -> Event:
         del self.workers[worker]

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,9 +36,12 @@ class Cluster:
 
 
 @contextmanager
-def raylet(address: str, *options: str, environment: dict[str, str]) -> Iterator[None]:
-    """A node of a cluster, on a loopback address of its own; it and all that it started end with the context."""
-    command = [shutil.which("ray", path=environment["PATH"]) or "ray", "start", "--block", "--num-cpus=1"]
+def raylet(address: str, *options: str, environment: dict[str, str], prefix: Sequence[str] = ()) -> Iterator[None]:
+    """A node of a cluster, on a loopback address of its own; it and all that it started end with the context.
+
+    `prefix`: a command that starts it.
+    """
+    command = [*prefix, shutil.which("ray", path=environment["PATH"]) or "ray", "start", "--block", "--num-cpus=1"]
     limits = [
         "--object-store-memory=100000000",
         "--disable-usage-stats",
@@ -78,11 +81,12 @@ def two_nodes(
     of_head: Mapping[str, str] | None = None,
     of_second: Mapping[str, str] | None = None,
     second_later: bool = False,
+    second_prefix: Sequence[str] = (),
 ) -> Iterator[Cluster]:
     """A head with the job server and a second raylet, a CPU each, both asking for a token.
 
     `of_head` and `of_second`: environment variables of one node's processes alone. `second_later`: the head is alone
-    until `add_second` is called.
+    until `add_second` is called. `second_prefix`: a command that starts the second node.
     """
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("RAY_")},
@@ -101,7 +105,7 @@ def two_nodes(
 
             def add_second() -> None:
                 options = (f"--address={head}", f"--temp-dir={scratch}/b")
-                of.enter_context(raylet("127.0.0.3", *options, environment=second))
+                of.enter_context(raylet("127.0.0.3", *options, environment=second, prefix=second_prefix))
 
             cluster = Cluster(f"http://127.0.0.1:{jobs_port}", head, environment, add_second, of.close)
             if not second_later:

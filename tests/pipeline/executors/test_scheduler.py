@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from colophon.pipeline.executors import scheduler as module
 from colophon.pipeline.executors.pool import Event, Finished
 from colophon.pipeline.executors.scheduler import CAPACITY_CHECK_SECONDS, SMALL_TASK_BYTES, Scheduler
-from colophon.pipeline.executors.worker import Greeting, Reply
+from colophon.pipeline.executors.worker import Greeting, Reply, greeting
 from colophon.pipeline.recipe.schema import RaySection
 from colophon.pipeline.stages.tasks import Outcome, Task
 from colophon.shards.common.errors import ColophonError
@@ -178,7 +178,7 @@ def test_failed_starts_pause_longer_and_longer_and_end_with_one_line() -> None:
         starts.append(pool.clock.now)
         return pool.died(next(iter(pool.workers)), "worker died: no module named colophon", node="10.0.0.3")
 
-    pool = FakePool(size=1, clock=Clock(), script=script)
+    pool = FakePool(size=1, clock=Clock(), script=script, nodes=["10.0.0.3"])
     message = r"fake: no worker can be started on 10.0.0.3: worker died: no module named colophon \(5 attempts\)"
     with pytest.raises(ColophonError, match=message):
         scheduled(pool, [task("a")], max_attempts=5)
@@ -194,12 +194,12 @@ def test_a_node_where_no_worker_starts_is_avoided_while_others_work() -> None:
             if not worker.started and number > 1 and bad not in worker.avoided:
                 return pool.died(number, node=bad)
             if not worker.started:
-                return pool.started(number, Greeting(*_versions(), good))
+                return pool.started(number, _hello(good))
         return willing(pool) if len(pool.workers) == 2 else None
 
-    pool = FakePool(size=2, clock=Clock(), script=script)
+    pool = FakePool(size=2, clock=Clock(), script=script, nodes=[good, bad])
     assert len(scheduled(pool, [task(str(i)) for i in range(8)], max_attempts=3)) == 8
-    assert pool.num_started == 5, "one good, three failed on the bad node, one that avoids it"
+    assert pool.num_started == 3, "one good, one failed on the bad node, one that avoids it while it pauses"
 
 
 def test_workers_that_join_are_used() -> None:
@@ -216,11 +216,86 @@ def test_workers_that_join_are_used() -> None:
     assert max(pool.waits) <= CAPACITY_CHECK_SECONDS
 
 
-@pytest.mark.parametrize("hello", [Greeting("0.0.1", "3.11"), Greeting("9.9", "2.7", "10.0.0.3")])
-def test_a_worker_of_another_version_is_one_error(hello: Greeting) -> None:
-    pool = FakePool(size=1, clock=Clock(), script=lambda pool: pool.started(1, hello))
-    with pytest.raises(ColophonError, match=rf"Colophon {hello.version} and Python {hello.python}, this process"):
+def test_a_bad_node_does_not_let_others_pause() -> None:
+    """Its starts pause longer and longer; those of the other node are at once, however many of its workers die."""
+    bad, good = "10.0.0.3", "10.0.0.4"
+
+    def script(pool: FakePool) -> Event | None:
+        for number, worker in pool.workers.items():
+            if not worker.started:
+                return pool.died(number, node=bad) if bad not in worker.avoided else pool.started(number, _hello(good))
+            if worker.tasks:
+                return pool.finished(number, own_bytes=9)  # too large: it is replaced after each task
+        return None
+
+    pool = FakePool(size=1, clock=Clock(), script=script, nodes=[bad, good])
+    before = pool.clock.now
+    assert len(scheduled(pool, [task(str(i)) for i in range(9)], worker_memory_bytes=8, max_attempts=9)) == 9
+    assert pool.clock.now == before
+
+
+def test_a_node_that_lacks_something_is_left_out_and_named() -> None:
+    """Its first worker is refused; its second one finds out in the middle of a stage, and others get its tasks."""
+    old, bare, good = "10.0.0.3", "10.0.0.4", "10.0.0.5"
+
+    def script(pool: FakePool) -> Event | None:
+        for number, worker in pool.workers.items():
+            if not worker.started:
+                if old not in worker.avoided:
+                    return pool.refused(number, "it has Colophon 0.0.1, the driver 0.1.0", node=old)
+                return pool.started(number, _hello(bare if bare not in worker.avoided else good))
+            if worker.tasks:
+                return pool.lacks(number, "q.bin is missing") if bare not in worker.avoided else pool.finished(number)
+        return None
+
+    pool = FakePool(size=1, clock=Clock(), script=script, nodes=[old, bare, good])
+    scheduler = Scheduler(pool, RaySection(max_attempts=1), clock=pool.clock)
+    outcomes = list(scheduler.run(NoStage(), [task(str(i)) for i in range(4)]))
+    assert [outcome.error for outcome in outcomes] == [None] * 4, "no task is blamed"
+    assert scheduler.notes == [
+        "node 10.0.0.3 is left out: it has Colophon 0.0.1, the driver 0.1.0",
+        "node 10.0.0.4 is left out: q.bin is missing",
+    ]
+    assert pool.left_out[-1] == {old, bare}, "their CPUs do not count"
+
+
+def test_a_run_without_any_node_left_gives_all_causes() -> None:
+    nodes = [f"10.0.0.{i}" for i in range(3)]
+
+    def script(pool: FakePool) -> Event | None:
+        number, worker = next(iter(pool.workers.items()))
+        node = next(node for node in nodes if node not in worker.avoided)
+        return pool.refused(number, f"model-{node[-1]}.bin is missing", node=node)
+
+    pool = FakePool(size=1, clock=Clock(), script=script, nodes=nodes)
+    with pytest.raises(ColophonError) as caught:
         scheduled(pool, [task("a")])
+    causes = "; ".join(f"on 10.0.0.{i}: model-{i}.bin is missing" for i in range(3))
+    assert str(caught.value) == f"fake: no worker can be started {causes}"
+    assert caught.value.exit_code == 1
+
+
+def test_an_output_that_is_not_shared_ends_the_run_before_work_and_later_leaves_the_node_out() -> None:
+    alone, good = "10.0.0.3", "10.0.0.4"
+
+    def script(pool: FakePool) -> Event | None:
+        for number, worker in reversed(pool.workers.items()):
+            if worker.tasks:
+                return pool.finished(number)
+            if number == 1 and works_first:
+                return pool.started(number, _hello(good))
+            if not worker.started and alone not in worker.avoided and (len(pool.sent) > 1 or not works_first):
+                return pool.refused(number, "/out is not shared", node=alone, ends_run=True)
+        return None
+
+    works_first = False
+    pool = FakePool(size=2, clock=Clock(), script=script, nodes=[alone, good])
+    with pytest.raises(ColophonError, match=r"fake: node 10\.0\.0\.3: /out is not shared"):
+        scheduled(pool, [task(str(i)) for i in range(4)])
+    works_first = True
+    pool = FakePool(size=2, clock=Clock(), script=script, nodes=[alone, good])
+    assert len(scheduled(pool, [task(str(i), SMALL_TASK_BYTES + 1) for i in range(4)])) == 4
+    assert pool.left_out[-1] == {alone}
 
 
 def test_a_defect_ends_the_run_and_all_workers() -> None:
@@ -299,6 +374,5 @@ def test_bookkeeping_does_not_grow_with_the_number_of_workers() -> None:
     assert many < 1.5 * few, (few, many)
 
 
-def _versions() -> tuple[str, str]:
-    here = module.greeting()
-    return here.version, here.python
+def _hello(node: str) -> Greeting:
+    return greeting(node)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import random
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
-from colophon.pipeline.errors import UsageError
+from colophon.pipeline.errors import NodeError, UsageError
 from colophon.pipeline.executors.base import Executor
 from colophon.pipeline.executors.inline import InlineExecutor
 from colophon.pipeline.executors.worker import attempt
@@ -475,7 +476,9 @@ def test_a_full_disk_ends_the_run_with_one_line(project: Path, monkeypatch: pyte
     monkeypatch.setattr(Path, "replace", full)
     called = run()
     assert called.code == 1
-    assert called.line == "OSError: [Errno 28] No space left on device (--debug prints the traceback)"
+    place = "out/records/annotations/url/.settings.json"
+    remedy = "Committed files stay; run the same command again to resume"
+    assert called.line == f"{place}: No space left on device. {remedy}"
 
 
 def test_a_manifest_is_json_that_names_its_version_and_recipe(finished: Path) -> None:
@@ -530,3 +533,23 @@ def test_an_output_at_a_file_url_is_the_directory(finished: Path, spelled: str) 
     after = snapshot()
     assert redone(before, after) == set()
     assert set(before) == set(after)
+
+
+@pytest.mark.parametrize("missing", ["quality.bin", "small.tiktoken"])
+def test_a_file_that_a_worker_lacks_is_no_fault_of_the_input(
+    project: Path, quality_model: Path, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run was planned with it; then it is gone, as on a node that does not have it."""
+
+    class Lacking(Executor):
+        def run(self, stage: Stage, tasks: Sequence[Task]) -> Iterator[Outcome]:
+            Path(missing).unlink()
+            return InlineExecutor().run(stage, tasks)
+
+    shutil.copy(quality_model, "quality.bin")
+    monkeypatch.setenv("COLOPHON_CACHE_DIR", str(project / "cache"))  # no tables of the same model
+    with pytest.raises(NodeError, match=missing) as caught:
+        execute('annotators.q={type="fasttext",model="quality.bin",score={argmax=true}}', executor=Lacking())
+    assert caught.value.exit_code == ExitCode.FAILED
+    assert not Path("out/quarantine.jsonl").exists()
+    assert not Path("out/manifest.json").exists()

@@ -1,0 +1,68 @@
+"""The requirements of a run: the files that the machine of every worker must have."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+from colophon.annotators.base import AnnotatorError
+from colophon.pipeline.errors import UsageError
+from colophon.pipeline.executors.handshake import Requirements, required_file
+from colophon.pipeline.runs.plan import Plan
+from colophon.shards.common.digests import file_sha256
+from colophon.shards.common.paths import absolute_path
+from colophon.shards.outputs import StageName
+from colophon.shards.tokenizer.files import sidecar_path
+
+_INPUTS = 16
+
+
+def requirements(plan: Plan, stages: Collection[StageName], *, directories: Collection[str] = ()) -> Requirements:
+    """The requirements of some stages. Reads each model once for its sha256, which is remembered.
+
+    Args:
+        plan: the run.
+        stages: models are needed to annotate, a tokenizer to tokenize and pack, input for both of the former.
+        directories: local directories besides the output that workers and this process must share.
+
+    Raises:
+        UsageError: a model or the tokenizer cannot be read here.
+    """
+    store = plan.resolved.store.absolute
+    try:
+        files = tuple(required_file(path) for path in _files(plan, stages))
+    except AnnotatorError as error:
+        raise UsageError(str(error)) from error
+    return Requirements(
+        files=files,
+        modules=tuple(_foreign_modules(plan)) if "annotate" in stages else (),
+        inputs=_some_inputs(plan) if {"annotate", "tokenize"} & set(stages) else (),
+        directories=(*([store.root] if store.files.is_local else []), *directories),
+    )
+
+
+def _files(plan: Plan, stages: Collection[StageName]) -> Iterator[str]:
+    recipe = plan.resolved.recipe
+    if "annotate" in stages:
+        for config in recipe.annotators.values():
+            yield from config.with_absolute_paths().paths
+    if {"tokenize", "pack"} & set(stages) and recipe.tokenizer is not None and recipe.tokenizer.path is not None:
+        path = Path(absolute_path(recipe.tokenizer.path))
+        yield str(path)
+        if sidecar_path(path).is_file():
+            yield str(sidecar_path(path))
+
+
+def _foreign_modules(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Names and sha256 of the modules of annotators that are not Colophon's own."""
+    for name in dict.fromkeys(type(annotator).__module__ for annotator in plan.resolved.annotators):
+        file = getattr(sys.modules.get(name), "__file__", None)
+        if file is not None and not name.startswith("colophon."):
+            yield name, file_sha256(Path(file))
+
+
+def _some_inputs(plan: Plan) -> tuple[str, ...]:
+    """Local files of the input, evenly spread over it."""
+    urls = list(dict.fromkeys(p.url for p in plan.resolved.inputs.partitions if "://" not in p.url))
+    return tuple(urls[:: max(len(urls) // _INPUTS, 1)])
