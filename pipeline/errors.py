@@ -15,6 +15,11 @@ _PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@|\bs3://[^/\s]*:[^\s]*@")
 _SIGNED = re.compile(
     r"[?&](x-(amz|goog)-(credential|security-token|signature)|(access_)?token|signature|sig|api_?key|password)=", re.I
 )
+_CONTROLS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # escape, carriage return, backspace; the second set of controls
+    "\u061c\u180e\u200e\u200f\u202a-\u202e\u2060-\u206f"  # directions of text, invisible operators
+    "\u2028\u2029\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"  # lines, annotations, tags, surrogates
+)
 _QUERY = re.compile(r"(https?://[^\s'\"?]*\?)[^\s'\"]+")
 
 
@@ -65,5 +70,5 @@ def one_line(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Escape control characters, such as those of terminal sequences (`\\x1b`); line breaks and tabs stay."""
-    return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)
+    """Escape the characters that control a terminal or the direction of text (`\\x1b`); line breaks and tabs stay."""
+    return _CONTROLS.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

@@ -239,7 +239,9 @@ class _Run:
         )
         metrics.write(self._last_record)
         if number == 1 or self.is_due(config.log_every):
-            self.report(step_line(self._last_record, steps=config.steps, pace=self._pace))
+            recent = self._pace.since_line()
+            record = {**self._last_record, "tokens_per_second": recent, **self._speed.record(recent)}
+            self.report(step_line(record, steps=config.steps, pace=self._pace))
 
     def _update(self, number: int, *, rate: float) -> float:
         """Clip the gradients and update the weights; returns the gradients' norm."""

@@ -12,6 +12,7 @@ import typer
 
 from colophon import __version__
 from colophon.pipeline.cli import evaluation, exports, inspection, stages, studies, training
+from colophon.pipeline.cli.terminal import echo, guarded_streams
 from colophon.pipeline.errors import one_line, without_secrets
 from colophon.shards.common.errors import ColophonError, ExitCode
 
@@ -54,7 +55,7 @@ app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unkno
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"colophon {__version__}")
+        echo(f"colophon {__version__}")
         raise typer.Exit
 
 
@@ -73,15 +74,20 @@ def main() -> None:
     """Run the command of `sys.argv`; print an error as one line and end with its exit code."""
     # The interpreter searches all objects for cycles when it ends, several times: 0.25 s that a command does not need.
     atexit.register(gc.freeze)
+    with guarded_streams():
+        _run()
+
+
+def _run() -> None:
     try:
         app(standalone_mode=True)
     except SystemExit as ended:
         if ended.code == ExitCode.INTERRUPTED:  # typer's exit code after Ctrl-C
-            typer.echo("colophon: interrupted; run the same command again to resume", err=True)
+            echo("colophon: interrupted; run the same command again to resume", err=True)
         raise
     except Exception as error:
         if "--debug" in sys.argv:
-            traceback.print_exc()
+            echo(without_secrets(traceback.format_exc()), err=True)
         message, code = _explain(error)
         _fail(without_secrets(message), code)
 
@@ -96,5 +102,6 @@ def _explain(error: Exception) -> tuple[str, ExitCode]:
 
 def _fail(message: str, code: ExitCode) -> None:
     if message:
-        typer.echo(f"colophon: {message}", err=True)
+        line = message.replace("\n", "\\n")
+        echo(f"colophon: {line}", err=True)
     sys.exit(int(code))

@@ -20,12 +20,11 @@ from colophon.pipeline.cli.options import (
     SeedOption,
     SetOption,
     StepOption,
-    echo,
     fields_of,
-    make_console,
     recipe_and_output,
     result_name,
 )
+from colophon.pipeline.cli.terminal import echo, make_console
 from colophon.pipeline.cli.trained_models import trained_model
 from colophon.shards.common.durable import replace_text
 
@@ -95,7 +94,7 @@ def evaluate(
     for path, result in zip(paths, results, strict=True):
         replace_text(path, json.dumps(result, indent=1) + "\n")
     if as_json:
-        typer.echo(json.dumps(results, indent=1))
+        echo(json.dumps(results, indent=1))
         return
     print_evaluation(results, console=make_console())
     for line in [*_legend(results), *map(str, paths)]:
@@ -200,7 +199,7 @@ def generate(
         context=context_name(condition) if condition else None,
         metadata=fields_of(meta or []),
         encoder=tokenizer,
-        report=lambda line: typer.echo(f"colophon: {line}", err=True),
+        report=lambda line: echo(f"colophon: {line}", err=True),
     )
     steps = sample_steps(
         trained,
@@ -218,21 +217,19 @@ def generate(
 
 def _print_stream(steps: Iterable[list[int | None]], *, prompt: str, tokenizer: Tokenizer) -> None:
     """Print the only sample while it is drawn."""
-    from colophon.pipeline.errors import printable
     from colophon.trainer.inference.sampling import sample_texts
 
-    typer.echo(printable(prompt), nl=False)
+    echo(prompt, end="")
     for piece in sample_texts(steps, sample=0, decode=tokenizer.decode):
-        typer.echo(printable(piece), nl=False)
-    typer.echo()
+        echo(piece, end="")
+    echo()
 
 
 def _print_samples(steps: Iterable[list[int | None]], *, num_samples: int, prompt: str, tokenizer: Tokenizer) -> None:
     """Print all samples, one after the other, when they are complete."""
-    from colophon.pipeline.errors import printable
     from colophon.trainer.inference.sampling import sample_texts
 
     kept = list(steps)
     for sample in range(num_samples):
         text = "".join(sample_texts(kept, sample=sample, decode=tokenizer.decode))
-        typer.echo(f"--- sample {sample}\n{printable(prompt + text)}")
+        echo(f"--- sample {sample}\n{prompt + text}")

@@ -16,12 +16,11 @@ from colophon.pipeline.cli.options import (
     RunNameOption,
     SetOption,
     StepOption,
-    echo,
     fields_of,
     load_and_check,
-    make_console,
     recipe_and_output,
 )
+from colophon.pipeline.cli.terminal import echo, make_console, trust_libraries
 from colophon.pipeline.cli.trained_models import trained_model
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
@@ -54,14 +53,14 @@ def export_model(
     check_empty(to)
     trained, tokenizer = trained_model(loaded, name, where=recipe, step=step, device=torch.device("cpu"))
     exported = write_model(trained, tokenizer=tokenizer, layout=trained.layout, to=to, dtype=dtype.value)
-    typer.echo(f"{to}: {exported.architecture}, {exported.num_ids:,} ids, step {exported.step}")
+    echo(f"{to}: {exported.architecture}, {exported.num_ids:,} ids, step {exported.step}")
     if exported.masked_ids:
-        typer.echo(
+        echo(
             f"{len(exported.masked_ids)} ids were masked in training; transformers cannot mask them: see {to}/README.md"
         )
     num_different = len(exported.tokenizer.different)
     if num_different:
-        typer.echo(f"{num_different} hard texts with names of special tokens have different ids than in training")
+        echo(f"{num_different} hard texts with names of special tokens have different ids than in training")
 
 
 def lm_eval(
@@ -90,6 +89,7 @@ def lm_eval(
     except ModuleNotFoundError as error:
         package = str(error.name).split(".")[0]
         raise UsageError(f"lm-eval needs the package {package}: pip install 'colophon[eval]'") from None
+    trust_libraries()  # progress bars
     model_args = {"pretrained": str(model), "context": fields_of(meta) if meta else context}
     main(["--model", "colophon", "--model_args", json.dumps(model_args), "--tasks", tasks, *arguments.args])
 
@@ -135,4 +135,4 @@ def export(
         )
     num_skipped = len(resolved.inputs.partitions) - len(tasks)
     skipped = f"; {num_skipped} quarantined partitions skipped" if num_skipped else ""
-    typer.echo(f"{len(tasks)} files in {to}{skipped}")
+    echo(f"{len(tasks)} files in {to}{skipped}")

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from colophon.pipeline.cli.options import JsonOption, RecipeArgument, SetOption, echo, load_and_check, make_console
+from colophon.pipeline.cli.options import JsonOption, RecipeArgument, SetOption, load_and_check
+from colophon.pipeline.cli.terminal import echo, make_console, output_is_the_result
 from colophon.shards.common.errors import ColophonError
 
 
@@ -21,7 +22,7 @@ def inspect(
     ] = None,
     sequence: Annotated[int, typer.Option(help="Number of the layout's sequence, from 0.")] = 0,
     tokens: Annotated[
-        int | None, typer.Option(help="Number of tokens of the sequence to show.", show_default="all")
+        int | None, typer.Option(min=0, help="Number of tokens of the sequence to show.", show_default="all")
     ] = None,
     settings: SetOption = None,
 ) -> None:
@@ -33,6 +34,7 @@ def inspect(
     from colophon.pipeline.runs.calibration import calibrated
     from colophon.pipeline.runs.verify import load_manifest
 
+    output_is_the_result()
     console = make_console()
     resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
     manifest = load_manifest(resolved)
@@ -56,10 +58,10 @@ def verify(recipe: RecipeArgument, settings: SetOption = None) -> None:
     for record, findings in check(resolved, load_manifest(resolved)):
         files, rows, bad = files + 1, rows + record.rows, bad + bool(findings)
         for finding in findings:
-            typer.echo(f"{finding.path}: {finding.message}", err=True)
+            echo(f"{finding.path}: {finding.message}", err=True)
     if bad:
         raise ColophonError(f"{bad} of {files} files differ from their records or break a law of their layout")
-    typer.echo(f"{files} files, {rows:,} rows: all match their records, all laws of the layouts hold")
+    echo(f"{files} files, {rows:,} rows: all match their records, all laws of the layouts hold")
 
 
 def status(
@@ -74,9 +76,10 @@ def status(
     from colophon.pipeline.runs.calibration import calibrated
     from colophon.pipeline.runs.status import print_status, status_of
 
+    output_is_the_result()
     run_status = status_of(calibrated(load_and_check(recipe, settings), write=False, log=echo))
     if as_json:
-        typer.echo(json.dumps(run_status.as_dict(), indent=1))
+        echo(json.dumps(run_status.as_dict(), indent=1))
     else:
         print_status(run_status, console=make_console())
 
@@ -88,6 +91,7 @@ def recipes() -> None:
     """
     from colophon.pipeline.recipe.loading import shipped_recipes
 
+    output_is_the_result()
     for name, path in shipped_recipes().items():
         title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        typer.echo(f"{name:<14} {title}")
+        echo(f"{name:<14} {title}")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -158,21 +158,6 @@ def _file_name_part(value: object) -> str:
 
 def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:6]
-
-
-def make_console() -> Any:
-    """Return a rich console for tables and progress."""
-    from rich.console import Console
-
-    # Output to a file is 160 columns wide: rich's default of 80 would fold the tables.
-    # Text of documents and file names is never read as markup.
-    console = Console(markup=False, emoji=False)
-    return console if console.is_terminal else Console(width=160, markup=False, emoji=False)
-
-
-def echo(line: str) -> None:
-    """Print a line."""
-    typer.echo(line)
 
 
 def fields_of(assignments: list[str]) -> dict[str, str]:

@@ -16,9 +16,8 @@ from colophon.pipeline.cli.options import (
     RecipeArgument,
     SetOption,
     StrictOption,
-    echo,
-    make_console,
 )
+from colophon.pipeline.cli.terminal import echo, make_console
 from colophon.pipeline.executors.session import ExecutorName
 
 if TYPE_CHECKING:
@@ -157,6 +156,6 @@ def submit(
         working_dir=working_dir,
         requirements=requirements,
         install=not no_install,
-        log=lambda text: typer.echo(text, nl=False),
+        log=lambda text: echo(text, end=""),
     )
     raise typer.Exit(code)

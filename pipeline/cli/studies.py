@@ -17,11 +17,10 @@ from colophon.pipeline.cli.options import (
     SeedOption,
     SetOption,
     StepOption,
-    echo,
-    make_console,
     recipe_and_output,
     result_name,
 )
+from colophon.pipeline.cli.terminal import echo, make_console
 from colophon.pipeline.cli.trained_models import trained_model
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common.durable import replace_text
@@ -65,7 +64,6 @@ def probe(
 
     Example: `colophon probe recipes/web.toml --name plain --column topic --column quality`
     """
-    from colophon.pipeline.errors import printable
     from colophon.pipeline.reports.study_tables import probe_table
     from colophon.trainer.probes.notes import notes
     from colophon.trainer.probes.probing import probe as study
@@ -91,9 +89,9 @@ def probe(
     for entry, column in zip(result["columns"], report.columns, strict=True):
         make_console().print(probe_table(entry))
         for line in notes(column):
-            echo(printable(line))
+            echo(line)
     for line in report.notes:
-        echo(printable(line))
+        echo(line)
     _warn_if_trained_on(Path(report.output), trained)
     path = own / "training" / name / result_name("probe", call, exclude=["name"])
     _write_result(path, result, {"": lambda: draw_probes(report)})
@@ -197,7 +195,7 @@ def plot(
     _, output = recipe_and_output(recipe, settings)
     figure = draw_curves(read_curves(output, names or None, x=x, y=y), x=x, y=y, smooth=smooth)
     for path in save_figure(figure, output / "training" / y if to is None else to):
-        typer.echo(path)
+        echo(path)
 
 
 def _validation_output(trained: TrainedModel) -> Path | None:
@@ -229,10 +227,10 @@ def _write_result(to: Path, result: dict[str, Any], figures: dict[str, Callable[
 
     path = to.with_name(f"{to.name}.json")
     replace_text(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
-    typer.echo(path)
+    echo(path)
     try:
         for suffix, draw in figures.items():
             for written in save_figure(draw(), to.with_name(to.name + suffix)):
-                typer.echo(written)
+                echo(written)
     except TrainerError as error:
-        typer.echo(f"no figure: {error}")
+        echo(f"no figure: {error}")

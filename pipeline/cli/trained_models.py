@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
-
 from colophon.pipeline.cli.options import tokenizer_of
+from colophon.pipeline.cli.terminal import echo
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +32,6 @@ def trained_model(
         UsageError: the recipe has no tokenizer, or it cannot be loaded.
         TrainerError: the run or checkpoint does not exist or is damaged, or the tokenizer is not that of the training.
     """
-    from colophon.pipeline.errors import printable
     from colophon.trainer.inference.contexts import layout_changes
     from colophon.trainer.inference.trained_model import load_trained
     from colophon.trainer.inference.vocabulary import check_tokenizer
@@ -43,11 +41,9 @@ def trained_model(
     check_tokenizer(tokenizer, trained.tokenizer, training=name, where=where)
     changes = layout_changes(trained.layout)
     if changes:
-        typer.echo(
-            printable(
-                f"colophon: layout {trained.layout.name!r} of {trained.layout.output} has changed since {name} was "
-                f"trained: {'; '.join(changes)}. {name} is used with its own layout, the old one"
-            ),
+        echo(
+            f"colophon: layout {trained.layout.name!r} of {trained.layout.output} has changed since {name} was "
+            f"trained: {'; '.join(changes)}. {name} is used with its own layout, the old one",
             err=True,
         )
     return trained, tokenizer

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colophon.pipeline.cli.options import RecipeArgument, SetOption, echo
+from colophon.pipeline.cli.options import RecipeArgument, SetOption
+from colophon.pipeline.cli.terminal import echo
 from colophon.pipeline.errors import StoppedError, UsageError
 
 if TYPE_CHECKING:
@@ -145,8 +146,8 @@ def train_classifier(
         report=echo,
     )
     if trained.report is not None:
-        typer.echo(format_report(trained.report))
-    typer.echo(f"{trained.path}: {trained.path.stat().st_size / 1e6:.1f} MB; model card: {trained.path}.json")
+        echo(format_report(trained.report))
+    echo(f"{trained.path}: {trained.path.stat().st_size / 1e6:.1f} MB; model card: {trained.path}.json")
 
 
 def train_tokenizer(
@@ -170,12 +171,12 @@ def train_tokenizer(
 
     texts = read_texts(paths, text=text, max_bytes=max_megabytes * 1_000_000)
     trained = train_vocabulary(texts, vocabulary_size=vocabulary_size, output=output, pattern=pattern)
-    typer.echo(
+    echo(
         f"{trained.path}: {trained.num_tokens:,} tokens, trained on {trained.num_texts:,} texts, "
         f"{trained.text_bytes / 1e6:.1f} MB"
     )
     if trained.num_tokens < vocabulary_size:
-        typer.echo(f"no pairs are left to merge: {vocabulary_size - trained.num_tokens:,} tokens fewer than asked for")
+        echo(f"no pairs are left to merge: {vocabulary_size - trained.num_tokens:,} tokens fewer than asked for")
 
 
 def demo_corpus(

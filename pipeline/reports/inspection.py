@@ -106,16 +106,18 @@ def show_sequence(
     )
     console.print(_legend(sorted({Role(int(role)) for role in roles})))
     ids = np.asarray(file.input_ids[local])
+    limit = len(ids) if tokens is None else min(tokens, len(ids))
     text, at = Text(), 0
     for length, role, document in zip(lengths.tolist(), roles.tolist(), documents.tolist(), strict=True):
-        if tokens is not None and at >= tokens:
-            text.append(f"\n[{len(ids) - at} more tokens]", style="dim")
+        if at >= limit:
             break
-        shown = ids[at : at + length] if tokens is None else ids[at : min(at + length, max(tokens, at))]
+        shown = ids[at : min(at + length, limit)]
         if role == Role.BOS:
             text.append(f"\n[document {document}]\n" if at else f"[document {document}]\n", style="bold blue")
         text.append_text(_run(resolved.tokenizer.token_strings(shown), Role(role), masked=weights[role] == 0))
         at += length
+    if limit < len(ids):
+        text.append(f"\n[{len(ids) - limit} more tokens]", style="dim")
     console.print(text, soft_wrap=False)
 
 

@@ -96,7 +96,7 @@ class _Display:
         self._last_line = 0.0
         self._live: Progress | None = None
         if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+            columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
             self._live = Progress(*columns, console=console)
 
     def __enter__(self) -> Callable[[Meter], None]:

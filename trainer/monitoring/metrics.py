@@ -146,7 +146,7 @@ def _metadata_record(totals: LossTotals, *, with_metadata: bool) -> dict[str, fl
 
 
 def step_line(record: Mapping[str, Any], *, steps: int, pace: Pace) -> str:
-    """A console line for one step."""
+    """A console line for one step; tokens/s and mfu are those of all steps since the line before."""
     fields = [
         f"step {record['step']}/{steps}",
         f"loss {_loss(record['loss'])}",

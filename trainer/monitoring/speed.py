@@ -15,10 +15,12 @@ class Pace:
     def __init__(self) -> None:
         self._steps, self._tokens, self._seconds = 0, 0, 0.0
         self._recent_seconds = 0.0
+        self._line_tokens, self._line_seconds = 0, 0.0
 
     def add(self, seconds: float, *, tokens: int) -> None:
         """Count one step."""
         self._steps += 1
+        self._line_tokens, self._line_seconds = self._line_tokens + tokens, self._line_seconds + seconds
         if self._steps <= 2:
             self._tokens, self._seconds, self._recent_seconds = tokens, seconds, seconds
         else:
@@ -29,6 +31,12 @@ class Pace:
     def tokens_per_second(self) -> float | None:
         """Over all counted steps; None before the first."""
         return self._tokens / self._seconds if self._seconds else None
+
+    def since_line(self) -> float:
+        """Tokens per second over the steps since the last call, at least one: the speed that a console line shows."""
+        speed = self._line_tokens / self._line_seconds
+        self._line_tokens, self._line_seconds = 0, 0.0
+        return speed
 
     def left(self, steps: int) -> timedelta:
         """Time for `steps` more steps at the pace of the last twenty or so."""

@@ -100,6 +100,10 @@ def test_the_number_of_tokens_can_be_limited(finished: Path) -> None:
     tokens = resolved_recipe().tokenizer.token_strings(dataset.files[0].input_ids[0][:6])
     assert "".join(tokens[:5]) in part
     assert "".join(tokens) not in part
+    num_ids = dataset.files[0].input_ids[0].size
+    assert f"[{num_ids - 5} more tokens]" in part
+    assert "[1 more tokens]" in inspect("--layout", "plain", "--tokens", str(num_ids - 1)).out
+    assert "more tokens" not in whole + inspect("--layout", "plain", "--tokens", str(num_ids)).out
 
 
 def test_masked_roles_are_dimmed_on_a_terminal(finished: Path) -> None:

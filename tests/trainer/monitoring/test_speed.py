@@ -41,3 +41,14 @@ def test_the_first_step_is_not_the_pace_of_the_others() -> None:
         pace.add(2.0, tokens=50)
     assert pace.tokens_per_second == 25
     assert pace.left(3) == timedelta(seconds=6)
+
+
+def test_a_console_line_has_the_speed_of_all_steps_since_the_line_before() -> None:
+    pace = Pace()
+    pace.add(100.0, tokens=50)
+    assert pace.since_line() == 0.5
+    for seconds in (1.0, 4.0, 5.0):
+        pace.add(seconds, tokens=50)
+    assert pace.since_line() == 15
+    pace.add(2.0, tokens=50)
+    assert pace.since_line() == 25
