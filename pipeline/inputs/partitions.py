@@ -72,7 +72,7 @@ class Inputs:
     partitions: tuple[Partition, ...]
     quarantine: tuple[QuarantineEntry, ...]
     left_aside: tuple[LeftAside, ...] = ()
-    """What the search did not take for data."""
+    """Files and directories that the search did not take for data, counted by kind."""
 
 
 def plan_inputs(config: InputSection, *, needs: Sequence[ColumnNeed], search: Search | None = None) -> Inputs:
