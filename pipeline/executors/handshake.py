@@ -43,7 +43,7 @@ class RequiredFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Requirements:
-    """The files and directories that a worker's machine must have, besides the driver's Colophon. Paths are absolute."""
+    """The files and directories that a worker's machine must have besides Colophon; paths are absolute."""
 
     files: tuple[RequiredFile, ...] = ()
     """Models and the tokenizer."""

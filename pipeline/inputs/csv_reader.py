@@ -13,13 +13,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed, column_problem, positions
+from colophon.pipeline.inputs.compression import open_file
 from colophon.pipeline.inputs.conversion import array_of
-from colophon.pipeline.inputs.search.formats import compression_of, delimiter_of
+from colophon.pipeline.inputs.search.formats import delimiter_of
 
 _HEADER_BYTES = 4 << 20
 
@@ -30,7 +30,7 @@ def csv_schema(url: str) -> pa.Schema:
     Raises:
         InputError: the file has no first row, or none in its first 4 MiB.
     """
-    with fsspec.open(url, "rb", compression=compression_of(url)) as file:
+    with open_file(url) as file:
         start = file.read(_HEADER_BYTES)
     # The last character of `start` may be cut.
     text = io.StringIO(start.decode("utf-8-sig", errors="ignore" if len(start) == _HEADER_BYTES else "strict"))
@@ -48,7 +48,7 @@ def csv_batches(url: str, needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBatc
         UnicodeDecodeError: the file is not UTF-8.
     """
     with (
-        fsspec.open(url, "rb", compression=compression_of(url)) as file,
+        open_file(url) as file,
         io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text,
     ):
         reader = _reader(text, url)

@@ -17,7 +17,6 @@ import pyarrow.compute as pc
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.arrow_reader import arrow_batches
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed
-from colophon.pipeline.inputs.compression import register_zstd
 from colophon.pipeline.inputs.content import ColumnContent
 from colophon.pipeline.inputs.conversion import converted, decoded_bytes
 from colophon.pipeline.inputs.csv_reader import csv_batches
@@ -29,8 +28,6 @@ from colophon.pipeline.inputs.partitions import Partition, present_identity
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.python_rows import batches_of_rows
 from colophon.shards.manifest import OF_WRONG_TYPE, QuarantineEntry
-
-register_zstd()
 
 
 @dataclass

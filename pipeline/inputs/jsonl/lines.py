@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import fsspec
-
 from colophon.pipeline.errors import InputError
+from colophon.pipeline.inputs.compression import open_file
 
 MAX_LINE_BYTES = 256 << 20
 """A longer line is excluded by its number, without reading it whole."""
@@ -38,7 +37,7 @@ def open_lines(url: str, **options: Any) -> Iterator[io.BufferedReader]:
         InputError: the file is not UTF-8, by its first bytes.
     """
     with (
-        fsspec.open(url, "rb", compression="infer", **options) as handle,
+        open_file(url, **options) as handle,
         io.BufferedReader(handle, _BLOCK_BYTES) as lines,
     ):
         start = lines.peek(4)[:4]

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zstandard
+from fsspec.implementations.local import LocalFileSystem
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -321,6 +322,6 @@ def test_a_connection_error_is_not_an_input_error(monkeypatch: pytest.MonkeyPatc
     def unreachable(*_: Any, **__: Any) -> Any:
         raise ConnectionResetError("reset by peer")
 
-    monkeypatch.setattr(fsspec, "open", unreachable)
+    monkeypatch.setattr(LocalFileSystem, "open", unreachable)
     with pytest.raises(ConnectionResetError):
         rows_of(found)

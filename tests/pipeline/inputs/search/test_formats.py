@@ -123,6 +123,16 @@ def test_files_are_read_as_their_suffixes_name_them(tmp_path: Path, format: str,
     assert rows_of(path) == ROWS
 
 
+@pytest.mark.parametrize(
+    "name", ["a::b", "memory::x", "file:x", "[a]", "a?b", "a*b", "a#b", "a%20b", "a\nb", "~", "{x}"]
+)
+@pytest.mark.parametrize("format", _LINES)
+def test_names_that_mean_something_elsewhere_are_names_of_files(tmp_path: Path, name: str, format: str) -> None:
+    path = tmp_path / f"{name}.{format}"
+    path.write_bytes(_LINES[format])
+    assert rows_of(tmp_path) == rows_of(path) == ROWS
+
+
 def test_feather_files_are_read(tmp_path: Path) -> None:
     pyarrow.feather.write_feather(pa.Table.from_pylist(ROWS), str(tmp_path / "a.feather"), compression="uncompressed")
     assert rows_of(tmp_path / "a.feather") == ROWS
