@@ -78,6 +78,11 @@ class Annotator(ABC):
         """Human-readable lines about what is unusual in how this annotator will run."""
         return ()
 
+    @property
+    def model_files(self) -> Mapping[str, str]:
+        """The paths of its model files, each with the sha256 that is part of `settings`."""
+        return {}
+
     def load(self) -> None:  # noqa: B027 - most annotators have nothing to load
         """Load models. Called once in every worker process before `annotate`."""
 

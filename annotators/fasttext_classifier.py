@@ -121,6 +121,11 @@ class FastTextAnnotator(Annotator):
         size = f"{len(header.labels):,} labels, more than the model's {header.dim} dimensions"
         return (f"{self.name}: {size}: scored as the library does, in about its time",)
 
+    @property
+    def model_files(self) -> Mapping[str, str]:
+        """The model's path and sha256."""
+        return {self._config.model: self.settings["model_sha256"]}
+
     def load(self) -> None:
         """Map the model's tables, after building them if this machine does not have them: 1 to 8 s a GB.
 

@@ -6,6 +6,8 @@ run. Readers trust nothing else, so a half-written or left-over file is never re
 
 from __future__ import annotations
 
+import re
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -109,6 +111,8 @@ class PartitionInfo(_Frozen):
     rows: int | None = None
     """Documents; None where the file has no footer that states them."""
     bytes: int | None = None
+    identity: str = ""
+    """The input file's size, time of change and footer when it was read, as a digest; empty in older manifests."""
 
 
 class OutputManifest(_Frozen):
@@ -121,6 +125,8 @@ class OutputManifest(_Frozen):
 class Manifest(_Frozen):
     """The content of `manifest.json`."""
 
+    checksum: str = ""
+    """sha256 of the file's other bytes, see `manifest_text`; empty in older manifests."""
     format_version: int = FORMAT_VERSION
     colophon_version: str
     recipe: dict[str, Any]
@@ -130,6 +136,15 @@ class Manifest(_Frozen):
     quarantine: list[QuarantineEntry] = []
     left_aside: list[LeftAside] = []
     """By kind, the most frequent first; empty in manifests of older versions."""
+
+    @property
+    def by_output(self) -> dict[Output, OutputManifest]:
+        """The outputs by what they are.
+
+        Raises:
+            ShardError: one is not the directory of an output.
+        """
+        return {Output.parse(directory): content for directory, content in self.outputs.items()}
 
     @property
     def annotators(self) -> dict[str, OutputManifest]:
@@ -142,8 +157,7 @@ class Manifest(_Frozen):
         return self._outputs_of("pack")
 
     def _outputs_of(self, stage: StageName) -> dict[str, OutputManifest]:
-        outputs = {Output.parse(directory): content for directory, content in self.outputs.items()}
-        return {output.name: content for output, content in outputs.items() if output.stage == stage}
+        return {output.name: content for output, content in self.by_output.items() if output.stage == stage}
 
     def packed_files(self, output: Path, layout: str) -> list[Path]:
         """The layout's files under `output` that have rows, in partition order.
@@ -157,6 +171,25 @@ class Manifest(_Frozen):
             raise ShardError(f"{output} has no layout {layout!r}; available: {', '.join(sorted(layouts)) or 'none'}")
         checked = [(checked_path(output, record), record.rows) for record in layouts[layout].records]
         return [path for path, rows in checked if rows]
+
+
+_CHECKSUM = re.compile(r'"checksum": ?"([0-9a-f]*)"')
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The text of a `manifest.json`, with its checksum."""
+    text = manifest.model_copy(update={"checksum": ""}).model_dump_json(indent=1)
+    place = _CHECKSUM.search(text)
+    assert place is not None
+    return f"{text[: place.start(1)]}{sha256(text.encode()).hexdigest()}{text[place.end(1) :]}"
+
+
+def is_as_written(text: str) -> bool:
+    """Whether the text of a `manifest.json` is that of `manifest_text`, byte by byte; False for older manifests."""
+    place = _CHECKSUM.search(text)
+    if place is None:
+        return False
+    return place[1] == sha256((text[: place.start(1)] + text[place.end(1) :]).encode()).hexdigest()
 
 
 def checked_path(output: Path, record: Record) -> Path:

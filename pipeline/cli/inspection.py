@@ -32,36 +32,45 @@ def inspect(
     """
     from colophon.pipeline.reports.inspection import show_document, show_sequence
     from colophon.pipeline.runs.calibration import calibrated
-    from colophon.pipeline.runs.verify import load_manifest
 
     output_is_the_result()
     console = make_console()
     resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
-    manifest = load_manifest(resolved)
+    manifest = resolved.finished_manifest()
     if document is not None or layout is None:
         show_document(resolved, manifest, row=document or 0, console=console)
     if layout is not None:
         show_sequence(resolved, layout=layout, row=sequence, console=console, tokens=tokens)
 
 
-def verify(recipe: RecipeArgument, settings: SetOption = None) -> None:
-    """Check every file of a run against its commit record, and every packed file against the laws of its layout.
+def verify(
+    recipe: RecipeArgument,
+    settings: SetOption = None,
+    inputs: Annotated[
+        bool, typer.Option("--inputs", help="Read the input again and compare its content with the records' hashes.")
+    ] = False,
+) -> None:
+    """Check a run's files, records, manifest, settings and input against each other, and packed files against the laws.
 
-    Example: `colophon verify recipes/web.toml`
+    Example: `colophon verify recipes/web.toml --inputs`
     """
     from colophon.pipeline.runs.calibration import calibrated
-    from colophon.pipeline.runs.verify import load_manifest
-    from colophon.pipeline.runs.verify import verify as check
+    from colophon.pipeline.verification.verification import Verification
 
     resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
-    files = rows = bad = 0
-    for record, findings in check(resolved, load_manifest(resolved)):
-        files, rows, bad = files + 1, rows + record.rows, bad + bool(findings)
-        for finding in findings:
-            echo(f"{finding.path}: {finding.message}", err=True)
-    if bad:
-        raise ColophonError(f"{bad} of {files} files differ from their records or break a law of their layout")
-    echo(f"{files} files, {rows:,} rows: all match their records, all laws of the layouts hold")
+    verification = Verification(resolved, read_inputs=inputs)
+    num_findings = 0
+    for num_findings, finding in enumerate(verification.findings(), start=1):  # noqa: B007 - counted for the last line
+        echo(f"{finding.path}: {finding.message}", err=True)
+    for note in verification.notes:
+        echo(note)
+    if num_findings:
+        things = "1 finding" if num_findings == 1 else f"{num_findings:,} findings"
+        raise ColophonError(f"{things} in {verification.files:,} files, their records, settings and input")
+    echo(
+        f"{verification.files:,} files, {verification.rows:,} rows: all match their records, "
+        "all laws of the layouts hold"
+    )
 
 
 def status(

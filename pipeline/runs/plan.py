@@ -6,7 +6,7 @@ files it is made from. It is known before anything runs, so a plan reads commit 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from colophon import __version__
@@ -19,7 +19,6 @@ from colophon.pipeline.stages.input_pass import InputPass, InputStage
 from colophon.pipeline.stages.packing import PackStage
 from colophon.pipeline.stages.tasks import Stage, Task
 from colophon.pipeline.stages.tokenization import TokenizeStage
-from colophon.pipeline.storage.commits import settings_path
 from colophon.shards.common.differences import differences
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.manifest import Manifest, OutputManifest, PartitionInfo, QuarantineEntry, Record
@@ -125,7 +124,7 @@ class Plan:
         """The outputs of a stage whose files were written with other settings, each with the differences."""
         changed = {}
         for output in self.outputs(stage):
-            old = self.resolved.store.files.read_json(settings_path(output))
+            old = self.resolved.store.settings(output)
             new = self.resolved.settings.by_output[output]
             if old is not None and old != new:
                 changed[output] = differences(old, new)
@@ -140,19 +139,19 @@ class Plan:
         resolved = self.resolved
         partitions = [p for p in resolved.inputs.partitions if p.name not in quarantined]
         outputs: dict[str, OutputManifest] = {}
-        problems: dict[tuple[str | None, int | None, str], QuarantineEntry] = {}
+        problems: list[QuarantineEntry] = []
         for output, settings in resolved.settings.by_output.items():
             records = [record for p in partitions if (record := self.record(output, p)) is not None]
-            problems.update({(p.partition, p.line, p.reason): p for record in records for p in record.problems})
+            problems += [problem for record in records for problem in record.problems]
             if records:
                 without_problems = [record.model_copy(update={"problems": []}) for record in records]
                 outputs[output] = OutputManifest(settings=settings, records=without_problems)
         return Manifest(
             colophon_version=__version__,
             recipe=resolved.recipe.model_dump(mode="json"),
-            partitions=[PartitionInfo(name=p.name, source=p.source, rows=p.rows, bytes=p.bytes) for p in partitions],
+            partitions=list(map(partition_info, partitions)),
             outputs=outputs,
-            quarantine=[*resolved.inputs.quarantine, *quarantined.values(), *problems.values()],
+            quarantine=[*resolved.inputs.quarantine, *quarantined.values(), *each_once(problems)],
             left_aside=list(resolved.inputs.left_aside),
         )
 
@@ -194,3 +193,19 @@ class Plan:
         if tokenizer is None:
             raise UsageError(f"{self.resolved.where}: [tokenizer] is required to {stage}")
         return tokenizer.with_absolute_path()
+
+
+def partition_info(partition: Partition) -> PartitionInfo:
+    """The partition as a manifest lists it."""
+    return PartitionInfo(
+        name=partition.name,
+        source=partition.source,
+        rows=partition.rows,
+        bytes=partition.bytes,
+        identity=partition.identity,
+    )
+
+
+def each_once(problems: Iterable[QuarantineEntry]) -> list[QuarantineEntry]:
+    """The rows that are no documents, each once: every stage that read them has them in its record."""
+    return list({(problem.partition, problem.line, problem.reason): problem for problem in problems}.values())

@@ -126,6 +126,18 @@ class ResolvedRecipe:
         text = self.store.files.read_text(MANIFEST_NAME)
         return None if text is None else parse_manifest(text, where=f"{self.store.root}/{MANIFEST_NAME}")
 
+    def finished_manifest(self) -> Manifest:
+        """The manifest of the last run.
+
+        Raises:
+            UsageError: the recipe has not been run.
+            ShardError: see `manifest`.
+        """
+        manifest = self.manifest()
+        if manifest is None:
+            raise UsageError(f"{self.store.root} has no {MANIFEST_NAME}: run `colophon run` first")
+        return manifest
+
 
 def resolve(recipe: Recipe, *, where: str) -> ResolvedRecipe:
     """Check that the recipe's parts exist and fit together.

@@ -9,10 +9,13 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from colophon.pipeline.errors import printable
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.run import QUARANTINE, describe
 from colophon.pipeline.storage.lock import Owner, owner_of
+from colophon.pipeline.verification.settings_and_models import settings_findings
+from colophon.shards.common.errors import ShardError
 from colophon.shards.manifest import QuarantineEntry
 from colophon.shards.outputs import STAGES, Output
 
@@ -44,6 +47,8 @@ class Status:
     outputs: tuple[OutputStatus, ...]
     quarantine: tuple[QuarantineEntry, ...]
     """Entries of the last run that ended, and input files that cannot be read now."""
+    warnings: tuple[str, ...] = ()
+    """Stored settings and a manifest that are missing, damaged or different from each other."""
 
     def as_dict(self) -> dict[str, Any]:
         """The status as a JSON value."""
@@ -52,6 +57,7 @@ class Status:
             "running": None if self.owner is None else self.owner.model_dump(include={"host", "pid", "since"}),
             "outputs": {status.output: _by_state(status) for status in self.outputs},
             "quarantine": [entry.model_dump(exclude_none=True) for entry in self.quarantine],
+            "warnings": list(self.warnings),
         }
 
 
@@ -70,7 +76,18 @@ def status_of(resolved: ResolvedRecipe) -> Status:
             _output_status(plan, output, is_running=owner is not None, quarantined=quarantined) for output in outputs
         ),
         quarantine=tuple({(e.source, e.partition, e.line, e.reason): e for e in quarantine}.values()),
+        warnings=_warnings(resolved),
     )
+
+
+def _warnings(resolved: ResolvedRecipe) -> tuple[str, ...]:
+    try:
+        manifest = resolved.manifest()
+    except ShardError as error:
+        return (str(error),)
+    if manifest is None:
+        return ()
+    return tuple(f"{resolved.store.root}/{f.path}: {f.message}" for f in settings_findings(resolved.store, manifest))
 
 
 def _output_status(plan: Plan, output: Output, *, is_running: bool, quarantined: set[str]) -> OutputStatus:
@@ -111,6 +128,8 @@ def print_status(status: Status, *, console: Console) -> None:
         counts = _by_state(output)
         table.add_row(output.output, *(f"{number:,}" if number else "-" for number in counts.values()))
     console.print(table)
+    for warning in status.warnings:
+        console.print(printable(warning), highlight=False, soft_wrap=True)
     for entry in status.quarantine[:_SHOWN_ENTRIES]:
         console.print(f"quarantined: {describe(entry)}", highlight=False, soft_wrap=True)
     if len(status.quarantine) > _SHOWN_ENTRIES:

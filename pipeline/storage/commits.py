@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -22,7 +23,7 @@ from colophon.pipeline.storage.files import LocalFiles, RemoteFiles, RunFiles, d
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, sync
 from colophon.shards.common.paths import absolute_path
-from colophon.shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record
+from colophon.shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record, manifest_text
 
 RECORDS = "records"
 LOCK_NAME = ".lock"
@@ -168,6 +169,16 @@ class Store:
             return None
         return record if self.files.size(record.path) == record.bytes else None
 
+    def settings(self, output: str) -> Any:
+        """The settings that an output's files were written with, as JSON; None if they are missing or damaged.
+
+        Each file's fingerprint covers them too, and a run writes them again.
+        """
+        try:
+            return self.files.read_json(settings_path(output))
+        except ValueError:
+            return None
+
     def recorded(self, output: str) -> set[str]:
         """The partitions with a commit record, valid or not: one listing instead of a read for each."""
         return {name.removesuffix(".json") for name in self.files.names(f"{RECORDS}/{output}")}
@@ -200,7 +211,7 @@ class Store:
         """Replace the manifest."""
         self._check_lock()
         reached("before manifest")
-        self.files.replace_text(MANIFEST_NAME, manifest.model_dump_json(indent=1))
+        self.files.replace_text(MANIFEST_NAME, manifest_text(manifest))
 
 
 @dataclass(frozen=True, kw_only=True)

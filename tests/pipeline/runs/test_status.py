@@ -64,6 +64,17 @@ def test_an_edited_input_makes_its_partitions_stale(finished: Path) -> None:
     assert counted(states(), "stale") == dict.fromkeys(OUTPUTS, of_file)
 
 
+@pytest.mark.parametrize(("text", "message"), [(None, "is missing"), ("{", "is damaged"), ("{}", "differs from")])
+def test_settings_that_are_not_those_of_the_manifest_are_named(finished: Path, text: str | None, message: str) -> None:
+    path = Path("out/records/tokens/.settings.json")
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    (warning,) = states()["warnings"]
+    assert warning.startswith(f"{path}: {message}")
+    assert warning in colophon("status", "recipe.toml").out
+
+
 def test_a_deleted_file_is_missing_until_the_next_run(finished: Path) -> None:
     record = manifest().outputs["tokens"].records[0]
     Path("out", record.path).unlink()

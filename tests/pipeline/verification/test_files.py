@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,41 +11,10 @@ import pytest
 
 from colophon.pipeline.storage.commits import record_path
 from colophon.shards.arrow_files import read_table, write_table
-from colophon.shards.common.digests import file_sha256
-from colophon.shards.manifest import Record
-from tests.pipeline.project import RECIPE, Called, colophon, manifest, run
+from tests.pipeline.project import RECIPE, manifest, run
+from tests.pipeline.verification.helpers import findings, record_as_it_is, record_of, verify
 
 OUTPUTS = ("annotations/url", "tokens", "packed/plain", "packed/append-quality")
-
-
-def verify(*arguments: str) -> Called:
-    return colophon("verify", "recipe.toml", *arguments)
-
-
-def findings(called: Called) -> list[str]:
-    """The lines before the last, which counts them."""
-    assert called.code == 1
-    assert "Traceback" not in called.err
-    *lines, last = called.err.splitlines()
-    files = sum(len(output.records) for output in manifest().outputs.values())
-    assert last == f"colophon: {len(lines)} of {files} files differ from their records or break a law of their layout"
-    return lines
-
-
-def record_of(output: str) -> Record:
-    return manifest().outputs[output].records[1]
-
-
-def record_as_it_is(record: Record) -> None:
-    """Write a record and a manifest that match the file as it is now, so that only its content is wrong."""
-    path = Path("out", record.path)
-    changed = record.model_copy(update={"bytes": path.stat().st_size, "sha256": file_sha256(path)})
-    Path("out", record_path(record.output, record.partition)).write_text(changed.model_dump_json())
-    value = json.loads(Path("out/manifest.json").read_text())
-    for entry in value["outputs"][record.output]["records"]:
-        if entry["partition"] == record.partition:
-            entry.update(bytes=changed.bytes, sha256=changed.sha256)
-    Path("out/manifest.json").write_text(json.dumps(value))
 
 
 def test_a_sound_run_has_no_findings(finished: Path) -> None:
@@ -82,7 +50,7 @@ def test_damaged_files_are_named_with_what_is_wrong(finished: Path, damage: str)
     damaged = [outputs[output].records[number] for number, output in enumerate(OUTPUTS)]
     for record in damaged:
         change(Path("out", record.path))
-    found = dict(line.split(": ", 1) for line in findings(verify()))
+    found = dict(line.split(": ", 1) for line in findings())
     for record in damaged:
         assert message in found.pop(record.path)
     # A file packed from a damaged one is reported as one that cannot be checked. Nothing else is reported.
@@ -100,7 +68,7 @@ def test_a_commit_record_that_differs_from_the_manifest_is_found(finished: Path,
         path.write_text("{")
     else:
         path.write_text(record.model_copy(update={"fingerprint": "another"}).model_dump_json())
-    (line,) = findings(verify())
+    (line,) = findings()
     assert line.startswith(f"{record.path}: its commit record, records/packed/plain/{record.partition}.json, ")
     assert line.endswith("differs from the manifest" if damage == "edit" else "is missing or damaged")
 
@@ -110,19 +78,14 @@ def test_swapped_files_of_two_layouts_are_found(finished: Path) -> None:
     data = [Path("out", record.path).read_bytes() for record in (one, other)]
     Path("out", one.path).write_bytes(data[1])
     Path("out", other.path).write_bytes(data[0])
-    assert {line.split(":")[0] for line in findings(verify())} == {one.path, other.path}
+    assert {line.split(":")[0] for line in findings()} == {one.path, other.path}
 
 
 def test_a_file_of_another_layout_is_found_though_its_records_match(finished: Path) -> None:
     plain, other = record_of("packed/plain"), record_of("packed/meta-tokens")
     Path("out", plain.path).write_bytes(Path("out", other.path).read_bytes())
-    value = json.loads(Path("out/manifest.json").read_text())
-    for entry in value["outputs"]["packed/plain"]["records"]:
-        if entry["partition"] == plain.partition:
-            entry["rows"] = other.rows
-    Path("out/manifest.json").write_text(json.dumps(value))
-    record_as_it_is(plain.model_copy(update={"rows": other.rows}))
-    assert findings(verify()) == [f"{plain.path}: holds the layout 'meta-tokens'"]
+    record_as_it_is(plain, rows=other.rows)
+    assert findings() == [f"{plain.path}: holds the layout 'meta-tokens'"]
 
 
 def _flip_last_id(table: pa.Table) -> pa.Table:
@@ -141,9 +104,7 @@ def test_a_token_that_differs_is_found_though_its_records_match(finished: Path) 
     path.unlink()  # the table is mapped
     write_table(path, changed)
     record_as_it_is(record)
-    assert findings(verify()) == [
-        f"{record.path}: text tokens differ from the token file: missing, repeated or out of order"
-    ]
+    assert findings() == [f"{record.path}: text tokens differ from the token file: missing, repeated or out of order"]
 
 
 def test_metadata_of_another_document_is_found_though_its_records_match(finished: Path) -> None:
@@ -151,14 +112,9 @@ def test_metadata_of_another_document_is_found_though_its_records_match(finished
     assert run("--set", 'layouts.prepend-url.template="{url_host}"', "--set", "output.path=other").code == 0
     for record in manifest("other").outputs["packed/prepend-url"].records:
         Path("out", record.path).write_bytes(Path("other", record.path).read_bytes())
-        value = json.loads(Path("out/manifest.json").read_text())
-        for entry in value["outputs"]["packed/prepend-url"]["records"]:
-            if entry["partition"] == record.partition:
-                entry["rows"] = record.rows
-        Path("out/manifest.json").write_text(json.dumps(value))
         original = next(r for r in manifest().outputs["packed/prepend-url"].records if r.partition == record.partition)
-        record_as_it_is(original)
-    found = findings(verify())
+        record_as_it_is(original, rows=record.rows)
+    found = findings()
     assert {line.split(": ")[0] for line in found} == {r.path for r in manifest().outputs["packed/prepend-url"].records}
     assert all("metadata" in line for line in found)
 
@@ -171,10 +127,11 @@ def test_files_of_another_recipe_are_a_usage_error(finished: Path) -> None:
 
 def test_a_layout_removed_from_the_recipe_is_still_checked(finished: Path) -> None:
     Path("recipe.toml").write_text(RECIPE.replace('[layouts.plain]\nposition = "plain"\n', ""))
-    assert verify().code == 0
+    called = verify()
+    assert called.code == 0, called.err
     path = Path("out", record_of("packed/plain").path)
     path.write_bytes(path.read_bytes()[:-1])
-    assert len(findings(verify())) == 1
+    assert len(findings()) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,65 +1,33 @@
-"""`colophon verify`: every file of a run against its commit record, and every packed file against the laws."""
+"""Every committed file against its record, and every packed file against the laws of its layout."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from colophon.pipeline.errors import InputError, UsageError, one_line
-from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
+from colophon.pipeline.errors import InputError, one_line
+from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.stages.packing import annotation_columns
 from colophon.pipeline.storage.commits import record_path
+from colophon.pipeline.verification.findings import Finding
 from colophon.shards.arrow_files import read_table
-from colophon.shards.common.differences import differences
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.errors import ShardError
 from colophon.shards.laws import broken_laws
-from colophon.shards.manifest import MANIFEST_NAME, Manifest, Record
+from colophon.shards.manifest import Manifest, Record
 from colophon.shards.metadata import document_metadata
 from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.reader import PackedFile
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A file that is not as its record or a law states."""
-
-    path: str
-    message: str
-
-
-def load_manifest(resolved: ResolvedRecipe) -> Manifest:
-    """The manifest under the recipe's output.
-
-    Raises:
-        UsageError: the recipe has not been run.
-        ShardError: the manifest is damaged, or was written in a different version of the format.
-    """
-    manifest = resolved.manifest()
-    if manifest is None:
-        raise UsageError(f"{resolved.store.root} has no {MANIFEST_NAME}: run `colophon run` first")
-    return manifest
-
-
-def verify(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[tuple[Record, list[Finding]]]:
-    """Each committed file with its findings, usually none.
-
-    Raises:
-        UsageError: the files were written with a different recipe.
-    """
-    outputs = {Output.parse(directory): content for directory, content in manifest.outputs.items()}
-    settings = resolved.settings.by_output
-    for output, content in outputs.items():
-        lines = differences(content.settings, settings.get(output, content.settings))
-        if lines:
-            raise changed_settings(f"{resolved.store.root}/{output}", lines)
+def file_findings(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[tuple[Record, list[Finding]]]:
+    """Each file in the manifest with its findings, usually none."""
     by_partition: dict[str, dict[Output, Record]] = {}
-    for output, content in outputs.items():
+    for output, content in manifest.by_output.items():
         for record in content.records:
             by_partition.setdefault(record.partition, {})[output] = record
     for records in by_partition.values():

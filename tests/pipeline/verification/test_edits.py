@@ -1,0 +1,262 @@
+"""`colophon verify` names every edit of the manifest, the records, the settings, the quarantine and the input."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from colophon.pipeline.storage.commits import record_path, settings_path
+from colophon.pipeline.verification.verification import Verification
+from tests.pipeline.project import manifest, resolved_recipe, run, write_documents, write_json_lines
+from tests.pipeline.verification.helpers import EDITED, edit_manifest, findings, verify
+
+PART = "data/part-1.parquet"
+
+
+def records(value: Any, output: str = "tokens") -> list[Any]:
+    found: list[Any] = value["outputs"][output]["records"]
+    return found
+
+
+def drop_partition(value: Any) -> None:
+    name = value["partitions"].pop(1)["name"]
+    for output in value["outputs"].values():
+        output["records"] = [record for record in output["records"] if record["partition"] != name]
+
+
+def layout_of_another(value: Any) -> None:
+    for mine, other in zip(records(value, "packed/plain"), records(value, "packed/meta-tokens"), strict=True):
+        mine.update({key: other[key] for key in ("path", "rows", "bytes", "sha256")})
+
+
+EDITS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "a partition dropped with its records": (drop_partition, "is not in the manifest"),
+    "a partition dropped": (lambda value: value["partitions"].pop(1), "which is not among its partitions"),
+    "a partition doubled": (lambda value: value["partitions"].append(value["partitions"][0]), "2 times"),
+    "a partition renamed": (lambda value: value["partitions"][0].update(name="another"), "no record of the partition"),
+    "a partition's rows": (lambda value: value["partitions"][0].update(rows=1), "rows: "),
+    "a partition's source": (lambda value: value["partitions"][0].update(source="elsewhere"), "source: "),
+    "partitions swapped": (lambda value: value["partitions"].reverse(), "not in the order of the partitions"),
+    "a record dropped": (lambda value: records(value).pop(1), "tokens: has no record of the partition"),
+    "a record doubled": (lambda value: records(value).append(records(value)[0]), "tokens: has 2 records"),
+    "a record of another partition": (
+        lambda value: records(value)[0].update(partition=records(value)[1]["partition"]),
+        "tokens: has 2 records",
+    ),
+    "records swapped": (lambda value: records(value).reverse(), "tokens: its records are not in the order"),
+    "files of two partitions swapped": (
+        lambda value: [
+            record.update(path=path)
+            for record, path in zip(records(value), [r["path"] for r in records(value)][::-1], strict=True)
+        ],
+        "names the file",
+    ),
+    "a layout that names another's files": (layout_of_another, "names the file packed/meta-tokens/"),
+    "an output dropped": (lambda value: value["outputs"].pop("packed/plain"), "packed/plain: has commit records"),
+    "tokens dropped": (lambda value: value["outputs"].pop("tokens"), "its token file is not in the manifest"),
+    "an output of an unknown layout": (
+        lambda value: value["outputs"].update({"packed/new": value["outputs"]["packed/plain"]}),
+        "packed/new: the record of the partition",
+    ),
+    "a record's rows": (lambda value: records(value)[0].update(rows=1), "differs from the manifest"),
+    "a record's bytes": (lambda value: records(value)[0].update(bytes=1), "its record states 1"),
+    "a record's sha256": (lambda value: records(value)[0].update(sha256="0" * 64), "(sha256)"),
+    "a record's fingerprint": (lambda value: records(value)[0].update(fingerprint="0" * 64), "its fingerprint is not"),
+    "a record's counts": (lambda value: records(value)[0]["counts"].update(tokens=1), "differs from the manifest"),
+    "a record's content": (lambda value: records(value)[0]["content"].clear(), "differs from the manifest"),
+    "a quarantined file invented": (
+        lambda value: value["quarantine"].append({"source": PART, "stage": "input", "reason": "gone"}),
+        "which are not the 1 of the manifest",
+    ),
+    "a quarantined partition invented": (
+        lambda value: value["quarantine"].append(
+            {"source": PART, "partition": value["partitions"][0]["name"], "stage": "pack", "reason": "gone"}
+        ),
+        "which has files",
+    ),
+    "a quarantined line invented": (
+        lambda value: value["quarantine"].append({"source": PART, "line": 7, "stage": "tokenize", "reason": "gone"}),
+        "which is in no commit record",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", EDITS)
+def test_an_edited_manifest_is_found_with_and_without_a_right_checksum(finished: Path, name: str) -> None:
+    edit, message = EDITS[name]
+    edit_manifest(edit, is_noticed=False)
+    found = findings()
+    assert any(message in line for line in found), found
+    assert not any(line.startswith(EDITED) for line in found)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda value: value["recipe"]["pack"].update(seed=7),
+        lambda value: value.update(colophon_version="9"),
+        lambda value: value["outputs"]["tokens"]["settings"].clear(),
+        lambda value: None,
+    ],
+)
+def test_any_other_edit_is_found_by_the_checksum(finished: Path, edit: Callable[[Any], object]) -> None:
+    edit_manifest(edit)
+    called = verify()
+    assert called.code in (1, 2)
+    assert called.err.startswith(EDITED)
+
+
+RECORD_EDITS: dict[str, Callable[[Any], object]] = {
+    "rows": lambda record: record.update(rows=1),
+    "sha256": lambda record: record.update(sha256="0" * 64),
+    "fingerprint": lambda record: record.update(fingerprint="0" * 64),
+    "counts": lambda record: record["counts"].clear(),
+    "content": lambda record: record["content"].update(text="0" * 64),
+    "path": lambda record: record.update(path="../x"),
+    "key": lambda record: record.update(more=1),
+    "output": lambda record: record.update(output="packed/plain"),
+}
+
+
+def test_edited_records_are_each_named(finished: Path) -> None:
+    names = [record.partition for record in manifest().outputs["tokens"].records]
+    assert len(names) >= len(RECORD_EDITS)
+    for name, edit in zip(names, RECORD_EDITS.values(), strict=False):
+        path = Path("out", record_path("tokens", name))
+        value = json.loads(path.read_text())
+        edit(value)
+        path.write_text(json.dumps(value))
+    found = findings()
+    edited = {f"tokens/{name}.arrow" for name in names[: len(RECORD_EDITS)]}
+    assert {line.split(": ")[0] for line in found if "its commit record" in line} == edited
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "is missing. `colophon run` writes it"),
+        ("{", "is damaged: it is not JSON. `colophon run` writes it"),
+        ("{}", "differs from the settings in the manifest: tokenizer: "),
+    ],
+)
+def test_settings_that_are_missing_damaged_or_others_are_named(finished: Path, text: str | None, message: str) -> None:
+    path = Path("out", settings_path("tokens"))
+    path.unlink()
+    if text is not None:
+        path.write_text(text)
+    (line,) = findings()
+    assert line.startswith(f"records/tokens/.settings.json: {message}")
+    if text != "{}":
+        assert run().code == 0
+        assert verify().code == 0
+
+
+@pytest.fixture
+def with_quarantine(project: Path) -> Path:
+    """A finished project in which a file, a partition and two lines are quarantined."""
+    write_json_lines(Path("data/lines.jsonl"), [{"text": "one"}, {"txt": "bad"}, {"text": "two"}, []])
+    Path("data/broken.parquet").write_bytes(b"PAR1 and no more")
+    damaged = Path("data/part-9.parquet")
+    write_documents(damaged, range(40))
+    data = bytearray(damaged.read_bytes())
+    data[pq.read_metadata(damaged).row_group(0).column(0).dictionary_page_offset + 30] ^= 0x55
+    damaged.write_bytes(bytes(data))
+    path = Path("recipe.toml")
+    path.write_text(path.read_text().replace('["data/*.parquet"]', '["data/*.parquet", "data/*.jsonl"]'))
+    assert run().code == 3
+    assert len(manifest().quarantine) >= 3
+    return project
+
+
+def test_a_run_with_quarantine_is_sound_until_the_quarantine_is_edited(with_quarantine: Path) -> None:
+    assert verify("--inputs").code == 0
+    quarantine, original = Path("out/quarantine.jsonl"), Path("out/quarantine.jsonl").read_bytes()
+    quarantine.write_bytes(b"")
+    assert [line.split(" has 0 entries")[0] for line in findings()] == ["quarantine.jsonl:"]
+    quarantine.write_bytes(original[:-20])
+    assert [line.split(" is damaged")[0] for line in findings()] == ["quarantine.jsonl:"]
+    quarantine.unlink()
+    edit_manifest(lambda value: value["quarantine"].clear(), is_noticed=False)
+    found = findings()
+    assert any(line.startswith("data/broken.parquet: cannot be read, and is not in the manifest's") for line in found)
+    assert any(line.startswith("data/part-9.parquet: its partition ") for line in found)
+    assert any("its quarantine lacks line 2 of data/lines.jsonl" in line for line in found)
+
+
+def test_files_that_can_be_read_again_are_named(with_quarantine: Path) -> None:
+    write_documents(Path("data/broken.parquet"), range(9))
+    assert findings() == [
+        "data/broken.parquet: was quarantined, and can be read now. `colophon run` processes it",
+    ]
+
+
+def edit_in_place(path: Path, old: bytes, new: bytes) -> None:
+    """Change bytes of a file and restore its size and times."""
+    before = path.stat()
+    data = path.read_bytes()
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def test_input_that_changed_appeared_or_vanished_is_named(finished: Path) -> None:
+    write_documents(Path(PART), range(70))
+    write_documents(Path("data/part-3.parquet"), range(5))
+    Path("data/part-0.parquet").unlink()
+    found = dict(line.split(": ", 1) for line in findings())
+    assert found.keys() == {"data/part-0.parquet", PART, "data/part-3.parquet"}
+    assert found["data/part-0.parquet"].endswith("is no longer in the input. `colophon run` drops it")
+    assert found[PART].startswith("has changed since it was processed (size, time of change or footer). ")
+    assert found["data/part-3.parquet"].endswith("is not in the manifest. `colophon run` processes it")
+    assert run().code == 0
+    assert verify("--inputs").code == 0
+
+
+def test_a_run_is_verified_without_its_input(finished: Path) -> None:
+    Path("data").rename("moved")
+    called = verify()
+    assert called.code == 0
+    assert called.out.startswith("the input was not compared: recipe.toml: input.paths: ")
+    assert verify("--inputs").code == 2
+
+
+def test_content_edited_with_size_time_and_footer_restored_is_found_by_reading_it(project: Path) -> None:
+    write_json_lines(Path("data/lines.jsonl"), [{"text": "number 1", "url": "u"}, {"text": "b", "url": "v"}])
+    table = pq.read_table("data/part-0.parquet", columns=["text", "url"]).slice(0, 3)
+    table = table.set_column(0, "text", [["a", "number 1", "z"]])
+    pq.write_table(table, "data/plain.parquet", write_statistics=False, use_dictionary=False, compression="none")
+    settings = ["--set", 'input.paths=["data/plain.parquet", "data/lines.jsonl"]', "--set", "annotators={url={}}"]
+    settings += ["--set", "layouts={plain={position='plain'}}", "--set", "train={}"]
+    assert run(*settings).code == 0
+    assert verify("--inputs", *settings).code == 0
+    for path in ("data/plain.parquet", "data/lines.jsonl"):
+        edit_in_place(Path(path), b"number 1", b"number 2")
+    assert verify(*settings).code == 0  # a plan trusts size, time of change and footer
+    found = findings("--inputs", *settings)
+    assert sorted(line.split(": ")[0] for line in found) == ["data/lines.jsonl", "data/plain.parquet"]
+    assert all("the column 'text' is not the one that tokens were made from" in line for line in found)
+    for path in ("data/plain.parquet", "data/lines.jsonl"):
+        Path(path).touch()
+    assert run(*settings).code == 0
+    assert verify("--inputs", *settings).code == 0
+
+
+def test_a_model_edited_in_place_is_named(project: Path, quality_model: Path) -> None:
+    model = Path("quality.bin")
+    model.write_bytes(quality_model.read_bytes())
+    annotator = "{ type = 'fasttext', model = 'quality.bin', score = { probability_of = 'high' } }"
+    settings = ["--set", f"annotators.quality={annotator}"]
+    assert run(*settings).code == 0
+    resolved = resolved_recipe(*settings[1::2])
+    assert list(Verification(resolved).findings()) == []
+    edit_in_place(model, model.read_bytes()[-8:], b"edited\0\0")
+    (finding,) = Verification(resolved).findings()  # with the sha256 that this machine remembers
+    assert (finding.path, finding.message[:19]) == ("quality.bin", "was edited in place")
+    called = verify(*settings)  # the time of change (ctime) cannot be restored
+    assert (called.code, "model_sha256" in called.err) == (2, True)
