@@ -88,6 +88,7 @@ class FastTextAnnotator(Annotator):
         self._score_function = config.score.for_labels(
             model.header.labels, where=f"annotators.{name}.score", loss=model.header.loss
         )
+        self._bins_filled: int | None = None
         self._edges = edges if config.bins is None or config.bins.edges is None else config.bins.edges
         fields = [(f"{name}_score", pa.float32())]
         if self._score_function.names is not None:
@@ -114,12 +115,17 @@ class FastTextAnnotator(Annotator):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """One line for a model that is not collapsed: it has more labels than dimensions."""
-        header = self._model.header
-        if header.is_collapsible:
-            return ()
-        size = f"{len(header.labels):,} labels, more than the model's {header.dim} dimensions"
-        return (f"{self.name}: {size}: scored as the library does, in about its time",)
+        """Lines for quantile bins without documents, and for a model with more labels than dimensions."""
+        lines, header, bins = [], self._model.header, self._config.bins
+        if bins is not None and self._bins_filled is not None and self._bins_filled < bins.num_bins:
+            lines.append(
+                f"{self.name}: {self._bins_filled} of the {bins.num_bins} quantile bins have documents of the sample: "
+                "too many scores are equal"
+            )
+        if not header.is_collapsible:
+            size = f"{len(header.labels):,} labels, more than the model's {header.dim} dimensions"
+            lines.append(f"{self.name}: {size}: scored as the library does, in about its time")
+        return tuple(lines)
 
     @property
     def model_files(self) -> Mapping[str, str]:
@@ -143,7 +149,8 @@ class FastTextAnnotator(Annotator):
         return None if bins is None or self._edges is not None else bins.sample
 
     def calibrate(self, sample: Iterable[pa.RecordBatch]) -> dict[str, Any]:
-        """`{"edges": [...]}`, the inner quantiles of the scores of the documents in `sample`.
+        """`{"edges": [...], "bins_filled": n}`: the inner quantiles of the scores of the documents in `sample`, and the
+        number of bins that some of them are in: fewer than asked if many scores are equal.
 
         Raises:
             AnnotatorError: this annotator needs no calibration, or no document of the sample has a score.
@@ -152,15 +159,19 @@ class FastTextAnnotator(Annotator):
             raise AnnotatorError(f"annotators.{self.name}: no quantile bins to calibrate")
         parts = [self._scores(rows) for batch in sample for rows in self._probabilities(batch)]
         scores = np.concatenate([np.empty(0, np.float32), *parts])
+        bins, scores = self._config.bins, scores[~np.isnan(scores)]
         try:
-            return {"edges": list(self._config.bins.quantile_edges(scores[~np.isnan(scores)]))}
+            edges = bins.quantile_edges(scores)
         except AnnotatorError as error:
             raise AnnotatorError(f"annotators.{self.name}.bins: {error}") from None
+        return {"edges": list(edges), "bins_filled": len(bins.assign(scores, edges).unique())}
 
     def with_calibration(self, calibration: Mapping[str, Any]) -> FastTextAnnotator:
         """This annotator with the edges from `calibrate`, which are part of its settings."""
         edges = tuple(map(float, calibration["edges"]))
-        return FastTextAnnotator(self.name, config=self._config, model=self._model, edges=edges)
+        known = FastTextAnnotator(self.name, config=self._config, model=self._model, edges=edges)
+        known._bins_filled = calibration.get("bins_filled")
+        return known
 
     def annotate(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """See `Annotator.annotate`; the columns are those of the class.

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import string
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -24,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
+from colophon.shards.common.digests import hashes
 from colophon.shards.common.errors import ShardError
 from colophon.shards.schema import ROLE_NAMES, RoleName
 
@@ -187,11 +187,10 @@ def dropped(ids: Sequence[str | None], *, dropout: float, seed: int) -> np.ndarr
     It depends on seed and document id alone, not on the layout, the order or the partition. The first 8 bytes of
     BLAKE2b(id, key = seed), read as a number in [0, 1), are compared with `dropout`.
     """
-    key = seed.to_bytes(8, "little", signed=True)
-    digests = b"".join(blake2b((i or "").encode(), digest_size=8, key=key).digest() for i in ids)
+    numbers = hashes(ids, key=seed.to_bytes(8, "little", signed=True))
     # The upper 53 bits make a float64 in [0, 1) exactly, so that dropout = 1 drops every document.
-    uniform = (np.frombuffer(digests, dtype="<u8") >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return uniform < dropout
+    uniform = (numbers >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    return np.asarray(uniform < dropout)
 
 
 def describe_weights(weights: Mapping[RoleName, float]) -> str:

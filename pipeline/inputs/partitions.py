@@ -187,6 +187,30 @@ def present_identity(partition: Partition) -> str:
         return _parquet_identity(of_file, parquet.metadata)
 
 
+def row_group_partition(partition: Partition, row_group: int) -> Partition:
+    """The part of a Parquet file's partition that is one of its row groups. Reads the footer.
+
+    Raises:
+        InputError: the footer cannot be read, or has no such row group.
+    """
+    first = range(*(partition.row_groups or ())).start
+    try:
+        with _open_footer(partition.url) as parquet:
+            groups = [parquet.metadata.row_group(number) for number in range(first, row_group + 1)]
+    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
+        if is_transient(error):
+            raise
+        raise InputError(one_line(error)) from error
+    rows = [group.num_rows for group in groups]
+    return replace(
+        partition,
+        row_groups=(row_group, row_group + 1),
+        first_row=partition.first_row + sum(rows[:-1]),
+        rows=rows[-1],
+        bytes=groups[-1].total_byte_size,
+    )
+
+
 def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]) -> list[Partition]:
     _, of_file = file.listed or size_and_identity(file_info(file.url))
     with _open_footer(file.url) as parquet:

@@ -1,30 +1,23 @@
 """Calibration: an annotator's quantile bins get their edges from a sample of the input, before it annotates.
 
-The edges are fitted once, on a sample spread over the input, and stored under `calibration/`. From then on they are
-part of the annotator's settings: files that are appended later are binned by the same edges. Changed settings are
-fitted again.
+The edges are fitted once, on a sample of the input (see `inputs.sampling`), and stored under `calibration/`. From then
+on they are part of the annotator's settings: files that are appended later are binned by the same edges. Changed
+settings are fitted again.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from itertools import islice
 from typing import Any
 
-import pyarrow as pa
-
 from colophon.annotators.base import Annotator, AnnotatorError
-from colophon.pipeline.errors import InputError, UsageError
-from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed
-from colophon.pipeline.inputs.partitions import Partition
-from colophon.pipeline.inputs.readers import PartitionReader
+from colophon.pipeline.errors import UsageError
+from colophon.pipeline.inputs.sampling import sample_of
 from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
 from colophon.shards.common.differences import differences
 from colophon.shards.outputs import Output
-
-_SAMPLED_PARTITIONS = 32
 
 
 def calibration_path(annotator: Annotator) -> str:
@@ -51,50 +44,48 @@ def _calibrated(
 ) -> Annotator:
     if annotator.num_calibration_documents is None:
         return annotator
-    path = calibration_path(annotator)
-    stored: dict[str, Any] | None = resolved.store.files.read_json(path)
-    if stored is not None and stored["settings"] == annotator.settings:
-        return annotator.with_calibration(stored["calibration"])
+    stored = _stored(resolved, annotator)
+    if stored is not None and stored[0] == annotator.settings:
+        return stored[1]
     if not write:
         return annotator
     if stored is not None and not rebuild:
-        lines = differences(stored["settings"], annotator.settings)
+        lines = differences(stored[0], annotator.settings)
         raise changed_settings(f"{resolved.store.root}/{Output.annotations(annotator.name)}", lines)
     calibration = _fit(annotator, resolved, num_documents=annotator.num_calibration_documents, log=log)
     value = {"settings": annotator.settings, "calibration": calibration}
-    resolved.store.files.replace_text(path, json.dumps(value, indent=1))
+    resolved.store.files.replace_text(calibration_path(annotator), json.dumps(value, indent=1))
     return annotator.with_calibration(calibration)
+
+
+def _stored(resolved: ResolvedRecipe, annotator: Annotator) -> tuple[dict[str, Any], Annotator] | None:
+    """The settings that the stored calibration was fitted with, and the annotator with it; None if there is none.
+
+    Raises:
+        UsageError: it is damaged.
+    """
+    path = calibration_path(annotator)
+    try:
+        stored = resolved.store.files.read_json(path)
+        return None if stored is None else (stored["settings"], annotator.with_calibration(stored["calibration"]))
+    except (ValueError, KeyError, TypeError):
+        where = f"{resolved.store.root}/{path}"
+        raise UsageError(f"{where} is damaged. Delete it, and the next run fits the quantiles again") from None
 
 
 def _fit(
     annotator: Annotator, resolved: ResolvedRecipe, *, num_documents: int, log: Callable[[str], None]
 ) -> dict[str, Any]:
-    log(f"annotators.{annotator.name}: fitting quantiles on a sample of {num_documents:,} documents")
-    needs = [need for need in resolved.columns.annotate_needs if need.name in annotator.columns]
+    where = f"annotators.{annotator.name}"
+    log(f"{where}: fitting quantiles on a sample of up to {num_documents:,} documents")
+    columns = resolved.columns
+    needs = [need for need in columns.annotate_needs if need.name in annotator.columns and need.name != "id"]
+    needs.append(columns.need("id", required=False))
     annotator.load()
+    sample = sample_of(resolved.inputs.partitions, needs, num_documents=num_documents)
     try:
-        return annotator.calibrate(_sample(resolved.inputs.partitions, needs, num_documents=num_documents))
+        calibration = annotator.calibrate(sample.batches())
     except AnnotatorError as error:
         raise UsageError(str(error)) from error
-
-
-def _sample(
-    partitions: tuple[Partition, ...], needs: list[ColumnNeed], *, num_documents: int
-) -> Iterator[pa.RecordBatch]:
-    """The first documents of partitions spread evenly over the input. Skips partitions that cannot be read.
-
-    The run itself quarantines such a partition.
-    """
-    step = max(len(partitions) // _SAMPLED_PARTITIONS, 1)  # 100 partitions: each 3rd, 34 in all
-    chosen = partitions[::step]
-    share = -(-num_documents // max(len(chosen), 1))
-    for partition in chosen:
-        remaining = share
-        try:
-            for batch in islice(PartitionReader(partition, needs, stage="calibrate"), -(-share // BATCH_ROWS) + 1):
-                yield batch.slice(0, remaining)
-                remaining -= min(batch.num_rows, remaining)
-                if not remaining:
-                    break
-        except InputError:
-            continue
+    log(f"{where}: quantiles of {len(sample):,} documents")
+    return calibration

@@ -1,11 +1,16 @@
-"""sha256 of files and JSON values."""
+"""sha256 of files and JSON values, and short hashes of many values."""
 
 from __future__ import annotations
 
 import json
-from hashlib import sha256
+from collections.abc import Iterable
+from hashlib import blake2b, sha256
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from colophon.shards.common.arrays import NumPyArray
 
 _BLOCK_BYTES = 1 << 20
 
@@ -22,3 +27,12 @@ def file_sha256(path: Path) -> str:
 def fingerprint(value: Any) -> str:
     """sha256 of a JSON value, in hexadecimal; the order of keys does not matter."""
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def hashes(values: Iterable[str | None], *, key: bytes) -> NumPyArray:
+    """uint64 [values]: the first 8 bytes of BLAKE2b of each value as UTF-8, keyed by `key`; a null is an empty string.
+
+    Cost: about a microsecond for each value.
+    """
+    digests = (blake2b((value or "").encode(), digest_size=8, key=key).digest() for value in values)
+    return np.frombuffer(b"".join(digests), dtype="<u8")

@@ -58,12 +58,44 @@ def annotations() -> tuple[np.ndarray, np.ndarray]:
 def test_the_edges_are_the_quantiles_of_the_sample_and_cut_the_bins(settings: list[str]) -> None:
     called = run(*settings)
     assert (called.code, called.err) == (0, "")
-    assert "annotators.quality: fitting quantiles on a sample of 1,000 documents" in called.out
+    assert "annotators.quality: fitting quantiles on a sample of up to 1,000 documents" in called.out
+    assert "annotators.quality: quantiles of 200 documents" in called.out
     scores, bins = annotations()
     # The sample holds all documents.
     np.testing.assert_allclose(edges(), np.quantile(scores, [0.25, 0.5, 0.75]), rtol=1e-6)
     np.testing.assert_array_equal(bins, np.searchsorted(np.float32(edges()), scores, side="right"))
     assert 3 in bins  # the largest score is not below any edge; equal scores may leave another bin empty
+
+
+def test_the_edges_do_not_depend_on_how_the_input_is_cut_or_spelled(settings: list[str]) -> None:
+    found = set()
+    small = [*settings, "--set", "annotators.quality.bins.sample=60"]
+    paths = ["data/part-2.parquet", "data/part-0.parquet", "data/part-1.parquet"]
+    for more in (["partition_bytes=7000"], ["partition_bytes=1"], ["partition_bytes=1000000"], [f"paths={paths}"]):
+        overrides = [word for setting in more for word in ("--set", f"input.{setting}")]
+        called = colophon("annotate", "recipe.toml", "--executor", "inline", *small, *overrides, "--rebuild")
+        assert (called.code, called.err) == (0, "")
+        found.add(tuple(edges()))
+        CALIBRATION.unlink()
+    assert len(found) == 1
+
+
+def test_bins_that_stay_empty_are_noted(settings: list[str]) -> None:
+    called = run(*settings, "--set", "annotators.quality.bins.quantiles=900")
+    assert called.code == 0
+    filled = json.loads(CALIBRATION.read_text())["calibration"]["bins_filled"]
+    _, bins = annotations()
+    assert filled == len(set(bins.tolist())) < 900
+    assert f"quality: {filled} of the 900 quantile bins have documents of the sample: too many" in called.out
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"settings": {}}', '{"settings": {}, "calibration": {"edges": ["a"]}}'])
+def test_a_damaged_calibration_is_one_line(settings: list[str], text: str) -> None:
+    assert run(*settings).code == 0
+    CALIBRATION.write_text(text)
+    called = run(*settings)
+    message = f"{CALIBRATION} is damaged. Delete it, and the next run fits the quantiles again"
+    assert (called.code, called.line) == (2, message)
 
 
 def test_a_second_run_uses_the_stored_edges(settings: list[str]) -> None:
