@@ -49,16 +49,19 @@ def verify(
     inputs: Annotated[
         bool, typer.Option("--inputs", help="Read the input again and compare its content with the records' hashes.")
     ] = False,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Pack every partition again from its tokens and annotations, and compare.")
+    ] = False,
 ) -> None:
     """Check a run's files, records, manifest, settings and input against each other, and packed files against the laws.
 
-    Example: `colophon verify recipes/web.toml --inputs`
+    Example: `colophon verify recipes/web.toml --deep --inputs`
     """
     from colophon.pipeline.runs.calibration import calibrated
     from colophon.pipeline.verification.verification import Verification
 
     resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
-    verification = Verification(resolved, read_inputs=inputs)
+    verification = Verification(resolved, read_inputs=inputs, deep=deep)
     num_findings = 0
     for num_findings, finding in enumerate(verification.findings(), start=1):  # noqa: B007 - counted for the last line
         echo(f"{finding.path}: {finding.message}", err=True)

@@ -72,7 +72,8 @@ class PackWorker:
         """
         clock = Clock()
         wanted = [name for name in self._stage.layouts if Output.packed(name) in task.outputs]
-        files = [LayoutFile(self._stage, self._tokenizer, task, name) for name in wanted]
+        files = [LayoutFile(self._stage, self._tokenizer, name, records=task.upstream) for name in wanted]
+        records: list[Record] = []
         with self._stage.store.files.local_copy(task.upstream[TOKENS].path) as path, WriteBehind(depth=1) as later:
             with clock.measure("read"):
                 tokens = read_table(path)
@@ -81,31 +82,52 @@ class PackWorker:
                     columns = file.columns(tokens)
                 with clock.measure("pack"):
                     packed = file.pack(tokens, columns)
-                later(partial(clock.call, "write", file.commit, packed))
+                later(
+                    partial(clock.call, "write", lambda one: records.append(self._commit(task, *one)), (file, packed))
+                )
                 reached("mid-write", "packed")
         return TaskResult(
-            records=tuple(file.record for file in files),
+            records=tuple(records),
             documents=tokens.num_rows,
             text_bytes=task.upstream[TOKENS].counts["text_bytes"],
             seconds=clock.seconds,
         )
 
+    def _commit(self, task: Task, file: LayoutFile, packed: Packed) -> Record:
+        """Write a layout's file and its commit record."""
+        table = file.table(packed, source=task.partition.source)
+        return self._stage.store.commit(
+            output=file.output,
+            partition=task.partition.name,
+            suffix=file.output.suffix,
+            write=lambda path: write_table(path, table),
+            check=lambda path: _check_rows(path, table.num_rows),
+            rows=table.num_rows,
+            fingerprint=task.outputs[file.output],
+            counts=file.counts(packed),
+        )
+
 
 class LayoutFile:
-    """One layout's file of one partition."""
+    """One layout's file of one partition, made from the files in `records`."""
 
-    record: Record
-    """Set by `commit`."""
-
-    def __init__(self, stage: PackStage, tokenizer: Tokenizer, task: Task, name: str) -> None:
-        self._stage, self._tokenizer, self._task, self._name = stage, tokenizer, task, name
+    def __init__(self, stage: PackStage, tokenizer: Tokenizer, name: str, *, records: Mapping[Output, Record]) -> None:
+        self._stage, self._tokenizer, self._name, self._records = stage, tokenizer, name, records
         self._layout = stage.layouts[name]
+
+    @property
+    def output(self) -> Output:
+        """The layout's output."""
+        return Output.packed(self._name)
 
     def columns(self, tokens: pa.Table) -> dict[str, pa.Array]:
         """Read the annotation columns that the layout shows."""
-        stage, records = self._stage, self._task.upstream
         return annotation_columns(
-            self._layout, tokens=tokens, records=records, providers=stage.providers, store=stage.store
+            self._layout,
+            tokens=tokens,
+            records=self._records,
+            providers=self._stage.providers,
+            store=self._stage.store,
         )
 
     def pack(self, tokens: pa.Table, columns: Mapping[str, pa.Array]) -> Packed:
@@ -129,29 +151,19 @@ class LayoutFile:
             allocate=self._stage.store.files.scratch_array,
         )
 
-    def commit(self, packed: Packed) -> None:
-        """Write the file and its commit record."""
-        output = Output.packed(self._name)
-        table = self._table(packed)
-        self.record = self._stage.store.commit(
-            output=output,
-            partition=self._task.partition.name,
-            suffix=output.suffix,
-            write=lambda path: write_table(path, table),
-            check=lambda path: _check_rows(path, table.num_rows),
-            rows=table.num_rows,
-            fingerprint=self._task.outputs[output],
-            counts={**packed.counts, **{f"tokens_{role}": n for role, n in packed.num_tokens.items()}},
-        )
+    def counts(self, packed: Packed) -> dict[str, int]:
+        """The counts of the file's record."""
+        return {**packed.counts, **{f"tokens_{role}": n for role, n in packed.num_tokens.items()}}
 
-    def _table(self, packed: Packed) -> pa.Table:
+    def table(self, packed: Packed, *, source: str) -> pa.Table:
+        """The content of the file; `source` is the input file that its metadata names."""
         info = PackedInfo(
             sequence_length=self._stage.pack.sequence_length,
             layout={"name": self._name, **self._layout.model_dump(mode="json")},
             role_weights=self._layout.weights(),
             tokenizer=tokenizer_info(self._tokenizer),
-            sources=[self._task.partition.source],
-            fingerprint=self._stage.settings[Output.packed(self._name)],
+            sources=[source],
+            fingerprint=self._stage.settings[self.output],
             num_tokens=packed.num_tokens,
         )
         return packed_table(

@@ -133,7 +133,7 @@ class TokenSink:
             input_ids = self._tokenizer.encode_batch(batch.column("text"))
             self._counts.update(self._tokenizer.count_losses(batch.column("text"), input_ids))
             table = tokens_table(batch.column("id"), input_ids, dtype=self._tokenizer.dtype)
-            self._counts.update(_count(table))
+            self._counts.update(token_counts(table))
         later(partial(clock.call, "write", self._write, table))
 
     def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
@@ -156,7 +156,8 @@ class TokenSink:
         return (record,)
 
 
-def _count(table: pa.Table) -> dict[str, int]:
+def token_counts(table: pa.Table) -> dict[str, int]:
+    """The counts of a token file that its rows give."""
     lengths = pc.list_value_length(table.column("input_ids"))
     return {
         "tokens": pc.sum(lengths).as_py() or 0,

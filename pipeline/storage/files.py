@@ -72,7 +72,7 @@ class RunFiles(ABC):
 
     @abstractmethod
     def read_text(self, path: str) -> str | None:
-        """The content of a small file; None if it does not exist."""
+        """The content of a small file, with U+FFFD for bytes that are not UTF-8; None if it does not exist."""
 
     @abstractmethod
     def replace_text(self, path: str, text: str) -> None:
@@ -148,7 +148,7 @@ class LocalFiles(RunFiles):
     def read_text(self, path: str) -> str | None:
         """The content of a small file; None if it does not exist."""
         try:
-            return (self.path / path).read_text(encoding="utf-8")
+            return (self.path / path).read_text(encoding="utf-8", errors="replace")
         except FileNotFoundError:
             return None
 
@@ -252,7 +252,7 @@ class RemoteFiles(RunFiles):
     def read_text(self, path: str) -> str | None:
         """The content of a small object; None if it does not exist."""
         try:
-            return str(self._call(path, lambda filesystem, full: filesystem.cat_file(full)).decode("utf-8"))
+            return str(self._call(path, lambda filesystem, full: filesystem.cat_file(full)).decode("utf-8", "replace"))
         except FileNotFoundError:
             return None
 

@@ -10,10 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from colophon.pipeline.errors import InputError, one_line
+from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.stages.packing import annotation_columns
 from colophon.pipeline.storage.commits import record_path
 from colophon.pipeline.verification.findings import Finding
+from colophon.pipeline.verification.recomputed import Recomputation
 from colophon.shards.arrow_files import read_table
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.errors import ShardError
@@ -24,8 +26,17 @@ from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.reader import PackedFile
 
 
-def file_findings(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[tuple[Record, list[Finding]]]:
-    """Each file in the manifest with its findings, usually none."""
+def file_findings(
+    resolved: ResolvedRecipe, manifest: Manifest, *, deep: bool
+) -> Iterator[tuple[Record, list[Finding]]]:
+    """Each file in the manifest with its findings, usually none.
+
+    Args:
+        resolved: the recipe.
+        manifest: the manifest of its output.
+        deep: also compute files again from those that they are made from.
+    """
+    recomputation = Recomputation(resolved) if deep else None
     by_partition: dict[str, dict[Output, Record]] = {}
     for output, content in manifest.by_output.items():
         for record in content.records:
@@ -33,6 +44,8 @@ def file_findings(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[tupl
     for records in by_partition.values():
         for output, record in records.items():
             messages = _check_record(resolved, record) or _check_content(resolved, output, records)
+            if recomputation is not None and not messages:
+                messages = recomputation.differences(output, records)
             yield record, [Finding(record.path, message) for message in messages]
 
 
@@ -59,14 +72,20 @@ def _check_content(resolved: ResolvedRecipe, output: Output, records: Mapping[Ou
         path = stack.enter_context(resolved.store.files.local_copy(record.path))
         try:
             if output.stage == "pack":
-                if TOKENS not in records:
-                    return ["its token file is not in the manifest"]
+                missing = [upstream for upstream in _upstream(resolved, output) if upstream not in records]
+                if missing:
+                    return [f"is made from {missing[0]} of its partition, which is not in the manifest"]
                 tokens = stack.enter_context(resolved.store.files.local_copy(records[TOKENS].path))
                 return _check_packed(resolved, path, read_table(tokens), output, records)
             rows = read_table(path).num_rows if output == TOKENS else pq.read_metadata(path).num_rows
         except (ShardError, InputError, pa.ArrowException, OSError) as error:
             return [f"cannot be checked: {one_line(error)}"]
     return [] if rows == record.rows else [f"has {rows} rows, its record states {record.rows}"]
+
+
+def _upstream(resolved: ResolvedRecipe, packed: Output) -> list[Output]:
+    """The outputs that a layout is made from; tokens alone if the recipe no longer has the layout."""
+    return Plan(resolved).upstream(packed) if packed.name in resolved.recipe.layouts else [TOKENS]
 
 
 def _check_packed(

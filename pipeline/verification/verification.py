@@ -25,6 +25,8 @@ class Verification:
     resolved: ResolvedRecipe
     read_inputs: bool = False
     """Read the input again and compare its content, not only size, time of change and footer."""
+    deep: bool = False
+    """Compute files again from those that they are made from, and compare."""
     files: int = 0
     """Files checked so far."""
     rows: int = 0
@@ -45,7 +47,7 @@ class Verification:
         yield from settings_findings(self.resolved.store, manifest)
         yield from model_findings(self.resolved)
         yield from self._input_findings(manifest)
-        for record, findings in file_findings(self.resolved, manifest):
+        for record, findings in file_findings(self.resolved, manifest, deep=self.deep):
             self.files, self.rows = self.files + 1, self.rows + record.rows
             yield from findings
 

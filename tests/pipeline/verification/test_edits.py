@@ -59,7 +59,14 @@ EDITS: dict[str, tuple[Callable[[Any], object], str]] = {
     ),
     "a layout that names another's files": (layout_of_another, "names the file packed/meta-tokens/"),
     "an output dropped": (lambda value: value["outputs"].pop("packed/plain"), "packed/plain: has commit records"),
-    "tokens dropped": (lambda value: value["outputs"].pop("tokens"), "its token file is not in the manifest"),
+    "tokens dropped": (
+        lambda value: value["outputs"].pop("tokens"),
+        "is made from tokens of its partition, which is not",
+    ),
+    "annotations dropped": (
+        lambda value: value["outputs"].pop("annotations/url"),
+        "is made from annotations/url of its",
+    ),
     "an output of an unknown layout": (
         lambda value: value["outputs"].update({"packed/new": value["outputs"]["packed/plain"]}),
         "packed/new: the record of the partition",
