@@ -24,7 +24,6 @@ from colophon.pipeline.cli.terminal import echo, make_console, trust_libraries
 from colophon.pipeline.cli.trained_models import trained_model
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
-from colophon.shards.common.errors import ColophonError
 
 
 class _Dtype(str, Enum):
@@ -97,42 +96,28 @@ def lm_eval(
 def export(
     recipe: RecipeArgument,
     to: Annotated[Path, typer.Option(help="Directory to write the Parquet files to.")],
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Remove the files of a different export from the directory.")
+    ] = False,
     settings: SetOption = None,
     executor: ExecutorOption = ExecutorName.INLINE,
 ) -> None:
     """Write the input with its annotations as additional columns, as Parquet for publishing.
 
+    All files have one schema. Files of an earlier export of the same run are replaced or removed.
+
     Example: `colophon export recipes/web.toml --to out/web-annotated`
     """
+    from colophon.pipeline.export.export import Export
     from colophon.pipeline.runs.calibration import calibrated
-    from colophon.pipeline.runs.export import ExportStage, export_tasks
-    from colophon.pipeline.runs.plan import Plan
-    from colophon.pipeline.runs.progress import watch
-    from colophon.pipeline.runs.requirements import requirements
 
     console = make_console()
     resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
-    plan = Plan(resolved)
-    tasks = export_tasks(plan)
-    if to.exists() and not to.is_dir():
-        raise UsageError(f"--to {to}: is a file. Give a directory")
-    to.mkdir(parents=True, exist_ok=True)
-    stage = ExportStage(resolved.store.absolute, to.absolute(), resolved.recipe.input.columns)
+    job = Export(resolved, to, overwrite)
+    tasks = job.tasks()
     with ExecutorSession(executor, resolved.recipe.ray, log=echo) as session:
         session.connect()
-        if tasks and session.executor.spans_machines:
-            session.executor.ready(len(tasks), requirements(plan, (), directories=(str(to.absolute()),)))
-        total_bytes = sum(task.partition.bytes for task in tasks)
-        outcomes = session.executor.run(stage, tasks)
-        for outcome in watch(outcomes, name="export", total_bytes=total_bytes, total_tasks=len(tasks), console=console):
-            if outcome.error is not None:
-                raise ColophonError(f"export: {outcome.task.partition.source}: {outcome.error}")
-    missing = [task.partition.name for task in tasks if not (to / f"{task.partition.name}.parquet").is_file()]
-    if missing:
-        raise ColophonError(
-            f"export: {len(missing):,} of {len(tasks):,} files are missing in {to}, although workers wrote them, for "
-            f"example {missing[0]}.parquet. Give --to a directory that all machines share"
-        )
+        job.write(tasks, session.executor, console)
     num_skipped = len(resolved.inputs.partitions) - len(tasks)
     skipped = f"; {num_skipped} quarantined partitions skipped" if num_skipped else ""
     echo(f"{len(tasks)} files in {to}{skipped}")

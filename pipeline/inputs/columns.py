@@ -34,11 +34,15 @@ class ColumnNeed:
     name: str
     in_input: str
     required: bool = True
+    occurrence: int | None = None
+    """Its number, from 0, among the file's columns of that name; None: the file must not have two."""
+    read_as: pa.DataType | None = None
+    """A type other than FineWeb's; lists and objects of JSON are then read as JSON if it is string."""
 
     @property
     def type(self) -> pa.DataType | None:
         """The type in which the column is read; None: the type it has in the file."""
-        return FINEWEB_TYPES.get(self.name)
+        return self.read_as or FINEWEB_TYPES.get(self.name)
 
 
 def clean_names(names: Sequence[str]) -> list[str]:
@@ -51,8 +55,11 @@ def positions(names: Sequence[str], needs: Sequence[ColumnNeed]) -> dict[str, in
 
     `positions(["text", "key"], (ColumnNeed("id", "key"), ColumnNeed("url", "url")))` is `{"id": 1}`.
     """
-    places = {name: place for place, name in reversed(list(enumerate(clean_names(names))))}
-    return {need.name: places[need.in_input] for need in needs if need.in_input in places}
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(clean_names(names)):
+        places.setdefault(name, []).append(place)
+    found = {need.name: places.get(need.in_input, [])[need.occurrence or 0 :] for need in needs}
+    return {name: rest[0] for name, rest in found.items() if rest}
 
 
 def named_columns(batch: pa.RecordBatch, places: Mapping[str, int]) -> pa.RecordBatch:
@@ -67,7 +74,7 @@ def column_problem(schema: pa.Schema, needs: Sequence[ColumnNeed]) -> str | None
     A required column is missing, a needed name is that of two columns, or a column's type cannot be converted.
     """
     names = clean_names(schema.names)
-    for need in needs:
+    for need in (need for need in needs if need.occurrence is None):
         count = names.count(need.in_input)
         if count > 1:
             return f"{'two' if count == 2 else count} columns {need.in_input!r}"

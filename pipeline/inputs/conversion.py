@@ -12,11 +12,13 @@ structs, maps, binary data and times of day cannot be converted: such a column i
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
@@ -84,13 +86,38 @@ def converted(array: pa.Array, target: pa.DataType | None) -> tuple[pa.Array, in
     return numbers(array.to_pylist(), target), 0
 
 
-def array_of(values: Sequence[Any], target: pa.DataType | None) -> pa.Array:
-    """Values of JSON or CSV as `target`; lists and objects are null. If that is None, Arrow chooses the type."""
+def array_of(values: Sequence[Any], target: pa.DataType | None, *, nested_as_json: bool = False) -> pa.Array:
+    """Values of JSON or CSV as `target`; if that is None, Arrow chooses the type.
+
+    Lists and objects are null in a column of strings, or JSON if `nested_as_json`.
+    """
     if target is None:
         return pa.array(values)
+    if kinds.is_boolean(target):
+        return pa.array([value if isinstance(value, bool) else None for value in values], target)
     if not kinds.is_string(target):
         return numbers(values, target)
-    return pa.array([v if v is None or isinstance(v, str) else _string(v) for v in values], target)
+    nested = json_text if nested_as_json else _no_text
+    texts = [v if v is None or isinstance(v, str) else _string(v, nested) for v in values]
+    try:
+        return pa.array(texts, target)
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape
+        return pa.array([v and v.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for v in texts], target)
+
+
+def json_text(value: Any) -> str | None:
+    """A value as JSON, in one line; None if it is nested more deeply than Python can write."""
+    try:
+        return orjson.dumps(value, default=str).decode()
+    except TypeError:  # half of a surrogate pair, or an integer beyond 64 bits
+        return _by_python(value)
+
+
+def _by_python(value: Any) -> str | None:
+    try:
+        return json.dumps(value, default=str)
+    except RecursionError:
+        return None
 
 
 def numbers(values: Sequence[Any], target: pa.DataType) -> pa.Array:
@@ -116,13 +143,18 @@ def _is_uuid(column_type: pa.DataType) -> bool:
 
 
 def _plain(array: pa.Array) -> pa.Array:
-    if kinds.is_dictionary(array.type):
-        return _plain(array.dictionary_decode())
-    if kinds.is_run_end_encoded(array.type):
-        return _plain(pc.run_end_decode(array))
-    if isinstance(array.type, pa.BaseExtensionType) and not _is_uuid(array.type):
+    kind = array.type
+    if kinds.is_dictionary(kind):
+        return _plain(array.dictionary).take(array.indices)
+    if kinds.is_run_end_encoded(kind):
+        runs = pa.RunEndEncodedArray.from_arrays(array.run_ends, pa.array(range(len(array.values)), pa.int32()))
+        places = pc.run_end_decode(runs).slice(array.offset, len(array))
+        return _plain(array.values).take(places)
+    if isinstance(kind, pa.BaseExtensionType) and not _is_uuid(kind):
         return _plain(array.storage)
-    return array.cast(pa.large_string()) if kinds.is_string_view(array.type) else array
+    if kinds.is_binary_view(kind):
+        return array.cast(pa.large_binary())
+    return array.cast(pa.large_string()) if kinds.is_string_view(kind) else array
 
 
 def _utf8(array: pa.Array) -> tuple[pa.Array, int]:
@@ -156,13 +188,17 @@ def _iso_8601(array: pa.Array) -> pa.Array:
     return pc.if_else(is_moment, with_zone, pa.scalar(None, pa.string()))
 
 
-def _string(value: Any) -> str | None:
+def _string(value: Any, nested: Callable[[Any], str | None]) -> str | None:
     if isinstance(value, list | dict):
-        return None
+        return nested(value)
     if isinstance(value, bool | float):
         text: str = pa.array([value]).cast(pa.string())[0].as_py()
         return text
     return str(value)
+
+
+def _no_text(_: Any) -> None:
+    return None
 
 
 def _integer(value: Any) -> int | None:

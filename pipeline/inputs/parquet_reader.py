@@ -22,6 +22,12 @@ _REMOTE_BLOCK_BYTES = 4 << 20
 _REMOTE_BLOCKS = 8
 
 
+def parquet_schema(url: str) -> pa.Schema:
+    """The file's schema."""
+    with _open_parquet(url) as parquet:
+        return parquet.schema_arrow
+
+
 def parquet_batches(partition: Partition, needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBatch]:
     """The needed columns of a partition's row groups, under their FineWeb names and in the file's types."""
     row_groups = range(*(partition.row_groups or (0, 0)))
@@ -29,7 +35,7 @@ def parquet_batches(partition: Partition, needs: Sequence[ColumnNeed]) -> Iterat
         names = parquet.schema_arrow.names
         if problem := column_problem(parquet.schema_arrow, needs):
             raise InputError(problem)
-        in_file = [names[place] for place in positions(names, needs).values()]
+        in_file = list(dict.fromkeys(names[place] for place in positions(names, needs).values()))
         batch_rows = _rows_per_batch(parquet.metadata, row_groups)
         for batch in parquet.iter_batches(batch_rows, row_groups=row_groups, columns=in_file, use_threads=False):
             # A flat column `a.b` brings along the nested column `a` that has a field `b`: names are looked up again.

@@ -26,5 +26,9 @@ def batches_of_rows(rows: Iterable[Mapping[str, Any]], needs: Sequence[ColumnNee
 
 
 def _record_batch(rows: Sequence[Mapping[str, Any]], needs: Sequence[ColumnNeed]) -> pa.RecordBatch:
-    arrays = {need.name: array_of([row.get(need.in_input) for row in rows], need.type) for need in needs}
+    arrays = {need.name: _array([row.get(need.in_input) for row in rows], need) for need in needs}
     return pa.RecordBatch.from_pydict(arrays)
+
+
+def _array(values: Sequence[Any], need: ColumnNeed) -> pa.Array:
+    return array_of(values, need.type, nested_as_json=need.read_as is not None)

@@ -15,15 +15,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from colophon.pipeline.errors import InputError
-from colophon.pipeline.inputs.arrow_reader import arrow_batches
+from colophon.pipeline.inputs.arrow_reader import arrow_batches, arrow_schema
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed
 from colophon.pipeline.inputs.content import ColumnContent
 from colophon.pipeline.inputs.conversion import converted, decoded_bytes
-from colophon.pipeline.inputs.csv_reader import csv_batches
+from colophon.pipeline.inputs.csv_reader import csv_batches, csv_schema
 from colophon.pipeline.inputs.datatrove_reader import warc_rows
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl.reader import jsonl_batches
-from colophon.pipeline.inputs.parquet_reader import parquet_batches
+from colophon.pipeline.inputs.parquet_reader import parquet_batches, parquet_schema
 from colophon.pipeline.inputs.partitions import Partition, present_identity
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.python_rows import batches_of_rows
@@ -46,6 +46,8 @@ class PartitionReader:
     texts_null: int = 0
     texts_repaired: int = 0
     """Texts with bytes that are not UTF-8; each such byte became U+FFFD."""
+    has_content: bool = True
+    """Whether `content` is computed, which costs a sha256 of all values."""
     excluded: Problems = field(init=False)
     """Lines and records of the file that are not documents."""
     wrong: Counter[str] = field(default_factory=Counter)
@@ -120,17 +122,35 @@ class PartitionReader:
             return self._ids(array, num_rows=batch.num_rows, first_row=first_row)
         if array is None:
             array = pa.nulls(batch.num_rows, need.type or pa.string())
-        self._content[need.name].update(array)
+        self._hash(need.name, array)
         return array
+
+    def _hash(self, name: str, array: pa.Array) -> None:
+        if self.has_content:
+            self._content[name].update(array)
 
     def _ids(self, array: pa.Array | None, *, num_rows: int, first_row: int) -> pa.Array:
         """Document ids as strings; a row without one is named by its file and its row, `part-0-<32 hex>/7`."""
         ids = pa.nulls(num_rows, pa.string()) if array is None else array.cast(pa.string())
-        self._content["id"].update(ids)
+        self._hash("id", ids)
         if not ids.null_count:
             return ids
         row_names = pa.array([f"{self.partition.file_name}/{first_row + i}" for i in range(num_rows)])
         return pc.coalesce(ids, row_names)
+
+
+def schema_of(partition: Partition) -> pa.Schema | None:
+    """The columns of the partition's file; None for formats in which each row has its own keys.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    with input_errors():
+        if partition.format == "parquet":
+            return parquet_schema(partition.url)
+        if partition.format == "arrow":
+            return arrow_schema(partition.url)
+        return csv_schema(partition.url) if partition.format == "csv" else None
 
 
 def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

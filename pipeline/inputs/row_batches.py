@@ -6,6 +6,7 @@ booleans, and strings that hold a number. Any other value, such as a list as a U
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed
+from colophon.pipeline.inputs.conversion import array_of
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,8 @@ def _record_batch(rows: Sequence[Sequence[Any]], needs: Sequence[ColumnNeed], wr
 
 def typed_array(values: Sequence[Any], need: ColumnNeed) -> tuple[pa.Array, int]:
     """The values in the column's type, null where they do not fit, and the number of those."""
+    if need.read_as is not None:
+        return array_of([_plain(value) for value in values], need.read_as, nested_as_json=True), 0
     kind = need.type
     if kind is None:
         kind, convert = _kind_of(values)
@@ -73,6 +77,10 @@ def typed_array(values: Sequence[Any], need: ColumnNeed) -> tuple[pa.Array, int]
         except (pa.ArrowException, TypeError, ValueError, OverflowError):
             pass
     return _converted(values, kind, convert)
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(value.spelling) if isinstance(value, Number) else value
 
 
 def _kind_of(values: Sequence[Any]) -> tuple[pa.DataType, Callable[[Any], Any]]:

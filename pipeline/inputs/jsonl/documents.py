@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from colophon.pipeline.errors import one_line
 from colophon.pipeline.inputs.columns import ColumnNeed
-from colophon.pipeline.inputs.jsonl.scanner import members, members_at, value_at
+from colophon.pipeline.inputs.jsonl.scanner import members, members_at, value_at, whole_value_at
 from colophon.pipeline.inputs.row_batches import Number
 
 _MISSING: Any = object()
@@ -54,6 +54,7 @@ class LineParser:
         """Parse documents whose text has the key `text`."""
         self._text = text
         self._keys = [need.in_input for need in needs]
+        self._find = [_found if need.read_as is None else _whole for need in needs]
         self._dotted = [place for place, key in enumerate(self._keys) if "." in key]
         self._id = next((place for place, need in enumerate(needs) if need.name == "id"), None)
         keys = dict.fromkeys((text, *self._keys))
@@ -148,7 +149,7 @@ class LineParser:
         except UnicodeEncodeError:
             reason = f"{self._text!r} has half of a surrogate pair, which is not a character"
             raise BadLineError(reason, kind="half a character") from None
-        found = (_found(decoded, places, key) for key in self._keys)
+        found = (find(decoded, places, key) for find, key in zip(self._find, self._keys, strict=True))
         return [None if value is _MISSING else value for value in found], _ANY_NUMBER
 
 
@@ -176,6 +177,11 @@ def _found(line: str, places: Mapping[str, list[int]], key: str) -> Any:
     tail = rest.partition(".")[0]
     inner, _ = members_at(line, at, {tail})
     return _found(line, inner, rest)
+
+
+def _whole(line: str, places: Mapping[str, list[int]], key: str) -> Any:
+    """The value of a key with all that is in it; the last one if there are several."""
+    return whole_value_at(line, places[key][-1]) if key in places else _MISSING
 
 
 class _Everything:

@@ -8,6 +8,7 @@ About 100 MB/s on text, 3 MB/s on brackets.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Container
 from json.decoder import JSONDecodeError, scanstring  # type: ignore[attr-defined]  # typeshed lacks it
@@ -65,6 +66,14 @@ def value_at(line: str, at: int) -> Any:
         return {} if mark == "{" else []
     token = _scalar(line, at)
     return _LITERALS[token] if token in _LITERALS else Number(token)
+
+
+def whole_value_at(line: str, at: int) -> Any:
+    """As `value_at`, with the values in an object or a list; without them if they are nested too deeply for Python."""
+    try:
+        return json.loads(line[at : _skip_value(line, at)]) if line[at] in _CLOSERS else value_at(line, at)
+    except (ValueError, RecursionError):
+        return value_at(line, at)
 
 
 def _key(line: str, at: int) -> tuple[str, int]:

@@ -48,15 +48,15 @@ def read(path: str, *, needs: Sequence[ColumnNeed] = NEEDS) -> list[dict[str, An
 
 
 def write(table: pa.Table, path: str | Path) -> str:
-    """Write a table as Parquet, as an Arrow file or, for the suffix `.stream.arrow`, as a stream."""
+    """Write a table as Parquet, as an Arrow file or, by the name `stream.arrow`, as a stream."""
     if str(path).endswith(".parquet"):
         pq.write_table(table, path)
         return str(path)
-    new = pa.ipc.new_stream if str(path).endswith(".stream.arrow") else pa.ipc.new_file
+    new = pa.ipc.new_stream if str(path).endswith("stream.arrow") else pa.ipc.new_file
     with pa.OSFile(str(path), "wb") as file, new(file, table.schema) as writer:
         writer.write_table(table)
     return str(path)
 
 
-FORMATS = ("a.parquet", "a.arrow", "a.stream.arrow")
+FORMATS = ("a.parquet", "a.arrow", "stream.arrow")
 """Names for `write`, one for each format with types."""

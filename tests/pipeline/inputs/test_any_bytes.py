@@ -52,7 +52,7 @@ def sound(name: str) -> bytes:
     return bytes(sink.getvalue())
 
 
-NAMES = ("a.parquet", "a.arrow", "a.stream.arrow", "a.csv")
+NAMES = ("a.parquet", "a.arrow", "stream.arrow", "a.csv")
 
 
 def rows_of(name: str, data: bytes) -> list[dict[str, Any]] | None:

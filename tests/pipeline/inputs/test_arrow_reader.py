@@ -58,7 +58,7 @@ def test_what_hugging_face_datasets_saves_is_read() -> None:
 def test_dictionaries_of_other_columns_do_not_disturb() -> None:
     words = pa.array(["x", "y", "z"] * 20).dictionary_encode()
     table = TABLE.append_column("w", words).append_column("url2", words).add_column(0, "v", words)
-    assert read(write(table.set_column(1, "text", words), "a.stream.arrow"))[:2] == [
+    assert read(write(table.set_column(1, "text", words), "stream.arrow"))[:2] == [
         {**EXPECTED[0], "text": "x"},
         {**EXPECTED[1], "text": "y"},
     ]
@@ -66,7 +66,7 @@ def test_dictionaries_of_other_columns_do_not_disturb() -> None:
 
 def test_a_file_without_rows() -> None:
     assert read(write(TABLE.slice(0, 0), "a.arrow")) == []
-    assert read(write(TABLE.slice(0, 0), "a.stream.arrow")) == []
+    assert read(write(TABLE.slice(0, 0), "stream.arrow")) == []
 
 
 def test_a_stream_that_is_cut_after_a_batch_is_an_error() -> None:

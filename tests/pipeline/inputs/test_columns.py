@@ -11,6 +11,7 @@ import pytest
 
 from colophon.pipeline.inputs.columns import ColumnNeed
 from tests.pipeline.inputs.reading import FORMATS, planned, read, refusal, write
+from tests.pipeline.project import generated_id
 
 GOOD = pa.table({"text": ["a", "b"], "id": ["1", "2"], "url": ["https://e.org/1", None]})
 
@@ -119,7 +120,7 @@ def test_types_that_can_be_given_as_strings(path: str) -> None:
         needs = (ColumnNeed("text", "text"), ColumnNeed("date", name))
         assert [row["date"] for row in read(path, needs=needs)] == expected, name
         ids = [row["id"] for row in read(path, needs=(ColumnNeed("id", name),))]
-        assert ids == [value or f"{path}/{row}" for row, value in enumerate(expected)]
+        assert ids == [value or generated_id(path, row) for row, value in enumerate(expected)]
 
 
 NUMBERS: dict[str, tuple[Callable[[], pa.Array], list[float | None], list[int | None]]] = {

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from tests.pipeline.project import (
     ROWS_OF_FILES,
@@ -23,11 +25,13 @@ from tests.pipeline.project import (
 
 
 def damage(path: Path) -> None:
-    """Flip a bit in the texts of the first row group; the footer stays as it was."""
+    """Flip a bit in the texts of the first row group; the footer and the time of change stay as they were."""
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
     chunk = pq.read_metadata(path).row_group(0).column(0)
     data = bytearray(path.read_bytes())
     data[chunk.dictionary_page_offset + 30] ^= 0x55
     path.write_bytes(bytes(data))
+    os.utime(path, ns=times)
 
 
 def export(*arguments: str, to: str = "exported") -> Called:
@@ -46,7 +50,9 @@ def test_rows_are_the_inputs_with_their_own_annotations(finished: Path) -> None:
     assert (called.code, called.err) == (0, "")
     rows = exported()
     documents = [document(number) for number in range(sum(ROWS_OF_FILES))]
-    assert [{name: row[name] for name in SCHEMA.names} for row in rows] == documents
+    places = [(f"data/part-{part}.parquet", row) for part, count in enumerate(ROWS_OF_FILES) for row in range(count)]
+    expected = [{**row, "id": row["id"] or generated_id(*place)} for row, place in zip(documents, places, strict=True)]
+    assert [{name: row[name] for name in SCHEMA.names} for row in rows] == expected
     for row, original in zip(rows, documents, strict=True):
         year = original["dump"][8:12]
         assert row["crawl_year"] == (int(year) if year.isdigit() else None)
@@ -89,7 +95,8 @@ def test_renamed_input_columns_are_exported_under_finewebs_names(project: Path) 
     assert run(*settings).code == 0
     assert export(*settings).code == 0
     rows = exported()
-    assert [{name: row[name] for name in SCHEMA.names} for row in rows] == table.to_pylist()
+    expected = [{**row, "id": row["id"] or generated_id("own.parquet", n)} for n, row in enumerate(table.to_pylist())]
+    assert [{name: row[name] for name in SCHEMA.names} for row in rows] == expected
     assert [row["extra"] for row in rows] == list(range(40))
     assert "link" not in rows[0]
 
@@ -103,6 +110,18 @@ def test_a_column_with_an_annotations_name_stays_the_inputs(project: Path) -> No
     assert [(row["crawl_year"], row["crawl_year_annotated"]) for row in exported()] == [
         ("mine", 2013 + number) for number in range(5)
     ]
+
+
+def test_an_exported_input_gets_the_same_annotations_once(project: Path) -> None:
+    """Annotation columns that the input has already, with the same values in all files, are not written twice."""
+    one = ("--set", "input.paths=data/part-0.parquet")
+    assert run(*one).code == 0
+    assert export(*one).code == 0
+    again = ("--set", "input.paths=exported", "--set", "output.path=again")
+    assert run(*again).code == 0
+    assert export(*again, to="twice").code == 0
+    first, second = (pq.read_table(path).to_pylist() for path in ("exported", "twice"))
+    assert first == second
 
 
 def test_json_lines_are_joined_without_their_bad_lines(project: Path) -> None:
@@ -121,6 +140,34 @@ def test_json_lines_are_joined_without_their_bad_lines(project: Path) -> None:
     assert [row["id"] for row in out] == [
         generated_id("own.jsonl", number) if row["id"] is None else row["id"] for number, row in enumerate(rows)
     ]
+
+
+def test_json_values_of_other_columns_are_exported_as_they_are(project: Path) -> None:
+    """Also in lines that the fast parser refuses: a float as an id, NaN, half of a surrogate pair, deep values."""
+    lines = [
+        '{"text": "a", "id": 1.5, "url": null, "dump": null, "score": 1, "x": {"n": [1, {}]}, "n": 1}',
+        '{"text": "b", "id": "b", "url": null, "dump": null, "score": NaN, "x": "plain", "n": 2.5}',
+        r'{"text": "c", "id": "c", "url": null, "dump": null, "score": 1, "x": ["\ud800", 12345678901234567890123]}',
+        '{"text": "d", "id": "d", "url": null, "dump": null, "score": 1, "y": true, "u": 18446744073709551615}',
+        f'{{"text": "e", "id": "e", "url": null, "dump": null, "score": 1, "z": {"[" * 990}{"]" * 990}}}',
+        f'{{"text": "f", "id": 0.5, "url": null, "dump": null, "score": 1, "z": {"[" * 9999}{"]" * 9999}}}',
+    ]
+    Path("own.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    settings = ("--set", "input.paths=own.jsonl")
+    assert run(*settings).code == 0
+    assert export(*settings).code == 0
+    rows = exported()
+    assert [row["id"] for row in rows] == ["1.5", "b", "c", "d", "e", "0.5"]
+    assert [row["x"] for row in rows[:2]] == ['{"n":[1,{}]}', "plain"]
+    assert rows[2]["x"] == r'["\ud800", 12345678901234567890123]'
+    assert [(row["n"], row["y"], row["u"]) for row in rows[:4]] == [
+        (1.0, None, None),
+        (2.5, None, None),
+        (None, None, None),
+        (None, True, "18446744073709551615"),
+    ]
+    assert rows[4]["z"] in (None, "[" * 990 + "]" * 990)
+    assert rows[5]["z"] == "[]", "Python cannot parse it"
 
 
 def test_exporting_twice_replaces_the_files(finished: Path) -> None:
@@ -178,3 +225,58 @@ def test_a_file_in_the_place_of_the_directory_is_one_line(finished: Path) -> Non
     assert called.code == 2
     assert called.line == "--to taken: is a file. Give a directory"
     assert Path("taken").read_text() == "kept"
+
+
+def names(directory: str) -> list[str]:
+    return sorted(path.name for path in Path(directory).iterdir())
+
+
+def test_files_whose_input_is_gone_are_removed(project: Path) -> None:
+    """The second export of the same run reads each document once."""
+    recipe = ("--set", "input.paths=own-*.parquet")
+    pq.write_table(pa.Table.from_pylist([document(1)], SCHEMA), "own-a.parquet")
+    assert run(*recipe).code == 0
+    assert export(*recipe).code == 0
+    Path("exported", ".x.parquet.0123456789ab.tmp").write_text("left by a killed export")
+    Path("exported", "README.md").write_text("a dataset card")
+    Path("own-a.parquet").rename("own-b.parquet")
+    assert run(*recipe).code == 0
+    called = export(*recipe)
+    assert (called.code, called.err) == (0, "")
+    assert [name[:5] for name in names("exported")] == ["READM", "own-b"]
+
+
+def test_files_of_a_different_export_are_named_and_kept_unless_asked(finished: Path) -> None:
+    assert export().code == 0
+    kept = names("exported")
+    other = ("--set", "output.path=other", "--set", "input.paths=data/part-0.parquet")
+    assert run(*other).code == 0
+    called = export(*other)
+    assert called.code == 2
+    assert called.line.startswith("--to exported: has files of a different export: part-0-")
+    assert called.line.endswith("--overwrite removes them; a different directory keeps both")
+    assert names("exported") == kept
+    assert export(*other, "--overwrite").code == 0
+    assert sum(pq.read_metadata(Path("exported", name)).num_rows for name in names("exported")) == ROWS_OF_FILES[0]
+
+
+def test_data_files_that_are_not_of_an_export_are_never_removed(finished: Path) -> None:
+    for name in ("x.parquet", "x.jsonl.gz", "below/x.csv"):
+        path = Path("exported", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+        called = export("--overwrite")
+        assert called.code == 2
+        assert called.line == (
+            f"--to exported: has data files that are not of an export: {name}. Move them, or give a different directory"
+        )
+        assert path.read_text() == "mine"
+        path.unlink()
+
+
+@pytest.mark.parametrize("place", ["out", "out/exported", "out/../out/tokens", "data/exported", "data"])
+def test_an_export_is_outside_of_input_and_output(finished: Path, place: str) -> None:
+    called = export("--set", "input.paths=data", to=place)
+    assert called.code == 2
+    assert called.line.startswith("--to")
+    assert not Path(place).exists() or not list(Path(place).rglob("*annotated*"))
