@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,14 +19,13 @@ from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed
 from colophon.pipeline.inputs.content import ColumnContent
 from colophon.pipeline.inputs.conversion import converted, decoded_bytes
 from colophon.pipeline.inputs.csv_reader import csv_batches, csv_schema
-from colophon.pipeline.inputs.datatrove_reader import warc_rows
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl.reader import jsonl_batches
 from colophon.pipeline.inputs.parquet_reader import parquet_batches, parquet_schema
 from colophon.pipeline.inputs.partitions import Partition, present_identity
 from colophon.pipeline.inputs.problems import Problems
-from colophon.pipeline.inputs.python_rows import batches_of_rows
-from colophon.shards.manifest import OF_WRONG_TYPE, QuarantineEntry
+from colophon.pipeline.inputs.warc.reader import warc_batches
+from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, QuarantineEntry
 
 
 @dataclass
@@ -52,6 +50,8 @@ class PartitionReader:
     """Lines and records of the file that are not documents."""
     wrong: Counter[str] = field(default_factory=Counter)
     """By column, the values that became null because the column cannot hold them, such as a list as a URL."""
+    other_records: Counter[str] = field(default_factory=Counter)
+    """By kind, the records of a WARC file that are no documents, such as requests."""
     _content: dict[str, ColumnContent] = field(default_factory=lambda: defaultdict(ColumnContent), repr=False)
 
     def __post_init__(self) -> None:
@@ -63,9 +63,10 @@ class PartitionReader:
         """What was excluded so far, one entry for each reason."""
         return self.excluded.entries
 
-    def wrong_types(self, columns: Iterable[str]) -> dict[str, int]:
-        """Counts for the record of a file that is made from these columns: `url_of_wrong_type`."""
-        return {f"{name}{OF_WRONG_TYPE}": self.wrong[name] for name in columns if self.wrong[name]}
+    def counts(self, columns: Iterable[str]) -> dict[str, int]:
+        """Counts for the record of a file that is made from these columns: `url_of_wrong_type`, `records_request`."""
+        wrong = {f"{name}{OF_WRONG_TYPE}": self.wrong[name] for name in columns if self.wrong[name]}
+        return {**wrong, **{f"{RECORDS_OF_KIND}{kind}": n for kind, n in sorted(self.other_records.items())}}
 
     @property
     def content(self) -> Mapping[str, str]:
@@ -97,14 +98,7 @@ class PartitionReader:
             return csv_batches(partition.url, self.needs)
         if partition.format == "jsonl":
             return jsonl_batches(partition, self.needs, problems=self.excluded, wrong=self.wrong)
-        return batches_of_rows(self._with_needed_columns(warc_rows(partition)), self.needs)
-
-    def _with_needed_columns(self, rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        for number, row in enumerate(rows):
-            missing = [need.in_input for need in self.needs if need.required and need.in_input not in row]
-            if missing and not number:
-                raise InputError(f"no column {missing[0]!r}; columns: {', '.join(map(str, row))}")
-            yield row
+        return warc_batches(partition, self.needs, problems=self.excluded, others=self.other_records)
 
     def _canonical(self, batch: pa.RecordBatch, *, first_row: int) -> pa.RecordBatch:
         arrays = {need.name: self._column(batch, need, first_row=first_row) for need in self.needs}

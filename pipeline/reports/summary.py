@@ -19,7 +19,7 @@ from colophon.pipeline.inputs.search.found import describe_left_aside
 from colophon.pipeline.runs.run import QUARANTINE, PassTiming, RunResult, describe
 from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import Store
-from colophon.shards.manifest import OF_WRONG_TYPE, Manifest, Record
+from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, Manifest, Record
 from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import ROLE_NAMES
 from colophon.shards.tokenizer.losses import LOSS_COUNTS
@@ -56,6 +56,7 @@ def document_counts(manifest: Manifest) -> dict[str, int]:
         "documents": documents,
         **{key: counts[key] for key in ("text_bytes", "tokens", "documents_empty", "texts_null", "texts_repaired")},
         **{key: counts[key] for key in LOSS_COUNTS},
+        "other_records": sum(other_records(manifest).values()),
         "values_of_wrong_type": sum(wrong_types(manifest).values()),
         "excluded": sum(entry.count for entry in manifest.quarantine if entry.line is not None),
     }
@@ -63,12 +64,22 @@ def document_counts(manifest: Manifest) -> dict[str, int]:
 
 def wrong_types(manifest: Manifest) -> dict[str, int]:
     """By input column, the values that became null because they were of a type that the column cannot hold."""
+    found = _most(manifest)
+    return {key.removesuffix(OF_WRONG_TYPE): n for key, n in found.items() if key.endswith(OF_WRONG_TYPE)}
+
+
+def other_records(manifest: Manifest) -> dict[str, int]:
+    """By kind, the records of WARC files that are no documents."""
+    found = _most(manifest)
+    return {key.removeprefix(RECORDS_OF_KIND): n for key, n in found.items() if key.startswith(RECORDS_OF_KIND)}
+
+
+def _most(manifest: Manifest) -> dict[str, int]:
+    """Each count of the input, from the output in which it is largest: several may be made from one column."""
     found: dict[str, int] = {}
     for output in manifest.outputs.values():
         for key, number in _sum(output.records).items():
-            column = key.removesuffix(OF_WRONG_TYPE)
-            if column != key:  # several outputs may be made from one column
-                found[column] = max(found.get(column, 0), number)
+            found[key] = max(found.get(key, 0), number)
     return found
 
 
@@ -100,6 +111,9 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
     if wrong := wrong_types(manifest):
         listed = ", ".join(f"{number:,} in {column}" for column, number in wrong.items())
         console.print(f"null because of a wrong type: {listed}", style="yellow", highlight=False, soft_wrap=True)
+    if others := other_records(manifest):
+        listed = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in others.items())
+        console.print(f"records that are no documents: {listed}", highlight=False, soft_wrap=True)
     for table in (_annotation_table(summary), _layout_table(summary), _pass_table(summary)):
         if table.row_count:
             console.print(table)

@@ -113,7 +113,7 @@ class AnnotationSink:
                 self._task.outputs[Output.annotations(a.name)],
                 rows=rows,
                 problems=reader.problems,
-                counts=reader.wrong_types(a.columns),
+                counts=reader.counts(a.columns),
                 content={name: reader.content[name] for name in a.columns if name in from_input},
             )
             for a in self._wanted

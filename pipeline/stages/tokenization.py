@@ -140,7 +140,7 @@ class TokenSink:
         """The record of the file."""
         self._file.close()
         text_counts = {
-            **reader.wrong_types(need.name for need in self.needs),
+            **reader.counts(need.name for need in self.needs),
             "text_bytes": reader.text_bytes,
             "texts_null": reader.texts_null,
             "texts_repaired": reader.texts_repaired,

@@ -309,7 +309,7 @@ def test_every_line_is_a_document_or_reported(lines: list[str]) -> None:
 
 def test_a_file_that_is_no_warc_is_an_input_error() -> None:
     Path("a.warc").write_bytes(b"nonsense")
-    assert reason_of(reader("a.warc")).startswith("ArchiveLoadFailed: Unknown archive format")
+    assert reason_of(reader("a.warc")).startswith("record 1 at byte 0: expected WARC/1.0, found b'nonsense'")
 
 
 # The network

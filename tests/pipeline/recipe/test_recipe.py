@@ -194,6 +194,8 @@ def test_a_wrong_recipe_is_one_line_and_writes_nothing(project: Path, old: str, 
 def test_a_recipe_that_is_not_utf8_or_missing_is_one_line(project: Path) -> None:
     Path("latin.toml").write_bytes(b"# \xfc\n")
     assert run(recipe="latin.toml").line.startswith("latin.toml: not valid TOML: ")
+    Path("mark.toml").write_text(RECIPE, encoding="utf-8-sig")
+    assert load_recipe("mark.toml") == load_recipe("recipe.toml")
     called = run(recipe="recipe")
     assert called.code == 2
     assert called.line == "no recipe file recipe; bundled recipes: " + ", ".join(sorted(shipped_recipes()))

@@ -56,6 +56,7 @@ def test_documents_and_tokens_are_those_of_the_files(summary: dict[str, Any]) ->
         "texts_null": sum(row["text"] is None for row in documents),
         "texts_repaired": 0,
         **dict.fromkeys(LOSS_COUNTS, 0),
+        "other_records": 0,
         "values_of_wrong_type": 0,
         "excluded": 0,
     }
