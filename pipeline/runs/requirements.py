@@ -15,7 +15,7 @@ from colophon.shards.common.paths import absolute_path
 from colophon.shards.outputs import StageName
 from colophon.shards.tokenizer.files import sidecar_path
 
-_INPUTS = 16
+_INPUT_DIRECTORIES = 256
 
 
 def requirements(plan: Plan, stages: Collection[StageName], *, directories: Collection[str] = ()) -> Requirements:
@@ -63,6 +63,7 @@ def _foreign_modules(plan: Plan) -> Iterator[tuple[str, str]]:
 
 
 def _some_inputs(plan: Plan) -> tuple[str, ...]:
-    """Local files of the input, evenly spread over it."""
-    urls = list(dict.fromkeys(p.url for p in plan.resolved.inputs.partitions if "://" not in p.url))
-    return tuple(urls[:: max(len(urls) // _INPUTS, 1)])
+    """A local file of each directory of the input: a node may lack a disk. Of very many directories, some."""
+    partitions = plan.resolved.inputs.partitions
+    files = {Path(p.url).parent: p.url for p in partitions if "://" not in p.url}
+    return tuple(files.values())[:: len(files) // _INPUT_DIRECTORIES + 1]

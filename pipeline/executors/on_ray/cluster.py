@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Collection
 
 import ray
-from ray.exceptions import AuthenticationError, RayError
+from ray.exceptions import AuthenticationError
 
 from colophon.pipeline.errors import UsageError, one_line
 from colophon.pipeline.executors.cpus import num_cpus_here
@@ -49,7 +49,7 @@ def connect(config: RaySection, *, log: Callable[[str], None]) -> None:
             log(f"ray: started on this machine, {num_cpus()} workers")
     except AuthenticationError as error:
         raise UsageError(f"ray: the cluster at {address} asks for a token: {TOKEN_HELP}") from error
-    except (ConnectionError, RayError, ValueError, RuntimeError, OSError) as error:
+    except Exception as error:  # Ray raises its own errors, those of the system, and bare exceptions
         what = f"no cluster at {address}" if address else "no cluster can be started on this machine"
         raise UsageError(f"ray: {what}: {one_line(error)}") from error
 

@@ -91,3 +91,16 @@ def _processes_with(variable: str, value: str) -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+@pytest.mark.parametrize(("first", "mode"), [("", "token"), ("import ray; ", "None")])
+def test_a_token_is_used_unless_ray_was_imported_before(tmp_path: Path, first: str, mode: str) -> None:
+    """Ray reads the mode when it is imported: set afterwards, it would hold for Ray's processes alone."""
+    pytest.importorskip("ray")
+    (tmp_path / ".ray").mkdir()
+    (tmp_path / ".ray/auth_token").write_text("0" * 64)
+    ask = f"{first}import os, colophon.pipeline.executors.on_ray; print(os.environ.get('RAY_AUTH_MODE'))"
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    environment = {**kept, "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    asked = subprocess.run([sys.executable, "-c", ask], env=environment, text=True, capture_output=True, check=True)
+    assert asked.stdout == f"{mode}\n"
