@@ -18,6 +18,7 @@ import torch
 
 from colophon.shards.schema import Role
 from colophon.trainer.checkpoint import Checkpoint, TrainingState, load_checkpoint, save_checkpoint, step_of
+from colophon.trainer.compilation import should_compile
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
 from colophon.trainer.data.training_data import TrainingData
@@ -134,7 +135,7 @@ class _Run:
             tokenizer=self.data.tokenizer,
             masked_ids=self._masked_ids,
             activation_checkpointing=config.activation_checkpointing,
-            compiled=world.device.type == "cuda" if config.compile is None else config.compile,
+            compiled=should_compile(config, world=world, report=self.report),
         )
         decoder.initialise(seed=config.seed)
         self._model = SharedModel(decoder, world=world, dtype=self._arithmetic.dtype, parallel=config.parallel)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from colophon.pipeline.cli.options import (
-    DocumentsOption,
+    EvaluatedDocumentsOption,
     JsonOption,
     MetadataOption,
     NumDocumentsOption,
@@ -36,7 +36,7 @@ def evaluate(
     call: typer.Context,
     recipe: RecipeArgument,
     name: RunNamesOption,
-    output: DocumentsOption = None,
+    output: EvaluatedDocumentsOption = None,
     documents: NumDocumentsOption = 500,
     crop: Annotated[
         int | None,
@@ -65,9 +65,10 @@ def evaluate(
 
     Example: `colophon evaluate recipes/web.toml --name plain --name prepend-url --by topic`
     """
-    from colophon.pipeline.reports.evaluation_tables import print_evaluation
+    from colophon.pipeline.reports.evaluation_tables import legend, print_evaluation
     from colophon.trainer.evaluation.conditions import evaluate as score
     from colophon.trainer.evaluation.document_crops import RunDocuments
+    from colophon.trainer.evaluation.held_out import held_out_documents
     from colophon.trainer.evaluation.settings import EvaluatedModel, EvaluationSettings
     from colophon.trainer.inference.contexts import condition_names
 
@@ -75,10 +76,10 @@ def evaluate(
     names = list(dict.fromkeys(name))
     loaded_models = [trained_model(loaded, each, where=recipe, step=step) for each in names]
     models = [EvaluatedModel(trained=trained) for trained, _ in loaded_models]
-    documents_output = Path(output or _validation_output(models) or own)
+    other = output or _validation_output(models)
     evaluation = score(
         models,
-        documents=RunDocuments(documents_output),
+        documents=held_out_documents(models) if other is None else RunDocuments(Path(other)),
         tokenizer=loaded_models[0][1],
         settings=EvaluationSettings(
             documents=documents,
@@ -97,10 +98,8 @@ def evaluate(
         echo(json.dumps(results, indent=1))
         return
     print_evaluation(results, console=make_console())
-    for line in [*_legend(results), *map(str, paths)]:
+    for line in [*legend(results), *map(str, paths)]:
         echo(line)
-    if documents_output.resolve() == own.resolve():
-        echo("The models were trained on documents of this run; --output reads them from another run.")
 
 
 def _validation_output(models: Sequence[Any]) -> str | None:
@@ -114,21 +113,6 @@ def _evaluation_name(call: typer.Context, model: str, models: Iterable[str]) -> 
     """Return the name of a model's result; it contains the other models, because the result compares with them."""
     beside = sorted({*models} - {model})
     return result_name("evaluation", call, exclude=["name"], beside=beside)
-
-
-def _legend(results: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield lines that explain the tables."""
-    first = results[0]
-    yield (
-        "The last two columns are Δ bits/byte: against the model's first condition, and against "
-        f"{first['model']} {next(iter(first['conditions']))}. Below 0 is better. A difference and its interval come "
-        "from the same resamples, so the interval is narrower than two separate intervals suggest."
-    )
-    if first["by"]:
-        yield "By column: ± is half the width of a value's interval."
-    for column, groups in first["by"].items():
-        if groups["small_groups"]:
-            yield f"{column}: {groups['small_groups']:,} groups of fewer than 5 documents are not shown."
 
 
 def generate(

@@ -65,6 +65,15 @@ DocumentsOption = Annotated[
         show_default="the models' common validation_output, else the recipe's output",
     ),
 ]
+EvaluatedDocumentsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--output",
+        metavar="DIRECTORY",
+        help="Output of a run; the documents are read from all of it.",
+        show_default="the models' common validation_output, else the documents that training held out",
+    ),
+]
 NumDocumentsOption = Annotated[int, typer.Option("--documents", min=1, help="Number of documents to draw.")]
 SeedOption = Annotated[int, typer.Option(min=0, help="Random seed for drawing documents, shuffling and resampling.")]
 MetadataOption = Annotated[

@@ -55,6 +55,9 @@ def probe(
             "document."
         ),
     ] = "url_registered_domain",
+    permutations: Annotated[
+        int, typer.Option(min=1, help="Permutations of the labels for the control with shuffled labels.")
+    ] = 5,
     output: DocumentsOption = None,
     step: StepOption = None,
     seed: SeedOption = 0,
@@ -64,7 +67,7 @@ def probe(
 
     Example: `colophon probe recipes/web.toml --name plain --column topic --column quality`
     """
-    from colophon.pipeline.reports.study_tables import probe_table
+    from colophon.pipeline.reports.study_tables import DOCUMENT_INTERVALS, probe_table
     from colophon.trainer.probes.notes import notes
     from colophon.trainer.probes.probing import probe as study
     from colophon.trainer.probes.score_figure import draw_probes
@@ -82,6 +85,7 @@ def probe(
         layers=_layers(layers),
         context=context,
         split_by=split_by,
+        permutations=permutations,
         seed=seed,
         report=echo,
     )
@@ -92,6 +96,7 @@ def probe(
             echo(line)
     for line in report.notes:
         echo(line)
+    echo(DOCUMENT_INTERVALS)
     _warn_if_trained_on(Path(report.output), trained)
     path = own / "training" / name / result_name("probe", call, exclude=["name"])
     _write_result(path, result, {"": lambda: draw_probes(report)})
@@ -123,7 +128,7 @@ def attention(
 
     Example: `colophon attention recipes/web.toml --name prepend-url --documents 200`
     """
-    from colophon.pipeline.reports.study_tables import attention_table, bins_table
+    from colophon.pipeline.reports.study_tables import DOCUMENT_INTERVALS, attention_table, bins_table
     from colophon.trainer.attention_maps.heat_maps import draw_attention, draw_bins
     from colophon.trainer.attention_maps.study import study_attention
 
@@ -142,6 +147,7 @@ def attention(
     )
     result = report.as_dict()
     make_console().print(attention_table(result))
+    echo(DOCUMENT_INTERVALS)
     figures = {"": lambda: draw_attention(report)}
     bins = report.bins
     if bins is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from colophon.pipeline.cli.options import RecipeArgument, SetOption
 from colophon.pipeline.cli.terminal import echo
 from colophon.pipeline.errors import StoppedError, UsageError
+from colophon.shards.common.errors import ColophonError
 
 if TYPE_CHECKING:
     from colophon.pipeline.recipe.schema import Recipe
@@ -39,6 +41,7 @@ def train(
     names = _run_names(loaded, name, where=recipe)
     for each in names:
         check_unchanged(loaded, each, where=recipe)
+    failed: dict[str, ColophonError] = {}
     for number, each in enumerate(names, 1):
         config, label = loaded.train[each], f"{each}: " if len(names) > 1 else ""
         advice = "--resume continues" if config.checkpoint_every else "no checkpoint: checkpoint_every is 0"
@@ -54,11 +57,37 @@ def train(
                 report=echo,
             )
         except KeyboardInterrupt:  # a second Ctrl-C, or one before the first step
-            raise _stopped(f"{label}interrupted; {advice}", by="SIGINT") from None
+            raise _stopped(f"{label}interrupted; {advice}{_also_failed(failed)}", by="SIGINT") from None
+        except _failures_of_one_run() as error:
+            if not label:
+                raise
+            failed[each] = error
+            if _is_first_process():
+                echo(f"colophon: {label}{error}", err=True)
+            continue
         is_last = number == len(names)
         if result.stopped_by is not None and not (is_last and result.state.step == config.steps):
             line = f"{label}stopped by {result.stopped_by} after step {result.state.step}; {advice}"
-            raise _stopped(line, by=result.stopped_by)
+            raise _stopped(f"{line}{_also_failed(failed)}", by=result.stopped_by)
+    if failed:
+        line = f"failed: {', '.join(failed)}; the other {len(names) - len(failed)} of {len(names)} runs are complete. "
+        advice = "After a change of the recipe, --resume continues from the checkpoints"
+        raise ColophonError(line + advice if _is_first_process() else "")
+
+
+def _failures_of_one_run() -> tuple[type[ColophonError], ...]:
+    """Return the errors after which the later runs are trained.
+
+    With several processes, too little memory on one of them leaves the others waiting, so it ends the command.
+    """
+    from colophon.trainer.errors import DivergedError, OutOfMemoryError
+
+    return (DivergedError,) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else (DivergedError, OutOfMemoryError)
+
+
+def _also_failed(failed: Collection[str]) -> str:
+    """Return the end of a line that names the runs which failed before; empty without any."""
+    return f"; failed before: {', '.join(failed)}" if failed else ""
 
 
 def _run_names(recipe: Recipe, name: str | None, *, where: str) -> list[str]:

@@ -1,9 +1,9 @@
-"""Tables of `colophon evaluate`: one of all models and conditions, and one for each column of `--by`."""
+"""Tables of `colophon evaluate`: the differences, then the losses, then one table for each column of `--by`."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -11,76 +11,127 @@ from rich.table import Table
 from colophon.pipeline.errors import printable
 
 _MISSING = "—"
-
-
-class Baseline(NamedTuple):
-    """A model and a condition that others are compared with."""
-
-    model: str
-    condition: str
+_UNSEEN = "*"
+_ORIGINS = {
+    "held_out": "held out of the training",
+    "other_run": "of {output}",
+    "trained_on": "of {output}, most of which were trained on; without --output, the held-out ones are measured",
+}
 
 
 def print_evaluation(evaluations: Sequence[dict[str, Any]], *, console: Console) -> None:
     """Print the tables of each model's `evaluation.json`, all over the same documents."""
     documents = evaluations[0]["documents"]
+    origin = _ORIGINS[documents["origin"]].format(output=printable(documents["output"]))
     console.print(
-        f"\n{documents['documents']:,} documents, their first {documents['crop']} tokens: {documents['tokens']:,} "
-        f"tokens, {documents['bytes']:,} bytes. In brackets: 95 % of {evaluations[0]['resamples']:,} resamples.",
+        f"\n{documents['documents']:,} documents {origin}; their first {documents['crop']} tokens: "
+        f"{documents['tokens']:,} tokens, {documents['bytes']:,} bytes.",
         highlight=False,
     )
-    console.print(_overview(evaluations))
+    rows = list(_differences(evaluations))
+    if rows:
+        console.print(_difference_table(rows))
+    console.print(_losses(evaluations))
+    for evaluation in evaluations:
+        if evaluation["metadata"] is not None:
+            console.print(_metadata_table(evaluation))
     for column in evaluations[0]["by"]:
         console.print(_by_column(evaluations, column))
 
 
-def baseline(evaluation: dict[str, Any]) -> Baseline:
-    """The model and the first of its conditions."""
-    return Baseline(evaluation["model"], next(iter(evaluation["conditions"])))
-
-
-def difference_titles(evaluations: Sequence[dict[str, Any]]) -> tuple[str, str]:
-    """The titles of the columns of differences: from the model's own first condition, and from the first row.
-
-    `Δ against own none` and `Δ against plain none`, or `Δ against own first` where the models begin with different
-    conditions.
-    """
-    own = {baseline(evaluation).condition for evaluation in evaluations}
-    first = baseline(evaluations[0])
-    return (
-        f"Δ against own {own.pop() if len(own) == 1 else 'first'}",
-        f"Δ against {printable(first.model)} {first.condition}",
+def legend(evaluations: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield lines that explain the tables."""
+    first = evaluations[0]
+    yield (
+        f"In brackets: 95 % of {first['resamples']:,} resamples of the documents. They show how much the numbers depend"
+        " on the documents, not on the seed of the training: to call a model better, train it with several seeds."
     )
+    if any(not losses["seen_in_training"] for one in evaluations for losses in one["conditions"].values()):
+        yield f"{_UNSEEN}: the model has read no such context in training, so no difference is taken from it."
+    if any("shuffled" in evaluation["conditions"] for evaluation in evaluations):
+        yield "Control: shuffled gives each text the metadata of a different document."
+    if any(evaluation["metadata"] is not None for evaluation in evaluations):
+        yield (
+            "Metadata is right if every token of it is predicted. Without the text: after bos alone. Most frequent: "
+            "the best constant prediction for these documents."
+        )
+    if first["by"]:
+        yield "By column: ± is half the width of a value's interval."
+    for column, groups in first["by"].items():
+        if groups["small_groups"]:
+            yield f"{column}: {groups['small_groups']:,} groups of fewer than 5 documents are not shown."
 
 
-def _overview(evaluations: Sequence[dict[str, Any]]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("model", "layout", "condition"):
-        table.add_column(name)
-    for name in ("nats/token", "bits/byte", *difference_titles(evaluations)):
+def _differences(evaluations: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Yield what is compared, with what, and the difference: first the models, then contexts, then controls.
+
+    Models are compared with the first one that reads no metadata, or else with the first one.
+    """
+    leads = [(evaluation["model"], next(iter(evaluation["conditions"]))) for evaluation in evaluations]
+    reference = next((lead for lead in leads if lead[1] == "none"), leads[0])
+    for kind in ("models", "context", "control"):
+        for evaluation in evaluations:
+            for found in evaluation["differences"]:
+                base = (found["against"]["model"], found["against"]["condition"])
+                if found["kind"] != kind or (kind == "models" and base != reference):
+                    continue
+                name = f"{printable(evaluation['model'])} {found['condition']}"
+                label = f"control: {name}" if kind == "control" else name
+                yield label, f"{printable(base[0])} {base[1]}", found["bits_per_byte"]
+
+
+def _difference_table(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> Table:
+    table = _table("difference", "from", title="Differences in bits/byte; below 0 the left one is better")
+    table.add_column("Δ bits/byte", justify="right")
+    for label, base, estimate in rows:
+        table.add_row(label, base, _with_interval(estimate, signed=True))
+    return table
+
+
+def _losses(evaluations: Sequence[dict[str, Any]]) -> Table:
+    table = _table("model", "layout", "condition", title="Losses")
+    for name in ("nats/token", "bits/byte"):
         table.add_column(name, justify="right")
-    first_row = baseline(evaluations[0])
     for evaluation in evaluations:
         for condition, losses in evaluation["conditions"].items():
             table.add_row(
                 printable(evaluation["model"]),
                 printable(evaluation["layout"]),
-                condition,
+                _condition(condition, losses),
                 _with_interval(losses["nats_per_token"]),
                 _with_interval(losses["bits_per_byte"]),
-                _with_interval(_difference(evaluation, condition, baseline(evaluation)), signed=True),
-                _with_interval(_difference(evaluation, condition, first_row), signed=True),
             )
+    return table
+
+
+def _condition(condition: str, losses: dict[str, Any]) -> str:
+    control = " (control)" if condition == "shuffled" else ""
+    return f"{condition}{control}{'' if losses['seen_in_training'] else _UNSEEN}"
+
+
+def _metadata_table(evaluation: dict[str, Any]) -> Table:
+    """The share of documents whose metadata is predicted as a whole, beside two baselines that read no text."""
+    found = evaluation["metadata"]
+    title = f"{printable(evaluation['model'])}: metadata predicted as a whole, of {found['documents']:,} documents"
+    table = _table("prediction", title=title)
+    for name in ("right", "gain of the first row"):
+        table.add_column(name, justify="right")
+    value = printable(found["most_frequent_value"])
+    table.add_row("after the text", _share(found["accuracy"]), "")
+    table.add_row("without the text", _share(found["without_text"]), _share(found["over_without_text"], signed=True))
+    constant = f"most frequent: {value if len(value) <= 40 else value[:39] + '…'}"
+    table.add_row(constant, _share(found["most_frequent"]), _share(found["over_most_frequent"], signed=True))
     return table
 
 
 def _by_column(evaluations: Sequence[dict[str, Any]], column: str) -> Table:
     """bits/byte with half its interval's width, a row for each value of the column."""
-    table = Table(box=None, pad_edge=False, header_style="bold", title=f"bits/byte by {column}", title_justify="left")
+    table = _table(title=f"bits/byte by {column}")
     table.add_column(column, overflow="fold", max_width=40)
     table.add_column("documents", justify="right")
     for evaluation in evaluations:
-        for condition in evaluation["conditions"]:
-            table.add_column(f"{printable(evaluation['model'])} {condition}", justify="right")
+        for condition, losses in evaluation["conditions"].items():
+            table.add_column(f"{printable(evaluation['model'])} {_condition(condition, losses)}", justify="right")
     groups = zip(*(evaluation["by"][column]["groups"] for evaluation in evaluations), strict=True)
     for of_models in groups:
         estimates = [losses["bits_per_byte"] for group in of_models for losses in group["conditions"].values()]
@@ -96,22 +147,27 @@ def _by_column(evaluations: Sequence[dict[str, Any]], column: str) -> Table:
     return table
 
 
-def _difference(evaluation: dict[str, Any], condition: str, base: Baseline) -> dict[str, Any] | None:
-    """The difference in bits/byte from `base`; None where `condition` of this model is `base` itself."""
-    for difference in evaluation["differences"]:
-        if difference["condition"] == condition and Baseline(**difference["against"]) == base:
-            found: dict[str, Any] = difference["bits_per_byte"]
-            return found
-    return None
+def _table(*columns: str, title: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", title=f"\n{title}", title_justify="left")
+    for column in columns:
+        table.add_column(column)
+    return table
 
 
-def _with_interval(estimate: dict[str, Any] | None, *, signed: bool = False) -> str:
+def _with_interval(estimate: dict[str, Any], *, signed: bool = False) -> str:
     """`1.2345 [1.2300, 1.2400]`."""
-    if estimate is None:
-        return _MISSING
     sign = "+" if signed else ""
     value = f"{estimate['value']:{sign}.4f}"
     return value if estimate["low"] is None else f"{value} [{estimate['low']:{sign}.4f}, {estimate['high']:{sign}.4f}]"
+
+
+def _share(estimate: dict[str, Any], *, signed: bool = False) -> str:
+    """`71.2 % [65.0, 77.1]`."""
+    sign = "+" if signed else ""
+    value = f"{100 * estimate['value']:{sign}.1f} %"
+    if estimate["low"] is None:
+        return value
+    return f"{value} [{100 * estimate['low']:{sign}.1f}, {100 * estimate['high']:{sign}.1f}]"
 
 
 def _with_half_width(estimate: dict[str, Any]) -> str:

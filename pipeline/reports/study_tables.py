@@ -10,6 +10,9 @@ from rich.table import Table
 
 from colophon.pipeline.errors import printable
 
+DOCUMENT_INTERVALS = (
+    "Intervals come from resampled documents of one model: models of other training seeds may differ by more than that."
+)
 _STATES, _PROBES = ("last", "mean"), ("linear", "mlp")
 _EXCLUSION_REASONS = {
     "few_documents": "with too few documents",
@@ -29,8 +32,9 @@ def probe_table(column: Mapping[str, Any]) -> Table:
     table = _table(
         f"{printable(column['column'])}: {len(column['classes'])} classes; {documents} documents, split by "
         f"{printable(column['split_by'])}; accuracy [95 %] macro-F1",
-        f"most frequent class: {_score_with_interval(column['majority'])}; excluded: "
-        f"{_excluded_classes(column['excluded'])}" + ("; *: see the lines below" if is_marked else ""),
+        f"most frequent class: {_score_with_interval(column['majority'])}; shuffled labels: mean of "
+        f"{column['permutations']} permutations [lowest–highest]; excluded: {_excluded_classes(column['excluded'])}"
+        + ("; *: see the lines below" if is_marked else ""),
     )
     table.add_column("layer", justify="right")
     for states, probe in product(_STATES, _PROBES):
@@ -45,7 +49,7 @@ def probe_table(column: Mapping[str, Any]) -> Table:
             str(layer),
             *(_score_with_interval(result["score"]) + _mark(result) for result in trained),
             _score_values(untrained["score"]) + _mark(untrained),
-            _score_values(shuffled["score"]),
+            _score_with_interval(shuffled["score"]),
         )
     return table
 

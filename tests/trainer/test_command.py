@@ -139,3 +139,33 @@ def test_one_of_several_processes_reports(project: Path, monkeypatch: pytest.Mon
     called = stopped(monkeypatch, at="step 2/4", by=signal.SIGINT)
     assert (called.code, called.err) == (ExitCode.INTERRUPTED, "")
     assert "1 of 2 runs" not in called.out
+
+
+def test_a_run_that_diverges_does_not_stop_the_runs_after_it(project: Path) -> None:
+    wild = ("--set", "train.first.learning_rate=1e30")
+    called = colophon("train", "recipe.toml", *wild)
+    assert called.code == 1
+    diverged, last = called.err.splitlines()
+    assert diverged.startswith("colophon: first: step ")
+    assert "the gradient is nan" in diverged
+    assert last.startswith(
+        "colophon: failed: first; the other 1 of 2 runs are complete. After a change of the recipe, "
+    )
+    assert Path("out/training/second/checkpoints/step-00000004").is_dir()
+    again = colophon("train", "recipe.toml", *wild, "--resume")
+    assert again.code == 1
+    assert again.err.splitlines()[1] == last
+    called = colophon("train", "recipe.toml", "--resume")
+    assert (called.code, called.err) == (0, "")
+    alone = colophon("train", "recipe.toml", "--name", "first", *wild, "--overwrite")
+    assert alone.code == 1
+    assert alone.line.startswith("step ")
+
+
+def test_a_stop_after_a_run_that_diverged_names_both(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wild = ("--set", "train.first.learning_rate=1e30")
+    called = stopped(monkeypatch, *wild, "--set", "train.second.steps=7", at="step 2/7")
+    assert called.code == ExitCode.TERMINATED
+    assert called.err.splitlines()[-1].endswith(
+        "second: stopped by SIGTERM after step 2; --resume continues; failed before: first"
+    )

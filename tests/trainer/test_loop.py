@@ -75,7 +75,10 @@ def test_the_files_and_lines_of_a_run(run_output: Path) -> None:
     assert [line.split("  ")[0] for line in reported if "tokens/s" in line] == ["step 1/6", "step 3/6", "step 6/6"]
     assert all("left" in line for line in reported if "tokens/s" in line)
     accuracy = lines[-1]["validation_metadata_accuracy"]
-    assert any(line.startswith("step 6/6  validation text ") and f"({accuracy:.1%} right)" in line for line in reported)
+    assert any(
+        line.startswith("step 6/6  validation text ") and f"({accuracy:.1%} of tokens right)" in line
+        for line in reported
+    )
 
 
 def test_metadata_without_loss_weight_has_no_metadata_loss(packed_run: Path) -> None:

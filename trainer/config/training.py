@@ -80,7 +80,8 @@ class TrainConfig(Settings):
     """How documents are masked. auto: varlen (flash attention) on CUDA in bfloat16, flex on CUDA in float32, sdpa with
     a dense mask on CPU."""
     compile: bool | None = None
-    """Whether layers and loss are compiled. None: on CUDA."""
+    """Whether layers and loss are compiled. None: on CUDA. Where torch.compile does not work, a line says so, and the
+    run is not compiled."""
     activation_checkpointing: bool = False
     """Whether the backward pass recomputes a layer's activations instead of storing them: less memory, about a third
     more time."""

@@ -44,7 +44,7 @@ def check_metadata(
     """
     for model, measured in zip(models, conditions, strict=True):
         layout = model.layout
-        if layout.annotators is None or not layout.reads_metadata or not {*measured} & {*_METADATA_CONDITIONS}:
+        if layout.annotators is None or not {*measured} & {*_METADATA_CONDITIONS}:
             continue
         others = ",".join(condition for condition in layout.conditions if condition not in _METADATA_CONDITIONS)
         check_annotations(

@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping, Sequence
 import pyarrow as pa
 
 from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.layouts import AppendLayout
 from colophon.shards.metadata import TextEncoder
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.evaluation.checks import annotation_notes, check_metadata, chosen_conditions, chosen_crop
 from colophon.trainer.evaluation.document_crops import DocumentCrops, RunDocuments
-from colophon.trainer.evaluation.results import Evaluation, Measurement
+from colophon.trainer.evaluation.metadata_accuracy import metadata_accuracy
+from colophon.trainer.evaluation.results import Evaluation, Measurement, Origin
 from colophon.trainer.evaluation.settings import EvaluatedModel, EvaluationSettings
 from colophon.trainer.inference.codec import Codec
 from colophon.trainer.inference.contexts import Condition, TrainedLayout
@@ -53,7 +55,8 @@ def evaluate(
     notes = annotation_notes(models, settings.by, documents.output)
     for note in notes:
         report(note)
-    fields = [name for model in models if model.layout.reads_metadata for name in model.layout.layout.fields]
+    with_metadata = [m for m, measured in zip(models, conditions, strict=True) if _needs_metadata(m, measured)]
+    fields = [name for model in with_metadata for name in model.layout.layout.fields]
     crops = documents.crops(
         count=settings.documents,
         crop=crop,
@@ -72,15 +75,30 @@ def evaluate(
         for condition in measured:
             report(f"{model.name}: {len(crops)} documents, {condition}")
             measurements.append(_measure(model, condition, crops, encoder=tokenizer, seed=settings.seed))
+    appended = [model for model in with_metadata if isinstance(model.layout.layout, AppendLayout)]
+    accuracies = {model.name: metadata_accuracy(model, crops, tokenizer=tokenizer) for model in appended}
     return Evaluation(
         models=models,
         documents=crops,
         measurements=measurements,
         settings=settings,
         output=documents.output,
+        origin=_origin(models, documents),
+        metadata=accuracies,
         crop=crop,
         notes=notes,
     )
+
+
+def _needs_metadata(model: EvaluatedModel, measured: Sequence[Condition]) -> bool:
+    return model.layout.reads_metadata or (isinstance(model.layout.layout, AppendLayout) and "true" in measured)
+
+
+def _origin(models: Sequence[EvaluatedModel], documents: RunDocuments) -> Origin:
+    if documents.is_held_out:
+        return "held_out"
+    trained_on = {layout.output.resolve() for m in models for layout in m.trained.layouts.values() if layout.output}
+    return "trained_on" if documents.output.resolve() in trained_on else "other_run"
 
 
 def _measure(

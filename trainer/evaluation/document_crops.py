@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,8 +46,12 @@ class DocumentCrops:
 class RunDocuments:
     """The documents of a run: its token files and annotations, as its manifest lists them."""
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, *, only: Mapping[str, Sequence[int]] | None = None) -> None:
         """Read the manifest under `output`.
+
+        Args:
+            output: the `output.path` of the run.
+            only: rows of the documents to draw from, by partition; None: all.
 
         Raises:
             ShardError: the manifest is missing, or lists no token files.
@@ -60,6 +64,9 @@ class RunDocuments:
         self._tokenizer_settings, self._records = tokens.settings.get("tokenizer", {}), tokens.records
         self._first_rows = np.cumsum([0, *(record.rows for record in self._records)])
         self._opened: dict[int, tuple[NumPyArray, list[NumPyArray]]] = {}
+        self.is_held_out = only is not None
+        """Whether the models were not trained on the documents, which are of their own run."""
+        self._candidates = None if only is None else self._rows_of(only)
 
     def check_tokenizer(self, tokenizer: TokenizerInfo) -> None:
         """Check that the documents have the tokenizer of a model.
@@ -113,12 +120,20 @@ class RunDocuments:
         found = {name: self._column(column, rows) for name, column in annotations.items()}
         return DocumentCrops(text=text, num_bytes=np.array(num_bytes, np.int64), columns=found)
 
+    def _rows_of(self, documents: Mapping[str, Sequence[int]]) -> NumPyArray:
+        """int64, ascending: rows over all partitions of documents given by partition."""
+        known = {record.partition: first for record, first in zip(self._records, self._first_rows, strict=False)}
+        rows = [known[partition] + np.asarray(found, np.int64) for partition, found in documents.items()]
+        return np.sort(np.concatenate([np.empty(0, np.int64), *rows]))
+
     def _draw(self, count: int, *, seed: int) -> NumPyArray:
         """int64, ascending: rows of documents with text. Opens only the token files that the draws fall in."""
-        total, size = int(self._first_rows[-1]), 2 * count
+        candidates = self._candidates
+        total, size = int(self._first_rows[-1]) if candidates is None else len(candidates), 2 * count
         while True:
             size = min(size, total)
             drawn = np.random.default_rng(seed).choice(total, size, replace=False)
+            drawn = drawn if candidates is None else candidates[drawn]
             kept = drawn[self._lengths(drawn) > 0][:count]
             if len(kept) == count or size == total:
                 return np.sort(kept)

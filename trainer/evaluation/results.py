@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -14,9 +14,19 @@ from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.evaluation.bootstrap import RatioDraws
 from colophon.trainer.evaluation.document_crops import DocumentCrops
 from colophon.trainer.evaluation.groups import Group, by_value, groups_of
+from colophon.trainer.evaluation.metadata_accuracy import MetadataAccuracy
 from colophon.trainer.evaluation.settings import EvaluatedModel, EvaluationSettings
 from colophon.trainer.inference.contexts import Condition
 
+Origin: TypeAlias = Literal["held_out", "other_run", "trained_on"]
+"""Where documents come from: the models' run, of which they read none of these; another run; the models' run, of which
+they were trained on most documents."""
+Kind: TypeAlias = Literal["models", "context", "control", "other"]
+KINDS: tuple[Kind, ...] = ("models", "context", "control", "other")
+"""Differences: between the models, each with the context that its layout is for; between that context and none, for one
+model; between false and true metadata; all others."""
+_RANKS: dict[Condition, int] = {"none": 0, "empty": 1, "true": 2, "meta_tokens": 2, "shuffled": 3}
+"""A condition is compared with those of lower rank."""
 MIN_DOCUMENTS = 5
 """Smaller groups are counted and not measured: their intervals would mean nothing."""
 _UNITS = {"nats_per_token": 0, "bits_per_byte": 1}
@@ -45,7 +55,10 @@ class Evaluation:
     settings: EvaluationSettings
     output: Path
     """`output.path` of the run that the documents come from."""
+    origin: Origin
     crop: int
+    metadata: Mapping[str, MetadataAccuracy | None] = field(default_factory=dict)
+    """By model, for those with metadata after the text."""
     notes: Sequence[str] = ()
     """Lines on columns of `by` whose values mean something else than in training."""
 
@@ -60,6 +73,7 @@ class Evaluation:
             "layout": evaluated.layout.name,
             "documents": {
                 "output": str(self.output),
+                "origin": self.origin,
                 "documents": len(self.documents),
                 "crop": self.crop,
                 "tokens": int(self.documents.num_tokens.sum()),
@@ -68,12 +82,8 @@ class Evaluation:
             },
             "resamples": self.settings.num_resamples,
             "conditions": {self.measurements[i].condition: self._condition(ratios, i) for i in own},
-            "differences": [
-                self._difference(ratios, i, other)
-                for i in own
-                for other in range(len(self.measurements))
-                if other < i or other not in own
-            ],
+            "differences": self._differences(ratios, own, range(len(self.measurements))),
+            "metadata": self._metadata(model),
             "by": {column: self._by(column, own) for column in self.settings.by},
             "notes": list(self.notes),
         }
@@ -94,7 +104,7 @@ class Evaluation:
             "documents": len(group.rows),
             "tokens": int(self.documents.num_tokens[group.rows].sum()),
             "conditions": {self.measurements[i].condition: _estimates(ratios, i) for i in own},
-            "differences": [self._difference(ratios, i, other) for i in own for other in own if other < i],
+            "differences": self._differences(ratios, own, own),
         }
 
     def _ratios(self, rows: NumPyArray) -> RatioDraws:
@@ -105,13 +115,48 @@ class Evaluation:
         settings = self.settings
         return RatioDraws(nats, sizes, seed=settings.seed, num_resamples=settings.num_resamples)
 
+    def _metadata(self, model: str) -> dict[str, Any] | None:
+        found = self.metadata.get(model)
+        return None if found is None else found.as_dict(self.settings)
+
     def _condition(self, ratios: RatioDraws, i: int) -> dict[str, Any]:
         same = self.measurements[i].documents_with_own_metadata
-        return {**_estimates(ratios, i), **({} if same is None else {"documents_with_own_metadata": same})}
+        seen = {"seen_in_training": self._is_seen(i)}
+        return {**_estimates(ratios, i), **seen, **({} if same is None else {"documents_with_own_metadata": same})}
+
+    def _is_seen(self, i: int) -> bool:
+        """Whether rows of the training had such a context; false metadata is a context like any other."""
+        one = self.measurements[i]
+        model = next(model for model in self.models if model.name == one.model)
+        return one.condition in model.seen_conditions or (one.condition == "shuffled" and model.layout.reads_metadata)
+
+    def _differences(self, ratios: RatioDraws, own: Sequence[int], others: Sequence[int]) -> list[dict[str, Any]]:
+        """Differences of a model's conditions; none from a context that a model has not seen. Controls are last."""
+        seen = [i for i in others if self._is_seen(i)]
+        pairs = [(i, other) for i in own if i in seen for other in seen if self._is_compared(i, other)]
+        found = [self._difference(ratios, i, other) for i, other in pairs]
+        return sorted(found, key=lambda difference: KINDS.index(difference["kind"]))
+
+    def _is_compared(self, i: int, other: int) -> bool:
+        one, base = self.measurements[i], self.measurements[other]
+        return one.model != base.model or _RANKS[one.condition] > _RANKS[base.condition]
+
+    def _kind(self, i: int, other: int) -> Kind:
+        one, base = self.measurements[i], self.measurements[other]
+        if one.model != base.model:
+            return "models" if self._leads(i) and self._leads(other) else "other"
+        if one.condition == "shuffled":
+            return "control" if base.condition == "true" else "other"
+        return "context" if self._leads(i) else "other"
+
+    def _leads(self, i: int) -> bool:
+        """Whether a measurement is that of the first condition of its model."""
+        return i == next(j for j, one in enumerate(self.measurements) if one.model == self.measurements[i].model)
 
     def _difference(self, ratios: RatioDraws, i: int, other: int) -> dict[str, Any]:
         one, base = self.measurements[i], self.measurements[other]
         return {
+            "kind": self._kind(i, other),
             "condition": one.condition,
             "against": {"model": base.model, "condition": base.condition},
             **{name: asdict(ratios.difference(i, other, size)) for name, size in _UNITS.items()},

@@ -40,6 +40,11 @@ class EvaluatedModel:
         return self.trained.layout
 
     @property
+    def seen_conditions(self) -> frozenset[Condition]:
+        """The contexts that it has read in training, in any of its layouts."""
+        return frozenset[Condition]().union(*(one.seen_conditions for one in self.trained.layouts.values()))
+
+    @property
     def name(self) -> str:
         """The training run's name."""
         return self.trained.name

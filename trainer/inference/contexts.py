@@ -30,11 +30,12 @@ CONDITIONS: tuple[Condition, ...] = ("none", "empty", "true", "shuffled", "meta_
 
 _CONDITIONS_BY_POSITION: dict[str, tuple[Condition, ...]] = {
     "plain": ("none",),
-    "prepend": ("none", "empty", "true", "shuffled"),
+    "prepend": ("true", "empty", "none", "shuffled"),
     # Metadata after a text cannot change the loss of its tokens: `true` is for comparison with other layouts' `true`.
     "append": ("none", "true"),
-    "meta_tokens": ("none", "empty", "meta_tokens"),
+    "meta_tokens": ("meta_tokens", "empty", "none"),
 }
+"""The first is the one that a layout is for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +57,20 @@ class TrainedLayout:
 
     @property
     def conditions(self) -> tuple[Condition, ...]:
-        """The contexts that the model has learnt to read, and `none`."""
+        """The contexts of the layout's position and `none`, the one that the layout is for first."""
         return _CONDITIONS_BY_POSITION[self.layout.position]
+
+    @property
+    def seen_conditions(self) -> frozenset[Condition]:
+        """The contexts that rows of the layout have; dropped metadata leaves an empty wrapper, or bos alone."""
+        layout = self.layout
+        seen: set[Condition] = {self.conditions[0]}
+        if isinstance(layout, PrependLayout | MetaTokensLayout):
+            if layout.dropout:
+                seen.add("empty" if layout.when_dropped == "empty" else "none")
+            if layout.segments == "first":  # the other segments of a document have no wrapper
+                seen.add("none")
+        return frozenset(seen | {"true"} if isinstance(layout, AppendLayout) else seen)
 
     @property
     def max_text_tokens(self) -> int:

@@ -167,7 +167,7 @@ def validation_line(record: Mapping[str, Any], *, steps: int) -> str:
     fields = [f"step {record['step']}/{steps}", f"validation text {record['validation_text_loss']:.4f}"]
     if record["validation_metadata_loss"] is not None:
         accuracy = record["validation_metadata_accuracy"]
-        fields.append(f"metadata {record['validation_metadata_loss']:.4f} ({accuracy:.1%} right)")
+        fields.append(f"metadata {record['validation_metadata_loss']:.4f} ({accuracy:.1%} of tokens right)")
     return "  ".join(fields)
 
 

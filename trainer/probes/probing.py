@@ -2,13 +2,15 @@
 
 The model reads documents without metadata, which would reveal the label: bos and text, or bos, an empty wrapper and
 text. On the states of each layer (`trainer.probes.states`) a linear probe and a 3-layer MLP are fitted. There are three
-controls: the most frequent class, probes fitted on shuffled labels, and probes on the model before its first training
-step. The states of the trained and the untrained model differ most in their scale, so `conditioned` removes it.
+controls: the most frequent class, probes fitted on several permutations of the labels, and probes on the model before
+its first training step. The states of the trained and the untrained model differ most in their scale, so `conditioned`
+removes it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 
@@ -19,6 +21,7 @@ from torch import Tensor
 from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.data.annotation_compatibility import different_annotators
 from colophon.trainer.errors import TrainerError
+from colophon.trainer.evaluation.bootstrap import Estimate
 from colophon.trainer.evaluation.document_crops import DocumentCrops, RunDocuments
 from colophon.trainer.inference.codec import Decode
 from colophon.trainer.inference.contexts import TrainedLayout
@@ -45,6 +48,7 @@ from colophon.trainer.probes.report import (
 from colophon.trainer.probes.scores import ScoreDraws
 from colophon.trainer.probes.states import document_states
 
+PERMUTATIONS = 5
 _ROUNDING = 1e-9
 
 
@@ -60,6 +64,7 @@ def probe(
     layers: Sequence[int] | None = None,
     context: str = "none",
     split_by: str = "url_registered_domain",
+    permutations: int = PERMUTATIONS,
     seed: int = 0,
     report: Callable[[str], None] = lambda line: None,
 ) -> ProbeReport:
@@ -80,6 +85,7 @@ def probe(
         context: `none` (bos alone), or `empty` (an empty wrapper).
         split_by: an annotation column, each value of which is in one of training, validation and test alone; or
             `document`.
+        permutations: of the labels for the control with shuffled labels; their probes take most of the time.
         seed: random seed of the draw, the probes, the shuffling and the intervals.
         report: receives lines on the progress.
 
@@ -105,7 +111,7 @@ def probe(
     reports = []
     for name, documents in labelled.items():
         report(f"{name}: {len(documents.rows):,} documents of {len(documents.classes)} classes")
-        reports.append(_probe_column(name, documents, states, layers=chosen, seed=seed))
+        reports.append(_probe_column(name, documents, states, layers=chosen, permutations=permutations, seed=seed))
     return ProbeReport(
         name=trained.name,
         step=trained.state.step,
@@ -156,7 +162,13 @@ def _label(crops: DocumentCrops, name: str, split_by: str) -> LabelledDocuments:
 
 
 def _probe_column(
-    name: str, documents: LabelledDocuments, states: dict[str, Tensor], *, layers: Sequence[int], seed: int
+    name: str,
+    documents: LabelledDocuments,
+    states: dict[str, Tensor],
+    *,
+    layers: Sequence[int],
+    permutations: int,
+    seed: int,
 ) -> ColumnReport:
     split, num_classes = documents.split, len(documents.classes)
     truth = documents.labels[split.test]
@@ -164,11 +176,12 @@ def _probe_column(
     most_frequent = np.bincount(documents.labels[split.train]).argmax()
     majority = _score(draws, np.full(len(truth), most_frequent))
     results: list[ProbeResult] = []
-    for kind, fits in _fits(documents, states, num_classes=num_classes, seed=seed):
-        untrained_accuracies = [draws.accuracy(fit.classes) for fit in fits["untrained"]]
+    for kind, fits in _fits(documents, states, num_classes=num_classes, permutations=permutations, seed=seed):
+        untrained_accuracies = [draws.accuracy(fit.classes) for (fit,) in fits["untrained"]]
         for control, number in product(CONTROLS, range(len(fits["trained"]))):
-            fit = fits[control][number]
-            score = _score(draws, fit.classes)
+            fit, *others = fits[control][number]
+            scores = [_score(draws, one.classes) for one in (fit, *others)]
+            score = _over_permutations(scores) if control == "shuffled" else scores[0]
             gain = draws.accuracy(fit.classes) - untrained_accuracies[number] if control == "trained" else None
             results.append(
                 ProbeResult(
@@ -190,23 +203,38 @@ def _probe_column(
         groups={part: len(np.unique(documents.groups[index])) for part, index in split.named().items()},
         excluded=documents.excluded,
         majority=majority,
+        permutations=permutations,
         results=sorted(results, key=lambda r: (r.layer, r.states, r.probe, CONTROLS.index(r.model))),
     )
 
 
 def _fits(
-    documents: LabelledDocuments, states: dict[str, Tensor], *, num_classes: int, seed: int
-) -> Iterator[tuple[Kind, dict[Control, list[Fit]]]]:
-    """Yield the fits of each kind of probe, for the trained model and its controls, each [num_layers x 2]."""
-    split, shuffled = documents.split, np.random.default_rng(seed).permutation(documents.labels)
+    documents: LabelledDocuments, states: dict[str, Tensor], *, num_classes: int, permutations: int, seed: int
+) -> Iterator[tuple[Kind, dict[Control, list[tuple[Fit, ...]]]]]:
+    """Yield the fits of each kind of probe, for the trained model and its controls, each [num_layers x 2].
+
+    There is one fit each, and one for each permutation with shuffled labels.
+    """
+    split, random = documents.split, np.random.default_rng(seed)
     features = {name: _features(of_model, documents.rows, split) for name, of_model in states.items()}
-    inputs: dict[Control, tuple[Tensor, NumPyArray]] = {
-        "trained": (features["trained"], documents.labels),
-        "untrained": (features["untrained"], documents.labels),
-        "shuffled": (features["trained"], shuffled),
+    inputs: dict[Control, tuple[Tensor, list[NumPyArray]]] = {
+        "trained": (features["trained"], [documents.labels]),
+        "untrained": (features["untrained"], [documents.labels]),
+        "shuffled": (features["trained"], [random.permutation(documents.labels) for _ in range(permutations)]),
     }
-    yield "linear", {name: fit_linear(*given, split, num_classes=num_classes) for name, given in inputs.items()}
-    yield "mlp", {name: fit_mlp(*given, split, num_classes=num_classes, seed=seed) for name, given in inputs.items()}
+    linear, mlp = partial(fit_linear, num_classes=num_classes), partial(fit_mlp, num_classes=num_classes, seed=seed)
+    kinds: tuple[tuple[Kind, Callable[[Tensor, NumPyArray, Split], list[Fit]]], ...] = (
+        ("linear", linear),
+        ("mlp", mlp),
+    )
+    for kind, fit in kinds:
+        yield (
+            kind,
+            {
+                name: list(zip(*(fit(given, labels, split) for labels in of_control), strict=True))
+                for name, (given, of_control) in inputs.items()
+            },
+        )
 
 
 def _features(states: Tensor, rows: NumPyArray, split: Split) -> Tensor:
@@ -218,6 +246,18 @@ def _warnings(fit: Fit, score: Score, majority: Score) -> tuple[ProbeWarning, ..
     is_above = score.accuracy.value > majority.accuracy.value + _ROUNDING
     of_score: list[ProbeWarning] = [] if is_above else ["not_above_majority"]
     return (*([] if fit.warning is None else [fit.warning]), *of_score)
+
+
+def _over_permutations(scores: Sequence[Score]) -> Score:
+    """The mean over permutations, with the lowest and the highest instead of an interval."""
+    return Score(
+        accuracy=_spread([score.accuracy.value for score in scores]),
+        macro_f1=_spread([score.macro_f1.value for score in scores]),
+    )
+
+
+def _spread(values: Sequence[float]) -> Estimate:
+    return Estimate(sum(values) / len(values), min(values), max(values))
 
 
 def _score(draws: ScoreDraws, predicted: NumPyArray) -> Score:

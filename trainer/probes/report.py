@@ -40,12 +40,14 @@ class ProbeResult:
     model: Control
     """`shuffled`: the trained model, with labels shuffled for the fit."""
     score: Score
+    """With `shuffled`: the mean over the permutations, and the lowest and the highest of them."""
     accuracy_over_untrained: Estimate | None
     """Trained model: its accuracy minus that of the untrained model, on the same draws. None for the controls."""
     chosen: float
     """The penalty's strength (linear) or the learning rate (MLP) with the lowest validation loss."""
     epochs: int
-    """MLP: epochs until the lowest validation loss. Linear probe: iterations over all training documents."""
+    """MLP: epochs until the lowest validation loss. Linear probe: iterations over all training documents. Of the first
+    permutation with `shuffled`, as `chosen`."""
     warnings: tuple[ProbeWarning, ...]
 
     @property
@@ -92,6 +94,8 @@ class ColumnReport:
     excluded: Excluded
     majority: Score
     """The score of predicting the most frequent class of the training part."""
+    permutations: int
+    """Number of permutations of the labels for `shuffled`."""
     results: list[ProbeResult]
 
 

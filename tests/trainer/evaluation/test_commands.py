@@ -16,25 +16,25 @@ from tests.trainer.evaluation.small_project import evaluated_model
 
 def test_evaluate_prints_tables_and_writes_results(here: Path) -> None:
     options = ["--name", "plain", "--name", "prepend-url", "--documents", "120", "--crop", "50"]
-    note = "The models were trained on documents of this run"
+    note = "documents of out, most of which were trained on; without --output, the held-out ones are measured"
     assert note not in colophon("evaluate", "recipe.toml", *options).out  # the default is the documents of validation
     options += ["--output", "out"]
     called = colophon(
         "evaluate", "recipe.toml", *options, "--by", "crawl_year", "--by", "url_host", "--by", "url_suffix"
     )
     assert (called.code, called.err) == (0, "")
-    assert "120 documents, their first 50 tokens" in called.out
+    assert "their first 50 tokens" in called.out
     for name in ("shuffled", "bits/byte by crawl_year", "bits/byte by url_host", "host0.example.org", "—", " ±0."):
         assert name in called.out
     assert note in called.out
-    for line in ("against plain none", "By column: ± is half the width", "of fewer than 5 documents are not shown."):
+    for line in ("prepend-url true", "By column: ± is half the width", "of fewer than 5 documents are not shown."):
         assert line in called.out
     asked = "beside=plain-by=crawl_year,url_host,url_suffix-crop=50-documents=120-output=out"
     path = Path(f"out/training/prepend-url/evaluation-{asked}.json")
-    assert called.out.splitlines()[-2] == str(path)
+    assert called.out.splitlines()[-1] == str(path)
     written = path.read_bytes()
     found = json.loads(written)
-    assert list(found["conditions"]) == ["none", "empty", "true", "shuffled"]
+    assert list(found["conditions"]) == ["true", "empty", "none", "shuffled"]
     printed = colophon("evaluate", "recipe.toml", *options, "--json")
     assert json.loads(printed.out)[1] == {**found, "by": {}}
     assert path.read_bytes() == written  # the call with --json writes a different file
@@ -83,7 +83,7 @@ def test_metadata_with_different_bins_is_refused_and_groups_are_noted(here: Path
     assert refused.code == 2
     assert "annotator 'crawl' of " in refused.line
     assert "edges [0.25] in training, [0.5] here" in refused.line
-    assert refused.line.endswith("; or --conditions none,empty")
+    assert refused.line.endswith("; or --conditions empty,none")
     assert "edges [0.25] in training" in colophon("attention", str(tmp_path / "recipe.toml"), *asked).line
     asked += ["--conditions", "none,empty", "--by", "crawl_year"]
     done = colophon("evaluate", str(tmp_path / "recipe.toml"), *asked)

@@ -25,6 +25,7 @@ def column_report(
         groups={"train": 18, "validation": 6, "test": 6},
         excluded=excluded or Excluded(),
         majority=score(0.4),
+        permutations=5,
         results=results,
     )
 

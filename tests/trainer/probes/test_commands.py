@@ -113,6 +113,11 @@ def test_a_year_that_decides_the_words_is_predicted_from_the_states(called: Any)
     shuffled = [r["score"]["accuracy"] for r in column["results"] if r["model"] == "shuffled"]
     assert min(score["value"] for score in best) > 0.9
     assert max(score["value"] for score in shuffled) < 0.8
+    assert column["permutations"] == 5
+    assert all(score["low"] <= score["value"] <= score["high"] for score in shuffled)
+    assert any(score["low"] < score["value"] < score["high"] for score in shuffled)  # not of one permutation
+    assert "shuffled labels: mean of 5 permutations [lowest–highest]" in " ".join(done.out.split())
+    assert "models of other training seeds may differ by more" in done.out
     gains = [r["accuracy_over_untrained"] for r in column["results"]]
     assert sum(gain is not None for gain in gains) == 12
     assert "crawl_year: 2 classes" in done.out
@@ -187,7 +192,7 @@ def test_the_table_separates_rare_classes_from_classes_in_few_groups() -> None:
             "excluded: 2 classes with too few documents (6 documents), 1 class in too few groups (1,788 documents)",
         ),
     ):
-        caption = probe_table({**column, "majority": score, "excluded": excluded}).caption
+        caption = probe_table({**column, "permutations": 5, "majority": score, "excluded": excluded}).caption
         assert str(caption).endswith(ending)
 
 

@@ -39,6 +39,7 @@ def test_curves_have_a_line_for_each_probe_and_control(interval: bool) -> None:
             groups={"train": 18, "validation": 6, "test": 6},
             excluded=Excluded(),
             majority=score(0.4),
+            permutations=5,
             results=results,
         )
         for name in ("topic", "quality")

@@ -1,0 +1,64 @@
+"""torch.compile: a machine without a compiler, and models of many sizes in one process."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch._dynamo.testing import CompileCounter
+
+from colophon.trainer.compilation import keep_graphs
+from colophon.trainer.config import ModelConfig
+from colophon.trainer.model import Layer, rotation_at
+from tests.trainer.runs import TINY_MODEL
+
+ROOT = Path(__file__).parents[2]
+TRAIN = """
+import sys
+from pathlib import Path
+from colophon.trainer.loop import train
+from tests.trainer.runs import config
+train(config("plain", steps=2, compile=True), name=sys.argv[2], output=Path(sys.argv[1]), report=print)
+"""
+
+
+def test_without_a_compiler_a_line_says_so_and_the_run_is_not_compiled(packed_run: Path, tmp_path: Path) -> None:
+    nowhere = {"PATH": "/nonexistent", "CXX": "/nonexistent/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, str(packed_run), "without-compiler"],
+        cwd=ROOT,
+        env={**os.environ, **nowhere},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stdout.splitlines() if "not compiled" in line]
+    assert line.startswith("not compiled: torch.compile does not work on this machine: No working C++ compiler found")
+    assert line.endswith("compile = false skips this line")
+    assert "Traceback" not in done.stderr
+    metrics = (packed_run / "training/without-compiler/metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in metrics] == [1, 2, 2]
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+def test_models_of_many_sizes_stay_compiled_in_one_process() -> None:
+    torch._dynamo.reset()
+    counter, sizes = CompileCounter(), range(32, 32 + 16 * 12, 16)
+    with torch._dynamo.config.patch(recompile_limit=8, accumulated_recompile_limit=8):
+        keep_graphs()
+        for hidden_size in sizes:
+            layer = Layer(ModelConfig.model_validate({**TINY_MODEL, "hidden_size": hidden_size}))
+            layer.compile(dynamic=False, backend=counter, fullgraph=True)
+            states = torch.zeros(1, 4, hidden_size)
+            rotation = rotation_at(torch.zeros(1, 4, dtype=torch.int32), head_size=hidden_size // 4, base=1e4)
+            with torch.no_grad():
+                layer(states, rotation, None)
+                layer(states, rotation, None)
+    torch._dynamo.reset()
+    assert counter.frame_count == len(sizes)
