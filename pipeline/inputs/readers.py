@@ -60,7 +60,7 @@ class PartitionReader:
 
     @property
     def problems(self) -> list[QuarantineEntry]:
-        """What was excluded so far, one entry for each reason."""
+        """The exclusions so far, one entry for each reason."""
         return self.excluded.entries
 
     def counts(self, columns: Iterable[str]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What was excluded, grouped: memory and records do not grow with the number of bad lines."""
+"""Exclusions, grouped: memory and records do not grow with the number of bad lines."""
 
 from __future__ import annotations
 
