@@ -21,7 +21,7 @@ from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.progress import watch
 from colophon.pipeline.runs.requirements import requirements
 from colophon.pipeline.runs.resolve import ResolvedRecipe
-from colophon.pipeline.stages.tasks import Stage, Task, TaskResult
+from colophon.pipeline.stages.tasks import Outcome, Stage, Task
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.outputs import Output
 
@@ -49,7 +49,7 @@ class Export:
         """Write the files of these tasks, with one schema.
 
         Raises:
-            ColophonError: a file of the input cannot be read, or the disk is full.
+            ColophonError: a file of the input cannot be read, after the others are written; or the disk is full.
         """
         self.directory.mkdir(parents=True, exist_ok=True)
         if tasks and executor.spans_machines:
@@ -63,22 +63,27 @@ class Export:
             for field in annotator.schema
         }
         survey = SurveyStage(store, needs, {name: output for name, (output, _) in annotated.items()})
-        surveys = {
-            task.partition.name: result
-            for task, result in _results(executor, survey, tasks, console)
-            if isinstance(result, Survey)
-        }
+        surveys: dict[str, Survey] = {}
+        failed: list[Outcome] = []
+        for outcome in _outcomes(executor, survey, tasks, console):
+            if isinstance(outcome.result, Survey):
+                surveys[outcome.task.partition.name] = outcome.result
+            else:
+                failed.append(outcome)
+        readable = [task for task in tasks if task.partition.name in surveys]
         schema = agreed(
-            [surveys[task.partition.name] for task in tasks],
+            [surveys[task.partition.name] for task in readable],
             needs=needs,
             mapping=self.resolved.recipe.input.columns,
             annotations=annotated,
         )
         remove(self._files_to_remove(tasks))
         stage = ExportStage(store, self.directory.absolute(), schema, self._metadata)
-        for _ in _results(executor, stage, tasks, console):
-            pass
-        self._check_written(tasks)
+        failed += [o for o in _outcomes(executor, stage, readable, console) if o.result is None]
+        names = {outcome.task.partition.name for outcome in failed}
+        self._check_written([task for task in tasks if task.partition.name not in names])
+        if failed:
+            raise ColophonError(f"{_failures(failed)}. The other {len(tasks) - len(failed)} files are written")
 
     @cached_property
     def _plan(self) -> Plan:
@@ -114,12 +119,13 @@ def _file_names(tasks: Sequence[Task]) -> set[str]:
     return {file_name(task.partition.name) for task in tasks}
 
 
-def _results(
-    executor: Executor, stage: Stage, tasks: Sequence[Task], console: Console
-) -> Iterator[tuple[Task, TaskResult]]:
+def _failures(failed: Sequence[Outcome]) -> str:
+    first = failed[0]
+    more = f" (and {len(failed) - 1} more partitions)" if len(failed) > 1 else ""
+    return f"export: {first.task.partition.source}: {first.error}{more}"
+
+
+def _outcomes(executor: Executor, stage: Stage, tasks: Sequence[Task], console: Console) -> Iterator[Outcome]:
     outcomes = executor.run(stage, tasks)
     total_bytes = sum(task.partition.bytes for task in tasks)
-    for outcome in watch(outcomes, name=stage.name, total_bytes=total_bytes, total_tasks=len(tasks), console=console):
-        if outcome.result is None:
-            raise ColophonError(f"export: {outcome.task.partition.source}: {outcome.error}")
-        yield outcome.task, outcome.result
+    return watch(outcomes, name=stage.name, total_bytes=total_bytes, total_tasks=len(tasks), console=console)

@@ -198,6 +198,9 @@ def test_input_that_became_unreadable_is_one_line(finished: Path) -> None:
     assert called.code == 1
     assert called.line.startswith("export: data/part-1.parquet: ")
     assert "CRC" in called.line
+    written = len(manifest().partitions) - 1
+    assert called.line.endswith(f". The other {written} files are written")
+    assert len(list(Path("exported").glob("*.parquet"))) == written
     assert not [path for path in Path("exported").iterdir() if path.suffix == ".tmp"]
 
 
