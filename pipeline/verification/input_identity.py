@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from colophon.pipeline.inputs.partitions import Inputs, Partition
@@ -9,50 +10,64 @@ from colophon.pipeline.runs.plan import Plan, partition_info
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.common.differences import differences
-from colophon.shards.manifest import MANIFEST_NAME, Manifest, PartitionInfo
+from colophon.shards.manifest import MANIFEST_NAME, Manifest, PartitionInfo, QuarantineEntry
 
 
 def input_findings(resolved: ResolvedRecipe, manifest: Manifest, inputs: Inputs) -> Iterator[Finding]:
     """Inputs that have changed since they were processed, appeared or vanished; and records of different input.
 
-    Each input file has at most one finding.
+    Each input file has at most one finding. A different spelling of its path is none.
     """
     present = {partition.name: partition for partition in inputs.partitions}
     outdated = _outdated_files(manifest, inputs, present)
-    yield from (Finding(source, message) for source, message in outdated.items())
-    current = {i.name: i for i in manifest.partitions if i.name in present and present[i.name].source not in outdated}
-    for name, info in current.items():
-        lines = differences(partition_info(present[name]).model_dump(), info.model_dump())
+    yield from outdated.values()
+    current = [i for i in manifest.partitions if i.name in present and place(i.source) not in outdated]
+    for info in current:
+        expected = partition_info(present[info.name])
+        if place(expected.source) == place(info.source):
+            expected = expected.model_copy(update={"source": info.source})
+        lines = differences(expected.model_dump(), info.model_dump())
         if lines:
-            yield Finding(MANIFEST_NAME, f"partition {name}: not as the input has it: {'; '.join(lines)}")
-    yield from _fingerprints(resolved, manifest, [present[name] for name in current])
+            yield Finding(MANIFEST_NAME, f"partition {info.name}: not as the input has it: {'; '.join(lines)}")
+    yield from _fingerprints(resolved, manifest, [present[info.name] for info in current])
 
 
-def _outdated_files(manifest: Manifest, inputs: Inputs, present: dict[str, Partition]) -> dict[str, str]:
-    """The files of which the outputs are not up to date, each with the reason."""
-    unreadable = {entry.source: entry.reason for entry in inputs.quarantine}
-    quarantined = {entry.partition or entry.source for entry in manifest.quarantine if entry.line is None}
-    found: dict[str, str] = {}
+def place(source: str) -> str:
+    """The place of an input file, however its path is spelled."""
+    return source if "://" in source else os.path.realpath(source)
+
+
+def _outdated_files(manifest: Manifest, inputs: Inputs, present: dict[str, Partition]) -> dict[str, Finding]:
+    """The files of which the outputs are not up to date, by place, each with the reason."""
+    unreadable = {place(entry.source): entry for entry in inputs.quarantine}
+    excluded = [entry for entry in manifest.quarantine if entry.line is None]
+    files = {place(entry.source) for entry in excluded if entry.partition is None}
+    partitions = {entry.partition for entry in excluded}
+    found: dict[str, Finding] = {}
+
+    def add(source: str, message: str) -> None:
+        found.setdefault(place(source), Finding(source, message))
+
     for info in manifest.partitions:
-        source, message = info.source, _outdated(info, present.get(info.name), unreadable)
+        message = _outdated(info, present.get(info.name), unreadable.get(place(info.source)))
         if message:
-            found.setdefault(source, message)
+            add(info.source, message)
     listed = {info.name for info in manifest.partitions}
     for partition in inputs.partitions:
-        if partition.source in quarantined:
-            found.setdefault(partition.source, "was quarantined, and can be read now. `colophon run` processes it")
-        elif partition.name not in listed and partition.name not in quarantined:
-            message = f"its partition {partition.name} is not in the manifest. `colophon run` processes it"
-            found.setdefault(partition.source, message)
-    for source, reason in unreadable.items():
-        if source not in quarantined:
-            found.setdefault(source, f"cannot be read, and is not in the manifest's quarantine: {reason}")
+        if place(partition.source) in files:
+            add(partition.source, "was quarantined, and can be read now. `colophon run` processes it")
+        elif partition.name not in listed and partition.name not in partitions:
+            name = partition.name
+            add(partition.source, f"its partition {name} is not in the manifest. `colophon run` processes it")
+    for entry in unreadable.values():
+        if place(entry.source) not in files:
+            add(entry.source, f"cannot be read, and is not in the manifest's quarantine: {entry.reason}")
     return found
 
 
-def _outdated(info: PartitionInfo, partition: Partition | None, unreadable: dict[str, str]) -> str | None:
-    if info.source in unreadable:
-        return f"cannot be read any more: {unreadable[info.source]}"
+def _outdated(info: PartitionInfo, partition: Partition | None, unreadable: QuarantineEntry | None) -> str | None:
+    if unreadable is not None:
+        return f"cannot be read any more: {unreadable.reason}"
     if partition is None:
         return f"its partition {info.name} is no longer in the input. `colophon run` drops it"
     if partition.identity != info.identity:

@@ -10,7 +10,7 @@ from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
 from colophon.pipeline.verification.committed_files import file_findings
 from colophon.pipeline.verification.findings import Finding
 from colophon.pipeline.verification.input_content import content_findings
-from colophon.pipeline.verification.input_identity import input_findings
+from colophon.pipeline.verification.input_identity import input_findings, place
 from colophon.pipeline.verification.manifest_entries import manifest_findings
 from colophon.pipeline.verification.settings_and_models import model_findings, settings_findings
 from colophon.shards.common.differences import differences
@@ -64,10 +64,10 @@ class Verification:
             return
         outdated = set[str]()
         for finding in input_findings(self.resolved, manifest, inputs):
-            outdated.add(finding.path)
+            outdated.add(place(finding.path))
             yield finding
         if self.read_inputs:
-            readable = [p for p in inputs.partitions if p.source not in outdated]
+            readable = [p for p in inputs.partitions if place(p.source) not in outdated]
             yield from content_findings(self.resolved, manifest, readable)
 
     def _inputs(self) -> Inputs | None:

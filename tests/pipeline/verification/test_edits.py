@@ -196,6 +196,12 @@ def test_a_run_with_quarantine_is_sound_until_the_quarantine_is_edited(with_quar
     assert any("its quarantine lacks line 2 of data/lines.jsonl" in line for line in found)
 
 
+def test_a_different_spelling_of_the_paths_is_no_finding(with_quarantine: Path) -> None:
+    spelled = ["./data/lines.jsonl", str(Path("data").absolute() / "*.parquet")]
+    called = verify("--inputs", "--set", f"input.paths={spelled}")
+    assert (called.code, called.err) == (0, "")
+
+
 def test_files_that_can_be_read_again_are_named(with_quarantine: Path) -> None:
     write_documents(Path("data/broken.parquet"), range(9))
     assert findings() == [
