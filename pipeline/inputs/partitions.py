@@ -20,10 +20,11 @@ import pyarrow.parquet as pq
 from colophon.pipeline.concurrency import in_threads
 from colophon.pipeline.errors import InputError, UsageError, one_line
 from colophon.pipeline.inputs.arrow_reader import arrow_schema
-from colophon.pipeline.inputs.columns import ColumnNeed, column_problem
+from colophon.pipeline.inputs.columns import ColumnNeed, clean_names, column_problem
 from colophon.pipeline.inputs.csv_reader import csv_schema
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
+from colophon.pipeline.inputs.mappings import Mappings
 from colophon.pipeline.inputs.search.find import find_files
 from colophon.pipeline.inputs.search.formats import stem_of
 from colophon.pipeline.inputs.search.found import InputFile, Search
@@ -78,7 +79,8 @@ class Inputs:
 def plan_inputs(config: InputSection, *, needs: Sequence[ColumnNeed], search: Search | None = None) -> Inputs:
     """All partitions of the input in the order of the recipe's paths, files of a glob sorted by name.
 
-    A file that cannot be opened or lacks a needed column is quarantined as a whole.
+    A file that cannot be opened or lacks a needed column is quarantined as a whole. So is one of the first JSONL files
+    if none of its first lines is a document.
 
     Args:
         config: paths, format and partition size.
@@ -86,15 +88,17 @@ def plan_inputs(config: InputSection, *, needs: Sequence[ColumnNeed], search: Se
         search: the result of `find_files`, if the caller has it.
 
     Raises:
-        UsageError: see `find_files`; or no file can be read and has the needed columns.
+        UsageError: see `find_files`; no file can be read and has the needed columns; or none has a column of `config`.
         ColophonError: a file's server fails, retries included, or two partitions have one name.
     """
     search = find_files(config) if search is None else search
-    plans = in_threads(lambda file: _plan_with_retries(file, config=config, needs=needs), search.files)
+    mappings = Mappings(config, search.files)
+    plans = in_threads(lambda file: _plan_with_retries(file, mappings, config=config, needs=needs), search.files)
     planned = [plan for plan in plans if not isinstance(plan, QuarantineEntry)]
     quarantine = (*search.quarantine, *(plan for plan in plans if isinstance(plan, QuarantineEntry)))
     if not planned:
         raise UsageError(f"no input file can be read; the first, {quarantine[0].source}: {quarantine[0].reason}")
+    mappings.check()
     partitions = tuple(partition for plan in planned for partition in plan)
     check_names(partitions)
     return Inputs(partitions, quarantine, search.left_aside)
@@ -116,10 +120,10 @@ def check_names(partitions: Iterable[Partition]) -> None:
 
 
 def _plan_with_retries(
-    file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]
+    file: InputFile, mappings: Mappings, *, config: InputSection, needs: Sequence[ColumnNeed]
 ) -> list[Partition] | QuarantineEntry:
     try:
-        return retried(lambda: _plan_file(file, config=config, needs=needs))
+        return retried(lambda: _plan_file(file, mappings, config=config, needs=needs))
     except Exception as error:
         if not is_transient(error):
             raise
@@ -127,17 +131,27 @@ def _plan_with_retries(
 
 
 def _plan_file(
-    file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]
+    file: InputFile, mappings: Mappings, *, config: InputSection, needs: Sequence[ColumnNeed]
 ) -> list[Partition] | QuarantineEntry:
     try:
         with input_errors():
             if file.format == "parquet":
-                return _plan_parquet(file, config=config, needs=needs)
-            if file.format in _SCHEMAS and (problem := column_problem(_SCHEMAS[file.format](file.url), needs)):
+                return _plan_parquet(file, mappings, config=config, needs=needs)
+            partition = _whole_file_partition(file, text=config.columns.get("text", "text"))
+            if problem := _problem(file, mappings, needs):
                 raise InputError(problem)
-            return [_whole_file_partition(file, text=config.columns.get("text", "text"))]
+            return [partition]
     except InputError as error:
         return QuarantineEntry(source=file.source, stage="input", reason=str(error))
+
+
+def _problem(file: InputFile, mappings: Mappings, needs: Sequence[ColumnNeed]) -> str | None:
+    """Why a file that is one partition cannot be used, from its first bytes."""
+    if file.format not in _SCHEMAS:
+        return mappings.problem(file)
+    schema = _SCHEMAS[file.format](file.url)
+    mappings.note(clean_names(schema.names))
+    return column_problem(schema, needs)
 
 
 def _whole_file_partition(file: InputFile, *, text: str) -> Partition:
@@ -211,10 +225,13 @@ def row_group_partition(partition: Partition, row_group: int) -> Partition:
     )
 
 
-def _plan_parquet(file: InputFile, *, config: InputSection, needs: Sequence[ColumnNeed]) -> list[Partition]:
+def _plan_parquet(
+    file: InputFile, mappings: Mappings, *, config: InputSection, needs: Sequence[ColumnNeed]
+) -> list[Partition]:
     _, of_file = file.listed or size_and_identity(file_info(file.url))
     with _open_footer(file.url) as parquet:
         footer = parquet.metadata
+        mappings.note(parquet.schema_arrow.names)
         problem = column_problem(parquet.schema_arrow, needs)
     if problem:
         raise InputError(problem)

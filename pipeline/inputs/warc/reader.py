@@ -12,14 +12,13 @@ from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.compression import open_to_the_damage
 from colophon.pipeline.inputs.failures import input_errors
+from colophon.pipeline.inputs.mappings import WARC_COLUMNS
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.row_batches import row_batches
 from colophon.pipeline.inputs.search.formats import compression_of
 from colophon.pipeline.inputs.warc.payloads import NoDocumentError, text_of
 from colophon.pipeline.inputs.warc.records import CountingStream, DamagedError, Record, records
-
-_COLUMNS = ("text", "id", "url", "date")
 
 
 def warc_batches(
@@ -37,8 +36,8 @@ def warc_batches(
         InputError: the first record is damaged, or a required column is none of the four.
     """
     for need in needs:
-        if need.required and need.in_input not in _COLUMNS:
-            raise InputError(f"no column {need.in_input!r}; columns: {', '.join(_COLUMNS)}")
+        if need.required and need.in_input not in WARC_COLUMNS:
+            raise InputError(f"no column {need.in_input!r}; columns: {', '.join(WARC_COLUMNS)}")
     return row_batches(_rows(partition, needs, problems, others), needs, wrong=Counter())
 
 

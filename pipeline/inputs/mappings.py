@@ -1,0 +1,58 @@
+"""`[input.columns]` held against the columns of all files of a plan: a name that none of them has is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+
+from colophon.pipeline.errors import UsageError
+from colophon.pipeline.inputs.jsonl.sample import SAMPLED_FILES, sampled
+from colophon.pipeline.inputs.search.found import InputFile
+from colophon.pipeline.recipe.schema import InputSection
+
+WARC_COLUMNS = ("text", "id", "url", "date")
+"""The columns of a WARC record."""
+_SHOWN = 20
+
+
+class Mappings:
+    """Collects the columns of files while they are planned, in threads."""
+
+    def __init__(self, config: InputSection, files: Sequence[InputFile]) -> None:
+        """Look for the columns of `config` in `files`, in the first JSONL files by a sample."""
+        self._columns = config.columns
+        self._text = config.columns.get("text", "text")
+        self._sampled = {file.url for file in [f for f in files if f.format == "jsonl"][:SAMPLED_FILES]}
+        self._wanted = frozenset(config.columns.values())
+        self._found: set[str] = set()
+        self._shown: Collection[str] = ()
+
+    def note(self, names: Iterable[str]) -> None:
+        """Note the columns of a file."""
+        names = list(names)
+        self._found |= self._wanted.intersection(names)
+        self._shown = self._shown or names[:_SHOWN]
+
+    def problem(self, file: InputFile) -> str | None:
+        """Why a JSONL file has no documents, as far as a sample shows; None for all files that are not sampled.
+
+        Raises:
+            InputError: the file is not UTF-8.
+        """
+        if file.format == "warc":
+            self.note(WARC_COLUMNS)
+        if file.url not in self._sampled:
+            return None
+        sample = sampled(file.url, text=self._text, wanted=self._wanted)
+        self.note(sample.keys)
+        return sample.problem
+
+    def check(self) -> None:
+        """Check that each column was found in a file.
+
+        Raises:
+            UsageError: no file has one, or none of the sampled lines.
+        """
+        for name, column in self._columns.items():
+            if self._shown and column not in self._found:
+                listed = ", ".join(map(str, self._shown))
+                raise UsageError(f"input.columns.{name}: no file has {column!r}; columns of the first: {listed}")
