@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import tempfile
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 import ray
 from ray.exceptions import AuthenticationError
@@ -65,12 +68,35 @@ def _attach(address: str) -> None:
             failures.append(error)
 
     thread = threading.Thread(target=attach, name="ray", daemon=True)
-    thread.start()
-    thread.join(ANSWER_SECONDS)
-    if thread.is_alive():
-        raise ConnectionError(f"it did not answer within {ANSWER_SECONDS:g} seconds")
+    with _standard_error() as lines:
+        thread.start()
+        thread.join(ANSWER_SECONDS)
     for error in failures:
         raise error
+    if thread.is_alive():
+        if any("Unauthenticated" in line for line in lines):
+            raise AuthenticationError("the token is missing or incorrect")
+        # Ray's lines begin with a time and a place in its code, such as `gcs_client.cc:210: `.
+        cause = f" ({re.sub(r'^.*?[.](cc|h):[0-9]+: ', '', lines[-1])})" if lines else ""
+        raise ConnectionError(f"no answer within {ANSWER_SECONDS:g} seconds{cause}")
+
+
+@contextmanager
+def _standard_error() -> Iterator[list[str]]:
+    """Collect the lines that Ray's own code writes to standard error while it tries to connect, one each second."""
+    lines: list[str] = []
+    kept = os.dup(2)
+    try:
+        with tempfile.TemporaryFile() as file:
+            os.dup2(file.fileno(), 2)
+            try:
+                yield lines
+            finally:
+                os.dup2(kept, 2)
+            file.seek(0)
+            lines += [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+    finally:
+        os.close(kept)
 
 
 def _start_cluster(config: RaySection) -> None:

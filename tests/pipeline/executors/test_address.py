@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from colophon.pipeline.executors.on_ray.address import (
     check_temporary_directory,
     job_server_address,
 )
+from tests.pipeline.executors.nodes import ROOT
 from tests.pipeline.project import colophon, run, snapshot
 from tests.ports import free_ports
 
@@ -45,13 +48,37 @@ def test_an_address_is_tried_before_ray_is(listener: str, scheme: str) -> None:
         check_cluster_address(f"{scheme}no-such-host.invalid:6379", where="RAY_ADDRESS")
 
 
-@pytest.mark.parametrize(("name", "value"), [("RAY_ADDRESS", "{}"), ("RAY_ADDRESS", "ray://{}")])
+CONNECT = """
+import sys
+from colophon.pipeline.errors import UsageError
+from colophon.pipeline.executors.on_ray import cluster
+from colophon.pipeline.recipe.schema import RaySection
+cluster.ANSWER_SECONDS = 2.0
+try:
+    cluster.connect(RaySection(address=sys.argv[1]), log=print)
+except UsageError as error:
+    print(error)
+"""
+
+
+@pytest.mark.ray
+@pytest.mark.xdist_group("ray")
+def test_a_port_that_is_no_cluster_is_one_line_and_not_those_of_ray(listener: str) -> None:
+    """In a process of its own: a thread of Ray goes on trying until that ends."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    command = [sys.executable, "-c", CONNECT, listener]
+    done = subprocess.run(command, env=environment, cwd=ROOT, text=True, capture_output=True, check=True, timeout=120)
+    assert done.stdout.startswith(f"ray: no cluster at {listener}: no answer within 2 seconds")
+    assert len(done.stdout.splitlines()) == 1
+
+
+@pytest.mark.parametrize("value", ["{}", "ray://{}"])
 def test_a_run_names_the_cluster_that_it_waits_for_and_writes_nothing(
-    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+    project: Path, monkeypatch: pytest.MonkeyPatch, value: str
 ) -> None:
     [port] = free_ports(1)
     address = value.format(f"127.0.0.1:{port}")
-    monkeypatch.setenv(name, address)
+    monkeypatch.setenv("RAY_ADDRESS", address)
     before = snapshot()
     called = colophon("run", "recipe.toml")
     assert called.code == 2
