@@ -13,6 +13,9 @@ from colophon.pipeline.inputs.partitions import plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.schema import InputSection
 
+_READ_AS = {"label": pa.string()}
+"""The types of the columns that FineWeb does not have."""
+
 
 def read_labelled(paths: Sequence[str], *, text: str, label: str) -> tuple[pa.Array, pa.Array]:
     """Texts and labels, both string [num_rows]; rows without a text or a label are dropped.
@@ -45,7 +48,7 @@ def read_texts(paths: Sequence[str], *, text: str, max_bytes: int) -> Iterator[p
 
 def _read(paths: Sequence[str], columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
     """All rows of the files. Training quarantines nothing: a row that cannot be read is an error."""
-    needs = [ColumnNeed(name, in_input) for name, in_input in columns.items()]
+    needs = [ColumnNeed(name, in_input, read_as=_READ_AS.get(name)) for name, in_input in columns.items()]
     inputs = plan_inputs(InputSection(paths=list(paths), columns=columns), needs=needs)
     for entry in inputs.quarantine:
         raise UsageError(f"{entry.source}: {entry.reason}")
