@@ -21,7 +21,7 @@ from colophon.annotators.fasttext.model_card import preparation_of
 from colophon.annotators.fasttext.score_rules import Bins, Floats, ScoreRule, ascending
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 
-_CODE_VERSION = 2
+_CODE_VERSION = 3
 _SLICE_ROWS = 1024
 _SLICE_BYTES = 4 << 20
 
@@ -115,17 +115,12 @@ class FastTextAnnotator(Annotator):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines for quantile bins without documents, and for a model with more labels than dimensions."""
-        lines, header, bins = [], self._model.header, self._config.bins
-        if bins is not None and self._bins_filled is not None and self._bins_filled < bins.num_bins:
-            lines.append(
-                f"{self.name}: {self._bins_filled} of the {bins.num_bins} quantile bins have documents of the sample: "
-                "too many scores are equal"
-            )
-        if not header.is_collapsible:
-            size = f"{len(header.labels):,} labels, more than the model's {header.dim} dimensions"
-            lines.append(f"{self.name}: {size}: scored as the library does, in about its time")
-        return tuple(lines)
+        """One line for quantile bins without documents."""
+        bins, filled = self._config.bins, self._bins_filled
+        if bins is None or filled is None or filled >= bins.num_bins:
+            return ()
+        found = f"{filled} of the {bins.num_bins} quantile bins have documents of the sample"
+        return (f"{self.name}: {found}: too many scores are equal",)
 
     @property
     def model_files(self) -> Mapping[str, str]:

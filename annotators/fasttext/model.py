@@ -83,7 +83,8 @@ class FastTextModel:
         """float32 [len(texts), num_labels], in the order of `header.labels`; cost: see `annotators.fasttext.kernel`.
 
         A row is NaN for a null text, a text without a word, and a text none of whose features the model has. Other
-        rows are the library's probabilities without the 1e-5 that it adds to each.
+        rows are the library's probabilities without the 1e-5 that it adds to each; those of hierarchical softmax, with
+        the 1e-5 that it adds to each turn of its tree, can be a little above 1.
 
         Args:
             texts: string or large_string, as they are in the document.

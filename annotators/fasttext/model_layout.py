@@ -32,9 +32,13 @@ class FastTextHeader:
     file_bytes: int
 
     @property
-    def is_collapsible(self) -> bool:
-        """Whether the rows of input times output matrix are no longer than those of the input matrix."""
-        return len(self.labels) <= self.dim
+    def is_collapsed(self) -> bool:
+        """Whether scoring reads input times output matrix instead of the input matrix.
+
+        Its rows must not be longer than those of the input matrix. One-versus-all and negative sampling have a sigmoid
+        of steps: near a step, which of the two numbers the library gives depends on the rounding of its own sums.
+        """
+        return len(self.labels) <= self.dim and self.loss in ("softmax", "hs")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -93,18 +93,27 @@ def write_lines(path: Path, texts: list[str], labels: list[str]) -> str:
 @pytest.fixture(scope="session")
 def kinds(models: Path, quantized: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `models` and `quantized`, and `trigrams.bin`, `wide.bin` (one versus all, 3 dimensions, 9 labels),
-    `chars_hs.bin` (subwords, hierarchical softmax), `chars_pruned.ftz` (pruned subwords), `chars_wide.bin` and
-    `chars_wide_pruned.ftz` (subwords and more labels than dimensions, as in language identification)."""
+    `wide_hs.bin` (the same with hierarchical softmax), `one_dimension.bin`, `ns.bin` (negative sampling, which only
+    the library itself trains), `ova.ftz`, `chars_ova.bin`, `chars_hs.bin` (subwords), `chars_pruned.ftz` (pruned
+    subwords), `chars_wide.bin` and `chars_wide_pruned.ftz` (subwords and more labels than dimensions, as in language
+    identification)."""
     folder = tmp_path_factory.mktemp("kinds")
     for path in [*models.glob("*.bin"), *quantized]:
         (folder / path.name).symlink_to(path)
     train(folder / "trigrams.bin", list(WORDS), loss="softmax", word_ngrams=3, buckets=97)
     train(folder / "chars_hs.bin", list(WORDS), loss="hs", min_chars=1, max_chars=4, word_ngrams=1)
     train(folder / "chars_wide.bin", list(WORDS), loss="softmax", dim=2, min_chars=2, max_chars=4)
+    train(folder / "chars_ova.bin", list(WORDS), loss="ova", min_chars=2, max_chars=4)
+    train(folder / "one_dimension.bin", ["high", "low"], loss="softmax", dim=1)
+    quantize(models / "ova.bin", folder / "ova.ftz", qnorm=True)
     quantize(models / "chars.bin", folder / "chars_pruned.ftz", cutoff=300, qnorm=True)
     quantize(folder / "chars_wide.bin", folder / "chars_wide_pruned.ftz", cutoff=300, qnorm=True)
     texts, labels = labelled(list(WORDS))
     nine = [f"{label} {number % 3}" for number, label in enumerate(labels)]
-    wide = TrainingSettings(dim=3, buckets=300, epoch=5, loss="ova")
-    train_classifier(texts, nine, output=folder / "wide.bin", normalize=TextPreparation(), settings=wide)
+    for name, loss in (("wide.bin", "ova"), ("wide_hs.bin", "hs")):
+        wide = TrainingSettings.model_validate({"dim": 3, "buckets": 300, "epoch": 5, "loss": loss})
+        train_classifier(texts, nine, output=folder / name, normalize=TextPreparation(), settings=wide)
+    lines = write_lines(folder / "lines.txt", texts, labels)
+    library = {"loss": "ns", "dim": 8, "bucket": 500, "wordNgrams": 2, "epoch": 15, "thread": 19, "verbose": 0}
+    fasttext.train_supervised(lines, **library).save_model(str(folder / "ns.bin"))
     return folder

@@ -229,9 +229,3 @@ def test_bytes_that_are_not_utf8(models: Path, shared_data: Path) -> None:
     annotator = build(models / "words.bin", score={"argmax": True})
     rows = [annotator.annotate(batch).num_rows for batch in table.to_batches()]
     assert sum(rows) == table.num_rows
-
-
-def test_a_model_that_is_not_collapsed_has_a_note(models: Path) -> None:
-    assert build(models / "softmax.bin", score={"argmax": True}).notes == ()
-    (note,) = build(models / "many.bin", "language", score={"argmax": True}).notes
-    assert note.startswith("language: 260 labels, more than the model's 4 dimensions: ")

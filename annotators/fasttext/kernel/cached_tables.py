@@ -10,20 +10,20 @@ from pathlib import Path
 import numpy as np
 from numpy.lib.format import open_memmap
 
-from colophon.annotators.fasttext.kernel.compiled import Shape, Tables
+from colophon.annotators.fasttext.kernel.compiled.structures import Shape, Tables
 from colophon.annotators.fasttext.kernel.matrices import Matrix
 from colophon.annotators.fasttext.kernel.tables import Allocate, LinearModel, build_model
 from colophon.annotators.fasttext.model_cache import cached_directory, remembered_sha256
 from colophon.annotators.fasttext.model_file import read_layout
-from colophon.annotators.fasttext.model_layout import FastTextHeader, MatrixPlace
+from colophon.annotators.fasttext.model_layout import MatrixPlace
 from colophon.shards.common.arrays import NumPyArray
 
-_FORMAT = 3
+_FORMAT = 4
 """The version of the cached files; with a new number they are rebuilt."""
 _NUMBERS_FILE = "numbers.json"
 
 
-def cached_model(path: str, header: FastTextHeader) -> LinearModel:
+def cached_model(path: str) -> LinearModel:
     """The model in `path` with tables mapped from the cache, where they are built if they are missing.
 
     Raises:
@@ -32,7 +32,7 @@ def cached_model(path: str, header: FastTextHeader) -> LinearModel:
     directory = cached_directory(
         f"fasttext/{remembered_sha256(path)}-{_FORMAT}", lambda directory: _write_tables(path, directory)
     )
-    return _mapped_model(directory, path, header)
+    return _mapped_model(directory, path)
 
 
 def _write_tables(path: str, directory: Path) -> None:
@@ -61,7 +61,7 @@ def _allocate_files(directory: Path) -> Allocate:
     return allocate
 
 
-def _mapped_model(directory: Path, path: str, header: FastTextHeader) -> LinearModel:
+def _mapped_model(directory: Path, path: str) -> LinearModel:
     numbers = json.loads((directory / _NUMBERS_FILE).read_text())
 
     def array(name: str, empty: NumPyArray) -> NumPyArray:
@@ -82,7 +82,6 @@ def _mapped_model(directory: Path, path: str, header: FastTextHeader) -> LinearM
     return LinearModel(
         tables=tables,
         shape=Shape(**(numbers["shape"] | {"inverse": np.uint64(numbers["shape"]["inverse"])})),
-        decoded=array("decoded", np.empty((0, header.dim), np.float32)),
         inputs=Matrix(path=path, place=MatrixPlace.from_json(numbers["inputs"])),
         outputs=Matrix(path=path, place=MatrixPlace.from_json(numbers["outputs"])),
         label_counts=tuple(numbers["label_counts"]),

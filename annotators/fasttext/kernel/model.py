@@ -12,7 +12,8 @@ import pyarrow as pa
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.kernel import heads
 from colophon.annotators.fasttext.kernel.cached_tables import cached_model
-from colophon.annotators.fasttext.kernel.compiled import Doubles, Floats, Words, sum_rows
+from colophon.annotators.fasttext.kernel.compiled.collapsed import sum_rows
+from colophon.annotators.fasttext.kernel.compiled.structures import Doubles, Floats, Words
 from colophon.annotators.fasttext.kernel.exact import ExactLogits
 from colophon.annotators.fasttext.kernel.tables import build_model
 from colophon.annotators.fasttext.kernel.words import words_of
@@ -44,26 +45,25 @@ class ClassifierKernel:
         """
         _check_size(path, header)
         self._header = header
-        self._model = (
-            cached_model(path, header) if cached else build_model(read_layout(path), allocate=_allocate_in_memory)
-        )
+        self._model = cached_model(path) if cached else build_model(read_layout(path), allocate=_allocate_in_memory)
         self._tree = heads.huffman_tree(self._model.label_counts) if header.loss == "hs" else None
 
     def probabilities(self, texts: pa.Array, preparation: TextPreparation) -> Floats:
         """See `FastTextModel.probabilities`."""
         words = words_of(texts, preparation)
-        if not self._header.is_collapsible:
-            return self._head(self._exact.for_texts(words).astype(np.float64))
+        if not self._header.is_collapsed:
+            return self._head(self._exact(words, np.arange(len(texts))))
         logits, counts = self._logits(words)
-        for text in np.flatnonzero(self._is_doubtful(words, logits, counts)):
-            logits[text] = self._exact.for_text(words, text, num_rows=counts[text])
+        doubtful = np.flatnonzero(self._is_doubtful(words, logits, counts))
+        if len(doubtful):
+            logits[doubtful] = self._exact(words, doubtful)
         return self._head(logits)
 
     def _logits(self, words: Words) -> tuple[Doubles, npt.NDArray[np.int64]]:
         """Logits float64 [texts, labels] (NaN without words), and the number of rows of each text, int64 [texts]."""
         num_texts = len(words.firsts) - 1
-        sums, counts = np.zeros((num_texts, self._model.shape.stride)), np.zeros(num_texts, np.int64)
-        sum_rows(words, self._model.tables, self._model.shape, sums, counts)
+        sums, counts = np.empty((num_texts, self._model.shape.stride)), np.empty(num_texts, np.int64)
+        sum_rows(words, np.arange(num_texts), self._model.tables, self._model.shape, sums, counts)
         sums[counts == 0] = np.nan
         return (sums / np.maximum(counts, 1)[:, None])[:, : len(self._header.labels)], counts
 
@@ -71,12 +71,8 @@ class ClassifierKernel:
         """bool [texts]: whether the library's rounding may be visible in its probabilities."""
         # 10,000 rows with a largest logit of 5 -> 1e-7 * 100 * 6 = 6e-5
         rounding = _ROUNDING * np.sqrt(counts) * (1 + np.abs(logits).max(axis=1))
-        if self._header.loss in ("ova", "ns"):
-            # At a step the probability jumps, so the bound must hold for the worst text and not only for nearly all.
-            is_visible = np.asarray(heads.near_a_step(logits, 16 * rounding[:, None]).any(axis=1))
-        else:
-            likeliest = self._head(logits).max(axis=1)
-            is_visible = np.asarray(likeliest * (1 - likeliest) * rounding > _TOLERANCE)
+        likeliest = self._head(logits).max(axis=1)
+        is_visible = np.asarray(likeliest * (1 - likeliest) * rounding > _TOLERANCE)
         if self._model.shape.max_chars:
             return np.asarray(is_visible | (counts > _MAX_SUBWORD_ROWS))
         for text in np.flatnonzero(counts > _MAX_ROWS):
@@ -84,14 +80,16 @@ class ClassifierKernel:
             is_visible[text] |= _MAX_REPEATS * len(np.unique(keys)) < len(keys)
         return is_visible
 
-    def _head(self, logits: Doubles) -> Floats:
+    def _head(self, logits: Doubles | Floats) -> Floats:
         if self._tree is not None:
             return heads.hierarchical(logits, self._tree)
-        return heads.softmax(logits) if self._header.loss == "softmax" else heads.stepped_sigmoid(logits)
+        if self._header.loss == "softmax":
+            return heads.softmax(np.asarray(logits, np.float64))
+        return heads.stepped_sigmoid(np.asarray(logits, np.float32))
 
     @cached_property
     def _exact(self) -> ExactLogits:
-        return ExactLogits(self._model)
+        return ExactLogits(self._model, often=not self._header.is_collapsed)
 
 
 def _check_size(path: str, header: FastTextHeader) -> None:

@@ -1,7 +1,7 @@
 """Building a model's tables from its file: the dictionary as a hash table, and the rows that scoring sums.
 
-With no more labels than dimensions the rows are input times output matrix ("collapsed": 2 or 24 floats instead of 100
-or 256). Otherwise scoring reads the rows of the input matrix itself, and the tables list each word's subwords.
+The rows of a collapsed model (see `FastTextHeader.is_collapsed`) are input times output matrix: 2 or 24 floats instead
+of 100 or 256. Otherwise scoring reads the rows of the input matrix itself, and the tables list each word's subwords.
 Cost: 1 to 8 s a GB of model, 16 MB of memory besides the result.
 """
 
@@ -14,16 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from colophon.annotators.base import AnnotatorError
-from colophon.annotators.fasttext.kernel.compiled import (
-    LABEL_SIGN,
-    Floats,
-    Shape,
-    Tables,
-    Words,
-    fill_slots,
-    list_subwords,
-    sum_subwords,
-)
+from colophon.annotators.fasttext.kernel.compiled.building import fill_slots, list_subwords, sum_subwords
+from colophon.annotators.fasttext.kernel.compiled.instructions import VECTOR
+from colophon.annotators.fasttext.kernel.compiled.structures import LABEL_SIGN, Floats, Shape, Tables, Words
 from colophon.annotators.fasttext.kernel.matrices import Matrix
 from colophon.annotators.fasttext.kernel.words import split_spans
 from colophon.annotators.fasttext.model_layout import FastTextLayout
@@ -38,8 +31,6 @@ class LinearModel(NamedTuple):
 
     tables: Tables
     shape: Shape
-    decoded: Floats
-    """float32 [rows, dim]: the input matrix of a quantized model that is not collapsed; empty for others."""
     inputs: Matrix
     outputs: Matrix
     label_counts: tuple[int, ...]
@@ -66,20 +57,17 @@ def build_model(layout: FastTextLayout, *, allocate: Allocate) -> LinearModel:
         lists=np.empty(0, np.int32),
     )
     fill_slots(tables.slots, words.keys, words.firsts, known, shape.slot_shift)
-    is_decoded = header.quantized and not shape.stride
-    decoded = allocate("decoded", (layout.inputs.rows if is_decoded else 0, header.dim), np.float32)
-    _fill_rows(tables.rows.reshape(-1, shape.stride) if shape.stride else None, layout, decoded=decoded)
+    _fill_rows(tables.rows.reshape(-1, shape.stride) if shape.stride else None, layout)
     known_words = known[known < header.num_words]
     if has_subwords and shape.stride:
         sum_subwords(words, known_words, tables, shape)
     elif has_subwords:
         tables = _with_subword_lists(words, known_words, tables, shape, allocate=allocate)
-    for array in (*tables, decoded):
+    for array in tables:
         array.flags.writeable = False  # as mapped arrays are: numba compiles again for writeable ones
     return LinearModel(
         tables=tables,
         shape=shape,
-        decoded=decoded,
         inputs=Matrix(path=layout.path, place=layout.inputs),
         outputs=Matrix(path=layout.path, place=layout.outputs),
         label_counts=_label_counts(layout),
@@ -120,10 +108,10 @@ def _dictionary(layout: FastTextLayout) -> tuple[Words, npt.NDArray[np.int64]]:
 
 def _shape(layout: FastTextLayout, *, slot_shift: int) -> Shape:
     header, buckets = layout.header, layout.hash_buckets
-    width = len(header.labels) if header.is_collapsible else 0
+    width = len(header.labels) if header.is_collapsed else 0
     return Shape(
-        # 2 labels -> 2 floats a row, 3 -> 4, 24 -> 24, 25 -> 32; 0 for a model that is not collapsed
-        stride=width if width == 0 else 2 if width <= 2 else 4 if width <= 4 else -(-width // 8) * 8,
+        # 2 labels -> 2 floats a row, 3 -> 8, 24 -> 24, 25 -> 32; 0 for a model that is not collapsed
+        stride=width if width == 0 else 2 if width <= 2 else -(-width // VECTOR) * VECTOR,
         num_words=header.num_words,
         word_ngrams=header.word_ngrams if buckets else 1,
         min_chars=header.min_chars,
@@ -134,8 +122,8 @@ def _shape(layout: FastTextLayout, *, slot_shift: int) -> Shape:
     )
 
 
-def _fill_rows(rows: Floats | None, layout: FastTextLayout, *, decoded: Floats) -> None:
-    """Fill `rows`, if any, with input times output matrix, and `decoded`, if not empty, with the input matrix."""
+def _fill_rows(rows: Floats | None, layout: FastTextLayout) -> None:
+    """Fill `rows`, if any, with input times output matrix, after checking that all of their numbers are finite."""
     output = Matrix(path=layout.path, place=layout.outputs).rows(slice(None))
     for which, block in Matrix(path=layout.path, place=layout.inputs).blocks():
         with np.errstate(over="ignore", invalid="ignore"):  # the check below raises
@@ -145,8 +133,6 @@ def _fill_rows(rows: Floats | None, layout: FastTextLayout, *, decoded: Floats) 
         if rows is not None:
             part = rows[which]  # the file may have more rows than words and n-grams
             part[:, : values.shape[1]] = values[: len(part)]
-        if len(decoded):
-            decoded[which] = block
 
 
 def _kept_rows(layout: FastTextLayout, *, allocate: Allocate) -> npt.NDArray[np.int32]:

@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from colophon.annotators.fasttext.kernel.compiled import Words, find_words
+from colophon.annotators.fasttext.kernel.compiled.splitting import find_words
+from colophon.annotators.fasttext.kernel.compiled.structures import Words
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 
 _KEPT_BYTES = 16 << 20

@@ -1,0 +1,101 @@
+"""Instructions of the processor that numba does not emit by itself: prefetch, wide product, sums of eight floats.
+
+Vectors have eight floats, which is one AVX register; other processors get several instructions for each. No product is
+fused with the sum that follows it: each is rounded by itself, as in the library.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+VECTOR = 8
+"""Floats of a vector."""
+FLOAT_BYTES = 4
+_EIGHT_FLOATS = ir.VectorType(ir.FloatType(), VECTOR)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def prefetch(_: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of `array`'s element `index` (counted over the flat array), without waiting for it."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        address = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
+        number = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(call, [address, number(0), number(3), number(1)])  # to read, into all levels, data
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def multiply_high(_: Any, __: Any, ___: Any) -> Any:
+    """The upper 64 bits of the product of two uint64."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(*(builder.zext(argument, wide) for argument in arguments))
+        return builder.trunc(builder.lshr(product, wide(64)), ir.IntType(64))
+
+    return types.uint64(types.uint64, types.uint64), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_vector(_: Any, total: Any, at: Any, data: Any, place: Any) -> Any:
+    """total[at : at + 8] += the eight floats at data[place]; `total` is float32, `data` float32 or their bytes."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        total, at, data, place = arguments
+        target = _vector_at(context, builder, signature.args[0], total, at)
+        value = builder.load(_vector_at(context, builder, signature.args[2], data, place), align=1)
+        builder.store(builder.fadd(builder.load(target, align=FLOAT_BYTES), value), target, align=FLOAT_BYTES)
+        return context.get_dummy_value()
+
+    return types.void(total, types.intp, data, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_four_vectors(_: Any, total: Any, at: Any, data: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """`add_vector` for the places a, b, c and d, one after the other; the sum stays in a register meanwhile."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        total, at, data, *places = arguments
+        target = _vector_at(context, builder, signature.args[0], total, at)
+        result = builder.load(target, align=FLOAT_BYTES)
+        for place in places:
+            value = builder.load(_vector_at(context, builder, signature.args[2], data, place), align=1)
+            result = builder.fadd(result, value)
+        builder.store(result, target, align=FLOAT_BYTES)
+        return context.get_dummy_value()
+
+    return types.void(total, types.intp, data, *[types.intp] * 4), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_scaled_vector(_: Any, total: Any, at: Any, values: Any, place: Any, factor: Any) -> Any:
+    """total[at : at + 8] += values[place : place + 8] * factor; all are float32."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        total, at, values, place, factor = arguments
+        target = _vector_at(context, builder, signature.args[0], total, at)
+        value = builder.load(_vector_at(context, builder, signature.args[2], values, place), align=FLOAT_BYTES)
+        one = builder.insert_element(ir.Constant(_EIGHT_FLOATS, ir.Undefined), factor, ir.IntType(32)(0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), VECTOR), [0] * VECTOR)
+        eight = builder.shuffle_vector(one, ir.Constant(_EIGHT_FLOATS, ir.Undefined), zeros)
+        result = builder.fadd(builder.load(target, align=FLOAT_BYTES), builder.fmul(value, eight))
+        builder.store(result, target, align=FLOAT_BYTES)
+        return context.get_dummy_value()
+
+    return types.void(total, types.intp, values, types.intp, types.float32), generate
+
+
+def _vector_at(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
+    data = context.make_array(kind)(context, builder, array).data
+    return builder.bitcast(builder.gep(data, [index]), _EIGHT_FLOATS.as_pointer())
