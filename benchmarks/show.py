@@ -12,13 +12,14 @@ from benchmarks.machine import in_words
 WHOLE_JOB, PARTS, SCALING = "whole_job.json", "parts.json", "scaling.json"
 REPEATED = "whole_job_repeated.json"
 """The whole job on an input that was repeated to a size."""
+KINDS = "kinds.json"
 CHART = "whole_job.png"
 _OURS = "colophon"
 
 
 def tables(results: Path, *, only: str | None = None) -> str:
     """Return Markdown for every JSON file that exists."""
-    makers = {WHOLE_JOB: _whole_job, PARTS: _parts, SCALING: _scaling, REPEATED: _whole_job}
+    makers = {WHOLE_JOB: _whole_job, PARTS: _parts, KINDS: _kinds, SCALING: _scaling, REPEATED: _whole_job}
     found = [
         "\n".join(make(json.loads((results / name).read_text(encoding="utf-8"))))
         for name, make in makers.items()
@@ -100,6 +101,29 @@ def _shares(result: dict[str, Any]) -> str:
     loading = shares.pop("loading_seconds")
     parts = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     return f"Of the workers' time: {parts}; loading {loading:.1f} s besides."
+
+
+def _kinds(result: dict[str, Any]) -> Iterator[str]:
+    sizes = ", ".join(f"{size / 1e6:.1f} MB of {group}" for group, size in result["text_bytes"].items())
+    yield f"{sizes}; CPU time of one thread; {in_words(result['machine'])}; {_rounds(result)}."
+    yield ""
+    groups = list(result["text_bytes"])
+    titles = [title for group in groups for title in (f"{group}: MB/s", "library", "faster")]
+    yield from _row("kind of model", *titles, "largest difference")
+    yield from _row("---", *["---:"] * (len(titles) + 1))
+    for kind in result["kinds"].values():
+        found = [kind["groups"][group] for group in groups]
+        cells = [
+            cell
+            for each in found
+            for cell in (
+                f"{each['kernel']['median']:.1f}",
+                f"{each['library']['median']:.1f}",
+                f"{_spread(each['times_faster'], '.1f')} x",
+            )
+        ]
+        largest = max(each["largest_difference"] for each in found)
+        yield from _row(kind["title"], *cells, f"{largest:.0e}" if largest else "0")
 
 
 def _scaling(result: dict[str, Any]) -> Iterator[str]:
