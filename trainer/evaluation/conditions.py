@@ -39,8 +39,8 @@ def evaluate(
         documents: the source of texts and their metadata.
         tokenizer: the recipe's, which encoded the documents.
         settings: the documents, conditions and groups to measure.
-        report: receives a line on a crop below the default, a line for each column of `by` whose values mean something
-            else than in training, and a line before each condition.
+        report: receives a line on a crop below the default or few held-out documents, a line for each column of `by`
+            whose values mean something else than in training, and a line before each condition.
 
     Raises:
         ShardError: a file does not match its record, or a column does not exist.
@@ -65,6 +65,11 @@ def evaluate(
         tokenizer=models[0].trained.tokenizer,
         decode=tokenizer.decode,
     )
+    if documents.is_held_out and len(crops) < settings.documents:
+        report(
+            f"{len(crops):,} documents with text were held out by every model, fewer than --documents "
+            f"{settings.documents:,}: a larger validation_rows holds out more"
+        )
     if len(crops) < 2 and any("shuffled" in measured for measured in conditions):
         raise TrainerError(
             f"one document of {documents.output} is drawn, and shuffled metadata needs two: --documents 2 or more, or "

@@ -233,13 +233,17 @@ def test_the_documents_that_all_models_held_out_are_measured(evaluated: Evaluati
         {(part.partition, row) for part in model.trained.held_out for row in part.documents}
         for model in evaluated.models
     ]
+    lines: list[str] = []
     found = evaluate(
         evaluated.models,
         documents=documents,
         tokenizer=CountingTokenizer(),
         settings=EvaluationSettings(documents=10_000, crop=6),
+        report=lines.append,
     )
     assert found.origin == "held_out"
+    few = f"{len(found.documents)} documents with text were held out by every model, fewer than --documents 10,000: "
+    assert [line for line in lines if line.startswith(few)]
     assert 5 < len(found.documents) <= len(both[0] & both[1])
     lists = {path.stem: read_table(path).column("input_ids").to_pylist() for path in counting.glob("tokens/*.arrow")}
     expected = [lists[partition][row][:6] for partition, row in sorted(both[0] & both[1]) if lists[partition][row]]
