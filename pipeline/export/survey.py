@@ -15,6 +15,7 @@ from typing import Any
 import orjson
 import pyarrow as pa
 
+from colophon.pipeline.errors import InputError
 from colophon.pipeline.export.annotations import AnnotationRows
 from colophon.pipeline.export.column_types import export_type, exported, in_python_years, is_calendar
 from colophon.pipeline.inputs.columns import ColumnNeed, clean_names
@@ -26,6 +27,7 @@ from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.storage.commits import Store
 from colophon.shards.outputs import Output
 
+_MOST_KEYS = 1000
 _INT64 = (-(2**63), 2**63 - 1)
 WARC_COLUMNS = ("text", "id", "url", "date")
 
@@ -147,11 +149,17 @@ def _keys(partition: Partition) -> dict[InputColumn, pa.DataType]:
     kinds: dict[str, set[type]] = {}
     with input_errors(), open_lines(partition.url) as file:
         for row in (row for block in line_blocks(file) for row in _objects(block.split(b"\n"))):
-            if not isinstance(row.get(partition.text), str | None):
-                continue
-            for key, value in row.items():
-                kinds.setdefault(key, set()).add(_kind_of(value))
-    return {InputColumn(key): _type_of(found - {type(None)}) for key, found in kinds.items()}
+            if isinstance(row.get(partition.text), str | None):
+                for key, value in row.items():
+                    kinds.setdefault(key, set()).add(_kind_of(value))
+            if len(kinds) > _MOST_KEYS:
+                raise InputError(f"has more than {_MOST_KEYS:,} different keys, which cannot be columns")
+    return {InputColumn(key): _type_of(found - {type(None)}) for key, found in kinds.items() if _is_name(key)}
+
+
+def _is_name(key: str) -> bool:
+    """Whether a key can be the name of a column; half of a surrogate pair cannot."""
+    return key.isascii() or key.encode(errors="replace").decode() == key
 
 
 def _objects(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -168,6 +169,24 @@ def test_json_values_of_other_columns_are_exported_as_they_are(project: Path) ->
     ]
     assert rows[4]["z"] in (None, "[" * 990 + "]" * 990)
     assert rows[5]["z"] == "[]", "Python cannot parse it"
+
+
+def test_keys_that_cannot_be_columns(project: Path) -> None:
+    """Half of a surrogate pair as a key has no column; a file with thousands of keys is named, the others are written."""
+    common = {"text": "a", "id": "1", "url": None, "dump": None, "score": 1}
+    Path("a.jsonl").write_text(json.dumps({**common, "": 1, "\ud800": 2, "ü": 3}) + "\n")
+    Path("b.jsonl").write_text("".join(json.dumps({**common, f"k{n}": n}) + "\n" for n in range(1001)))
+    settings = ("--set", 'input.paths=["a.jsonl", "b.jsonl"]')
+    assert run(*settings).code == 0
+    called = export(*settings)
+    assert called.code == 1
+    assert called.line == (
+        "export: b.jsonl: has more than 1,000 different keys, which cannot be columns. The other 1 files are written"
+    )
+    (path,) = Path("exported").iterdir()
+    names = pq.read_schema(path).names
+    assert {"unnamed", "ü"} <= set(names)
+    assert len(names) == len(common) + 2 + len(resolved_recipe().columns.annotator_of) - 1
 
 
 def test_exporting_twice_replaces_the_files(finished: Path) -> None:
