@@ -172,7 +172,7 @@ def test_json_values_of_other_columns_are_exported_as_they_are(project: Path) ->
 
 
 def test_keys_that_cannot_be_columns(project: Path) -> None:
-    """Half of a surrogate pair as a key has no column; a file with thousands of keys is named, the others are written."""
+    """Half of a surrogate pair as a key has no column. A file with thousands of keys is named; others are written."""
     common = {"text": "a", "id": "1", "url": None, "dump": None, "score": 1}
     Path("a.jsonl").write_text(json.dumps({**common, "": 1, "\ud800": 2, "ü": 3}) + "\n")
     Path("b.jsonl").write_text("".join(json.dumps({**common, f"k{n}": n}) + "\n" for n in range(1001)))
