@@ -22,7 +22,7 @@ from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.storage.commits import Store
-from colophon.pipeline.storage.files import disk_full_as_store_error
+from colophon.pipeline.storage.run_files import disk_full_as_store_error
 from colophon.shards.common.durable import replaced_file
 from colophon.shards.outputs import Output
 

@@ -19,7 +19,8 @@ from pydantic import ValidationError
 
 from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.fault_injection import reached
-from colophon.pipeline.storage.files import LocalFiles, RemoteFiles, RunFiles, disk_full_as_store_error, files_at
+from colophon.pipeline.storage.files import LocalFiles, RemoteFiles, files_at
+from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, sync
 from colophon.shards.common.paths import absolute_path

@@ -28,7 +28,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.commits import LOCK_NAME, Store
-from colophon.pipeline.storage.files import RunFiles
+from colophon.pipeline.storage.run_files import RunFiles
 from colophon.shards.common.errors import ColophonError
 
 BEAT_SECONDS = 10.0

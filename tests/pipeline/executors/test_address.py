@@ -64,7 +64,7 @@ except UsageError as error:
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_port_that_is_no_cluster_is_one_line_and_not_those_of_ray(listener: str) -> None:
-    """In a process of its own: a thread of Ray goes on trying until that ends."""
+    """In a process of its own: a thread of Ray repeats its attempts until that ends."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     command = [sys.executable, "-c", CONNECT, listener]
     done = subprocess.run(command, env=environment, cwd=ROOT, text=True, capture_output=True, check=True, timeout=120)

@@ -14,7 +14,8 @@ import fsspec
 import numpy as np
 import pytest
 
-from colophon.pipeline.storage.files import LocalFiles, RemoteFiles, RunFiles, files_at
+from colophon.pipeline.storage.files import LocalFiles, RemoteFiles, files_at
+from colophon.pipeline.storage.run_files import RunFiles
 from colophon.shards.common.errors import ColophonError
 
 
@@ -118,7 +119,7 @@ def test_a_small_scratch_array_is_in_memory(files: RunFiles) -> None:
 def test_a_large_scratch_array_has_its_disk_space_before_it_is_mapped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("colophon.pipeline.storage.files._ARRAY_IN_MEMORY_BYTES", 1000)
+    monkeypatch.setattr("colophon.pipeline.storage.run_files._ARRAY_IN_MEMORY_BYTES", 1000)
     memmap, bytes_on_disk = np.memmap, list[int]()
 
     def recording_memmap(file: Any, *arguments: Any, **options: Any) -> Any:

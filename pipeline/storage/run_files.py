@@ -1,0 +1,117 @@
+"""The interface of a run's directory, and the errors of a full disk."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from colophon.pipeline.errors import StoreError
+
+_ARRAY_IN_MEMORY_BYTES = 96 << 20
+_DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
+"""No space, quota exceeded, file too large, read-only file system."""
+
+
+@contextmanager
+def disk_full_as_store_error(place: str) -> Iterator[None]:
+    """Name `place` in errors of a full or read-only disk; the system's error, through a library, names no file.
+
+    Raises:
+        StoreError: in place of such an OSError.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _DISK_FULL_ERRNOS:
+            raise
+        reason = os.strerror(error.errno)
+        message = f"{place}: {reason}. Committed files stay; run the same command again to resume"
+        raise StoreError(message) from error
+
+
+@dataclass(frozen=True)
+class RunFiles(ABC):
+    """The files of a run's directory. Cheap to create, and picklable."""
+
+    root: str
+
+    @property
+    @abstractmethod
+    def is_local(self) -> bool:
+        """Whether files have paths on this machine."""
+
+    @property
+    @abstractmethod
+    def path(self) -> Path:
+        """The local directory.
+
+        Raises:
+            ColophonError: the directory is on an object store.
+        """
+
+    @abstractmethod
+    def read_text(self, path: str) -> str | None:
+        """The content of a small file, with U+FFFD for bytes that are not UTF-8; None if it does not exist."""
+
+    @abstractmethod
+    def replace_text(self, path: str, text: str) -> None:
+        """Replace a small file as a whole: a reader sees the old content or the new."""
+
+    @abstractmethod
+    def create_text(self, path: str, text: str) -> bool:
+        """Create a small file unless it exists. Return whether this call created it, on object stores perhaps."""
+
+    @abstractmethod
+    def remove(self, path: str) -> None:
+        """Delete a file if it exists."""
+
+    @abstractmethod
+    def size(self, path: str) -> int | None:
+        """The bytes of a file; None if it does not exist."""
+
+    @abstractmethod
+    def names(self, directory: str) -> list[str]:
+        """The names of the files in a directory; none if it does not exist."""
+
+    @abstractmethod
+    def local_copy(self, path: str) -> AbstractContextManager[Path]:
+        """A local path of a file: its own, or that of a copy that exists as long as the context."""
+
+    @abstractmethod
+    def temporary_file(self, directory: str, name: str) -> AbstractContextManager[Path]:
+        """A local path for writing a file that will go to `directory`; it is deleted when the context ends."""
+
+    @property
+    @abstractmethod
+    def _scratch_directory(self) -> str: ...
+
+    def read_json(self, path: str) -> Any:
+        """The value of a small JSON file; None if it does not exist."""
+        text = self.read_text(path)
+        return None if text is None else json.loads(text)
+
+    def scratch_array(self, shape: tuple[int, int], dtype: Any) -> np.ndarray[Any, Any]:
+        """An array to fill: in memory up to 96 MiB, above that mapped from a file without a name.
+
+        Raises:
+            StoreError: the disk is full.
+        """
+        num_bytes = shape[0] * shape[1] * np.dtype(dtype).itemsize
+        if num_bytes <= _ARRAY_IN_MEMORY_BYTES:
+            return np.empty(shape, dtype)
+        directory = self._scratch_directory
+        with disk_full_as_store_error(directory), tempfile.TemporaryFile(dir=directory) as file:
+            if hasattr(os, "posix_fallocate"):  # not on macOS
+                # Without it a full disk would send a signal when a page is written.
+                os.posix_fallocate(file.fileno(), 0, num_bytes)
+            return np.memmap(file, dtype, "w+", shape=shape)
