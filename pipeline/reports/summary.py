@@ -74,6 +74,17 @@ def other_records(manifest: Manifest) -> dict[str, int]:
     return {key.removeprefix(RECORDS_OF_KIND): n for key, n in found.items() if key.startswith(RECORDS_OF_KIND)}
 
 
+def all_null(manifest: Manifest) -> list[str]:
+    """The annotators that found no value in any document, such as `url` where no JSON line has a URL."""
+    found = []
+    for name, output in manifest.annotators.items():
+        rows = sum(record.rows for record in output.records)
+        nulls = [n for key, n in _sum(output.records).items() if key.endswith("_null")]
+        if rows and nulls and min(nulls) == rows:
+            found.append(name)
+    return found
+
+
 def _most(manifest: Manifest) -> dict[str, int]:
     """Each count of the input, from the output in which it is largest: several may be made from one column."""
     found: dict[str, int] = {}
@@ -111,6 +122,9 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
     if wrong := wrong_types(manifest):
         listed = ", ".join(f"{number:,} in {column}" for column, number in wrong.items())
         console.print(f"null because of a wrong type: {listed}", style="yellow", highlight=False, soft_wrap=True)
+    for name in all_null(manifest):
+        line = f"annotators.{name}: every value is null. Does the input have its columns? [input.columns] maps names"
+        console.print(line, style="yellow", highlight=False, soft_wrap=True)
     if others := other_records(manifest):
         listed = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in others.items())
         console.print(f"records that are no documents: {listed}", highlight=False, soft_wrap=True)

@@ -106,6 +106,20 @@ def test_a_mapping_may_match_one_file_and_one_late_line_only() -> None:
         plan("a.jsonl", url="metadata.uri")
 
 
+def test_a_column_that_no_line_has_is_shown(project: Path) -> None:
+    write_json_lines(
+        Path("nested.jsonl"), [{"text": "a", "metadata": {"url": "u"}, "dump": "CC-MAIN-2024-10", "score": 1}]
+    )
+    expected = "annotators.url: every value is null. Does the input have its columns? [input.columns] maps names"
+    called = run("--set", 'input.paths=["nested.jsonl"]')
+    assert called.code == 0
+    assert expected in called.out
+    assert "annotators.crawl: every" not in called.out
+    mapped = run("--set", 'input.paths=["nested.jsonl"]', "--set", 'input.columns={url="metadata.url"}', "--rebuild")
+    assert mapped.code == 0
+    assert expected not in mapped.out
+
+
 def test_nothing_is_written_for_input_without_documents(project: Path) -> None:
     write_json_lines(Path("bad.jsonl"), [{"txt": "a", "url": "u", "dump": "d", "score": 1}] * 9)
     before = snapshot()
