@@ -44,8 +44,8 @@ def stopped(
     """Train, with a signal as soon as the first line (or lines) that begins with `at` is printed."""
     sent: list[str] = []
 
-    def echo(line: str) -> None:
-        typer.echo(line)
+    def echo(line: str, *, err: bool = False) -> None:
+        typer.echo(line, err=err)
         if line.startswith(at) and len(sent) < times:
             sent.append(line)
             signal.raise_signal(by)
