@@ -271,9 +271,9 @@ def _library_rows(library: Any, lines: Sequence[str], loss: str) -> npt.NDArray[
 
 def differences(ours: npt.NDArray[np.float32], theirs: npt.NDArray[np.float64]) -> dict[str, Any]:
     """Compare probabilities [texts, labels], of which the library leaves out those that are 0; see `METHOD`."""
-    scored = ~np.isnan(theirs[:, 0])
-    if (np.isnan(ours).any(axis=1) == scored).any():
-        raise SystemExit("benchmarks.kinds: the kernel and the library score different texts")
+    scored = ~np.isnan(ours).any(axis=1)  # the library scores a text without words as the end of a line
+    if np.isnan(theirs[scored]).any():
+        raise SystemExit("benchmarks.kinds: the kernel scores texts that the library does not")
     ours, theirs = ours[scored], theirs[scored]
     listed = theirs > 0
     chosen = theirs[np.arange(len(ours)), ours.argmax(axis=1)]

@@ -56,5 +56,5 @@ def test_differences_are_those_of_labels_that_the_library_lists() -> None:
     theirs = np.array([[0.7, 0.3, 0.0], [0.4, 0.5, 0.1], [np.nan] * 3])
     ours = np.array([[0.7, 0.29, 0.00001], [0.5, 0.4, 0.1], [np.nan] * 3], np.float32)
     assert differences(ours, theirs) == {"largest_difference": 0.1, "top_labels_that_differ": 1}
-    with pytest.raises(SystemExit, match="score different texts"):
+    with pytest.raises(SystemExit, match="scores texts that the library does not"):
         differences(ours[::-1], theirs)
