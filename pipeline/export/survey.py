@@ -21,6 +21,7 @@ from colophon.pipeline.export.column_types import export_type, exported, in_pyth
 from colophon.pipeline.inputs.columns import ColumnNeed, clean_names
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl.lines import line_blocks, open_lines
+from colophon.pipeline.inputs.mappings import WARC_COLUMNS
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.readers import PartitionReader, schema_of
 from colophon.pipeline.stages.tasks import Task, TaskResult
@@ -29,7 +30,6 @@ from colophon.shards.outputs import Output
 
 _MOST_KEYS = 1000
 _INT64 = (-(2**63), 2**63 - 1)
-WARC_COLUMNS = ("text", "id", "url", "date")
 
 
 @dataclass(frozen=True)

@@ -171,6 +171,28 @@ def test_json_values_of_other_columns_are_exported_as_they_are(project: Path) ->
     assert rows[5]["z"] == "[]", "Python cannot parse it"
 
 
+def test_records_of_a_web_archive(project: Path) -> None:
+    records = [
+        f"WARC/1.0\r\nWARC-Type: conversion\r\nWARC-Record-ID: <urn:uuid:{number}>\r\n"
+        f"WARC-Target-URI: https://e.org/{number}\r\nWARC-Date: 2024-03-01T00:00:00Z\r\n"
+        f"Content-Type: text/plain\r\nContent-Length: 6\r\n\r\npage {number}\r\n\r\n"
+        for number in range(3)
+    ]
+    Path("own.warc").write_bytes("".join(records).encode())
+    settings = ("--set", "input.paths=own.warc")
+    recipe = Path("recipe.toml").read_text().replace("[annotators.crawl]", "").replace("[annotators.edu_score]", "")
+    layouts = recipe[: recipe.index("[layouts.append-quality]")]
+    Path("recipe.toml").write_text(layouts)
+    assert run(*settings).code == 0
+    assert export(*settings).code == 0
+    rows = exported()
+    assert [(row["text"], row["url"], row["url_host"]) for row in rows] == [
+        (f"page {n}", f"https://e.org/{n}", "e.org") for n in range(3)
+    ]
+    assert list(rows[0])[:4] == ["text", "id", "url", "date"]
+    assert {row["date"] for row in rows} == {"2024-03-01T00:00:00Z"}
+
+
 def test_keys_that_cannot_be_columns(project: Path) -> None:
     """Half of a surrogate pair as a key has no column. A file with thousands of keys is named; others are written."""
     common = {"text": "a", "id": "1", "url": None, "dump": None, "score": 1}
