@@ -40,7 +40,9 @@ def _rows(partition: Partition, needs: Sequence[ColumnNeed], problems: Problems)
     num_lines = 0
     with open_lines(partition.url) as file:
         for block in line_blocks(file):
-            lines = block.removesuffix(b"\n").split(b"\n")
+            lines = block.split(b"\n")
+            if not lines[-1]:  # the block ends with a line's end
+                lines.pop()
             documents, bad = _parsed(block, lines, parse)
             start.check(min(documents, default=None), [(place, lines[place], error) for place, error in bad])
             for place, error in bad:
