@@ -90,6 +90,8 @@ def listing_of(path: str) -> Listing:
         raise UsageError(f"{path!r}: a path has no null byte")
     try:
         place = local_path(path)
-    except (ValueError, RuntimeError) as error:  # a different machine, or a home directory that is unknown
+    except ValueError as error:  # a URL of a different machine, which the message names
+        raise UsageError(one_line(error)) from error
+    except RuntimeError as error:  # the home directory of an unknown user
         raise UsageError(f"{path}: {one_line(error)}") from error
     return RemoteListing(place) if "://" in place else LocalListing(place)

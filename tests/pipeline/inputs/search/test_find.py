@@ -116,8 +116,8 @@ def test_a_named_file_of_a_kind_that_is_not_read_is_a_usage_error(here: Path, pa
 
 
 def test_paths_that_no_file_can_have_are_usage_errors(here: Path) -> None:
-    for path in ("a\0b.parquet", "~nobody-has-this-name/a.parquet"):
-        with pytest.raises(UsageError, match=r"input.paths: .*(null byte|home directory)"):
+    for path in ("a\0b.parquet", "~nobody-has-this-name/a.parquet", "file://elsewhere/a.parquet"):
+        with pytest.raises(UsageError, match=r"input.paths: .*(null byte|home directory|elsewhere is a machine)"):
             find(path)
 
 
