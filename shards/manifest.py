@@ -14,9 +14,11 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from colophon.shards.common.errors import ShardError
+from colophon.shards.common.state_files import read_regular
 from colophon.shards.outputs import Output, StageName
 from colophon.shards.schema import FORMAT_VERSION
 
+_REMEDY = "Delete it; `colophon run` writes it again"
 MANIFEST_NAME = "manifest.json"
 MAX_EXAMPLES = 3
 """Examples of a quarantine entry."""
@@ -218,12 +220,9 @@ def read_manifest(output: Path) -> Manifest:
         ShardError: it is missing, or see `parse_manifest`.
     """
     path = output / MANIFEST_NAME
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise ShardError(f"{path} does not exist: {output} is not the output of a finished run") from None
-    except OSError as error:
-        raise ShardError(f"{path} cannot be read: {error.strerror}") from None
+    content = read_regular(path, remedy=_REMEDY)
+    if content is None:
+        raise ShardError(f"{path} does not exist: {output} is not the output of a finished run")
     return parse_manifest(content, where=str(path))
 
 
@@ -238,7 +237,8 @@ def parse_manifest(content: str | bytes, *, where: str) -> Manifest:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise ShardError(": ".join(filter(None, (where, key, first["msg"])))) from None
+        reason = ": ".join(filter(None, (where, key, first["msg"])))
+        raise ShardError(f"{reason}. {_REMEDY}") from None
     if manifest.format_version != FORMAT_VERSION:
         version = manifest.format_version
         raise ShardError(f"{where}: format version {version}; this Colophon reads version {FORMAT_VERSION}")

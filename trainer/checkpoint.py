@@ -11,6 +11,7 @@ A directory is written under a temporary name, synced and renamed, so the newest
 from __future__ import annotations
 
 import base64
+import re
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -26,12 +27,15 @@ from torch import Tensor
 from colophon.shards.common.differences import differences
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, created_directory, temporary_path
 from colophon.shards.common.errors import one_line
+from colophon.shards.common.state_files import read_regular
 from colophon.shards.schema import Role
 from colophon.trainer.config import with_current_keys
 from colophon.trainer.data.description import DataDescription
 from colophon.trainer.errors import NotWrittenError, TrainerError
 from colophon.trainer.loss import LossTotals
 
+_REMEDY = "Remove it to resume from the checkpoint before it"
+_NAME = re.compile(r"step-\d+")
 MODEL_NAME, OPTIMIZER_NAME, STATE_NAME = "model.safetensors", "optimizer.safetensors", "state.json"
 
 
@@ -154,7 +158,7 @@ def load_checkpoint(path: Path, *, shared: dict[str, Any]) -> Checkpoint:
         TrainerError: shared values differ (the message lists them), or the checkpoint cannot be read.
     """
     try:
-        saved = _SavedState.model_validate_json((path / STATE_NAME).read_bytes())
+        saved = _saved_state(path)
         if saved.data is None:
             raise _of_earlier_version(path)
         different = differences(with_current_keys(saved.shared), shared)
@@ -163,7 +167,10 @@ def load_checkpoint(path: Path, *, shared: dict[str, Any]) -> Checkpoint:
         weights, optimizer = load_file(path / MODEL_NAME), load_file(path / OPTIMIZER_NAME)
     except (OSError, ValidationError, SafetensorError) as error:
         raise _damaged(path, error) from None
-    torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(saved.torch_rng)), dtype=torch.uint8))
+    try:
+        torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(saved.torch_rng)), dtype=torch.uint8))
+    except (ValueError, RuntimeError, TypeError) as error:
+        raise _damaged(path, error) from None
     return Checkpoint(state=saved.training, weights=weights, optimizer=optimizer)
 
 
@@ -174,12 +181,19 @@ def read_trained(path: Path) -> TrainedWeights:
         TrainerError: the checkpoint cannot be read, or an earlier version wrote it without the data.
     """
     try:
-        saved = _SavedState.model_validate_json((path / STATE_NAME).read_bytes())
+        saved = _saved_state(path)
         if saved.data is None:
             raise _of_earlier_version(path)
         return TrainedWeights(state=saved.training, data=saved.data, weights=load_file(path / MODEL_NAME))
     except (OSError, ValidationError, SafetensorError) as error:
         raise _damaged(path, error) from None
+
+
+def _saved_state(path: Path) -> _SavedState:
+    content = read_regular(path / STATE_NAME, remedy=_REMEDY)
+    if content is None:
+        raise TrainerError(f"{path}: damaged checkpoint: no {STATE_NAME}. {_REMEDY}")
+    return _SavedState.model_validate_json(content)
 
 
 def _of_earlier_version(path: Path) -> TrainerError:
@@ -190,14 +204,12 @@ def _of_earlier_version(path: Path) -> TrainerError:
 
 
 def _damaged(path: Path, error: Exception) -> TrainerError:
-    return TrainerError(
-        f"{path}: damaged checkpoint: {one_line(error)} (remove it to resume from the checkpoint before it)"
-    )
+    return TrainerError(f"{path}: damaged checkpoint: {one_line(error)}. {_REMEDY}")
 
 
 def checkpoints(directory: Path) -> list[Path]:
     """All checkpoints in `directory`, oldest first."""
-    return sorted(directory.glob("step-*"))
+    return sorted(path for path in directory.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
 
 
 def step_of(path: Path) -> int:

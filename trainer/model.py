@@ -176,7 +176,7 @@ class Decoder(nn.Module):
             TrainerError: names or shapes are not those of the model.
         """
         own = dict(self.named_parameters())
-        if own.keys() != weights.keys() or any(own[name].shape != weights[name].shape for name in own):
+        if own.keys() != weights.keys() or not all(_fits(own[name], weights[name]) for name in own):
             raise TrainerError("the checkpoint's weights are not those of this model")
         for name, parameter in own.items():
             parameter.copy_(shard(weights[name], parameter))
@@ -299,3 +299,8 @@ def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = rotation
     first, second = heads.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(heads.dtype)
+
+
+def _fits(parameter: Tensor, weight: Tensor) -> bool:
+    """Whether a weight of a file can be that of a parameter."""
+    return parameter.shape == weight.shape and weight.is_floating_point()

@@ -15,6 +15,7 @@ from typing import Any
 
 from colophon.shards.common.differences import differences
 from colophon.shards.common.durable import replace_text
+from colophon.shards.common.state_files import read_state
 from colophon.trainer.checkpoint import latest_checkpoint, step_of
 from colophon.trainer.config import TrainConfig, with_current_keys
 from colophon.trainer.errors import TrainerError
@@ -67,9 +68,11 @@ class RunDirectory:
         """Write `config.json` with the settings and `description`; returns the settings that a resume changed."""
         path, settings, changes = self.path / "config.json", config.model_dump(mode="json"), []
         if self._world.is_first:
-            if resumed and path.exists():
-                before = with_current_keys(json.loads(path.read_text())["config"])
-                changes = differences(before, settings)
+            before = read_state(path, remedy="Delete it; --resume writes it again") if resumed else None
+            if before is not None:
+                config_before = before.get("config")
+                known = with_current_keys(config_before) if isinstance(config_before, dict) else {}
+                changes = differences(known, settings)
             replace_text(path, json.dumps({"config": settings, **description}, indent=1) + "\n")
         self._world.wait()
         return changes

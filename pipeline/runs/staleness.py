@@ -91,7 +91,7 @@ def _settings(resolved: ResolvedRecipe, output: Output) -> dict[str, Any] | None
 
 def _annotation_settings(resolved: ResolvedRecipe, annotator: Annotator) -> dict[str, Any] | None:
     """The settings with the stored calibration; None if the annotator needs one and none is stored."""
-    if annotator.num_calibration_documents and resolved.store.files.read_json(calibration_path(annotator)) is None:
+    if annotator.num_calibration_documents and resolved.store.files.size(calibration_path(annotator)) is None:
         return None
     alone = resolved.with_annotators([annotator])
     (known,) = calibrated(alone, write=False, log=lambda line: None).annotators

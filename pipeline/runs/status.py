@@ -15,7 +15,7 @@ from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.run import QUARANTINE, describe
 from colophon.pipeline.storage.lock import Owner, owner_of
 from colophon.pipeline.verification.settings_and_models import settings_findings
-from colophon.shards.common.errors import ShardError
+from colophon.shards.common.errors import DamagedFileError, ShardError
 from colophon.shards.manifest import QuarantineEntry
 from colophon.shards.outputs import STAGES, Output
 
@@ -109,10 +109,10 @@ def _output_status(plan: Plan, output: Output, *, is_running: bool, quarantined:
 
 
 def _last_quarantine(resolved: ResolvedRecipe) -> list[QuarantineEntry]:
-    lines = (resolved.store.files.read_text(QUARANTINE) or "").split("\n")  # a reason may hold other line ends
     try:
+        lines = (resolved.store.files.read_text(QUARANTINE) or "").split("\n")  # a reason may hold other line ends
         return [QuarantineEntry.model_validate_json(line) for line in lines if line]
-    except ValidationError:  # another version of Colophon wrote it
+    except (ValidationError, DamagedFileError):  # another version of Colophon wrote it
         return []
 
 

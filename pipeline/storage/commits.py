@@ -7,7 +7,6 @@ visible is exactly once.
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,6 +22,7 @@ from colophon.pipeline.storage.files import LocalFiles, RemoteFiles, files_at
 from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, sync
+from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.paths import absolute_path
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record, manifest_text
 
@@ -152,7 +152,7 @@ class Store:
             return
         try:
             owner = self.files.read_json(LOCK_NAME)
-        except json.JSONDecodeError:  # a run is taking the lock; it waits, in `sweep`, for the process that publishes
+        except ValueError:  # a run is taking the lock; it waits, in `sweep`, for the process that publishes
             return
         if owner is None:
             raise StoreError(f"{self.root}: the run of this process has ended; it publishes nothing more")
@@ -161,12 +161,12 @@ class Store:
 
     def record(self, output: str, partition: str) -> Record | None:
         """The commit record of a partition's file, if there is one and the file has its full size."""
-        text = self.files.read_text(record_path(output, partition))
-        if text is None:
-            return None
         try:
+            text = self.files.read_text(record_path(output, partition))
+            if text is None:
+                return None
             record = Record.model_validate_json(text)
-        except ValidationError:
+        except (ValidationError, DamagedFileError):
             return None
         return record if self.files.size(record.path) == record.bytes else None
 

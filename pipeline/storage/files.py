@@ -22,6 +22,7 @@ from colophon.pipeline.retry import retried
 from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error
 from colophon.shards.common import durable
 from colophon.shards.common.errors import ColophonError
+from colophon.shards.common.state_files import read_regular
 
 Result = TypeVar("Result")
 _NO_LINK_ERRNOS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL}
@@ -46,10 +47,8 @@ class LocalFiles(RunFiles):
 
     def read_text(self, path: str) -> str | None:
         """The content of a small file; None if it does not exist."""
-        try:
-            return (self.path / path).read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
-            return None
+        content = read_regular(self.path / path, remedy="Delete it; `colophon run` writes it again")
+        return None if content is None else content.decode("utf-8", "replace")
 
     def replace_text(self, path: str, text: str) -> None:
         """Replace a small file by a rename.

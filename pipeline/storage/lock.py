@@ -29,7 +29,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.commits import LOCK_NAME, Store
 from colophon.pipeline.storage.run_files import RunFiles
-from colophon.shards.common.errors import ColophonError
+from colophon.shards.common.errors import ColophonError, DamagedFileError
 
 BEAT_SECONDS = 10.0
 _SILENT_BEATS = 3
@@ -103,7 +103,7 @@ def owner_of(store: Store) -> Owner | None:
     if owner is None or not store.files.is_local:
         return None if owner is None or owner.is_dead else owner
     try:
-        handle = os.open(store.files.path / LOCK_NAME, os.O_RDONLY)
+        handle = os.open(store.files.path / LOCK_NAME, os.O_RDONLY | os.O_NONBLOCK)
     except OSError:
         return None
     try:
@@ -123,7 +123,7 @@ def owner_of(store: Store) -> Owner | None:
 def _read_owner(files: RunFiles) -> Owner | None:
     try:
         return Owner.model_validate_json(files.read_text(LOCK_NAME) or "")
-    except ValidationError:
+    except (ValidationError, DamagedFileError):
         return None
 
 

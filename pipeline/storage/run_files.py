@@ -96,9 +96,12 @@ class RunFiles(ABC):
     def _scratch_directory(self) -> str: ...
 
     def read_json(self, path: str) -> Any:
-        """The value of a small JSON file; None if it does not exist."""
+        """The value of a small JSON file; None if it does not exist. ValueError if it is damaged."""
         text = self.read_text(path)
-        return None if text is None else json.loads(text)
+        try:
+            return None if text is None else json.loads(text)
+        except RecursionError:
+            raise ValueError(f"{self.root}/{path}: too many levels") from None
 
     def scratch_array(self, shape: tuple[int, int], dtype: Any) -> np.ndarray[Any, Any]:
         """An array to fill: in memory up to 96 MiB, above that mapped from a file without a name.

@@ -8,6 +8,7 @@
     ├── StoppedError      128+n  pipeline/errors.py        a training that signal n ended
     ├── AnnotatorError    2      annotators/base.py        a model or a setting of an annotator
     ├── ShardError        2      shards/common/errors.py   a shard or a manifest that cannot be read
+    │   └── DamagedFileError  2  shards/common/errors.py   a state file that is damaged, such as a calibration
     ├── TokenizerError    2      shards/common/errors.py   a vocabulary that cannot be read or used as asked
     ├── TrainerError      2      trainer/errors.py         a setting, a shard or a checkpoint of a training
     ├── OutOfMemoryError  1      trainer/errors.py         a model or a batch too large for the device
@@ -51,6 +52,10 @@ class ShardError(ColophonError, ValueError):
     """A shard or manifest that cannot be read, or shards that do not fit together."""
 
     exit_code = ExitCode.USAGE
+
+
+class DamagedFileError(ShardError):
+    """A file of a run's state that cannot be read; the message has its path and what to do."""
 
 
 class TokenizerError(ColophonError, ValueError):

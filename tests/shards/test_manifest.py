@@ -115,7 +115,7 @@ class TestReading:
 
     def test_the_output_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("")
-        with pytest.raises(ShardError, match=r"manifest\.json cannot be read: Not a directory"):
+        with pytest.raises(ShardError, match=r"manifest\.json: cannot be read: Not a directory"):
             read_manifest(tmp_path / "out")
 
     @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ def _stored_edges(calibration: Path) -> object:
     """The edges in a file of `calibration/`; None if it is missing or damaged."""
     try:
         return json.loads(calibration.read_text())["calibration"][EDGES]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

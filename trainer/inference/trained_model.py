@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from pydantic import ValidationError
 
 from colophon.shards.common.errors import one_line
+from colophon.shards.common.state_files import read_state
 from colophon.shards.schema import TokenizerInfo
 from colophon.trainer.checkpoint import TrainingState, checkpoints, read_trained, step_of
 from colophon.trainer.config import TrainConfig, with_current_keys
@@ -18,6 +17,8 @@ from colophon.trainer.data.description import HeldOutDocuments
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout, trained_layouts
 from colophon.trainer.model import Decoder, row_positions
+
+_REMEDY = "Train the model again"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,12 +79,13 @@ def load_trained(
     """
     directory = output / "training" / name
     path = _checkpoint(directory, step)
+    described = read_state(directory / "config.json", remedy=_REMEDY) or {}
     try:
-        described = json.loads((directory / "config.json").read_text())
         config = TrainConfig.model_validate(with_current_keys(described["config"]))
         masked_ids = [int(id) for id in described["masked_ids"]]
-    except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise TrainerError(f"{directory / 'config.json'}: cannot be read: {one_line(error)}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = "damaged" if isinstance(error, KeyError | TypeError | AttributeError) else one_line(error)
+        raise TrainerError(f"{directory / 'config.json'}: cannot be read: {reason}. {_REMEDY}") from None
     saved = read_trained(path)
     model = Decoder(config.model, tokenizer=saved.data.tokenizer, masked_ids=masked_ids)
     model.load_weights(saved.weights)

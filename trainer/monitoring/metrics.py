@@ -48,7 +48,7 @@ class MetricsLog:
         """
         self._path, self._trackers = path, trackers
         if write:
-            lines = path.read_text().splitlines() if path.exists() else []
+            lines = path.read_text(errors="replace").splitlines() if path.exists() else []
             replace_text(path, "".join(f"{line}\n" for line in lines if _is_before(line, resumed_at)))
         self._file = path.open("a", buffering=1) if write else None
 
@@ -89,9 +89,9 @@ class MetricsLog:
 def _is_before(line: str, resumed_at: int) -> bool:
     try:
         record = json.loads(line)
-    except ValueError:  # an incomplete last line of a killed run
+        return bool(record["step"] < resumed_at or (record["step"] == resumed_at and "loss" in record))
+    except (ValueError, TypeError, KeyError, RecursionError):  # an incomplete last line of a killed run, or damage
         return False
-    return bool(record["step"] < resumed_at or (record["step"] == resumed_at and "loss" in record))
 
 
 def step_record(

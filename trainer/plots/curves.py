@@ -125,11 +125,13 @@ def read_curves(output: Path, names: Sequence[str] | None, *, x: str = "step", y
 
 def _records(path: Path) -> list[dict[str, Any]]:
     records = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            records.append(json.loads(line))
-        except ValueError:  # the last line of a run that is in progress or was killed
+            record = json.loads(line)
+        except (ValueError, RecursionError):  # the last line of a run that is in progress or was killed
             continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            records.append(record)
     return records
 
 
