@@ -6,7 +6,8 @@ Two exceptions, both here and nowhere else:
 
 - `pipeline/recipe/schema.py` imports `trainer.config` (settings without torch): `[train.<name>]` is part of a
   recipe.
-- the commands that train, and those that work with trained models, import `trainer` inside their functions.
+- the commands that train, and those that work with trained models, import `trainer` inside their functions, or for
+  type checking alone.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ ALLOWED = {
 }
 COMMON = "colophon.shards.common"
 SETTINGS_EXCEPTION = ("pipeline/recipe/schema.py", "colophon.trainer.config")
-LAZY_EXCEPTIONS = tuple(f"pipeline/cli/{name}.py" for name in ("training", "evaluation", "exports", "studies"))
+LAZY_EXCEPTIONS = tuple(
+    f"pipeline/cli/{name}.py" for name in ("training", "evaluation", "exports", "studies", "trained_models")
+)
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 IMPORT_CALLS = ("import_module", "importlib.import_module", "__import__")
 
@@ -45,7 +48,8 @@ class Import(NamedTuple):
     file: str
     module: str
     line: int
-    in_function: bool
+    is_deferred: bool
+    """Whether it is in a function or under TYPE_CHECKING."""
 
     @property
     def top(self) -> str:
@@ -61,13 +65,18 @@ class Import(NamedTuple):
 def imports_of(source: str, file: str) -> Iterator[Import]:
     """Every import of a source text, also those in functions, under TYPE_CHECKING and by a literal name."""
 
-    def walk(node: ast.AST, in_function: bool) -> Iterator[Import]:
+    def walk(node: ast.AST, is_deferred: bool) -> Iterator[Import]:
         for child in ast.iter_child_nodes(node):
             for module in modules_of(child, file):
-                yield Import(file, module, getattr(child, "lineno", 0), in_function)
-            yield from walk(child, in_function or isinstance(child, FUNCTIONS))
+                yield Import(file, module, getattr(child, "lineno", 0), is_deferred)
+            yield from walk(child, is_deferred or isinstance(child, FUNCTIONS) or is_for_types(child))
 
     return walk(ast.parse(source), False)
+
+
+def is_for_types(node: ast.AST) -> bool:
+    """Whether a statement is `if TYPE_CHECKING:`."""
+    return isinstance(node, ast.If) and ast.unparse(node.test) in ("TYPE_CHECKING", "typing.TYPE_CHECKING")
 
 
 def modules_of(node: ast.AST, file: str) -> list[str]:
@@ -103,7 +112,7 @@ def is_exception(found: Import) -> bool:
         return True
     if found.file.startswith("annotators/") and is_within(found.module, COMMON):
         return True
-    return found.file in LAZY_EXCEPTIONS and found.in_function and found.package == "trainer"
+    return found.file in LAZY_EXCEPTIONS and found.is_deferred and found.package == "trainer"
 
 
 def broken_imports(found: list[Import]) -> list[str]:
@@ -151,6 +160,8 @@ def test_imports_run_one_way() -> None:
         ("pipeline/recipe/schema.py", "from colophon.trainer.loop import train", True),
         ("pipeline/cli/training.py", "def f():\n    from colophon.trainer.loop import train", False),
         ("pipeline/cli/training.py", "from colophon.trainer.loop import train", True),
+        ("pipeline/cli/training.py", "if TYPE_CHECKING:\n    from colophon.trainer.loop import train", False),
+        ("pipeline/cli/training.py", "if DEBUG:\n    from colophon.trainer.loop import train", True),
         ("shards/x.py", "from ..trainer import loop", True),
         ("pipeline/x.py", "from . import errors", False),
     ],

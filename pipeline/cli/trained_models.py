@@ -9,15 +9,13 @@ from colophon.pipeline.cli.options import tokenizer_of
 from colophon.pipeline.cli.terminal import echo
 
 if TYPE_CHECKING:
-    import torch
-
     from colophon.pipeline.recipe.schema import Recipe
     from colophon.shards.tokenizer.tokenizer import Tokenizer
     from colophon.trainer.inference.trained_model import TrainedModel
 
 
 def trained_model(
-    recipe: Recipe, name: str, *, where: str, step: int | None, device: torch.device | None = None
+    recipe: Recipe, name: str, *, where: str, step: int | None, device: str | None = None
 ) -> tuple[TrainedModel, Tokenizer]:
     """Load a checkpoint of `[train.<name>]` and the recipe's tokenizer; print a line if its layout was changed since.
 

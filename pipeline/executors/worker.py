@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import psutil
 import pyarrow as pa
 
 from colophon import __version__
@@ -154,6 +153,8 @@ def release_memory() -> None:
 
 def _own_bytes() -> int:
     """Return resident memory without mapped files: workers share models, and the system can drop their pages."""
+    import psutil  # only workers need it, and commands that start none import this module too
+
     memory = psutil.Process().memory_info()
     return int(memory.rss - getattr(memory, "shared", 0))
 

@@ -62,7 +62,7 @@ def load_trained(
     name: str,
     *,
     step: int | None = None,
-    device: torch.device | None = None,
+    device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> TrainedModel:
     """Load a checkpoint of the training run `name` under `output`.
@@ -89,7 +89,7 @@ def load_trained(
     saved = read_trained(path)
     model = Decoder(config.model, tokenizer=saved.data.tokenizer, masked_ids=masked_ids)
     model.load_weights(saved.weights)
-    where = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return TrainedModel(
         name=name,
         model=model.to(where).requires_grad_(False).eval(),
