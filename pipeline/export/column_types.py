@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
-from colophon.pipeline.inputs.conversion import converted, is_text, json_text, plain_type, strings_of
+from colophon.pipeline.inputs.columnar.conversion import converted, is_text, json_text, plain_type, strings_of
 
 _LISTS = (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list, kinds.is_list_view, kinds.is_large_list_view)
 _BYTES = (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view, kinds.is_fixed_size_binary)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from colophon.pipeline.inputs.conversion import can_convert, is_text
+from colophon.pipeline.inputs.columnar.conversion import can_convert, is_text
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 4 << 20

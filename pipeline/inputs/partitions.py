@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 
 from colophon.pipeline.concurrency import in_threads
 from colophon.pipeline.errors import InputError, UsageError, one_line
-from colophon.pipeline.inputs.arrow_reader import arrow_schema
+from colophon.pipeline.inputs.columnar.arrow_reader import arrow_schema
+from colophon.pipeline.inputs.columnar.csv_reader import csv_schema
 from colophon.pipeline.inputs.columns import ColumnNeed, clean_names, column_problem
-from colophon.pipeline.inputs.csv_reader import csv_schema
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
 from colophon.pipeline.inputs.mappings import Mappings

@@ -14,14 +14,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from colophon.pipeline.errors import InputError
-from colophon.pipeline.inputs.arrow_reader import arrow_batches, arrow_schema
+from colophon.pipeline.inputs.columnar.arrow_reader import arrow_batches, arrow_schema
+from colophon.pipeline.inputs.columnar.conversion import converted, decoded_bytes
+from colophon.pipeline.inputs.columnar.csv_reader import csv_batches, csv_schema
+from colophon.pipeline.inputs.columnar.parquet_reader import parquet_batches, parquet_schema
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed
 from colophon.pipeline.inputs.content import ColumnContent
-from colophon.pipeline.inputs.conversion import converted, decoded_bytes
-from colophon.pipeline.inputs.csv_reader import csv_batches, csv_schema
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl.reader import jsonl_batches
-from colophon.pipeline.inputs.parquet_reader import parquet_batches, parquet_schema
 from colophon.pipeline.inputs.partitions import Partition, present_identity
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.warc.reader import warc_batches

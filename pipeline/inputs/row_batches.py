@@ -15,8 +15,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from colophon.pipeline.inputs.columnar.conversion import array_of
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed
-from colophon.pipeline.inputs.conversion import array_of
 
 
 @dataclass(frozen=True)

@@ -16,9 +16,9 @@ from typing import Any
 import pyarrow as pa
 
 from colophon.pipeline.errors import InputError
+from colophon.pipeline.inputs.columnar.conversion import array_of
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed, column_problem, positions
 from colophon.pipeline.inputs.compression import open_file
-from colophon.pipeline.inputs.conversion import array_of
 from colophon.pipeline.inputs.search.formats import delimiter_of
 
 _HEADER_BYTES = 4 << 20
