@@ -169,7 +169,6 @@ def test_a_run_over_the_output_of_an_older_version_redoes_nothing(finished: Path
         entry["records"] = [{"stage": record.pop("output"), **record} for record in entry["records"]]
     Path("out/manifest.json").write_text(json.dumps({"stages": content.pop("outputs"), **content}))
     before, expected = snapshot(Path("out")), hashes(manifest())
-    assert colophon("verify", "recipe.toml").code == 0
     result = execute(executor=NoExecutor())
     assert redone(before, snapshot(Path("out"))) == set()
     assert hashes(result.manifest) == hashes(manifest()) == expected
@@ -231,7 +230,7 @@ def test_changed_settings_are_named_and_rebuilt_only_where_they_matter(
     called = run("--set", setting)
     assert called.code == 2
     assert " was written with other settings: " in called.line
-    assert called.line.startswith(f"{Path('out').absolute()}/")
+    assert called.line.startswith("out/")
     assert called.line.removeprefix("out/").split(" ")[0] in stale
     assert "--rebuild" in called.line
     assert snapshot(Path("out")) == before
@@ -317,10 +316,11 @@ def test_a_removed_file_leaves_the_manifest(finished: Path) -> None:
 
 
 def test_other_partition_sizes_need_no_rebuild(finished: Path) -> None:
-    called = run("--set", "input.partition_bytes=1000000")
+    larger = ("--set", "input.partition_bytes=1000000")
+    called = run(*larger)
     assert (called.code, called.err) == (0, "")
     assert len(manifest().partitions) == len(ROWS_OF_FILES)
-    assert colophon("verify", "recipe.toml").code == 0
+    assert colophon("verify", "recipe.toml", *larger).code == 0
 
 
 # quarantine
