@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colophon.annotators.fasttext.kernel.compiled.compilation import compiled, inlined
-from colophon.annotators.fasttext.kernel.compiled.instructions import multiply_high, prefetch
+from colophon.annotators.fasttext.kernel.compiled.instructions import VECTOR, multiply_high, prefetch
 from colophon.annotators.fasttext.kernel.compiled.splitting import END_KEY, FNV_32, hashed
 from colophon.annotators.fasttext.kernel.compiled.structures import LABEL_SIGN, Shape, Words
 
@@ -73,8 +73,11 @@ def room_for_letters(words: Words, shape: Shape) -> npt.NDArray[np.uint8]:
 
 @compiled
 def most_rows_of_a_word(letters: npt.NDArray[np.uint8], shape: Shape) -> int:
-    """An upper bound for a word that `letters` has room for: itself, its subwords, the n-grams of words with it."""
-    return shape.word_ngrams + letters.size * (shape.max_chars - max(shape.min_chars, 1) + 1)
+    """An upper bound for a word that `letters` has room for: itself, its subwords, the n-grams of words with it.
+
+    Some more that are written with the last ones are in it.
+    """
+    return VECTOR + shape.word_ngrams + letters.size * (shape.max_chars - max(shape.min_chars, 1) + 1)
 
 
 @compiled

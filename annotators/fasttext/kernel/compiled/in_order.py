@@ -17,11 +17,12 @@ from colophon.annotators.fasttext.kernel.compiled.instructions import (
     FLOAT_BYTES,
     VECTOR,
     add_four_vectors,
+    add_rows_of_two_vectors,
     add_scaled_vector,
     add_vector,
     prefetch,
 )
-from colophon.annotators.fasttext.kernel.compiled.listing import list_ngrams, list_words, most_words
+from colophon.annotators.fasttext.kernel.compiled.listing import find_numbers, list_ngrams, list_words, most_words
 from colophon.annotators.fasttext.kernel.compiled.structures import Floats, Inputs, Outputs, Shape, Tables, Words
 
 _ROOM = 4096
@@ -44,18 +45,19 @@ def logits_in_order(
 
     Cost: 60 to 120 MB of text a second on one core for bigrams and 50 dimensions, a tenth of it with subwords.
     """
-    letters, hashes = room_for_letters(words, shape), np.empty(most_words(words, texts), np.uint64)
+    letters, most = room_for_letters(words, shape), most_words(words, texts)
+    all_numbers, hashes = np.empty(most, np.int32), np.empty(most if shape.word_ngrams > 1 else 0, np.uint64)
     rows = np.empty(_ROOM + most_rows_of_a_word(letters, shape), np.uint32)
     width = np.int64(-(-inputs.dim // VECTOR) * VECTOR)
     total, decoded = np.empty(width, np.float32), np.zeros(width * _DECODED if inputs.codes.size else 0, np.float32)
     for i in range(texts.size):
         total[:] = 0
-        at, last = words.firsts[texts[i]], words.firsts[texts[i] + 1]
-        count, num_hashes = 0, 0
-        while at < last:
-            n, num_hashes, at = list_words(
-                words, at, last, tables, shape, letters, hashes, num_hashes, rows, _ROOM, True
-            )
+        first, last = words.firsts[texts[i]], words.firsts[texts[i] + 1]
+        numbers = all_numbers[: last - first]
+        num_hashes = find_numbers(words, first, numbers, hashes, tables, shape)
+        at, count = 0, 0
+        while at < numbers.size:
+            n, at = list_words(words, first, numbers, at, tables, shape, letters, rows, _ROOM, True)
             _add_rows(inputs, rows[:n], total, decoded)
             count += n
         at = 0
@@ -76,6 +78,9 @@ def _add_rows(inputs: Inputs, rows: npt.NDArray[np.uint32], total: Floats, decod
         _add_quantized_rows(inputs, rows, total, decoded)
         return
     floats, size = inputs.floats, np.intp(FLOAT_BYTES * inputs.dim)
+    if total.size == 2 * VECTOR:
+        add_rows_of_two_vectors(total, floats, rows, np.intp(rows.size), size)
+        return
     _prefetch_rows(floats, size, rows, 0, _AHEAD)
     i = 0
     while i + 4 <= rows.size:

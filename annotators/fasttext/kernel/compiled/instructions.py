@@ -1,4 +1,4 @@
-"""Instructions of the processor that numba does not emit by itself: prefetch, wide product, sums of eight floats.
+"""Instructions of the processor that numba does not emit by itself: prefetch, wide product, sums, copies.
 
 Vectors have eight floats, which is one AVX register; other processors get several instructions for each. No product is
 fused with the sum that follows it: each is rounded by itself, as in the library.
@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 VECTOR = 8
 """Floats of a vector."""
 FLOAT_BYTES = 4
+_ROWS_AHEAD = 24
 _EIGHT_FLOATS = ir.VectorType(ir.FloatType(), VECTOR)
 
 
@@ -24,12 +25,7 @@ def prefetch(_: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of `array`'s element `index` (counted over the flat array), without waiting for it."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        address = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
-        number = ir.IntType(32)
-        kind = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
-        call = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(call, [address, number(0), number(3), number(1)])  # to read, into all levels, data
+        _prefetch(context, builder, signature.args[0], *arguments)
         return context.get_dummy_value()
 
     return types.void(array, index), generate
@@ -79,6 +75,40 @@ def add_four_vectors(_: Any, total: Any, at: Any, data: Any, a: Any, b: Any, c: 
 
 
 @intrinsic  # type: ignore[untyped-decorator]
+def add_rows_of_two_vectors(_: Any, total: Any, data: Any, rows: Any, num_rows: Any, size: Any) -> Any:
+    """Add the float32 rows of `size` bytes at the bytes rows[i] * size of `data`, two vectors each, to `total`.
+
+    The sums stay in registers, and rows that come later are prefetched.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        total, data, rows, num_rows, size = arguments
+        numbers = context.make_array(signature.args[2])(context, builder, rows).data
+        targets = [_vector_at(context, builder, signature.args[0], total, num_rows.type(at)) for at in (0, VECTOR)]
+        sums = [cgutils.alloca_once_value(builder, builder.load(target, align=FLOAT_BYTES)) for target in targets]
+        last = builder.sub(num_rows, num_rows.type(1))
+
+        def place(i: Any) -> Any:
+            return builder.mul(builder.zext(builder.load(builder.gep(numbers, [i])), num_rows.type), size)
+
+        with cgutils.for_range(builder, num_rows) as loop:
+            ahead = builder.add(loop.index, num_rows.type(_ROWS_AHEAD))
+            later = place(builder.select(builder.icmp_signed("<", ahead, last), ahead, last))
+            _prefetch(context, builder, signature.args[1], data, later)
+            _prefetch(context, builder, signature.args[1], data, builder.add(later, builder.sub(size, size.type(1))))
+            at = place(loop.index)
+            for number, each in enumerate(sums):
+                begin = builder.add(at, at.type(number * VECTOR * FLOAT_BYTES))
+                value = builder.load(_vector_at(context, builder, signature.args[1], data, begin), align=1)
+                builder.store(builder.fadd(builder.load(each), value), each)
+        for target, each in zip(targets, sums, strict=True):
+            builder.store(builder.load(each), target, align=FLOAT_BYTES)
+        return context.get_dummy_value()
+
+    return types.void(total, data, rows, types.intp, types.intp), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
 def add_scaled_vector(_: Any, total: Any, at: Any, values: Any, place: Any, factor: Any) -> Any:
     """total[at : at + 8] += values[place : place + 8] * factor; all are float32."""
 
@@ -94,6 +124,28 @@ def add_scaled_vector(_: Any, total: Any, at: Any, values: Any, place: Any, fact
         return context.get_dummy_value()
 
     return types.void(total, types.intp, values, types.intp, types.float32), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def copy_eight(_: Any, target: Any, at: Any, source: Any, place: Any) -> Any:
+    """target[at : at + 8] = source[place : place + 8]; all have 32 bits."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        target, at, source, place = arguments
+        value = builder.load(_vector_at(context, builder, signature.args[2], source, place), align=4)
+        builder.store(value, _vector_at(context, builder, signature.args[0], target, at), align=4)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp), generate
+
+
+def _prefetch(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> None:
+    data = context.make_array(kind)(context, builder, array).data
+    address = builder.bitcast(builder.gep(data, [index]), cgutils.voidptr_t)
+    number = ir.IntType(32)
+    function = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, number, number, number])
+    call = cgutils.get_or_insert_function(builder.module, function, "llvm.prefetch.p0")
+    builder.call(call, [address, number(0), number(3), number(1)])  # to read, into all levels, data
 
 
 def _vector_at(context: Any, builder: Any, kind: Any, array: Any, index: Any) -> Any:
