@@ -131,7 +131,7 @@ class Manifest(_Frozen):
     """The content of `manifest.json`."""
 
     checksum: str = ""
-    """sha256 of the file's other bytes, see `manifest_text`; empty in older manifests."""
+    """sha256 of the file's other bytes, see `with_checksum`; empty in older manifests."""
     format_version: int = FORMAT_VERSION
     colophon_version: str
     recipe: dict[str, Any]
@@ -181,16 +181,19 @@ class Manifest(_Frozen):
 _CHECKSUM = re.compile(r'"checksum": ?"([0-9a-f]*)"')
 
 
+def with_checksum(manifest: Manifest) -> Manifest:
+    """The manifest with the checksum of its text."""
+    text = manifest_text(manifest.model_copy(update={"checksum": ""}))
+    return manifest.model_copy(update={"checksum": sha256(text.encode()).hexdigest()})
+
+
 def manifest_text(manifest: Manifest) -> str:
-    """The text of a `manifest.json`, with its checksum."""
-    text = manifest.model_copy(update={"checksum": ""}).model_dump_json(indent=1)
-    place = _CHECKSUM.search(text)
-    assert place is not None
-    return f"{text[: place.start(1)]}{sha256(text.encode()).hexdigest()}{text[place.end(1) :]}"
+    """The text of a `manifest.json`."""
+    return manifest.model_dump_json(indent=1)
 
 
 def is_as_written(text: str) -> bool:
-    """Whether the text of a `manifest.json` is that of `manifest_text`, byte by byte; False for older manifests."""
+    """Whether the text of a `manifest.json` is that of its checksum, byte by byte; False for older manifests."""
     place = _CHECKSUM.search(text)
     if place is None:
         return False

@@ -122,8 +122,7 @@ class Run:
         self._sweep()
         timings = tuple(self._run_pass(stages) for stages in self._passes)
         self._sweep()
-        manifest = self._plan.manifest(self._quarantined)
-        self._resolved.store.write_manifest(manifest)
+        manifest = self._resolved.store.write_manifest(self._plan.manifest(self._quarantined))
         self._write_quarantine(manifest.quarantine)
         start_seconds = time.monotonic() - begun - sum(timing.seconds for timing in timings)
         return RunResult(

@@ -24,7 +24,7 @@ from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, sync
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.paths import absolute_path
-from colophon.shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record, manifest_text
+from colophon.shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record, manifest_text, with_checksum
 
 RECORDS = "records"
 LOCK_NAME = ".lock"
@@ -208,11 +208,13 @@ class Store:
         for name in _WRITTEN_BY_THE_DRIVER:
             _delete_temporary_files(files.path / name)
 
-    def write_manifest(self, manifest: Manifest) -> None:
-        """Replace the manifest."""
+    def write_manifest(self, manifest: Manifest) -> Manifest:
+        """Replace the manifest; returns it as written, with its checksum."""
         self._check_lock()
         reached("before manifest")
-        self.files.replace_text(MANIFEST_NAME, manifest_text(manifest))
+        written = with_checksum(manifest)
+        self.files.replace_text(MANIFEST_NAME, manifest_text(written))
+        return written
 
 
 @dataclass(frozen=True, kw_only=True)

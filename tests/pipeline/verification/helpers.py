@@ -9,7 +9,7 @@ from typing import Any
 
 from colophon.pipeline.storage.commits import record_path
 from colophon.shards.common.digests import file_sha256
-from colophon.shards.manifest import Manifest, Record, manifest_text
+from colophon.shards.manifest import Manifest, Record, manifest_text, with_checksum
 from tests.pipeline.project import Called, colophon, manifest
 
 EDITED = "manifest.json: its checksum is wrong: it was edited or damaged, or an older version wrote it. "
@@ -39,7 +39,7 @@ def edit_manifest(edit: Callable[[Any], object], *, is_noticed: bool = True) -> 
     path = Path("out/manifest.json")
     value = json.loads(path.read_text())
     edit(value)
-    path.write_text(json.dumps(value) if is_noticed else manifest_text(Manifest.model_validate(value)))
+    path.write_text(json.dumps(value) if is_noticed else manifest_text(with_checksum(Manifest.model_validate(value))))
 
 
 def record_as_it_is(record: Record, **changes: Any) -> None:
