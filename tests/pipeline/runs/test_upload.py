@@ -51,7 +51,7 @@ def test_a_relative_file_that_is_not_uploaded_is_refused(project: Path, setting:
         Path(directory).mkdir(parents=True)
         write_tokenizer(Path(directory, "small.tiktoken"))
     Path("deep/.rayignore").write_text("*.tiktoken\n")
-    Path("../data").mkdir()
+    Path("../data").mkdir(exist_ok=True)
     Path("../data/x.parquet").touch()
     called = submit(OUTPUT, setting)
     assert called.code == 2
