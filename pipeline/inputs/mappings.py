@@ -8,6 +8,7 @@ from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.jsonl.sample import SAMPLED_FILES, sampled
 from colophon.pipeline.inputs.search.found import InputFile
 from colophon.pipeline.recipe.schema import InputSection
+from colophon.pipeline.retry import is_transient, retried
 
 WARC_COLUMNS = ("text", "id", "url", "date")
 """The columns of a WARC record."""
@@ -42,7 +43,12 @@ class Mappings:
             self.note(WARC_COLUMNS)
         if file.url not in self._sampled:
             return None
-        sample = sampled(file.url, text=self._text, wanted=self._wanted)
+        try:
+            sample = retried(lambda: sampled(file.url, text=self._text, wanted=self._wanted))
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            return None  # the run reads the file again, and names it if its server still fails
         self.note(sample.keys)
         return sample.problem
 

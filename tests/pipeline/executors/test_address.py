@@ -73,17 +73,16 @@ def test_a_port_that_is_no_cluster_is_one_line_and_not_those_of_ray(listener: st
 
 
 @pytest.mark.parametrize("value", ["{}", "ray://{}"])
-def test_a_run_names_the_cluster_that_it_waits_for_and_writes_nothing(
-    project: Path, monkeypatch: pytest.MonkeyPatch, value: str
-) -> None:
+def test_a_run_names_the_cluster_that_it_waits_for_and_writes_nothing(project: Path, value: str) -> None:
+    """In a process of its own, which no other test has connected to a cluster."""
     [port] = free_ports(1)
     address = value.format(f"127.0.0.1:{port}")
-    monkeypatch.setenv("RAY_ADDRESS", address)
     before = snapshot()
-    called = colophon("run", "recipe.toml")
-    assert called.code == 2
-    assert called.out == f"ray: connecting to {address}\n"
-    assert called.line == f"ray: no cluster at {address}: Connection refused"
+    command = [sys.executable, "-m", "colophon", "run", "recipe.toml"]
+    done = subprocess.run(command, env={**os.environ, "RAY_ADDRESS": address}, text=True, capture_output=True)
+    assert done.returncode == 2
+    assert done.stdout == f"ray: connecting to {address}\n"
+    assert done.stderr == f"colophon: ray: no cluster at {address}: Connection refused\n"
     assert snapshot() == before
 
 
