@@ -67,9 +67,7 @@ def test_a_port_that_is_no_cluster_is_one_line_and_not_those_of_ray(listener: st
     """In a process of its own: a thread of Ray repeats its attempts until that ends."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     command = [sys.executable, "-c", CONNECT, listener]
-    done = subprocess.run(
-        command, check=False, env=environment, cwd=ROOT, text=True, capture_output=True, check=True, timeout=120
-    )
+    done = subprocess.run(command, env=environment, cwd=ROOT, text=True, capture_output=True, check=True, timeout=120)
     assert done.stdout.startswith(f"ray: no cluster at {listener}: no answer within 2 seconds")
     assert len(done.stdout.splitlines()) == 1
 
