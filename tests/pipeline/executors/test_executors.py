@@ -268,7 +268,8 @@ def test_without_an_address_a_new_cluster_is_started(monkeypatch: pytest.MonkeyP
     asked: dict[str, Any] = {}
     monkeypatch.setattr(on_ray.ray, "is_initialized", lambda: False)
     monkeypatch.setattr(on_ray.ray, "init", lambda **options: asked.update(options))
-    monkeypatch.setattr(on_ray.ray, "cluster_resources", lambda: {"CPU": 3.0})
+    node = {"Alive": True, "NodeManagerAddress": "127.0.0.1", "Resources": {"CPU": 3.0}}
+    monkeypatch.setattr(on_ray.ray, "nodes", lambda: [node])
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     lines: list[str] = []
     on_ray.connect(RaySection(num_workers=3), log=lines.append)
