@@ -17,7 +17,9 @@ from colophon.shards.common import errors
 from colophon.shards.common.errors import ColophonError, one_line, short_reason
 
 ROOT = Path(colophon.__file__).parents[1]
-DRAWN = re.compile(r"^    (?P<branch>[├└]── )?(?P<name>\w+Error) +(?P<code>\d+(\+n)?) +(?P<file>\S+\.py)", re.M)
+DRAWN = re.compile(
+    r"^    (?P<inside>│   )?(?P<branch>[├└]── )?(?P<name>\w+Error) +(?P<code>\d+(\+n)?) +(?P<file>\S+\.py)", re.M
+)
 
 
 def subclasses(root: type[ColophonError]) -> Iterator[type[ColophonError]]:
@@ -41,7 +43,8 @@ def test_the_drawing_shows_every_error_with_its_exit_code_and_file() -> None:
         code = "128+n" if error is StoppedError else str(int(error.exit_code))
         file = Path(inspect.getfile(error)).resolve().relative_to(ROOT.resolve()).as_posix()
         assert (drawn[name]["code"], drawn[name]["file"]) == (code, file), name
-        assert bool(drawn[name]["branch"]) == (ColophonError in error.__bases__), name
+        assert bool(drawn[name]["branch"]) == (error is not ColophonError), name
+        assert bool(drawn[name]["inside"]) == (not {ColophonError, Exception} & set(error.__bases__)), name
 
 
 @pytest.mark.parametrize(("signal_name", "code"), [("SIGINT", 130), ("SIGUSR1", 138), ("SIGTERM", 143)])
