@@ -31,7 +31,7 @@ def test_prefixes_under_each_condition() -> None:
     assert all(one != other for one, other in zip(shuffled, true, strict=True))
     assert meta.prefixes("meta_tokens", [None], seed=0) == [[SPECIAL.bos, SPECIAL.boc, 65, 66, 67, SPECIAL.eoc]]
     assert counting_layout("append").prefixes("true", metadata, seed=0) == [bos] * 4
-    assert prepend.conditions == ("none", "empty", "true", "shuffled")
+    assert prepend.conditions == ("true", "empty", "none", "shuffled"), "the layout's own first"
     assert counting_layout("plain").conditions == ("none",)
 
 
