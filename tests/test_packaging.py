@@ -105,7 +105,7 @@ COMMANDS = (
     ("inspect", "recipe.toml", "--document", "0", "--layout", "prepend-url", "--sequence", "0"),
     ("export", "recipe.toml", "--to", "exported"),
     ("train", "recipe.toml"),
-    ("evaluate", "recipe.toml", "--name", "tiny", "--documents", "2"),
+    ("evaluate", "recipe.toml", "--name", "tiny", "--documents", "2", "--output", "out"),
     ("generate", "recipe.toml", "--name", "tiny", "--max-tokens", "2"),
     ("export-model", "recipe.toml", "--name", "tiny", "--to", "model"),
     ("plot", "recipe.toml", "--to", "curves.png"),
