@@ -140,8 +140,9 @@ def test_a_directory_that_ray_cannot_use_is_named(
         monkeypatch.chdir(project)
         monkeypatch.delenv("RAY_ADDRESS", raising=False)
         before = snapshot()
-        called = colophon("run", "recipe.toml", "--executor", "ray")
-        assert (called.code, called.line) == (2, str(caught.value))
+        command = [sys.executable, "-m", "colophon", "run", "recipe.toml", "--executor", "ray"]
+        done = subprocess.run(command, check=False, text=True, capture_output=True)
+        assert (done.returncode, done.stderr) == (2, f"colophon: {caught.value}\n")
         assert snapshot() == before
         assert run().code == 0, "the remedy"
     finally:
