@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any, TypeVar
 
+from colophon.pipeline.errors import one_line
 from colophon.shards.common.errors import ColophonError
 
 Result = TypeVar("Result")
@@ -115,3 +116,18 @@ def retried(call: Callable[[], Result]) -> Result:
                 raise
             time.sleep(pause)
     return call()
+
+
+def retried_for(what: str, call: Callable[[], Result]) -> Result:
+    """As `retried`; the error of the last attempt names `what`.
+
+    Raises:
+        ColophonError: that error is transient.
+        Exception: an error that is not.
+    """
+    try:
+        return retried(call)
+    except Exception as error:
+        if not is_transient(error):
+            raise
+        raise ColophonError(f"{what}: {one_line(error)} (retries exhausted)") from error

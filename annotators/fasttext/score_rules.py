@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.model import LABEL_PREFIX, decode_label
 from colophon.annotators.weborganizer import format_name, topic_name
+from colophon.shards.common.errors import listed
 
 Floats = npt.NDArray[np.float32]
 
@@ -204,6 +205,4 @@ def _check_labels(wanted: Iterable[str], labels: Sequence[str], position: dict[s
 
 
 def _name_list(labels: Sequence[str]) -> str:
-    names = sorted(decode_label(label) for label in labels)
-    more = len(names) - _MAX_LABELS_LISTED
-    return ", ".join(names[:_MAX_LABELS_LISTED]) + (f" and {more} more" if more > 0 else "")
+    return listed(sorted(decode_label(label) for label in labels), most=_MAX_LABELS_LISTED)

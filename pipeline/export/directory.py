@@ -17,6 +17,7 @@ from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.search.formats import format_of
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.durable import TEMPORARY_SUFFIX
+from colophon.shards.common.errors import listed
 
 _KEY = "colophon_export"
 _SHOWN_FILES = 3
@@ -86,6 +87,4 @@ def _mark(path: Path) -> str | None:
 
 
 def _listed(paths: Collection[Path], directory: Path) -> str:
-    names = [str(path.relative_to(directory)) for path in paths]
-    rest = len(names) - _SHOWN_FILES
-    return ", ".join(names[:_SHOWN_FILES]) + (f" and {rest} more" if rest > 0 else "")
+    return listed([str(path.relative_to(directory)) for path in paths], most=_SHOWN_FILES)

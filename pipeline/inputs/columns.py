@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from colophon.pipeline.inputs.columnar.conversion import can_convert, is_text
+from colophon.shards.common.errors import listed
 
 BATCH_ROWS = 1024
 BATCH_BYTES = 4 << 20
@@ -23,7 +24,8 @@ FINEWEB_TYPES: dict[str, pa.DataType] = {
 """The columns of FineWeb and FineWeb-Edu. These names always mean the input's columns."""
 
 _BYTE_ORDER_MARK = "\ufeff"
-_SHOWN_COLUMNS = 20
+SHOWN_COLUMNS = 20
+"""The most names of columns or keys in an error."""
 _SHOWN_TYPE = 60
 
 
@@ -80,17 +82,12 @@ def column_problem(schema: pa.Schema, needs: Sequence[ColumnNeed]) -> str | None
             return f"{'two' if count == 2 else count} columns {need.in_input!r}"
         if not count:
             if need.required:
-                return f"no column {need.in_input!r}; columns: {_listed(names)}"
+                return f"no column {need.in_input!r}; columns: {listed(names, most=SHOWN_COLUMNS)}"
             continue
         column_type = schema.field(names.index(need.in_input)).type
         if not (is_text(column_type) if need.name == "text" else can_convert(column_type, need.type)):
             return f"column {need.in_input!r} is {_cut(str(column_type))}, not {need.type}"
     return None
-
-
-def _listed(names: Sequence[str]) -> str:
-    rest = len(names) - _SHOWN_COLUMNS
-    return ", ".join(names[:_SHOWN_COLUMNS]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _cut(type_name: str) -> str:

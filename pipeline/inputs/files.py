@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
-import pyarrow as pa
 
 _VERSIONS = ("ETag", "etag", "blob_id", "mtime", "Last-Modified", "LastModified")
 """The keys under which file systems report a file's version, the most reliable first; `blob_id` is the hub's."""
@@ -30,6 +29,6 @@ def size_and_identity(info: Mapping[str, Any]) -> tuple[int, str]:
     return int(info["size"] or 0), digest(f"{info['size']} {version}".encode())
 
 
-def digest(data: bytes | pa.Buffer) -> str:
-    """sha256 of bytes or a buffer, in hexadecimal."""
+def digest(data: bytes) -> str:
+    """sha256 of bytes, in hexadecimal."""
     return sha256(data).hexdigest()

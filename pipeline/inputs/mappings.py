@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 
 from colophon.pipeline.errors import UsageError
+from colophon.pipeline.inputs.columns import SHOWN_COLUMNS
 from colophon.pipeline.inputs.jsonl.sample import SAMPLED_FILES, sampled
 from colophon.pipeline.inputs.search.found import InputFile
 from colophon.pipeline.recipe.schema import InputSection
@@ -12,7 +13,6 @@ from colophon.pipeline.retry import is_transient, retried
 
 WARC_COLUMNS = ("text", "id", "url", "date")
 """The columns of a WARC record."""
-_SHOWN = 20
 
 
 class Mappings:
@@ -31,7 +31,7 @@ class Mappings:
         """Note the columns of a file."""
         names = list(names)
         self._found |= self._wanted.intersection(names)
-        self._shown = self._shown or names[:_SHOWN]
+        self._shown = self._shown or names[:SHOWN_COLUMNS]
 
     def problem(self, file: InputFile) -> str | None:
         """Why a JSONL file has no documents, as far as a sample shows; None for all files that are not sampled.

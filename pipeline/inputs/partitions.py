@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from colophon.pipeline.concurrency import in_threads
-from colophon.pipeline.errors import InputError, UsageError, one_line
+from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columnar.arrow_reader import arrow_schema
 from colophon.pipeline.inputs.columnar.csv_reader import csv_schema
 from colophon.pipeline.inputs.columns import ColumnNeed, clean_names, column_problem
@@ -29,7 +29,7 @@ from colophon.pipeline.inputs.search.find import find_files
 from colophon.pipeline.inputs.search.formats import stem_of
 from colophon.pipeline.inputs.search.found import InputFile, Search
 from colophon.pipeline.recipe.schema import InputFormat, InputSection
-from colophon.pipeline.retry import is_transient, retried
+from colophon.pipeline.retry import retried_for
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.manifest import LeftAside, QuarantineEntry
 
@@ -62,8 +62,8 @@ class Partition:
         return self.name if self.row_groups is None else self.name.rpartition("-")[0]
 
 
-_SCHEMAS = {"arrow": arrow_schema, "csv": csv_schema}
-"""The schema of a file that one read near its beginning gives."""
+SCHEMAS = {"arrow": arrow_schema, "csv": csv_schema}
+"""By format: the schema of a file, from one read near its beginning."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,11 @@ def plan_inputs(config: InputSection, *, needs: Sequence[ColumnNeed], search: Se
     """
     search = find_files(config) if search is None else search
     mappings = Mappings(config, search.files)
-    plans = in_threads(lambda file: _plan_with_retries(file, mappings, config=config, needs=needs), search.files)
+
+    def plan_file(file: InputFile) -> list[Partition] | QuarantineEntry:
+        return retried_for(file.source, lambda: _plan_file(file, mappings, config=config, needs=needs))
+
+    plans = in_threads(plan_file, search.files)
     planned = [plan for plan in plans if not isinstance(plan, QuarantineEntry)]
     quarantine = (*search.quarantine, *(plan for plan in plans if isinstance(plan, QuarantineEntry)))
     if not planned:
@@ -119,17 +123,6 @@ def check_names(partitions: Iterable[Partition]) -> None:
             )
 
 
-def _plan_with_retries(
-    file: InputFile, mappings: Mappings, *, config: InputSection, needs: Sequence[ColumnNeed]
-) -> list[Partition] | QuarantineEntry:
-    try:
-        return retried(lambda: _plan_file(file, mappings, config=config, needs=needs))
-    except Exception as error:
-        if not is_transient(error):
-            raise
-        raise ColophonError(f"{file.source}: {one_line(error)} (retries exhausted)") from error
-
-
 def _plan_file(
     file: InputFile, mappings: Mappings, *, config: InputSection, needs: Sequence[ColumnNeed]
 ) -> list[Partition] | QuarantineEntry:
@@ -147,9 +140,9 @@ def _plan_file(
 
 def _problem(file: InputFile, mappings: Mappings, needs: Sequence[ColumnNeed]) -> str | None:
     """Why a file that is one partition cannot be used, from its first bytes."""
-    if file.format not in _SCHEMAS:
+    if file.format not in SCHEMAS:
         return mappings.problem(file)
-    schema = _SCHEMAS[file.format](file.url)
+    schema = SCHEMAS[file.format](file.url)
     mappings.note(clean_names(schema.names))
     return column_problem(schema, needs)
 
@@ -208,13 +201,8 @@ def row_group_partition(partition: Partition, row_group: int) -> Partition:
         InputError: the footer cannot be read, or has no such row group.
     """
     first = range(*(partition.row_groups or ())).start
-    try:
-        with _open_footer(partition.url) as parquet:
-            groups = [parquet.metadata.row_group(number) for number in range(first, row_group + 1)]
-    except (pa.ArrowException, OSError, ValueError, IndexError) as error:
-        if is_transient(error):
-            raise
-        raise InputError(one_line(error)) from error
+    with input_errors(), _open_footer(partition.url) as parquet:
+        groups = [parquet.metadata.row_group(number) for number in range(first, row_group + 1)]
     rows = [group.num_rows for group in groups]
     return replace(
         partition,

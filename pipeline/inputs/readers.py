@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from colophon.pipeline.errors import InputError
-from colophon.pipeline.inputs.columnar.arrow_reader import arrow_batches, arrow_schema
+from colophon.pipeline.inputs.columnar.arrow_reader import arrow_batches
 from colophon.pipeline.inputs.columnar.conversion import converted, decoded_bytes
-from colophon.pipeline.inputs.columnar.csv_reader import csv_batches, csv_schema
+from colophon.pipeline.inputs.columnar.csv_reader import csv_batches
 from colophon.pipeline.inputs.columnar.parquet_reader import parquet_batches, parquet_schema
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed
 from colophon.pipeline.inputs.content import ColumnContent
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl.reader import jsonl_batches
-from colophon.pipeline.inputs.partitions import Partition, present_identity
+from colophon.pipeline.inputs.partitions import SCHEMAS, Partition, present_identity
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.warc.reader import warc_batches
 from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, QuarantineEntry
@@ -142,9 +142,8 @@ def schema_of(partition: Partition) -> pa.Schema | None:
     with input_errors():
         if partition.format == "parquet":
             return parquet_schema(partition.url)
-        if partition.format == "arrow":
-            return arrow_schema(partition.url)
-        return csv_schema(partition.url) if partition.format == "csv" else None
+        read = SCHEMAS.get(partition.format)
+        return None if read is None else read(partition.url)
 
 
 def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

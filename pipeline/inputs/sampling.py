@@ -21,14 +21,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from colophon.pipeline.errors import InputError, one_line
+from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.partitions import Partition, row_group_partition
 from colophon.pipeline.inputs.readers import PartitionReader
-from colophon.pipeline.retry import is_transient, retried
+from colophon.pipeline.retry import retried_for
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.digests import hashes
-from colophon.shards.common.errors import ColophonError
 
 Result = TypeVar("Result")
 SAMPLED_BYTES = 256 << 20
@@ -52,7 +51,7 @@ class _Unit:
         """The unit's first rows: as many as have `limit` bytes in their strings, one at least; None: all."""
         part = self.partition if self.row_group is None else row_group_partition(self.partition, self.row_group)
         num_rows = num_bytes = 0
-        for batch in PartitionReader(part, needs, stage="calibrate"):
+        for batch in PartitionReader(part, needs, stage="calibrate", has_content=False):
             if limit is None or not batch.num_rows:
                 yield batch
                 continue
@@ -191,10 +190,6 @@ def _row_bytes(batch: pa.RecordBatch) -> NumPyArray:
 def _unless_damaged(read: Callable[[], Result]) -> Result | None:
     """The result of `read`, which reads a unit; None if it cannot be read."""
     try:
-        return retried(read)
+        return retried_for("the sample for quantile bins", read)
     except InputError:
         return None
-    except Exception as error:
-        if not is_transient(error):
-            raise
-        raise ColophonError(f"the sample for quantile bins: {one_line(error)} (retries exhausted)") from error

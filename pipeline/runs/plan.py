@@ -207,5 +207,5 @@ def partition_info(partition: Partition) -> PartitionInfo:
 
 
 def each_once(problems: Iterable[QuarantineEntry]) -> list[QuarantineEntry]:
-    """The rows that are no documents, each once: every stage that read them has them in its record."""
-    return list({(problem.partition, problem.line, problem.reason): problem for problem in problems}.values())
+    """The entries, each once: every stage that read rows that are no documents has them in its record."""
+    return list({(p.source, p.partition, p.line, p.reason): p for p in problems}.values())

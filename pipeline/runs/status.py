@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from colophon.pipeline.errors import printable
-from colophon.pipeline.runs.plan import Plan
+from colophon.pipeline.runs.plan import Plan, each_once
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.run import QUARANTINE, describe
 from colophon.pipeline.storage.lock import Owner, owner_of
@@ -75,7 +75,7 @@ def status_of(resolved: ResolvedRecipe) -> Status:
         outputs=tuple(
             _output_status(plan, output, is_running=owner is not None, quarantined=quarantined) for output in outputs
         ),
-        quarantine=tuple({(e.source, e.partition, e.line, e.reason): e for e in quarantine}.values()),
+        quarantine=tuple(each_once(quarantine)),
         warnings=_warnings(resolved),
     )
 

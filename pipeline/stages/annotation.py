@@ -108,13 +108,14 @@ class AnnotationSink:
     def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
         """One record for each annotator."""
         from_input = {need.name for need in self._stage.needs}
+        read = reader.content
         return tuple(
             self._files[a.name].commit(
                 self._task.outputs[Output.annotations(a.name)],
                 rows=rows,
                 problems=reader.problems,
                 counts=reader.counts(a.columns),
-                content={name: reader.content[name] for name in a.columns if name in from_input},
+                content={name: read[name] for name in a.columns if name in from_input},
             )
             for a in self._wanted
         )

@@ -145,13 +145,14 @@ class TokenSink:
             "texts_null": reader.texts_null,
             "texts_repaired": reader.texts_repaired,
         }
+        content = reader.content
         record = self._draft.commit(
             check=lambda path: _check_rows(path, rows),
             rows=rows,
             fingerprint=self._fingerprint,
             counts={**self._counts, **text_counts, "lines_bad": reader.excluded.count},
             problems=reader.problems,
-            content={need.name: reader.content[need.name] for need in self.needs},
+            content={need.name: content[need.name] for need in self.needs},
         )
         return (record,)
 

@@ -23,6 +23,7 @@ what to do.
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -71,6 +72,12 @@ def one_line(error: BaseException) -> str:
     """The first line of an error's message that is not blank; the name of the error's type if there is none."""
     lines = (line.strip() for line in str(error).splitlines())
     return next(filter(None, lines), type(error).__name__)
+
+
+def listed(names: Sequence[str], *, most: int) -> str:
+    """The first `most` names, for an error: `a, b, c and 2 more`."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def short_reason(error: BaseException) -> str:

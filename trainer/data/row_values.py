@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from colophon.shards.annotations import find_column
 from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.common.errors import listed
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import Role
 from colophon.trainer.config import RowWeightsConfig
@@ -86,10 +87,9 @@ def _table_weights(columns: list[pa.Array], config: RowWeightsConfig) -> list[Nu
         found.append(weights[pc.fill_null(places, len(table)).to_numpy()])
     unknown = [label for label in table if label not in seen]
     if unknown:
-        labels = ", ".join(sorted(seen)[:_MAX_LISTED_LABELS]) or "none"
-        more = f" and {len(seen) - _MAX_LISTED_LABELS} more" if len(seen) > _MAX_LISTED_LABELS else ""
+        labels = listed(sorted(seen), most=_MAX_LISTED_LABELS) or "none"
         raise TrainerError(
-            f"row_weights.table: column {config.column!r} has no label {unknown[0]!r}; available: {labels}{more}"
+            f"row_weights.table: column {config.column!r} has no label {unknown[0]!r}; available: {labels}"
         )
     return found
 

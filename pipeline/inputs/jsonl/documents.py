@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from colophon.pipeline.errors import one_line
-from colophon.pipeline.inputs.columns import ColumnNeed
+from colophon.pipeline.inputs.columns import SHOWN_COLUMNS, ColumnNeed
 from colophon.pipeline.inputs.jsonl.scanner import members, members_at, value_at, whole_value_at
 from colophon.pipeline.inputs.row_batches import Number
+from colophon.shards.common.errors import listed
 
 _MISSING: Any = object()
 _TWICE: Any = []
 """The value of a key that a line has twice: no column takes a list, so that it becomes null and is counted."""
-_SHOWN_KEYS = 20
 _ANY_NUMBER = 2**31 - 1
 """Keys of a line that was scanned: the scanner finds those that occur twice."""
 
@@ -98,10 +98,8 @@ class LineParser:
         if text is not _MISSING:
             name = "a number" if isinstance(text, Number) else type(text).__name__
             raise BadLineError(f"{self._text!r} is {name}, not a string", kind="no string")
-        shown = list(keys)
-        rest = f" and {len(shown) - _SHOWN_KEYS} more" if len(shown) > _SHOWN_KEYS else ""
-        listed = ", ".join(shown[:_SHOWN_KEYS]) + rest
-        raise BadLineError(f"no key {self._text!r}; keys: {listed}", kind="no text")
+        shown = listed(list(keys), most=SHOWN_COLUMNS)
+        raise BadLineError(f"no key {self._text!r}; keys: {shown}", kind="no text")
 
     def repeated(self, block: bytes, lines: Sequence[bytes], expected: Mapping[int, int]) -> list[int]:
         """The places of the lines in which a needed key may occur twice. One search in the block is usually enough.
