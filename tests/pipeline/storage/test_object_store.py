@@ -346,9 +346,10 @@ def hub(project: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with hub_serving(Hub("some/data", files | {"README.md": b"#"}, token=TOKEN, page=2)) as hub:
         for name, value in {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "NO_PROXY": "127.0.0.1"}.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setitem(
-            fsspec.config.conf, "hf", {"endpoint": hub.address}
-        )  # the library read its variable at import
+        # The library read its variables when it was imported, maybe by a test that works without the network.
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+        monkeypatch.setitem(fsspec.config.conf, "hf", {"endpoint": hub.address})
         monkeypatch.setattr("huggingface_hub.utils._http.time", types.SimpleNamespace(sleep=lambda seconds: None))
         fsspec.filesystem("hf").clear_instance_cache()
         yield hub
