@@ -40,6 +40,8 @@ def read_table(path: Path) -> pa.Table:
     Raises:
         ShardError: the file is missing, truncated, damaged, compressed or not an Arrow file.
     """
+    if path.exists() and not path.is_file():
+        raise ShardError(f"{path}: not a regular file")  # a pipe would wait for a writer
     try:
         with pa.memory_map(str(path)) as source:
             with memoryview(source.read_buffer()) as data:

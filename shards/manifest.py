@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from colophon.shards.common.errors import ShardError
+from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import read_regular
 from colophon.shards.outputs import Output, StageName
 from colophon.shards.schema import FORMAT_VERSION
@@ -168,8 +169,8 @@ class Manifest(_Frozen):
         """The layout's files under `output` that have rows, in partition order.
 
         Raises:
-            ShardError: the run has no such layout, a file is not as large as its record states, or one is a link to a
-                place outside `output`.
+            ShardError: the run has no such layout, a file is not as large as its record states, or one is reached
+                through a link.
         """
         layouts = self.layouts
         if layout not in layouts:
@@ -204,11 +205,10 @@ def checked_path(output: Path, record: Record) -> Path:
     """The path of a record's file under `output`.
 
     Raises:
-        ShardError: it is not as large as its record states, or is a link to a place outside `output`.
+        ShardError: it is not as large as its record states.
+        OutputPathError: it is reached through a link, or is a pipe or the like.
     """
-    path = output / record.path
-    if not path.resolve().is_relative_to(output.resolve()):
-        raise ShardError(f"{path} is a link to a place outside of {output}")
+    path = inside(output, record.path)
     size = path.stat().st_size if path.exists() else None
     if size != record.bytes:
         found = "is missing" if size is None else f"has {size} bytes"
@@ -220,9 +220,9 @@ def read_manifest(output: Path) -> Manifest:
     """The manifest of the run whose `output.path` is `output`.
 
     Raises:
-        ShardError: it is missing, or see `parse_manifest`.
+        ShardError: it is missing, is a link, or see `parse_manifest`.
     """
-    path = output / MANIFEST_NAME
+    path = inside(output, MANIFEST_NAME)
     content = read_regular(path, remedy=_REMEDY)
     if content is None:
         raise ShardError(f"{path} does not exist: {output} is not the output of a finished run")

@@ -138,7 +138,7 @@ class PackedDataset:
 
         Raises:
             ShardError: the manifest or the layout is missing (the message lists the layouts), a file differs from its
-                record, or a file is a link to a path outside `output`.
+                record, or a file is reached through a link.
         """
         return cls(read_manifest(output).packed_files(output, layout))
 

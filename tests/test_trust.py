@@ -343,7 +343,7 @@ class TestShards:
         first = manifest().outputs["packed/plain"].records[0]
         Path("out", first.path).rename(tmp_path / "elsewhere.arrow")
         Path("out", first.path).symlink_to(tmp_path / "elsewhere.arrow")
-        with pytest.raises(ShardError, match="is a link to a place outside of out"):
+        with pytest.raises(ShardError, match="a symbolic link, not a regular file"):
             PackedDataset.open(Path("out"), "plain")
         assert len(PackedDataset.open(Path("out"), "prepend-url")) > 0
 

@@ -27,6 +27,7 @@ from torch import Tensor
 from colophon.shards.common.differences import differences
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, created_directory, temporary_path
 from colophon.shards.common.errors import one_line
+from colophon.shards.common.output_paths import entries, inside
 from colophon.shards.common.state_files import read_regular
 from colophon.shards.schema import Role
 from colophon.trainer.config import with_current_keys
@@ -164,7 +165,7 @@ def load_checkpoint(path: Path, *, shared: dict[str, Any]) -> Checkpoint:
         different = differences(with_current_keys(saved.shared), shared)
         if different:
             raise TrainerError(f"cannot resume from {path}: this run has changed: {'; '.join(different)}")
-        weights, optimizer = load_file(path / MODEL_NAME), load_file(path / OPTIMIZER_NAME)
+        weights, optimizer = _tensors(path, MODEL_NAME), _tensors(path, OPTIMIZER_NAME)
     except (OSError, ValidationError, SafetensorError) as error:
         raise _damaged(path, error) from None
     try:
@@ -184,9 +185,13 @@ def read_trained(path: Path) -> TrainedWeights:
         saved = _saved_state(path)
         if saved.data is None:
             raise _of_earlier_version(path)
-        return TrainedWeights(state=saved.training, data=saved.data, weights=load_file(path / MODEL_NAME))
+        return TrainedWeights(state=saved.training, data=saved.data, weights=_tensors(path, MODEL_NAME))
     except (OSError, ValidationError, SafetensorError) as error:
         raise _damaged(path, error) from None
+
+
+def _tensors(path: Path, name: str) -> dict[str, Tensor]:
+    return load_file(inside(path, name))
 
 
 def _saved_state(path: Path) -> _SavedState:
@@ -208,8 +213,13 @@ def _damaged(path: Path, error: Exception) -> TrainerError:
 
 
 def checkpoints(directory: Path) -> list[Path]:
-    """All checkpoints in `directory`, oldest first."""
-    return sorted(path for path in directory.glob("step-*") if _NAME.fullmatch(path.name) and path.is_dir())
+    """All checkpoints in `directory`, oldest first.
+
+    Raises:
+        OutputPathError: an entry of the directory is a link, a pipe or the like.
+    """
+    found = entries(directory.parent, directory.name)
+    return sorted(path for path in found if _NAME.fullmatch(path.name) and path.is_dir())
 
 
 def step_of(path: Path) -> int:

@@ -97,7 +97,7 @@ def _train(
     config: TrainConfig, *, name: str, output: Path, resume: bool, overwrite: bool, report: Report, world: World
 ) -> TrainResult:
     """`train` as one of the processes of `world`."""
-    run = _Run(config, output=output, directory=output / "training" / name, report=report, world=world)
+    run = _Run(config, output=output, name=name, report=report, world=world)
     run.start(resume=resume, overwrite=overwrite)
     with (
         run.metrics_log() as metrics,
@@ -121,10 +121,10 @@ def _train(
 class _Run:
     """The model, data and state of one call of `train`."""
 
-    def __init__(self, config: TrainConfig, *, output: Path, directory: Path, report: Report, world: World) -> None:
+    def __init__(self, config: TrainConfig, *, output: Path, name: str, report: Report, world: World) -> None:
         self.config, self._world = config, world
         self.report = report if world.is_first else lambda line: None
-        self._directory = RunDirectory(directory, world=world)
+        self._directory = RunDirectory(output, name, world=world)
         check_trackers(config)
         self.data = TrainingData(config, output=output)
         self._with_metadata = bool(self.data.role_weights[Role.METADATA])

@@ -15,6 +15,7 @@ from typing import Any
 
 from colophon.shards.common.differences import differences
 from colophon.shards.common.durable import replace_text
+from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import read_state
 from colophon.trainer.checkpoint import latest_checkpoint, step_of
 from colophon.trainer.config import TrainConfig, with_current_keys
@@ -22,21 +23,36 @@ from colophon.trainer.errors import TrainerError
 from colophon.trainer.parallel import World
 
 
+def run_directory(output: Path, name: str) -> Path:
+    """The directory of the training run `name` under `output`, which need not exist.
+
+    Raises:
+        OutputPathError: it is reached through a link.
+    """
+    return inside(output, Path("training", name), is_directory=True)
+
+
 class RunDirectory:
     """The directory of one training run, shared by the processes of `world`; the first one writes."""
 
-    def __init__(self, path: Path, *, world: World) -> None:
-        self.path, self._world = path, world
+    def __init__(self, output: Path, name: str, *, world: World) -> None:
+        """The directory of the training run `name` under `output`; its parts are checked, see `output_paths.inside`."""
+        self._output, self._name, self._world = output, name, world
+
+    @property
+    def path(self) -> Path:
+        """The directory."""
+        return run_directory(self._output, self._name)
 
     @property
     def metrics(self) -> Path:
         """The metrics file."""
-        return self.path / "metrics.jsonl"
+        return inside(self.path, "metrics.jsonl")
 
     @property
     def checkpoints(self) -> Path:
         """The directory of all checkpoints."""
-        return self.path / "checkpoints"
+        return inside(self.path, "checkpoints", is_directory=True)
 
     def prepare(self, *, steps: int, resume: bool, overwrite: bool) -> Path | None:
         """Check what exists, remove it if `overwrite`; returns the checkpoint to resume from, if there is one.
@@ -48,16 +64,18 @@ class RunDirectory:
 
         Raises:
             TrainerError: the directory exists and is neither resumed nor overwritten, or has a later checkpoint.
+            OutputPathError: the directory is reached through a link.
         """
         if resume and overwrite:
             raise TrainerError("a run is either resumed or overwritten, not both")
-        if self.path.exists() and not (resume or overwrite):
+        path = self.path
+        if path.exists() and not (resume or overwrite):
             raise TrainerError(
-                f"{self.path} exists: --resume continues it, --overwrite deletes it; or rename its [train.<name>]"
+                f"{path} exists: --resume continues it, --overwrite deletes it; or rename its [train.<name>]"
             )
         self._world.wait()  # every process has checked
         if overwrite and self._world.is_first:
-            shutil.rmtree(self.path, ignore_errors=True)
+            shutil.rmtree(path, ignore_errors=True)  # follows no link
         self._world.wait()
         checkpoint = latest_checkpoint(self.checkpoints)
         if checkpoint is not None and step_of(checkpoint) > steps:
@@ -66,7 +84,7 @@ class RunDirectory:
 
     def write_config(self, config: TrainConfig, *, resumed: bool, description: Mapping[str, Any]) -> list[str]:
         """Write `config.json` with the settings and `description`; returns the settings that a resume changed."""
-        path, settings, changes = self.path / "config.json", config.model_dump(mode="json"), []
+        path, settings, changes = inside(self.path, "config.json"), config.model_dump(mode="json"), []
         if self._world.is_first:
             before = read_state(path, remedy="Delete it; --resume writes it again") if resumed else None
             if before is not None:

@@ -27,6 +27,7 @@ from colophon.pipeline.cli.options import (
 from colophon.pipeline.cli.terminal import echo, make_console
 from colophon.pipeline.cli.trained_models import trained_model
 from colophon.shards.common.durable import replace_text
+from colophon.shards.common.output_paths import inside
 
 if TYPE_CHECKING:
     from colophon.shards.tokenizer.tokenizer import Tokenizer
@@ -77,6 +78,7 @@ def evaluate(
     loaded_models = [trained_model(loaded, each, where=recipe, step=step) for each in names]
     models = [EvaluatedModel(trained=trained) for trained, _ in loaded_models]
     other = output or _validation_output(models)
+    results_at = [inside(own, Path("training", each, f"{_evaluation_name(call, each, names)}.json")) for each in names]
     evaluation = score(
         models,
         documents=held_out_documents(models) if other is None else RunDocuments(Path(other)),
@@ -91,14 +93,13 @@ def evaluate(
         report=(lambda line: None) if as_json else echo,
     )
     results = [evaluation.as_dict(model.name) for model in models]
-    paths = [own / "training" / each / f"{_evaluation_name(call, each, names)}.json" for each in names]
-    for path, result in zip(paths, results, strict=True):
+    for path, result in zip(results_at, results, strict=True):
         replace_text(path, json.dumps(result, indent=1) + "\n")
     if as_json:
         echo(json.dumps(results, indent=1))
         return
     print_evaluation(results, console=make_console())
-    for line in [*legend(results), *map(str, paths)]:
+    for line in [*legend(results), *map(str, results_at)]:
         echo(line)
 
 

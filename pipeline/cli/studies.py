@@ -24,6 +24,7 @@ from colophon.pipeline.cli.terminal import echo, make_console
 from colophon.pipeline.cli.trained_models import trained_model
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common.durable import replace_text
+from colophon.shards.common.output_paths import inside
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -74,6 +75,7 @@ def probe(
 
     loaded, own = recipe_and_output(recipe, settings)
     trained, tokenizer = trained_model(loaded, name, where=recipe, step=step)
+    result_at = _result_path(own, name, "probe", call)
     report = study(
         trained,
         output=own,
@@ -98,8 +100,7 @@ def probe(
         echo(line)
     echo(DOCUMENT_INTERVALS)
     _warn_if_trained_on(Path(report.output), trained)
-    path = own / "training" / name / result_name("probe", call, exclude=["name"])
-    _write_result(path, result, {"": lambda: draw_probes(report)})
+    _write_result(result_at, result, {"": lambda: draw_probes(report)})
 
 
 def attention(
@@ -134,6 +135,7 @@ def attention(
 
     loaded, own = recipe_and_output(recipe, settings)
     trained, tokenizer = trained_model(loaded, name, where=recipe, step=step)
+    result_at = _result_path(own, name, "attention", call)
     report = study_attention(
         trained,
         output=own,
@@ -154,7 +156,7 @@ def attention(
         make_console().print(bins_table(result["bins"]))
         title = f"{name}, step {report.step:,}, layout {report.layout}: distances of attention to meta tokens"
         figures["-bins"] = lambda: draw_bins(bins, title=title)
-    _write_result(own / "training" / name / result_name("attention", call, exclude=["name"]), result, figures)
+    _write_result(result_at, result, figures)
 
 
 def plot(
@@ -200,7 +202,10 @@ def plot(
 
     _, output = recipe_and_output(recipe, settings)
     figure = draw_curves(read_curves(output, names or None, x=x, y=y), x=x, y=y, smooth=smooth)
-    for path in save_figure(figure, output / "training" / y if to is None else to):
+    if to is None:
+        to = output / "training" / y
+        _check_files(inside(output, "training", is_directory=True), y)
+    for path in save_figure(figure, to):
         echo(path)
 
 
@@ -226,11 +231,26 @@ def _layers(text: str) -> list[int] | None:
         raise UsageError(f"--layers: all, or numbers such as 0,6,12; got {text!r}") from None
 
 
+def _result_path(output: Path, name: str, stem: str, call: typer.Context) -> Path:
+    """Return the path of a result without suffix, after a check of the files that `_write_result` writes."""
+    directory = inside(output, Path("training", name), is_directory=True)
+    result = result_name(stem, call, exclude=["name"])
+    _check_files(directory, result)
+    return directory / result
+
+
+def _check_files(directory: Path, name: str) -> None:
+    """Check that a result and its figures are regular files or missing, see `output_paths.inside`."""
+    for ending in (".json", ".png", ".svg", "-bins.png", "-bins.svg"):
+        inside(directory, f"{name}{ending}")
+
+
 def _write_result(to: Path, result: dict[str, Any], figures: dict[str, Callable[[], Figure]]) -> None:
     """Write `<to>.json`, and the figures as `<to><key>.png` and `.svg` if matplotlib is installed."""
     from colophon.trainer.errors import TrainerError
     from colophon.trainer.plots.figures import save_figure
 
+    _check_files(to.parent, to.name)
     path = to.with_name(f"{to.name}.json")
     replace_text(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
     echo(path)

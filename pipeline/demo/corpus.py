@@ -54,6 +54,8 @@ from colophon.pipeline.demo.prose import digest
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common import digests
 from colophon.shards.common.durable import replace_text, replaced_file
+from colophon.shards.common.output_paths import OutputPathError, entries, inside
+from colophon.shards.common.state_files import read_state
 
 SCHEMA = pa.schema(
     [(name, pa.string()) for name in ("text", "id", "dump", "url", "date", "file_path", "language")]
@@ -87,6 +89,11 @@ class DemoCorpus:
     reused: bool
     """Whether the corpus already existed and nothing was written."""
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All files, below `output`."""
+        return (*self.train_files, self.validation_file, *self.label_files.values())
+
 
 def write_demo_corpus(
     output: Path,
@@ -108,6 +115,7 @@ def write_demo_corpus(
     Raises:
         UsageError: the folders hold too little documentation for `num_files` files, or `num_files` is below 1.
         OSError: `output` cannot be written.
+        OutputPathError: a file or folder of the corpus is a link, a pipe or the like.
     """
     if num_files < 1:
         raise UsageError(f"num_files must be at least 1, got {num_files}")
@@ -177,7 +185,7 @@ def _write_corpus(
     fingerprint: str,
 ) -> DemoCorpus:
     """Write all files, the record last; remove training files of an earlier corpus that have other names."""
-    record_file = output / RECORD_NAME
+    record_file = inside(output, RECORD_NAME)
     record_file.unlink(missing_ok=True)
     num_validation = max(1, round(VALIDATION_SHARE * len(documents)))
     validation, train = documents[:num_validation], documents[num_validation:]
@@ -192,8 +200,11 @@ def _write_corpus(
         "fingerprint": fingerprint,
     }
     corpus = _corpus_of_record(output, record, reused=False)
-    for stale in set((output / "corpus").glob("train-?????.parquet")) - set(corpus.train_files):
-        stale.unlink()
+    for path in corpus.files:
+        inside(output, path.relative_to(output))
+    for path in set(entries(output, "corpus")) - set(corpus.train_files):
+        if path.match("train-?????.parquet"):
+            path.unlink()
     for number, path in enumerate(corpus.train_files):
         share = train[len(train) * number // num_files : len(train) * (number + 1) // num_files]
         _write_table(_table(share, snapshot), path)
@@ -222,11 +233,14 @@ def _corpus_of_record(output: Path, record: dict[str, Any], *, reused: bool) -> 
 def _existing_corpus(output: Path, fingerprint: str) -> DemoCorpus | None:
     """The corpus of an earlier complete run, if it has this fingerprint and all its files exist."""
     try:
-        corpus = _corpus_of_record(output, json.loads((output / RECORD_NAME).read_text()), reused=True)
-    except (OSError, ValueError, KeyError, TypeError):
+        record = read_state(inside(output, RECORD_NAME), remedy="Delete it")
+        corpus = _corpus_of_record(output, record or {}, reused=True)
+    except OutputPathError:
+        raise
+    except (ValueError, KeyError, TypeError):
         return None
-    files = (*corpus.train_files, corpus.validation_file, *corpus.label_files.values())
-    return corpus if corpus.fingerprint == fingerprint and all(path.is_file() for path in files) else None
+    complete = all(inside(output, path.relative_to(output)).is_file() for path in corpus.files)
+    return corpus if corpus.fingerprint == fingerprint and complete else None
 
 
 def _table(documents: list[Document], snapshot: date) -> pa.Table:

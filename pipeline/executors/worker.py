@@ -22,6 +22,7 @@ from colophon.pipeline.errors import InputError, NodeError, one_line, without_se
 from colophon.pipeline.retry import is_transient, retried
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task, Worker
 from colophon.shards.common.errors import ColophonError, ShardError
+from colophon.shards.common.output_paths import OutputPathError
 
 MEMORY_EXIT_CODE = 70
 """The exit code of a worker that holds far more memory than it may."""
@@ -134,6 +135,8 @@ def attempt(worker: Worker, task: Task) -> Outcome:
     """
     try:
         return Outcome(task=task, result=retried(lambda: worker.work(task)))
+    except OutputPathError:
+        raise
     except (InputError, AnnotatorError, ShardError) as error:
         return Outcome(task=task, error=without_secrets(str(error)))
     except Exception as error:

@@ -18,6 +18,7 @@ from colophon.pipeline.inputs.search.formats import format_of
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.durable import TEMPORARY_SUFFIX
 from colophon.shards.common.errors import listed
+from colophon.shards.common.output_paths import inside
 
 _KEY = "colophon_export"
 _SHOWN_FILES = 3
@@ -45,9 +46,12 @@ def check_directory(
 
     Raises:
         UsageError: the directory is a file, or has data files that this export may not remove.
+        OutputPathError: a file that the export writes is a link, a pipe or the like.
     """
     if directory.exists() and not directory.is_dir():
         raise UsageError(f"--to {directory}: is a file. Give a directory")
+    for name in names:
+        inside(directory, name)
     found = sorted(path for path in directory.rglob("*") if path.is_file()) if directory.is_dir() else []
     data = [path for path in found if not _is_hidden(path, directory) and format_of(path.name)]
     marks = {path: _mark(path) for path in data}

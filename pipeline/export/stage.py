@@ -24,6 +24,7 @@ from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.run_files import disk_full_as_store_error
 from colophon.shards.common.durable import replaced_file
+from colophon.shards.common.output_paths import inside
 from colophon.shards.outputs import Output
 
 _ROW_GROUP_BYTES = 64 << 20
@@ -89,7 +90,7 @@ class ExportWorker:
 
     def work(self, task: Task) -> TaskResult:
         """Join one partition. The file appears when it is complete."""
-        path = self._stage.directory / file_name(task.partition.name)
+        path = inside(self._stage.directory, file_name(task.partition.name))
         needs = self._stage.schema.needs(task.partition)
         reader = PartitionReader(task.partition, needs, stage="export", has_content=False)
         rows = 0

@@ -16,9 +16,10 @@ from rich.table import Table
 
 from colophon.pipeline.errors import printable
 from colophon.pipeline.inputs.search.found import describe_left_aside
-from colophon.pipeline.runs.run import QUARANTINE, PassTiming, RunResult, describe
+from colophon.pipeline.runs.run import PassTiming, RunResult, describe
 from colophon.pipeline.stages.timing import STEPS
-from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.commits import QUARANTINE, Store
+from colophon.shards.common.output_paths import inside
 from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, Manifest, Record
 from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import ROLE_NAMES
@@ -238,7 +239,7 @@ def _describe_columns(manifest: Manifest, annotator: str, store: Store) -> list[
     paths, rows = [], 0
     for record in manifest.annotators[annotator].records:
         if store.files.is_local and record.rows and rows < _SAMPLE_ROWS:
-            paths.append(store.files.path / record.path)
+            paths.append(inside(store.files.path, record.path))
             rows += record.rows
     if not paths:
         return []

@@ -24,12 +24,11 @@ from colophon.pipeline.runs.requirements import requirements
 from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
 from colophon.pipeline.stages.tasks import Outcome, TaskResult
 from colophon.pipeline.stages.timing import STEPS
-from colophon.pipeline.storage.commits import settings_path
+from colophon.pipeline.storage.commits import QUARANTINE, settings_path
 from colophon.shards.common.errors import ColophonError, ExitCode
 from colophon.shards.manifest import Manifest, QuarantineEntry
 from colophon.shards.outputs import STAGES, Output, StageName
 
-QUARANTINE = "quarantine.jsonl"
 VISIBLE_PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Pauses until a file that another machine wrote is given up: a network file system caches directories for a minute."""
 

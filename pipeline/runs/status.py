@@ -12,8 +12,10 @@ from rich.table import Table
 from colophon.pipeline.errors import printable
 from colophon.pipeline.runs.plan import Plan, each_once
 from colophon.pipeline.runs.resolve import ResolvedRecipe
-from colophon.pipeline.runs.run import QUARANTINE, describe
-from colophon.pipeline.storage.lock import Owner, owner_of
+from colophon.pipeline.runs.run import describe
+from colophon.pipeline.storage.commits import QUARANTINE
+from colophon.pipeline.storage.lock import owner_of
+from colophon.pipeline.storage.owner import Owner
 from colophon.pipeline.verification.settings_and_models import settings_findings
 from colophon.shards.common.errors import DamagedFileError, ShardError
 from colophon.shards.manifest import QuarantineEntry

@@ -7,8 +7,9 @@ visible is exactly once.
 
 from __future__ import annotations
 
+import re
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,13 +24,18 @@ from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_err
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, sync
 from colophon.shards.common.errors import DamagedFileError
+from colophon.shards.common.output_paths import OutputPathError
 from colophon.shards.common.paths import absolute_path
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record, manifest_text, with_checksum
 
 RECORDS = "records"
 LOCK_NAME = ".lock"
-_WRITTEN_BY_THE_DRIVER = (".", "calibration", "report")
-"""The directories of the manifest, the quarantine, calibrations and the report."""
+QUARANTINE = "quarantine.jsonl"
+_SWEEP_SECONDS = 15.0
+"""How long a process of an earlier run may take to finish its publication."""
+_WRITTEN_BY_THE_DRIVER = ("calibration", "report")
+_TEMPORARY = re.compile(rf"\..+\.[0-9a-f]{{12}}(\.[a-z]+)?{re.escape(TEMPORARY_SUFFIX)}")
+"""The names of our temporary files, see `durable.temporary_path` and `Store.draft`; other hidden files stay."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +183,8 @@ class Store:
         """
         try:
             return self.files.read_json(settings_path(output))
+        except OutputPathError:
+            raise
         except ValueError:
             return None
 
@@ -188,25 +196,32 @@ class Store:
         """The partitions with a temporary file, of a process that writes it or died; none on object stores."""
         # ".part-0.3f9c01b2d4e5.arrow.tmp" -> "part-0"
         files = self.files
-        paths = _temporary_files(files.path / output) if files.is_local else []
-        return {path.name[1:].rsplit(".", 3)[0] for path in paths}
+        names = files.names(output) if files.is_local else []
+        return {name[1:].rsplit(".", 3)[0] for name in names if _TEMPORARY.fullmatch(name)}
 
     def sweep(self, outputs: Sequence[str]) -> None:
-        """Delete the temporary files of dead processes. The caller must hold the run's lock.
+        """Delete the temporary files of dead processes, and check the outputs. The caller must hold the run's lock.
 
         Afterwards no process of an earlier run can publish in these outputs: the lock of each directory lets one that
         is publishing finish, and the check of the run's lock stops the others.
+
+        Raises:
+            OutputPathError: an output, a record or a report is a link, a pipe or the like.
+            LockedError: another process holds the lock of an output's directory.
         """
         files = self.files
         if not isinstance(files, LocalFiles):
             return
         for output in outputs:
-            directory = files.path / output
-            with files.exclusive(output) if directory.is_dir() else nullcontext():
-                _delete_temporary_files(directory)
-                _delete_temporary_files(files.path / RECORDS / output)
-        for name in _WRITTEN_BY_THE_DRIVER:
-            _delete_temporary_files(files.path / name)
+            is_there = files.inside(output, is_directory=True).is_dir()
+            with files.exclusive(output, seconds=_SWEEP_SECONDS) if is_there else nullcontext():
+                _delete_temporary_files(files.entries(output))
+                _delete_temporary_files(files.entries(f"{RECORDS}/{output}"))
+        for directory in _WRITTEN_BY_THE_DRIVER:
+            _delete_temporary_files(files.entries(directory))
+        for name in (MANIFEST_NAME, QUARANTINE):
+            files.inside(name)
+        _delete_temporary_files(path for path in files.path.glob(f".*{TEMPORARY_SUFFIX}") if not path.is_symlink())
 
     def write_manifest(self, manifest: Manifest) -> Manifest:
         """Replace the manifest; returns it as written, with its checksum."""
@@ -265,13 +280,10 @@ class Draft:
         return self.store.publish(self.path, record)
 
 
-def _temporary_files(directory: Path) -> list[Path]:
-    return list(directory.glob(f".*{TEMPORARY_SUFFIX}"))
-
-
-def _delete_temporary_files(directory: Path) -> None:
-    for path in _temporary_files(directory):
-        if not path.name.startswith(f".{LOCK_NAME}."):  # of this run's next beat, or of a run that waits for the lock
+def _delete_temporary_files(paths: Iterable[Path]) -> None:
+    for path in paths:
+        # A lock's is of this run's next beat, or of a run that waits for the lock.
+        if _TEMPORARY.fullmatch(path.name) and not path.name.startswith(f".{LOCK_NAME}.") and path.is_file():
             path.unlink(missing_ok=True)
 
 

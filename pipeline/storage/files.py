@@ -7,7 +7,6 @@ object on an object store.
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -20,11 +19,14 @@ import fsspec
 from colophon.pipeline.errors import StoreError, one_line
 from colophon.pipeline.retry import retried
 from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error
-from colophon.shards.common import durable
+from colophon.shards.common import durable, output_paths
 from colophon.shards.common.errors import ColophonError
+from colophon.shards.common.file_locks import flock_within
 from colophon.shards.common.state_files import read_regular
 
 Result = TypeVar("Result")
+_PUBLISHING_SECONDS = 120.0
+"""How long one process may take to rename and record a file; on a slow disk that is some seconds."""
 _NO_LINK_ERRNOS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL}
 
 
@@ -45,9 +47,17 @@ class LocalFiles(RunFiles):
     def _scratch_directory(self) -> str:
         return self.root
 
+    def inside(self, path: str, *, is_directory: bool = False) -> Path:
+        """The full path of a file or directory, see `output_paths.inside`."""
+        return output_paths.inside(self.path, path, is_directory=is_directory)
+
+    def entries(self, directory: str) -> list[Path]:
+        """The files and directories in a directory, see `output_paths.entries`."""
+        return list(output_paths.entries(self.path, directory))
+
     def read_text(self, path: str) -> str | None:
         """The content of a small file; None if it does not exist."""
-        content = read_regular(self.path / path, remedy="Delete it; `colophon run` writes it again")
+        content = read_regular(self.inside(path), remedy="Delete it; `colophon run` writes it again")
         return None if content is None else content.decode("utf-8", "replace")
 
     def replace_text(self, path: str, text: str) -> None:
@@ -57,11 +67,11 @@ class LocalFiles(RunFiles):
             StoreError: the disk is full or read-only.
         """
         with disk_full_as_store_error(f"{self.root}/{path}"):
-            durable.replace_text(self.path / path, text)
+            durable.replace_text(self.inside(path), text)
 
     def create_text(self, path: str, text: str) -> bool:
         """Create a small file with its content, unless it exists; exact on file systems with hard links."""
-        final = self.path / path
+        final = self.inside(path)
         final.parent.mkdir(parents=True, exist_ok=True)
         temporary = durable.temporary_path(final)
         try:
@@ -82,24 +92,23 @@ class LocalFiles(RunFiles):
     def size(self, path: str) -> int | None:
         """The bytes of a file; None if it does not exist."""
         try:
-            return (self.path / path).stat().st_size
+            return self.inside(path).stat().st_size
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def names(self, directory: str) -> list[str]:
         """The names of the files in a directory; none if it does not exist."""
-        full = self.path / directory
-        return [path.name for path in full.iterdir()] if full.is_dir() else []
+        return [path.name for path in self.entries(directory)]
 
     @contextmanager
     def local_copy(self, path: str) -> Iterator[Path]:
         """The file's own path."""
-        yield self.path / path
+        yield self.inside(path)
 
     @contextmanager
     def temporary_file(self, directory: str, name: str) -> Iterator[Path]:
         """A path in `directory` itself, so that the rename stays on one file system."""
-        temporary = self.path / directory / name
+        temporary = self.inside(f"{directory}/{name}")
         temporary.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
@@ -108,24 +117,30 @@ class LocalFiles(RunFiles):
 
     def move(self, temporary: Path, path: str) -> None:
         """Rename a temporary file to its final path, and sync the directory."""
-        temporary.replace(self.path / path)
-        durable.sync((self.path / path).parent)
+        final = self.inside(path)
+        temporary.replace(final)
+        durable.sync(final.parent)
 
     def remove(self, path: str) -> None:
         """Delete a file if it exists, and sync the directory."""
+        full = self.inside(path)
         with suppress(FileNotFoundError):
-            (self.path / path).unlink()
-            durable.sync((self.path / path).parent)
+            full.unlink()
+            durable.sync(full.parent)
 
     @contextmanager
-    def exclusive(self, directory: str) -> Iterator[bool]:
+    def exclusive(self, directory: str, *, seconds: float = _PUBLISHING_SECONDS) -> Iterator[bool]:
         """Hold the lock of a directory that exists, which one process at a time can hold.
 
         Yields whether it is held: some network file systems have no locks, or none of directories.
+
+        Raises:
+            LockedError: another process has held it for `seconds`.
         """
-        handle = os.open(self.path / directory, os.O_RDONLY)
+        path = self.inside(directory, is_directory=True)
+        handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
-            yield _flock(handle)
+            yield flock_within(handle, path, seconds=seconds)
         finally:
             os.close(handle)
 
@@ -213,14 +228,6 @@ class RemoteFiles(RunFiles):
             raise
         except Exception as error:
             raise StoreError(f"{url}: {one_line(error)}") from error
-
-
-def _flock(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError:
-        return False
-    return True
 
 
 def files_at(root: str) -> RunFiles:

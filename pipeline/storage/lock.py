@@ -15,68 +15,29 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.commits import LOCK_NAME, Store
+from colophon.pipeline.storage.owner import Owner
 from colophon.pipeline.storage.run_files import RunFiles
 from colophon.shards.common.errors import ColophonError, DamagedFileError
+from colophon.shards.common.file_locks import LOCKED_ERRNOS, describe_process, holder_of
+from colophon.shards.common.output_paths import OutputPathError, open_regular
 
 BEAT_SECONDS = 10.0
 _SILENT_BEATS = 3
 """An owner that misses this many beats is dead."""
-_LOCKED_ERRNOS = (errno.EACCES, errno.EAGAIN)
 _NO_LOCKS_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 """The errors of flock on NFS without locks, Lustre without `-o flock`, and file systems that never had it."""
-
-
 _LEASE_INSTEAD = "the lock is a file that the run rewrites every few seconds"
-
-
-class Owner(BaseModel):
-    """The owner of a lock: the content of the lock file."""
-
-    model_config = ConfigDict(frozen=True)
-
-    host: str
-    pid: int
-    since: float
-    """Seconds since 1970, by the owner's clock."""
-    token: str
-    """A random name of this holding of the lock."""
-    beat: int = 0
-    """The number of beats of a lease so far."""
-
-    def describe(self) -> str:
-        """Human-readable: `process 123 on host, since 0:01:02`."""
-        age = max(int(time.time() - self.since), 0)
-        return f"process {self.pid} on {self.host}, since {age // 3600}:{age // 60 % 60:02}:{age % 60:02}"
-
-    @property
-    def is_dead(self) -> bool:
-        """Whether this is a process of this machine that has ended; False for other machines."""
-        if self.host != socket.gethostname():
-            return False
-        try:
-            os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return True
-        except PermissionError:  # alive, of a different user
-            return False
-        return False
-
-
-def _this_process() -> Owner:
-    return Owner(host=socket.gethostname(), pid=os.getpid(), since=time.time(), token=uuid.uuid4().hex)
 
 
 @contextmanager
@@ -91,7 +52,7 @@ def locked(store: Store, *, log: Callable[[str], None], beat_seconds: float = BE
     Raises:
         ColophonError: another run holds the lock, or the directory cannot be written.
     """
-    owner, files = _this_process(), store.files
+    owner, files = Owner.this_process(), store.files
     leased = partial(_leased, files, owner, log=log, beat_seconds=beat_seconds)
     with _on_disk(files, owner, without_locks=leased, log=log) if files.is_local else leased():
         yield owner
@@ -103,13 +64,13 @@ def owner_of(store: Store) -> Owner | None:
     if owner is None or not store.files.is_local:
         return None if owner is None or owner.is_dead else owner
     try:
-        handle = os.open(store.files.path / LOCK_NAME, os.O_RDONLY | os.O_NONBLOCK)
+        handle = open_regular(store.files.path / LOCK_NAME)
     except OSError:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except OSError as error:
-        if error.errno in _LOCKED_ERRNOS:
+        if error.errno in LOCKED_ERRNOS:
             return owner
         if error.errno in _NO_LOCKS_ERRNOS:
             return None if owner.is_dead else owner
@@ -127,9 +88,14 @@ def _read_owner(files: RunFiles) -> Owner | None:
         return None
 
 
-def _locked_error(files: RunFiles, owner: Owner | None) -> ColophonError:
+def _locked_error(files: RunFiles, owner: Owner | None, *, holder: int | None = None) -> ColophonError:
+    """The error for a lock that the process `holder` has, if that is known; the file may name an earlier owner."""
+    remedy = "Wait until it ends, or set another output.path"
+    if holder is not None and (owner is None or (owner.is_here and owner.pid != holder)):
+        name = describe_process(holder)
+        return ColophonError(f"{files.root}/{LOCK_NAME}: locked by {name}, which has not named itself. {remedy}")
     run = "another run" if owner is None else f"another run ({owner.describe()})"
-    return ColophonError(f"{files.root}: {run} is using it. Wait until it ends, or set another output.path")
+    return ColophonError(f"{files.root}: {run} is using it. {remedy}")
 
 
 @contextmanager
@@ -146,7 +112,7 @@ def _on_disk(
         files.path.mkdir(parents=True, exist_ok=True)
         handle = _lock_file_handle(files, log=log)
     except OSError as error:
-        raise ColophonError(f"{files.root}: cannot be written: {error.strerror}") from error
+        raise ColophonError(f"{error.filename or files.root}: cannot be written: {error.strerror}") from error
     try:
         with _flocked(files, owner, handle) if handle is not None else without_locks():
             yield
@@ -170,18 +136,23 @@ def _lock_file_handle(files: RunFiles, *, log: Callable[[str], None]) -> int | N
     """Lock and empty the lock file; returns its handle, or None on a file system without locks."""
     path = files.path / LOCK_NAME
     while True:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if _is_file_of(handle, path):
+                _refuse_hard_links(handle, path)
                 os.ftruncate(handle, 0)
                 return handle
+        except ColophonError:
+            os.close(handle)
+            raise
         except OSError as error:
             if error.errno in _NO_LOCKS_ERRNOS and os.fstat(handle).st_size == 0 and _is_file_of(handle, path):
                 path.unlink(missing_ok=True)  # this call has created it; a lease is never empty
+            holder = holder_of(handle)
             os.close(handle)
-            if error.errno in _LOCKED_ERRNOS:
-                raise _locked_error(files, _read_owner(files)) from None
+            if error.errno in LOCKED_ERRNOS:
+                raise _locked_error(files, _read_owner(files), holder=holder) from None
             if error.errno not in _NO_LOCKS_ERRNOS:
                 raise
             log(f"{files.root}: its file system has no locks (flock: {error.strerror}): {_LEASE_INSTEAD}")
@@ -190,7 +161,16 @@ def _lock_file_handle(files: RunFiles, *, log: Callable[[str], None]) -> int | N
 
 
 def _is_file_of(handle: int, path: Path) -> bool:
-    return path.exists() and path.stat().st_ino == os.fstat(handle).st_ino
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _refuse_hard_links(handle: int, path: Path) -> None:
+    """Refuse a lock file that is also a file elsewhere, which would be emptied."""
+    if os.fstat(handle).st_nlink > 1:
+        raise OutputPathError(f"{path}: a hard link to a file that has other names too. Remove it")
 
 
 @contextmanager

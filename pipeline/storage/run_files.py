@@ -41,7 +41,10 @@ def disk_full_as_store_error(place: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class RunFiles(ABC):
-    """The files of a run's directory. Cheap to create, and picklable."""
+    """The files of a run's directory. Cheap to create, and picklable.
+
+    On a disk every method raises `OutputPathError` where a part of a path is a link, a pipe or the like.
+    """
 
     root: str
 

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 
 from colophon.pipeline.runs.plan import each_once
 from colophon.pipeline.runs.resolve import ResolvedRecipe
-from colophon.pipeline.runs.run import QUARANTINE
-from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.commits import QUARANTINE, Store
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, OutputManifest, QuarantineEntry, Record, is_as_written
 from colophon.shards.outputs import Output

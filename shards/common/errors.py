@@ -5,10 +5,12 @@
     ├── InputError        1      pipeline/errors.py        a partition that cannot be read; it is quarantined
     ├── NodeError         1      pipeline/errors.py        a machine lacks a model, a vocabulary or a module
     ├── StoreError        1      pipeline/errors.py        the output's disk or object store fails
+    ├── LockedError       1      shards/common/file_locks.py  a lock that another process has held for too long
     ├── StoppedError      128+n  pipeline/errors.py        a training that signal n ended
     ├── AnnotatorError    2      annotators/base.py        a model or a setting of an annotator
     ├── ShardError        2      shards/common/errors.py   a shard or a manifest that cannot be read
-    │   └── DamagedFileError  2  shards/common/errors.py   a state file that is damaged, such as a calibration
+    │   ├── DamagedFileError  2  shards/common/errors.py   a state file that is damaged, such as a calibration
+    │   └── OutputPathError   2  shards/common/output_paths.py  a link or a pipe in an output
     ├── TokenizerError    2      shards/common/errors.py   a vocabulary that cannot be read or used as asked
     ├── TrainerError      2      trainer/errors.py         a setting, a shard or a checkpoint of a training
     ├── OutOfMemoryError  1      trainer/errors.py         a model or a batch too large for the device

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-import stat
 from pathlib import Path
 from typing import Any
 
 from colophon.shards.common.errors import DamagedFileError, one_line
+from colophon.shards.common.output_paths import open_regular
 
 MAX_STATE_BYTES = 64 << 20
 """A larger file is not one of ours: the largest, the settings of a training with many sources, have some kilobytes."""
@@ -49,27 +49,25 @@ def parse_state(content: str | bytes, *, where: str, remedy: str) -> dict[str, A
 def read_regular(path: Path, *, max_bytes: int | None = None, remedy: str) -> bytes | None:
     """The bytes of a file; None if it does not exist.
 
+    Args:
+        path: below an output, the result of `inside`.
+        max_bytes: a larger file is damaged; None: of any size.
+        remedy: what to do about a damaged one, a sentence.
+
     Raises:
-        DamagedFileError: it is a directory, a pipe or a device, cannot be read, or has more than `max_bytes`.
+        OutputPathError: it is a link, a directory, a pipe or the like.
+        DamagedFileError: it cannot be read, or has more than `max_bytes`.
     """
     try:
-        with open(path, "rb", opener=_open_without_waiting) as file:
-            found = os.fstat(file.fileno())
-            if not stat.S_ISREG(found.st_mode):
-                raise DamagedFileError(f"{path}: not a regular file. {remedy}")
-            if max_bytes is not None and found.st_size > max_bytes:
-                raise DamagedFileError(f"{path}: damaged: {found.st_size:,} bytes. {remedy}")
+        with os.fdopen(open_regular(path), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if max_bytes is not None and size > max_bytes:
+                raise DamagedFileError(f"{path}: damaged: {size:,} bytes. {remedy}")
             return file.read()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except IsADirectoryError:
-        raise DamagedFileError(f"{path}: not a regular file. {remedy}") from None
     except OSError as error:
         raise DamagedFileError(f"{path}: cannot be read: {error.strerror}. {remedy}") from None
-
-
-def _open_without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)  # a pipe would wait for a writer
 
 
 def _refuse(constant: str) -> Any:

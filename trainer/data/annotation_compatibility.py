@@ -17,6 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from colophon.shards.annotations import annotators_by_column
 from colophon.shards.common.errors import ShardError
+from colophon.shards.common.output_paths import inside
+from colophon.shards.common.state_files import read_state
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
 from colophon.trainer.data.annotator_settings import EDGES, first_difference, is_version, value_settings
 from colophon.trainer.errors import TrainerError
@@ -113,17 +115,18 @@ class _ChangedAnnotator:
             return f"annotate {other} with the settings of the training"
         calibration = Path("calibration") / f"{self.annotator}.json"
         is_same_config = self.trained.get("config") == self.other.get("config")
-        if is_same_config and _stored_edges(trained / calibration) == self.trained.get(EDGES):
+        if is_same_config and _stored_edges(trained, self.annotator) == self.trained.get(EDGES):
             return f"copy {trained / calibration} to {other / calibration} and run that recipe with --rebuild"
         edges = json.dumps(self.trained.get(EDGES))
         return f"write bins = {{ edges = {edges} }} in that recipe and run it with --rebuild"
 
 
-def _stored_edges(calibration: Path) -> object:
-    """The edges in a file of `calibration/`; None if it is missing or damaged."""
+def _stored_edges(output: Path, annotator: str) -> object:
+    """The edges in the calibration of an annotator; None if it is missing or damaged."""
     try:
-        return json.loads(calibration.read_text())["calibration"][EDGES]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        stored = read_state(inside(output, f"calibration/{annotator}.json"), remedy="Delete it") or {}
+        return stored["calibration"][EDGES]
+    except (ValueError, KeyError, TypeError):
         return None
 
 

@@ -137,9 +137,9 @@ def load_export(
         TrainerError: `directory` is not an export, or is damaged.
     """
     try:
-        described = Description.model_validate_json((directory / DESCRIPTION_NAME).read_bytes())
+        described = Description.model_validate_json(_regular(directory / DESCRIPTION_NAME).read_bytes())
         tokenizer = _load_tokenizer(directory, described.tokenizer)
-        stored = load_file(directory / WEIGHTS_NAME)
+        stored = load_file(_regular(directory / WEIGHTS_NAME))
     except (OSError, KeyError, TypeError, ValueError, TokenizerError, SafetensorError) as error:
         raise TrainerError(f"{directory}: not a model that Colophon exported: {one_line(error)}") from None
     unpadded = described.config.model.model_copy(update={"vocabulary_multiple": 1})
@@ -164,9 +164,16 @@ def load_export(
     return LoadedExport(trained=trained, layout=layout, tokenizer=tokenizer)
 
 
+def _regular(path: Path) -> Path:
+    """A file of an export; a link to one too, because the hub's cache consists of links. A pipe would wait."""
+    if path.exists() and not path.is_file():
+        raise TrainerError(f"{path}: not a regular file")
+    return path
+
+
 def _load_tokenizer(directory: Path, info: TokenizerInfo) -> Tokenizer:
     """The vocabulary of an export; special tokens have the names that the export gives them."""
-    added = json.loads((directory / TOKENIZER_NAME).read_bytes())["added_tokens"]
+    added = json.loads(_regular(directory / TOKENIZER_NAME).read_bytes())["added_tokens"]
     names = {token["id"]: token["content"] for token in added}
     roles = {role: names[getattr(info.special, role)] for role in ("bos", "eos", "pad", "boc", "eoc")}
     config = TokenizerConfig(path=str(directory / TOKENIZER_NAME), **roles)

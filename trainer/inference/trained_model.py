@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from colophon.shards.common.errors import one_line
+from colophon.shards.common.output_paths import entries, inside
 from colophon.shards.common.state_files import read_state
 from colophon.shards.schema import TokenizerInfo
 from colophon.trainer.checkpoint import TrainingState, checkpoints, read_trained, step_of
@@ -17,6 +18,7 @@ from colophon.trainer.data.description import HeldOutDocuments
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout, trained_layouts
 from colophon.trainer.model import Decoder, row_positions
+from colophon.trainer.run_directory import run_directory
 
 _REMEDY = "Train the model again"
 
@@ -77,9 +79,9 @@ def load_trained(
     Raises:
         TrainerError: the run or checkpoint does not exist (the choices are listed), or is damaged.
     """
-    directory = output / "training" / name
+    directory = run_directory(output, name)
     path = _checkpoint(directory, step)
-    described = read_state(directory / "config.json", remedy=_REMEDY) or {}
+    described = read_state(inside(directory, "config.json"), remedy=_REMEDY) or {}
     try:
         config = TrainConfig.model_validate(with_current_keys(described["config"]))
         masked_ids = [int(id) for id in described["masked_ids"]]
@@ -106,12 +108,12 @@ def load_trained(
 def _checkpoint(directory: Path, step: int | None) -> Path:
     if not directory.is_dir():
         runs = directory.parent
-        known = sorted(path.name for path in runs.iterdir() if path.is_dir()) if runs.is_dir() else []
+        known = sorted(path.name for path in entries(runs.parent, runs.name) if path.is_dir())
         choices = (
             f"available: {', '.join(known)}" if known else "no model has been trained yet: run `colophon train` first"
         )
         raise TrainerError(f"{directory}: no such training run; {choices}")
-    found = {step_of(path): path for path in checkpoints(directory / "checkpoints")}
+    found = {step_of(path): path for path in checkpoints(inside(directory, "checkpoints", is_directory=True))}
     if not found:
         raise TrainerError(f"{directory}: no checkpoint has been written yet")
     if step is None:

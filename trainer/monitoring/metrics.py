@@ -21,9 +21,11 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from colophon.shards.common.durable import replace_text
+from colophon.shards.common.output_paths import open_regular
+from colophon.shards.common.state_files import read_regular
 from colophon.shards.schema import Role
 from colophon.trainer.checkpoint import TrainingState
 from colophon.trainer.errors import NotWrittenError
@@ -48,9 +50,10 @@ class MetricsLog:
         """
         self._path, self._trackers = path, trackers
         if write:
-            lines = path.read_text(errors="replace").splitlines() if path.exists() else []
+            content = read_regular(path, remedy="Remove it; --resume begins a new one") or b""
+            lines = content.decode(errors="replace").splitlines()
             replace_text(path, "".join(f"{line}\n" for line in lines if _is_before(line, resumed_at)))
-        self._file = path.open("a", buffering=1) if write else None
+        self._file = _opened_at_end(path) if write else None
 
     def __enter__(self) -> MetricsLog:
         return self
@@ -84,6 +87,10 @@ class MetricsLog:
         if self._file is not None:
             self._file.flush()
             os.fsync(self._file.fileno())
+
+
+def _opened_at_end(path: Path) -> TextIO:
+    return os.fdopen(open_regular(path, os.O_WRONLY | os.O_APPEND), "a", buffering=1, encoding="utf-8")
 
 
 def _is_before(line: str, resumed_at: int) -> bool:

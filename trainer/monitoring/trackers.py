@@ -8,8 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from colophon.shards.common.durable import replace_text
+from colophon.shards.common.output_paths import inside
+from colophon.shards.common.state_files import read_regular
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.errors import TrainerError
+
+_MAX_ID_BYTES = 100
 
 
 class Tracker(Protocol):
@@ -28,7 +33,9 @@ class TensorBoard:
     def __init__(self, directory: Path, *, resumed_at: int) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter
 
-        self._writer: Any = SummaryWriter(str(directory / "tensorboard"), purge_step=resumed_at + 1)
+        self._writer: Any = SummaryWriter(
+            str(inside(directory, "tensorboard", is_directory=True)), purge_step=resumed_at + 1
+        )
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Add one record of `metrics.jsonl`."""
@@ -47,16 +54,19 @@ class WeightsAndBiases:
         import wandb
 
         # A resume continues the same run of the project. Overwriting removes this file, so it starts a new one.
-        file = directory / "wandb-id"
-        if not file.exists():
-            file.write_text(uuid.uuid4().hex)
+        file = inside(directory, "wandb-id")
+        content = read_regular(file, max_bytes=_MAX_ID_BYTES, remedy="Remove it; a new run of the project begins")
+        run_id = uuid.uuid4().hex if content is None else content.decode(errors="replace")
+        if content is None:
+            replace_text(file, run_id)
+        inside(directory, "wandb", is_directory=True)
         self._run: Any = wandb.init(
             project=project,
             name=directory.name,
             dir=directory,
             config=config.model_dump(mode="json"),
             resume="allow",
-            id=file.read_text(),
+            id=run_id,
         )
 
     def write(self, record: Mapping[str, Any]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.common.output_paths import entries, inside
+from colophon.shards.common.state_files import read_regular
 from colophon.trainer.errors import TrainerError
 
 X_LABELS = {
@@ -61,7 +63,8 @@ class Curve:
 
 def training_runs(output: Path) -> list[str]:
     """Names of the training runs under `output` that have metrics."""
-    return sorted(path.parent.name for path in output.glob("training/*/metrics.jsonl"))
+    runs = entries(output, "training")
+    return sorted(path.name for path in runs if path.is_dir() and inside(path, "metrics.jsonl").is_file())
 
 
 def read_curve(output: Path, name: str, *, x: str = "step", y: str = "text_loss") -> Curve:
@@ -82,7 +85,7 @@ def read_curve(output: Path, name: str, *, x: str = "step", y: str = "text_loss"
     for option, value, known in (("x", x, X_LABELS), ("y", y, Y_LABELS)):
         if value not in known:
             raise TrainerError(f"{option}: unknown quantity {value!r}; available: {', '.join(known)}")
-    path = output / "training" / name / "metrics.jsonl"
+    path = inside(output, Path("training", name, "metrics.jsonl"))
     if not path.is_file():
         raise TrainerError(
             f"{output}: no metrics of a training run {name!r}; available: {', '.join(training_runs(output)) or 'none'}"
@@ -124,8 +127,8 @@ def read_curves(output: Path, names: Sequence[str] | None, *, x: str = "step", y
 
 
 def _records(path: Path) -> list[dict[str, Any]]:
-    records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    content, records = read_regular(path, remedy="Remove it") or b"", []
+    for line in content.decode(errors="replace").splitlines():
         try:
             record = json.loads(line)
         except (ValueError, RecursionError):  # the last line of a run that is in progress or was killed

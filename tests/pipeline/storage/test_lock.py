@@ -19,7 +19,8 @@ import pytest
 
 from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.commits import LOCK_NAME, Store
-from colophon.pipeline.storage.lock import Owner, locked, owner_of
+from colophon.pipeline.storage.lock import locked, owner_of
+from colophon.pipeline.storage.owner import Owner
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.manifest import Manifest, Record
 from tests.pipeline.project import hashes, manifest, run
@@ -180,7 +181,7 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once(leased:
     with locked(leased, log=lambda line: None, beat_seconds=BEAT):
         here = owner_of(leased)
     assert here is not None
-    write_lock(leased, other_owner(host=here.host, pid=ended.pid))
+    write_lock(leased, here.model_copy(update={"pid": ended.pid, "token": "theirs"}))
     assert owner_of(leased) is None
     lines: list[str] = []
     with locked(leased, log=ignore_no_locks(lines.append), beat_seconds=BEAT):

@@ -1,0 +1,106 @@
+"""Paths below an output directory: real directories and regular files, and no link is followed.
+
+An output may have been copied from elsewhere, or be writable for others. A link in it would let a run empty, delete or
+write files outside of it, and a pipe would let a reader wait for ever. Every read and write of an output therefore goes
+through `inside`. The output directory itself may be a link, because its user chooses it.
+
+The check is made immediately before the use. It does not defend against a process that exchanges directories for links
+while a command works; such a process can write the output anyway.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+from colophon.shards.common.errors import ShardError
+
+_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a directory"),
+    (stat.S_ISREG, "a file"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+)
+
+
+class OutputPathError(ShardError):
+    """A link, a pipe or the like in an output; the message has its path and what to do."""
+
+
+def inside(root: Path, path: str | Path, *, is_directory: bool = False) -> Path:
+    """`root / path`, of which every part below `root` is a real directory or missing, and the last is a regular file.
+
+    Args:
+        root: a directory, or a link to one.
+        path: relative to `root`; it need not exist.
+        is_directory: the last part is a directory too, not a file.
+
+    Raises:
+        OutputPathError: a part is a link, a pipe or the like, or the path leaves `root`.
+    """
+    parts = Path(path).parts
+    if Path(path).is_absolute() or ".." in parts:
+        raise OutputPathError(f"{str(path)!r} leaves the directory {root}")
+    place = root
+    for number, part in enumerate(parts, start=1):
+        place /= part
+        try:
+            mode = place.lstat().st_mode
+        except (FileNotFoundError, NotADirectoryError, PermissionError):  # the caller's use of the path reports it
+            break
+        except ValueError:
+            raise OutputPathError(f"{str(path)!r} is not a path") from None
+        _check_kind(place, mode, is_directory=is_directory or number < len(parts))
+    return root.joinpath(*parts)
+
+
+def entries(root: Path, directory: str | Path) -> Iterator[Path]:
+    """The files and directories in a directory below `root`, in no order; none if it does not exist.
+
+    Raises:
+        OutputPathError: the directory or an entry is a link, a pipe or the like.
+    """
+    place = inside(root, directory, is_directory=True)
+    try:
+        found = os.scandir(place)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    with found:
+        for entry in found:
+            if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
+                inside(place, entry.name)
+            yield place / entry.name
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file. No link is followed, and a pipe is an error instead of a wait.
+
+    Args:
+        path: the result of `inside`.
+        flags: of `os.open`; with `O_CREAT`, a missing file gets the permissions of any new file.
+
+    Raises:
+        OutputPathError: it is a link, a directory, a pipe or the like.
+        OSError: it cannot be opened, or is missing.
+    """
+    inside(path.parent, path.name)
+    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+        _check_kind(path, os.fstat(handle).st_mode, is_directory=False)
+    except BaseException:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _check_kind(place: Path, mode: int, *, is_directory: bool) -> None:
+    if stat.S_ISDIR(mode) if is_directory else stat.S_ISREG(mode):
+        return
+    kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a device")
+    expected = "directory" if is_directory else "regular file"
+    raise OutputPathError(
+        f"{place}: {kind}, not a {expected}; outputs hold regular files and directories only. Remove it"
+    )
