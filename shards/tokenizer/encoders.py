@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -122,11 +122,21 @@ def _expression(strings: Sequence[str]) -> str | None:
     return expression
 
 
+_COMPARED: dict[tuple[Any, ...], str | None] = {}
+"""`first_difference` by vocabulary: each stage of a process loads it again, and comparing takes longer than loading."""
+
+
 def choose_encoder(backend: Backend) -> FastEncoder | ReferenceEncoder:
-    """The fast encoder if it supports the vocabulary and gives the reference's ids for all hard texts."""
+    """The fast encoder if it supports the vocabulary and gives the reference's ids for all hard texts.
+
+    A process compares a vocabulary once.
+    """
+    vocabulary = (backend.library, backend.sha256, *backend.special.items(), *backend.marked_strings)
     try:
         encoder = FastEncoder(backend)
-        text = first_difference(encoder, backend)
+        if vocabulary not in _COMPARED:
+            _COMPARED[vocabulary] = first_difference(encoder, backend)
+        text = _COMPARED[vocabulary]
     except NoEngineError as error:
         return ReferenceEncoder(backend, reason=str(error))
     if text is None:

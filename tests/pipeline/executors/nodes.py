@@ -82,8 +82,9 @@ def two_nodes(
     of_second: Mapping[str, str] | None = None,
     second_later: bool = False,
     second_prefix: Sequence[str] = (),
+    job_server: bool = False,
 ) -> Iterator[Cluster]:
-    """A head with the job server and a second raylet, a CPU each, both asking for a token.
+    """A head, with the job server if it is asked for, and a second raylet, a CPU each, both asking for a token.
 
     `of_head` and `of_second`: environment variables of one node's processes alone. `second_later`: the head is alone
     until `add_second` is called. `second_prefix`: a command that starts the second node.
@@ -97,11 +98,15 @@ def two_nodes(
     }
     jobs_port, gcs_port = free_ports(2)
     scratch = tempfile.mkdtemp(prefix="ray")  # short: paths of sockets are limited
-    serving = ("--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}", f"--temp-dir={scratch}/a")
+    dashboard = ["--dashboard-host=127.0.0.1", f"--dashboard-port={jobs_port}"]
+    serving = dashboard if job_server else ["--include-dashboard=false"]
     head = f"127.0.0.2:{gcs_port}"
     first, second = {**environment, **(of_head or {})}, {**environment, **(of_second or {})}
     try:
-        with raylet("127.0.0.2", "--head", f"--port={gcs_port}", *serving, environment=first), ExitStack() as of:
+        with (
+            raylet("127.0.0.2", "--head", f"--port={gcs_port}", f"--temp-dir={scratch}/a", *serving, environment=first),
+            ExitStack() as of,
+        ):
 
             def add_second() -> None:
                 options = (f"--address={head}", f"--temp-dir={scratch}/b")
@@ -116,20 +121,15 @@ def two_nodes(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+_LOOK = """
+import ray, sys, threading
+ray.init(address=sys.argv[1], log_to_driver=False)
+while ray.cluster_resources().get("CPU") != float(sys.argv[2]):
+    threading.Event().wait(0.05)
+"""
+
+
 def wait_for_nodes(cluster: Cluster, *, number: int) -> None:
-    """Until a driver sees that many CPUs; each look takes a driver's start, so no sleep is needed between them."""
-    look = (
-        f"import ray; ray.init(address={cluster.address!r}, log_to_driver=False); print(ray.cluster_resources()['CPU'])"
-    )
-    for _ in range(20):
-        seen = subprocess.run(
-            [sys.executable, "-c", look],
-            env=cluster.environment,
-            text=True,
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-        if seen.stdout.strip() == f"{number}.0":
-            return
-    raise AssertionError(f"the cluster has not {number} nodes: {seen.stdout} {seen.stderr}")
+    """Until a driver sees that many CPUs."""
+    look = [sys.executable, "-c", _LOOK, cluster.address, str(number)]
+    subprocess.run(look, env=cluster.environment, check=True, capture_output=True, timeout=120)

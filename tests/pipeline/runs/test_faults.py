@@ -27,6 +27,7 @@ from tests.pipeline.executors.kinds import EXECUTORS
 from tests.pipeline.executors.nodes import ROOT, two_nodes
 from tests.pipeline.project import (
     ROWS_OF_FILES,
+    colophon,
     hashes,
     manifest,
     quarantine,
@@ -108,9 +109,9 @@ def assert_whole(expected: dict[tuple[str, str], str], *, before: dict[str, tupl
     recorded = {Path("out", record.path) for stage in manifest().outputs.values() for record in stage.records}
     assert {path for path in Path("out").rglob("*") if path.suffix in (".arrow", ".parquet")} == recorded
     assert redone(before or {}, snapshot(Path("out"))).isdisjoint(before or {})
-    code, out, err = call("verify", "recipe.toml")
-    assert (code, err) == (0, ""), err
-    assert "all match their records, all laws of the layouts hold" in out
+    called = colophon("verify", "recipe.toml")
+    assert (called.code, called.err) == (0, "")
+    assert "all match their records, all laws of the layouts hold" in called.out
 
 
 STEPS = [
@@ -135,8 +136,7 @@ def test_a_process_killed_at_a_step_loses_nothing(
     assert code == -signal.SIGKILL
     assert not Path("out/manifest.json").exists()
     before = committed()
-    code, _, err = call("run", "recipe.toml", *INLINE)
-    assert (code, err) == (0, "")
+    assert run().code == 0
     assert_whole(expected, before=before)
 
 

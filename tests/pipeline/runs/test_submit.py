@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    with two_nodes() as cluster:
+    with two_nodes(job_server=True) as cluster:
         yield cluster
 
 
