@@ -2,15 +2,19 @@
 
 An annotator is a frozen config and a class. A module at the top of this package that defines a subclass of
 `AnnotatorConfig` is an annotator: nothing else registers it. Folders hold what a family of annotators shares.
+`registry` has those of other packages and of the user's own files too.
 """
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from functools import cache
+from inspect import isabstract
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -18,7 +22,7 @@ from pydantic import BaseModel, ConfigDict
 
 from colophon import annotators
 from colophon.shards.common.digests import fingerprint
-from colophon.shards.common.errors import ColophonError, ExitCode
+from colophon.shards.common.errors import ColophonError, ExitCode, with_place
 from colophon.shards.common.paths import absolute_path
 
 
@@ -37,6 +41,10 @@ class AnnotatorConfig(BaseModel, ABC):
     """The value of `type` in a recipe."""
     path_fields: ClassVar[tuple[str, ...]] = ()
     """The settings that are paths of local files, such as `model`. Every machine of a cluster must have these files."""
+    reads: ClassVar[tuple[str, ...]] = ()
+    """The columns that it needs, for lists: of a type that cannot be built without settings."""
+    writes: ClassVar[tuple[str, ...]] = ()
+    """Its output columns, for lists: of a type that cannot be built without settings; NAME is the annotator's name."""
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -65,13 +73,15 @@ class Annotator(ABC):
     """The output columns. Column names are unique over all annotators of a recipe."""
     columns: tuple[str, ...]
     """The columns it needs: of the input (`text`, `url`, `dump`, `score`, ...) or of another annotator's output."""
-    settings: dict[str, Any]
-    """Everything that the output depends on besides the input, as JSON: config, model bytes (sha256), code version."""
+    settings: Mapping[str, Any] = MappingProxyType({})
+    """Everything that the output depends on besides the input, as JSON: config, model bytes (sha256), code version.
+
+    An annotator outside of this package may leave it empty: `registry.recorded_settings` adds all of these."""
 
     @property
     def fingerprint(self) -> str:
         """sha256 of `settings`: equal fingerprints give equal output on equal input."""
-        return fingerprint(self.settings)
+        return fingerprint(dict(self.settings))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -112,15 +122,22 @@ class Annotator(ABC):
         """
 
 
+def explained(error: Exception, *, by: Annotator | AnnotatorConfig, name: str) -> str:
+    """A line on an error that the code of an annotator raised, with its file and line; `name` is the annotator's."""
+    module = sys.modules.get(type(by).__module__)
+    return f"annotators.{name}: {with_place(error, file=getattr(module, '__file__', None))}"
+
+
 @cache
 def annotator_types() -> dict[str, type[AnnotatorConfig]]:
     """All annotators of this package by the name that recipes use, sorted."""
     for module in pkgutil.iter_modules(annotators.__path__):
         if not module.ispkg:
             importlib.import_module(f"{annotators.__name__}.{module.name}")
-    found = _subclasses(AnnotatorConfig)  # type: ignore[type-abstract]  # it is never instantiated
+    found = [c for c in config_subclasses() if c.__module__.startswith(f"{annotators.__name__}.") and not isabstract(c)]
     return {config.type_name: config for config in sorted(found, key=lambda config: config.type_name)}
 
 
-def _subclasses(cls: type[AnnotatorConfig]) -> list[type[AnnotatorConfig]]:
-    return [c for direct in cls.__subclasses__() for c in (direct, *_subclasses(direct))]
+def config_subclasses(cls: type[AnnotatorConfig] = AnnotatorConfig) -> list[type[AnnotatorConfig]]:
+    """All subclasses of a config that are defined in this process, also by plugins."""
+    return [c for direct in cls.__subclasses__() for c in (direct, *config_subclasses(direct))]

@@ -31,6 +31,8 @@ class FastTextConfig(AnnotatorConfig):
 
     type_name: ClassVar[str] = "fasttext"
     path_fields = ("model",)
+    reads = ("text",)
+    writes = ("NAME_score", "NAME (a label or a bin)")
 
     model: str
     """Local path of a supervised fastText model, `.bin` or `.ftz`."""

@@ -16,12 +16,18 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FOLDERS = ("annotators", "shards", "pipeline", "trainer", "benchmarks", "tests")
+FOLDERS = ("annotators", "shards", "pipeline", "trainer", "benchmarks", "examples", "tests")
 FILES = sorted(
     [*(ROOT / "colophon").glob("*.py"), *(path for folder in FOLDERS for path in (ROOT / folder).rglob("*.py"))]
 )
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "recipes").glob("*.toml"), ROOT / "Makefile"]
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "recipes").glob("*.toml"),
+        *(ROOT / "examples").rglob("*.md"),
+        ROOT / "Makefile",
+    ]
 )
 FIRST_WORDS = re.compile(r"(Of|What|Who)\b")
 PHRASES = {

@@ -169,6 +169,7 @@ def test_shipped_recipes_are_valid_and_begin_with_a_description(name: str) -> No
 SECTIONS: list[tuple[str, type[BaseModel]]] = [
     ("recipes", recipes.InputSection),
     ("recipes", recipes.OutputSection),
+    ("recipes", recipes.PluginsSection),
     ("recipes", recipes.PackSection),
     ("recipes", recipes.RaySection),
     ("recipes", recipes.TokenizerConfig),

@@ -12,6 +12,7 @@ import typer
 
 from colophon import __version__
 from colophon.pipeline.cli import evaluation, exports, inspection, stages, studies, training
+from colophon.pipeline.cli.recipe_command import with_plugins_option
 from colophon.pipeline.cli.terminal import echo, guarded_streams
 from colophon.pipeline.errors import one_line, without_secrets
 from colophon.shards.common.errors import ColophonError, ExitCode
@@ -47,8 +48,9 @@ for command in (
     training.train_tokenizer,
     training.demo_corpus,
     inspection.recipes,
+    inspection.annotators,
 ):
-    app.command(command.__name__.replace("_", "-"))(command)
+    app.command(command.__name__.replace("_", "-"))(with_plugins_option(command))
 # Options that are not in its signature are passed to lm_eval.
 app.command("lm-eval", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(exports.lm_eval)
 

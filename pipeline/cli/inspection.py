@@ -1,4 +1,4 @@
-"""Commands that read a run and write nothing: inspect, verify, status, and the list of bundled recipes."""
+"""Commands that write nothing: inspect, verify and status of a run, and the lists of recipes and annotators."""
 
 from __future__ import annotations
 
@@ -107,3 +107,28 @@ def recipes() -> None:
     for name, path in shipped_recipes().items():
         title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
         echo(f"{name:<14} {title}")
+
+
+def annotators(
+    recipe: Annotated[
+        str | None,
+        typer.Argument(help="Recipe whose plugins are listed too.", show_default="built-in and installed ones alone"),
+    ] = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the annotators, the columns that they read and write, and where they come from.
+
+    Example: `colophon annotators recipes/web.toml`
+    """
+    from colophon.annotators.registry import offers
+    from colophon.pipeline.recipe.loading import recipe_offers
+    from colophon.pipeline.reports.annotator_list import listed, print_annotators
+
+    output_is_the_result()
+    among = offers() if recipe is None else recipe_offers(recipe, overrides=settings or [])
+    found = list(listed(among))
+    if as_json:
+        echo(json.dumps([annotator.as_dict() for annotator in found], indent=1))
+    else:
+        print_annotators(found, console=make_console())

@@ -128,7 +128,7 @@ def tokenizer_of(recipe: Recipe, *, where: str, num_meta_tokens: int) -> Tokeniz
         raise UsageError(f"{where}: tokenizer: {error}") from error
 
 
-_EXCLUDED_PARAMETERS = frozenset({"recipe", "settings", "as_json"})
+_EXCLUDED_PARAMETERS = frozenset({"recipe", "settings", "as_json", "plugins"})
 _MAX_VALUE_LENGTH = 40
 _MAX_NAME_LENGTH = 200  # file systems take 255 bytes; a suffix follows
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.model_cache import remembered_sha256
+from colophon.annotators.plugin_files import PluginFile
 from colophon.pipeline.executors.worker import Greeting, greeting
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.durable import TEMPORARY_SUFFIX
@@ -49,6 +50,10 @@ class Requirements:
     """Models and the tokenizer."""
     modules: tuple[tuple[str, str], ...] = ()
     """Names and sha256 of the modules of annotators that are not Colophon's own."""
+    packages: tuple[tuple[str, str], ...] = ()
+    """Names and versions of the packages that define annotators."""
+    plugins: tuple[PluginFile, ...] = ()
+    """Files that define annotators; a worker needs what they import."""
     inputs: tuple[str, ...] = ()
     """Some files of the input."""
     directories: tuple[str, ...] = ()
@@ -131,6 +136,12 @@ def check_machine(requirements: Requirements, *, probe: str) -> Checked:
     """
     lacking = [line for file in requirements.files if (line := _file_problem(file)) is not None]
     lacking += [line for module in requirements.modules if (line := _module_problem(*module)) is not None]
+    lacking += [
+        f"it has {name} {there}, the driver {own}"
+        for name, own in requirements.packages
+        if (there := _version(name)) != own
+    ]
+    lacking += [line for plugin in requirements.plugins if (line := _plugin_problem(plugin)) is not None]
     missing = [path for path in requirements.inputs if not Path(path).exists()]
     if missing:
         lacking.append(f"the input {missing[0]} is missing")
@@ -163,6 +174,14 @@ def _module_problem(name: str, expected: str) -> str | None:
             differs = file_sha256(Path(spec.origin)) != expected
             return f"the module {name} differs from the driver's" if differs else None
     return f"the module {name} is missing"
+
+
+def _plugin_problem(plugin: PluginFile) -> str | None:
+    try:
+        plugin.module()
+    except AnnotatorError as error:
+        return str(error)
+    return None
 
 
 def _probed(directory: Path, probe: str) -> Path | None:

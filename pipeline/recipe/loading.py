@@ -8,10 +8,13 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from colophon.annotators.base import AnnotatorConfig, annotator_types
+from colophon.annotators.base import AnnotatorConfig, AnnotatorError
+from colophon.annotators.registry import Offer, found, offers
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.recipe.error_messages import choices, validated
-from colophon.pipeline.recipe.schema import Recipe
+from colophon.pipeline.recipe.plugins import read_plugins
+from colophon.pipeline.recipe.schema import PluginsSection, Recipe
+from colophon.shards.common.errors import with_place
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -19,16 +22,28 @@ else:
     import tomli as tomllib
 
 
-def load_recipe(name: str, *, overrides: Sequence[str] = ()) -> Recipe:
+def load_recipe(name: str, *, overrides: Sequence[str] = (), plugins: bool = False) -> Recipe:
     """Read a recipe: a TOML file's path, or the name of a bundled recipe.
 
     Args:
         name: `recipes/web.toml` or `web`.
         overrides: `section.key=value`; the value is TOML, a bare word is a string.
+        plugins: run the Python files of the recipe's `[plugins]`, which is an error otherwise.
 
     Raises:
         UsageError: one line that names the file, the key and the choices.
     """
+    path, raw = _read(name, overrides)
+    return parse_recipe(raw, where=str(path), directory=path.parent, plugins=plugins)
+
+
+def recipe_offers(name: str, *, overrides: Sequence[str] = ()) -> list[Offer]:
+    """All annotator types that the recipe can use; `load_recipe` describes arguments and errors."""
+    path, raw = _read(name, overrides)
+    return _offers(raw, where=str(path), directory=path.parent, plugins=False)
+
+
+def _read(name: str, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     path = find_recipe(name)
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
@@ -36,15 +51,16 @@ def load_recipe(name: str, *, overrides: Sequence[str] = ()) -> Recipe:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     for override in overrides:
         _assign(raw, override, option="--set")
-    return parse_recipe(raw, where=str(path))
+    return path, raw
 
 
-def parse_recipe(raw: Mapping[str, Any], *, where: str) -> Recipe:
-    """Validate a parsed TOML file; `where` names it in errors."""
+def parse_recipe(raw: Mapping[str, Any], *, where: str, directory: Path | None = None, plugins: bool = False) -> Recipe:
+    """Validate a parsed TOML file; `where` names it in errors, `directory` is the file's."""
     annotators = raw.get("annotators", {})
     if not isinstance(annotators, dict):
         raise UsageError(f"{where}: annotators must be tables, [annotators.<name>]")
-    configs = {name: _annotator_config(name, section, where=where) for name, section in annotators.items()}
+    among = _offers(raw, where=where, directory=directory, plugins=plugins)
+    configs = {name: _annotator_config(name, section, among, where=where) for name, section in annotators.items()}
     recipe = validated(Recipe, {**raw, "annotators": configs}, where=where)
     for name, train in recipe.train.items():
         for key, layout in train.layouts_of_this_run().items():
@@ -71,15 +87,37 @@ def shipped_recipes() -> dict[str, Path]:
     return {file.stem: file for file in sorted(files) if file.suffix == ".toml"}
 
 
-def _annotator_config(name: str, section: Any, *, where: str) -> AnnotatorConfig:
+def _offers(raw: Mapping[str, Any], *, where: str, directory: Path | None, plugins: bool) -> list[Offer]:
+    table = raw.get("plugins", {})
+    if not isinstance(table, dict):
+        raise UsageError(f"{where}: plugins must be a table, [plugins]")
+    section = validated(PluginsSection, table, where=where, under=("plugins",))
+    files = read_plugins(section.files, directory=directory, where=where, allowed=plugins)
+    try:
+        return offers(files)
+    except AnnotatorError as error:
+        raise UsageError(f"{where}: plugins.files: {error}") from error
+
+
+def _annotator_config(name: str, section: Any, among: Sequence[Offer], *, where: str) -> AnnotatorConfig:
     if not isinstance(section, dict):
         raise UsageError(f"{where}: annotators.{name} must be a table")
-    types = annotator_types()
     type_name = section.get("type", name)
-    if not isinstance(type_name, str) or type_name not in types:
-        raise UsageError(f"{where}: annotators.{name}: unknown annotator {type_name!r}; available: {choices(types)}")
+    try:
+        config = found(type_name, among)
+    except AnnotatorError as error:
+        raise UsageError(f"{where}: annotators.{name}: {error}") from error
+    if config is None:
+        known = choices({offer.name for offer in among})
+        raise UsageError(f"{where}: annotators.{name}: unknown annotator {type_name!r}; available: {known}")
     settings = {key: value for key, value in section.items() if key != "type"}
-    return validated(types[type_name], settings, where=where, under=("annotators", name))
+    try:
+        return validated(config, settings, where=where, under=("annotators", name))
+    except UsageError:
+        raise
+    except Exception as error:  # of a validator that is not ours
+        reason = with_place(error, file=getattr(sys.modules.get(config.__module__), "__file__", None))
+        raise UsageError(f"{where}: annotators.{name}: {reason}") from error
 
 
 def parse_settings(option: str, assignments: Sequence[str]) -> dict[str, Any]:

@@ -95,11 +95,19 @@ class RaySection(Section):
     """Attempts at a partition whose worker dies or hangs; then it is quarantined."""
 
 
+class PluginsSection(Section):
+    """`[plugins]`: Python code of the user. It runs only if the user allows it, see `recipe.plugins`."""
+
+    files: list[str] = []
+    """Python files that define annotators, relative to the recipe's directory and inside it."""
+
+
 class Recipe(Section):
     """A whole recipe."""
 
     input: InputSection
     output: OutputSection
+    plugins: PluginsSection = PluginsSection()
     annotators: dict[str, SerializeAsAny[AnnotatorConfig]] = {}
     tokenizer: TokenizerConfig | None = None
     pack: PackSection = PackSection()

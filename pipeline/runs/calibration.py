@@ -12,11 +12,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from colophon.annotators.base import Annotator, AnnotatorError
+from colophon.annotators.base import Annotator, AnnotatorError, explained
+from colophon.annotators.registry import recorded_settings
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.sampling import sample_of
 from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
 from colophon.shards.common.differences import differences
+from colophon.shards.common.errors import ColophonError
 from colophon.shards.outputs import Output
 
 
@@ -45,15 +47,16 @@ def _calibrated(
     if annotator.num_calibration_documents is None:
         return annotator
     stored = _stored(resolved, annotator)
-    if stored is not None and stored[0] == annotator.settings:
+    settings = recorded_settings(annotator, resolved.recipe.annotators.get(annotator.name))
+    if stored is not None and stored[0] == settings:
         return stored[1]
     if not write:
         return annotator
     if stored is not None and not rebuild:
-        lines = differences(stored[0], annotator.settings)
+        lines = differences(stored[0], settings)
         raise changed_settings(f"{resolved.store.root}/{Output.annotations(annotator.name)}", lines)
     calibration = _fit(annotator, resolved, num_documents=annotator.num_calibration_documents, log=log)
-    value = {"settings": annotator.settings, "calibration": calibration}
+    value = {"settings": settings, "calibration": calibration}
     resolved.store.files.replace_text(calibration_path(annotator), json.dumps(value, indent=1))
     return annotator.with_calibration(calibration)
 
@@ -81,11 +84,15 @@ def _fit(
     columns = resolved.columns
     needs = [need for need in columns.annotate_needs if need.name in annotator.columns and need.name != "id"]
     needs.append(columns.need("id", required=False))
-    annotator.load()
     sample = sample_of(resolved.inputs.partitions, needs, num_documents=num_documents)
     try:
+        annotator.load()
         calibration = annotator.calibrate(sample.batches())
     except AnnotatorError as error:
         raise UsageError(str(error)) from error
+    except ColophonError:
+        raise
+    except Exception as error:
+        raise ColophonError(explained(error, by=annotator, name=annotator.name)) from error
     log(f"{where}: quantiles of {len(sample):,} documents")
     return calibration

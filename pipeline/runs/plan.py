@@ -178,7 +178,9 @@ class Plan:
     def _input_stage(self, stage: StageName) -> InputStage:
         resolved = self.resolved
         if stage == "annotate":
-            return AnnotateStage(resolved.store.absolute, resolved.annotators, resolved.columns.annotate_needs)
+            return AnnotateStage(
+                resolved.store.absolute, resolved.annotators, resolved.columns.annotate_needs, resolved.plugins
+            )
         tokenizer = self._tokenizer(stage)
         return TokenizeStage(
             resolved.store.absolute,

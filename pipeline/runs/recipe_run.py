@@ -28,6 +28,7 @@ def run_recipe(
     executor: ExecutorName | str = ExecutorName.AUTO,
     rebuild: bool = False,
     strict: bool = False,
+    plugins: bool = False,
     name: str | None = None,
     console: Console | None = None,
     log: Callable[[str], None] = lambda line: None,
@@ -40,6 +41,7 @@ def run_recipe(
         executor: `auto`, `local`, `ray` or `inline`.
         rebuild: redo outputs that were made with different settings, instead of raising.
         strict: stop at the first input that cannot be read, instead of quarantining it.
+        plugins: run the Python files of `[plugins]` of a recipe file, which is an error otherwise.
         name: the recipe's name in errors. None: the path or the name, `recipe` for a recipe.
         console: shows progress and the summary. None: nothing is shown.
         log: gets a line on where workers run.
@@ -53,7 +55,7 @@ def run_recipe(
     """
     begun = time.monotonic()
     where = name or ("recipe" if isinstance(recipe, Recipe) else fspath(recipe))
-    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(fspath(recipe))
+    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(fspath(recipe), plugins=plugins)
     with ExecutorSession(_executor_name(executor), loaded.ray, log=log) as session:
         is_first = files_at(loaded.output.path).size(MANIFEST_NAME) is None  # else there may be nothing to do
         if is_first:

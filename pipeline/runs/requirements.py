@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from colophon.annotators.base import AnnotatorError
+from colophon.annotators.plugin_files import MODULE_PREFIX
+from colophon.annotators.registry import origin_of
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.handshake import Requirements, required_file
 from colophon.pipeline.runs.plan import Plan
@@ -37,6 +39,8 @@ def requirements(plan: Plan, stages: Collection[StageName], *, directories: Coll
     return Requirements(
         files=files,
         modules=tuple(_foreign_modules(plan)) if "annotate" in stages else (),
+        packages=tuple(_packages(plan)) if "annotate" in stages else (),
+        plugins=plan.resolved.plugins if "annotate" in stages else (),
         inputs=_some_inputs(plan) if {"annotate", "tokenize"} & set(stages) else (),
         directories=(*([store.root] if store.files.is_local else []), *directories),
     )
@@ -55,11 +59,17 @@ def _files(plan: Plan, stages: Collection[StageName]) -> Iterator[str]:
 
 
 def _foreign_modules(plan: Plan) -> Iterator[tuple[str, str]]:
-    """Names and sha256 of the modules of annotators that are not Colophon's own."""
+    """Names and sha256 of the modules of annotators that are neither Colophon's own nor sent as plugins."""
     for name in dict.fromkeys(type(annotator).__module__ for annotator in plan.resolved.annotators):
         file = getattr(sys.modules.get(name), "__file__", None)
-        if file is not None and not name.startswith("colophon."):
+        if file is not None and not name.startswith(("colophon.", MODULE_PREFIX)):
             yield name, file_sha256(Path(file))
+
+
+def _packages(plan: Plan) -> Iterator[tuple[str, str]]:
+    """Names and versions of the installed packages that define annotators."""
+    origins = (origin_of(type(config)) for config in plan.resolved.recipe.annotators.values())
+    yield from dict.fromkeys(origin.package for origin in origins if origin.package is not None)
 
 
 def _some_inputs(plan: Plan) -> tuple[str, ...]:

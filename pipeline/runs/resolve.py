@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from colophon.annotators.base import Annotator, AnnotatorError
+from colophon.annotators.base import Annotator, AnnotatorConfig, explained
+from colophon.annotators.plugin_files import PluginFile
+from colophon.annotators.registry import contract_problem, origin_of
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.columns import FINEWEB_TYPES
 from colophon.pipeline.inputs.partitions import Inputs, plan_inputs
@@ -21,6 +23,7 @@ from colophon.pipeline.stages.column_sources import ColumnSources
 from colophon.pipeline.stages.settings import Settings
 from colophon.pipeline.stages.tokenization import Vocabulary
 from colophon.pipeline.storage.commits import Store
+from colophon.shards.common.errors import ColophonError
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from colophon.shards.packing.pack import smallest_row
 from colophon.shards.tokenizer.tokenizer import Tokenizer
@@ -83,6 +86,12 @@ class ResolvedRecipe:
     def for_run(self, token: str) -> ResolvedRecipe:
         """The same recipe for the run with this lock token; only its files are published."""
         return replace(self, run=token)
+
+    @property
+    def plugins(self) -> tuple[PluginFile, ...]:
+        """The files that define some of the annotators, each once."""
+        origins = (origin_of(type(config)) for config in self.recipe.annotators.values())
+        return tuple(dict.fromkeys(origin.file for origin in origins if origin.file is not None))
 
     @property
     def store(self) -> Store:
@@ -172,16 +181,25 @@ def _build(recipe: Recipe, *, where: str) -> list[Annotator]:
     built: list[Annotator] = []
     owners: dict[str, str] = {}
     for name, config in recipe.annotators.items():
-        try:
-            annotator = config.with_absolute_paths().build(name)
-        except AnnotatorError as error:
-            raise UsageError(f"{where}: {error}") from error
+        annotator = _built(name, config, where=where)
         for column in annotator.schema.names:
             if column in owners:
                 raise UsageError(f"{where}: annotators {owners[column]} and {name} both write the column {column!r}")
             owners[column] = name
         built.append(annotator)
     return built
+
+
+def _built(name: str, config: AnnotatorConfig, *, where: str) -> Annotator:
+    try:
+        annotator = config.with_absolute_paths().build(name)
+    except ColophonError as error:
+        raise UsageError(f"{where}: {error}") from error
+    except Exception as error:
+        raise UsageError(f"{where}: {explained(error, by=config, name=name)}") from error
+    if problem := contract_problem(annotator, config, name=name):
+        raise UsageError(f"{where}: annotators.{name}: {problem}")
+    return annotator
 
 
 def _sorted(annotators: Sequence[Annotator], *, where: str) -> tuple[Annotator, ...]:

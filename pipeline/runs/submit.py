@@ -32,14 +32,15 @@ def submit_run(
     """
     loaded = load_recipe(recipe, overrides=overrides)
     in_job = _inside(recipe, working_dir)
-    check_upload(loaded, where=recipe, working_dir=working_dir)
+    check_upload(loaded, where=recipe, in_job=in_job, working_dir=working_dir)
     from colophon.pipeline.executors.on_ray.address import job_server_address
 
     url = job_server_address(address)
     from colophon.pipeline.executors.on_ray.job_submission import submit_job
 
     set_options = [word for override in overrides for word in ("--set", override)]
-    options = ["--executor", "ray", *set_options, *flags]
+    allowed = ["--plugins"] if loaded.plugins.files else []  # else the recipe would not have been loaded here
+    options = ["--executor", "ray", *set_options, *allowed, *flags]
     command = ["python", "-m", "colophon", "run", in_job, *options]
     return submit_job(
         # Ray's job supervisor puts the address of its own cluster into the job's RAY_ADDRESS, which a recipe cannot

@@ -15,8 +15,14 @@ NOT_UPLOADED = (".git", ".venv", "out", "models", "**/__pycache__", ".mypy_cache
 _IGNORE_FILES = (".gitignore", ".rayignore")
 
 
-def check_upload(recipe: Recipe, *, where: str, working_dir: Path) -> None:
+def check_upload(recipe: Recipe, *, where: str, in_job: str, working_dir: Path) -> None:
     """Check that a job whose working directory is an upload of `working_dir` finds the recipe's files.
+
+    Args:
+        recipe: the recipe.
+        where: its name in errors.
+        in_job: its path as the job finds it, relative to the working directory; plugins are beside it.
+        working_dir: the directory that is uploaded.
 
     Raises:
         UsageError: the output is relative, so that it would be lost with the job's directory, or a relative model,
@@ -28,7 +34,8 @@ def check_upload(recipe: Recipe, *, where: str, working_dir: Path) -> None:
             f"submit: {where}: output.path {output} is relative: it would be lost with the job's directory. "
             "Set an absolute path that all nodes share, or an object store"
         )
-    for key, path in _read_paths(recipe):
+    plugins = (("plugins.files", str(Path(in_job).parent / name)) for name in recipe.plugins.files)
+    for key, path in (*_read_paths(recipe), *plugins):
         if _is_relative(path) and (reason := _not_uploaded(path, working_dir.resolve())):
             raise UsageError(
                 f"submit: {where}: {key}: {path} {reason}, and would be missing on the cluster. "

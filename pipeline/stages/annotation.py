@@ -11,7 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from colophon.annotators.base import Annotator, AnnotatorError
+from colophon.annotators.base import Annotator, AnnotatorError, explained
+from colophon.annotators.plugin_files import PluginFile, PluginModules
 from colophon.pipeline.concurrency import WriteBehind
 from colophon.pipeline.errors import InputError, NodeError, one_line
 from colophon.pipeline.inputs.columns import ColumnNeed
@@ -20,6 +21,7 @@ from colophon.pipeline.retry import is_transient
 from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.storage.commits import Draft, Store
+from colophon.shards.common.errors import ColophonError
 from colophon.shards.manifest import QuarantineEntry, Record
 from colophon.shards.outputs import Output
 
@@ -34,6 +36,16 @@ class AnnotateStage:
     annotators: tuple[Annotator, ...]
     needs: tuple[ColumnNeed, ...]
     """The input columns that the annotators read."""
+    plugins: tuple[PluginFile, ...] = ()
+    """The files that define some of the annotators."""
+
+    def __getstate__(self) -> dict[str, object]:
+        """A worker imports plugins where it unpickles them: before the annotators, whose classes they define."""
+        return {"modules": PluginModules(self.plugins), **vars(self)}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        """Restore the fields."""
+        vars(self).update({name: value for name, value in state.items() if name != "modules"})
 
     @property
     def name(self) -> str:
@@ -76,6 +88,10 @@ def _load(annotator: Annotator) -> None:
             raise
         reason = str(error) if isinstance(error, AnnotatorError) else f"annotators.{annotator.name}: {one_line(error)}"
         raise NodeError(reason) from error
+    except ColophonError:
+        raise
+    except Exception as error:
+        raise ColophonError(explained(error, by=annotator, name=annotator.name)) from error
 
 
 class AnnotationSink:
@@ -200,15 +216,30 @@ def annotate_batch(annotator: Annotator, columns: dict[str, pa.Array], *, num_ro
     """The annotator's output for a batch given as columns. Checks that rows and schema are as the contract promises.
 
     Raises:
-        InputError: the annotator broke its contract: its file would not be row-aligned.
+        InputError: the annotator broke its contract: it raised an error, or its file would not be row-aligned.
     """
     batch = pa.RecordBatch.from_pydict({name: columns[name] for name in annotator.columns})
-    output = annotator.annotate(batch)
+    output = _annotated(annotator, batch)
     if output.num_rows != num_rows or not output.schema.equals(annotator.schema):
         raise InputError(
             f"annotator {annotator.name} broke its contract: {output.num_rows} rows of {output.schema}; "
             f"expected {num_rows} rows of {annotator.schema}"
         )
+    return output
+
+
+def _annotated(annotator: Annotator, batch: pa.RecordBatch) -> pa.RecordBatch:
+    try:
+        output = annotator.annotate(batch)
+    except (ColophonError, MemoryError):
+        raise
+    except Exception as error:
+        if is_transient(error):
+            raise
+        raise InputError(explained(error, by=annotator, name=annotator.name)) from error
+    if not isinstance(output, pa.RecordBatch):
+        kind = type(output).__name__
+        raise InputError(f"annotator {annotator.name} broke its contract: it returned a {kind}; expected a RecordBatch")
     return output
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from colophon.annotators.registry import recorded_settings
 from colophon.pipeline.recipe.schema import Recipe
 from colophon.pipeline.stages.column_sources import ColumnSources
 from colophon.pipeline.stages.packing import tokenizer_info
@@ -61,4 +62,5 @@ class Settings:
         annotator = next(annotator for annotator in self.columns.annotators if annotator.name == name)
         from_input = [column for column in annotator.columns if self.columns.source(column) is None]
         columns = {column: self.columns.need(column).in_input for column in from_input}
-        return {"annotator": annotator.settings, "columns": columns}
+        settings = recorded_settings(annotator, self.recipe.annotators.get(name))
+        return {"annotator": settings, "columns": columns}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from colophon.annotators.registry import model_files
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.storage.commits import Store, settings_path
 from colophon.pipeline.verification.findings import Finding
@@ -35,7 +36,7 @@ def model_findings(resolved: ResolvedRecipe) -> Iterator[Finding]:
     A run computes a model's sha256 once and remembers it while size, times and inode stay the same.
     """
     for annotator in resolved.annotators:
-        for path, sha256 in annotator.model_files.items():
+        for path, sha256 in model_files(annotator, resolved.recipe.annotators.get(annotator.name)).items():
             if file_sha256(Path(path)) != sha256:
                 yield Finding(
                     path, f"was edited in place: its sha256 is not {sha256[:12]}…. `touch` it, then run again"

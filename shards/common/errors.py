@@ -25,8 +25,10 @@ what to do.
 from __future__ import annotations
 
 import signal
+import traceback
 from collections.abc import Sequence
 from enum import IntEnum
+from pathlib import Path
 
 
 class ExitCode(IntEnum):
@@ -89,3 +91,19 @@ def short_reason(error: BaseException) -> str:
     """
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text[:_LONGEST_REASON]}{'…' if len(text) > _LONGEST_REASON else ''}"
+
+
+def with_place(error: BaseException, *, file: str | None = None) -> str:
+    """`short_reason` and the file and line of the error's origin: `KeyError: 'x' (my_annotators.py:12)`.
+
+    Args:
+        error: the error that a function of an annotator raised.
+        file: the path of the annotator's code: the innermost line in it is named. Without one, the innermost of all.
+    """
+    lines = [(frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)]
+    if isinstance(error, SyntaxError) and error.filename is not None:
+        lines.append((error.filename, error.lineno))
+        error = SyntaxError(error.msg)  # its own message would repeat the line
+    lines = [line for line in lines if line[0] == file] or lines
+    place = f" ({Path(lines[-1][0]).name}:{lines[-1][1]})" if lines else ""
+    return f"{short_reason(error)}{place}"

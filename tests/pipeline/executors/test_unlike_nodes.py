@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from colophon.shards.manifest import read_manifest
+from tests.annotators.plugins import plugin_source
 from tests.pipeline.executors.nodes import ROOT, Cluster, two_nodes
 from tests.pipeline.small_run import write_small_run
 
@@ -45,10 +46,13 @@ def unlike(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unlike]:
         yield Unlike(cluster, private, code)
 
 
-def run(cluster: Cluster, root: Path, *settings: str) -> subprocess.CompletedProcess[str]:
+def run(
+    cluster: Cluster, root: Path, *settings: str, recipe: Path | None = None, flags: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """`colophon run` on the cluster, in a project of its own; its relative output is the working directory's."""
-    recipe = write_small_run(root)
-    options = [word for setting in ("output.path=out", *settings) for word in ("--set", setting)]
+    recipe = recipe or write_small_run(root)
+    options = [*flags]
+    options += [word for setting in ("output.path=out", *settings) for word in ("--set", setting)]
     environment = {**cluster.environment, "RAY_ADDRESS": cluster.address}
     command = [sys.executable, "-m", "colophon", "run", str(recipe), *options]
     return subprocess.run(command, cwd=root, env=environment, text=True, capture_output=True, check=False, timeout=300)
@@ -89,10 +93,24 @@ def test_a_node_without_the_model_is_left_out(unlike: Unlike, tmp_path: Path, qu
     assert_complete(done, tmp_path / "project")
 
 
+def test_a_node_without_the_recipes_directory_gets_its_plugin(unlike: Unlike, tmp_path: Path) -> None:
+    """The recipe and the annotator's file are in a directory that the second node sees empty."""
+    recipe = write_small_run(tmp_path / "project")
+    text = recipe.read_text() + '[plugins]\nfiles = ["mine.py"]\n[annotators.words]\n'
+    (unlike.private / "recipe.toml").write_text(text)
+    (unlike.private / "mine.py").write_text(plugin_source())
+    done = run(unlike.cluster, tmp_path / "project", recipe=unlike.private / "recipe.toml", flags=["--plugins"])
+    assert "left out" not in done.stdout
+    assert_complete(done, tmp_path / "project")
+    manifest = read_manifest(tmp_path / "project/out")
+    assert manifest.outputs["annotations/words"].settings["annotator"]["type"] == "words"
+
+
 def test_a_node_with_other_code_is_left_out(unlike: Unlike, tmp_path: Path) -> None:
     shutil.copytree(ROOT / "colophon", unlike.code / "colophon", ignore=shutil.ignore_patterns("__pycache__"))
     module = unlike.code / "colophon/shards/layouts.py"
     module.write_text(module.read_text() + "# a change\n")
     done = run(unlike.cluster, tmp_path / "project")
+    shutil.rmtree(unlike.code / "colophon")
     assert f"node {NODE} is left out: its modules of Colophon " in done.stdout
     assert_complete(done, tmp_path / "project")

@@ -25,7 +25,7 @@ WRONG: list[tuple[str, str, str]] = [
     (
         "[input]",
         "typo = 1\n[input]",
-        "typo: unknown key; available: annotators, input, layouts, output, pack, ray, tokenizer, train",
+        "typo: unknown key; available: annotators, input, layouts, output, pack, plugins, ray, tokenizer, train",
     ),
     (
         "partition_bytes",
