@@ -22,7 +22,6 @@ from colophon.annotators.fasttext.score_rules import Bins, Floats, ScoreRule, as
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 
 _CODE_VERSION = 3
-_SLICE_ROWS = 1024
 _SLICE_BYTES = 4 << 20
 
 
@@ -187,9 +186,9 @@ class FastTextAnnotator(Annotator):
     def _probabilities(self, batch: pa.RecordBatch) -> Iterator[Floats]:
         """float32 [rows, num_labels] for one slice of `batch` after the other, so that memory does not grow with it."""
         texts = string_column(batch, "text")
-        start = 0
+        start, most = 0, self._model.header.rows_at_once
         while start < len(texts):
-            part = texts.slice(start, _SLICE_ROWS)
+            part = texts.slice(start, most)
             while len(part) > 1 and part.nbytes > _SLICE_BYTES:
                 part = part.slice(0, len(part) // 2)
             yield self._model.probabilities(part, preparation=self._normalize)

@@ -1,65 +1,173 @@
 """A cache on this machine for what is derived from model files: tables, which all processes map, and sha256 digests.
 
 It is in `$COLOPHON_CACHE_DIR`, else `$XDG_CACHE_HOME/colophon`, else `~/.cache/colophon`. If that cannot be written, it
-is in a directory of this user in the system's temporary directory. It can be deleted at any time.
+is in a directory of this user in the system's temporary directory. It can be deleted at any time, whole or in parts.
+
+What is trusted: the directory itself, which must be this user's and writable by nobody else (the cache's own path may
+be a link to such a directory; no link in it is followed), the directories above it, and a file whose size, times and
+inode are those of an earlier check of its sha256, for tables since the machine has started. Everything else is checked,
+and computed again where it does not fit. So a cache of several machines is safe, and one of several users is refused.
 """
 
 from __future__ import annotations
 
-import fcntl
+import errno
 import os
+import re
+import shutil
+import stat
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
 from colophon.annotators.base import AnnotatorError
+from colophon.annotators.fasttext.cache_lock import locked
 from colophon.shards.common.digests import file_sha256, fingerprint
-from colophon.shards.common.durable import created_directory, replace_text
+from colophon.shards.common.durable import created_directory, replaced_file, temporary_path
+from colophon.shards.common.errors import ExitCode
+
+T = TypeVar("T")
+
+_REMEDY = "set COLOPHON_CACHE_DIR to a new directory, which is then created"
+_SHA256 = re.compile("[0-9a-f]{64}")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class CacheError(AnnotatorError):
+    """The cache cannot be written or is not private; no model and no input is at fault."""
+
+    exit_code = ExitCode.FAILED
 
 
 def cache_dir() -> Path:
     """The cache's directory, created if it is missing, for this user alone.
 
     Raises:
-        AnnotatorError: neither the cache's own directory nor the one in the temporary directory can be written.
+        CacheError: neither the cache's own directory nor the one in the temporary directory can be written, or it
+            belongs to or can be written by other users.
     """
     chosen = os.environ.get("COLOPHON_CACHE_DIR")
     home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     candidates = [Path(chosen)] if chosen else [Path(home, "colophon"), Path(tempfile.gettempdir(), _user_directory())]
-    for path in candidates:
+    for candidate in candidates:
         with suppress(OSError, RuntimeError):  # no home directory is a RuntimeError
-            path.expanduser().mkdir(mode=0o700, parents=True, exist_ok=True)
-            if os.access(path.expanduser(), os.W_OK) and path.expanduser().stat().st_uid == os.getuid():
-                return path.expanduser()
-    raise AnnotatorError(f"{candidates[-1]}: not writable; set COLOPHON_CACHE_DIR to a directory that is")
+            path = candidate.expanduser()
+            _create(path)
+            is_own = path.stat().st_uid == path.lstat().st_uid == os.geteuid()  # the directory and a link to it
+            if os.access(path, os.W_OK) and (is_own or candidate == candidates[-1]):
+                _check_private(path, is_own=is_own, mode=path.stat().st_mode)
+                return path
+    raise CacheError(f"{candidates[-1]}: not writable; set COLOPHON_CACHE_DIR to a directory that is")
 
 
-def cached_directory(name: str, build: Callable[[Path], None]) -> Path:
-    """The directory `name` of the cache, filled by `build` if it is missing.
+def _create(path: Path) -> None:
+    """Create a directory and those above it for this user alone."""
+    if not path.is_dir():
+        if path.parent != path:
+            _create(path.parent)
+        path.mkdir(mode=0o700, exist_ok=True)
+
+
+def _check_private(path: Path, *, is_own: bool, mode: int) -> None:
+    if not stat.S_ISDIR(mode):
+        raise CacheError(f"{path}: not a directory; delete it, or {_REMEDY}")
+    if not is_own:
+        raise CacheError(f"{path}: the cache belongs to another user; {_REMEDY}")
+    if mode & (stat.S_IWGRP | stat.S_IWOTH):
+        others = f"other users can write to the cache (mode {stat.S_IMODE(mode):04o})"
+        raise CacheError(f"{path}: {others}; run chmod go-w on it, or {_REMEDY}")
+
+
+def _part(name: str) -> Path:
+    """A directory in the cache, which is no link."""
+    path = cache_dir() / name
+    try:
+        path.mkdir(mode=0o700, exist_ok=True)
+        status = path.lstat()
+    except FileExistsError:  # a file, or a link that leads nowhere
+        raise CacheError(f"{path}: not a directory; delete it, or {_REMEDY}") from None
+    except OSError as error:
+        raise _not_written(path, error) from None
+    _check_private(path, is_own=status.st_uid == os.geteuid(), mode=status.st_mode)
+    return path
+
+
+def _not_written(path: Path, error: OSError) -> CacheError:
+    return CacheError(f"{path}: {error.strerror or error}; COLOPHON_CACHE_DIR chooses another")
+
+
+def cached_directory(part: str, name: str, *, build: Callable[[Path], None], read: Callable[[Path], T | None]) -> T:
+    """The result of `read` for the directory `name` in a part of the cache; `build` fills it if it is not usable.
 
     It appears complete or not at all. Of several processes that need it at once, one builds it and the others wait.
 
+    Args:
+        part: a directory of the cache.
+        name: the directory's name in it.
+        build: fills an empty directory.
+        read: returns None if the directory is missing, incomplete or damaged; then it is replaced.
+
     Raises:
-        AnnotatorError: it cannot be written. Errors of `build` other than OSError are passed on.
+        CacheError: it cannot be written. Errors of `build` other than OSError are passed on.
     """
-    final = cache_dir() / name
-    if final.is_dir():
-        return final
-    final.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(final.with_name(final.name + ".lock")):
-        if final.is_dir():
-            return final
+    final = _part(part) / name
+    if (found := read(final)) is not None:
+        return found
+    with locked(final.with_name(final.name + ".lock")):
+        if (found := read(final)) is not None:
+            return found
         try:
             with created_directory(final) as temporary:
                 temporary.chmod(0o700)
                 build(temporary)
+                _set_aside(final, read)
         except OSError as error:
-            if not final.is_dir():  # without working locks another process may have built it meanwhile
-                raise AnnotatorError(
-                    f"{final}: {error.strerror or error}; COLOPHON_CACHE_DIR chooses another"
-                ) from None
-    return final
+            if (found := read(final)) is not None:  # another process that did not wait has built it meanwhile
+                return found
+            raise _not_written(final, error) from None
+    if (found := read(final)) is None:
+        raise CacheError(f"{final}: damaged again after it was built; {_REMEDY}")
+    return found
+
+
+def _set_aside(path: Path, read: Callable[[Path], T | None]) -> None:
+    """Remove a directory that is still damaged, or whatever is there; processes that map its files keep them."""
+    if not os.path.lexists(path) or read(path) is not None:
+        return
+    aside = temporary_path(path)
+    path.rename(aside)
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink()
+
+
+def regular_file(path: Path) -> os.stat_result:
+    """The status of a file in the cache.
+
+    Raises:
+        OSError: it is missing, or a link, a directory or something else that is no regular file.
+    """
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    return status
+
+
+def has_sha256(path: Path, expected: str) -> bool:
+    """Whether a file in the cache has this sha256.
+
+    It is computed once for each file since the machine has started, and again when the file's size, times or inode
+    change; at each call where the system has no id of its start. Cost: 0.5 to 2 s a GB, then under a millisecond.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    boot = _boot_id()
+    return (file_sha256(path) if boot is None else _remembered(path, since=boot)) == expected
 
 
 def remembered_sha256(path: str | Path) -> str:
@@ -71,35 +179,45 @@ def remembered_sha256(path: str | Path) -> str:
     it and the others wait.
 
     Raises:
+        CacheError: the cache is not private or cannot be written.
         AnnotatorError: the file cannot be read.
     """
     try:
-        status = Path(path).stat()
-        identity = [str(Path(path).resolve()), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        note = cache_dir() / "sha256" / f"{fingerprint(identity)}.txt"
-        with suppress(FileNotFoundError):
-            return note.read_text()
-        with ExitStack() as lock:
-            with suppress(OSError):  # a full disk: each process computes it
-                note.parent.mkdir(parents=True, exist_ok=True)
-                lock.enter_context(_locked(note.with_suffix(".lock")))
-            with suppress(FileNotFoundError):
-                return note.read_text()
-            digest = file_sha256(Path(path))
-            with suppress(OSError):  # a full disk: the next call computes it again
-                replace_text(note, digest)
+        return _remembered(Path(path).resolve())
     except OSError as error:
         raise AnnotatorError(f"{path}: {error.strerror}") from None
+
+
+def _remembered(path: Path, *, since: str | None = None) -> str:
+    status = path.stat()
+    identity = [str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    note = _part("sha256") / f"{fingerprint(identity if since is None else [*identity, since])}.txt"
+    if (known := _noted(note)) is not None:
+        return known
+    with locked(note.with_suffix(".lock")):
+        if (known := _noted(note)) is not None:
+            return known
+        digest = file_sha256(path)
+        with suppress(OSError), replaced_file(note) as temporary:  # a full disk: the next call computes it again
+            temporary.touch(mode=0o600)
+            temporary.write_text(digest)
     return digest
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        with suppress(OSError):  # file systems without locks: the first process to rename its directory wins
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+def _noted(note: Path) -> str | None:
+    """The sha256 in a note; None if it is missing or anything but 64 hexadecimal digits."""
+    with suppress(OSError, ValueError):
+        text = note.read_text("ascii") if regular_file(note).st_size == 64 else ""
+        return text if _SHA256.fullmatch(text) else None
+    return None
+
+
+@cache
+def _boot_id() -> str | None:
+    with suppress(OSError):
+        return _BOOT_ID.read_text().strip() or None
+    return None
 
 
 def _user_directory() -> str:
-    return f"colophon-{os.getuid()}"
+    return f"colophon-{os.geteuid()}"

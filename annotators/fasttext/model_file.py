@@ -35,7 +35,7 @@ _CENTROIDS = 256
 _MAX_NGRAM = 100
 """Longest n-gram (words) and subword (characters). Models have 1 to 10; buffers are allocated for as many."""
 _MAX_UNPACKED = 64
-_UNPACKED_ANYWAY_BYTES = 1 << 30
+_UNPACKED_ANYWAY_BYTES = 1 << 28
 """A model may unpack to this many bytes, or to `_MAX_UNPACKED` times the size of its file where that is more. A
 quantizer with parts of 8 columns packs 8 floats, 32 bytes, into one byte."""
 _MAX_LABEL_COUNT = 10**15 - 1

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+_MAX_ROWS = 1024
+_MAX_PROBABILITIES = 1 << 21
+
 
 @dataclass(frozen=True, kw_only=True)
 class FastTextHeader:
@@ -30,6 +33,14 @@ class FastTextHeader:
     """Rows of the input matrix that hashed n-grams share."""
     quantized: bool
     file_bytes: int
+
+    @property
+    def rows_at_once(self) -> int:
+        """The number of texts that are scored at once: 1,024, or fewer of a model with more than 2,048 labels.
+
+        Memory besides the result is below 100 MB: some 40 bytes for each of 2 million numbers.
+        """
+        return max(min(_MAX_ROWS, _MAX_PROBABILITIES // len(self.labels)), 1)
 
     @property
     def is_collapsed(self) -> bool:

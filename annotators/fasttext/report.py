@@ -15,7 +15,6 @@ from colophon.annotators.fasttext.model import FastTextModel
 from colophon.annotators.fasttext.score_rules import ScoreRule
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 
-_SLICE_ROWS = 1024
 _COLUMN_WIDTH = 9
 _MAX_CONFUSION_LABELS = 30
 
@@ -111,8 +110,9 @@ def _confusion_lines(report: ClassifierReport, width: int) -> list[str]:
 def _predicted_labels(model: FastTextModel, texts: pa.Array, normalize: TextPreparation) -> list[str | None]:
     argmax = ScoreRule(argmax=True).for_labels(model.header.labels, where="model", loss=model.header.loss)
     predicted: list[str | None] = []
-    for start in range(0, len(texts), _SLICE_ROWS):
-        rows = model.probabilities(texts.slice(start, _SLICE_ROWS), preparation=normalize)
+    most = model.header.rows_at_once
+    for start in range(0, len(texts), most):
+        rows = model.probabilities(texts.slice(start, most), preparation=normalize)
         predicted += argmax.labels(rows).to_pylist()
     return predicted
 

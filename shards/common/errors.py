@@ -8,6 +8,7 @@
     ├── LockedError       1      shards/common/file_locks.py  a lock that another process has held for too long
     ├── StoppedError      128+n  pipeline/errors.py        a training that signal n ended
     ├── AnnotatorError    2      annotators/base.py        a model or a setting of an annotator
+    │   └── CacheError        1  annotators/fasttext/model_cache.py  a cache that cannot be written or is not private
     ├── ShardError        2      shards/common/errors.py   a shard or a manifest that cannot be read
     │   ├── DamagedFileError  2  shards/common/errors.py   a state file that is damaged, such as a calibration
     │   └── OutputPathError   2  shards/common/output_paths.py  a link or a pipe in an output

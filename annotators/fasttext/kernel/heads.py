@@ -22,8 +22,9 @@ from colophon.annotators.fasttext.kernel.compiled.structures import Doubles, Flo
 
 
 def softmax(logits: Doubles) -> Floats:
-    """Probabilities float32 [rows, labels] from logits float64 [rows, labels]; a row of NaN stays NaN."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    """Probabilities float32 [rows, labels] from logits float64 [rows, labels]; a row of NaN or infinities is NaN."""
+    with np.errstate(invalid="ignore"):
+        powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(powers / powers.sum(axis=1, keepdims=True), np.float32)
 
 

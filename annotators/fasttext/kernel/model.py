@@ -50,24 +50,35 @@ class ClassifierKernel:
 
     def probabilities(self, texts: pa.Array, preparation: TextPreparation) -> Floats:
         """See `FastTextModel.probabilities`."""
-        words = words_of(texts, preparation)
+        words, step = words_of(texts, preparation), self._header.rows_at_once
+        if len(texts) <= step:
+            return self._rows(words, np.arange(len(texts)))
+        probabilities = np.empty((len(texts), len(self._header.labels)), np.float32)
+        for start in range(0, len(texts), step):
+            which = np.arange(start, min(start + step, len(texts)))
+            probabilities[which] = self._rows(words, which)
+        return probabilities
+
+    def _rows(self, words: Words, texts: npt.NDArray[np.int64]) -> Floats:
+        """float32 [texts, labels] for consecutive `texts` of `words`."""
         if not self._header.is_collapsed:
-            return self._head(self._exact(words, np.arange(len(texts))))
-        logits, counts = self._logits(words)
-        doubtful = np.flatnonzero(self._is_doubtful(words, logits, counts))
+            return self._head(self._exact(words, texts))
+        logits, counts = self._logits(words, texts)
+        doubtful = np.flatnonzero(self._is_doubtful(words, texts, logits, counts))
         if len(doubtful):
-            logits[doubtful] = self._exact(words, doubtful)
+            logits[doubtful] = self._exact(words, texts[doubtful])
         return self._head(logits)
 
-    def _logits(self, words: Words) -> tuple[Doubles, npt.NDArray[np.int64]]:
+    def _logits(self, words: Words, texts: npt.NDArray[np.int64]) -> tuple[Doubles, npt.NDArray[np.int64]]:
         """Logits float64 [texts, labels] (NaN without words), and the number of rows of each text, int64 [texts]."""
-        num_texts = len(words.firsts) - 1
-        sums, counts = np.empty((num_texts, self._model.shape.stride)), np.empty(num_texts, np.int64)
-        sum_rows(words, np.arange(num_texts), self._model.tables, self._model.shape, sums, counts)
+        sums, counts = np.empty((len(texts), self._model.shape.stride)), np.empty(len(texts), np.int64)
+        sum_rows(words, texts, self._model.tables, self._model.shape, sums, counts)
         sums[counts == 0] = np.nan
         return (sums / np.maximum(counts, 1)[:, None])[:, : len(self._header.labels)], counts
 
-    def _is_doubtful(self, words: Words, logits: Doubles, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+    def _is_doubtful(
+        self, words: Words, texts: npt.NDArray[np.int64], logits: Doubles, counts: npt.NDArray[np.int64]
+    ) -> npt.NDArray[np.bool_]:
         """bool [texts]: whether the library's rounding may be visible in its probabilities."""
         # 10,000 rows with a largest logit of 5 -> 1e-7 * 100 * 6 = 6e-5
         rounding = _ROUNDING * np.sqrt(counts) * (1 + np.abs(logits).max(axis=1))
@@ -75,9 +86,9 @@ class ClassifierKernel:
         is_visible = np.asarray(likeliest * (1 - likeliest) * rounding > _TOLERANCE)
         if self._model.shape.max_chars:
             return np.asarray(is_visible | (counts > _MAX_SUBWORD_ROWS))
-        for text in np.flatnonzero(counts > _MAX_ROWS):
-            keys = words.keys[words.firsts[text] : words.firsts[text + 1]]
-            is_visible[text] |= _MAX_REPEATS * len(np.unique(keys)) < len(keys)
+        for row in np.flatnonzero(counts > _MAX_ROWS):
+            keys = words.keys[words.firsts[texts[row]] : words.firsts[texts[row] + 1]]
+            is_visible[row] |= _MAX_REPEATS * len(np.unique(keys)) < len(keys)
         return is_visible
 
     def _head(self, logits: Doubles | Floats) -> Floats:

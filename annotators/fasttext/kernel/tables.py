@@ -8,6 +8,7 @@ Cost: 1 to 8 s a GB of model, 16 MB of memory besides the result.
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import NamedTuple
 
 import numpy as np
@@ -46,7 +47,7 @@ def build_model(layout: FastTextLayout, *, allocate: Allocate) -> LinearModel:
     header = layout.header
     words, known = _dictionary(layout)
     capacity = 1 << max((2 * len(known)).bit_length(), 4)  # 10 words -> 32 slots: at most half of them are used
-    shape = _shape(layout, slot_shift=64 - capacity.bit_length() + 1)
+    shape = _shape(layout, slot_shift=64 - capacity.bit_length() + 1, slot_factor=_slot_factor(layout))
     has_subwords, num_rows = shape.max_chars > 0, header.num_words + header.buckets
     tables = Tables(
         slots=allocate("slots", (capacity, 2), np.uint64),
@@ -56,7 +57,7 @@ def build_model(layout: FastTextLayout, *, allocate: Allocate) -> LinearModel:
         list_firsts=np.empty(0, np.int64),
         lists=np.empty(0, np.int32),
     )
-    fill_slots(tables.slots, words.keys, words.firsts, known, shape.slot_shift)
+    fill_slots(tables.slots, words.keys, words.firsts, known, shape.slot_factor, shape.slot_shift)
     _fill_rows(tables.rows.reshape(-1, shape.stride) if shape.stride else None, layout)
     known_words = known[known < header.num_words]
     if has_subwords and shape.stride:
@@ -106,7 +107,13 @@ def _dictionary(layout: FastTextLayout) -> tuple[Words, npt.NDArray[np.int64]]:
     return words, with_words[sizes == (spans[:, 1] - spans[:, 0])[with_words]]
 
 
-def _shape(layout: FastTextLayout, *, slot_shift: int) -> Shape:
+def _slot_factor(layout: FastTextLayout) -> np.uint64:
+    """A factor from the dictionary's own sha256: words chosen to collide by one factor have another one."""
+    entries = np.memmap(layout.path, np.uint8, "r")[layout.entries_at : int(layout.entry_ends[-1])]
+    return np.uint64(int.from_bytes(sha256(entries.data).digest()[:8], "little") | 1)
+
+
+def _shape(layout: FastTextLayout, *, slot_shift: int, slot_factor: np.uint64) -> Shape:
     header, buckets = layout.header, layout.hash_buckets
     width = len(header.labels) if header.is_collapsed else 0
     return Shape(
@@ -119,6 +126,7 @@ def _shape(layout: FastTextLayout, *, slot_shift: int) -> Shape:
         hash_buckets=max(buckets, 1),
         inverse=np.uint64(min((1 << 64) // max(buckets, 1), (1 << 64) - 1)),
         slot_shift=slot_shift,
+        slot_factor=slot_factor,
     )
 
 

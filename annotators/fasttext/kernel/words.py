@@ -19,18 +19,21 @@ from colophon.annotators.fasttext.kernel.compiled.splitting import find_words
 from colophon.annotators.fasttext.kernel.compiled.structures import Words
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 
-_KEPT_BYTES = 16 << 20
+_KEPT_BYTES = 64 << 20
 
 
 class _RecentWords(threading.local):
-    """The words of the last columns that this thread split, so that several models of a pass share the work."""
+    """The words of the last columns that this thread split, so that several models of a pass share the work.
+
+    At most `_KEPT_BYTES` are kept, with the texts: those of one very long text are split again for each model.
+    """
 
     def __init__(self) -> None:
         self.found: dict[Any, tuple[pa.Array, Words]] = {}
 
     def add(self, key: Any, texts: pa.Array, words: Words) -> None:
         self.found[key] = (texts, words)  # the array stays alive, or another could take its address
-        while len(self.found) > 1 and sum(_num_bytes(w) for _, w in self.found.values()) > _KEPT_BYTES:
+        while sum(_num_bytes(*kept) for kept in self.found.values()) > _KEPT_BYTES:
             del self.found[next(iter(self.found))]
 
 
@@ -45,10 +48,11 @@ def words_of(texts: pa.Array, preparation: TextPreparation) -> Words:
     is_raw = preparation.only_separates_words
     places = tuple(None if buffer is None else (buffer.address, buffer.size) for buffer in texts.buffers())
     key = (is_raw or preparation, texts.type, texts.offset, len(texts), places)
-    if key not in _recent.found:
-        prepared = preparation.valid(texts) if is_raw else preparation(texts)
-        _recent.add(key, texts, split(prepared))
-    return _recent.found[key][1]
+    if key in _recent.found:
+        return _recent.found[key][1]
+    words = split(preparation.valid(texts) if is_raw else preparation(texts))
+    _recent.add(key, texts, words)
+    return words
 
 
 def split(texts: pa.Array) -> Words:
@@ -80,5 +84,5 @@ def split_spans(data: npt.NDArray[np.uint8], spans: npt.NDArray[np.int64]) -> Wo
     return Words(words.data, words.firsts, *(cast(Any, column[:num_words]) for column in words[2:]))
 
 
-def _num_bytes(words: Words) -> int:
-    return sum(column.nbytes for column in words[1:])
+def _num_bytes(texts: pa.Array, words: Words) -> int:
+    return int(texts.nbytes) + sum(column.nbytes for column in words[1:])  # `data` may be larger than `texts`

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colophon.annotators.fasttext.kernel.compiled.compilation import compiled, inlined
-from colophon.annotators.fasttext.kernel.compiled.features import most_rows_of_a_word, room_for_letters
+from colophon.annotators.fasttext.kernel.compiled.features import most_rows_at_once, room_for_letters
 from colophon.annotators.fasttext.kernel.compiled.instructions import VECTOR, add_four_vectors, add_vector, prefetch
 from colophon.annotators.fasttext.kernel.compiled.listing import find_numbers, list_ngrams, list_words, most_words
 from colophon.annotators.fasttext.kernel.compiled.structures import Doubles, Floats, Shape, Tables, Words
@@ -35,16 +35,16 @@ def sum_rows(
     """
     letters, most = room_for_letters(words, shape), most_words(words, texts)
     all_numbers, hashes = np.empty(most, np.int32), np.empty(most if shape.word_ngrams > 1 else 0, np.uint64)
-    rows = np.empty(_ROOM + most_rows_of_a_word(letters, shape), np.uint32)
+    rows = np.empty(_ROOM + most_rows_at_once(shape), np.uint32)
     total = np.empty(shape.stride, np.float32)
     for i in range(texts.size):
         sums[i] = 0
         first, last = words.firsts[texts[i]], words.firsts[texts[i] + 1]
         numbers = all_numbers[: last - first]
         num_hashes = find_numbers(words, first, numbers, hashes, tables, shape)
-        at, count = 0, 0
+        at, part, count = 0, 0, 0
         while at < numbers.size:
-            n, at = list_words(words, first, numbers, at, tables, shape, letters, rows, _ROOM, False)
+            n, at, part = list_words(words, first, numbers, at, part, tables, shape, letters, rows, _ROOM, False)
             count += n + _add_rows(tables, shape, rows[:n], total, sums[i])
         at = 0
         while at < num_hashes and shape.word_ngrams > 1:

@@ -13,20 +13,19 @@ from colophon.annotators.fasttext.kernel.compiled.splitting import END_KEY, FNV_
 from colophon.annotators.fasttext.kernel.compiled.structures import LABEL_SIGN, Shape, Words
 
 _NGRAM_FACTOR = 116049371
-_SLOT_FACTOR = 0x9E3779B97F4A7C15  # 2^64 divided by the golden ratio: spreads keys over the upper bits
 _AHEAD = 16
 
 
 @compiled
-def slot_of(key: Any, shift: Any) -> Any:
+def slot_of(key: Any, factor: Any, shift: Any) -> Any:
     """The slot at which the search for a key begins."""
-    return (key * np.uint64(_SLOT_FACTOR)) >> np.uint64(shift)
+    return (key * np.uint64(factor)) >> np.uint64(shift)
 
 
 @compiled
-def word_number(slots: npt.NDArray[np.uint64], key: Any, shift: Any) -> Any:
+def word_number(slots: npt.NDArray[np.uint64], key: Any, factor: Any, shift: Any) -> Any:
     """int64: the number of the word or label with this key, -1 if the model does not know it."""
-    slot, mask = slot_of(key, shift), np.uint64(slots.shape[0] - 1)
+    slot, mask = slot_of(key, factor, shift), np.uint64(slots.shape[0] - 1)
     while slots[slot, 0] != np.uint64(0):
         if slots[slot, 0] == key:
             return np.int64(slots[slot, 1])
@@ -35,10 +34,10 @@ def word_number(slots: npt.NDArray[np.uint64], key: Any, shift: Any) -> Any:
 
 
 @inlined
-def prefetch_slot(slots: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64], i: Any, shift: Any) -> None:
+def prefetch_slot(slots: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64], i: Any, factor: Any, shift: Any) -> None:
     """Prefetch the slot of a word that comes some words after word i."""
     if i + _AHEAD < keys.size:
-        prefetch(slots, 2 * np.intp(slot_of(keys[i + _AHEAD], shift)))
+        prefetch(slots, 2 * np.intp(slot_of(keys[i + _AHEAD], factor, shift)))
 
 
 @compiled
@@ -72,34 +71,43 @@ def room_for_letters(words: Words, shape: Shape) -> npt.NDArray[np.uint8]:
 
 
 @compiled
-def most_rows_of_a_word(letters: npt.NDArray[np.uint8], shape: Shape) -> int:
-    """An upper bound for a word that `letters` has room for: itself, its subwords, the n-grams of words with it.
+def most_rows_at_once(shape: Shape) -> int:
+    """An upper bound for the rows that are appended without a check for room: those of a word itself, of the subwords
+    that begin at one character, and of the n-grams of words that begin at one word.
 
     Some more that are written with the last ones are in it.
     """
-    return VECTOR + shape.word_ngrams + letters.size * (shape.max_chars - max(shape.min_chars, 1) + 1)
+    return VECTOR + 1 + shape.word_ngrams + max(shape.max_chars - max(shape.min_chars, 1) + 1, 0)
 
 
 @compiled
 def append_subwords(
     words: Words,
     i: Any,
+    first: Any,
     letters: npt.NDArray[np.uint8],
     kept: npt.NDArray[np.int32],
     shape: Shape,
     rows: npt.NDArray[np.uint32],
     n: Any,
+    room: Any,
 ) -> Any:
-    """Append the rows of the subwords of word i to `rows`, which has n and must have room; returns the new n.
+    """Append the rows of the subwords of word i that begin at byte `first` or later to `rows`, which has n.
+
+    A word of megabytes has more rows than memory should hold: it is read in parts. Returns the new n, and the byte at
+    which the next part begins: 0 if the word is at its end, otherwise at least `room` rows are listed. `letters` keeps
+    the word between its parts.
 
     Subwords are character n-grams of `<word>`, but not `<` or `>` alone; characters are UTF-8's, damaged ones included.
     `</s>` has none.
     """
-    size = _spell(words, i, letters)
+    size = _spell(words, i, letters, first > 0)
     num_words, buckets, inverse = shape.num_words, shape.hash_buckets, shape.inverse
-    for begin in range(size):
+    for begin in range(np.uintp(first), size):
         if _is_inside_character(letters[begin]):
             continue
+        if n >= room and begin > np.uintp(first):
+            return n, np.int64(begin)
         at: Any = begin
         h, length = np.uint64(FNV_32), 0
         while at < size and length < shape.max_chars:
@@ -114,15 +122,17 @@ def append_subwords(
                 if row >= 0:
                     rows[n] = np.uint32(row + num_words)
                     n += 1
-    return n
+    return n, np.int64(0)
 
 
 @compiled
-def _spell(words: Words, i: Any, letters: npt.NDArray[np.uint8]) -> Any:
-    """Write word i as `<word>`; returns its bytes, 0 for `</s>`."""
+def _spell(words: Words, i: Any, letters: npt.NDArray[np.uint8], is_spelled: bool) -> Any:
+    """Write word i as `<word>`, unless it is there; returns its bytes, 0 for `</s>`."""
     if words.keys[i] == END_KEY:
         return np.uintp(0)
     start, size = np.uintp(words.starts[i]), np.uintp(words.sizes[i] & ~np.int32(LABEL_SIGN))
+    if is_spelled:
+        return size + np.uintp(2)
     letters[0] = 60
     for at in range(size):
         letters[np.uintp(at) + np.uintp(1)] = words.data[start + np.uintp(at)]

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from colophon.annotators.fasttext.kernel.compiled.compilation import compiled, inlined
-from colophon.annotators.fasttext.kernel.compiled.features import most_rows_of_a_word, room_for_letters
+from colophon.annotators.fasttext.kernel.compiled.features import most_rows_at_once, room_for_letters
 from colophon.annotators.fasttext.kernel.compiled.instructions import (
     FLOAT_BYTES,
     VECTOR,
@@ -47,7 +47,7 @@ def logits_in_order(
     """
     letters, most = room_for_letters(words, shape), most_words(words, texts)
     all_numbers, hashes = np.empty(most, np.int32), np.empty(most if shape.word_ngrams > 1 else 0, np.uint64)
-    rows = np.empty(_ROOM + most_rows_of_a_word(letters, shape), np.uint32)
+    rows = np.empty(_ROOM + most_rows_at_once(shape), np.uint32)
     width = np.int64(-(-inputs.dim // VECTOR) * VECTOR)
     total, decoded = np.empty(width, np.float32), np.zeros(width * _DECODED if inputs.codes.size else 0, np.float32)
     for i in range(texts.size):
@@ -55,9 +55,9 @@ def logits_in_order(
         first, last = words.firsts[texts[i]], words.firsts[texts[i] + 1]
         numbers = all_numbers[: last - first]
         num_hashes = find_numbers(words, first, numbers, hashes, tables, shape)
-        at, count = 0, 0
+        at, part, count = 0, 0, 0
         while at < numbers.size:
-            n, at = list_words(words, first, numbers, at, tables, shape, letters, rows, _ROOM, True)
+            n, at, part = list_words(words, first, numbers, at, part, tables, shape, letters, rows, _ROOM, True)
             _add_rows(inputs, rows[:n], total, decoded)
             count += n
         at = 0

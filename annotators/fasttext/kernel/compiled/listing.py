@@ -50,8 +50,8 @@ def find_numbers(
     sizes, word_hashes = words.sizes[first : first + numbers.size], words.hashes[first : first + numbers.size]
     num_hashes = 0
     for i in range(numbers.size):
-        prefetch_slot(slots, keys, i, shape.slot_shift)
-        number = word_number(slots, keys[i], shape.slot_shift)
+        prefetch_slot(slots, keys, i, shape.slot_factor, shape.slot_shift)
+        number = word_number(slots, keys[i], shape.slot_factor, shape.slot_shift)
         if is_label(number, sizes[i], shape.num_words):
             numbers[i] = _LABEL
         else:
@@ -68,6 +68,7 @@ def list_words(
     first: Any,
     numbers: npt.NDArray[np.int32],
     begin: Any,
+    part: Any,
     tables: Tables,
     shape: Shape,
     letters: npt.NDArray[np.uint8],
@@ -78,7 +79,8 @@ def list_words(
     """Fill `rows` with the rows of words, from word `first + begin` on; their `numbers` are those of `find_numbers`.
 
     A word that is not known has the rows of its subwords; with `expand` a known one has them too, after its own.
-    Returns the number of rows, and the word that is next: `numbers.size`, or less if there are `room` rows.
+    Returns the number of rows, the word that is next (`numbers.size`, or less if there are `room` rows), and the place
+    in its subwords at which its next part begins, which is `part` of the next call; 0 for a word that is not begun.
     """
     # Taken out of the tuple here: in the loop, numba would count references to each.
     kept, lists, list_firsts = tables.kept, tables.lists, tables.list_firsts
@@ -89,16 +91,21 @@ def list_words(
             _prefetch_list(lists, list_firsts, numbers, i)
         number = numbers[i]
         if number >= 0:
-            rows[n] = np.uint32(number)
-            n += 1
+            if part == 0:
+                rows[n] = np.uint32(number)
+                n += 1
             if list_firsts.size:
-                place, end = list_firsts[np.uintp(number)], list_firsts[np.uintp(number) + np.uintp(1)]
-                _copy(lists, np.intp(place), np.intp(end), rows, np.intp(n))
-                n += end - place
+                place, end = list_firsts[np.uintp(number)] + part, list_firsts[np.uintp(number) + np.uintp(1)]
+                stop = min(end, place + max(room - n, 1))
+                _copy(lists, np.intp(place), np.intp(stop), rows, np.intp(n))
+                n += stop - place
+                part = part + stop - place if stop < end else 0
         if has_subwords and number != _LABEL and (number < 0 or spells_known):
-            n = append_subwords(words, first + i, letters, kept, shape, rows, n)
+            n, part = append_subwords(words, first + i, part, letters, kept, shape, rows, n, room)
+        if part > 0:
+            break
         i += 1
-    return n, i
+    return n, i, part
 
 
 @inlined

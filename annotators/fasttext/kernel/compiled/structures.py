@@ -47,13 +47,16 @@ class Shape(NamedTuple):
     """2^64 // `hash_buckets`: with it the remainder of a hash needs no division."""
     slot_shift: int
     """64 - log2 of the number of slots."""
+    slot_factor: np.uint64
+    """An odd number that depends on the whole dictionary: nobody can choose words that share a slot."""
 
 
 class Tables(NamedTuple):
     """The arrays of a model that are built from its file."""
 
     slots: npt.NDArray[np.uint64]
-    """uint64 [2^k, 2]: an open hash table of keys and word numbers; key 0 is an empty slot."""
+    """uint64 [2^k, 2]: an open hash table of keys and word numbers; key 0 is an empty slot. Of equal words the last one
+    is in it, as in the library."""
     rows: npt.NDArray[np.float32]
     """float32 [(num_words + n-gram rows) * stride]: input times output matrix of a collapsed model. With subwords, a
     word's row is the sum over its subwords."""
