@@ -608,29 +608,42 @@ class TestPaths:
 
 
 LISTENERS = """
-import json, psutil
+import grpc, json, os, psutil
 from colophon.pipeline.executors.on_ray.cluster import connect, disconnect
+import ray
 from colophon.pipeline.recipe.schema import RaySection
 connect(RaySection(num_workers=1), log=lambda line: None)
 processes = [psutil.Process(), *psutil.Process().children(recursive=True)]
 found = [c.laddr.ip for p in processes for c in p.net_connections("inet") if c.status == psutil.CONN_LISTEN]
 names = [p.name() for p in processes]
+channel = grpc.insecure_channel(ray.get_runtime_context().gcs_address)
+alive = channel.unary_unary("/ray.rpc.NodeInfoGcsService/CheckAlive")
+answers = []
+for token in (None, "0" * 64, os.environ["RAY_AUTH_TOKEN"]):
+    try:
+        alive(b"", metadata=[] if token is None else [("authorization", f"Bearer {token}")], timeout=20)
+        answers.append("OK")
+    except grpc.RpcError as error:
+        answers.append(error.code().name)
 disconnect()
-print(json.dumps([found, names]))
+print(json.dumps([found, names, answers]))
 """
 
 
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
-def test_a_local_ray_listens_on_loopback_only_and_has_no_dashboard() -> None:
-    """A process that can connect to a Ray port can run code there."""
-    environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+def test_a_local_ray_listens_on_loopback_only_and_has_no_dashboard(tmp_path: Path) -> None:
+    """A process that can connect to a Ray port, and has the token or needs none, can run code there."""
+    unset = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE")
+    environment = {name: value for name, value in os.environ.items() if name not in unset} | {"HOME": str(tmp_path)}
     ended = subprocess.run(
         [sys.executable, "-c", LISTENERS], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
     )
     assert ended.returncode == 0, ended.stderr
-    addresses, names = json.loads(ended.stdout.splitlines()[-1])
+    addresses, names, answers = json.loads(ended.stdout.splitlines()[-1])
     assert len(addresses) >= 3, "gcs_server, raylet and this process"
     assert {address.removeprefix("::ffff:") for address in addresses} == {"127.0.0.1"}
     # The raylet's own agents have that name too; the server that accepts jobs from any process is `dashboard.py`.
     assert not [name for name in names if "dashboard" in name.lower() and "agent" not in name.lower()]
+    assert answers == ["UNAUTHENTICATED", "UNAUTHENTICATED", "OK"]
+    assert not (tmp_path / ".ray").exists(), "Ray would keep the token in a file that every user can read"

@@ -19,10 +19,11 @@ WORKER_ENVIRONMENT = {
 
 
 @contextmanager
-def worker_environment() -> Iterator[None]:
-    """Set `WORKER_ENVIRONMENT` for processes that are started in the block; this process's own values are restored."""
-    before = {name: os.environ.get(name) for name in WORKER_ENVIRONMENT}
-    os.environ.update(WORKER_ENVIRONMENT)
+def worker_environment(**more: str) -> Iterator[None]:
+    """Set `WORKER_ENVIRONMENT` and `more` for processes that the block starts; this process's values are restored."""
+    values = {**WORKER_ENVIRONMENT, **more}
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
     try:
         yield
     finally:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import socket
+import stat
 import sys
 from pathlib import Path
 
@@ -61,8 +63,11 @@ def unreachable(host: str, port: int) -> str | None:
     return None
 
 
-def check_temporary_directory() -> None:
-    """Check the directory in which Ray, started on this machine, puts its sockets and logs.
+def private_temporary_directory() -> Path:
+    """The directory in which Ray, started on this machine, puts its sockets and logs; it is created if it is missing.
+
+    Nobody else can enter it: Ray itself lets every user read and write all below it. It is the directory that
+    `RAY_TMPDIR` or `TMPDIR` names, if that is private, else `ray-<uid>` in it or in `/tmp`.
 
     Raises:
         UsageError: Ray cannot use it.
@@ -71,9 +76,10 @@ def check_temporary_directory() -> None:
     parent = Path(os.environ[variable] if variable else "/tmp")
     reason = _unusable(parent)
     if reason is not None:
-        name = f"{variable}={parent}" if variable else f"{parent}/ray"
+        name = f"{variable}={parent}" if variable else str(parent)
         remedy = "Set RAY_TMPDIR to a short, writable directory such as /tmp, or use --executor local"
         raise UsageError(f"ray: {name}: {reason}. {remedy}")
+    return _private(parent)
 
 
 def _directory_variables() -> tuple[str, ...]:
@@ -85,15 +91,38 @@ def _unusable(parent: Path) -> str | None:
         return "Ray needs a path of ASCII characters"
     longest = 103 if sys.platform == "darwin" else 107  # bytes of a socket's path
     longest -= len("/ray/session_2026-01-01_00-00-00_000000_1234567/sockets/plasma_store")
+    directory = _private(parent)
+    longest -= len(str(directory)) - len(str(parent))
     if len(str(parent.absolute())) > longest:
         return f"too long for Ray's sockets: at most {longest} characters"
-    existing = parent / "ray" if (parent / "ray").exists() else parent
-    if not existing.is_dir():
-        return "not a directory" if existing.exists() else "no such directory"
+    if not parent.is_dir():
+        return "not a directory" if parent.exists() else "no such directory"
+    existing = directory / "ray" if (directory / "ray").exists() else directory
     probe = existing / f".colophon-{os.getpid()}.tmp"
     try:
+        if directory != parent:
+            _create_private(directory)
         probe.mkdir()
         probe.rmdir()
     except OSError as error:
         return f"{existing} cannot be written: {error.strerror}"
     return None
+
+
+def _create_private(directory: Path) -> None:
+    """Create a directory that this user alone can enter, unless it exists."""
+    directory.mkdir(mode=0o700, exist_ok=True)
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise OSError(errno.EPERM, "it is a link, or of another user")
+    directory.chmod(0o700)
+
+
+def _private(parent: Path) -> Path:
+    """`parent` if this user alone can enter it, else a directory of this user's in it, which need not exist."""
+    try:
+        status = parent.stat()
+    except OSError:
+        return parent
+    is_private = status.st_uid == os.getuid() and not status.st_mode & 0o077
+    return parent if is_private else parent / f"ray-{os.getuid()}"

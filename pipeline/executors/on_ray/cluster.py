@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import re
+import secrets
 import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import ray
 from ray.exceptions import AuthenticationError
@@ -19,7 +21,7 @@ from colophon.pipeline.executors.environment import worker_environment
 from colophon.pipeline.executors.on_ray.address import (
     ANSWER_SECONDS,
     check_cluster_address,
-    check_temporary_directory,
+    private_temporary_directory,
 )
 from colophon.pipeline.executors.session import cluster_address
 from colophon.pipeline.recipe.schema import RaySection
@@ -41,15 +43,15 @@ def connect(config: RaySection, *, log: Callable[[str], None]) -> None:
     address = cluster_address(config)
     if address:
         check_cluster_address(address, where="RAY_ADDRESS" if os.environ.get("RAY_ADDRESS") else "ray.address")
-    else:
-        check_temporary_directory()
     try:
         if address:
             _attach(address)
             log(f"ray: attached to {address}, {num_cpus()} CPUs")
         else:
-            _start_cluster(config)
+            _start_cluster(config, temporary=private_temporary_directory())
             log(f"ray: started on this machine, {num_cpus()} workers")
+    except UsageError:
+        raise
     except AuthenticationError as error:
         raise UsageError(f"ray: the cluster at {address} asks for a token: {TOKEN_HELP}") from error
     except Exception as error:  # Ray raises its own errors, those of the system, and bare exceptions
@@ -99,9 +101,14 @@ def _standard_error() -> Iterator[list[str]]:
         os.close(kept)
 
 
-def _start_cluster(config: RaySection) -> None:
+def _start_cluster(config: RaySection, *, temporary: Path) -> None:
+    """Start a cluster that only this user can enter and call."""
+    if not any(os.environ.get(name) for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")):
+        # Only this process and those that it starts know it. Ray would keep one in a file that everybody can read. It
+        # stays for later clusters of this process, because Ray reads it once.
+        os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(32)
     # Ray starts some workers before they are needed; they import numpy before an actor could set anything.
-    with worker_environment():
+    with worker_environment(RAY_TMPDIR=str(temporary.absolute())):
         ray.init(
             address="local",  # a new cluster, also if another one runs on this machine or has crashed on it
             num_cpus=config.num_workers or num_cpus_here(),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +16,8 @@ import pytest
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.on_ray.address import (
     check_cluster_address,
-    check_temporary_directory,
     job_server_address,
+    private_temporary_directory,
 )
 from tests.pipeline.executors.nodes import ROOT
 from tests.pipeline.project import colophon, run, snapshot
@@ -131,10 +133,10 @@ def test_a_directory_that_ray_cannot_use_is_named(
     try:
         Path(home, "file").touch()
         if name not in ("none", "file"):
-            Path(home, name).mkdir()
+            Path(home, name).mkdir(mode=0o700)
         monkeypatch.setenv("RAY_TMPDIR", f"{home}/{name}")
         with pytest.raises(UsageError) as caught:
-            check_temporary_directory()
+            private_temporary_directory()
         remedy = "Set RAY_TMPDIR to a short, writable directory such as /tmp, or use --executor local"
         assert str(caught.value) == f"ray: RAY_TMPDIR={home}/{name}: {reason}. {remedy}"
         monkeypatch.chdir(project)
@@ -149,3 +151,24 @@ def test_a_directory_that_ray_cannot_use_is_named(
         for path in sorted(Path(home).iterdir()):
             path.rmdir() if path.is_dir() else path.unlink()
         Path(home).rmdir()
+
+
+def test_the_temporary_directory_of_ray_is_private(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray lets every user write into all that it creates."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # temporary directories of tests are too long for Ray
+        private, shared = Path(short, "private"), Path(short, "shared")
+        own = shared / f"ray-{os.getuid()}"
+        for directory, mode, expected in ((private, 0o700, private), (shared, 0o755, own), (shared, 0o755, own)):
+            directory.mkdir(exist_ok=True)
+            directory.chmod(mode)
+            monkeypatch.setenv("RAY_TMPDIR", str(directory))
+            assert private_temporary_directory() == expected
+            assert stat.S_IMODE(expected.stat().st_mode) == 0o700
+        own.chmod(0o777)
+        assert stat.S_IMODE(private_temporary_directory().stat().st_mode) == 0o700
+        for target in (private, Path(short, "nothing")):
+            own.unlink() if own.is_symlink() else own.rmdir()
+            own.symlink_to(target)
+            with pytest.raises(UsageError, match=rf"{own} cannot be written: (it is a link|File exists)"):
+                private_temporary_directory()
+        assert not Path(short, "nothing").exists()
