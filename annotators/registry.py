@@ -25,7 +25,7 @@ from colophon.annotators.base import Annotator, AnnotatorConfig, AnnotatorError,
 from colophon.annotators.fasttext.model_cache import remembered_sha256
 from colophon.annotators.plugin_files import MODULE_PREFIX, PluginFile, is_annotator_type
 from colophon.shards.common.digests import file_sha256
-from colophon.shards.common.errors import with_place
+from colophon.shards.common.errors import short_reason, with_place
 from colophon.shards.common.paths import absolute_path
 
 ENTRY_POINTS = "colophon.annotators"
@@ -123,8 +123,19 @@ def contract_problem(annotator: object, config: AnnotatorConfig, *, name: str) -
         "schema must be a pyarrow schema of the output columns, each name once": has_schema,
         "columns must be a tuple of the names of the columns that it reads, at least one": has_columns,
     }
-    wrong = next((line for line, holds in expected.items() if not holds), None)
+    wrong = next((line for line, holds in expected.items() if not holds), None) or _unwritable(schema)
     return None if wrong is None else f"{type(annotator).__name__}.{wrong}"
+
+
+def _unwritable(schema: Any) -> str | None:
+    """Why Parquet cannot hold columns of this schema; None if it can."""
+    import pyarrow.parquet as pq
+
+    try:
+        pq.ParquetWriter(pa.BufferOutputStream(), schema).close()
+    except pa.ArrowException as error:
+        return f"schema has a type that Parquet cannot hold: {short_reason(error)}"
+    return None
 
 
 def recorded_settings(annotator: Annotator, config: AnnotatorConfig | None) -> dict[str, Any]:

@@ -65,9 +65,9 @@ def _read(name: str, directory: Path, *, where: str) -> PluginFile:
         raise UsageError(f"{where}: must be a Python file, NAME.py")
     if Path(name).is_absolute() or not Path(os.path.realpath(path)).is_relative_to(home):
         raise UsageError(f"{where}: must be inside the recipe's directory, {home}")
-    if not path.is_file():
-        raise UsageError(f"{where}: {'is not a regular file' if path.exists() else 'no such file'} in {home}")
     try:
+        if not path.is_file():
+            raise UsageError(f"{where}: {'is not a regular file' if path.exists() else 'no such file'} in {home}")
         with path.open("rb") as file:
             source = file.read(MAX_PLUGIN_BYTES + 1)
     except OSError as error:

@@ -144,6 +144,10 @@ class Good(Annotator):
         ({"name": "other"}, "Good.name must be the name that build() was given, 'good'"),
         ({"schema": None}, "Good.schema must be a pyarrow schema of the output columns, each name once"),
         ({"schema": pa.schema([("a", "int8"), ("a", "int8")])}, "Good.schema must be a pyarrow schema of the"),
+        (
+            {"schema": pa.schema([("a", pa.dense_union([pa.field("x", "int8")]))])},
+            "Good.schema has a type that Parquet cannot hold: ArrowNotImplementedError: ",
+        ),
         ({"columns": "text"}, "Good.columns must be a tuple of the names of the columns that it reads, at least one"),
         ({"columns": ()}, "Good.columns must be a tuple"),
         ({"settings": {"x": {1}}}, "settings must be JSON values: TypeError: Object of type set is not JSON"),

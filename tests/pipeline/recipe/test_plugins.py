@@ -93,6 +93,7 @@ def test_a_call_allows_plugins_for_itself_alone(home: Path) -> None:
         ('["a\\u0000.py"]', "plugins.files: a\0.py: must be a Python file, NAME.py"),
         ('[""]', "plugins.files: : must be a Python file, NAME.py"),
         ('["mine.py", "./mine.py"]', "plugins.files: mine.py: is listed twice"),
+        (f'["{"x" * 300}.py"]', f"plugins.files: {'x' * 300}.py: File name too long"),
         ('["large.py"]', "plugins.files: large.py: has more than 1048576 bytes"),
         ('"mine.py"', "plugins.files: must be a list, got 'mine.py'"),
         ("[1]", "plugins.files.0: must be a valid string, got 1"),
