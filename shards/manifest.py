@@ -6,20 +6,19 @@ run. Readers trust nothing else, so a half-written or left-over file is never re
 
 from __future__ import annotations
 
-import re
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from colophon.shards.common.errors import ShardError
 from colophon.shards.common.output_paths import inside
-from colophon.shards.common.state_files import read_regular
+from colophon.shards.common.state_files import parse_model, read_regular, with_checksum
 from colophon.shards.outputs import Output, StageName
 from colophon.shards.schema import FORMAT_VERSION
 
-_REMEDY = "Delete it; `colophon run` writes it again"
+REMEDY = "Delete it; `colophon run` writes it again"
+"""The remedy for a damaged file of a run's state."""
 MANIFEST_NAME = "manifest.json"
 MAX_EXAMPLES = 3
 """Examples of a quarantine entry."""
@@ -132,7 +131,7 @@ class Manifest(_Frozen):
     """The content of `manifest.json`."""
 
     checksum: str = ""
-    """sha256 of the file's other bytes, see `with_checksum`; empty in older manifests."""
+    """sha256 of the file's other bytes, see `state_files.with_checksum`; empty in older manifests."""
     format_version: int = FORMAT_VERSION
     colophon_version: str
     recipe: dict[str, Any]
@@ -179,26 +178,9 @@ class Manifest(_Frozen):
         return [path for path, rows in checked if rows]
 
 
-_CHECKSUM = re.compile(r'"checksum": ?"([0-9a-f]*)"')
-
-
-def with_checksum(manifest: Manifest) -> Manifest:
-    """The manifest with the checksum of its text."""
-    text = manifest_text(manifest.model_copy(update={"checksum": ""}))
-    return manifest.model_copy(update={"checksum": sha256(text.encode()).hexdigest()})
-
-
 def manifest_text(manifest: Manifest) -> str:
-    """The text of a `manifest.json`."""
-    return manifest.model_dump_json(indent=1)
-
-
-def is_as_written(text: str) -> bool:
-    """Whether the text of a `manifest.json` is that of its checksum, byte by byte; False for older manifests."""
-    place = _CHECKSUM.search(text)
-    if place is None:
-        return False
-    return place[1] == sha256((text[: place.start(1)] + text[place.end(1) :]).encode()).hexdigest()
+    """The text of a `manifest.json`, with its checksum."""
+    return with_checksum(manifest.model_dump_json(indent=1))
 
 
 def checked_path(output: Path, record: Record) -> Path:
@@ -216,6 +198,20 @@ def checked_path(output: Path, record: Record) -> Path:
     return path
 
 
+def parse_quarantine(content: bytes, *, where: str) -> list[QuarantineEntry]:
+    """The entries in the content of a `quarantine.jsonl`; `where` is its path in errors.
+
+    Raises:
+        DamagedFileError: a line is not an entry.
+    """
+    lines = content.split(b"\n")  # a reason may hold other line ends
+    return [
+        parse_model(QuarantineEntry, line, where=f"{where}: line {number}", remedy="`colophon run` writes it")
+        for number, line in enumerate(lines, start=1)
+        if line
+    ]
+
+
 def read_manifest(output: Path) -> Manifest:
     """The manifest of the run whose `output.path` is `output`.
 
@@ -223,7 +219,7 @@ def read_manifest(output: Path) -> Manifest:
         ShardError: it is missing, is a link, or see `parse_manifest`.
     """
     path = inside(output, MANIFEST_NAME)
-    content = read_regular(path, remedy=_REMEDY)
+    content = read_regular(path, remedy=REMEDY)
     if content is None:
         raise ShardError(f"{path} does not exist: {output} is not the output of a finished run")
     return parse_manifest(content, where=str(path))
@@ -235,13 +231,7 @@ def parse_manifest(content: str | bytes, *, where: str) -> Manifest:
     Raises:
         ShardError: it is damaged, or was written in a different version of the format.
     """
-    try:
-        manifest = Manifest.model_validate_json(content)
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        reason = ": ".join(filter(None, (where, key, first["msg"])))
-        raise ShardError(f"{reason}. {_REMEDY}") from None
+    manifest = parse_model(Manifest, content, where=where, remedy=REMEDY)
     if manifest.format_version != FORMAT_VERSION:
         version = manifest.format_version
         raise ShardError(f"{where}: format version {version}; this Colophon reads version {FORMAT_VERSION}")

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from colophon.pipeline.cli.options import JsonOption, RecipeArgument, SetOption, load_and_check
+from colophon.pipeline.cli.options import ExecutorOption, JsonOption, RecipeArgument, SetOption, load_and_check
 from colophon.pipeline.cli.terminal import echo, make_console, output_is_the_result
+from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
 from colophon.shards.common.errors import ColophonError
 
 
@@ -50,8 +51,12 @@ def verify(
         bool, typer.Option("--inputs", help="Read the input again and compare its content with the records' hashes.")
     ] = False,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Pack every partition again from its tokens and annotations, and compare.")
+        bool,
+        typer.Option(
+            "--deep", help="Annotate, tokenize and pack every partition again and compare. Takes as long as the run."
+        ),
     ] = False,
+    executor: ExecutorOption = ExecutorName.AUTO,
 ) -> None:
     """Check a run's files, records, manifest, settings and input against each other, and packed files against the laws.
 
@@ -61,10 +66,13 @@ def verify(
     from colophon.pipeline.verification.verification import Verification
 
     resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
-    verification = Verification(resolved, read_inputs=inputs, deep=deep)
     num_findings = 0
-    for num_findings, finding in enumerate(verification.findings(), start=1):  # noqa: B007 - counted for the last line
-        echo(f"{finding.path}: {finding.message}", err=True)
+    with ExecutorSession(executor, resolved.recipe.ray, log=echo) as session:
+        verification = Verification(
+            resolved, read_inputs=inputs, deep=deep, executor=session.executor, connect=session.connect
+        )
+        for num_findings, finding in enumerate(verification.findings(), start=1):  # noqa: B007 - for the last line
+            echo(f"{finding.path}: {finding.message}", err=True)
     for note in verification.notes:
         echo(note)
     if num_findings:

@@ -20,6 +20,7 @@ from colophon.pipeline.runs.run import PassTiming, RunResult, describe
 from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import QUARANTINE, Store
 from colophon.shards.common.output_paths import inside
+from colophon.shards.common.state_files import with_checksum
 from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, Manifest, Record
 from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import ROLE_NAMES
@@ -33,13 +34,19 @@ _SAMPLE_ROWS = 1_000_000
 
 def summarize(result: RunResult, *, store: Store) -> dict[str, Any]:
     """The content of `report/summary.json`: the tables' numbers, from the manifest, its files and the run's times."""
-    manifest = result.manifest
+    return {
+        **counted(result.manifest, store=store),
+        "passes": {timing.name: {**_timing(timing), **_steps(timing)} for timing in result.timings},
+        "start_seconds": round(result.start_seconds, 3),
+    }
+
+
+def counted(manifest: Manifest, *, store: Store) -> dict[str, Any]:
+    """The part of a summary that follows from the manifest and its files."""
     return {
         "documents": document_counts(manifest),
         "annotations": [row for name in manifest.annotators for row in _describe_columns(manifest, name, store)],
         "layouts": {name: layout_counts(packed.records) for name, packed in manifest.layouts.items()},
-        "passes": {timing.name: {**_timing(timing), **_steps(timing)} for timing in result.timings},
-        "start_seconds": round(result.start_seconds, 3),
         "quarantined": len(manifest.quarantine),
         "left_aside": [one.model_dump() for one in manifest.left_aside],
     }
@@ -300,6 +307,7 @@ def _steps(timing: PassTiming) -> dict[str, dict[str, float]]:
 
 
 def write_report(summary: dict[str, Any], result: RunResult, *, store: Store) -> None:
-    """Write `report/summary.json` and `report/run.json` under the run's output."""
-    store.files.replace_text(SUMMARY, json.dumps(summary, indent=1))
-    store.files.replace_text(RUN, json.dumps(run_report(result), indent=1))
+    """Write `report/summary.json` and `report/run.json` under the run's output, each with the checksum of its text."""
+    for path, value in ((SUMMARY, summary), (RUN, run_report(result))):
+        text = json.dumps({"checksum": "", **value}, indent=1)
+        store.files.replace_text(path, with_checksum(text))

@@ -18,7 +18,7 @@ from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.sampling import sample_of
 from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
 from colophon.shards.common.differences import differences
-from colophon.shards.common.errors import ColophonError
+from colophon.shards.common.errors import ColophonError, DamagedFileError
 from colophon.shards.outputs import Output
 
 
@@ -65,15 +65,16 @@ def _stored(resolved: ResolvedRecipe, annotator: Annotator) -> tuple[dict[str, A
     """The settings that the stored calibration was fitted with, and the annotator with it; None if there is none.
 
     Raises:
-        UsageError: it is damaged.
+        DamagedFileError: it is damaged.
     """
     path = calibration_path(annotator)
+    remedy = "Delete it, and the next run fits the quantiles again"
+    stored = resolved.store.files.read_state(path, remedy=remedy)
     try:
-        stored = resolved.store.files.read_json(path)
         return None if stored is None else (stored["settings"], annotator.with_calibration(stored["calibration"]))
     except (ValueError, KeyError, TypeError):
         where = f"{resolved.store.root}/{path}"
-        raise UsageError(f"{where} is damaged. Delete it, and the next run fits the quantiles again") from None
+        raise DamagedFileError(f"{where}: damaged: not a calibration of this annotator. {remedy}") from None
 
 
 def _fit(

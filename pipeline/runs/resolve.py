@@ -132,8 +132,8 @@ class ResolvedRecipe:
         Raises:
             ShardError: it is damaged, or was written in a different version of the format.
         """
-        text = self.store.files.read_text(MANIFEST_NAME)
-        return None if text is None else parse_manifest(text, where=f"{self.store.root}/{MANIFEST_NAME}")
+        content = self.store.files.read_bytes(MANIFEST_NAME)
+        return None if content is None else parse_manifest(content, where=f"{self.store.root}/{MANIFEST_NAME}")
 
     def finished_manifest(self) -> Manifest:
         """The manifest of the last run.

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.table import Table
 
@@ -18,7 +17,7 @@ from colophon.pipeline.storage.lock import owner_of
 from colophon.pipeline.storage.owner import Owner
 from colophon.pipeline.verification.settings_and_models import settings_findings
 from colophon.shards.common.errors import DamagedFileError, ShardError
-from colophon.shards.manifest import QuarantineEntry
+from colophon.shards.manifest import QuarantineEntry, parse_quarantine
 from colophon.shards.outputs import STAGES, Output
 
 _SHOWN_ENTRIES = 10
@@ -112,9 +111,8 @@ def _output_status(plan: Plan, output: Output, *, is_running: bool, quarantined:
 
 def _last_quarantine(resolved: ResolvedRecipe) -> list[QuarantineEntry]:
     try:
-        lines = (resolved.store.files.read_text(QUARANTINE) or "").split("\n")  # a reason may hold other line ends
-        return [QuarantineEntry.model_validate_json(line) for line in lines if line]
-    except (ValidationError, DamagedFileError):  # another version of Colophon wrote it
+        return parse_quarantine(resolved.store.files.read_bytes(QUARANTINE) or b"", where=QUARANTINE)
+    except DamagedFileError:  # another version of Colophon wrote it
         return []
 
 

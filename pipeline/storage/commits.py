@@ -15,8 +15,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.fault_injection import reached
 from colophon.pipeline.storage.files import LocalFiles, RemoteFiles, files_at
@@ -24,9 +22,9 @@ from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_err
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, sync
 from colophon.shards.common.errors import DamagedFileError
-from colophon.shards.common.output_paths import OutputPathError
 from colophon.shards.common.paths import absolute_path
-from colophon.shards.manifest import MANIFEST_NAME, Manifest, QuarantineEntry, Record, manifest_text, with_checksum
+from colophon.shards.common.state_files import checksum_of
+from colophon.shards.manifest import MANIFEST_NAME, REMEDY, Manifest, QuarantineEntry, Record, manifest_text
 
 RECORDS = "records"
 LOCK_NAME = ".lock"
@@ -157,35 +155,32 @@ class Store:
         if not self.run:
             return
         try:
-            owner = self.files.read_json(LOCK_NAME)
-        except ValueError:  # a run is taking the lock; it waits, in `sweep`, for the process that publishes
+            owner = self.files.read_state(LOCK_NAME, remedy=REMEDY)
+        except DamagedFileError:  # a run is taking the lock; it waits, in `sweep`, for the process that publishes
             return
         if owner is None:
             raise StoreError(f"{self.root}: the run of this process has ended; it publishes nothing more")
-        if isinstance(owner, dict) and owner.get("token") != self.run:
+        if owner.get("token") != self.run:
             raise StoreError(f"{self.root}: another run has taken over the lock; this run publishes nothing more")
 
     def record(self, output: str, partition: str) -> Record | None:
         """The commit record of a partition's file, if there is one and the file has its full size."""
         try:
-            text = self.files.read_text(record_path(output, partition))
-            if text is None:
-                return None
-            record = Record.model_validate_json(text)
-        except (ValidationError, DamagedFileError):
+            record = self.files.read_model(Record, record_path(output, partition), remedy=REMEDY)
+        except DamagedFileError:
+            return None
+        if record is None:
             return None
         return record if self.files.size(record.path) == record.bytes else None
 
-    def settings(self, output: str) -> Any:
+    def settings(self, output: str) -> dict[str, Any] | None:
         """The settings that an output's files were written with, as JSON; None if they are missing or damaged.
 
         Each file's fingerprint covers them too, and a run writes them again.
         """
         try:
-            return self.files.read_json(settings_path(output))
-        except OutputPathError:
-            raise
-        except ValueError:
+            return self.files.read_state(settings_path(output), remedy=REMEDY)
+        except DamagedFileError:
             return None
 
     def recorded(self, output: str) -> set[str]:
@@ -227,9 +222,9 @@ class Store:
         """Replace the manifest; returns it as written, with its checksum."""
         self._check_lock()
         reached("before manifest")
-        written = with_checksum(manifest)
-        self.files.replace_text(MANIFEST_NAME, manifest_text(written))
-        return written
+        text = manifest_text(manifest)
+        self.files.replace_text(MANIFEST_NAME, text)
+        return manifest.model_copy(update={"checksum": checksum_of(text)})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -23,6 +23,7 @@ from colophon.shards.common import durable, output_paths
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.common.file_locks import flock_within
 from colophon.shards.common.state_files import read_regular
+from colophon.shards.manifest import REMEDY
 
 Result = TypeVar("Result")
 _PUBLISHING_SECONDS = 120.0
@@ -55,10 +56,9 @@ class LocalFiles(RunFiles):
         """The files and directories in a directory, see `output_paths.entries`."""
         return list(output_paths.entries(self.path, directory))
 
-    def read_text(self, path: str) -> str | None:
+    def read_bytes(self, path: str) -> bytes | None:
         """The content of a small file; None if it does not exist."""
-        content = read_regular(self.inside(path), remedy="Delete it; `colophon run` writes it again")
-        return None if content is None else content.decode("utf-8", "replace")
+        return read_regular(self.inside(path), remedy=REMEDY)
 
     def replace_text(self, path: str, text: str) -> None:
         """Replace a small file by a rename.
@@ -162,10 +162,10 @@ class RemoteFiles(RunFiles):
     def _scratch_directory(self) -> str:
         return tempfile.gettempdir()
 
-    def read_text(self, path: str) -> str | None:
+    def read_bytes(self, path: str) -> bytes | None:
         """The content of a small object; None if it does not exist."""
         try:
-            return str(self._call(path, lambda filesystem, full: filesystem.cat_file(full)).decode("utf-8", "replace"))
+            return bytes(self._call(path, lambda filesystem, full: filesystem.cat_file(full)))
         except FileNotFoundError:
             return None
 

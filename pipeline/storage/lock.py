@@ -22,8 +22,6 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.commits import LOCK_NAME, Store
 from colophon.pipeline.storage.owner import Owner
@@ -31,6 +29,7 @@ from colophon.pipeline.storage.run_files import RunFiles
 from colophon.shards.common.errors import ColophonError, DamagedFileError
 from colophon.shards.common.file_locks import LOCKED_ERRNOS, describe_process, holder_of
 from colophon.shards.common.output_paths import OutputPathError, open_regular
+from colophon.shards.manifest import REMEDY
 
 BEAT_SECONDS = 10.0
 _SILENT_BEATS = 3
@@ -83,8 +82,8 @@ def owner_of(store: Store) -> Owner | None:
 
 def _read_owner(files: RunFiles) -> Owner | None:
     try:
-        return Owner.model_validate_json(files.read_text(LOCK_NAME) or "")
-    except (ValidationError, DamagedFileError):
+        return files.read_model(Owner, LOCK_NAME, remedy=REMEDY)
+    except DamagedFileError:
         return None
 
 

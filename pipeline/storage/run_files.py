@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import tempfile
 from abc import ABC, abstractmethod
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from colophon.pipeline.errors import StoreError
+from colophon.shards.common.state_files import Model, parse_model, parse_state
 
 _ARRAY_IN_MEMORY_BYTES = 96 << 20
 _DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS}
@@ -63,8 +63,8 @@ class RunFiles(ABC):
         """
 
     @abstractmethod
-    def read_text(self, path: str) -> str | None:
-        """The content of a small file, with U+FFFD for bytes that are not UTF-8; None if it does not exist."""
+    def read_bytes(self, path: str) -> bytes | None:
+        """The content of a small file; None if it does not exist."""
 
     @abstractmethod
     def replace_text(self, path: str, text: str) -> None:
@@ -98,13 +98,20 @@ class RunFiles(ABC):
     @abstractmethod
     def _scratch_directory(self) -> str: ...
 
-    def read_json(self, path: str) -> Any:
-        """The value of a small JSON file; None if it does not exist. ValueError if it is damaged."""
-        text = self.read_text(path)
-        try:
-            return None if text is None else json.loads(text)
-        except RecursionError:
-            raise ValueError(f"{self.root}/{path}: too many levels") from None
+    def read_text(self, path: str) -> str | None:
+        """The content of a small file, with U+FFFD for bytes that are not UTF-8; None if it does not exist."""
+        content = self.read_bytes(path)
+        return None if content is None else content.decode("utf-8", "replace")
+
+    def read_state(self, path: str, *, remedy: str) -> dict[str, Any] | None:
+        """The JSON object in a small file; None if it does not exist. DamagedFileError: see `parse_state`."""
+        content = self.read_bytes(path)
+        return None if content is None else parse_state(content, where=f"{self.root}/{path}", remedy=remedy)
+
+    def read_model(self, model: type[Model], path: str, *, remedy: str) -> Model | None:
+        """The value of `model` in a small file; None if it does not exist. DamagedFileError: see `parse_model`."""
+        content = self.read_bytes(path)
+        return None if content is None else parse_model(model, content, where=f"{self.root}/{path}", remedy=remedy)
 
     def scratch_array(self, shape: tuple[int, int], dtype: Any) -> np.ndarray[Any, Any]:
         """An array to fill: in memory up to 96 MiB, above that mapped from a file without a name.

@@ -6,14 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from pydantic import ValidationError
-
 from colophon.pipeline.runs.plan import each_once
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.storage.commits import QUARANTINE, Store
 from colophon.pipeline.verification.findings import Finding
-from colophon.shards.manifest import MANIFEST_NAME, Manifest, OutputManifest, QuarantineEntry, Record, is_as_written
-from colophon.shards.outputs import Output
+from colophon.shards.common.errors import DamagedFileError
+from colophon.shards.common.state_files import is_as_written
+from colophon.shards.manifest import MANIFEST_NAME, Manifest, OutputManifest, Record, parse_quarantine
+from colophon.shards.outputs import TOKENS, Output
 
 
 def manifest_findings(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[Finding]:
@@ -22,6 +22,7 @@ def manifest_findings(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[
         *_checksum(resolved.store),
         *_partitions(manifest),
         *(line for output, content in manifest.by_output.items() for line in _records(output, content, manifest)),
+        *_rows(manifest),
         *_unlisted(resolved, manifest),
     ]
     yield from (Finding(MANIFEST_NAME, message) for message in messages)
@@ -59,6 +60,16 @@ def _records(output: Output, content: OutputManifest, manifest: Manifest) -> Ite
             yield f"{output}: the record of the partition {record.partition} names the file {record.path}"
 
 
+def _rows(manifest: Manifest) -> Iterator[str]:
+    """Tokens and annotations have a row for each document of their partition."""
+    stated: dict[str, tuple[str, int]] = {p.name: ("the partition", p.rows) for p in manifest.partitions if p.rows}
+    for output, content in manifest.by_output.items():
+        for record in content.records if output.stage != "pack" else ():
+            other, rows = stated.setdefault(record.partition, (output, record.rows))
+            if record.rows != rows:
+                yield f"{output}: the record of {record.partition} states {record.rows} rows, {other} has {rows}"
+
+
 def _is_own_file(record: Record, output: Output) -> bool:
     """Whether a record's file is that of its output and partition; on an object store its name has the attempt too."""
     name = rf"{re.escape(f'{output}/{record.partition}')}(\.[0-9a-f]+)?{re.escape(output.suffix)}"
@@ -66,18 +77,30 @@ def _is_own_file(record: Record, output: Output) -> bool:
 
 
 def _unlisted(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[str]:
-    """The recipe's outputs that have commit records, and are not in the manifest."""
-    for output in resolved.settings.by_output:
-        if output not in manifest.outputs and resolved.store.recorded(output):
+    """Outputs that are not in the manifest, and have commit records, or are of a stage that filled other outputs."""
+    stages = {output.stage for output in manifest.by_output}
+    for output in dict.fromkeys((*resolved.settings.by_output, *_of_recipe(manifest))):
+        if output in manifest.outputs:
+            continue
+        if resolved.store.recorded(output):
             yield f"{output}: has commit records, and is not listed. `colophon run` completes it"
+        elif output.stage in stages and output in _of_recipe(manifest):
+            yield f"{output}: is not listed, though the manifest's recipe has it. `colophon run` completes it"
+
+
+def _of_recipe(manifest: Manifest) -> list[Output]:
+    """The outputs of the recipe in the manifest."""
+    names = {key: manifest.recipe.get(key) for key in ("annotators", "layouts")}
+    annotators, layouts = ([*value] if isinstance(value, dict) else [] for value in names.values())
+    tokens = [TOKENS] if manifest.recipe.get("tokenizer") is not None else []
+    return [*map(Output.annotations, annotators), *tokens, *map(Output.packed, layouts)]
 
 
 def _quarantine_file(store: Store, manifest: Manifest) -> Iterator[str]:
-    lines = (store.files.read_text(QUARANTINE) or "").split("\n")  # a reason may hold other line ends
     try:
-        entries = [QuarantineEntry.model_validate_json(line) for line in lines if line]
-    except ValidationError:
-        yield "is damaged. `colophon run` writes it"
+        entries = parse_quarantine(store.files.read_bytes(QUARANTINE) or b"", where=QUARANTINE)
+    except DamagedFileError as error:
+        yield str(error).removeprefix(f"{QUARANTINE}: ")
         return
     if entries != manifest.quarantine:
         yield f"has {len(entries)} entries, which are not the {len(manifest.quarantine)} of the manifest"

@@ -1,9 +1,11 @@
-"""The stored settings of each output, and the bytes of the models."""
+"""The stored settings of each output, the recipe in the manifest, and the bytes of the models."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from colophon.annotators.registry import model_files
 from colophon.pipeline.runs.resolve import ResolvedRecipe
@@ -11,7 +13,11 @@ from colophon.pipeline.storage.commits import Store, settings_path
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.common.differences import differences
 from colophon.shards.common.digests import file_sha256
-from colophon.shards.manifest import Manifest
+from colophon.shards.common.errors import DamagedFileError
+from colophon.shards.common.paths import absolute_path
+from colophon.shards.manifest import MANIFEST_NAME, Manifest
+
+_SHOWN_DIFFERENCES = 4
 
 
 def settings_findings(store: Store, manifest: Manifest) -> Iterator[Finding]:
@@ -19,15 +25,46 @@ def settings_findings(store: Store, manifest: Manifest) -> Iterator[Finding]:
     for output, content in manifest.by_output.items():
         path = settings_path(output)
         try:
-            stored = store.files.read_json(path)
-        except ValueError:
-            yield Finding(path, "is damaged: it is not JSON. `colophon run` writes it")
+            stored = store.files.read_state(path, remedy="`colophon run` writes it")
+        except DamagedFileError as error:
+            yield Finding(path, str(error).removeprefix(f"{store.root}/{path}: "))
             continue
         if stored is None:
             yield Finding(path, "is missing. `colophon run` writes it")
         elif stored != content.settings:
             lines = differences(content.settings, stored)
             yield Finding(path, f"differs from the settings in the manifest: {'; '.join(lines[:4])}")
+
+
+def recipe_findings(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[Finding]:
+    """The differences of the manifest's recipe, in what files are made from, from the recipe that is verified.
+
+    What is in one of them alone, such as a new layout, is none; nor is a different spelling of a path.
+    """
+    recipe = resolved.recipe.model_dump(mode="json")
+    lines = differences(_respelled(_compared(manifest.recipe, recipe)), _respelled(_compared(recipe, manifest.recipe)))
+    if lines:
+        message = f"its recipe differs from the one that is verified: {'; '.join(lines[:_SHOWN_DIFFERENCES])}"
+        yield Finding(MANIFEST_NAME, f"{message}. `colophon run` writes it")
+
+
+def _compared(recipe: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """The sections on which files depend, without annotators and layouts that the other recipe does not have."""
+    sections = {key: recipe.get(key) for key in ("pack", *(["tokenizer"] if other.get("tokenizer") else []))}
+    for key in ("annotators", "layouts"):
+        mine, others = recipe.get(key), other.get(key)
+        is_table = isinstance(mine, dict) and isinstance(others, dict)
+        sections[key] = {name: mine[name] for name in mine if name in others} if is_table else mine  # type: ignore
+    columns = recipe.get("input")
+    sections["input"] = {"columns": columns.get("columns")} if isinstance(columns, dict) else columns
+    return sections
+
+
+def _respelled(value: Any) -> Any:
+    """The value with absolute paths in place of the strings that name files of this machine."""
+    if isinstance(value, dict):
+        return {key: _respelled(inner) for key, inner in value.items()}
+    return absolute_path(value) if isinstance(value, str) and os.path.exists(value) else value  # noqa: PTH110 - False for any string
 
 
 def model_findings(resolved: ResolvedRecipe) -> Iterator[Finding]:

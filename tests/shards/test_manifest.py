@@ -121,12 +121,12 @@ class TestReading:
     @pytest.mark.parametrize(
         ("content", "line"),
         [
-            (b"", "Invalid JSON"),
-            (b"{", "Invalid JSON"),
-            (b'{"format_version": 1,\n"partitions": [', "Invalid JSON"),
-            (b"\xff\xfe", "Invalid JSON"),
-            (b"[]", "Input should be an object"),
-            (b"{}", "colophon_version: Field required"),
+            (b"", "damaged: "),
+            (b"{", "damaged: "),
+            (b'{"format_version": 1,\n"partitions": [', "damaged: "),
+            (b"\xff\xfe", "damaged: "),
+            (b"[]", "damaged: expected a JSON object, got list"),
+            (b"{}", "damaged: colophon_version: Field required"),
         ],
     )
     def test_broken_content_is_one_line(self, tmp_path: Path, content: bytes, line: str) -> None:

@@ -259,7 +259,7 @@ def test_a_damaged_manifest_is_one_line_and_writes_nothing(finished: Path) -> No
     Path("out/manifest.json").write_text("{")
     called = export()
     assert called.code == 2
-    assert called.line.startswith("out/manifest.json: Invalid JSON: ")
+    assert called.line.startswith("out/manifest.json: damaged: ")
     assert not Path("exported").exists()
 
 

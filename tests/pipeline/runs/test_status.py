@@ -64,7 +64,7 @@ def test_an_edited_input_makes_its_partitions_stale(finished: Path) -> None:
     assert counted(states(), "stale") == dict.fromkeys(OUTPUTS, of_file)
 
 
-@pytest.mark.parametrize(("text", "message"), [(None, "is missing"), ("{", "is damaged"), ("{}", "differs from")])
+@pytest.mark.parametrize(("text", "message"), [(None, "is missing"), ("{", "damaged: "), ("{}", "differs from")])
 def test_settings_that_are_not_those_of_the_manifest_are_named(finished: Path, text: str | None, message: str) -> None:
     path = Path("out/records/tokens/.settings.json")
     path.unlink()

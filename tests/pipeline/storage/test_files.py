@@ -42,7 +42,7 @@ def test_the_root_decides_the_kind_of_files() -> None:
 
 def test_files_that_do_not_exist(files: RunFiles) -> None:
     assert files.read_text("a/b.json") is None
-    assert files.read_json("a/b.json") is None
+    assert files.read_state("a/b.json", remedy="") is None
     assert files.size("a/b.json") is None
     assert files.names("a") == []
 
@@ -54,8 +54,8 @@ def test_a_text_is_replaced_as_a_whole(files: RunFiles) -> None:
         assert files.size("a/b.json") == len(text.encode())
         with files.local_copy("a/b.json") as path:
             assert path.read_text(encoding="utf-8") == text
-    files.replace_text("a/.settings.json", "[2]")
-    assert files.read_json("a/.settings.json") == [2]
+    files.replace_text("a/.settings.json", '{"a": [2]}')
+    assert files.read_state("a/.settings.json", remedy="") == {"a": [2]}
     assert sorted(files.names("a")) == [".settings.json", "b.json"]
 
 

@@ -9,14 +9,15 @@ from typing import Any
 
 from colophon.pipeline.storage.commits import record_path
 from colophon.shards.common.digests import file_sha256
-from colophon.shards.manifest import Manifest, Record, manifest_text, with_checksum
+from colophon.shards.common.state_files import with_checksum
+from colophon.shards.manifest import Manifest, Record, manifest_text
 from tests.pipeline.project import Called, colophon, manifest
 
 EDITED = "manifest.json: its checksum is wrong: it was edited or damaged, or an older version wrote it. "
 
 
 def verify(*arguments: str) -> Called:
-    return colophon("verify", "recipe.toml", *arguments)
+    return colophon("verify", "recipe.toml", "--executor", "inline", *arguments)
 
 
 def findings(*arguments: str) -> list[str]:
@@ -30,6 +31,14 @@ def findings(*arguments: str) -> list[str]:
     return lines
 
 
+def edit_report(path: Path, edit: Callable[[Any], object], *, is_noticed: bool = True) -> None:
+    """Change a JSON file of the report; unless `is_noticed`, with a checksum that is right."""
+    value = json.loads(path.read_text())
+    edit(value)
+    text = json.dumps(value, indent=1)
+    path.write_text(text if is_noticed else with_checksum(text))
+
+
 def record_of(output: str) -> Record:
     return manifest().outputs[output].records[1]
 
@@ -39,7 +48,7 @@ def edit_manifest(edit: Callable[[Any], object], *, is_noticed: bool = True) -> 
     path = Path("out/manifest.json")
     value = json.loads(path.read_text())
     edit(value)
-    path.write_text(json.dumps(value) if is_noticed else manifest_text(with_checksum(Manifest.model_validate(value))))
+    path.write_text(json.dumps(value) if is_noticed else manifest_text(Manifest.model_validate(value)))
 
 
 def record_as_it_is(record: Record, **changes: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from colophon.pipeline.storage.commits import record_path, settings_path
+from colophon.pipeline.verification.report_numbers import report_findings
 from colophon.pipeline.verification.verification import Verification
-from tests.pipeline.project import manifest, resolved_recipe, run, write_documents, write_json_lines
-from tests.pipeline.verification.helpers import EDITED, edit_manifest, findings, verify
+from tests.pipeline.project import colophon, manifest, resolved_recipe, run, write_documents, write_json_lines
+from tests.pipeline.verification.helpers import EDITED, edit_manifest, edit_report, findings, verify
 
 PART = "data/part-1.parquet"
 
@@ -33,6 +35,12 @@ def drop_partition(value: Any) -> None:
 def layout_of_another(value: Any) -> None:
     for mine, other in zip(records(value, "packed/plain"), records(value, "packed/meta-tokens"), strict=True):
         mine.update({key: other[key] for key in ("path", "rows", "bytes", "sha256")})
+
+
+def rows_of_tokens(value: Any) -> None:
+    record = records(value)[0]
+    record["rows"] += 1
+    Path("out", record_path("tokens", record["partition"])).write_text(json.dumps(record))
 
 
 EDITS: dict[str, tuple[Callable[[Any], object], str]] = {
@@ -77,6 +85,29 @@ EDITS: dict[str, tuple[Callable[[Any], object], str]] = {
     "a record's fingerprint": (lambda value: records(value)[0].update(fingerprint="0" * 64), "its fingerprint is not"),
     "a record's counts": (lambda value: records(value)[0]["counts"].update(tokens=1), "differs from the manifest"),
     "a record's content": (lambda value: records(value)[0]["content"].clear(), "differs from the manifest"),
+    "a layout dropped with its files": (
+        lambda value: (value["outputs"].pop("packed/plain"), shutil.rmtree("out/records/packed/plain")),
+        "packed/plain: is not listed, though the manifest's recipe has it",
+    ),
+    "the recipe's seed": (lambda value: value["recipe"]["pack"].update(seed=7), "its recipe differs from the one that"),
+    "the recipe's template": (
+        lambda value: value["recipe"]["layouts"]["prepend-url"].update(template="{url_host}"),
+        "layouts.prepend-url.template: '{url_host}' -> '{url}'",
+    ),
+    "the recipe's tokenizer": (
+        lambda value: value["recipe"]["tokenizer"].update(path="other.tiktoken"),
+        "tokenizer.path: 'other.tiktoken' -> ",
+    ),
+    "the recipe's columns": (
+        lambda value: value["recipe"]["input"].update(columns={"text": "body"}),
+        "input.columns.text: 'body' -> None",
+    ),
+    "the recipe's annotators": (lambda value: value["recipe"].update(annotators=[]), "annotators: [] -> "),
+    "a partition's identity": (
+        lambda value: value["partitions"][0].update(identity="0" * 64),
+        "has changed since it was processed",
+    ),
+    "rows of tokens and annotations": (rows_of_tokens, "rows, the partition has "),
     "a quarantined file invented": (
         lambda value: value["quarantine"].append({"source": PART, "stage": "input", "reason": "gone"}),
         "which are not the 1 of the manifest",
@@ -94,13 +125,70 @@ EDITS: dict[str, tuple[Callable[[Any], object], str]] = {
 }
 
 
-@pytest.mark.parametrize("name", EDITS)
-def test_an_edited_manifest_is_found_with_and_without_a_right_checksum(finished: Path, name: str) -> None:
-    edit, message = EDITS[name]
-    edit_manifest(edit, is_noticed=False)
-    found = findings()
-    assert any(message in line for line in found), found
-    assert not any(line.startswith(EDITED) for line in found)
+def test_an_edited_manifest_with_a_right_checksum_is_found(finished: Path) -> None:
+    shutil.copytree("out", "kept")
+    resolved = resolved_recipe()
+    for name, (edit, message) in EDITS.items():
+        edit_manifest(edit, is_noticed=False)
+        found = [f"{finding.path}: {finding.message}" for finding in Verification(resolved).findings()]
+        assert any(message in line for line in found), (name, found)
+        assert not any(line.startswith(EDITED) for line in found), name
+        shutil.copytree("kept", "out", dirs_exist_ok=True)
+
+
+REPORT_EDITS: dict[str, tuple[str, Callable[[Any], object], str]] = {
+    "documents": ("summary", lambda value: value["documents"].update(documents=9), "documents.documents: 200 -> 9"),
+    "tokens of a layout": (
+        "summary",
+        lambda value: value["layouts"]["plain"]["tokens"].update(text=1),
+        "layouts.plain.tokens.text: ",
+    ),
+    "a share": ("summary", lambda value: value["annotations"][0].update(known=0.5), "annotations: "),
+    "quarantined": ("summary", lambda value: value.update(quarantined=7), "quarantined: 0 -> 7"),
+    "left aside": ("summary", lambda value: value.update(left_aside=[{"kind": "x"}]), "left_aside: [] -> "),
+    "a list": ("summary", lambda value: value.update(layouts=[]), "layouts: "),
+}
+
+
+def test_an_edited_report_is_found(finished: Path) -> None:
+    resolved = resolved_recipe()
+    for name, (file, edit, message) in REPORT_EDITS.items():
+        path = Path("out/report", f"{file}.json")
+        kept = path.read_text()
+        for is_noticed, expected in ((True, "its checksum is wrong: "), (False, message)):
+            edit_report(path, edit, is_noticed=is_noticed)
+            found = list(report_findings(resolved.store, manifest()))
+            assert [finding.path for finding in found] == [f"report/{file}.json"], name
+            assert expected in found[0].message, (name, found)
+            path.write_text(kept)
+    Path("out/report/summary.json").unlink()
+    Path("out/report/run.json").write_text("[" * 100_000)
+    assert [line.split(". ")[0] for line in findings()] == [
+        "report/summary.json: is missing",
+        "report/run.json: its checksum is wrong: it was edited or damaged, or an older version wrote it",
+    ]
+    assert run().code == 0
+    assert verify().code == 0
+
+
+def test_files_that_nothing_reads_are_noted(finished: Path) -> None:
+    Path("out/tokens/.part.0123456789ab.arrow.tmp").write_bytes(b"begun")
+    Path("out/tokens/more.arrow").write_bytes(b"")
+    Path("out/records/tokens/more.json").write_text("{}")
+    Path("out/packed/unknown").mkdir()
+    called = verify()
+    assert (called.code, called.err) == (0, "")
+    names = "packed/unknown, records/tokens/more.json, tokens/.part.0123456789ab.arrow.tmp, ..."
+    assert called.out.splitlines()[0] == f"4 files or directories that no reader opens: {names}"
+
+
+def test_a_stage_that_has_not_been_run_is_noted(project: Path) -> None:
+    assert colophon("annotate", "recipe.toml", "--executor", "inline").code == 0
+    called = verify("--deep")
+    assert (called.code, called.err) == (0, "")
+    assert [line.split(". ")[0] for line in called.out.splitlines()[:2]] == [
+        f"nothing of the stage {stage} is in the manifest" for stage in ("tokenize", "pack")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -148,7 +236,7 @@ def test_edited_records_are_each_named(finished: Path) -> None:
     ("text", "message"),
     [
         (None, "is missing. `colophon run` writes it"),
-        ("{", "is damaged: it is not JSON. `colophon run` writes it"),
+        ("{", "damaged: "),
         ("{}", "differs from the settings in the manifest: tokenizer: "),
     ],
 )
@@ -187,7 +275,7 @@ def test_a_run_with_quarantine_is_sound_until_the_quarantine_is_edited(with_quar
     quarantine.write_bytes(b"")
     assert [line.split(" has 0 entries")[0] for line in findings()] == ["quarantine.jsonl:"]
     quarantine.write_bytes(original[:-20])
-    assert [line.split(" is damaged")[0] for line in findings()] == ["quarantine.jsonl:"]
+    assert [line.split(" damaged: ")[0] for line in findings()] == ["quarantine.jsonl: line 4:"]
     quarantine.unlink()
     edit_manifest(lambda value: value["quarantine"].clear(), is_noticed=False)
     found = findings()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,9 @@ import pyarrow as pa
 import pytest
 
 from colophon.pipeline.storage.commits import record_path
+from colophon.pipeline.verification.committed_files import file_findings
 from colophon.shards.arrow_files import read_table, write_table
-from tests.pipeline.project import RECIPE, manifest, run
+from tests.pipeline.project import RECIPE, manifest, resolved_recipe, run
 from tests.pipeline.verification.helpers import findings, record_as_it_is, record_of, verify
 
 OUTPUTS = ("annotations/url", "tokens", "packed/plain", "packed/append-quality")
@@ -85,7 +87,9 @@ def test_a_file_of_another_layout_is_found_though_its_records_match(finished: Pa
     plain, other = record_of("packed/plain"), record_of("packed/meta-tokens")
     Path("out", plain.path).write_bytes(Path("out", other.path).read_bytes())
     record_as_it_is(plain, rows=other.rows)
-    assert findings() == [f"{plain.path}: holds the layout 'meta-tokens'"]
+    report, line = findings()
+    assert report.startswith("report/summary.json: differs from the manifest and its files: layouts.plain.sequences: ")
+    assert line == f"{plain.path}: holds the layout 'meta-tokens'"
 
 
 def _flip_last_id(table: pa.Table) -> pa.Table:
@@ -114,7 +118,7 @@ def test_metadata_of_another_document_is_found_though_its_records_match(finished
         Path("out", record.path).write_bytes(Path("other", record.path).read_bytes())
         original = next(r for r in manifest().outputs["packed/prepend-url"].records if r.partition == record.partition)
         record_as_it_is(original, rows=record.rows)
-    found = findings()
+    found = [line for line in findings() if not line.startswith("report/")]
     assert {line.split(": ")[0] for line in found} == {r.path for r in manifest().outputs["packed/prepend-url"].records}
     assert all("metadata" in line for line in found)
 
@@ -123,6 +127,33 @@ def test_files_of_another_recipe_are_a_usage_error(finished: Path) -> None:
     called = verify("--set", "layouts.prepend-url.dropout=0.5")
     assert called.code == 2
     assert called.line.startswith("out/packed/prepend-url was written with other settings: layout.dropout: 0.1 -> 0.5 ")
+
+
+METADATA_EDITS: dict[str, tuple[Callable[[Any], object], str]] = {
+    "tokenizer": (lambda info: info["tokenizer"].update(sha256="0" * 64), "its metadata: tokenizer.sha256: "),
+    "name": (lambda info: info["tokenizer"].update(name="other"), "its metadata: tokenizer.name: "),
+    "a special id": (lambda info: info["tokenizer"]["special"].update(eos=1), "tokenizer.special.eos: "),
+    "settings": (lambda info: info.update(fingerprint="0" * 64), "its metadata: fingerprint: "),
+    "template": (lambda info: info["layout"].update(template="{url_host}"), "its metadata: layout.template: "),
+    "weights": (lambda info: info["role_weights"].update(metadata=1.0), "labels of role metadata have loss weight 1"),
+    "counts": (lambda info: info["num_tokens"].update(text=1), "tokens of role text; the schema metadata has 1"),
+    "input": (lambda info: info.update(sources=["data/other.parquet"]), "its metadata names the input data/other"),
+    "no input": (lambda info: info.update(sources=[]), "its metadata names the input , the manifest data/"),
+}
+
+
+def test_metadata_of_a_packed_file_that_is_edited_is_found_though_its_records_match(finished: Path) -> None:
+    record, resolved = record_of("packed/prepend-url"), resolved_recipe()
+    path = Path("out", record.path)
+    data = path.read_bytes()
+    table = pa.ipc.open_file(data).read_all()
+    for name, (edit, message) in METADATA_EDITS.items():
+        info = json.loads(table.schema.metadata[b"colophon"])
+        edit(info)
+        write_table(path, table.replace_schema_metadata({b"colophon": json.dumps(info).encode()}))
+        record_as_it_is(record)
+        found = [finding.message for _, of_file in file_findings(resolved, manifest()) for finding in of_file]
+        assert any(message in line for line in found), (name, found)
 
 
 def test_a_layout_removed_from_the_recipe_is_still_checked(finished: Path) -> None:
@@ -136,7 +167,7 @@ def test_a_layout_removed_from_the_recipe_is_still_checked(finished: Path) -> No
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [(None, "out has no manifest.json: run `colophon run` first"), ("{", "out/manifest.json: Invalid JSON: ")],
+    [(None, "out has no manifest.json: run `colophon run` first"), ("{", "out/manifest.json: damaged: ")],
 )
 def test_a_run_without_a_readable_manifest_is_a_usage_error(finished: Path, text: str | None, message: str) -> None:
     Path("out/manifest.json").unlink()
