@@ -12,6 +12,7 @@ import pkgutil
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from inspect import isabstract
 from types import MappingProxyType
@@ -65,6 +66,18 @@ class AnnotatorConfig(BaseModel, ABC):
         """
 
 
+@dataclass(frozen=True)
+class TypedColumn:
+    """A column of the input that an annotator reads in a type of its choice, whatever the input has."""
+
+    name: str
+    """FineWeb's name, or the input's; fields of structs and JSON objects as `meta.url`."""
+    type: pa.DataType
+    """string, int64, float64, bool or list<string>; a value that does not fit is null."""
+    key: str
+    """The recipe's key that names it, for the error if no file has it."""
+
+
 class Annotator(ABC):
     """A pure function from a batch of documents to as many rows of annotation columns, in the same order."""
 
@@ -73,6 +86,9 @@ class Annotator(ABC):
     """The output columns. Column names are unique over all annotators of a recipe."""
     columns: tuple[str, ...]
     """The columns it needs: of the input (`text`, `url`, `dump`, `score`, ...) or of another annotator's output."""
+    typed: Mapping[str, TypedColumn] = MappingProxyType({})
+    """Those of `columns` that are always the input's, and are read in a type of their own, by their names in `columns`.
+    Annotators that give the same name must mean the same column and type."""
     settings: Mapping[str, Any] = MappingProxyType({})
     """Everything that the output depends on besides the input, as JSON: config, model bytes (sha256), code version.
 

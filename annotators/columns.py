@@ -37,6 +37,20 @@ def number_column(batch: pa.RecordBatch, name: str) -> pa.Array:
     raise AnnotatorError(f"column '{name}' has type {column.type}; a number is needed")
 
 
+def typed_column(batch: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:
+    """Column `name` as `kind`, see `Annotator.typed`; an all-null column is accepted.
+
+    Raises:
+        AnnotatorError: no such column, or it has a different type.
+    """
+    if pa.types.is_string(kind):
+        return string_column(batch, name).cast(kind)
+    column = _column(batch, name)
+    if column.type.equals(kind) or pa.types.is_null(column.type):
+        return column.cast(kind)
+    raise AnnotatorError(f"column '{name}' has type {column.type}; {kind} is needed")
+
+
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
     if batch.schema.get_field_index(name) < 0:
         raise AnnotatorError(f"expected one column '{name}'; columns: {', '.join(batch.schema.names) or 'none'}")

@@ -14,18 +14,16 @@ the text has the same ids in every layout. Positions, wrapper, masks and dropout
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
 from colophon.shards.common.digests import hashes
 from colophon.shards.common.errors import ShardError
 from colophon.shards.schema import ROLE_NAMES, RoleName
+from colophon.shards.templates import template_of
 
 _DEFAULT_WEIGHTS: dict[RoleName, float] = {name: int(name in ("eos", "text")) for name in ROLE_NAMES}
 """In the order of the roles: packed files store it."""
@@ -67,19 +65,19 @@ class _Droppable(LayoutConfig):
 
 class _Templated(_Droppable):
     template: str
-    """Text with annotation columns in braces, such as `{topic}, {format}`."""
+    """Text with annotation columns in braces, such as `{topic}, {date:%Y}`; see `shards.templates`."""
     max_metadata_tokens: int = Field(128, ge=1)
     """Longer metadata is cut to its first tokens; the cut tokens are counted."""
 
     @field_validator("template")
     @classmethod
     def _template_is_valid(cls, template: str) -> str:
-        template_fields(template)
+        template_of(template)
         return template
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return template_fields(self.template)
+        return template_of(self.template).columns
 
 
 class PlainLayout(LayoutConfig):
@@ -142,43 +140,6 @@ def parse_layout(settings: Mapping[str, Any], *, where: object) -> Layout:
         return _ADAPTER.validate_python({key: value for key, value in settings.items() if key != "name"})
     except ValidationError as error:
         raise ShardError(f"{where}: damaged layout: {error.errors()[0]['msg']}") from None
-
-
-def template_fields(template: str) -> tuple[str, ...]:
-    """The columns in a template, each once, in order.
-
-    Raises:
-        ValueError: unmatched braces, or a field with a conversion, with a format or without a name.
-    """
-    fields: dict[str, None] = {}
-    for _, name, spec, conversion in string.Formatter().parse(template):
-        if name is None:
-            continue
-        if not name.isidentifier() or spec or conversion:
-            raise ValueError(f"template {template!r}: a field is a column name in braces, such as {{url}}")
-        fields[name] = None
-    return tuple(fields)
-
-
-def render(template: str, columns: Mapping[str, pa.Array], *, num_rows: int) -> pa.Array:
-    """The metadata string of each document: string [num_rows].
-
-    A null value gives an empty string. If all columns of the template are null, the result is null; packing treats it
-    like dropped metadata and counts it as missing.
-    """
-    parts: list[pa.Array | str] = []
-    for literal, name, _, _ in string.Formatter().parse(template):
-        parts.append(literal)
-        if name is not None:
-            parts.append(columns[name].cast(pa.string()))
-    used = [part for part in parts if not isinstance(part, str)]
-    if not used:
-        return pa.array([template.format()] * num_rows, pa.string())
-    joined = pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement="")
-    known = pc.is_valid(used[0])
-    for part in used[1:]:
-        known = pc.or_(known, pc.is_valid(part))
-    return pc.if_else(known, joined, pa.scalar(None, pa.string()))
 
 
 def dropped(ids: Sequence[str | None], *, dropout: float, seed: int) -> np.ndarray[Any, np.dtype[np.bool_]]:

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from colophon.shards.arrow_files import list_values
 from colophon.shards.common.arrays import NumPyArray
-from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout, PrependLayout, dropped, render
+from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout, PrependLayout, dropped
+from colophon.shards.templates import render
 
 
 class TextEncoder(Protocol):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from colophon.pipeline.inputs.columnar.conversion import can_convert, is_text
+from colophon.pipeline.inputs.columnar.conversion import can_convert, is_text, plain_type, values_of
 from colophon.shards.common.errors import listed
 
 BATCH_ROWS = 1024
@@ -37,9 +38,14 @@ class ColumnNeed:
     in_input: str
     required: bool = True
     occurrence: int | None = None
-    """Its number, from 0, among the file's columns of that name; None: the file must not have two."""
+    """Its number, from 0, among the file's columns of that whole name; None: a name may be nested, and the file must
+    not have two."""
     read_as: pa.DataType | None = None
-    """A type other than FineWeb's; lists and objects of JSON are then read as JSON if it is string."""
+    """A type other than FineWeb's."""
+    nested_as_json: bool = True
+    """Whether lists and objects of JSON are read as JSON if `read_as` is string; else they are null, and counted."""
+    key: str | None = None
+    """The recipe's key that names the column: it is an error if no file has it."""
 
     @property
     def type(self) -> pa.DataType | None:
@@ -52,22 +58,71 @@ def clean_names(names: Sequence[str]) -> list[str]:
     return [name.removeprefix(_BYTE_ORDER_MARK) for name in names]
 
 
-def positions(names: Sequence[str], needs: Sequence[ColumnNeed]) -> dict[str, int]:
-    """The place among a file's column names of each needed column that the file has, by FineWeb name.
+def paths_of(fields: Sequence[pa.Field], name: str) -> list[tuple[int, ...]]:
+    """The places of the columns with this name, each as its place among `fields` and in the structs inside.
 
-    `positions(["text", "key"], (ColumnNeed("id", "key"), ColumnNeed("url", "url")))` is `{"id": 1}`.
+    A column of the whole name wins. Otherwise the part before a dot is the name of a struct, and the rest is looked up
+    in it by the same rule: `meta.url` is the field `url` of the struct `meta`, unless a column is named `meta.url`.
     """
-    places: dict[str, list[int]] = {}
-    for place, name in enumerate(clean_names(names)):
-        places.setdefault(name, []).append(place)
-    found = {need.name: places.get(need.in_input, [])[need.occurrence or 0 :] for need in needs}
-    return {name: rest[0] for name, rest in found.items() if rest}
+    names = clean_names([field.name for field in fields])
+    whole: list[tuple[int, ...]] = [(place,) for place, field_name in enumerate(names) if field_name == name]
+    for head, rest in () if whole else splits(name):
+        for place in (place for place, field_name in enumerate(names) if field_name == head):
+            kind = plain_type(fields[place].type)
+            inside = paths_of(list(kind), rest) if pa.types.is_struct(kind) else []
+            whole += [(place, *path) for path in inside]
+        if whole:
+            break
+    return whole
 
 
-def named_columns(batch: pa.RecordBatch, places: Mapping[str, int]) -> pa.RecordBatch:
+def splits(name: str) -> Iterator[tuple[str, str]]:
+    """A name cut at each of its dots, the longest first part first: `a.b.c` gives (a.b, c), (a, b.c)."""
+    parts = name.split(".")
+    for count in range(len(parts) - 1, 0, -1):
+        yield ".".join(parts[:count]), ".".join(parts[count:])
+
+
+def column_names(fields: Iterable[pa.Field]) -> list[str]:
+    """The names of all columns, each struct followed by its fields: `meta`, `meta.url`."""
+    names: list[str] = []
+    for field in fields:
+        kind = plain_type(field.type)
+        (name,) = clean_names([field.name])
+        names += [name, *(f"{name}.{inner}" for inner in (column_names(kind) if pa.types.is_struct(kind) else ()))]
+    return names
+
+
+def positions(schema: pa.Schema, needs: Sequence[ColumnNeed]) -> dict[str, tuple[int, ...]]:
+    """The place in a file, see `paths_of`, of each needed column that the file has, by FineWeb name.
+
+    In a file with the columns text and key, `ColumnNeed("id", "key")` gives `{"id": (1,)}`.
+    """
+    fields = list(schema)
+    found: dict[str, tuple[int, ...]] = {}
+    for need in needs:
+        paths = paths_of(fields, need.in_input)
+        if need.occurrence is not None:
+            paths = [path for path in paths if len(path) == 1]
+            del paths[: need.occurrence]
+        if paths:
+            found[need.name] = paths[0]
+    return found
+
+
+def named_columns(batch: pa.RecordBatch, places: Mapping[str, tuple[int, ...]]) -> pa.RecordBatch:
     """The columns of `batch` at these places under these names; without any, its rows remain."""
-    chosen = batch.select(list(places.values()))
-    return chosen.rename_columns(list(places)) if places else chosen
+    if not places:
+        return batch.select([])
+    arrays = [_at(batch.column(path[0]), path[1:]) for path in places.values()]
+    return pa.record_batch(arrays, list(places))
+
+
+def _at(array: pa.Array, path: Sequence[int]) -> pa.Array:
+    """A field inside of structs; null where a struct is."""
+    for place in path:
+        array = pc.struct_field(values_of(array), place)
+    return array
 
 
 def column_problem(schema: pa.Schema, needs: Sequence[ColumnNeed]) -> str | None:
@@ -75,19 +130,43 @@ def column_problem(schema: pa.Schema, needs: Sequence[ColumnNeed]) -> str | None
 
     A required column is missing, a needed name is that of two columns, or a column's type cannot be converted.
     """
-    names = clean_names(schema.names)
+    fields = list(schema)
     for need in (need for need in needs if need.occurrence is None):
-        count = names.count(need.in_input)
-        if count > 1:
-            return f"{'two' if count == 2 else count} columns {need.in_input!r}"
-        if not count:
+        paths = paths_of(fields, need.in_input)
+        if len(paths) > 1:
+            return f"{'two' if len(paths) == 2 else len(paths)} columns {need.in_input!r}"
+        if not paths:
             if need.required:
-                return f"no column {need.in_input!r}; columns: {listed(names, most=SHOWN_COLUMNS)}"
+                found = listed(_near(fields, need.in_input), most=SHOWN_COLUMNS)
+                return f"no column {need.in_input!r}; columns: {found}"
             continue
-        column_type = schema.field(names.index(need.in_input)).type
+        column_type = _type_at(fields, paths[0])
         if not (is_text(column_type) if need.name == "text" else can_convert(column_type, need.type)):
-            return f"column {need.in_input!r} is {_cut(str(column_type))}, not {need.type}"
+            return f"column {need.in_input!r} is {_cut(str(column_type))}, not {need.type}{_remedy(column_type, need)}"
     return None
+
+
+def _near(fields: Sequence[pa.Field], name: str) -> list[str]:
+    """The names of columns to show where one is missing: those in its struct, if a part of the name is that of one."""
+    names = column_names(fields)
+    inside = [other for head, _ in splits(name) for other in names if other.startswith(f"{head}.")]
+    return inside or clean_names([field.name for field in fields])
+
+
+def _type_at(fields: Sequence[pa.Field], path: Sequence[int]) -> pa.DataType:
+    kind = fields[path[0]].type
+    for place in path[1:]:
+        kind = plain_type(kind).field(place).type
+    return kind
+
+
+def _remedy(column_type: pa.DataType, need: ColumnNeed) -> str:
+    """The end of an error that names a remedy: `; name a field of it, such as meta.url`; empty if none is known."""
+    kind = plain_type(column_type)
+    if pa.types.is_struct(kind):
+        return f"; name a field of it, such as {need.in_input}.{kind.field(0).name}" if kind.num_fields else ""
+    can_join = need.key is not None and need.read_as == pa.string() and can_convert(column_type, pa.list_(pa.string()))
+    return f'; {need.key}: set separator = ", " to join its values' if can_join else ""
 
 
 def _cut(type_name: str) -> str:

@@ -1,11 +1,11 @@
-"""`[input.columns]` held against the columns of all files of a plan: a name that none of them has is an error."""
+"""The columns that a recipe names, held against those of all files of a plan: a name that no file has is an error."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
 from colophon.pipeline.errors import UsageError
-from colophon.pipeline.inputs.columns import SHOWN_COLUMNS
+from colophon.pipeline.inputs.columns import SHOWN_COLUMNS, ColumnNeed
 from colophon.pipeline.inputs.jsonl.sample import SAMPLED_FILES, sampled
 from colophon.pipeline.inputs.search.found import InputFile
 from colophon.pipeline.recipe.schema import InputSection
@@ -18,12 +18,13 @@ WARC_COLUMNS = ("text", "id", "url", "date")
 class Mappings:
     """Collects the columns of files while they are planned, in threads."""
 
-    def __init__(self, config: InputSection, files: Sequence[InputFile]) -> None:
-        """Look for the columns of `config` in `files`, in the first JSONL files by a sample."""
-        self._columns = config.columns
+    def __init__(self, config: InputSection, files: Sequence[InputFile], needs: Sequence[ColumnNeed] = ()) -> None:
+        """Look for the columns of `config` and of `needs` in `files`, in the first JSONL files by a sample."""
+        self._columns = {f"input.columns.{name}": column for name, column in config.columns.items()}
+        self._columns |= {need.key: need.in_input for need in needs if need.key is not None}
         self._text = config.columns.get("text", "text")
         self._sampled = {file.url for file in [f for f in files if f.format == "jsonl"][:SAMPLED_FILES]}
-        self._wanted = frozenset(config.columns.values())
+        self._wanted = frozenset(self._columns.values())
         self._found: set[str] = set()
         self._shown: Collection[str] = ()
 
@@ -58,7 +59,7 @@ class Mappings:
         Raises:
             UsageError: no file has one, or none of the sampled lines.
         """
-        for name, column in self._columns.items():
+        for key, column in self._columns.items():
             if self._shown and column not in self._found:
                 listed = ", ".join(map(str, self._shown))
-                raise UsageError(f"input.columns.{name}: no file has {column!r}; columns of the first: {listed}")
+                raise UsageError(f"{key}: no file has {column!r}; columns of the first: {listed}")

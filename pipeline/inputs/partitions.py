@@ -21,7 +21,7 @@ from colophon.pipeline.concurrency import in_threads
 from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columnar.arrow_reader import arrow_schema
 from colophon.pipeline.inputs.columnar.csv_reader import csv_schema
-from colophon.pipeline.inputs.columns import ColumnNeed, clean_names, column_problem
+from colophon.pipeline.inputs.columns import ColumnNeed, column_names, column_problem
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
 from colophon.pipeline.inputs.mappings import Mappings
@@ -88,11 +88,12 @@ def plan_inputs(config: InputSection, *, needs: Sequence[ColumnNeed], search: Se
         search: the result of `find_files`, if the caller has it.
 
     Raises:
-        UsageError: see `find_files`; no file can be read and has the needed columns; or none has a column of `config`.
+        UsageError: see `find_files`; no file can be read and has the needed columns; or none has a column that
+            `config` or a need with a `key` names.
         ColophonError: a file's server fails, retries included, or two partitions have one name.
     """
     search = find_files(config) if search is None else search
-    mappings = Mappings(config, search.files)
+    mappings = Mappings(config, search.files, needs)
 
     def plan_file(file: InputFile) -> list[Partition] | QuarantineEntry:
         return retried_for(file.source, lambda: _plan_file(file, mappings, config=config, needs=needs))
@@ -143,7 +144,7 @@ def _problem(file: InputFile, mappings: Mappings, needs: Sequence[ColumnNeed]) -
     if file.format not in SCHEMAS:
         return mappings.problem(file)
     schema = SCHEMAS[file.format](file.url)
-    mappings.note(clean_names(schema.names))
+    mappings.note(column_names(schema))
     return column_problem(schema, needs)
 
 
@@ -219,7 +220,7 @@ def _plan_parquet(
     _, of_file = file.listed or size_and_identity(file_info(file.url))
     with _open_footer(file.url) as parquet:
         footer = parquet.metadata
-        mappings.note(parquet.schema_arrow.names)
+        mappings.note(column_names(parquet.schema_arrow))
         problem = column_problem(parquet.schema_arrow, needs)
     if problem:
         raise InputError(problem)

@@ -63,7 +63,9 @@ def _record_batch(rows: Sequence[Sequence[Any]], needs: Sequence[ColumnNeed], wr
 def typed_array(values: Sequence[Any], need: ColumnNeed) -> tuple[pa.Array, int]:
     """The values in the column's type, null where they do not fit, and the number of those."""
     if need.read_as is not None:
-        return array_of([_plain(value) for value in values], need.read_as, nested_as_json=True), 0
+        plain = [_plain(value) for value in values]
+        array = array_of(plain, need.read_as, nested_as_json=need.nested_as_json)
+        return array, 0 if need.nested_as_json else array.null_count - sum(value is None for value in plain)
     kind = need.type
     if kind is None:
         kind, convert = _kind_of(values)

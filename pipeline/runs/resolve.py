@@ -24,8 +24,10 @@ from colophon.pipeline.stages.settings import Settings
 from colophon.pipeline.stages.tokenization import Vocabulary
 from colophon.pipeline.storage.commits import Store
 from colophon.shards.common.errors import ColophonError
+from colophon.shards.layouts import AppendLayout, PrependLayout
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from colophon.shards.packing.pack import smallest_row
+from colophon.shards.templates import template_of
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 
 WRITTEN_NAMES = (
@@ -53,7 +55,7 @@ class PlannedInputs:
                 input, or `[input.columns]` renames a column that nothing reads.
         """
         needs = {need.name: need for need in (*self.columns.annotate_needs, *self.columns.tokenize_needs)}
-        known = [*FINEWEB_TYPES, *(name for name in needs if name not in FINEWEB_TYPES)]
+        known = self.columns.known
         for name in self.recipe.input.columns:
             if name not in known:
                 raise UsageError(f"{self.where}: input.columns.{name}: unknown column; available: {', '.join(known)}")
@@ -217,9 +219,17 @@ def _sorted(annotators: Sequence[Annotator], *, where: str) -> tuple[Annotator, 
 
 
 def _check_templates(resolved: ResolvedRecipe) -> None:
+    writers = {field.name: (annotator, field.type) for annotator in resolved.annotators for field in annotator.schema}
+    types = {column: kind for column, (_, kind) in writers.items()}
     for name, layout in resolved.recipe.layouts.items():
         for field in layout.fields:
             _check_annotated(resolved, field, key=f"layouts.{name}.template")
+        if not isinstance(layout, PrependLayout | AppendLayout):
+            continue
+        for column, problem in template_of(layout.template).misfits(types):
+            typed = writers[column][0]
+            remedy = f". Set annotators.{typed.name}.columns.{column}.type" if typed.typed else ""
+            raise UsageError(f"{resolved.where}: layouts.{name}.template: {problem}{remedy}")
 
 
 def _check_training(resolved: ResolvedRecipe) -> None:

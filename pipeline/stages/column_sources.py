@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from colophon.annotators.base import Annotator
+from colophon.annotators.base import Annotator, TypedColumn
 from colophon.pipeline.inputs.columns import FINEWEB_TYPES, ColumnNeed
 
 
@@ -23,9 +23,20 @@ class ColumnSources:
         """The annotator that writes each annotation column."""
         return {column: annotator.name for annotator in self.annotators for column in annotator.schema.names}
 
+    @cached_property
+    def typed(self) -> dict[str, TypedColumn]:
+        """The input columns that annotators read in a type of their own, by the annotators' names for them."""
+        return {name: column for annotator in reversed(self.annotators) for name, column in annotator.typed.items()}
+
     def source(self, column: str) -> str | None:
         """The annotator that writes a column which an annotator reads; None: the column is the input's."""
-        return None if column in FINEWEB_TYPES else self.annotator_of.get(column)
+        return None if column in FINEWEB_TYPES or column in self.typed else self.annotator_of.get(column)
+
+    @property
+    def known(self) -> list[str]:
+        """The names that `[input.columns]` can map: FineWeb's, and those that an annotator reads of the input."""
+        read = (self.typed[need.name].name if need.name in self.typed else need.name for need in self.annotate_needs)
+        return list(dict.fromkeys([*FINEWEB_TYPES, *read]))
 
     @property
     def annotate_needs(self) -> tuple[ColumnNeed, ...]:
@@ -39,5 +50,9 @@ class ColumnSources:
         return self.need("text"), self.need("id", required=False)
 
     def need(self, column: str, *, required: bool = True) -> ColumnNeed:
-        """The input column with this FineWeb name."""
+        """The input column with this FineWeb name, or with this name in `typed`."""
+        if column in self.typed:
+            typed = self.typed[column]
+            in_input = self.names_in_input.get(typed.name, typed.name)
+            return ColumnNeed(column, in_input, required, read_as=typed.type, nested_as_json=False, key=typed.key)
         return ColumnNeed(column, self.names_in_input.get(column, column), required)

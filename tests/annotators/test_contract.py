@@ -17,6 +17,18 @@ from colophon.annotators.base import Annotator, annotator_types
 
 # Settings for annotators that require some; a new annotator with a required setting adds its line here.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "columns": [
+        {"columns": ["text", "score", "dump"]},
+        {
+            "columns": {
+                "names": {"column": "dump", "rename": {"2009": "old", "none": "unknown"}},
+                "tags": {"column": "tags", "separator": ", ", "rename": {"a": "A"}},
+                "when": {"column": "dump", "type": "timestamp"},
+                "quality": {"column": "score", "bins": {"edges": [0, 2.5], "labels": ["a", "b", "c"]}},
+                "third": {"column": "score", "bins": {"quantiles": 3}},
+            }
+        },
+    ],
     "fasttext": [
         {"model": "softmax.bin", "score": {"probability_of": "high"}, "bins": {"edges": [0.2, 0.8]}},
         {"model": "softmax.bin", "score": {"argmax": True}},
@@ -39,6 +51,7 @@ TEXTS = [
 ]
 URLS = ["https://www.bbc.co.uk/a?b#c", None, "", "mailto:a@b", "http://[::1]/", "http://münchen.de", "http://[x/", "x"]
 DUMPS = ["CC-MAIN-2022-21", None, "", "2009", "none", "CC-MAIN-2013-20"]
+LISTS = [["a", None, "b"], [], None, [""], ["c"]]
 SCORES = [2.5, None, float("nan"), float("inf"), float("-inf"), -1.0, 4.1, 99.0]
 
 
@@ -53,6 +66,12 @@ def batch_of(picks: list[int]) -> pa.RecordBatch:
             "dump": column(DUMPS, pa.string()),
             "score": column(SCORES, pa.float64()),
             "unrelated": column(SCORES, pa.float64()),
+            **{
+                f"{name} as text": column(values, pa.string())
+                for name, values in (("text", TEXTS), ("url", URLS), ("dump", DUMPS))
+            },
+            "score as number": column(SCORES, pa.float64()),
+            "tags as list": column(LISTS, pa.list_(pa.string())),
         }
     )
 
@@ -85,8 +104,8 @@ def same(left: pa.RecordBatch, right: pa.RecordBatch) -> bool:
     return left.schema.equals(right.schema) and left.to_pydict() == right.to_pydict()
 
 
-def test_the_four_annotators_are_found() -> None:
-    assert {"crawl", "edu_score", "fasttext", "url"} <= set(annotator_types())
+def test_the_five_annotators_are_found() -> None:
+    assert {"columns", "crawl", "edu_score", "fasttext", "url"} <= set(annotator_types())
 
 
 def test_rows_schema_and_purity(annotator: Annotator) -> None:

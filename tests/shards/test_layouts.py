@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import string
 from typing import Any
 
-import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from colophon.shards.common.errors import ShardError
-from colophon.shards.layouts import describe_weights, dropped, parse_layout, render, template_fields
+from colophon.shards.layouts import describe_weights, dropped, parse_layout
 from colophon.shards.schema import ROLE_NAMES
 from tests.shards import oracle
 from tests.shards.cases import make_layout
@@ -120,128 +118,6 @@ class TestWeights:
         append = make_layout("append", template="x", role_weights={"metadata": 0.5, "wrapper": 0})
         assert describe_weights(append.weights()) == "text metadata×0.5 eos"
         assert describe_weights(make_layout("plain", role_weights={"text": 0, "eos": 0}).weights()) == ""
-
-
-class TestTemplateFields:
-    @pytest.mark.parametrize(
-        ("template", "fields"),
-        [
-            ("", ()),
-            ("no field", ()),
-            ("{url}", ("url",)),
-            ("{b} {a} {b}", ("b", "a")),
-            ("{topic}, {format}", ("topic", "format")),
-            ("{{literal}} {url}", ("url",)),
-            ("{{{url}}}", ("url",)),
-            ("é{größe}→", ("größe",)),
-            ("{url_domain}/{_x1}", ("url_domain", "_x1")),
-        ],
-    )
-    def test_fields(self, template: str, fields: tuple[str, ...]) -> None:
-        assert template_fields(template) == fields
-
-    @pytest.mark.parametrize(
-        "template",
-        [
-            "{", "}", "{url", "url}", "{{url}", "{url}}", "a { b", "{url{x}}",
-            "{}", "{0}", "{ url }", "{url.host}", "{url[0]}", "{int-score}",
-            "{url!r}", "{url!s}", "{n:03d}", "{n:>{width}}", "{url!}",
-        ],
-    )  # fmt: skip
-    def test_refused(self, template: str) -> None:
-        with pytest.raises(ValueError):
-            template_fields(template)
-        with pytest.raises(ValidationError, match="template"):
-            make_layout("prepend", template=template)
-
-    def test_the_message_shows_a_valid_field(self) -> None:
-        with pytest.raises(
-            ValueError, match=r"template '\{n:03d\}': a field is a column name in braces, such as \{url\}"
-        ):
-            template_fields("{n:03d}")
-
-
-class TestRender:
-    def rendered(self, template: str, num_rows: int | None = None, **columns: Any) -> list[str | None]:
-        arrays = {n: c if isinstance(c, pa.Array) else pa.array(c) for n, c in columns.items()}
-        rows = len(next(iter(arrays.values()))) if num_rows is None else num_rows
-        result = render(template, arrays, num_rows=rows)
-        assert result.type == pa.string()
-        values: list[str | None] = result.to_pylist()
-        return values
-
-    def test_fields_and_literals(self) -> None:
-        assert self.rendered("{topic}, {format}!", topic=["Art", "Games"], format=["FAQs", "Listicle"]) == [
-            "Art, FAQs!",
-            "Games, Listicle!",
-        ]
-
-    def test_numbers_and_truth(self) -> None:
-        columns = {"n": pa.array([26, -1, 0], pa.int8()), "y": [2013, 2024, None], "b": [True, False, None]}
-        assert self.rendered("{n} {y} {b}", **columns) == ["26 2013 true", "-1 2024 false", "0  "]
-
-    def test_braces_are_written_doubled(self) -> None:
-        assert self.rendered("{{{url}}} {{}}", url=["x"]) == ["{x} {}"]
-        assert self.rendered("{{a}}", num_rows=2) == ["{a}", "{a}"]
-
-    def test_a_value_with_braces_is_not_a_template(self) -> None:
-        assert self.rendered("<{url}>", url=["{topic}", "{", "%s", "{}"]) == ["<{topic}>", "<{>", "<%s>", "<{}>"]
-
-    def test_a_null_is_an_empty_string_and_only_nulls_give_null(self) -> None:
-        assert self.rendered("{a}, {b}", a=["x", None, "y", None], b=["1", "2", None, None]) == [
-            "x, 1",
-            ", 2",
-            "y, ",
-            None,
-        ]
-        assert self.rendered("u={a}", a=pa.array([None, ""], pa.string())) == [None, "u="]
-
-    def test_a_column_of_type_null(self) -> None:
-        assert self.rendered("{a}", a=pa.nulls(2)) == [None, None]
-
-    def test_no_field(self) -> None:
-        assert self.rendered("always", num_rows=3) == ["always"] * 3
-        assert self.rendered("", num_rows=1) == [""]
-        assert self.rendered("always", num_rows=0) == []
-
-    def test_no_rows(self) -> None:
-        assert self.rendered("{a}", a=pa.array([], pa.string())) == []
-
-    def test_a_field_twice(self) -> None:
-        assert self.rendered("{a}{a}", a=["x", None]) == ["xx", None]
-
-    def test_unicode(self) -> None:
-        assert self.rendered("→{größe}\n\0", größe=["日本", "e\u0301"]) == ["→日本\n\0", "→e\u0301\n\0"]
-
-    def test_sliced_and_dictionary_columns(self) -> None:
-        whole = pa.array(["lost", "a", None, "b", "lost"])
-        expected = ["<a>", None, "<b>"]
-        assert self.rendered("<{x}>", x=whole.slice(1, 3)) == expected
-        assert self.rendered("<{x}>", x=whole.dictionary_encode().slice(1, 3)) == expected
-        assert self.rendered("<{x}>", x=pa.array(["a", None, "b"], pa.large_string())) == expected
-        assert self.rendered("<{x}>", x=pa.array(["a", None, "b"], pa.string_view())) == expected
-
-    @given(
-        st.lists(st.tuples(st.none() | st.text(max_size=5), st.none() | st.integers(0, 99)), max_size=6),
-        st.lists(st.sampled_from(["{url}", "{n}", ", ", "é", "x"]), max_size=6).map("".join),
-    )
-    def test_like_the_oracle(self, rows: list[tuple[str | None, int | None]], template: str) -> None:
-        columns = {
-            "url": pa.array([url for url, _ in rows], pa.string()),
-            "n": pa.array([n for _, n in rows], pa.int64()),
-        }
-        expected = [oracle.metadata_text(template, {"url": url, "n": n}) for url, n in rows]
-        assert self.rendered(template, num_rows=len(rows), **columns) == expected
-
-    @given(st.text("{}ab!:. ", max_size=8), st.text(max_size=3))
-    def test_any_template_is_refused_or_formats_like_python(self, template: str, value: str) -> None:
-        try:
-            names = template_fields(template)
-        except ValueError:
-            return
-        columns = {name: pa.array([value]) for name in names}
-        filled = string.Formatter().vformat(template, (), dict.fromkeys(names, value))
-        assert render(template, columns, num_rows=1).to_pylist() == [filled]
 
 
 class TestDropped:

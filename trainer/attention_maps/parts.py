@@ -7,7 +7,6 @@ that spans a boundary counts for the part of its first byte: `https://www.` as o
 
 from __future__ import annotations
 
-import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -17,6 +16,7 @@ import pyarrow as pa
 from colophon.shards.arrow_files import list_values
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.layouts import MetaTokensLayout, PrependLayout
+from colophon.shards.templates import Field, template_of
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.codec import Codec
 from colophon.trainer.inference.contexts import TrainedLayout
@@ -134,27 +134,30 @@ def _common_prefix(one: str, other: str) -> int:
 
 
 def _metadata_spans(template: str, columns: Mapping[str, pa.Array], num_documents: int) -> list[list[Span]]:
-    """The parts of each document's metadata, as `shards.layouts.render` writes it; empty where all fields are null."""
-    values = {name: column.cast(pa.string()).to_pylist() for name, column in columns.items()}
-    fields = list(string.Formatter().parse(template))
-    names = [name for _, name, _, _ in fields if name is not None]
+    """The parts of each document's metadata, as `templates.render` writes it; empty where all fields are null."""
+    urls = {name: columns[name].cast(pa.string()).to_pylist() for name in URL_PARTS if name in columns}
+    parts = [
+        (literal, field, None if texts is None else texts.to_pylist())
+        for literal, field, texts in template_of(template).values(columns)
+    ]
     documents: list[list[Span]] = []
     for document in range(num_documents):
         spans: list[Span] = []
-        for literal, name, _, _ in fields:
+        known = all(texts is None for _, _, texts in parts)
+        for literal, field, texts in parts:
             spans.append((TEMPLATE, literal))
-            if name is not None:
-                spans += _field_spans(name, {key: column[document] for key, column in values.items()})
-        known = not names or any(values[name][document] is not None for name in names)
+            if field is not None and texts is not None:
+                url_parts = {name: column[document] for name, column in urls.items()}
+                spans += _field_spans(field, texts[document] or "", url_parts)
+                known |= texts[document] is not None
         documents.append([span for span in spans if span[1]] if known else [])
     return documents
 
 
-def _field_spans(name: str, values: Mapping[str, str | None]) -> list[Span]:
-    value = values[name] or ""
-    prefix, domain, suffix = (values.get(part) for part in URL_PARTS)
-    if name != _URL or prefix is None or domain is None or suffix is None:
-        return [(name, value)]
+def _field_spans(field: Field, value: str, url_parts: Mapping[str, str | None]) -> list[Span]:
+    prefix, domain, suffix = (url_parts.get(part) for part in URL_PARTS)
+    if field.name != _URL or field.spec or prefix is None or domain is None or suffix is None:
+        return [(field.name, value)]
     # Spaces around an address are in none of its parts: they count for the first and the last one.
     start = value.index(prefix + domain + suffix) + len(prefix)
     middle = start + len(domain)
@@ -164,9 +167,9 @@ def _field_spans(name: str, values: Mapping[str, str | None]) -> list[Span]:
 def _template_parts(template: str) -> list[str]:
     """Names of the parts that a template can have, in order."""
     parts: list[str] = []
-    for literal, name, _, _ in string.Formatter().parse(template):
+    for literal, field in template_of(template).parts:
         parts += [TEMPLATE] if literal else []
-        parts += [] if name is None else [*URL_PARTS, _URL] if name == _URL else [name]
+        parts += [] if field is None else [*URL_PARTS, _URL] if field.name == _URL else [field.name]
     return parts
 
 

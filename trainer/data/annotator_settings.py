@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 EDGES = "edges"
-"""The setting with the inner edges of an annotator's bins."""
-_HOW_EDGES_WERE_FOUND = {"config.bins.edges", "config.bins.quantiles", "config.bins.sample"}
+"""The setting with the inner edges of an annotator's bins; with those of each column, if it writes several."""
+_HOW_EDGES_WERE_FOUND = re.compile(r"config\.(columns\.\w+\.)?bins\.(edges|quantiles|sample)")
 _MAX_SHOWN_NUMBERS = 9
 _MAX_SHOWN_CHARACTERS = 80
 _VERSION = re.compile(r"\d+(\.\d+)+")
@@ -32,11 +32,11 @@ def value_settings(settings: Mapping[str, Any], *, prefix: str = "") -> dict[str
     found: dict[str, Any] = {}
     for name, value in settings.items():
         key = prefix + name
-        if key in _HOW_EDGES_WERE_FOUND:
+        if _HOW_EDGES_WERE_FOUND.fullmatch(key):
             continue
         if isinstance(value, dict):
             found |= value_settings(value, prefix=f"{key}.")
-        elif key == EDGES and value is not None:
+        elif key.partition(".")[0] == EDGES and value is not None:
             found[key] = [float(np.float32(edge)) for edge in value]
         else:
             found[key] = value

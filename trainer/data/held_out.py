@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.shards.layouts import template_fields
 from colophon.shards.outputs import TOKENS
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import NO_DOCUMENT
+from colophon.shards.templates import template_of
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.annotation_compatibility import TrainedAnnotators, check_annotations
 from colophon.trainer.data.description import HeldOutDocuments
@@ -112,6 +112,6 @@ def _check_same_layout(packed: PackedLayout, other: PackedLayout) -> None:
                 f"validation_output {other.output}: layout {other.layout!r} has {key} {validated.get(key)!r}, but "
                 f"{trained.get(key)!r} in {packed.output}"
             )
-    columns = template_fields(trained["template"]) if trained.get("template") else ()
+    columns = template_of(trained["template"]).columns if trained.get("template") else ()
     annotators = TrainedAnnotators(training=str(packed.output), output=packed.output, record=packed.annotators)
     check_annotations(columns, trained=annotators, other=other.output)

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.shards.layouts import AppendLayout
+from colophon.shards.layouts import AppendLayout, PrependLayout
 from colophon.shards.metadata import TextEncoder
+from colophon.shards.templates import template_of
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.kv_cache import CachedDecoder
@@ -61,12 +62,14 @@ def context_prefix(
         layout: the model's.
         context: the kind of context. None: the metadata if any is given, else the layout's default: an empty wrapper,
             meta tokens or bos alone.
-        metadata: values of the layout's fields; a missing field is written as nothing, as for a document without it.
+        metadata: values of the layout's fields, numbers and dates as text; a missing field is written as nothing, as
+            for a document without it.
         encoder: the recipe's tokenizer.
         report: receives a line if metadata is cut to the layout's budget, as in packing.
 
     Raises:
-        TrainerError: the layout has no such context or field, or metadata is given without a use or is missing.
+        TrainerError: the layout has no such context or field, a value does not have the type that the template
+            formats, or metadata is given without a use or is missing.
     """
     known = _CONTEXTS_BY_POSITION[layout.layout.position]
     fields = layout.layout.fields if layout.reads_metadata else ()
@@ -82,9 +85,17 @@ def context_prefix(
     if (chosen == "meta") != bool(metadata):
         raise TrainerError(f"context {chosen!r} {'needs' if chosen == 'meta' else 'has no place for'} metadata")
     if chosen == "meta":
-        columns = {name: pa.array([metadata.get(name)], pa.string()) for name in fields}
+        columns = {name: _column(layout, name, metadata.get(name)) for name in fields}
         return layout.prefix(layout.metadata(columns, num_documents=1, encoder=encoder, report=report)[0])
     return layout.prefix({"none": None, "empty": (), "meta_tokens": layout.meta_tokens}[chosen])
+
+
+def _column(layout: TrainedLayout, name: str, text: str | None) -> pa.Array:
+    assert isinstance(layout.layout, PrependLayout)  # reads_metadata
+    try:
+        return template_of(layout.layout.template).column_of_text(name, text)
+    except ValueError as error:
+        raise TrainerError(f"layout {layout.name!r}: {error}") from None
 
 
 def generate(

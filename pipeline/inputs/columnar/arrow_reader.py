@@ -47,13 +47,13 @@ def arrow_batches(url: str, needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBa
         schema = _schema(handle)
         if problem := column_problem(schema, needs):
             raise InputError(problem)
-        places = positions(schema.names, needs)
-        included = sorted(set(places.values()))
+        places = positions(schema, needs)
+        included = sorted({path[0] for path in places.values()})
         num_batches = 0
         for batch in _stream(handle, included):
             num_batches += 1
             batch.validate(full=True)
-            yield named_columns(batch, {name: included.index(place) for name, place in places.items()})
+            yield named_columns(batch, {n: (included.index(path[0]), *path[1:]) for n, path in places.items()})
         if expected is None:
             _check_end(handle)
         elif num_batches != expected:

@@ -5,9 +5,13 @@
                  with `Z`. Python's range of years is no limit: `12000-01-01`
     to a number  numbers, booleans, decimals, and strings that hold a number. A value that does not fit is null: text
                  that is no number, 3.5 as an integer, an integer beyond 64 bits
+    to a boolean booleans, the numbers 0 and 1, and the strings `true` and `false`, in any case
+    to a list    of strings: lists of what a string is converted from, without their nulls; any other value that can be
+                 converted to a string is a list of one
 
-Encodings (dictionary, run-end, views, large offsets) and extension types are those of the values they hold. Lists,
-structs, maps, binary data and times of day cannot be converted: such a column is found when a run is planned.
+Encodings (dictionary, run-end, views, large offsets) and extension types are those of the values they hold. Structs,
+maps, binary data and times of day cannot be converted, lists only to lists: such a column is found when a run is
+planned.
 """
 
 from __future__ import annotations
@@ -23,9 +27,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as kinds
 
+from colophon.pipeline.errors import InputError
+from colophon.shards.common.times import iso_8601
+
 _TEXTS = (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
 _NUMBERS = (kinds.is_boolean, kinds.is_integer, kinds.is_floating, kinds.is_decimal, kinds.is_null)
 _TIMES = (kinds.is_timestamp, kinds.is_date)
+_LISTS = (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list, kinds.is_list_view, kinds.is_large_list_view)
+_LARGEST_LIST = 256 << 20
+"""The most bytes of the strings in one document's list: a dictionary of long values can claim any number."""
 
 
 def is_text(column_type: pa.DataType) -> bool:
@@ -37,8 +47,11 @@ def can_convert(column_type: pa.DataType, target: pa.DataType | None) -> bool:
     """Whether `converted` accepts a column of this type. If `target` is None it accepts any."""
     if target is None:
         return True
+    kind = plain_type(column_type)
+    if kinds.is_list(target):
+        return can_convert(kind.value_type if _is_one_of(kind, _LISTS) else kind, target.value_type)
     accepted = (*_TEXTS, *_NUMBERS, *((*_TIMES, _is_uuid) if kinds.is_string(target) else ()))
-    return _is_one_of(plain_type(column_type), accepted)
+    return _is_one_of(kind, accepted)
 
 
 def plain_type(column_type: pa.DataType) -> pa.DataType:
@@ -56,6 +69,8 @@ def decoded_bytes(array: pa.Array) -> int:
     if kinds.is_run_end_encoded(kind):
         values = array.values
         return len(array) * max(decoded_bytes(values.slice(place, 1)) for place in range(len(values))) if values else 0
+    if _is_one_of(kind, _LISTS):
+        return 8 * len(array) + decoded_bytes(array.flatten())
     if not kinds.is_dictionary(kind):
         return int(array.nbytes)
     if not is_text(kind.value_type):
@@ -72,18 +87,42 @@ def converted(array: pa.Array, target: pa.DataType | None) -> tuple[pa.Array, in
     Returns:
         The array, and how many of its values had such bytes.
     """
-    array = _plain(array)
+    array = values_of(array)
+    if target is not None and kinds.is_list(target):
+        return _lists(array, target), 0
     if _is_one_of(array.type, _TEXTS):
         array, num_repaired = _utf8(array)
         is_done = target is None or kinds.is_string(target)
-        return (array if is_done else numbers(array.to_pylist(), target)), num_repaired
+        return (array if is_done else array_of(array.to_pylist(), target)), num_repaired
     if target is None or array.type.equals(target):
         return array, 0
     if kinds.is_string(target):
         return strings_of(array), 0
     if kinds.is_floating(target) and not kinds.is_decimal(array.type):
         return array.cast(target, safe=False), 0  # integers above 2^53 are rounded
-    return numbers(array.to_pylist(), target), 0
+    return array_of(array.to_pylist(), target), 0
+
+
+def _lists(array: pa.Array, target: pa.DataType) -> pa.Array:
+    """A list of strings for each value, see the module.
+
+    Raises:
+        InputError: the strings of one list are too long.
+    """
+    if not _is_one_of(array.type, _LISTS):
+        items, _ = converted(array, target.value_type)
+        lengths = items.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)
+    else:
+        lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
+        items = array.flatten()
+        if decoded_bytes(items) > _LARGEST_LIST * max(len(array), 1):
+            raise InputError(f"the values of a list have more than {_LARGEST_LIST:,} bytes")
+        items, _ = converted(items, target.value_type)
+        rows = np.repeat(np.arange(len(array)), lengths)
+        lengths = np.bincount(rows[items.is_valid().to_numpy(zero_copy_only=False)], minlength=len(array))
+    offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
+    strings = items.drop_null().cast(target.value_type)
+    return pa.ListArray.from_arrays(offsets, strings, type=target, mask=array.is_null())
 
 
 def array_of(values: Sequence[Any], target: pa.DataType | None, *, nested_as_json: bool = False) -> pa.Array:
@@ -93,8 +132,10 @@ def array_of(values: Sequence[Any], target: pa.DataType | None, *, nested_as_jso
     """
     if target is None:
         return pa.array(values)
+    if kinds.is_list(target):
+        return _lists_of(values, target)
     if kinds.is_boolean(target):
-        return pa.array([value if isinstance(value, bool) else None for value in values], target)
+        return pa.array(list(map(_boolean, values)), target)
     if not kinds.is_string(target):
         return numbers(values, target)
     nested = json_text if nested_as_json else _no_text
@@ -103,6 +144,15 @@ def array_of(values: Sequence[Any], target: pa.DataType | None, *, nested_as_jso
         return pa.array(texts, target)
     except UnicodeEncodeError:  # half of a surrogate pair, which JSON can escape
         return pa.array([v and v.encode("utf-8", "surrogatepass").decode("utf-8", "replace") for v in texts], target)
+
+
+def _lists_of(values: Sequence[Any], target: pa.DataType) -> pa.Array:
+    """A list of strings for each value; of an object none."""
+    lists = [value if isinstance(value, list) else None if isinstance(value, dict) else [value] for value in values]
+    items = array_of([item for items in lists for item in items or ()], target.value_type)
+    offsets = pa.array(np.cumsum([0, *(len(items or ()) for items in lists)]), pa.int32())
+    is_null = pa.array([value is None or isinstance(value, dict) for value in values], pa.bool_())
+    return _lists(pa.ListArray.from_arrays(offsets, items, mask=is_null), target)
 
 
 def json_text(value: Any) -> str | None:
@@ -131,7 +181,7 @@ def strings_of(array: pa.Array) -> pa.Array:
     if _is_uuid(array.type):
         values = array.storage.to_pylist()
         return pa.array([None if value is None else str(uuid.UUID(bytes=value)) for value in values], pa.string())
-    return _iso_8601(array) if _is_one_of(array.type, _TIMES) else array.cast(pa.string())
+    return iso_8601(array) if _is_one_of(array.type, _TIMES) else array.cast(pa.string())
 
 
 def _is_one_of(column_type: pa.DataType, tests: Sequence[Any]) -> bool:
@@ -142,16 +192,17 @@ def _is_uuid(column_type: pa.DataType) -> bool:
     return isinstance(column_type, pa.UuidType)
 
 
-def _plain(array: pa.Array) -> pa.Array:
+def values_of(array: pa.Array) -> pa.Array:
+    """The values of an array without dictionary, run-end encoding, views or extension; UUIDs stay an extension."""
     kind = array.type
     if kinds.is_dictionary(kind):
-        return _plain(array.dictionary).take(array.indices)
+        return values_of(array.dictionary).take(array.indices)
     if kinds.is_run_end_encoded(kind):
         runs = pa.RunEndEncodedArray.from_arrays(array.run_ends, pa.array(range(len(array.values)), pa.int32()))
         places = pc.run_end_decode(runs).slice(array.offset, len(array))
-        return _plain(array.values).take(places)
+        return values_of(array.values).take(places)
     if isinstance(kind, pa.BaseExtensionType) and not _is_uuid(kind):
-        return _plain(array.storage)
+        return values_of(array.storage)
     if kinds.is_binary_view(kind):
         return array.cast(pa.large_binary())
     return array.cast(pa.large_string()) if kinds.is_string_view(kind) else array
@@ -172,22 +223,6 @@ def _repaired(array: pa.Array) -> tuple[pa.Array, int]:
     return pa.array(texts, array.type), num_repaired
 
 
-def _iso_8601(array: pa.Array) -> pa.Array:
-    """By numpy, whose years have no limit; Arrow asks for a database of time zones that may lack the one given."""
-    if kinds.is_date(array.type):
-        unit, suffix = ("D" if kinds.is_date32(array.type) else "ms"), ""
-        counts = array.view(pa.int32() if kinds.is_date32(array.type) else pa.int64())
-    else:
-        unit, suffix = array.type.unit, "" if array.type.tz is None else "Z"
-        counts = array.view(pa.int64())
-    moments = pc.fill_null(counts, 0).to_numpy(zero_copy_only=False).astype("int64").view(f"datetime64[{unit}]")
-    is_moment = pc.and_(array.is_valid(), pa.array(~np.isnat(moments)))
-    texts = np.datetime_as_string(moments.astype("datetime64[D]") if kinds.is_date(array.type) else moments)
-    shortened = pc.replace_substring_regex(pa.array(texts.astype(object), pa.string()), r"(\.\d*?)0+$", r"\1")
-    with_zone = pc.binary_join_element_wise(pc.utf8_rtrim(shortened, "."), suffix, "")
-    return pc.if_else(is_moment, with_zone, pa.scalar(None, pa.string()))
-
-
 def _string(value: Any, nested: Callable[[Any], str | None]) -> str | None:
     if isinstance(value, list | dict):
         return nested(value)
@@ -195,6 +230,12 @@ def _string(value: Any, nested: Callable[[Any], str | None]) -> str | None:
         text: str = pa.array([value]).cast(pa.string())[0].as_py()
         return text
     return str(value)
+
+
+def _boolean(value: Any) -> bool | None:
+    if isinstance(value, str):
+        return {"true": True, "false": False}.get(value.strip().lower())
+    return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
 
 
 def _no_text(_: Any) -> None:

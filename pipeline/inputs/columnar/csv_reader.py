@@ -53,9 +53,10 @@ def csv_batches(url: str, needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBatc
     ):
         reader = _reader(text, url)
         names = next(reader, [])
-        if problem := column_problem(pa.schema([(name, pa.string()) for name in names]), needs):
+        schema = pa.schema([(name, pa.string()) for name in names])
+        if problem := column_problem(schema, needs):
             raise InputError(problem)
-        places = positions(names, needs)
+        places = {name: place for name, (place,) in positions(schema, needs).items()}
         present = [need for need in needs if need.name in places]
         for rows in _chunks(_checked(reader, names)):
             arrays = [array_of([row[places[need.name]] for row in rows], need.type) for need in present]

@@ -13,6 +13,7 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from colophon.pipeline.errors import InputError
+from colophon.pipeline.inputs.columnar.conversion import plain_type
 from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed, column_problem, named_columns, positions
 from colophon.pipeline.inputs.partitions import Partition
 
@@ -32,14 +33,25 @@ def parquet_batches(partition: Partition, needs: Sequence[ColumnNeed]) -> Iterat
     """The needed columns of a partition's row groups, under their FineWeb names and in the file's types."""
     row_groups = range(*(partition.row_groups or (0, 0)))
     with _open_parquet(partition.url) as parquet:
-        names = parquet.schema_arrow.names
         if problem := column_problem(parquet.schema_arrow, needs):
             raise InputError(problem)
-        in_file = list(dict.fromkeys(names[place] for place in positions(names, needs).values()))
+        places = positions(parquet.schema_arrow, needs).values()
+        in_file = list(dict.fromkeys(_dotted(parquet.schema_arrow, path) for path in places))
         batch_rows = _rows_per_batch(parquet.metadata, row_groups)
         for batch in parquet.iter_batches(batch_rows, row_groups=row_groups, columns=in_file, use_threads=False):
-            # A flat column `a.b` brings along the nested column `a` that has a field `b`: names are looked up again.
-            yield named_columns(batch, positions(batch.schema.names, needs))
+            # A struct has its needed fields alone here, and a flat column `a.b` brings along the struct `a` that has a
+            # field `b`: names are looked up again.
+            yield named_columns(batch, positions(batch.schema, needs))
+
+
+def _dotted(schema: pa.Schema, path: Sequence[int]) -> str:
+    """The name by which pyarrow reads a column, or a field in a struct, alone."""
+    field = schema.field(path[0])
+    names = [field.name]
+    for place in path[1:]:
+        field = plain_type(field.type).field(place)
+        names.append(field.name)
+    return ".".join(names)
 
 
 @contextmanager

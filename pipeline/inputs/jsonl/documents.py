@@ -7,7 +7,7 @@ all outputs of a partition have the same rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from colophon.pipeline.errors import one_line
-from colophon.pipeline.inputs.columns import SHOWN_COLUMNS, ColumnNeed
+from colophon.pipeline.inputs.columns import SHOWN_COLUMNS, ColumnNeed, splits
 from colophon.pipeline.inputs.jsonl.scanner import members, members_at, value_at, whole_value_at
 from colophon.pipeline.inputs.row_batches import Number
 from colophon.shards.common.errors import listed
@@ -29,6 +29,7 @@ _ANY_NUMBER = 2**31 - 1
 
 _ESCAPED_LETTER = r"\\u00[2-7]"
 Parsed = tuple[list[Any], int]
+_Take = Callable[[str, Sequence[int]], Any]
 NO_OBJECT = "no object"
 """The kind of a line that is JSON, but not an object."""
 
@@ -45,23 +46,26 @@ class BadLineError(ValueError):
 class LineParser:
     """Parses lines into the values of `needs`.
 
-    A column `metadata.url` is the member `url` of the object `metadata`, unless a line has a key of that whole name.
-    Cost: that of orjson. Lines that orjson refuses or reads inexactly are scanned: numbers as ids, and, after a search
-    in all lines of a batch, keys that occur twice.
+    A column `metadata.url` is the member `url` of the object `metadata`, unless a line has a key of that whole name:
+    the rule of `columns.paths_of`. Cost: that of orjson. Lines that orjson refuses or reads inexactly are scanned:
+    numbers as ids, and, after a search in all lines of a batch, keys that occur twice.
     """
 
     def __init__(self, text: str, needs: Sequence[ColumnNeed]) -> None:
         """Parse documents whose text has the key `text`."""
         self._text = text
         self._keys = [need.in_input for need in needs]
-        self._find = [_found if need.read_as is None else _whole for need in needs]
-        self._dotted = [place for place, key in enumerate(self._keys) if "." in key]
+        self._take: list[_Take] = [
+            _single if need.read_as is None else _last if need.nested_as_json else _whole for need in needs
+        ]
+        self._nests = [need.occurrence is None for need in needs]
+        self._dotted = [n for n, key in enumerate(self._keys) if "." in key and self._nests[n]]
         self._id = next((place for place, need in enumerate(needs) if need.name == "id"), None)
         keys = dict.fromkeys((text, *self._keys))
-        self._heads = frozenset(name for key in keys for name in (key, key.partition(".")[0]))
+        self._heads = frozenset(name for key in keys for name in (key, *(head for head, _ in splits(key))))
         # `a.b` and `a.c.d` have the paths `a.b`, `a.c` and `a.c.d` inside of `a`.
-        self._paths = sorted({".".join(key.split(".")[:n]) for key in keys for n in range(2, key.count(".") + 2)})
-        self._names = dict.fromkeys(name for key in keys for name in (key, *key.split(".")))
+        self._paths = sorted({tuple(key.split(".")[:n]) for key in keys for n in range(2, key.count(".") + 2)})
+        self._names = dict.fromkeys(name for key in keys for name in (*self._heads, *key.split(".")))
         self._keys_pattern = f'"(?:{"|".join(map(_re2, self._names))})"'
         self._exact_keys = re.compile(b"|".join(map(_spelt, self._names)))
 
@@ -117,7 +121,7 @@ class LineParser:
 
     def _num_keys(self, row: Mapping[str, Any]) -> int:
         """How many of the needed names are keys of the row, those in objects inside included."""
-        inside = sum(_nested(row, path) is not _MISSING for path in self._paths)
+        inside = sum(_has_path(row, path) for path in self._paths)
         return inside + sum(name in row for name in self._heads)
 
     def scanned(self, line: bytes, refused: ValueError | None = None) -> Parsed | None:
@@ -140,46 +144,71 @@ class LineParser:
             places = members(decoded, self._heads)
         except ValueError as error:
             raise BadLineError(f"not JSON: {one_line(refused or error)}", kind="no JSON") from None
-        text = _found(decoded, places, self._text)
+        text = _found(decoded, places, self._text, _single)
         self._check_text(text, places if text is not _MISSING else _all_keys(decoded))
         try:
             (text or "").encode()
         except UnicodeEncodeError:
             reason = f"{self._text!r} has half of a surrogate pair, which is not a character"
             raise BadLineError(reason, kind="half a character") from None
-        found = (find(decoded, places, key) for find, key in zip(self._find, self._keys, strict=True))
+        found = (
+            _found(decoded, places if nests else {k: v for k, v in places.items() if k == key}, key, take)
+            for key, take, nests in zip(self._keys, self._take, self._nests, strict=True)
+        )
         return [None if value is _MISSING else value for value in found], _ANY_NUMBER
 
 
-def _nested(row: Any, key: str) -> Any:
+def _nested(row: Mapping[str, Any], key: str) -> Any:
     """The value of a key, or of `a.b` in an object in an object."""
     if key in row:
         return row[key]
-    for part in key.split("."):
-        row = row.get(part, _MISSING) if type(row) is dict else _MISSING
-    return row
+    for head, rest in splits(key):
+        inner = row.get(head)
+        found = _nested(inner, rest) if type(inner) is dict else _MISSING
+        if found is not _MISSING:
+            return found
+    return _MISSING
 
 
-def _found(line: str, places: Mapping[str, list[int]], key: str) -> Any:
-    """As `_nested`, for a scanned line."""
+def _has_path(row: Any, path: Sequence[str]) -> bool:
+    """Whether each name is a key of the object that the name before it holds."""
+    for name in path:
+        if type(row) is not dict or name not in row:
+            return False
+        row = row[name]
+    return True
+
+
+def _found(line: str, places: Mapping[str, list[int]], key: str, take: _Take) -> Any:
+    """As `_nested`, for a scanned line; `take` gives the value of a key at its places."""
     if key in places:
-        return value_at(line, places[key][0]) if len(places[key]) == 1 else _TWICE
-    head, _, rest = key.partition(".")
-    if not rest or head not in places:
-        return _MISSING
-    if len(places[head]) > 1:
-        return _TWICE
-    at = places[head][0]
-    if line[at] != "{":
-        return _MISSING
-    tail = rest.partition(".")[0]
-    inner, _ = members_at(line, at, {tail})
-    return _found(line, inner, rest)
+        return take(line, places[key])
+    for head, rest in splits(key):
+        if head not in places:
+            continue
+        if len(places[head]) > 1:
+            return _TWICE
+        at = places[head][0]
+        if line[at] == "{":
+            inner, _ = members_at(line, at, {rest, *(first for first, _ in splits(rest))})
+            found = _found(line, inner, rest, take)
+            if found is not _MISSING:
+                return found
+    return _MISSING
 
 
-def _whole(line: str, places: Mapping[str, list[int]], key: str) -> Any:
-    """The value of a key with all that is in it; the last one if there are several."""
-    return whole_value_at(line, places[key][-1]) if key in places else _MISSING
+def _single(line: str, places: Sequence[int]) -> Any:
+    return value_at(line, places[0]) if len(places) == 1 else _TWICE
+
+
+def _whole(line: str, places: Sequence[int]) -> Any:
+    """The value with all that is in it."""
+    return whole_value_at(line, places[0]) if len(places) == 1 else _TWICE
+
+
+def _last(line: str, places: Sequence[int]) -> Any:
+    """The last value with all that is in it."""
+    return whole_value_at(line, places[-1])
 
 
 class _Everything:

@@ -67,12 +67,24 @@ def _lines(url: str) -> Iterator[bytes]:
     yield from lines if len(content) < SAMPLED_BYTES else lines[:-1]
 
 
-def _keys(line: bytes, depth: int) -> Iterator[str]:
+def first_rows(url: str) -> Iterator[dict[str, Any]]:
+    """The objects in the first lines of a file.
+
+    Raises:
+        InputError: the file is not UTF-8.
+    """
+    yield from (row for line in _lines(url) if isinstance(row := _value(line), dict))
+
+
+def _value(line: bytes) -> Any:
     try:
-        row = json.loads(line.removeprefix(b"\xef\xbb\xbf"))
+        return json.loads(line.removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError):
-        return
-    yield from _keys_of(row, "", depth)
+        return None
+
+
+def _keys(line: bytes, depth: int) -> Iterator[str]:
+    yield from _keys_of(_value(line), "", depth)
 
 
 def _keys_of(value: Any, prefix: str, depth: int) -> Iterator[str]:

@@ -163,7 +163,7 @@ def test_types_that_cannot_be_given_are_found_when_the_run_is_planned(kind: str,
         write(pa.table(arrays), path)
         found = refusal(path, needs=needs)
         assert found.startswith(f"column '{name}' is {kind}")
-        assert found.endswith(f", not {wanted}")
+        assert f", not {wanted}" in found
 
 
 @pytest.mark.parametrize("kind", [pa.int64(), pa.null(), pa.timestamp("s")], ids=str)

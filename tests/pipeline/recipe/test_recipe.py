@@ -68,12 +68,12 @@ WRONG: list[tuple[str, str, str]] = [
     (
         "[annotators.url]",
         "[annotators.ulr]",
-        "annotators.ulr: unknown annotator 'ulr'; available: crawl, edu_score, fasttext, url",
+        "annotators.ulr: unknown annotator 'ulr'; available: columns, crawl, edu_score, fasttext, url",
     ),
     (
         "[annotators.url]",
         '[annotators.url]\ntype = ["url"]',
-        "annotators.url: unknown annotator ['url']; available: crawl, edu_score, fasttext, url",
+        "annotators.url: unknown annotator ['url']; available: columns, crawl, edu_score, fasttext, url",
     ),
     (
         'position = "prepend"',

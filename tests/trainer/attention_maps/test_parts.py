@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from colophon.shards.layouts import render
+from colophon.shards.templates import render
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
 from colophon.trainer.attention_maps.parts import URL_PARTS, labelled_rows, parts_of_tokens, required_columns
 from colophon.trainer.errors import TrainerError
@@ -102,6 +102,19 @@ def test_a_template_of_several_fields_and_documents_without_metadata(tokenizer: 
     last = [rows.part_names[part] for part in rows.parts[3]]
     assert set(last[2:-1]) == {"topic", "template"}
     assert "url" in [rows.part_names[part] for part in rows.parts[1]]
+
+
+def test_formatted_fields_have_the_text_that_packing_writes(tokenizer: Tokenizer) -> None:
+    columns = url_columns([URLS[0], None])
+    columns |= {"score": pa.array([3.25, None]), "date": pa.array([0, None], pa.timestamp("us", "UTC"))}
+    template = "{date:%Y} {score:.1f} {url:.12} the {url}"
+    layout = layout_with(tokenizer, position="prepend", template=template)
+    rows = labelled_rows(layout, columns, num_documents=2, tokenizer=tokenizer)
+    (metadata, _) = layout.metadata(columns, num_documents=2, encoder=tokenizer)
+    assert rows.kept.tolist() == [0]
+    assert rows.prefixes[0].tolist() == layout.prefix(metadata)
+    assert {rows.part_names[part] for part in rows.parts[0]} >= {"date", "score", "url", "url_domain"}
+    assert render(template, columns, num_rows=2).to_pylist() == [f"1970 3.2 https://www. the {URLS[0]}", None]
 
 
 def test_layouts_with_nothing_before_the_text_are_refused(tokenizer: Tokenizer) -> None:

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import datetime as dt
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+from colophon.shards.layouts import parse_layout
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.generation import context_name, context_prefix, generate, guided_logits
@@ -15,6 +18,7 @@ from colophon.trainer.inference.sampling import SamplingSettings
 from colophon.trainer.inference.trained_model import TrainedModel
 from tests.trainer.counting import (
     NUM_COUNTS,
+    SEQUENCE_LENGTH,
     CountingTokenizer,
     count,
     counting_layout,
@@ -165,6 +169,41 @@ def test_a_row_is_no_longer_than_a_training_row() -> None:
 
 def prefix_of(position: str, context: Any = None, **metadata: str) -> list[int]:
     return context_prefix(counting_layout(position), context=context, metadata=metadata, encoder=CountingTokenizer())
+
+
+class TextTokenizer:
+    """Encodes UTF-8 bytes as ids."""
+
+    def encode_batch(self, texts: pa.Array) -> pa.ListArray:
+        return pa.array([list(text.encode()) for text in texts.to_pylist()], pa.list_(pa.uint16()))
+
+    def decode(self, ids: Any) -> str:
+        return bytes(map(int, ids)).decode()
+
+
+def test_metadata_is_formatted_as_packing_formats_it() -> None:
+    """Values are given as text; the template's formats say which are numbers and dates."""
+    tokenizer = TextTokenizer()
+    settings = {"position": "prepend", "template": "{date:%B %Y} {score:.1f} {n:,} {topic:.3}"}
+    layout = TrainedLayout(
+        name="x", layout=parse_layout(settings, where="test"), sequence_length=SEQUENCE_LENGTH, special=SPECIAL
+    )
+    given = {"date": "2013-05-18T05:48:54Z", "score": "3.25", "n": "12345", "topic": "Games"}
+    prefix = context_prefix(layout, context=None, metadata=given, encoder=tokenizer)
+    columns = {
+        "date": pa.array([dt.datetime(2013, 5, 18, 5, 48, 54, 0, dt.timezone.utc)], pa.timestamp("us", "UTC")),
+        "score": pa.array([3.25], pa.float32()),
+        "n": pa.array([12345]),
+        "topic": pa.array(["Games"]),
+    }
+    (packed,) = layout.metadata(columns, num_documents=1, encoder=tokenizer)
+    assert prefix == layout.prefix(packed)
+    assert tokenizer.decode(prefix[2:-1]) == "May 2013 3.2 12,345 Gam"
+    only = context_prefix(layout, context=None, metadata={"score": "3"}, encoder=tokenizer)
+    assert tokenizer.decode(only[2:-1]) == " 3.0  "
+    for name, value in (("score", "high"), ("date", "May"), ("date", "now")):
+        with pytest.raises(TrainerError, match=rf"^layout 'x': {name}: '{value}' is no "):
+            context_prefix(layout, context=None, metadata={name: value}, encoder=tokenizer)
 
 
 def test_prefixes_of_each_context() -> None:
