@@ -189,8 +189,7 @@ def remembered_sha256(path: str | Path) -> str:
 
 
 def _remembered(path: Path, *, since: str | None = None) -> str:
-    status = path.stat()
-    identity = [str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+    identity = _identity(path)
     note = _part("sha256") / f"{fingerprint(identity if since is None else [*identity, since])}.txt"
     if (known := _noted(note)) is not None:
         return known
@@ -198,10 +197,16 @@ def _remembered(path: Path, *, since: str | None = None) -> str:
         if (known := _noted(note)) is not None:
             return known
         digest = file_sha256(path)
-        with suppress(OSError), replaced_file(note) as temporary:  # a full disk: the next call computes it again
-            temporary.touch(mode=0o600)
-            temporary.write_text(digest)
+        if _identity(path) == identity:  # otherwise it was written to meanwhile
+            with suppress(OSError), replaced_file(note) as temporary:  # a full disk: the next call computes it again
+                temporary.touch(mode=0o600)
+                temporary.write_text(digest)
     return digest
+
+
+def _identity(path: Path) -> list[str | int]:
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
 
 
 def _noted(note: Path) -> str | None:

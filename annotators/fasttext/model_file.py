@@ -38,6 +38,8 @@ _MAX_UNPACKED = 64
 _UNPACKED_ANYWAY_BYTES = 1 << 28
 """A model may unpack to this many bytes, or to `_MAX_UNPACKED` times the size of its file where that is more. A
 quantizer with parts of 8 columns packs 8 floats, 32 bytes, into one byte."""
+_MAX_LABEL_BYTES = 1000
+"""Every document's annotation has a label; those of published models have up to 50 bytes."""
 _MAX_LABEL_COUNT = 10**15 - 1
 """The library builds its Huffman tree from the labels' counts and marks unused nodes with 10^15."""
 
@@ -165,6 +167,9 @@ class _Parser:
 
     def _labels(self, start: int, ends: npt.NDArray[np.int64]) -> tuple[str, ...]:
         starts = [start, *(int(end) + 1 + _ENTRY_TAIL for end in ends[:-1])]
+        longest = max(int(end) - begin for begin, end in zip(starts, ends, strict=True))
+        if longest > _MAX_LABEL_BYTES:
+            raise ValueError(f"a label has {longest:,} bytes; at most {_MAX_LABEL_BYTES:,} are read")
         try:
             labels = tuple(self._data[a:b].decode() for a, b in zip(starts, map(int, ends), strict=True))
         except UnicodeDecodeError:

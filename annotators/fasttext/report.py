@@ -17,6 +17,8 @@ from colophon.annotators.fasttext.text_preparation import TextPreparation
 
 _COLUMN_WIDTH = 9
 _MAX_CONFUSION_LABELS = 30
+_MAX_LABELS = 5000
+"""The confusion matrix of as many labels takes 200 MB."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +67,8 @@ def evaluate_classifier(
     A label that the model lacks is never predicted: each of its texts counts as an error.
 
     Raises:
-        AnnotatorError: no usable model, columns of unequal length, or no row with a text and a label.
+        AnnotatorError: no usable model, more than 5,000 labels, columns of unequal length, or no row with a text and a
+            label.
     """
     model = model if isinstance(model, FastTextModel) else FastTextModel(model)
     texts = texts if isinstance(texts, pa.Array | pa.ChunkedArray) else pa.array(texts, pa.large_string())
@@ -119,6 +122,8 @@ def _predicted_labels(model: FastTextModel, texts: pa.Array, normalize: TextPrep
 
 def _report(pairs: pl.DataFrame, known: Sequence[str], *, num_left_out: int) -> ClassifierReport:
     names = sorted({*known, *pairs["true"], *pairs["predicted"]})
+    if len(names) > _MAX_LABELS:
+        raise AnnotatorError(f"model and rows have {len(names):,} labels; a report compares at most {_MAX_LABELS:,}")
     counts = {
         (true, predicted): count for true, predicted, count in pairs.group_by("true", "predicted").len().iter_rows()
     }

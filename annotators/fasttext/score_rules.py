@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -75,7 +76,8 @@ class ScoreRule(BaseModel):
         weights = np.zeros(len(labels))
         for label, number in numbers.items():
             weights[position[label]] = number
-        missing = [i for i in range(len(labels)) if i not in {position[label] for label in numbers}]
+        numbered = {position[label] for label in numbers}
+        missing = [i for i in range(len(labels)) if i not in numbered]
         if self.expected is not None and missing:
             raise AnnotatorError(f"{where}.expected: no number for {_name_list([labels[i] for i in missing])}")
         return ScoreFunction(weights=weights, normalized=self.expected is not None and loss not in _SUM_TO_ONE)
@@ -120,7 +122,11 @@ class ScoreFunction:
     def labels(self, probabilities: Floats) -> pa.Array:
         """The name of the most probable label of each row, null for a row of NaN."""
         unknown = np.isnan(probabilities).any(axis=1)
-        return pa.array(self.names, pa.string()).take(pa.array(probabilities.argmax(axis=1), mask=unknown))
+        return self._names.take(pa.array(probabilities.argmax(axis=1), mask=unknown))
+
+    @cached_property
+    def _names(self) -> pa.Array:
+        return pa.array(self.names, pa.string())
 
 
 class Bins(BaseModel):

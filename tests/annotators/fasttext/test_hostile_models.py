@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.kernel import words
 from colophon.annotators.fasttext.kernel.tables import LinearModel, build_model
 from colophon.annotators.fasttext.model import FastTextModel
 from colophon.annotators.fasttext.model_file import read_header, read_layout
+from colophon.annotators.fasttext.report import evaluate_classifier
 from colophon.annotators.fasttext.score_rules import ScoreRule
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 from colophon.annotators.fasttext_classifier import FastTextConfig
@@ -132,6 +134,22 @@ def test_an_annotator_scores_fewer_texts_at_once_the_more_labels_there_are(tmp_p
     annotator = FastTextConfig(model=str(path), score=ScoreRule(argmax=True)).build("q")
     batch = pa.record_batch({"text": pa.array(["a b"] * 50)})
     assert [len(rows) for rows in annotator._probabilities(batch)] == [20, 20, 10]
+
+
+def test_a_label_of_kilobytes_is_refused(tmp_path: Path) -> None:
+    """Each document's annotation would have it."""
+    path = write_model(tmp_path / "model.bin", entries=["a"])
+    path.write_bytes(path.read_bytes().replace(b"__label__0", b"__label__" + b"x" * 991))
+    assert len(read_header(path).labels[0]) == 1000
+    path.write_bytes(path.read_bytes().replace(b"__label__", b"__label__x"))
+    with pytest.raises(AnnotatorError, match="a label has 1,001 bytes; at most 1,000 are read"):
+        read_header(path)
+
+
+def test_a_report_compares_a_limited_number_of_labels(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "model.bin", entries=["a"], labels=5001, dim=1)
+    with pytest.raises(AnnotatorError, match="model and rows have 5,001 labels; a report compares at most 5,000"):
+        evaluate_classifier(path, ["a"], ["0"], normalize=TextPreparation())
 
 
 def test_the_words_of_a_long_text_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

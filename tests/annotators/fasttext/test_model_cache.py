@@ -196,6 +196,22 @@ def test_a_note_is_64_hexadecimal_digits(content: bytes | None, empty_cache: Pat
     assert not note.is_symlink()
 
 
+def test_a_file_that_is_written_to_meanwhile_gets_no_note(
+    empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+
+    def written(path: Path) -> str:
+        digest = file_sha256(path)
+        path.write_bytes(b"abcd")
+        return digest
+
+    monkeypatch.setattr(model_cache, "file_sha256", written)
+    remembered_sha256(path)
+    assert not any((empty_cache / "sha256").glob("*.txt"))
+
+
 def test_a_lock_is_no_link_and_nothing_is_written_to_it(tmp_path: Path) -> None:
     victim, lock = tmp_path / "victim", tmp_path / "x.lock"
     victim.write_text("precious")
