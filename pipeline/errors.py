@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import re
 
-from colophon.shards.common.errors import ColophonError, ExitCode
-from colophon.shards.common.errors import one_line as first_line
+from colophon.shards.common.errors import ColophonError, ExitCode, one_line
+from colophon.shards.common.url_secrets import has_secret, without_secrets
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/\s'\"]*@|(?<=\bs3://)[^/\s'\"]*:[^\s'\"]*@")
-_PASSWORD = re.compile(r"://[^/\s]*:[^/\s]*@|\bs3://[^/\s]*:[^\s]*@")
-_SIGNED = re.compile(
-    r"[?&](x-(amz|goog)-(credential|security-token|signature)|(access_)?token|signature|sig|api_?key|password)=", re.I
-)
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # escape, carriage return, backspace; the second set of controls
     "\u061c\u180e\u200e\u200f\u202a-\u202e\u2060-\u206f"  # directions of text, invisible operators
     "\u2028\u2029\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"  # lines, annotations, tags, surrogates
 )
-_QUERY = re.compile(r"(https?://[^\s'\"?]*\?)[^\s'\"]+")
+
+__all__ = [
+    "InputError",
+    "NodeError",
+    "StoppedError",
+    "StoreError",
+    "UsageError",
+    "has_secret",
+    "one_line",
+    "printable",
+    "without_secrets",
+]
 
 
 class UsageError(ColophonError):
@@ -49,24 +55,6 @@ class NodeError(ColophonError):
 
 class StoreError(ColophonError):
     """The output's disk or object store fails, retries included; the run ends, and committed files stay."""
-
-
-def without_secrets(text: str) -> str:
-    """Replace user names and passwords in URLs, and everything after the `?` of a web address, by `***`.
-
-    A store may redirect to a signed address, and the errors of its library name that address.
-    """
-    return _QUERY.sub(r"\1***", _CREDENTIALS.sub("***@", text))
-
-
-def has_secret(url: str) -> bool:
-    """Whether a URL contains a password or a signature."""
-    return bool("://" in url and (_PASSWORD.search(url) or _SIGNED.search(url)))
-
-
-def one_line(error: BaseException) -> str:
-    """The first line of an error's message without secrets; see `shards.common.errors.one_line`."""
-    return without_secrets(first_line(error))
 
 
 def printable(text: str) -> str:

@@ -6,19 +6,50 @@ import atexit
 import gc
 import sys
 import traceback
-from typing import Annotated
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from colophon import __version__
 from colophon.pipeline.cli import evaluation, exports, inspection, stages, studies, training
 from colophon.pipeline.cli.recipe_command import with_plugins_option
 from colophon.pipeline.cli.terminal import echo, guarded_streams
-from colophon.pipeline.errors import one_line, without_secrets
+from colophon.pipeline.errors import one_line
 from colophon.shards.common.errors import ColophonError, ExitCode
+from colophon.shards.common.url_secrets import without_secrets
+
+
+class _Commands(TyperGroup):
+    """The commands. The parser's errors repeat arguments, and are cut into lines before they reach a stream."""
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:
+        """The context of a call, see click."""
+        with _masked_errors():
+            return super().make_context(*arguments, **options)
+
+    def invoke(self, context: Any) -> Any:
+        """The result of the call, see click."""
+        with _masked_errors():
+            return super().invoke(context)
+
+
+@contextmanager
+def _masked_errors() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        message = getattr(error, "message", None)
+        if isinstance(message, str):
+            error.message = without_secrets(message)  # type: ignore[attr-defined]
+        raise
+
 
 app = typer.Typer(
     name="colophon",
+    cls=_Commands,
     help="Annotate pretraining text with where it comes from and what it is, pack it in every layout, train on it.",
     no_args_is_help=True,
     add_completion=False,
@@ -89,9 +120,9 @@ def _run() -> None:
         raise
     except Exception as error:
         if "--debug" in sys.argv:
-            echo(without_secrets(traceback.format_exc()), err=True)
+            echo(traceback.format_exc(), err=True)
         message, code = _explain(error)
-        _fail(without_secrets(message), code)
+        _fail(message, code)
 
 
 def _explain(error: Exception) -> tuple[str, ExitCode]:

@@ -18,6 +18,7 @@ from colophon.pipeline.cli.options import (
     StepOption,
     fields_of,
     load_and_check,
+    local_only,
     recipe_and_output,
 )
 from colophon.pipeline.cli.terminal import echo, make_console, trust_libraries
@@ -34,7 +35,9 @@ class _Dtype(str, Enum):
 def export_model(
     recipe: RecipeArgument,
     name: RunNameOption,
-    to: Annotated[Path, typer.Option(help="Directory to write; it must not exist yet, or be empty.")],
+    to: Annotated[
+        Path, typer.Option(help="Directory to write; it must not exist yet, or be empty.", callback=local_only)
+    ],
     step: StepOption = None,
     dtype: Annotated[_Dtype, typer.Option(help="Data type of the weights in the file.")] = _Dtype.FLOAT32,
     settings: SetOption = None,
@@ -62,7 +65,7 @@ def export_model(
 
 def lm_eval(
     arguments: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Directory that export-model wrote.")],
+    model: Annotated[Path, typer.Argument(help="Directory that export-model wrote.", callback=local_only)],
     tasks: Annotated[str, typer.Option(help="Comma-separated tasks of lm_eval, or task files.")],
     context: Annotated[
         str | None,
@@ -93,7 +96,7 @@ def lm_eval(
 
 def export(
     recipe: RecipeArgument,
-    to: Annotated[Path, typer.Option(help="Directory to write the Parquet files to.")],
+    to: Annotated[Path, typer.Option(help="Directory to write the Parquet files to.", callback=local_only)],
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Remove the files of a different export from the directory.")
     ] = False,

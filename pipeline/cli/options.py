@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from colophon.pipeline.runs.resolve import ResolvedRecipe
     from colophon.shards.tokenizer.tokenizer import Tokenizer
 
+_URL_AS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[/\\:]")
+"""A URL after `Path` has joined its slashes, or a chain of them: `s3:/bucket`, `zip::s3:/bucket`."""
+
+
+def local_only(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Return the value of an option that is a local path; the callback of every such option.
+
+    Raises:
+        UsageError: it is a URL, which the message does not repeat: it may hold a secret.
+    """
+    if value is not None and _URL_AS_PATH.match(str(value)):
+        raise UsageError(f"{parameter.opts[0]}: must be a local path, not a URL")
+    return value
+
 
 RecipeArgument = Annotated[
     str, typer.Argument(help="Recipe file, or the name of a bundled recipe (`colophon recipes` lists them).")
@@ -61,6 +75,7 @@ DocumentsOption = Annotated[
     typer.Option(
         "--output",
         metavar="DIRECTORY",
+        callback=local_only,
         help="Output of another run; the documents are read from it.",
         show_default="the models' common validation_output, else the recipe's output",
     ),
@@ -70,6 +85,7 @@ EvaluatedDocumentsOption = Annotated[
     typer.Option(
         "--output",
         metavar="DIRECTORY",
+        callback=local_only,
         help="Output of a run; the documents are read from all of it.",
         show_default="the models' common validation_output, else the documents that training held out",
     ),

@@ -16,6 +16,7 @@ from colophon.pipeline.cli.options import (
     RecipeArgument,
     SetOption,
     StrictOption,
+    local_only,
 )
 from colophon.pipeline.cli.terminal import echo, make_console
 from colophon.pipeline.executors.session import ExecutorName
@@ -127,12 +128,18 @@ def submit(
     address: Annotated[str, typer.Option(help="Address of the cluster's job server: http://HOST:8265.")],
     settings: SetOption = None,
     working_dir: Annotated[
-        Path, typer.Option(help="Directory that is uploaded to the cluster; the run starts in it.")
+        Path,
+        typer.Option(
+            help="Directory with the recipe and the relative paths in it; may be a checkout of Colophon.",
+            callback=local_only,
+        ),
     ] = Path(),
     requirements: Annotated[
         Path | None,
         typer.Option(
-            help="Requirements file that pip installs for the job.", show_default="constraints.txt if it exists"
+            help="Requirements file that pip installs for the job.",
+            show_default="constraints.txt if it exists",
+            callback=local_only,
         ),
     ] = None,
     no_install: Annotated[
@@ -140,6 +147,7 @@ def submit(
     ] = False,
     rebuild: RebuildOption = False,
     strict: StrictOption = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files to upload; send nothing.")] = False,
 ) -> None:
     """Submit a run to a Ray cluster, follow its log, and end with its exit code.
 
@@ -156,6 +164,7 @@ def submit(
         working_dir=working_dir,
         requirements=requirements,
         install=not no_install,
+        dry_run=dry_run,
         log=lambda text: echo(text, end=""),
     )
     raise typer.Exit(code)

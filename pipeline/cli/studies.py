@@ -17,6 +17,7 @@ from colophon.pipeline.cli.options import (
     SeedOption,
     SetOption,
     StepOption,
+    local_only,
     recipe_and_output,
     result_name,
 )
@@ -187,6 +188,7 @@ def plot(
         Path | None,
         typer.Option(
             help="File to write, .png or .svg; without a suffix both are written.",
+            callback=local_only,
             show_default="training/ in the output, named after the quantity",
         ),
     ] = None,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from colophon.pipeline.errors import printable
 from colophon.shards.common.errors import ExitCode
+from colophon.shards.common.url_secrets import without_secrets
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -53,7 +54,8 @@ class GuardedStream(io.TextIOBase):
 
         Args:
             stream: the stream to write to.
-            name: in the line about a failure.
+            name: in the line about a failure. Secrets in URLs are masked in all that goes to `stderr`: tracebacks and
+                lines of libraries name signed addresses. Results go to stdout as they are.
             is_filtered: False passes everything on, for a writer that escapes by itself.
         """
         self._stream, self._name, self._is_filtered = stream, name, is_filtered
@@ -105,6 +107,7 @@ class GuardedStream(io.TextIOBase):
         self._is_filtered = False
 
     def _escaped(self, text: str) -> str:
+        text = without_secrets(text) if self._name == "stderr" else text
         if not (self.isatty() or any(map(os.environ.get, _FORCED_COLOUR))):
             return printable(text)
         parts = _STYLE.split(text)  # colours are at the odd places

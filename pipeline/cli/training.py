@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colophon.pipeline.cli.options import RecipeArgument, SetOption
+from colophon.pipeline.cli.options import RecipeArgument, SetOption, local_only
 from colophon.pipeline.cli.terminal import echo
 from colophon.pipeline.errors import StoppedError, UsageError
 from colophon.shards.common.errors import ColophonError
@@ -121,7 +121,10 @@ def train_classifier(
         typer.Option(help="Labelled file to train on: Parquet or JSONL with a text and a label column. Repeatable."),
     ],
     output: Annotated[
-        Path, typer.Option(help="Model file to write; its model card is written beside it, with .json appended.")
+        Path,
+        typer.Option(
+            help="Model file to write; its model card is written beside it, with .json appended.", callback=local_only
+        ),
     ],
     test: Annotated[list[str] | None, typer.Option(help="Labelled file to test on. Repeatable.")] = None,
     text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
@@ -183,7 +186,7 @@ def train_tokenizer(
     paths: Annotated[
         list[str], typer.Option("--input", help="File, directory or glob, as in [input] paths. Repeatable.")
     ],
-    output: Annotated[Path, typer.Option(help="File to write, .tiktoken.")],
+    output: Annotated[Path, typer.Option(help="File to write, .tiktoken.", callback=local_only)],
     vocabulary_size: Annotated[int, typer.Option(help="Number of tokens, including the 256 single bytes.")] = 32_768,
     pattern: Annotated[
         str, typer.Option(help="Split pattern: the name of a known pattern, or a regular expression.")
@@ -209,7 +212,9 @@ def train_tokenizer(
 
 
 def demo_corpus(
-    output: Annotated[Path, typer.Option(help="Directory to write the shards and label files to.")],
+    output: Annotated[
+        Path, typer.Option(help="Directory to write the shards and label files to.", callback=local_only)
+    ],
 ) -> None:
     """Write the demo's corpus: documentation of the installed packages as FineWeb-style shards, with labels.
 

@@ -18,11 +18,12 @@ import pyarrow as pa
 
 from colophon import __version__
 from colophon.annotators.base import AnnotatorError
-from colophon.pipeline.errors import InputError, NodeError, one_line, without_secrets
+from colophon.pipeline.errors import InputError, NodeError, one_line
 from colophon.pipeline.retry import is_transient, retried
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task, Worker
 from colophon.shards.common.errors import ColophonError, ShardError
 from colophon.shards.common.output_paths import OutputPathError
+from colophon.shards.common.url_secrets import without_secrets
 
 MEMORY_EXIT_CODE = 70
 """The exit code of a worker that holds far more memory than it may."""
@@ -92,7 +93,7 @@ class WorkerProcess:
         try:
             outcome = self._workplace.work(task, number=number, stage=stage)
         except ColophonError as error:
-            return Reply(None, without_secrets(str(error)), _own_bytes(), isinstance(error, NodeError))
+            return Reply(None, str(error), _own_bytes(), isinstance(error, NodeError))
         except Exception as error:
             return Reply(None, without_secrets(f"{type(error).__name__}: {error}"), _own_bytes())
         return Reply(outcome, None, _own_bytes())
@@ -138,7 +139,7 @@ def attempt(worker: Worker, task: Task) -> Outcome:
     except OutputPathError:
         raise
     except (InputError, AnnotatorError, ShardError) as error:
-        return Outcome(task=task, error=without_secrets(str(error)))
+        return Outcome(task=task, error=str(error))
     except Exception as error:
         if not is_transient(error):
             raise

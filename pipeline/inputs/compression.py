@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import fsspec
 import fsspec.compression
 import pyarrow as pa
 import zstandard
@@ -25,6 +24,7 @@ from fsspec.core import OpenFile
 from fsspec.implementations.local import LocalFileSystem
 
 from colophon.pipeline.inputs.search.formats import compression_of
+from colophon.pipeline.storage.stores import open_url
 
 _BLOCK_BYTES = 1 << 20
 _ARROW_WINDOW_BYTES = 128 << 20
@@ -49,7 +49,7 @@ def open_file(url: str, **options: Any) -> OpenFile:
 
 def _open(url: str, compression: str | None, **options: Any) -> OpenFile:
     if "://" in url:
-        return fsspec.open(url, "rb", compression=compression, **options)
+        return open_url(url, compression=compression, **options)
     return OpenFile(LocalFileSystem(), url, "rb", compression)
 
 

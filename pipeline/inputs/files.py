@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import fsspec
+from colophon.pipeline.storage.stores import filesystem_of
 
 _VERSIONS = ("ETag", "etag", "blob_id", "mtime", "Last-Modified", "LastModified")
 """The keys under which file systems report a file's version, the most reliable first; `blob_id` is the hub's."""
@@ -18,7 +18,7 @@ def file_info(url: str) -> Mapping[str, Any]:
     if "://" not in url:
         status = Path(url).stat()
         return {"size": status.st_size, "mtime": status.st_mtime_ns}
-    filesystem, path = fsspec.url_to_fs(url)
+    filesystem, path = filesystem_of(url)
     info: Mapping[str, Any] = filesystem.info(path)
     return info
 

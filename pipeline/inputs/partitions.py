@@ -13,7 +13,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -30,7 +29,9 @@ from colophon.pipeline.inputs.search.formats import stem_of
 from colophon.pipeline.inputs.search.found import InputFile, Search
 from colophon.pipeline.recipe.schema import InputFormat, InputSection
 from colophon.pipeline.retry import retried_for
+from colophon.pipeline.storage.stores import filesystem_of, open_url
 from colophon.shards.common.errors import ColophonError
+from colophon.shards.common.url_secrets import without_query
 from colophon.shards.manifest import LeftAside, QuarantineEntry
 
 
@@ -167,7 +168,7 @@ def _whole_file_partition(file: InputFile, *, text: str) -> Partition:
 @contextmanager
 def _open_footer(url: str) -> Iterator[pq.ParquetFile]:
     with ExitStack() as stack:
-        file = fsspec.open(url, "rb") if "://" in url else pa.OSFile(url)
+        file = open_url(url) if "://" in url else pa.OSFile(url)
         source = stack.enter_context(file)  # pyarrow takes 40 µs to find the file system of a path
         yield stack.enter_context(pq.ParquetFile(source))
 
@@ -186,7 +187,7 @@ def present_identity(partition: Partition) -> str:
         OSError, pa.ArrowException: the file cannot be read.
     """
     if "://" in partition.url:
-        filesystem, path = fsspec.url_to_fs(partition.url)
+        filesystem, path = filesystem_of(partition.url)
         filesystem.invalidate_cache(path)  # of the listing from when the run was planned
     of_file = size_and_identity(file_info(partition.url))[1]
     if partition.format != "parquet":
@@ -266,7 +267,10 @@ def _row_group_ranges(sizes: Sequence[int], *, partition_bytes: int) -> Iterator
 
 
 def _partition_name(place: str, *, first_row_group: int | None) -> str:
-    """A file name for outputs: `/data/part 0.parquet` from row group 8 gives `part_0-<32 hex of the place>-00008`."""
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", stem_of(place.rsplit("/", 1)[-1]))[:48]
+    """A file name for outputs: `/data/part 0.parquet` from row group 8 gives `part_0-<32 hex of the place>-00008`.
+
+    Two web addresses that differ in their query have different names, and neither name shows the query.
+    """
+    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", stem_of(without_query(place).rsplit("/", 1)[-1]))[:48]
     row_group = "" if first_row_group is None else f"-{first_row_group:05d}"
     return f"{readable}-{digest(os.fsencode(place))[:32]}{row_group}"

@@ -11,6 +11,7 @@ from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.partitions import plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
+from colophon.pipeline.recipe.error_messages import validated
 from colophon.pipeline.recipe.schema import InputSection
 
 _READ_AS = {"label": pa.string()}
@@ -49,7 +50,8 @@ def read_texts(paths: Sequence[str], *, text: str, max_bytes: int) -> Iterator[p
 def _read(paths: Sequence[str], columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
     """All rows of the files. Training quarantines nothing: a row that cannot be read is an error."""
     needs = [ColumnNeed(name, in_input, read_as=_READ_AS.get(name)) for name, in_input in columns.items()]
-    inputs = plan_inputs(InputSection(paths=list(paths), columns=columns), needs=needs)
+    config = validated(InputSection, {"paths": list(paths), "columns": columns}, where="training files")
+    inputs = plan_inputs(config, needs=needs)
     for entry in inputs.quarantine:
         raise UsageError(f"{entry.source}: {entry.reason}")
     for partition in inputs.partitions:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from colophon.pipeline.errors import UsageError, without_secrets
+from colophon.pipeline.errors import UsageError
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = Sequence[int | str]
@@ -73,7 +73,8 @@ def _message(error: Any, model: type[BaseModel]) -> str:
     if kind.startswith("union_tag"):
         return _unknown_tag(error, model)
     value = error.get("input")
-    got = f", got {without_secrets(repr(value))}" if isinstance(value, str | int | float | bool) else ""
+    is_shown = isinstance(value, int | float | bool) or (isinstance(value, str) and "://" not in value)
+    got = f", got {value!r}" if is_shown else ""  # a URL is not repeated: it may hold a secret
     if kind in _TOML_TYPES:
         table = _table_model(model, location) if kind == "model_type" else None
         return f"must be a {_TOML_TYPES[kind]}{got}" + (f"; its keys: {choices(table.model_fields)}" if table else "")

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from colophon.annotators.base import AnnotatorConfig, AnnotatorError
 from colophon.annotators.registry import Offer, found, offers
-from colophon.pipeline.errors import UsageError
+from colophon.pipeline.addresses import check_local, protocol_of
+from colophon.pipeline.errors import UsageError, has_secret
 from colophon.pipeline.recipe.error_messages import choices, validated
 from colophon.pipeline.recipe.plugins import read_plugins
 from colophon.pipeline.recipe.schema import PluginsSection, Recipe
 from colophon.shards.common.errors import with_place
+from colophon.shards.common.url_secrets import secret_in
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_PLAIN = re.compile(r"[\w.-]*")
 
 
 def load_recipe(name: str, *, overrides: Sequence[str] = (), plugins: bool = False) -> Recipe:
@@ -51,6 +56,7 @@ def _read(name: str, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
     for override in overrides:
         _assign(raw, override, option="--set")
+    _check_secrets(raw, where=str(path))
     return path, raw
 
 
@@ -62,6 +68,7 @@ def parse_recipe(raw: Mapping[str, Any], *, where: str, directory: Path | None =
     among = _offers(raw, where=where, directory=directory, plugins=plugins)
     configs = {name: _annotator_config(name, section, among, where=where) for name, section in annotators.items()}
     recipe = validated(Recipe, {**raw, "annotators": configs}, where=where)
+    _check_local_paths(recipe, where=where)
     for name, train in recipe.train.items():
         for key, layout in train.layouts_of_this_run().items():
             if layout not in recipe.layouts:
@@ -70,8 +77,25 @@ def parse_recipe(raw: Mapping[str, Any], *, where: str, directory: Path | None =
     return recipe
 
 
+def local_paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """The local files and directories that a recipe names besides `[input]` and `[output]`, each with its key."""
+    for name, config in recipe.annotators.items():
+        yield from ((f"annotators.{name}", path) for path in config.paths)
+    if recipe.tokenizer is not None and recipe.tokenizer.path is not None:
+        yield "tokenizer.path", recipe.tokenizer.path
+    for name, train in recipe.train.items():
+        if train.validation_output is not None:
+            yield f"train.{name}.validation_output", train.validation_output
+
+
 def find_recipe(name: str) -> Path:
-    """The path of a recipe file, or of a bundled recipe by its name."""
+    """The path of a recipe file, or of a bundled recipe by its name.
+
+    Raises:
+        UsageError: there is none, or the name is a URL.
+    """
+    if protocol_of(name) is not None or has_secret(name):
+        raise UsageError(f"a recipe is a local file, not a URL; bundled recipes: {choices(shipped_recipes())}")
     path = Path(name)
     if path.is_file():
         return path
@@ -97,6 +121,38 @@ def _offers(raw: Mapping[str, Any], *, where: str, directory: Path | None, plugi
         return offers(files)
     except AnnotatorError as error:
         raise UsageError(f"{where}: plugins.files: {error}") from error
+
+
+def _check_secrets(raw: Mapping[str, Any], *, where: str) -> None:
+    """Check every key and every text of a recipe, also those that it should not have: manifests keep all of it."""
+    for key, text in _texts(raw, ()):
+        if has_secret(key[-1]):
+            raise UsageError(f"{where}: {'.'.join(key[:-1]) or 'recipe'}: unknown key, a URL that may hold a secret")
+        if problem := secret_in(text):
+            raise UsageError(
+                f"{where}: {'.'.join(key)}: must not hold a secret: {problem}. Records keep addresses: set credentials "
+                "as docs/recipes.md shows"
+            )
+
+
+def _texts(value: Any, key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Each text in a parsed TOML file with its keys; empty for a table and for what is no text."""
+    if key:
+        yield key, value if isinstance(value, str) else ""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _texts(inner, (*key, str(name)))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _texts(inner, key)
+
+
+def _check_local_paths(recipe: Recipe, *, where: str) -> None:
+    for key, path in local_paths(recipe):
+        try:
+            check_local(path)
+        except ValueError as error:
+            raise UsageError(f"{where}: {key}: {error}") from None
 
 
 def _annotator_config(name: str, section: Any, among: Sequence[Offer], *, where: str) -> AnnotatorConfig:
@@ -132,8 +188,11 @@ def _assign(table: dict[str, Any], assignment: str, *, option: str) -> None:
     """Assign `a.b=c` in a table, creating the tables above the key."""
     key, equals, text = assignment.partition("=")
     *parents, last = key.split(".")
+    if not _PLAIN.fullmatch(key):
+        raise UsageError(f"{option}: a key consists of letters, digits, '-', '_' and '.': write key=value")
+    shown = assignment if _PLAIN.fullmatch(text) else f"{key}=..."  # a URL may hold a secret
     if not equals or not all([*parents, last]):
-        raise UsageError(f"{option} {assignment}: write key=value")
+        raise UsageError(f"{option} {shown}: write key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
@@ -141,5 +200,5 @@ def _assign(table: dict[str, Any], assignment: str, *, option: str) -> None:
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):
-            raise UsageError(f"{option} {assignment}: {parent} is not a table")
+            raise UsageError(f"{option} {shown}: {parent} is not a table")
     table[last] = value

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
 
 from colophon.annotators.base import AnnotatorConfig
-from colophon.pipeline.errors import has_secret
+from colophon.pipeline.addresses import check_address, check_cluster
 from colophon.shards.common.paths import local_path
 from colophon.shards.layouts import Layout, MetaTokensLayout
 from colophon.shards.packing.methods import PackingMethod
@@ -28,21 +28,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def _without_secret(path: str) -> str:
-    if has_secret(path):
-        raise ValueError("must not hold a password or signature: records keep paths. Set it as docs/recipes.md shows")
-    return path
-
-
-Place = Annotated[str, Field(min_length=1), AfterValidator(_without_secret)]
-"""A path or URL."""
+Place = Annotated[str, Field(min_length=1), AfterValidator(check_address)]
+"""A path or URL, see `pipeline.addresses`."""
 
 
 class InputSection(Section):
     """`[input]`: where documents come from."""
 
     paths: list[Place] = Field(min_length=1)
-    """Files, directories and globs; local or any fsspec URL (`s3://`, `gs://`, `hf://datasets/...`)."""
+    """Files, directories and globs; local or a URL (`s3://`, `gs://`, `hf://datasets/...`)."""
     format: InputFormat | None = None
     """None: the format that each file's suffix names."""
     columns: dict[str, str] = {}
@@ -60,7 +54,7 @@ class OutputSection(Section):
     """`[output]`: the directory of a run's files."""
 
     path: Place
-    """A local path, in which `~` is the home directory, or an fsspec URL. A `file:` URL is its path."""
+    """A local path, in which `~` is the home directory, or a URL. A `file:` URL is its path."""
 
     @field_validator("path")
     @classmethod
@@ -82,7 +76,7 @@ class PackSection(Section):
 class RaySection(Section):
     """`[ray]`: the cluster, and the limits of workers, which hold for local processes too."""
 
-    address: str | None = None
+    address: Annotated[str, AfterValidator(check_cluster)] | None = None
     """`auto`, `ray://...` or `host:port` of a running cluster; None: no cluster, or one for the run alone."""
     num_workers: int | None = Field(None, ge=1)
     """Worker processes; None: one for each CPU of the machine or the cluster."""

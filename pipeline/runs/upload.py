@@ -1,32 +1,75 @@
-"""The files that a submitted job finds: uploaded ones of the working directory, and absolute paths of the cluster."""
+"""The upload of a submitted job: the recipe, the files that it names, and Colophon's code in a checkout; nothing else.
+
+A directory that people work in also holds keys, histories and other data. So the files to upload are listed one by one
+and copied to an empty directory, which is what is sent. No link out of the working directory is followed.
+"""
 
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterator, Sequence
-from fnmatch import fnmatch
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from colophon.pipeline.errors import UsageError
-from colophon.pipeline.recipe.schema import Recipe
+from colophon.pipeline.inputs.search.find import find_files
+from colophon.pipeline.recipe.loading import local_paths
+from colophon.pipeline.recipe.schema import InputSection, Recipe
+from colophon.shards.tokenizer.files import sidecar_path
 
-NOT_UPLOADED = (".git", ".venv", "out", "models", "**/__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache")
-"""Patterns, as in `.gitignore`, of files that are never uploaded."""
-_IGNORE_FILES = (".gitignore", ".rayignore")
+MAX_UPLOAD_BYTES = 500 << 20
+"""The largest working directory of a job that Ray takes."""
+_PACKAGE = "colophon"
+_CODE = (".py", ".toml", ".typed")
+_SHOWN_FILES = 20
 
 
-def check_upload(recipe: Recipe, *, where: str, in_job: str, working_dir: Path) -> None:
-    """Check that a job whose working directory is an upload of `working_dir` finds the recipe's files.
+@dataclass(frozen=True)
+class Upload:
+    """The files of a job, each by its path in the job's directory."""
+
+    files: dict[str, Path]
+    """The recipe and the files that it names."""
+    code: dict[str, Path]
+    """Colophon's modules, if the working directory is a checkout."""
+
+    def lines(self, *, most: int | None = _SHOWN_FILES) -> list[str]:
+        """The upload, human-readable: the number of files and bytes, and the first `most` files."""
+        code = f" and Colophon's {len(self.code):,} modules" if self.code else ""
+        shown = list(self.files)[:most]
+        rest = len(self.files) - len(shown)
+        return [
+            f"upload: {len(self.files):,} files{code}, {self.num_bytes / 1e6:.1f} MB",
+            *(f"  {name}  {self.files[name].stat().st_size:,} bytes" for name in shown),
+            *([f"  and {rest:,} more"] if rest else []),
+        ]
+
+    @property
+    def num_bytes(self) -> int:
+        """The size of all files."""
+        return sum(path.stat().st_size for path in (*self.files.values(), *self.code.values()))
+
+    def copy_to(self, directory: Path) -> None:
+        """Copy all files into an empty directory."""
+        for name, path in (*self.files.items(), *self.code.items()):
+            copy = directory / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)
+
+
+def plan_upload(recipe: Recipe, *, where: str, recipe_file: Path | None, working_dir: Path) -> Upload:
+    """The files that a job needs whose directory is an upload of parts of `working_dir`.
 
     Args:
-        recipe: the recipe.
-        where: its name in errors.
-        in_job: its path as the job finds it, relative to the working directory; plugins are beside it.
-        working_dir: the directory that is uploaded.
+        recipe: the recipe; its relative paths are those of `working_dir`.
+        where: the recipe's name in errors.
+        recipe_file: the recipe's file, with the plugins beside it; None for a bundled recipe.
+        working_dir: the directory.
 
     Raises:
-        UsageError: the output is relative, so that it would be lost with the job's directory, or a relative model,
-            tokenizer or input is not uploaded.
+        UsageError: the output is relative, so that it would be lost with the job's directory; a relative model,
+            tokenizer or input is not in `working_dir`, or leads out of it; or all files are too large for Ray.
     """
     output = recipe.output.path
     if _is_relative(output):
@@ -34,63 +77,88 @@ def check_upload(recipe: Recipe, *, where: str, in_job: str, working_dir: Path) 
             f"submit: {where}: output.path {output} is relative: it would be lost with the job's directory. "
             "Set an absolute path that all nodes share, or an object store"
         )
-    plugins = (("plugins.files", str(Path(in_job).parent / name)) for name in recipe.plugins.files)
-    for key, path in (*_read_paths(recipe), *plugins):
-        if _is_relative(path) and (reason := _not_uploaded(path, working_dir.resolve())):
-            raise UsageError(
-                f"submit: {where}: {key}: {path} {reason}, and would be missing on the cluster. "
-                "Set an absolute path that all nodes share, or put it into the working directory"
-            )
-
-
-def _read_paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
-    """Each path that the run reads, with its key in the recipe."""
-    yield from (("input.paths", path) for path in recipe.input.paths)
-    for name, config in recipe.annotators.items():
-        yield from ((f"annotators.{name}", path) for path in config.paths)
-    if recipe.tokenizer is not None and recipe.tokenizer.path is not None:
-        yield "tokenizer.path", recipe.tokenizer.path
+    directory = _Directory(working_dir.absolute(), where)
+    files: dict[str, Path] = {}
+    if recipe_file is not None:
+        files |= directory.files("recipe", str(recipe_file), [recipe_file.absolute()])
+        for name in recipe.plugins.files:
+            files |= directory.files("plugins.files", name, [recipe_file.absolute().parent / name])
+    for key, path in local_paths(recipe):
+        if _is_relative(path) and not key.startswith("train."):  # `colophon run` does not train
+            place = directory.path / path
+            beside = [sidecar_path(place)] if key == "tokenizer.path" and sidecar_path(place).is_file() else []
+            files |= directory.files(key, path, [place, *beside])
+    for path in filter(_is_relative, recipe.input.paths):
+        files |= directory.files("input.paths", path, directory.search(path, recipe.input))
+    upload = Upload(files, directory.code())
+    if upload.num_bytes > MAX_UPLOAD_BYTES:
+        largest = max(upload.files, key=lambda name: upload.files[name].stat().st_size)
+        raise UsageError(
+            f"submit: {where}: the upload has {upload.num_bytes / 1e6:,.0f} MB, Ray takes "
+            f"{MAX_UPLOAD_BYTES / 1e6:,.0f} MB. Put {largest} at an absolute path that all nodes share"
+        )
+    return upload
 
 
 def _is_relative(path: str) -> bool:
     return "://" not in path and not path.startswith(("~", "file:/")) and not Path(path).is_absolute()
 
 
-def _not_uploaded(path: str, working_dir: Path) -> str | None:
-    """Return why a file, a directory or a file of a glob is not uploaded; None if all is."""
-    found = [Path(match) for match in glob.glob(f"{glob.escape(str(working_dir))}/{path}", recursive=True)]
-    if not found:
-        return f"is not in the working directory {working_dir}"
-    for file in (inner for match in found for inner in ([*match.rglob("*")] if match.is_dir() else [match])):
-        resolved = file.parent.resolve() / file.name
-        if not resolved.is_relative_to(working_dir):
-            return f"is outside the working directory {working_dir}"
-        if pattern := _ignoring_pattern(resolved.relative_to(working_dir), working_dir):
-            return f"is not uploaded ({pattern})"
-    return None
+class _Directory:
+    """The working directory."""
 
+    def __init__(self, path: Path, where: str) -> None:
+        self.path, self._real, self._where = path, path.resolve(), where
 
-def _ignoring_pattern(file: Path, working_dir: Path) -> str | None:
-    """The pattern that keeps a file from being uploaded, and its place; None if there is none.
+    def files(self, key: str, path: str, found: list[Path]) -> dict[str, Path]:
+        """The files that a path of the recipe leads to, by their paths in the job's directory."""
+        if not found:
+            raise self._refusal(key, path, f"is not in the working directory {self.path}")
+        return dict(self._file(key, path, file) for file in found)
 
-    It errs on the side of finding one: `*` also matches `/`, and a name matches in every directory.
-    """
-    found = _last_match(file, NOT_UPLOADED, place="never uploaded")
-    for directory in file.parents:
-        for name in _IGNORE_FILES:
-            ignored = working_dir / directory / name
-            if ignored.is_file():
-                lines = ignored.read_text(encoding="utf-8", errors="replace").splitlines()
-                found = found or _last_match(file.relative_to(directory), lines, place=str(directory / name))
-    return found
+    def search(self, path: str, config: InputSection) -> list[Path]:
+        """The input files at a path, also those that the run will quarantine."""
+        paths = [f"{glob.escape(str(self.path))}/{path}"]
+        try:
+            search = find_files(config.model_copy(update={"paths": paths}))
+        except UsageError:
+            return []
+        problems = [Path(entry.source) for entry in search.quarantine]
+        return [*(Path(file.url) for file in search.files), *problems]
 
+    def code(self) -> dict[str, Path]:
+        """Colophon's modules, if this is a checkout."""
+        package = self.path / _PACKAGE
+        return dict(self._modules(package)) if (package / "pipeline" / "__init__.py").is_file() else {}
 
-def _last_match(file: Path, patterns: Sequence[str], *, place: str) -> str | None:
-    found = None
-    for pattern in (line.strip() for line in patterns):
-        bare = pattern.removeprefix("!").removeprefix("**/").removesuffix("/**").strip("/")
-        if not bare or pattern.startswith("#"):
-            continue
-        if any(fnmatch(part.name, bare) or fnmatch(str(part), bare) for part in (file, *file.parents)):
-            found = None if pattern.startswith("!") else f"{place}: {pattern}"
-    return found
+    def _modules(self, package: Path) -> Iterator[tuple[str, Path]]:
+        for entry in sorted(package.iterdir()):
+            if entry.name.startswith(".") or entry.name == "__pycache__":
+                continue
+            if entry.is_dir():
+                self._check_inside(_PACKAGE, str(entry), entry)
+                yield from self._modules(entry)
+            elif entry.suffix in _CODE:
+                yield self._file(_PACKAGE, str(entry), entry)
+
+    def _file(self, key: str, path: str, file: Path) -> tuple[str, Path]:
+        real = self._check_inside(key, path, file)
+        if not real.is_file():
+            what = "is not a regular file" if real.exists() else f"is not in the working directory {self.path}"
+            raise self._refusal(key, path, what)
+        return file.relative_to(self.path).as_posix(), real
+
+    def _check_inside(self, key: str, path: str, file: Path) -> Path:
+        """The place of a file or directory without links."""
+        real = file.resolve()
+        if not real.is_relative_to(self._real) or not file.is_relative_to(self.path) or ".." in file.parts:
+            is_inside = file.is_relative_to(self.path) and ".." not in file.parts
+            named = str(file.relative_to(self.path)) if is_inside else path
+            raise self._refusal(key, named, f"is outside the working directory {self.path}")
+        return real
+
+    def _refusal(self, key: str, path: str, reason: str) -> UsageError:
+        return UsageError(
+            f"submit: {self._where}: {key}: {path} {reason}, and would be missing on the cluster. "
+            "Set an absolute path that all nodes share, or put it into the working directory"
+        )

@@ -14,11 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-import fsspec
-
 from colophon.pipeline.errors import StoreError, one_line
 from colophon.pipeline.retry import retried
 from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error
+from colophon.pipeline.storage.stores import filesystem_of
 from colophon.shards.common import durable, output_paths
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.common.file_locks import flock_within
@@ -223,7 +222,7 @@ class RemoteFiles(RunFiles):
         """
         url = f"{self.root}/{path}"
         try:
-            return retried(lambda: call(*fsspec.url_to_fs(url)))
+            return retried(lambda: call(*filesystem_of(url)))
         except FileNotFoundError:
             raise
         except Exception as error:

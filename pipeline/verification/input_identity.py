@@ -10,6 +10,7 @@ from colophon.pipeline.runs.plan import Plan, partition_info
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.common.differences import differences
+from colophon.shards.common.url_secrets import without_query
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, PartitionInfo, QuarantineEntry
 
 
@@ -34,7 +35,7 @@ def input_findings(resolved: ResolvedRecipe, manifest: Manifest, inputs: Inputs)
 
 def place(source: str) -> str:
     """The place of an input file, however its path is spelled."""
-    return source if "://" in source else os.path.realpath(source)
+    return without_query(source) if "://" in source else os.path.realpath(source)
 
 
 def _outdated_files(manifest: Manifest, inputs: Inputs, present: dict[str, Partition]) -> dict[str, Finding]:

@@ -31,6 +31,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 
+from colophon.shards.common.url_secrets import without_secrets
+
 
 class ExitCode(IntEnum):
     """The exit codes of the `colophon` command."""
@@ -49,9 +51,13 @@ class ExitCode(IntEnum):
 
 
 class ColophonError(Exception):
-    """An error that ends a command with one line; an empty message prints nothing."""
+    """An error that ends a command with one line; an empty message prints nothing. Secrets in URLs are masked in it."""
 
     exit_code = ExitCode.FAILED
+
+    def __str__(self) -> str:
+        """The message, as `without_secrets` masks it."""
+        return without_secrets(super().__str__())
 
 
 class ShardError(ColophonError, ValueError):
@@ -74,8 +80,8 @@ _LONGEST_REASON = 160
 
 
 def one_line(error: BaseException) -> str:
-    """The first line of an error's message that is not blank; the name of the error's type if there is none."""
-    lines = (line.strip() for line in str(error).splitlines())
+    """The first line of an error's message that is not blank, without secrets; else the name of the error's type."""
+    lines = (line.strip() for line in without_secrets(str(error)).splitlines())
     return next(filter(None, lines), type(error).__name__)
 
 
@@ -88,9 +94,9 @@ def listed(names: Sequence[str], *, most: int) -> str:
 def short_reason(error: BaseException) -> str:
     """The error's type and message, for an error of a library: `ValueError: Hash mismatch`.
 
-    White space is joined, and a message of more than 160 characters is cut.
+    White space is joined, secrets are masked, and a message of more than 160 characters is cut.
     """
-    text = " ".join(str(error).split())
+    text = " ".join(without_secrets(str(error)).split())
     return f"{type(error).__name__}: {text[:_LONGEST_REASON]}{'…' if len(text) > _LONGEST_REASON else ''}"
 
 

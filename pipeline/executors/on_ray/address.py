@@ -10,7 +10,7 @@ import stat
 import sys
 from pathlib import Path
 
-from colophon.pipeline.errors import UsageError
+from colophon.pipeline.errors import UsageError, has_secret
 
 ANSWER_SECONDS = 20.0
 """How long a command waits for a cluster that does not answer."""
@@ -22,9 +22,10 @@ def check_cluster_address(address: str, *, where: str) -> None:
     """Check the spelling of a cluster's address, and that something listens there, within 10 seconds.
 
     Raises:
-        UsageError: it is spelled in another way, its name is unknown, or nothing listens there.
+        UsageError: it is spelled in another way, its name is unknown, or nothing listens there. Ray would import, and
+            so run, a module that the address names as its protocol.
     """
-    if address == "auto" or ("://" in address and not address.startswith(("ray://", "http://", "https://"))):
+    if address == "auto":
         return
     found = _HOST_AND_PORT.fullmatch(address)
     if found is None:
@@ -37,11 +38,14 @@ def job_server_address(address: str) -> str:
     """`--address` of a submission as a URL; `HOST:8265` is `http://HOST:8265`.
 
     Raises:
-        UsageError: it has no port, its name is unknown, or nothing listens there.
+        UsageError: it may hold a secret, it is no web address, it has no port, its name is unknown, or nothing listens
+            there.
     """
     url = address if "://" in address else f"http://{address}"
+    if has_secret(url):
+        raise UsageError("submit: --address must not hold a secret. Set RAY_AUTH_TOKEN, or RAY_JOB_HEADERS for a proxy")
     if not url.startswith(("http://", "https://")):
-        return url
+        raise UsageError("submit: --address: must be http://HOST:8265")
     found = _HOST_AND_PORT.fullmatch(url.partition("://")[2].rstrip("/"))
     if found is None:
         if "://" in address:  # a path or a default port, behind a proxy

@@ -10,12 +10,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from colophon.pipeline.errors import InputError, one_line
 from colophon.pipeline.inputs.columns import ColumnNeed, column_problem, named_columns, positions
+from colophon.pipeline.storage.stores import filesystem_of
 
 _MAGIC = b"ARROW1"
 _MAGIC_BYTES = 8
@@ -64,7 +64,7 @@ def _open(url: str) -> AbstractContextManager[Any]:
     """A local file as `pa.OSFile`: Python's would try to allocate the 2^60 bytes that a damaged message claims."""
     path, opened = url, None
     if "://" in url:
-        filesystem, path = fsspec.url_to_fs(url)
+        filesystem, path = filesystem_of(url)
         opened = None if isinstance(filesystem, LocalFileSystem) else filesystem.open(path, "rb")
     file: AbstractContextManager[Any] = opened or pa.OSFile(path)
     return file

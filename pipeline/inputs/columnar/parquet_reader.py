@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
@@ -16,6 +15,7 @@ from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columnar.conversion import plain_type
 from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed, column_problem, named_columns, positions
 from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.storage.stores import filesystem_of
 
 _READ_BYTES = 2 << 20
 _COLUMN_BUFFER_BYTES = 1 << 20
@@ -64,7 +64,7 @@ def _open_parquet(url: str) -> Iterator[pq.ParquetFile]:
     with ExitStack() as stack:
         source: Any = url
         if "://" in url:
-            filesystem, path = fsspec.url_to_fs(url)
+            filesystem, path = filesystem_of(url)
             # Reads alternate between the columns of a row group: a cache of one place would fetch blocks repeatedly.
             is_remote = not isinstance(filesystem, LocalFileSystem | MemoryFileSystem)
             caching = {"cache_type": "blockcache", "cache_options": {"maxblocks": _REMOTE_BLOCKS}} if is_remote else {}

@@ -24,6 +24,7 @@ from colophon.pipeline.inputs.search.remote_listing import RemoteListing
 from colophon.pipeline.inputs.search.walk import Walk
 from colophon.pipeline.recipe.schema import InputFormat, InputSection
 from colophon.shards.common.paths import local_path
+from colophon.shards.common.url_secrets import without_query
 
 _EVERYTHING = Glob(())
 
@@ -70,7 +71,11 @@ def _named_file(listing: Listing, spot: Spot, entry: Entry, *, declared: InputFo
     if problem is not None or meaning.format is None:
         raise UsageError(f"{spot.source}: {problem}")
     return InputFile(
-        source=spot.source, place=spot.place, url=listing.url(spot), format=meaning.format, listed=entry.listed
+        source=without_query(spot.source),
+        place=spot.place,
+        url=listing.url(spot),
+        format=meaning.format,
+        listed=entry.listed,
     )
 
 

@@ -10,6 +10,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from colophon.pipeline.recipe.schema import InputFormat
+from colophon.shards.common.url_secrets import without_query
 
 FORMATS: dict[str, InputFormat] = {
     ".parquet": "parquet",
@@ -94,8 +95,11 @@ def stem_of(name: str) -> str:
 
 
 def _suffixes(name: str) -> tuple[str, str]:
-    """The suffixes of format and compression in lower case, with their dots: `a.JSONL.gz` gives `.jsonl`, `.gz`."""
-    stem, dot, last = name.lower().rpartition(".")
+    """The suffixes of format and compression in lower case, with their dots: `a.JSONL.gz` gives `.jsonl`, `.gz`.
+
+    The name may be a web address; its query is no part of a suffix.
+    """
+    stem, dot, last = without_query(name).lower().rpartition(".")
     if f".{last}" not in COMPRESSIONS or not dot:
         return f".{last}" if dot else "", ""
     _, dot, inner = stem.rpartition(".")

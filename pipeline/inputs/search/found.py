@@ -24,7 +24,7 @@ class InputFile:
     """One file of the input."""
 
     source: str
-    """The path as the recipe spells it, or as found below it: for records and messages."""
+    """The path as the recipe spells it, or as found below it: for records and messages. A web address has no query."""
     place: str
     """The path without links, or the normalized URL: the same for every spelling. Names are made from it."""
     url: str

@@ -15,7 +15,7 @@ class Spot(NamedTuple):
     """A directory or file while it is searched."""
 
     source: str
-    """The path for records and messages."""
+    """The path for records and messages. Of a web address with its query, which no record keeps."""
     path: str
     """The path for the file system."""
     place: str

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.asyn import AsyncFileSystem
 
@@ -17,6 +16,8 @@ from colophon.pipeline.inputs.files import size_and_identity
 from colophon.pipeline.inputs.search.listings import Entry, Listing, Spot
 from colophon.pipeline.inputs.search.pattern import is_glob
 from colophon.pipeline.retry import is_transient, retried
+from colophon.pipeline.storage.stores import filesystem_of
+from colophon.shards.common.url_secrets import without_query
 
 Result = TypeVar("Result")
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
@@ -27,7 +28,7 @@ class RemoteListing(Listing):
 
     def __init__(self, path: str) -> None:
         try:
-            self._filesystem, self.path = fsspec.url_to_fs(path)
+            self._filesystem, self.path = filesystem_of(path)
         except (ValueError, ImportError) as error:
             raise UsageError(f"{path}: {error}") from error
         self._spelled = path
@@ -44,7 +45,7 @@ class RemoteListing(Listing):
         """The object or directory at a spot; None if there is none."""
         # Not by `exists` and `isdir`: they return False in some file systems when the store fails.
         info = self._ask(lambda: self._filesystem.info(spot.path), spot, missing=None)
-        return None if info is None else _remote_entry(posixpath.basename(spot.path), info)
+        return None if info is None else _remote_entry(posixpath.basename(without_query(spot.path)), info)
 
     def entries(self, directory: Spot, *, recursive: bool) -> list[Entry]:
         """The entries of a directory."""

@@ -10,6 +10,7 @@ from colophon.pipeline.inputs.search.found import Found, InputFile, Scope
 from colophon.pipeline.inputs.search.listings import Entry, Listing, Spot, escaped, is_text
 from colophon.pipeline.inputs.search.pattern import Glob, Positions
 from colophon.pipeline.recipe.schema import InputFormat
+from colophon.shards.common.url_secrets import without_query
 
 _NOT_TEXT = "its name is not UTF-8; rename it"
 
@@ -115,7 +116,11 @@ class Walk:
             self._quarantine(spot, str(problem))
             return
         file = InputFile(
-            source=spot.source, place=spot.place, url=self._listing.url(spot), format=format, listed=entry.listed
+            source=without_query(spot.source),
+            place=spot.place,
+            url=self._listing.url(spot),
+            format=format,
+            listed=entry.listed,
         )
         if entry.link_to is None:
             self._found.files.setdefault(spot.place, file)
@@ -123,10 +128,10 @@ class Walk:
             self._linked.append(file)
 
     def _leave_aside(self, spot: Spot, kind: str) -> None:
-        self._found.left_aside.setdefault(spot.place, (kind, escaped(spot.source)))
+        self._found.left_aside.setdefault(spot.place, (kind, escaped(without_query(spot.source))))
 
     def _quarantine(self, spot: Spot, reason: str) -> None:
-        self._found.problems.setdefault(spot.place, (escaped(spot.source), reason))
+        self._found.problems.setdefault(spot.place, (escaped(without_query(spot.source)), reason))
 
 
 def _source(file: InputFile) -> str:

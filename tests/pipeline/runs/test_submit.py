@@ -38,9 +38,8 @@ def colophon(*arguments: str, cwd: Path, environment: dict[str, str]) -> subproc
 
 @pytest.fixture
 def working_dir(tmp_path: Path) -> Path:
-    """The directory that a user uploads: packages and a recipe. Data and output are on a shared file system."""
-    for package in ("annotators", "pipeline", "recipes", "shards", "trainer"):
-        shutil.copytree(ROOT / package, tmp_path / "upload" / package, ignore=shutil.ignore_patterns("__pycache__"))
+    """A user's directory: a checkout and a recipe. Data and output are on a shared file system."""
+    shutil.copytree(ROOT / "colophon", tmp_path / "upload/colophon", ignore=shutil.ignore_patterns("__pycache__"))
     recipe = write_small_run(tmp_path / "shared")
     shutil.copy(recipe, tmp_path / "upload" / "recipe.toml")
     return tmp_path / "upload"
@@ -53,6 +52,7 @@ def test_a_submitted_run_makes_the_files_that_a_run_here_makes(cluster: Cluster,
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"ray: attached to {cluster.address}, 2 CPUs" in done.stdout, "not to another cluster of the machine"
     assert "pack: " in done.stdout, "the job's log is streamed"
+    assert "upload: 1 files and Colophon's " in done.stdout
     expected = run_recipe(working_dir / "recipe.toml", output=working_dir.parent / "here")
     checked = colophon(
         "verify", "recipe.toml", "--set", f"output.path={output}", cwd=working_dir, environment=cluster.environment

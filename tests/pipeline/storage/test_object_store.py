@@ -471,6 +471,6 @@ def test_a_signed_address_that_fails_is_shown_without_its_signature(hub: Hub, st
 def test_a_secret_in_a_url_is_refused_and_not_repeated(project: Path, key: str, url: str) -> None:
     called = run("--set", f"{key}={url}")
     assert called.code == ExitCode.USAGE
-    assert "must not hold a password or signature: records keep paths" in called.line
+    assert "must not hold a secret: it " in called.line
     assert "pa55" not in called.err + called.out
     assert not Path("out").exists()

@@ -122,5 +122,5 @@ def test_paths_that_no_file_can_have_are_usage_errors(here: Path) -> None:
 
 
 def test_an_unknown_protocol_is_a_usage_error() -> None:
-    with pytest.raises(UsageError, match=r"input.paths: nope://x/y: Protocol not known: nope"):
+    with pytest.raises(ValueError, match=r"the protocol 'nope' is not supported; available: abfs, "):
         find("nope://x/y")

@@ -1,0 +1,40 @@
+"""fsspec's file systems for the addresses of `pipeline.addresses`. Nothing else asks fsspec for one.
+
+The protocol and the path are taken apart here: fsspec would read `::` in a key of a store as a chain of protocols.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fsspec
+from fsspec import AbstractFileSystem
+from fsspec.core import OpenFile
+
+from colophon.pipeline.addresses import PROTOCOLS, protocol_of
+from colophon.shards.common.errors import ColophonError
+
+
+def filesystem_of(url: str, **options: Any) -> tuple[AbstractFileSystem, str]:
+    """The file system of a URL, and the URL's path in it.
+
+    Args:
+        url: a URL of `PROTOCOLS`, below an address that was checked.
+        options: those of the file system.
+
+    Raises:
+        ColophonError: the protocol is not in `PROTOCOLS`.
+        ImportError: the protocol's library is not installed.
+    """
+    protocol = protocol_of(url)
+    if protocol not in PROTOCOLS:
+        raise ColophonError(f"an address with a protocol that is not supported; available: {', '.join(PROTOCOLS)}")
+    kind = fsspec.get_filesystem_class(protocol)
+    filesystem: AbstractFileSystem = fsspec.filesystem(protocol, **{**kind._get_kwargs_from_urls(url), **options})
+    return filesystem, str(kind._strip_protocol(url))
+
+
+def open_url(url: str, *, compression: str | None = None, **options: Any) -> OpenFile:
+    """The file at a URL for reading from front to back, decompressed; `options` are those of the file system."""
+    filesystem, path = filesystem_of(url, **options)
+    return OpenFile(filesystem, path, "rb", compression)
