@@ -104,6 +104,8 @@ class ColumnsConfig(AnnotatorConfig):
     """Settings of the `columns` annotator."""
 
     type_name: ClassVar[str] = "columns"
+    reads = ("any columns of the input",)
+    writes = ("those named in `columns`",)
 
     columns: dict[str, ColumnSettings] = Field(min_length=1)
     """By annotation column, see `ColumnSettings`. A list of names, and a name in place of settings, are short forms:

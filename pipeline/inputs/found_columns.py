@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from colophon.pipeline.inputs.columnar.conversion import is_text
-from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed, column_names
+from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed, column_names, paths_of
 from colophon.pipeline.inputs.jsonl.sample import first_rows
 from colophon.pipeline.inputs.mappings import WARC_COLUMNS
 from colophon.pipeline.inputs.partitions import Partition
@@ -48,7 +48,11 @@ def found_columns(partition: Partition) -> list[FoundColumn]:
         schema = pa.schema([(name, pa.string()) for name in WARC_COLUMNS])
     names = [name for name in dict.fromkeys(column_names(schema)) if name]
     inner = {name.rpartition(".")[0] for name in names}
-    needs = [ColumnNeed(f"column {n}", n, False, 0 if n in schema.names else None) for n in names if n not in inner]
+    fields = list(schema)
+    single = [
+        name for name in names if name not in inner and (name in schema.names or len(paths_of(fields, name)) == 1)
+    ]
+    needs = [ColumnNeed(f"column {name}", name, False, 0 if name in schema.names else None) for name in single]
     batch = next(iter(PartitionReader(partition, needs, stage="input", has_content=False)), None)
     if batch is None:
         return []

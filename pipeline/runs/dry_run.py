@@ -11,6 +11,7 @@ from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.found_columns import found_columns
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.search.found import describe_left_aside, shown
+from colophon.pipeline.retry import retried_for
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.run import describe
@@ -51,7 +52,7 @@ def print_plan(resolved: ResolvedRecipe, *, stages: Sequence[str], console: Cons
 def _column_table(resolved: ResolvedRecipe, first: Partition) -> Table | str:
     """The columns at the start of the first file, and what the recipe reads them as."""
     try:
-        found = found_columns(first)
+        found = retried_for(first.source, lambda: found_columns(first))
     except InputError as error:
         return f"{shown(first.source)}: {error}"
     columns = resolved.columns

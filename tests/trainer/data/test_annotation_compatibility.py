@@ -12,7 +12,7 @@ import pytest
 
 from colophon.shards.manifest import Manifest, OutputManifest
 from colophon.trainer.data.annotation_compatibility import TrainedAnnotators, check_annotations, different_annotators
-from colophon.trainer.data.annotator_settings import shown_apart
+from colophon.trainer.data.annotator_settings import first_difference, shown_apart
 from colophon.trainer.errors import TrainerError
 from tests.recorded import record_of
 
@@ -63,6 +63,21 @@ def test_annotations_of_the_same_meaning_are_accepted(tmp_path: Path, changes: d
     trained, other = write_run(tmp_path / "web", {}), write_run(tmp_path / "val", changes)
     check_annotations(["quality", "quality_score"], trained=trained_on(trained), other=other)
     assert different_annotators(["quality"], trained=trained_on(trained), other=other) == []
+
+
+def test_quantile_bins_of_the_input_s_columns_are_compared_by_their_edges() -> None:
+    """Edges that a recipe gives equal those of quantiles; the settings of each column are compared."""
+
+    def settings(bins: dict[str, Any], edges: list[float] | None, **column: Any) -> dict[str, Any]:
+        config = {"columns": {"x": {"column": "score", "bins": bins, **column}}}
+        return {"type": "columns", "code_version": 1, "config": config, "edges": edges and {"x": edges}}
+
+    fitted = settings({"quantiles": 3, "sample": 9}, [0.1, 0.2])
+    assert first_difference(fitted, settings({"quantiles": 3, "sample": 99}, [0.1 + 1e-12, 0.2])) == ""
+    found = first_difference(fitted, settings({"quantiles": 3, "sample": 9}, [0.1, 0.3]))
+    assert found == "edges.x [0.1, 0.2] in training, [0.1, 0.3] here"
+    other = settings({"quantiles": 3, "sample": 9}, [0.1, 0.2], column="stars")
+    assert first_difference(fitted, other) == "config.columns.x.column score in training, stars here"
 
 
 def test_a_run_rebuilt_with_other_edges_is_compared_with_its_own_past(tmp_path: Path) -> None:
