@@ -75,8 +75,8 @@ def _acquired(handle: int, path: Path) -> bool:
         if last != beat:
             beat, alive = last, now
         if now - alive > SILENT_SECONDS or now - start > _LONGEST_SECONDS:
-            message = f"{path}: {_owner(handle)} has the lock, without progress for {now - alive:.0f} s; not waiting"
-            warnings.warn(message, RuntimeWarning, stacklevel=2)
+            waited = f"not waiting after {now - start:.0f} s, {now - alive:.0f} s of them without a sign of life"
+            warnings.warn(f"{path}: {_owner(handle)} has the lock; {waited}", RuntimeWarning, stacklevel=2)
             return False
         time.sleep(_POLL_SECONDS)
 

@@ -17,6 +17,7 @@ import re
 import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
@@ -26,12 +27,13 @@ from typing import TypeVar
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.cache_lock import locked
 from colophon.shards.common.digests import file_sha256, fingerprint
-from colophon.shards.common.durable import created_directory, replaced_file, temporary_path
+from colophon.shards.common.durable import TEMPORARY_SUFFIX, created_directory, replaced_file, temporary_path
 from colophon.shards.common.errors import ExitCode
 
 T = TypeVar("T")
 
 _REMEDY = "set COLOPHON_CACHE_DIR to a new directory, which is then created"
+_LEFT_SECONDS = 24 * 3600
 _SHA256 = re.compile("[0-9a-f]{64}")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -119,6 +121,7 @@ def cached_directory(part: str, name: str, *, build: Callable[[Path], None], rea
     with locked(final.with_name(final.name + ".lock")):
         if (found := read(final)) is not None:
             return found
+        _sweep(final.parent)
         try:
             with created_directory(final) as temporary:
                 temporary.chmod(0o700)
@@ -139,10 +142,22 @@ def _set_aside(path: Path, read: Callable[[Path], T | None]) -> None:
         return
     aside = temporary_path(path)
     path.rename(aside)
-    if aside.is_dir() and not aside.is_symlink():
-        shutil.rmtree(aside, ignore_errors=True)
+    _remove(aside)
+
+
+def _sweep(part: Path) -> None:
+    """Remove the temporary directories that killed processes left more than a day ago."""
+    for path in part.glob(f".*{TEMPORARY_SUFFIX}"):
+        with suppress(OSError):
+            if time.time() - path.lstat().st_mtime > _LEFT_SECONDS:
+                _remove(path)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
     else:
-        aside.unlink()
+        path.unlink()
 
 
 def regular_file(path: Path) -> os.stat_result:

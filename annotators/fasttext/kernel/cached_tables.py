@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.lib.format import open_memmap
 
+from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.kernel.compiled.structures import Shape, Tables
 from colophon.annotators.fasttext.kernel.matrices import Matrix
 from colophon.annotators.fasttext.kernel.tables import Allocate, LinearModel, build_model
@@ -57,7 +58,7 @@ def cached_model(path: str) -> LinearModel:
 
     Raises:
         CacheError: the cache cannot be written, or is not private.
-        AnnotatorError: the model cannot be read or holds NaN.
+        AnnotatorError: the model cannot be read, changes meanwhile or holds NaN.
     """
     digest = remembered_sha256(path)
     return cached_directory(
@@ -78,6 +79,8 @@ def _write_tables(path: str, directory: Path, digest: str) -> None:
         "label_counts": model.label_counts,
         "tables": {name: _described(directory, name, table) for name, table in model.tables._asdict().items()},
     }
+    if remembered_sha256(path) != digest:  # tables of the new file must not get the old one's name
+        raise AnnotatorError(f"{path}: the file has changed while its tables were built")
     marker = directory / _NUMBERS_FILE
     marker.touch(mode=0o600)
     marker.write_text(json.dumps(numbers | {"sha256": fingerprint(numbers)}))

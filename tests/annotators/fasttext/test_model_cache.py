@@ -19,8 +19,11 @@ import pytest
 
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext import cache_lock, model_cache
+from colophon.annotators.fasttext.kernel import cached_tables
+from colophon.annotators.fasttext.kernel.tables import build_model
 from colophon.annotators.fasttext.model import FastTextModel
 from colophon.annotators.fasttext.model_cache import CacheError, cache_dir, cached_directory, remembered_sha256
+from colophon.annotators.fasttext.model_file import read_layout
 from colophon.shards.common.digests import file_sha256, fingerprint
 
 
@@ -92,6 +95,20 @@ def test_what_is_not_usable_is_replaced(kind: str, empty_cache: Path, tmp_path: 
     assert (victim / "built").read_text() == "precious"
     assert not place.is_symlink()
     assert {path.name for path in (empty_cache / "things").iterdir()} == {"x", "x.lock", "marks"}
+
+
+def test_what_killed_processes_left_is_removed_after_a_day(empty_cache: Path, tmp_path: Path) -> None:
+    shutil.rmtree(cached_x())
+    old, link, new = (empty_cache / "things" / f".{name}.0123456789ab.tmp" for name in ("y", "link", "new"))
+    for path in (old, new):
+        path.mkdir()
+        (path / "rows.npy").write_text("half")
+    link.symlink_to(new)
+    for path in (old, link):
+        os.utime(path, (0, 0), follow_symlinks=False)
+    cached_x()
+    assert [path.name for path in (empty_cache / "things").glob(".*")] == [new.name]
+    assert (new / "rows.npy").read_text() == "half"
 
 
 def test_a_build_that_is_damaged_at_once_is_an_error(empty_cache: Path) -> None:
@@ -323,6 +340,23 @@ def test_any_damage_to_a_file_is_found_and_mended(
             DAMAGE[kind](directory / file)
             np.testing.assert_array_equal(FastTextModel(kinds / name).probabilities(TEXTS), right, err_msg=kind)
             assert {path.name: path.read_bytes() for path in directory.iterdir()} == contents, (file, kind)
+
+
+def test_a_model_that_changes_while_its_tables_are_built_leaves_none(
+    models: Path, empty_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced_before(*arguments: Any, **options: Any) -> Any:
+        shutil.copy(models / "hs.bin", model)
+        return build_model(read_layout(model), **options)
+
+    model = tmp_path / "model.bin"
+    shutil.copy(models / "softmax.bin", model)
+    kept = FastTextModel(model)
+    with monkeypatch.context() as patch:
+        patch.setattr(cached_tables, "build_model", replaced_before)
+        with pytest.raises(AnnotatorError, match=r"model\.bin: the file has changed while its tables were built"):
+            kept.load()
+    assert not any(path.is_dir() for path in (empty_cache / "fasttext").iterdir())
 
 
 def test_files_of_other_models_are_found(kinds: Path, empty_cache: Path) -> None:
