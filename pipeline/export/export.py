@@ -56,7 +56,9 @@ class Export:
             directories = (str(self.directory.absolute()),)
             executor.ready(len(tasks), requirements(self._plan, (), directories=directories))
         store = self.resolved.store.absolute
-        needs = {n.name: n for n in (*self.resolved.columns.annotate_needs, *self.resolved.columns.tokenize_needs)}
+        columns = self.resolved.columns
+        both = (*columns.annotate_needs, *columns.tokenize_needs)
+        needs = {need.name: need for need in both if need.name not in columns.typed}
         annotated = {
             field.name: (Output.annotations(annotator.name), field.type)
             for annotator in self.resolved.annotators

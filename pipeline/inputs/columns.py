@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -76,11 +77,11 @@ def paths_of(fields: Sequence[pa.Field], name: str) -> list[tuple[int, ...]]:
     return whole
 
 
-def splits(name: str) -> Iterator[tuple[str, str]]:
+@lru_cache(1024)
+def splits(name: str) -> tuple[tuple[str, str], ...]:
     """A name cut at each of its dots, the longest first part first: `a.b.c` gives (a.b, c), (a, b.c)."""
     parts = name.split(".")
-    for count in range(len(parts) - 1, 0, -1):
-        yield ".".join(parts[:count]), ".".join(parts[count:])
+    return tuple((".".join(parts[:n]), ".".join(parts[n:])) for n in range(len(parts) - 1, 0, -1))
 
 
 def column_names(fields: Iterable[pa.Field]) -> list[str]:

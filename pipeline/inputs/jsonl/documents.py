@@ -24,6 +24,8 @@ from colophon.shards.common.errors import listed
 _MISSING: Any = object()
 _TWICE: Any = []
 """The value of a key that a line has twice: no column takes a list, so that it becomes null and is counted."""
+_INEXACT = 2.0**63
+"""A float from here on may be an integer that orjson has rounded."""
 _ANY_NUMBER = 2**31 - 1
 """Keys of a line that was scanned: the scanner finds those that occur twice."""
 
@@ -61,6 +63,7 @@ class LineParser:
         self._nests = [need.occurrence is None for need in needs]
         self._dotted = [n for n, key in enumerate(self._keys) if "." in key and self._nests[n]]
         self._id = next((place for place, need in enumerate(needs) if need.name == "id"), None)
+        self._spelt = [n for n, need in enumerate(needs) if need.read_as == pa.string() and not need.nested_as_json]
         keys = dict.fromkeys((text, *self._keys))
         self._heads = frozenset(name for key in keys for name in (key, *(head for head, _ in splits(key))))
         # `a.b` and `a.c.d` have the paths `a.b`, `a.c` and `a.c.d` inside of `a`.
@@ -85,11 +88,13 @@ class LineParser:
             raise BadLineError(f"a JSON {type(row).__name__}, not an object", kind=NO_OBJECT)
         if type(row.get(self._text)) is not str:
             self._check_text(_nested(row, self._text), row)
-        values = list(map(row.get, self._keys))
+        values: list[Any] = list(map(row.get, self._keys))
         for place in self._dotted:
             found = _nested(row, self._keys[place])
             values[place] = None if found is _MISSING else found
         if self._id is not None and type(values[self._id]) is float:
+            return self.scanned(line)
+        if any(type(values[n]) is float and abs(values[n]) >= _INEXACT for n in self._spelt):
             return self.scanned(line)
         has_all = not self._paths and None not in values
         return values, len(self._names) if has_all else self._num_keys(row)

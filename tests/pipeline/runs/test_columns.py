@@ -116,6 +116,13 @@ def test_columns_in_templates_are_the_same_in_every_format_and_redone_where_they
     assert directories(redone(after, snapshot(Path("out")))) == {"annotations/quality", "packed/scored"}
     assert packed_metadata("scored")[:2] == ["0.0,   0", "1.0,   1"]
     assert colophon("verify", "recipe.toml", "--inputs", *overrides).code == 0
+    exported = colophon("export", "recipe.toml", "--to", "exported", "--executor", "inline", *overrides)
+    assert exported.code == 0, exported.err
+    names = pq.read_schema(min(Path("exported").rglob("*.parquet"))).names
+    assert sorted(names) == sorted(
+        ["id", "text", "score", "meta", "meta.lang", "meta.date", "meta.tags", "language", "date", "tags",
+         "quality_score", "bin"]
+    )  # fmt: skip
     counts = [record.counts for record in manifest().outputs["annotations/meta"].records]
     assert {(c["language_null"], c["date_null"], c["tags_null"]) for c in counts} == {(2, 3, 3)}
 
