@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columnar.conversion import is_text
 from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed, column_names, paths_of
 from colophon.pipeline.inputs.jsonl.sample import first_rows
@@ -28,7 +29,8 @@ class FoundColumn:
     name: str
     """As a recipe names it: `meta.url`."""
     type: str
-    """Arrow's type; of JSON `string`, `integer`, `number`, `boolean`, `list`, several if values differ."""
+    """Arrow's type; of JSON `string`, `integer`, `number`, `boolean`, `list`, several if values differ; `cannot be
+    read` if the column is damaged."""
     rows: int
     """Documents that were read."""
     missing: int
@@ -53,10 +55,24 @@ def found_columns(partition: Partition) -> list[FoundColumn]:
         name for name in names if name not in inner and (name in schema.names or len(paths_of(fields, name)) == 1)
     ]
     needs = [ColumnNeed(f"column {name}", name, False, 0 if name in schema.names else None) for name in single]
+    try:
+        return _read(partition, needs)
+    except InputError:  # of one column, which a run may not need
+        return [column for need in needs for column in _alone(partition, need)]
+
+
+def _read(partition: Partition, needs: Sequence[ColumnNeed]) -> list[FoundColumn]:
     batch = next(iter(PartitionReader(partition, needs, stage="input", has_content=False)), None)
     if batch is None:
         return []
     return [_of_array(need.in_input, array) for need, array in zip(needs, batch.columns, strict=True)]
+
+
+def _alone(partition: Partition, need: ColumnNeed) -> list[FoundColumn]:
+    try:
+        return _read(partition, [need])
+    except InputError:
+        return [FoundColumn(need.in_input, "cannot be read", 0, 0)]
 
 
 def _of_array(name: str, array: pa.Array) -> FoundColumn:

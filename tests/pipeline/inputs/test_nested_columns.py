@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from colophon.pipeline.errors import UsageError
+from colophon.pipeline.inputs.columnar.conversion import converted
 from colophon.pipeline.inputs.columns import ColumnNeed, column_names, paths_of, splits
 from colophon.pipeline.inputs.found_columns import FoundColumn, found_columns
 from colophon.pipeline.inputs.partitions import plan_inputs
@@ -159,6 +160,17 @@ def test_a_typed_column_has_the_same_values_in_every_format(
         assert sum(reader.wrong.values()) == (lost if path == "a.jsonl" else 0)
 
 
+def test_lists_of_every_kind_are_read_alike() -> None:
+    values = [["a", None], [], None, ["b", "c"]]
+    text = pa.string()
+    for kind in (pa.list_(text), pa.large_list(pa.large_string()), pa.list_view(text), pa.large_list_view(text)):
+        array, _ = converted(pa.array(values, kind).slice(0, 4), pa.list_(text))
+        assert array.to_pylist() == [["a"], [], None, ["b", "c"]]
+        assert converted(pa.array(values, kind).slice(1), pa.list_(text))[0].to_pylist() == [[], None, ["b", "c"]]
+    pairs = pa.array([[1, 2], None, [3, None]], pa.list_(pa.int64(), 2))
+    assert converted(pairs.slice(1), pa.list_(text))[0].to_pylist() == [None, ["3"]]
+
+
 def test_typed_columns_of_csv_are_those_of_its_strings() -> None:
     Path("a.csv").write_text("text,n,b,in.x\nt,12,true,p\nt,,FALSE,\n")
     kinds = {"n": pa.int64(), "b": pa.bool_(), "in.x": pa.list_(pa.string())}
@@ -253,8 +265,9 @@ def test_found_columns_of_hostile_files() -> None:
     assert [column.name for column in found_columns(partition)] == ["text", "k.." * 5]
     assert found_columns(partition)[1] == FoundColumn("k.." * 5, "object", 1, 0)
     twice = pa.StructArray.from_arrays([pa.array(["x"]), pa.array(["y"]), pa.array([1])], ["u", "u", "v"])
-    write(pa.table([["a"], [1], [2], twice], ["text", "x", "x", "m"]), "a.arrow")
+    broken = pa.array([b"\xff"]).view(pa.string())
+    write(pa.table([["a"], [1], [2], twice, broken], ["text", "x", "x", "m", "bad"]), "a.arrow")
     (partition,) = planned("a.arrow", needs=(TEXT,)).partitions
     assert [(column.name, column.type) for column in found_columns(partition)] == [
-        ("text", "string"), ("x", "int64"), ("m.v", "int64"),
+        ("text", "string"), ("x", "int64"), ("m.v", "int64"), ("bad", "cannot be read"),
     ]  # fmt: skip
