@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import json
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from colophon.shards.tokenizer.patterns import PATTERNS, find_pattern
 TIKTOKEN_NAMES = ("gpt2", "cl100k_base", "o200k_base")
 TOKENIZER_NAMES = (*TIKTOKEN_NAMES, "tekken")
 
+MAX_IDS = 1 << 24
+"""Ids that a vocabulary may have: 60 times as many as the largest in use."""
 DOWNLOAD_SECONDS = 60.0
 """Time limit for tiktoken's download of a vocabulary. tiktoken has none, and a cluster node without a network would
 wait for minutes."""
@@ -70,6 +73,7 @@ def load_file(path: Path, *, pattern: str | None) -> Backend:
     ranks = parse_ranks(data, path=path)
     expression = find_pattern(pattern) if pattern is not None else _sidecar_pattern(path, data)
     try:
+        _check_ids(ranks.values())
         return TiktokenBackend(build_encoding(path.stem, ranks, pattern=expression), special={})
     except TokenizerError as error:
         raise TokenizerError(f"{path}: {error} (known patterns: {', '.join(PATTERNS)})") from error
@@ -136,11 +140,28 @@ def _load_json(path: Path) -> Backend:
         content = json.loads(path.read_bytes())
         if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
             raise ValueError("it has no model")
+        _check_ids(_ids(content))
         return HuggingFaceBackend(
             content, name=path.stem if path.stem != "tokenizer" else path.parent.name or path.stem
         )
     except Exception as error:  # `tokenizers` raises bare Exceptions
         raise TokenizerError(f"{path}: not a Hugging Face tokenizer.json: {short_reason(error)}") from error
+
+
+def _ids(content: dict[str, Any]) -> Iterator[int]:
+    """The ids in a `tokenizer.json`, as far as it has the form of one."""
+    vocabulary = content["model"].get("vocab")
+    yield from (i for i in (vocabulary.values() if isinstance(vocabulary, dict) else ()) if isinstance(i, int))
+    added = content.get("added_tokens")
+    tokens = (token for token in (added if isinstance(added, list) else ()) if isinstance(token, dict))
+    yield from (token["id"] for token in tokens if isinstance(token.get("id"), int))
+
+
+def _check_ids(ids: Iterable[int]) -> None:
+    """Check that no id is so large that tables with a row for each id fill memory: libraries allocate them at once."""
+    largest = max(ids, default=0)
+    if largest >= MAX_IDS:
+        raise TokenizerError(f"its largest id is {largest}; ids up to {MAX_IDS - 1} are supported")
 
 
 def _load_tekken() -> Backend:

@@ -120,6 +120,18 @@ def test_a_json_that_is_not_a_tokenizer_is_named(tmp_path: Path, content: str) -
     assert error_of(path=str(path)).startswith(f"{path}: not a Hugging Face tokenizer.json: ")
 
 
+@pytest.mark.parametrize("content", ['{"model": {"vocab": {"a": ID}}}', '{"model": {}, "added_tokens": [{"id": ID}]}'])
+@pytest.mark.parametrize("number", [2**24, 2**31, 2**32 - 1, 10**30])
+def test_an_id_whose_tables_would_fill_memory_is_refused(tmp_path: Path, content: str, number: int) -> None:
+    """Libraries allocate a row for each id, and end the process if they cannot."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content.replace("ID", str(number)))
+    assert f"its largest id is {number}; ids up to 16777215 are supported" in error_of(path=str(path))
+    ranks = tmp_path / "x.tiktoken"
+    ranks.write_text(f"YQ== 0\nYg== {number}\n")
+    assert f"its largest id is {number}; ids up to 16777215 are supported" in error_of(path=str(ranks), pattern="gpt2")
+
+
 def test_a_json_takes_no_pattern(tmp_path: Path) -> None:
     path = write_byte_level_json(tmp_path / "tokenizer.json")
     assert error_of(path=str(path), pattern="gpt2").endswith("a tokenizer.json has its own")
