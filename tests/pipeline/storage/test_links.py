@@ -16,11 +16,8 @@ from colophon.pipeline.storage.lock import locked, owner_of
 from colophon.shards.common.errors import ColophonError, ExitCode
 from colophon.shards.common.file_locks import LockedError
 from colophon.shards.common.output_paths import OutputPathError
-from colophon.shards.manifest import Record
 from tests.links import MESSAGE, ODD, PRECIOUS, replace, untouched
 from tests.pipeline.project import colophon, manifest, run
-
-RECORD = Record(output="tokens", partition="a", path="tokens/a.parquet", rows=1, bytes=24, sha256="", fingerprint="new")
 
 
 def enter(context: object) -> None:
@@ -75,6 +72,13 @@ def test_a_sweep_deletes_nothing_elsewhere(tmp_path: Path, kind: str, place: str
 
 
 DRAFT = {"output": "tokens", "partition": "a", "suffix": ".parquet"}
+
+
+def test_a_lock_that_becomes_a_link_ends_the_run(tmp_path: Path) -> None:
+    with untouched(tmp_path / "elsewhere"):
+        replace(tmp_path / "out" / LOCK_NAME, "a link to a file", tmp_path / "elsewhere")
+        with pytest.raises(OutputPathError, match=MESSAGE), Store(f"{tmp_path}/out", run="token").draft(**DRAFT):
+            pytest.fail("writes")
 
 
 def test_a_sweep_deletes_our_temporary_files_alone(tmp_path: Path) -> None:
