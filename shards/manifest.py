@@ -27,6 +27,9 @@ MAX_EXAMPLES = 3
 OF_WRONG_TYPE = "_of_wrong_type"
 """The end of the keys of counts: `url_of_wrong_type` URLs were no strings, and became null."""
 
+TOO_LONG = "_too_long"
+"""The end of the keys of counts: `url_too_long` URLs had more than 64 KiB, and became null."""
+
 RECORDS_OF_KIND = "records_"
 """The beginning of the keys of counts: `records_request` records of WARC files were requests, and no documents."""
 

@@ -13,7 +13,11 @@ import pyarrow.compute as pc
 from colophon.shards.arrow_files import list_values
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout, PrependLayout, dropped
-from colophon.shards.templates import render
+from colophon.shards.templates import MAX_WIDTH, render
+from colophon.shards.tokenizer.text_rows import TextRows, cut_rows
+
+_BYTES_OF_A_TOKEN = 64
+_ROWS = 1 << 14
 
 
 class TextEncoder(Protocol):
@@ -58,7 +62,7 @@ def document_metadata(
     num_documents = len(ids)
     if isinstance(layout, PlainLayout):
         return _no_metadata(num_documents)
-    drop = dropped(ids.to_pylist(), dropout=layout.dropout, seed=seed)
+    drop = _dropped(ids, dropout=layout.dropout, seed=seed)
     if isinstance(layout, MetaTokensLayout):
         missing = np.zeros(num_documents, bool)
         starts, lengths = np.zeros(num_documents, np.int64), np.full(num_documents, layout.num_meta_tokens)
@@ -87,11 +91,78 @@ def _no_metadata(num_documents: int) -> DocumentMetadata:
     )
 
 
+def most_metadata_bytes(layout: Layout) -> int:
+    """The UTF-8 bytes to which a document's metadata is cut before it is tokenized: 64 for each token of its budget.
+
+    Text has 2 to 5 bytes a token, so that cut metadata still fills its budget. Its ids are those of the whole metadata
+    up to the last word, which the cut may divide. Tokens beyond the cut are not in `metadata_tokens_cut`.
+    """
+    return _BYTES_OF_A_TOKEN * layout.max_metadata_tokens if isinstance(layout, PrependLayout | AppendLayout) else 0
+
+
+def most_column_bytes(layout: Layout) -> int:
+    """The bytes to which a column is cut before it is rendered. As many remain as metadata may have, and as many
+    characters as a format's width, so that the beginning of the metadata is that of the whole column."""
+    return most_metadata_bytes(layout) + 4 * MAX_WIDTH
+
+
+def shortened(values: pa.Array, most: int, *, at_words: bool = False) -> pa.Array:
+    """The strings, cut to `most` bytes. Columns of other types, and arrays without a longer string, are unchanged.
+
+    Args:
+        values: the column.
+        most: bytes; of a longer string at least these bytes remain, and at most three more, unless `at_words`.
+        at_words: cut a longer string to at most `most` bytes, before a space behind a letter in the second half of
+            them if there is one; no token crosses such a place.
+    """
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    if not is_text or values.nbytes <= most:
+        return values
+    lengths = pc.binary_length(values).fill_null(0).to_numpy(zero_copy_only=False)
+    is_long = lengths > most
+    if not is_long.any():
+        return values
+    cut = _at_word if at_words else _prefix
+    replaced = [cut(values[row].as_py(), most) for row in np.flatnonzero(is_long).tolist()]
+    return pc.replace_with_mask(values, pa.array(is_long), pa.array(replaced, values.type))
+
+
+def _prefix(text: str, most: int) -> str:
+    return text[: most + 3].encode()[: most + 3].decode(errors="ignore")
+
+
+def _at_word(text: str, most: int) -> str:
+    start = text[: most + 1].encode()[: most + 1]
+    parts = cut_rows(TextRows(np.frombuffer(start, np.uint8), np.array([0, len(start)])), limit=most)
+    place = most if parts.uncut[0] else int(parts.bounds[1])
+    end = place if place > most // 2 else most
+    return start[:end].decode(errors="ignore")
+
+
+def _distinct(
+    layout: PrependLayout | AppendLayout, columns: Mapping[str, pa.Array], *, most: int, num_rows: int
+) -> pa.DictionaryArray:
+    """The documents' metadata, each string once; rendered some thousand documents at a time."""
+    parts = []
+    for first in range(0, max(num_rows, 1), _ROWS):
+        part = {name: column.slice(first, _ROWS) for name, column in columns.items()}
+        rendered = render(layout.template, part, num_rows=min(_ROWS, num_rows - first))
+        parts.append(shortened(rendered, most, at_words=True).dictionary_encode())
+    return pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+
+
+def _dropped(ids: pa.Array, *, dropout: float, seed: int) -> NumPyArray:
+    found = [dropped(ids.slice(at, _ROWS).to_pylist(), dropout=dropout, seed=seed) for at in range(0, len(ids), _ROWS)]
+    return np.concatenate([np.zeros(0, bool), *found])
+
+
 def _encode(
     layout: PrependLayout | AppendLayout, columns: Mapping[str, pa.Array], *, tokenizer: TextEncoder, num_documents: int
 ) -> tuple[NumPyArray, NumPyArray, NumPyArray, NumPyArray]:
     """Start and length of each document's ids in the pool, the pool of distinct strings' ids, and the mask of nulls."""
-    distinct = render(layout.template, columns, num_rows=num_documents).dictionary_encode()
+    most = most_metadata_bytes(layout)
+    columns = {name: shortened(column, most_column_bytes(layout)) for name, column in columns.items()}
+    distinct = _distinct(layout, columns, most=most, num_rows=num_documents)
     offsets, pool = list_values(tokenizer.encode_batch(distinct.dictionary))
     missing = pc.is_null(distinct.indices).to_numpy(zero_copy_only=False)
     index = pc.fill_null(distinct.indices, 0).to_numpy(zero_copy_only=False)

@@ -20,7 +20,8 @@ from colophon.pipeline.export.annotations import AnnotationRows
 from colophon.pipeline.export.column_types import export_type, exported, in_python_years, is_calendar
 from colophon.pipeline.inputs.columns import ColumnNeed, clean_names
 from colophon.pipeline.inputs.failures import input_errors
-from colophon.pipeline.inputs.jsonl.lines import line_blocks, open_lines
+from colophon.pipeline.inputs.jsonl.lines import Line, line_blocks, lines_of, open_lines
+from colophon.pipeline.inputs.limits import line_limit
 from colophon.pipeline.inputs.mappings import WARC_COLUMNS
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.readers import PartitionReader, schema_of
@@ -148,7 +149,10 @@ def _keys(partition: Partition) -> dict[InputColumn, pa.DataType]:
         return {InputColumn(name): pa.string() for name in WARC_COLUMNS}
     kinds: dict[str, set[type]] = {}
     with input_errors(), open_lines(partition.url) as file:
-        for row in (row for block in line_blocks(file) for row in _objects(block.split(b"\n"))):
+        blocks = line_blocks(file, limit=line_limit(partition.max_document_bytes))
+        for row in (
+            row for block in blocks if isinstance(block, bytes | bytearray) for row in _objects(lines_of(block))
+        ):
             if isinstance(row.get(partition.text), str | None):
                 for key, value in row.items():
                     kinds.setdefault(key, set()).add(_kind_of(value))
@@ -162,7 +166,7 @@ def _is_name(key: str) -> bool:
     return key.isascii() or key.encode(errors="replace").decode() == key
 
 
-def _objects(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
+def _objects(lines: Iterable[Line]) -> Iterable[dict[str, Any]]:
     for line in lines:
         try:
             row = orjson.loads(line)
@@ -172,7 +176,7 @@ def _objects(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
             yield row
 
 
-def _unusual(line: bytes) -> Any:
+def _unusual(line: Line) -> Any:
     """A line that orjson refuses, such as one with NaN or after a byte order mark; None if it is not JSON."""
     try:
         return json.loads(line.decode("utf-8-sig"))

@@ -27,7 +27,7 @@ from colophon.pipeline.inputs.mappings import Mappings
 from colophon.pipeline.inputs.search.find import find_files
 from colophon.pipeline.inputs.search.formats import stem_of
 from colophon.pipeline.inputs.search.found import InputFile, Search
-from colophon.pipeline.recipe.schema import InputFormat, InputSection
+from colophon.pipeline.recipe.schema import DEFAULT_MAX_DOCUMENT_BYTES, InputFormat, InputSection
 from colophon.pipeline.retry import retried_for
 from colophon.pipeline.storage.stores import filesystem_of, open_url
 from colophon.shards.common.errors import ColophonError
@@ -56,6 +56,8 @@ class Partition:
     trusts it. `colophon verify --inputs` finds content that was edited with all of these restored."""
     text: str = "text"
     """The input's name for the text column: a JSON line without it is not a document, whatever columns are read."""
+    max_document_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
+    """UTF-8 bytes of the longest text that is read."""
 
     @property
     def file_name(self) -> str:
@@ -132,7 +134,7 @@ def _plan_file(
         with input_errors():
             if file.format == "parquet":
                 return _plan_parquet(file, mappings, config=config, needs=needs)
-            partition = _whole_file_partition(file, text=config.columns.get("text", "text"))
+            partition = _whole_file_partition(file, config)
             if problem := _problem(file, mappings, needs):
                 raise InputError(problem)
             return [partition]
@@ -149,7 +151,7 @@ def _problem(file: InputFile, mappings: Mappings, needs: Sequence[ColumnNeed]) -
     return column_problem(schema, needs)
 
 
-def _whole_file_partition(file: InputFile, *, text: str) -> Partition:
+def _whole_file_partition(file: InputFile, config: InputSection) -> Partition:
     size, identity = file.listed or size_and_identity(file_info(file.url))
     return Partition(
         name=_partition_name(file.place, first_row_group=None),
@@ -161,8 +163,13 @@ def _whole_file_partition(file: InputFile, *, text: str) -> Partition:
         rows=None,
         bytes=size,
         identity=identity,
-        text=text,
+        text=_text_name(config),
+        max_document_bytes=config.max_document_bytes,
     )
+
+
+def _text_name(config: InputSection) -> str:
+    return config.columns.get("text", "text")
 
 
 @contextmanager
@@ -235,6 +242,8 @@ def _plan_parquet(
         rows=0,
         bytes=0,
         identity=_parquet_identity(of_file, footer),
+        text=_text_name(config),
+        max_document_bytes=config.max_document_bytes,
     )
     sizes = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
     partitions, first_row = [], 0

@@ -9,6 +9,9 @@ from colophon.shards.manifest import MAX_EXAMPLES, QuarantineEntry, QuarantineEx
 
 _MAX_REASON = 500
 """Characters of a reason; a reason may list the keys of a line, of which there can be any number."""
+_MAX_KINDS = 100
+_OTHER_KIND = "other"
+"""The kind of all further problems: a kind may contain a name from the file."""
 
 
 @dataclass
@@ -30,6 +33,7 @@ class Problems:
             reason: why it is no document.
             kind: the same for all that are counted together.
         """
+        kind = kind if kind in self._counts or len(self._counts) < _MAX_KINDS else _OTHER_KIND
         self._counts[kind] = self._counts.get(kind, 0) + 1
         examples = self._groups.setdefault(kind, [])
         if len(examples) < MAX_EXAMPLES:

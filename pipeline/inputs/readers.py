@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -18,14 +19,15 @@ from colophon.pipeline.inputs.columnar.arrow_reader import arrow_batches
 from colophon.pipeline.inputs.columnar.conversion import converted, decoded_bytes
 from colophon.pipeline.inputs.columnar.csv_reader import csv_batches
 from colophon.pipeline.inputs.columnar.parquet_reader import parquet_batches, parquet_schema
-from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed
+from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, FINEWEB_TYPES, ColumnNeed
 from colophon.pipeline.inputs.content import ColumnContent
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl.reader import jsonl_batches
+from colophon.pipeline.inputs.limits import MAX_VALUE_BYTES, TOO_LARGE, text_too_large
 from colophon.pipeline.inputs.partitions import SCHEMAS, Partition, present_identity
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.warc.reader import warc_batches
-from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, QuarantineEntry
+from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, QuarantineEntry
 
 
 @dataclass
@@ -50,6 +52,8 @@ class PartitionReader:
     """Lines and records of the file that are not documents."""
     wrong: Counter[str] = field(default_factory=Counter)
     """By column, the values that became null because the column cannot hold them, such as a list as a URL."""
+    too_long: Counter[str] = field(default_factory=Counter)
+    """By column, the strings that became null because they have more than `limits.MAX_VALUE_BYTES`."""
     other_records: Counter[str] = field(default_factory=Counter)
     """By kind, the records of a WARC file that are no documents, such as requests."""
     _content: dict[str, ColumnContent] = field(default_factory=lambda: defaultdict(ColumnContent), repr=False)
@@ -65,8 +69,10 @@ class PartitionReader:
 
     def counts(self, columns: Iterable[str]) -> dict[str, int]:
         """Counts for the record of a file that is made from these columns: `url_of_wrong_type`, `records_request`."""
+        columns = list(columns)
         wrong = {f"{name}{OF_WRONG_TYPE}": self.wrong[name] for name in columns if self.wrong[name]}
-        return {**wrong, **{f"{RECORDS_OF_KIND}{kind}": n for kind, n in sorted(self.other_records.items())}}
+        long = {f"{name}{TOO_LONG}": self.too_long[name] for name in columns if self.too_long[name]}
+        return {**wrong, **long, **{f"{RECORDS_OF_KIND}{kind}": n for kind, n in sorted(self.other_records.items())}}
 
     @property
     def content(self) -> Mapping[str, str]:
@@ -95,7 +101,7 @@ class PartitionReader:
         if partition.format == "arrow":
             return arrow_batches(partition.url, self.needs)
         if partition.format == "csv":
-            return csv_batches(partition.url, self.needs)
+            return csv_batches(partition, self.needs, problems=self.excluded)
         if partition.format == "jsonl":
             return jsonl_batches(partition, self.needs, problems=self.excluded, wrong=self.wrong)
         return warc_batches(partition, self.needs, problems=self.excluded, others=self.other_records)
@@ -103,6 +109,8 @@ class PartitionReader:
     def _canonical(self, batch: pa.RecordBatch, *, first_row: int) -> pa.RecordBatch:
         arrays = {need.name: self._column(batch, need, first_row=first_row) for need in self.needs}
         if "text" in arrays:
+            arrays["text"] = self._without_large_texts(arrays["text"], arrays.get("id"), first_row=first_row)
+            self._hash("text", arrays["text"])
             self.text_bytes += pc.sum(pc.binary_length(arrays["text"])).as_py() or 0
             self.texts_null += arrays["text"].null_count
         return pa.RecordBatch.from_pydict(arrays)
@@ -116,8 +124,32 @@ class PartitionReader:
             return self._ids(array, num_rows=batch.num_rows, first_row=first_row)
         if array is None:
             array = pa.nulls(batch.num_rows, need.type or pa.string())
-        self._hash(need.name, array)
+        if need.name != "text":
+            array = self._without_large_values(array, need.name)
+            self._hash(need.name, array)
         return array
+
+    def _without_large_texts(self, texts: pa.Array, ids: pa.Array | None, *, first_row: int) -> pa.Array:
+        """The texts, null where one has more than `max_document_bytes`; such a row is reported and remains a row.
+
+        Of formats in which a line or record is a document, it was excluded by its reader.
+        """
+        limit = self.partition.max_document_bytes
+        rows, num_bytes = _above(texts, limit)
+        for row, size in zip(rows, num_bytes, strict=True):
+            document = None if ids is None else ids[row].as_py()
+            reason = text_too_large(size, limit, document=document)
+            self.excluded.add(first_row + row + 1, reason, kind=TOO_LARGE)
+        return _with_nulls(texts, rows)
+
+    def _without_large_values(self, array: pa.Array, name: str) -> pa.Array:
+        """The values, null where a string has more than `MAX_VALUE_BYTES`, such as a URL of a megabyte; counted.
+
+        An export reads columns under other names, and keeps them as they are.
+        """
+        rows, _ = _above(array, MAX_VALUE_BYTES) if name in FINEWEB_TYPES else ([], [])
+        self.too_long[name] += len(rows)
+        return _with_nulls(array, rows)
 
     def _hash(self, name: str, array: pa.Array) -> None:
         if self.has_content:
@@ -125,7 +157,9 @@ class PartitionReader:
 
     def _ids(self, array: pa.Array | None, *, num_rows: int, first_row: int) -> pa.Array:
         """Document ids as strings; a row without one is named by its file and its row, `part-0-<32 hex>/7`."""
-        ids = pa.nulls(num_rows, pa.string()) if array is None else array.cast(pa.string())
+        ids = pa.nulls(num_rows, pa.string())
+        if array is not None:
+            ids = self._without_large_values(array, "id").cast(pa.string())
         self._hash("id", ids)
         if not ids.null_count:
             return ids
@@ -144,6 +178,25 @@ def schema_of(partition: Partition) -> pa.Schema | None:
             return parquet_schema(partition.url)
         read = SCHEMAS.get(partition.format)
         return None if read is None else read(partition.url)
+
+
+def _above(array: pa.Array, limit: int) -> tuple[list[int], list[int]]:
+    """The rows whose strings have more than `limit` bytes, and the bytes of these."""
+    kind = array.type
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)) or array.nbytes <= limit:
+        return [], []
+    lengths = pc.binary_length(array).fill_null(0).to_numpy(zero_copy_only=False)
+    rows = np.flatnonzero(lengths > limit)
+    return rows.tolist(), lengths[rows].tolist()
+
+
+def _with_nulls(array: pa.Array, rows: Sequence[int]) -> pa.Array:
+    """The array with nulls at these rows."""
+    if not rows:
+        return array
+    is_kept = np.ones(len(array), bool)
+    is_kept[rows] = False
+    return pc.if_else(pa.array(is_kept), array, pa.scalar(None, array.type))
 
 
 def _slices(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:

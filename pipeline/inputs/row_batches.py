@@ -45,16 +45,20 @@ def row_batches(
     for values, num_bytes in rows:
         batch.append(values)
         size += num_bytes
+        del values
         if len(batch) == BATCH_ROWS or size >= BATCH_BYTES:
             yield _record_batch(batch, needs, wrong)
-            batch, size = [], 0
+            size = 0
     if batch:
         yield _record_batch(batch, needs, wrong)
 
 
-def _record_batch(rows: Sequence[Sequence[Any]], needs: Sequence[ColumnNeed], wrong: Counter[str]) -> pa.RecordBatch:
+def _record_batch(rows: list[Sequence[Any]], needs: Sequence[ColumnNeed], wrong: Counter[str]) -> pa.RecordBatch:
+    """The batch of the rows; the list is emptied, so that the caller holds no values beside it."""
     arrays = {}
-    for need, values in zip(needs, zip(*rows, strict=True), strict=True):
+    columns = list(zip(*rows, strict=True))
+    rows.clear()
+    for need, values in zip(needs, columns, strict=True):
         arrays[need.name], num_wrong = typed_array(values, need)
         wrong[need.name] += num_wrong
     return pa.RecordBatch.from_pydict(arrays)

@@ -20,6 +20,7 @@ from colophon.trainer.config import TrainConfig
 
 InputFormat = Literal["parquet", "jsonl", "csv", "arrow", "warc"]
 DEFAULT_META_TOKENS = 5
+DEFAULT_MAX_DOCUMENT_BYTES = 64_000_000
 
 
 class Section(BaseModel):
@@ -43,6 +44,8 @@ class InputSection(Section):
     """The input's column names, by FineWeb's names: `{ text = "content" }`."""
     partition_bytes: int = Field(64 << 20, ge=1)
     """Uncompressed bytes of a partition, about; a Parquet file is cut at row groups, other files are not cut."""
+    max_document_bytes: int = Field(DEFAULT_MAX_DOCUMENT_BYTES, ge=1, le=1 << 30)
+    """UTF-8 bytes of a text; a document with a longer one is quarantined. At most 1 GiB."""
 
     @field_validator("paths", mode="before")
     @classmethod

@@ -21,7 +21,7 @@ from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import QUARANTINE, Store
 from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import with_checksum
-from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, Manifest, Record
+from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, Manifest, Record
 from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import ROLE_NAMES
 from colophon.shards.tokenizer.losses import LOSS_COUNTS
@@ -66,14 +66,23 @@ def document_counts(manifest: Manifest) -> dict[str, int]:
         **{key: counts[key] for key in LOSS_COUNTS},
         "other_records": sum(other_records(manifest).values()),
         "values_of_wrong_type": sum(wrong_types(manifest).values()),
+        "values_too_long": sum(too_long(manifest).values()),
         "excluded": sum(entry.count for entry in manifest.quarantine if entry.line is not None),
     }
 
 
 def wrong_types(manifest: Manifest) -> dict[str, int]:
     """By input column, the values that became null because they were of a type that the column cannot hold."""
-    found = _most(manifest)
-    return {key.removesuffix(OF_WRONG_TYPE): n for key, n in found.items() if key.endswith(OF_WRONG_TYPE)}
+    return _by_column(manifest, OF_WRONG_TYPE)
+
+
+def too_long(manifest: Manifest) -> dict[str, int]:
+    """By input column, the strings other than texts that became null because they have more than 64 KiB."""
+    return _by_column(manifest, TOO_LONG)
+
+
+def _by_column(manifest: Manifest, end: str) -> dict[str, int]:
+    return {key.removesuffix(end): n for key, n in _most(manifest).items() if key.endswith(end)}
 
 
 def other_records(manifest: Manifest) -> dict[str, int]:
@@ -127,9 +136,10 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
     )
     if loss := _losses(documents):
         console.print(loss, style="yellow", highlight=False, soft_wrap=True)
-    if wrong := wrong_types(manifest):
-        listed = ", ".join(f"{number:,} in {column}" for column, number in wrong.items())
-        console.print(f"null because of a wrong type: {listed}", style="yellow", highlight=False, soft_wrap=True)
+    for reason, found in (("a wrong type", wrong_types(manifest)), ("more than 64 KiB", too_long(manifest))):
+        if found:
+            listed = ", ".join(f"{number:,} in {column}" for column, number in found.items())
+            console.print(f"null because of {reason}: {listed}", style="yellow", highlight=False, soft_wrap=True)
     for name in all_null(manifest):
         line = f"annotators.{name}: every value is null. Does the input have its columns? [input.columns] maps names"
         console.print(line, style="yellow", highlight=False, soft_wrap=True)

@@ -26,6 +26,8 @@ from colophon.shards.manifest import QuarantineEntry, Record
 from colophon.shards.outputs import Output
 
 ROW_GROUP_ROWS = 1 << 16
+_ROW_GROUP_BYTES = 64 << 20
+"""A row group has fewer rows if they have more bytes in memory: long URLs."""
 
 
 @dataclass(frozen=True)
@@ -161,14 +163,17 @@ class AnnotationSink:
 
 
 class AnnotationFile:
-    """An annotator's Parquet file while it is written, in row groups of `ROW_GROUP_ROWS` for any size of batches."""
+    """An annotator's Parquet file while it is written, in row groups of `ROW_GROUP_ROWS` for any size of batches.
+
+    Of long values a row group has fewer rows: no more than about 64 MiB and a batch are held in memory.
+    """
 
     def __init__(self, draft: Draft, schema: pa.Schema) -> None:
         self._draft = draft
         self._schema = schema
         self._writer = pq.ParquetWriter(draft.path, schema, compression="zstd", write_page_checksum=True)
         self._buffered: list[pa.RecordBatch] = []
-        self._rows_buffered = 0
+        self._rows_buffered = self._bytes_buffered = 0
         self._nulls = dict.fromkeys(schema.names, 0)
 
     def add(self, batch: pa.RecordBatch) -> None:
@@ -177,11 +182,19 @@ class AnnotationFile:
             self._nulls[name] += column.null_count
         self._buffered.append(batch)
         self._rows_buffered += batch.num_rows
+        self._bytes_buffered += batch.nbytes
         while self._rows_buffered >= ROW_GROUP_ROWS:
             table = pa.Table.from_batches(self._buffered, self._schema)
             self._writer.write_table(table.slice(0, ROW_GROUP_ROWS), row_group_size=ROW_GROUP_ROWS)
             self._buffered = table.slice(ROW_GROUP_ROWS).to_batches()
             self._rows_buffered -= ROW_GROUP_ROWS
+            self._bytes_buffered = sum(rest.nbytes for rest in self._buffered)
+        if self._bytes_buffered >= _ROW_GROUP_BYTES:
+            self._write_buffered()
+
+    def _write_buffered(self) -> None:
+        self._writer.write_table(pa.Table.from_batches(self._buffered, self._schema), row_group_size=ROW_GROUP_ROWS)
+        self._buffered, self._rows_buffered, self._bytes_buffered = [], 0, 0
 
     def commit(
         self,
@@ -194,7 +207,7 @@ class AnnotationFile:
     ) -> Record:
         """Write the buffered rows, close the file and commit it."""
         if self._rows_buffered or not rows:
-            self._writer.write_table(pa.Table.from_batches(self._buffered, self._schema), row_group_size=ROW_GROUP_ROWS)
+            self._write_buffered()
         self._writer.close()
         return self._draft.commit(
             check=lambda path: _check_rows(path, rows),

@@ -21,12 +21,14 @@ from colophon.pipeline.storage.fault_injection import reached
 from colophon.shards.arrow_files import list_chunks, packed_table, read_table, write_table
 from colophon.shards.layouts import Layout
 from colophon.shards.manifest import Record
-from colophon.shards.metadata import document_metadata
+from colophon.shards.metadata import document_metadata, most_column_bytes, shortened
 from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.packing.pack import Packed, pack
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import PackedInfo, TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig
+
+_READ_ROWS = 1 << 10
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,8 @@ def annotation_columns(
 ) -> dict[str, pa.Array]:
     """The annotation columns that a layout's template names, read from the files in `records`.
 
+    Strings are cut to what the layout can show, so that memory does not depend on the length of URLs.
+
     Raises:
         InputError: a file and `tokens` differ in their number of rows.
     """
@@ -189,11 +193,19 @@ def annotation_columns(
         names = [field for field in layout.fields if providers[field] == annotator]
         record = records[Output.annotations(annotator)]
         with store.files.local_copy(record.path) as path, pq.ParquetFile(path) as parquet:
-            table = parquet.read(columns=names, use_threads=False)
+            batches = parquet.iter_batches(_READ_ROWS, columns=names, use_threads=False)
+            short = [_shortened(batch, most_column_bytes(layout)) for batch in batches]
+            schema = pa.schema([parquet.schema_arrow.field(name) for name in names])
+        table = pa.Table.from_batches(short, schema)
         if table.num_rows != tokens.num_rows:
             raise InputError(f"annotator {annotator} has {table.num_rows} rows; its token file has {tokens.num_rows}")
         columns |= {name: table.column(name).combine_chunks() for name in names}
     return columns
+
+
+def _shortened(batch: pa.RecordBatch, most: int) -> pa.RecordBatch:
+    columns = [shortened(column, most) for column in batch.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
 def tokenizer_info(tokenizer: Tokenizer) -> TokenizerInfo:

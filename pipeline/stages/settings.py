@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from colophon.annotators.registry import recorded_settings
-from colophon.pipeline.recipe.schema import Recipe
+from colophon.pipeline.recipe.schema import DEFAULT_MAX_DOCUMENT_BYTES, Recipe
 from colophon.pipeline.stages.column_sources import ColumnSources
 from colophon.pipeline.stages.packing import tokenizer_info
 from colophon.pipeline.stages.tokenization import Vocabulary
@@ -50,7 +50,7 @@ class Settings:
             return self._of_annotations(output.name)
         if output.stage == "tokenize":
             columns = {need.name: need.in_input for need in self.columns.tokenize_needs}
-            return {"tokenizer": self.vocabulary.tokenizer.settings, "columns": columns}
+            return {"tokenizer": self.vocabulary.tokenizer.settings, "columns": columns, **self._of_input}
         return {
             "layout": self.recipe.layouts[output.name].model_dump(mode="json"),
             "pack": self.recipe.pack.model_dump(mode="json"),
@@ -63,4 +63,11 @@ class Settings:
         from_input = [column for column in annotator.columns if self.columns.source(column) is None]
         columns = {column: self.columns.need(column).in_input for column in from_input}
         settings = recorded_settings(annotator, self.recipe.annotators.get(name))
-        return {"annotator": settings, "columns": columns}
+        return {"annotator": settings, "columns": columns, **self._of_input}
+
+    @property
+    def _of_input(self) -> dict[str, int]:
+        """The settings of the input that decide which lines are documents."""
+        most = self.recipe.input.max_document_bytes
+        # Settings of earlier versions do not have it.
+        return {} if most == DEFAULT_MAX_DOCUMENT_BYTES else {"max_document_bytes": most}

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colophon.annotators.base import AnnotatorError
-from colophon.annotators.url import UrlConfig
+from colophon.annotators.url import UrlConfig, _host
 
 
 def annotate(urls: list[str | None], **settings: bool) -> list[dict[str, str | None]]:
@@ -119,3 +119,12 @@ def test_unusual_urls(shared_data: Path) -> None:
     for row in rows:
         if row["url_prefix"] is not None:
             assert row["url_prefix"] + row["url_domain"] + row["url_suffix"] == row["url"].strip()
+
+
+def test_hosts_of_any_length_leave_little_behind() -> None:
+    """The caches hold hosts, not authorities, and none that is too long to be one."""
+    _host.cache_clear()
+    long = [f"http://{'u' * 5000}{n}@{'a' * 300}{n}.example:80/" for n in range(50)]
+    short = [f"http://{'u' * 5000}{n}@a.example/" for n in range(50)]
+    assert {row["url_host"] for row in annotate([*long, *short])} == {None, "a.example"}
+    assert _host.cache_info().currsize == 1

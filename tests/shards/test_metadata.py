@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colophon.shards.metadata import DocumentMetadata, document_metadata
+from colophon.shards.metadata import DocumentMetadata, document_metadata, shortened
 from tests.shards import oracle
 from tests.shards.cases import ByteTokenizer, Case, cases, documents_of, layouts, make_layout
 
@@ -104,3 +104,41 @@ class TestAgainstTheOracle:
         given_tokens = sum(len(value or "") for value in values)
         assert int(metadata.lengths.sum()) + metadata.counts["metadata_tokens_cut"] == given_tokens
         assert np.all(metadata.lengths <= budget)
+
+
+class TestLongMetadata:
+    """Metadata is cut to 64 bytes for each token of its budget before it is tokenized."""
+
+    def test_its_first_tokens_are_those_of_the_whole(self) -> None:
+        long = ["x" * 100_000, "é🙂 " * 30_000, "two words " * 10_000]
+        metadata = metadata_of([*long, "ab"], max_metadata_tokens=5)
+        assert ids_of(metadata) == [list(value.encode()[:5]) for value in (*long, "ab")]
+        assert len(metadata.ids) <= 3 * 64 * 5 + 2
+        assert metadata.counts["metadata_cut"] == 3
+
+    @given(
+        st.lists(st.none() | st.text(max_size=300) | st.sampled_from(["a b " * 90, "é" * 3333]), max_size=6),
+        st.integers(1, 4),
+        st.sampled_from(["{url}", "{url}{url}", "at {url} and {url}", "{url:.3}", "{url:>700}"]),
+    )
+    def test_cut_columns_give_the_ids_of_whole_ones(self, values: list[str | None], most: int, template: str) -> None:
+        metadata = metadata_of(values, max_metadata_tokens=most, template=template)
+        rendered = [None if value is None else template.format(url=value) for value in values]
+        assert ids_of(metadata) == [[] if text is None else list(text.encode()[:most]) for text in rendered]
+
+    @given(st.lists(st.none() | st.text(max_size=40)), st.integers(1, 30), st.booleans())
+    def test_a_cut_string_is_a_beginning_of_its_string(
+        self, values: list[str | None], most: int, at_words: bool
+    ) -> None:
+        array = pa.array(values, pa.string())
+        for value, short in zip(values, shortened(array, most, at_words=at_words).to_pylist(), strict=True):
+            if value is None or len(value.encode()) <= most:
+                assert short == value
+            else:
+                assert value.startswith(short)
+                assert len(short.encode()) <= most + 3
+                assert at_words or len(short.encode()) >= most
+
+    def test_it_is_cut_at_a_word(self) -> None:
+        array = pa.array(["some words here", "nospacesinhere"])
+        assert shortened(array, 11, at_words=True).to_pylist() == ["some words", "nospacesinh"]

@@ -17,8 +17,11 @@ import pyarrow.compute as pc
 
 from colophon.pipeline.errors import one_line
 from colophon.pipeline.inputs.columns import SHOWN_COLUMNS, ColumnNeed, splits
+from colophon.pipeline.inputs.jsonl.lines import Line
 from colophon.pipeline.inputs.jsonl.scanner import members, members_at, value_at, whole_value_at
+from colophon.pipeline.inputs.limits import TOO_LARGE, is_above, text_too_large, utf8_bytes
 from colophon.pipeline.inputs.row_batches import Number
+from colophon.pipeline.recipe.schema import DEFAULT_MAX_DOCUMENT_BYTES
 from colophon.shards.common.errors import listed
 
 _MISSING: Any = object()
@@ -29,6 +32,8 @@ _INEXACT = 2.0**63
 _ANY_NUMBER = 2**31 - 1
 """Keys of a line that was scanned: the scanner finds those that occur twice."""
 
+_SCANNED_BYTES = 4 << 20
+"""Longer lines are scanned: orjson takes up to 30 bytes for a byte of values that nothing needs, such as `[],[],`."""
 _ESCAPED_LETTER = r"\\u00[2-7]"
 Parsed = tuple[list[Any], int]
 _Take = Callable[[str, Sequence[int]], Any]
@@ -50,12 +55,16 @@ class LineParser:
 
     A column `metadata.url` is the member `url` of the object `metadata`, unless a line has a key of that whole name:
     the rule of `columns.paths_of`. Cost: that of orjson. Lines that orjson refuses or reads inexactly are scanned:
-    numbers as ids, and, after a search in all lines of a batch, keys that occur twice.
+    numbers as ids, and, after a search in all lines of a batch, keys that occur twice. Lines
+    of more than 4 MiB are scanned too.
     """
 
-    def __init__(self, text: str, needs: Sequence[ColumnNeed]) -> None:
-        """Parse documents whose text has the key `text`."""
+    def __init__(
+        self, text: str, needs: Sequence[ColumnNeed], *, max_document_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
+    ) -> None:
+        """Parse documents whose text has the key `text` and at most `max_document_bytes` as UTF-8."""
         self._text = text
+        self._limit = max_document_bytes
         self._keys = [need.in_input for need in needs]
         self._take: list[_Take] = [
             _single if need.read_as is None else _last if need.nested_as_json else _whole for need in needs
@@ -72,7 +81,7 @@ class LineParser:
         self._keys_pattern = f'"(?:{"|".join(map(_re2, self._names))})"'
         self._exact_keys = re.compile(b"|".join(map(_spelt, self._names)))
 
-    def __call__(self, line: bytes) -> Parsed | None:
+    def __call__(self, line: Line) -> Parsed | None:
         """The values of the columns, None where the line has none, and the `expected` of `repeated`.
 
         None for a blank line.
@@ -80,14 +89,18 @@ class LineParser:
         Raises:
             BadLineError: the line is not a document.
         """
+        if len(line) > _SCANNED_BYTES:
+            return None if line.isspace() else self.scanned(line)
         try:
             row = orjson.loads(line)
         except ValueError as error:
-            return self.scanned(line, error) if line.strip() else None
+            return self.scanned(line, error) if line and not line.isspace() else None
         if type(row) is not dict:
             raise BadLineError(f"a JSON {type(row).__name__}, not an object", kind=NO_OBJECT)
-        if type(row.get(self._text)) is not str:
-            self._check_text(_nested(row, self._text), row)
+        text = row.get(self._text)
+        if type(text) is not str:
+            text = _nested(row, self._text)
+            self._check_text(text, row)
         values: list[Any] = list(map(row.get, self._keys))
         for place in self._dotted:
             found = _nested(row, self._keys[place])
@@ -96,6 +109,8 @@ class LineParser:
             return self.scanned(line)
         if any(type(values[n]) is float and abs(values[n]) >= _INEXACT for n in self._spelt):
             return self.scanned(line)
+        if len(line) > self._limit:
+            self._check_size(text, values)
         has_all = not self._paths and None not in values
         return values, len(self._names) if has_all else self._num_keys(row)
 
@@ -110,7 +125,14 @@ class LineParser:
         shown = listed(list(keys), most=SHOWN_COLUMNS)
         raise BadLineError(f"no key {self._text!r}; keys: {shown}", kind="no text")
 
-    def repeated(self, block: bytes, lines: Sequence[bytes], expected: Mapping[int, int]) -> list[int]:
+    def _check_size(self, text: Any, values: Sequence[Any]) -> None:
+        if type(text) is str and is_above(text, self._limit):
+            found = None if self._id is None else values[self._id]
+            document = found.spelling if isinstance(found, Number) else None if found is None else str(found)
+            reason = text_too_large(utf8_bytes(text), self._limit, document=document)
+            raise BadLineError(reason, kind=TOO_LARGE)
+
+    def repeated(self, block: Line, lines: Sequence[Line], expected: Mapping[int, int]) -> list[int]:
         """The places of the lines in which a needed key may occur twice. One search in the block is usually enough.
 
         Args:
@@ -129,7 +151,7 @@ class LineParser:
         inside = sum(_has_path(row, path) for path in self._paths)
         return inside + sum(name in row for name in self._heads)
 
-    def scanned(self, line: bytes, refused: ValueError | None = None) -> Parsed | None:
+    def scanned(self, line: Line, refused: ValueError | None = None) -> Parsed | None:
         """As a call, member by member: exact numbers, and keys that occur twice.
 
         Args:
@@ -160,7 +182,10 @@ class LineParser:
             _found(decoded, places if nests else {k: v for k, v in places.items() if k == key}, key, take)
             for key, take, nests in zip(self._keys, self._take, self._nests, strict=True)
         )
-        return [None if value is _MISSING else value for value in found], _ANY_NUMBER
+        values = [None if value is _MISSING else value for value in found]
+        if len(line) > self._limit:
+            self._check_size(text, values)
+        return values, _ANY_NUMBER
 
 
 def _nested(row: Mapping[str, Any], key: str) -> Any:
@@ -227,7 +252,7 @@ def _all_keys(line: str) -> Mapping[str, Any]:
     return members(line, _Everything())
 
 
-def _one_value(block: bytes) -> pa.Array:
+def _one_value(block: Line) -> pa.Array:
     """The bytes as the only value of an array, without a copy."""
     offsets = pa.py_buffer(np.array([0, len(block)], np.int64))
     return pa.Array.from_buffers(pa.large_binary(), 1, [None, offsets, pa.py_buffer(block)])

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.compression import open_file
 
-MAX_LINE_BYTES = 256 << 20
-"""A longer line is excluded by its number, without reading it whole."""
-
 _BLOCK_BYTES = 1 << 20
-TOO_LONG = b"a line of more than 256 MiB"
+_SHOWN_BYTES = 1 << 10
+
+Line = bytes | bytearray
 
 _ENCODINGS = {
     b"\xff\xfe\0\0": "UTF-32",
@@ -27,6 +27,13 @@ _ENCODINGS = {
     b"\0{": "UTF-16BE",
 }
 """By a file's first bytes: byte order marks, and `{`."""
+
+
+@dataclass(frozen=True)
+class LongLine:
+    """A line that was too long to be read."""
+
+    num_bytes: int
 
 
 @contextmanager
@@ -47,23 +54,54 @@ def open_lines(url: str, **options: Any) -> Iterator[io.BufferedReader]:
         yield lines
 
 
-def line_blocks(file: io.BufferedReader) -> Iterator[bytes]:
-    """Whole lines, about 1 MiB at a time; `TOO_LONG` in place of a line of more than about `MAX_LINE_BYTES`."""
+def line_blocks(file: io.BufferedReader, *, limit: int) -> Iterator[Line | LongLine]:
+    """Whole lines, about 1 MiB at a time; a line of more than 1 MiB may be a block of its own.
+
+    Args:
+        file: the file.
+        limit: bytes of the longest line, at least 2 MiB; in place of a longer one its size is given. Such a line is
+            read without being held in memory.
+    """
     while block := file.read(_BLOCK_BYTES):
-        rest = b"" if block.endswith(b"\n") else file.readline(MAX_LINE_BYTES)
-        if len(rest) < MAX_LINE_BYTES or rest.endswith(b"\n"):
+        rest = b"" if block.endswith(b"\n") else file.readline(_BLOCK_BYTES)
+        if len(rest) < _BLOCK_BYTES or rest.endswith(b"\n"):
             yield block + rest
             continue
-        while len(rest) == MAX_LINE_BYTES and not rest.endswith(b"\n"):
-            rest = file.readline(MAX_LINE_BYTES)
-        yield block[: block.rfind(b"\n") + 1] + TOO_LONG + b"\n"
+        begin = block.rfind(b"\n") + 1
+        if begin:
+            yield block[:begin]
+        yield _long_line(file, block[begin:] + rest, limit)  # not bound to a name: it is freed when the caller drops it
 
 
-def other_format(line: bytes) -> str | None:
+def _long_line(file: io.BufferedReader, start: bytes, limit: int) -> Line | LongLine:
+    """The line that begins with `start`; only its size if that is above `limit`."""
+    line = bytearray(start)  # grows in place
+    while not line.endswith(b"\n") and len(line) <= limit and (part := file.readline(_BLOCK_BYTES)):
+        line += part
+    if len(line) <= limit:
+        return line
+    num_bytes, is_ended = len(line), line.endswith(b"\n")
+    while not is_ended and (part := file.readline(_BLOCK_BYTES)):
+        num_bytes += len(part)
+        is_ended = part.endswith(b"\n")
+    return LongLine(num_bytes - is_ended)
+
+
+def lines_of(block: Line) -> Sequence[Line]:
+    """The lines of a block; a single line is not copied and keeps its end."""
+    if block.find(b"\n") in (-1, len(block) - 1):
+        return [block]
+    lines = block.split(b"\n")
+    if not lines[-1]:  # the block ends with a line's end
+        lines.pop()
+    return lines
+
+
+def other_format(line: Line) -> str | None:
     """The name of a JSON text that extends over several lines, from its first line; None if it may be one document."""
-    line = line.removeprefix(b"\xef\xbb\xbf").strip()
-    if line.startswith(b"["):
+    start, end = line[:_SHOWN_BYTES].removeprefix(b"\xef\xbb\xbf").lstrip(), line[-_SHOWN_BYTES:].rstrip()
+    if start.startswith(b"["):
         return "one JSON array, not an object on each line. Convert it: jq -c '.[]'"
-    if line.startswith(b"{") and line.endswith((b"{", b"[", b",", b":")):
+    if start.startswith(b"{") and end.endswith((b"{", b"[", b",", b":")):
         return "a JSON object over several lines, not one on each line. Convert it: jq -c ."
     return None

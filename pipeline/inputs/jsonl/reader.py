@@ -11,7 +11,8 @@ import pyarrow as pa
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.jsonl.documents import NO_OBJECT, BadLineError, LineParser
-from colophon.pipeline.inputs.jsonl.lines import TOO_LONG, line_blocks, open_lines, other_format
+from colophon.pipeline.inputs.jsonl.lines import Line, LongLine, line_blocks, lines_of, open_lines, other_format
+from colophon.pipeline.inputs.limits import TOO_LARGE, line_limit, line_too_large
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.row_batches import row_batches
@@ -35,26 +36,30 @@ def jsonl_batches(
 
 
 def _rows(partition: Partition, needs: Sequence[ColumnNeed], problems: Problems) -> Iterator[tuple[Sequence[Any], int]]:
-    parse = LineParser(partition.text, needs)
+    limit = partition.max_document_bytes
+    parse = LineParser(partition.text, needs, max_document_bytes=limit)
     start = _Start()
     num_lines = 0
     with open_lines(partition.url) as file:
-        for block in line_blocks(file):
-            lines = block.split(b"\n")
-            if not lines[-1]:  # the block ends with a line's end
-                lines.pop()
+        for block in line_blocks(file, limit=line_limit(limit)):
+            if isinstance(block, LongLine):
+                num_lines += 1
+                reason = line_too_large(f"a line of {block.num_bytes:,} bytes", limit)
+                problems.add(num_lines, reason, kind=TOO_LARGE)
+                continue
+            lines = lines_of(block)
             documents, bad = _parsed(block, lines, parse)
             start.check(min(documents, default=None), [(place, lines[place], error) for place, error in bad])
             for place, error in bad:
-                reason, kind = (TOO_LONG.decode(), "too long") if lines[place] == TOO_LONG else (str(error), error.kind)
-                problems.add(num_lines + place + 1, reason, kind=kind)
-            for place, values in documents.items():
-                yield values, len(lines[place])
-            num_lines += len(lines)
+                problems.add(num_lines + place + 1, str(error), kind=error.kind)
+            sizes, num_lines = list(map(len, lines)), num_lines + len(lines)
+            del block, lines  # a document may be large: its line, its values and its array do not all exist at once
+            for place in list(documents):
+                yield documents.pop(place), sizes[place]
 
 
 def _parsed(
-    block: bytes, lines: Sequence[bytes], parse: LineParser
+    block: Line, lines: Sequence[Line], parse: LineParser
 ) -> tuple[dict[int, Sequence[Any]], list[tuple[int, BadLineError]]]:
     """The values of the lines that are documents, and the errors of the others, by place; blank lines have neither."""
     documents: dict[int, Sequence[Any]] = {}
@@ -85,10 +90,10 @@ class _Start:
     """Finds a file that is one JSON text over several lines: its first two lines are no documents and look like it."""
 
     def __init__(self) -> None:
-        self._failed: list[tuple[bytes, BadLineError]] = []
+        self._failed: list[str | None] = []
         self._is_open = True
 
-    def check(self, first_document: int | None, bad: Sequence[tuple[int, bytes, BadLineError]]) -> None:
+    def check(self, first_document: int | None, bad: Sequence[tuple[int, Line, BadLineError]]) -> None:
         """Note a block of lines.
 
         Args:
@@ -102,10 +107,7 @@ class _Start:
         if not self._is_open:
             return
         before = bad if first_document is None else [found for found in bad if found[0] < first_document]
-        self._failed += [(line, error) for _, line, error in before]
+        self._failed += [None if error.kind == NO_OBJECT else other_format(line) for _, line, error in before[:2]]
         self._is_open = first_document is None and len(self._failed) < 2
-        if len(self._failed) > 1:
-            line, error = self._failed[0]
-            name = None if error.kind == NO_OBJECT else other_format(line)
-            if name is not None:
-                raise InputError(name)
+        if len(self._failed) > 1 and self._failed[0] is not None:
+            raise InputError(self._failed[0])

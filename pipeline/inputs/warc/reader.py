@@ -12,6 +12,7 @@ from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.compression import open_to_the_damage
 from colophon.pipeline.inputs.failures import input_errors
+from colophon.pipeline.inputs.limits import TOO_LARGE, TooLargeError
 from colophon.pipeline.inputs.mappings import WARC_COLUMNS
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.problems import Problems
@@ -52,7 +53,7 @@ def _rows(
             for record in found:
                 if waiting is not None:
                     yield from waiting.settled(names, problems, others)
-                waiting = _Outcome(record)
+                waiting = _Outcome(record, max_document_bytes=partition.max_document_bytes)
             if waiting is not None:
                 yield from waiting.settled(names, problems, others)
         except DamagedError as error:
@@ -66,19 +67,20 @@ def _rows(
 class _Outcome:
     """A record that was read: a document, a kind to be counted, or a reason."""
 
-    def __init__(self, record: Record) -> None:
+    def __init__(self, record: Record, *, max_document_bytes: int) -> None:
         self.number = record.number
+        self._limit = max_document_bytes
         self._text: str | None = None
-        self._kind, self._reason = "", ""
+        self._kind, self._reason, self._is_too_large = "", "", False
         try:
             with input_errors():
                 self._read(record)
         except InputError as error:
-            self._reason = str(error)
+            self._reason, self._is_too_large = str(error), isinstance(error, TooLargeError)
 
     def _read(self, record: Record) -> None:
         try:
-            self._text = text_of(record)
+            self._text = text_of(record, max_document_bytes=self._limit)
             self._values = _values(record, self._text)
         except NoDocumentError as error:
             self._kind = error.kind
@@ -90,7 +92,9 @@ class _Outcome:
         if self._text is not None:
             yield [self._values.get(name) for name in names], len(self._text)
         elif self._reason:
-            problems.add(self.number, self._reason, kind=self._reason.partition(":")[0])
+            problems.add(
+                self.number, self._reason, kind=TOO_LARGE if self._is_too_large else self._reason.partition(":")[0]
+            )
         else:
             others[self._kind] += 1
 

@@ -16,6 +16,8 @@ from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.failures import input_errors
 
 _SKIPPED_BYTES = 1 << 20
+MAX_HEADER_BYTES = 1 << 20
+"""The most bytes of a record's headers, and of the headers of HTTP in its content."""
 _LINE_ENDS = (b"\r\n", b"\n")
 _VERSION = b"WARC/"
 
@@ -52,14 +54,27 @@ class CountingStream:
         self._stream = stream
         self.offset = 0
         self.has_ended = False
+        self._header_room = MAX_HEADER_BYTES
 
     def read(self, size: int) -> bytes:
         """At most `size` bytes."""
         return self._counted(self._stream.read, min(size, _SKIPPED_BYTES))
 
     def readline(self, size: int = -1) -> bytes:
-        """A line with its end."""
-        return self._counted(self._stream.readline, size)
+        """A line with its end. Without `size` it is a header.
+
+        Raises:
+            InputError: the headers since `begin_headers` are too long.
+        """
+        if size >= 0:
+            return self._counted(self._stream.readline, size)
+        line = self._counted(self._stream.readline, self._header_room + 1)
+        self._header_room = header_room(self._header_room, line)
+        return line
+
+    def begin_headers(self) -> None:
+        """Begin to count the bytes of headers."""
+        self._header_room = MAX_HEADER_BYTES
 
     def _counted(self, read: Any, size: int) -> bytes:
         with input_errors():  # gzip raises EOFError, which warcio would take for the end
@@ -67,6 +82,17 @@ class CountingStream:
         self.offset += len(data)
         self.has_ended = not data and size != 0
         return data
+
+
+def header_room(room: int, line: bytes) -> int:
+    """The bytes of headers that may follow a line, of at most `room` + 1 bytes, where it and they may have `room`.
+
+    Raises:
+        InputError: the line is longer.
+    """
+    if len(line) > room:
+        raise InputError(f"headers of more than {MAX_HEADER_BYTES:,} bytes")
+    return room - len(line)
 
 
 def records(stream: CountingStream) -> Iterator[Record]:
@@ -99,10 +125,11 @@ def records(stream: CountingStream) -> Iterator[Record]:
 
 def _next_line(stream: CountingStream) -> bytes:
     """The next line that is not blank; empty at the end of the file."""
-    line = stream.readline()
-    while line in _LINE_ENDS:
+    while True:
+        stream.begin_headers()
         line = stream.readline()
-    return line
+        if line not in _LINE_ENDS:
+            return line
 
 
 def _check_length(parsed: Any, stream: CountingStream) -> None:

@@ -72,3 +72,11 @@ def test_a_thousand_bad_lines_are_one_entry_everywhere(project: Path) -> None:
     assert strict.code == 1
     assert "--strict: data/bad.jsonl:2: not JSON" in strict.line
     assert isinstance(manifest(), Manifest)
+
+
+def test_kinds_without_end_are_counted_together(problems: Problems) -> None:
+    """A kind may hold a name from the file, such as that of an encoding."""
+    for n in range(5000):
+        problems.add(n + 1, f"encoding {n}", kind=f"encoding {n}")
+    assert len(problems.entries) == 101
+    assert (problems.entries[-1].count, problems.count) == (4900, 5000)

@@ -30,7 +30,7 @@ WRONG: list[tuple[str, str, str]] = [
     (
         "partition_bytes",
         "partition_byte",
-        "input.partition_byte: unknown key; available: columns, format, partition_bytes, paths",
+        "input.partition_byte: unknown key; available: columns, format, max_document_bytes, partition_bytes, paths",
     ),
     (
         "[annotators.url]",

@@ -56,6 +56,7 @@ def test_documents_and_tokens_are_those_of_the_files(summary: dict[str, Any]) ->
         **dict.fromkeys(LOSS_COUNTS, 0),
         "other_records": 0,
         "values_of_wrong_type": 0,
+        "values_too_long": 0,
         "excluded": 0,
     }
     assert counts.count(0) == summary["documents"]["documents_empty"]

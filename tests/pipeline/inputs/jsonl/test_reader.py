@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import tracemalloc
 from pathlib import Path
 from unittest import mock
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
-from colophon.pipeline.inputs.jsonl import lines
+from colophon.pipeline.inputs.jsonl import documents
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.readers import PartitionReader
 from tests.pipeline.inputs.test_readers import reason_of, rows_of, texts_of
@@ -27,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def reader(content: bytes) -> PartitionReader:
+def reader(content: bytes, **settings: int) -> PartitionReader:
     """A reader of a file with this content, which no plan has seen."""
     Path("a.jsonl").write_bytes(content)
     url = str(Path("a.jsonl").absolute())
@@ -41,6 +42,7 @@ def reader(content: bytes) -> PartitionReader:
         rows=None,
         bytes=1,
         identity="",
+        **settings,
     )
     return PartitionReader(partition, NEEDS, stage="test")
 
@@ -98,12 +100,50 @@ def test_one_odd_first_line_does_not_make_a_file_an_array() -> None:
     assert [(entry.line, entry.count) for entry in found.problems] == [(1, 1)]
 
 
-def test_a_line_above_the_limit_is_named_and_the_next_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines, "MAX_LINE_BYTES", 1 << 20)
-    long = b'{"text": "' + b"x" * (5 << 20) + b'"}\n'
-    found = reader(b'{"text": "a"}\n' + long + b'{"text": "b"}\n')
+@pytest.mark.parametrize("end", [b"\n", b""])
+def test_a_line_above_the_limit_is_named_and_the_next_is_read(end: bytes) -> None:
+    long = b'{"text": "' + b"x" * (5 << 20) + b'"}'
+    found = reader(b'{"text": "a"}\n' + long + b'\n{"text": "b"}\n' + long + end, max_document_bytes=1000)
     assert texts_of(found) == ["a", "b"]
-    assert [(entry.line, entry.reason) for entry in found.problems] == [(2, "a line of more than 256 MiB")]
+    (entry,) = found.problems
+    assert (entry.line, entry.count, entry.examples[1].line) == (2, 2, 4)
+    assert entry.reason == (
+        "a line of 5,242,892 bytes, too large for max_document_bytes = 1,000. Raise input.max_document_bytes to read it"
+    )
+
+
+def test_a_text_above_the_limit_is_named_with_its_id_and_size() -> None:
+    """The size is that of the text's UTF-8, not of the line: escapes and other keys do not count."""
+    texts = ["x" * 100, "x" * 101, "é" * 50, "é" * 51, "\n" * 100, "x" * 100_000]
+    rows = [{"id": n, "text": text, "other": "y" * 500} for n, text in enumerate(texts)]
+    found = reader("".join(json.dumps(row) + "\n" for row in rows).encode(), max_document_bytes=100)
+    assert texts_of(found) == [text for text in texts if len(text.encode()) <= 100]
+    (entry,) = found.problems
+    assert (entry.line, entry.count, [example.line for example in entry.examples]) == (2, 3, [2, 4, 6])
+    assert entry.reason == (
+        "a text of 101 bytes (id '1'), more than max_document_bytes = 100. Raise input.max_document_bytes to read it"
+    )
+
+
+def test_long_lines_have_the_values_of_short_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [{"id": n, "text": text, "o": [[], {}, 1e5]} for n, text in enumerate(["größe", "a\nb", None, "🙂", ""])]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode() + b' \t\n{"id": 0.10, "text": "t"}\n'
+    expected = rows_of(reader(content))
+    monkeypatch.setattr(documents, "_SCANNED_BYTES", 0)
+    assert rows_of(reader(content)) == expected
+    assert [row["id"] for row in expected] == ["0", "1", "2", "3", "4", "0.10"]
+
+
+def test_a_long_line_of_other_values_takes_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """orjson would build 30 bytes of objects for each of these."""
+    monkeypatch.setattr(documents, "_SCANNED_BYTES", 1 << 16)
+    line = b'{"text": "a", "other": [' + b"[]," * (1 << 15) + b"[]]}"
+    parse = documents.LineParser("text", NEEDS)
+    tracemalloc.start()
+    assert parse(line) == (["a", None], 2**31 - 1)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * len(line)
 
 
 def test_ids_beyond_64_bits_stay_different() -> None:

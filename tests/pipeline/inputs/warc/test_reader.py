@@ -6,6 +6,7 @@ import bz2
 import gzip
 import io
 import lzma
+import tracemalloc
 import zlib
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -16,11 +17,12 @@ import pytest
 import zstandard
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from warcio.bufferedreaders import ChunkedDataReader
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.partitions import plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
-from colophon.pipeline.inputs.warc import payloads
+from colophon.pipeline.inputs.warc.payloads import _without_chunks
 from colophon.pipeline.recipe.schema import InputSection
 from tests.pipeline.inputs.reading import NEEDS
 from tests.pipeline.inputs.test_readers import rows_of
@@ -77,9 +79,9 @@ def pages(count: int = 5) -> tuple[bytes, ...]:
     return tuple(record(payload=HTML % n, uri=f"http://e.example/{n}") for n in range(count))
 
 
-def reader(content: bytes, name: str = "a.warc") -> PartitionReader:
+def reader(content: bytes, name: str = "a.warc", **settings: int) -> PartitionReader:
     Path(name).write_bytes(content)
-    (partition,) = plan_inputs(InputSection(paths=[name]), needs=NEEDS).partitions
+    (partition,) = plan_inputs(InputSection(paths=[name], **settings), needs=NEEDS).partitions
     return PartitionReader(partition, NEEDS, stage="test")
 
 
@@ -149,7 +151,9 @@ def test_the_text_of_a_payload(content: bytes, text: str) -> None:
     [
         (record(payload=b"\x0b\x02\x80", http=[(CODED, "br")]), "content encoding 'br'; can be read: gzip"),
         (record(payload=gzip.compress(HTML)[:40], http=[(CODED, "gzip")]), "content encoding gzip: the payload is cut"),
-        (record(payload=gzip.compress(bytes(70 << 20)), http=[(CODED, "gzip")]), "a payload of more than 64 MiB"),
+        (record(payload=gzip.compress(bytes(70 << 20)), http=[(CODED, "gzip")]), "a payload of more than 64,000,000 "),
+        (record(payload=HTML % 1, http=[("X", "y" * (1 << 20))]), "headers of more than 1,048,576 bytes"),
+        (record(payload=HTML % 1, http=[("X", "y")] * (1 << 18)), "headers of more than 1,048,576 bytes"),
     ],
 )
 def test_a_document_that_cannot_be_decoded_is_reported_and_the_next_is_read(content: bytes, reason: str) -> None:
@@ -160,11 +164,57 @@ def test_a_document_that_cannot_be_decoded_is_reported_and_the_next_is_read(cont
     assert entry.reason.startswith(reason)
 
 
-def test_a_large_payload_is_read_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(payloads, "MAX_PAYLOAD_BYTES", 1 << 20)
-    found = reader(record(payload=b"<html>" + b"x" * (3 << 20)) + pages()[0])
+LARGE = b"<html>" + b"x" * (3 << 20)
+CHUNKED = ("Transfer-Encoding", "chunked")
+LARGE_PAYLOADS = {
+    "plain": record(payload=LARGE),
+    "gzip": record(payload=gzip.compress(LARGE), http=[(CODED, "gzip")]),
+    "deflate": record(payload=zlib.compress(LARGE), http=[(CODED, "deflate")]),
+    "one chunk": record(payload=b"%x\r\n%b\r\n0\r\n\r\n" % (len(LARGE), LARGE), http=[CHUNKED]),
+    "a chunk said to be of 2 GiB": record(payload=b"80000000\r\n" + LARGE, http=[CHUNKED]),
+    "chunks": record(payload=b"8\r\n<html>xx\r\n" * (1 << 17), http=[CHUNKED]),
+    "conversion": record("conversion", LARGE),
+    "larger as UTF-8": record(payload=CYRILLIC.encode("cp1251") + "я".encode("cp1251") * 99_000),
+}
+
+
+@pytest.mark.parametrize("name", LARGE_PAYLOADS)
+def test_a_payload_above_the_limit_is_named_and_takes_little_memory(name: str) -> None:
+    found = reader(LARGE_PAYLOADS[name] + pages()[0], max_document_bytes=100_000)
+    tracemalloc.start()
     assert len(texts(found)) == 1
-    assert [entry.line for entry in found.problems] == [1]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    (entry,) = found.problems
+    assert (entry.line, entry.rows) == (1, 1)
+    assert entry.reason.endswith("max_document_bytes = 100,000. Raise input.max_document_bytes to read it")
+    assert peak < 16 << 20
+
+
+@pytest.mark.parametrize("size", [1, 7, 1 << 20, (1 << 20) + 1])
+def test_chunks_of_any_size_are_joined(size: int) -> None:
+    payload = (HTML % 1) + b"x" * (size if size > 7 else 0)
+    parts = [payload[at : at + size] for at in range(0, len(payload), size)]
+    chunked = b"".join(b"%x;a=b\r\n%b\r\n" % (len(part), part) for part in parts)
+    assert texts(reader(record(payload=chunked + b"0\r\n\r\n", http=[CHUNKED]))) == [payload.decode()]
+
+
+@pytest.mark.parametrize("payload", [b"<html>no chunks", b"6\r\n<html>!!7\r\nrest", b"6\r\n<ht"])
+def test_what_is_not_chunked_is_taken_as_warcio_takes_it(payload: bytes) -> None:
+    expected = ChunkedDataReader(io.BytesIO(payload)).read()
+    assert _without_chunks(io.BytesIO(payload), 1000) == expected
+
+
+@pytest.mark.parametrize("start", [b"WARC/1.0\r\nX: ", b"WARC/1.0"])
+def test_headers_of_any_length_take_little_memory(start: bytes) -> None:
+    found = reader(pages()[0] + start + bytes(8 << 20))
+    tracemalloc.start()
+    assert len(texts(found)) == 1
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    (entry,) = found.problems
+    assert "headers of more than 1,048,576 bytes" in entry.reason
+    assert peak < 32 << 20
 
 
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
