@@ -20,6 +20,9 @@ from colophon.shards.schema import FORMAT_VERSION
 REMEDY = "Delete it; `colophon run` writes it again"
 """The remedy for a damaged file of a run's state."""
 MANIFEST_NAME = "manifest.json"
+_LONGEST_NAME = 255
+"""Bytes of a name in every common file system."""
+_LONGEST_SHOWN = 80
 MAX_EXAMPLES = 3
 """Examples of a quarantine entry."""
 
@@ -99,14 +102,17 @@ class Record(_Frozen):
     def _path_stays_inside(cls, path: str) -> str:
         pure = PurePosixPath(path)
         if pure.is_absolute() or ".." in pure.parts:
-            raise ValueError(f"path {path!r} leaves the output directory")
+            raise ValueError(f"path {path[:_LONGEST_SHOWN]!r} leaves the output directory")
+        if "\0" in path or any(len(part.encode()) > _LONGEST_NAME for part in pure.parts):
+            raise ValueError(f"path {path[:_LONGEST_SHOWN]!r} is not one of a file")
         return path
 
     @field_validator("partition")
     @classmethod
     def _partition_is_a_plain_name(cls, partition: str) -> str:
-        if "/" in partition or partition.startswith("."):
-            raise ValueError(f"partition {partition!r} is not a plain name")
+        is_long = len(partition.encode()) > _LONGEST_NAME
+        if not partition or partition.startswith(".") or "/" in partition or "\0" in partition or is_long:
+            raise ValueError(f"partition {partition[:_LONGEST_SHOWN]!r} is not a plain name")
         return partition
 
 

@@ -7,18 +7,19 @@ nothing is inferred from marker ids. Runs take about 0.005 byte a token, a mask 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from colophon.shards.common.errors import ShardError
+from colophon.shards.common.state_files import parse_model, parse_state
 
 FORMAT_VERSION = 1
+_REMEDY = "`colophon verify` checks every file of a run"
 METADATA_KEY = b"colophon"
 NO_DOCUMENT = 2**32 - 1
 """The value in `run_documents` for a run without a document: padding."""
@@ -113,13 +114,11 @@ def packed_info(schema: pa.Schema, *, path: object) -> PackedInfo:
     raw = (schema.metadata or {}).get(METADATA_KEY)
     if raw is None:
         raise ShardError(f"{path}: not a packed shard: its schema has no metadata {METADATA_KEY.decode()!r}")
-    version = _format_version(raw)
+    where = f"{path}: metadata"
+    version = parse_state(raw, where=where, remedy=_REMEDY).get("format_version")
     if version != FORMAT_VERSION:
-        raise ShardError(f"{path}: format version {version}; this Colophon reads version {FORMAT_VERSION}")
-    try:
-        info = PackedInfo.model_validate_json(raw)
-    except ValidationError as error:
-        raise ShardError(f"{path}: damaged shard metadata: {error.errors()[0]['msg']}") from None
+        raise ShardError(f"{path}: format version {version!r:.40}; this Colophon reads version {FORMAT_VERSION}")
+    info = parse_model(PackedInfo, raw, where=where, remedy=_REMEDY)
     ids = schema.field("input_ids").type if "input_ids" in schema.names else None
     if ids is None or not pa.types.is_fixed_size_list(ids) or ids.list_size != info.sequence_length + 1:
         raise ShardError(f"{path}: column input_ids is {ids}, not a list of {info.sequence_length + 1} ids")
@@ -130,14 +129,6 @@ def packed_info(schema: pa.Schema, *, path: object) -> PackedInfo:
         if found != field.type:
             raise ShardError(f"{path}: column {field.name} is {found or 'missing'}, not {field.type}")
     return info
-
-
-def _format_version(raw: bytes) -> object:
-    try:
-        value = json.loads(raw)
-    except ValueError:
-        return None
-    return value.get("format_version") if isinstance(value, dict) else None
 
 
 def full_role_weights(weights: dict[RoleName, float]) -> np.ndarray[Any, np.dtype[np.float32]]:

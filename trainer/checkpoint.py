@@ -19,16 +19,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from colophon.shards.common.differences import differences
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, created_directory, temporary_path
-from colophon.shards.common.errors import one_line
+from colophon.shards.common.errors import DamagedFileError, one_line
 from colophon.shards.common.output_paths import entries, inside
-from colophon.shards.common.state_files import read_regular
+from colophon.shards.common.state_files import parse_model, read_regular
 from colophon.shards.schema import Role
 from colophon.trainer.config import with_current_keys
 from colophon.trainer.data.description import DataDescription
@@ -36,7 +36,8 @@ from colophon.trainer.errors import NotWrittenError, TrainerError
 from colophon.trainer.loss import LossTotals
 
 _REMEDY = "Remove it to resume from the checkpoint before it"
-_NAME = re.compile(r"step-\d+")
+_NAME = re.compile(r"step-[0-9]{8,18}")
+_LONGEST_STEP = 20
 MODEL_NAME, OPTIMIZER_NAME, STATE_NAME = "model.safetensors", "optimizer.safetensors", "state.json"
 
 
@@ -47,10 +48,10 @@ class TrainingState(BaseModel):
 
     step: int = Field(ge=0)
     """Number of updates; the data order is a function of it."""
-    tokens: int = 0
+    tokens: int = Field(0, ge=0)
     """Labels so far, without padding."""
-    text_tokens: int = 0
-    skipped_batches: int = 0
+    text_tokens: int = Field(0, ge=0)
+    skipped_batches: int = Field(0, ge=0)
     """Global batches in which no label has loss weight."""
 
     def after(self, totals: LossTotals) -> TrainingState:
@@ -111,7 +112,7 @@ def save_checkpoint(
     Raises:
         NotWrittenError: the disk is full, or cannot be written; no part of the new checkpoint is left.
     """
-    final = directory / f"step-{checkpoint.state.step:08d}"
+    final = directory / name_of(checkpoint.state.step)
     for leftover in directory.glob(f".step-*{TEMPORARY_SUFFIX}"):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
@@ -166,10 +167,11 @@ def load_checkpoint(path: Path, *, shared: dict[str, Any]) -> Checkpoint:
         if different:
             raise TrainerError(f"cannot resume from {path}: this run has changed: {'; '.join(different)}")
         weights, optimizer = _tensors(path, MODEL_NAME), _tensors(path, OPTIMIZER_NAME)
-    except (OSError, ValidationError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise _damaged(path, error) from None
     try:
-        torch.set_rng_state(torch.frombuffer(bytearray(base64.b64decode(saved.torch_rng)), dtype=torch.uint8))
+        random_state = bytearray(base64.b64decode(saved.torch_rng, validate=True))
+        torch.set_rng_state(torch.frombuffer(random_state, dtype=torch.uint8))
     except (ValueError, RuntimeError, TypeError) as error:
         raise _damaged(path, error) from None
     return Checkpoint(state=saved.training, weights=weights, optimizer=optimizer)
@@ -186,7 +188,7 @@ def read_trained(path: Path) -> TrainedWeights:
         if saved.data is None:
             raise _of_earlier_version(path)
         return TrainedWeights(state=saved.training, data=saved.data, weights=_tensors(path, MODEL_NAME))
-    except (OSError, ValidationError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise _damaged(path, error) from None
 
 
@@ -198,7 +200,15 @@ def _saved_state(path: Path) -> _SavedState:
     content = read_regular(path / STATE_NAME, remedy=_REMEDY)
     if content is None:
         raise TrainerError(f"{path}: damaged checkpoint: no {STATE_NAME}. {_REMEDY}")
-    return _SavedState.model_validate_json(content)
+    try:
+        where = f"{path}: damaged checkpoint: {STATE_NAME}"
+        saved = parse_model(_SavedState, content, where=where, remedy=_REMEDY)
+    except DamagedFileError as error:
+        raise TrainerError(str(error)) from None
+    if saved.training.step != step_of(path):
+        step = str(saved.training.step)[:_LONGEST_STEP]
+        raise TrainerError(f"{path}: damaged checkpoint: {STATE_NAME} is that of step {step}. {_REMEDY}")
+    return saved
 
 
 def _of_earlier_version(path: Path) -> TrainerError:
@@ -219,7 +229,13 @@ def checkpoints(directory: Path) -> list[Path]:
         OutputPathError: an entry of the directory is a link, a pipe or the like.
     """
     found = entries(directory.parent, directory.name)
-    return sorted(path for path in found if _NAME.fullmatch(path.name) and path.is_dir())
+    named = [path for path in found if _NAME.fullmatch(path.name) and path.name == name_of(step_of(path))]
+    return sorted((path for path in named if path.is_dir()), key=step_of)
+
+
+def name_of(step: int) -> str:
+    """The name of the checkpoint after `step` updates."""
+    return f"step-{step:08d}"
 
 
 def step_of(path: Path) -> int:

@@ -17,7 +17,15 @@ from typing import Any
 import torch
 
 from colophon.shards.schema import Role
-from colophon.trainer.checkpoint import Checkpoint, TrainingState, load_checkpoint, save_checkpoint, step_of
+from colophon.trainer.checkpoint import (
+    MODEL_NAME,
+    OPTIMIZER_NAME,
+    Checkpoint,
+    TrainingState,
+    load_checkpoint,
+    save_checkpoint,
+    step_of,
+)
 from colophon.trainer.compilation import should_compile
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
@@ -35,6 +43,7 @@ from colophon.trainer.run_directory import RunDirectory
 from colophon.trainer.schedule import learning_rate
 from colophon.trainer.step import Arithmetic, accumulate_gradients, validation_losses
 from colophon.trainer.stop_request import StopRequest
+from colophon.trainer.tensor_checks import check_weights
 
 Report = Callable[[str], None]
 
@@ -154,8 +163,9 @@ class _Run:
         path = self._directory.prepare(steps=self.config.steps, resume=resume, overwrite=overwrite)
         if path is not None:
             checkpoint = load_checkpoint(path, shared=self._shared(step_of(path)))
+            check_weights(checkpoint.weights, self.config.model, self.data.tokenizer, where=path / MODEL_NAME)
             self._model.load_weights(checkpoint.weights)
-            self._optimizer.load_tensors(checkpoint.optimizer)
+            self._optimizer.load_tensors(checkpoint.optimizer, where=path / OPTIMIZER_NAME)
             self.state, self._saved_step = checkpoint.state, checkpoint.state.step
             self.report(f"resumed after step {self.state.step} from {path}")
         changes = self._directory.write_config(

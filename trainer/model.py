@@ -151,7 +151,7 @@ class Decoder(nn.Module):
         self.meta_token_ids = list(tokenizer.special.meta)
         self.activation_checkpointing = activation_checkpointing
         self.compiled = compiled
-        vocabulary_size = -(-self.num_ids // config.vocabulary_multiple) * config.vocabulary_multiple
+        vocabulary_size = num_rows(config, tokenizer)
         self.embed_tokens = Embedding(vocabulary_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
         if compiled:
@@ -299,6 +299,11 @@ def rotate(heads: Tensor, rotation: tuple[Tensor, Tensor]) -> Tensor:
     cos, sin = rotation
     first, second = heads.chunk(2, dim=-1)
     return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1).to(heads.dtype)
+
+
+def num_rows(config: ModelConfig, tokenizer: TokenizerInfo) -> int:
+    """The rows of the embedding: the tokenizer's ids, padded to the multiple in the settings."""
+    return -(-tokenizer.num_ids // config.vocabulary_multiple) * config.vocabulary_multiple
 
 
 def _fits(parameter: Tensor, weight: Tensor) -> bool:

@@ -7,7 +7,7 @@ The decay is applied here, before the optimizer's own step, which has none: p â†
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from colophon.trainer.config import AdEMAMixConfig, MuonConfig, TrainConfig
 from colophon.trainer.model import Decoder
 from colophon.trainer.parallel import full_tensor, gathered_tensors, sharded_like
+from colophon.trainer.tensor_checks import check_tensors
 
 
 class AdEMAMix(torch.optim.Optimizer):
@@ -61,6 +62,14 @@ def slow_average(step: int, *, config: AdEMAMixConfig, warmup_steps: int) -> tup
         return config.alpha * done, config.beta3
     log1, log3 = math.log(config.beta1), math.log(config.beta3)
     return config.alpha * done, math.exp(log1 * log3 / ((1 - done) * log3 + done * log1))
+
+
+_PARTS: Mapping[type[torch.optim.Optimizer], Sequence[str]] = {
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.Muon: ("momentum_buffer",),
+    AdEMAMix: ("step", "exp_avg", "exp_avg_slow", "exp_avg_sq"),
+}
+"""The tensors that each optimizer keeps for a parameter."""
 
 
 class ModelOptimizer:
@@ -117,8 +126,14 @@ class ModelOptimizer:
             keep=keep,
         )
 
-    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore the state that `tensors` returned."""
+    def load_tensors(self, tensors: Mapping[str, Tensor], *, where: object = "the optimizer's state") -> None:
+        """Restore the state that `tensors` returned; `where` is its file in errors.
+
+        Raises:
+            TrainerError: a part is missing or unknown, or has a different shape or type; or a number is not finite.
+        """
+        if tensors:  # else no batch had a label with loss weight
+            check_tensors(tensors, self._shapes(), where=where)
         by_name: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, part = key.rpartition(".")
@@ -132,6 +147,16 @@ class ModelOptimizer:
                         else sharded_like(value, parameter)
                         for part, value in by_name.get(name, {}).items()
                     }
+
+    def _shapes(self) -> dict[str, Sequence[int]]:
+        """The shapes of all parts by parameter name and part."""
+        return {
+            f"{name}.{part}": () if part == "step" else parameter.shape
+            for name, parameter in self._model.named_parameters()
+            for optimizer in self._optimizers
+            if any(parameter is p for group in optimizer.param_groups for p in group["params"])
+            for part in _PARTS[type(optimizer)]
+        }
 
 
 def _step_count(value: Tensor, optimizer: torch.optim.Optimizer, parameter: Tensor) -> Tensor:

@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from colophon.pipeline.errors import UsageError, printable
+from colophon.pipeline.errors import UsageError, one_line, printable
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.shards.arrow_files import list_values, read_table
+from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.layouts import describe_weights
-from colophon.shards.manifest import Manifest
+from colophon.shards.manifest import Manifest, Record
 from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import ROLE_NAMES, Role, full_role_weights
@@ -44,16 +46,30 @@ def show_document(
         record = next((r for r in content.records if r.partition == partition), None)
         if record is None or output.stage == "pack":
             continue
-        with resolved.store.files.local_copy(record.path) as path:
-            if output == TOKENS:
-                tokens = read_table(path).slice(local, 1)
-                table.add_row("id", _cell(tokens.column("id")[0].as_py()))
-                table.add_row("tokens", f"{len(list_values(tokens.column('input_ids'))[1]):,}")
-            else:
-                for name, value in pq.read_table(path).slice(local, 1).to_pylist()[0].items():
-                    table.add_row(f"{name}  ({output.name})", _cell(value))
+        for name, cell in _rows(resolved, output, record, local):
+            table.add_row(name, cell)
     table.add_row("text", Text(printable(_text(resolved, partition, local)[:characters]) + "…"))
     console.print(table)
+
+
+def _rows(resolved: ResolvedRecipe, output: Output, record: Record, local: int) -> list[tuple[str, Text]]:
+    """Names and values of a document in a file of tokens or annotations.
+
+    Raises:
+        DamagedFileError: the file cannot be read, or has no such row.
+    """
+    try:
+        with resolved.store.files.local_copy(record.path) as path:
+            if output != TOKENS:
+                values = pq.read_table(path, page_checksum_verification=True).slice(local, 1).to_pylist()[0]
+                return [(f"{name}  ({output.name})", _cell(value)) for name, value in values.items()]
+            tokens = read_table(path).slice(local, 1)
+            number = len(list_values(tokens.column("input_ids"))[1])
+            return [("id", _cell(tokens.column("id")[0].as_py())), ("tokens", Text(f"{number:,}"))]
+    except (pa.ArrowException, OSError, LookupError) as error:
+        where = f"{resolved.store.root}/{record.path}"
+        message = f"{where}: cannot be read: {one_line(error)}. `colophon verify` checks every file"
+        raise DamagedFileError(message) from None
 
 
 def _cell(value: object) -> Text:

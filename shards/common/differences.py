@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from typing import Any
 
 _LONGEST_VALUE = 60
+_LONGEST_KEY = 120
 
 
 def differences(old: Any, new: Any, *, at: str = "") -> list[str]:
     """One line for each leaf in which two JSON values differ; a missing key counts as None.
 
-    `{"a": {"b": 1}}` and `{"a": {"b": 2}}` give `a.b: 1 -> 2`. Lists are leaves. Long values are shortened.
+    `{"a": {"b": 1}}` and `{"a": {"b": 2}}` give `a.b: 1 -> 2`. Lists are leaves. Long keys and values are shortened.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         keys = [*old, *(key for key in new if key not in old)]
@@ -20,9 +21,12 @@ def differences(old: Any, new: Any, *, at: str = "") -> list[str]:
             for key in keys
             for line in differences(old.get(key), new.get(key), at=f"{at}.{key}" if at else str(key))
         ]
-    return [] if old == new else [f"{at}: {_shortened(old)} -> {_shortened(new)}"]
+    return [] if old == new else [f"{_cut(at, _LONGEST_KEY)}: {_shortened(old)} -> {_shortened(new)}"]
 
 
 def _shortened(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
+    return _cut(repr(value), _LONGEST_VALUE)
+
+
+def _cut(text: str, longest: int) -> str:
+    return text if len(text) <= longest else text[: longest - 3] + "..."

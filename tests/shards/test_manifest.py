@@ -72,7 +72,18 @@ class TestPaths:
     def test_a_path_inside_the_output_is_kept(self, path: str) -> None:
         assert record(path).path == path
 
-    @pytest.mark.parametrize("field", [{"output": "../tokens"}, {"partition": "../p"}, {"partition": ".settings"}])
+    @pytest.mark.parametrize("path", ["tokens/a\0b", "tokens/" + "x" * 256, "ü" * 128])
+    def test_a_path_that_no_file_has_is_refused(self, path: str) -> None:
+        with pytest.raises(ValidationError, match="is not one of a file"):
+            record(path)
+
+    @pytest.mark.parametrize(
+        "field",
+        [
+            {"output": "../tokens"},
+            *({"partition": name} for name in ("../p", ".settings", "", "a\0b", "x" * 256)),
+        ],
+    )
     def test_a_record_with_an_output_or_partition_outside_is_refused(self, field: dict[str, str]) -> None:
         value = record("x").model_dump() | field
         with pytest.raises(ValidationError, match=r"leaves the output directory|is not a plain name"):
@@ -115,7 +126,7 @@ class TestReading:
 
     def test_the_output_is_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "out").write_text("")
-        with pytest.raises(ShardError, match=r"manifest\.json: cannot be read: Not a directory"):
+        with pytest.raises(ShardError, match=r"manifest\.json does not exist: .*out is not the output"):
             read_manifest(tmp_path / "out")
 
     @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ class TestDamagedFiles:
     def test_damaged_metadata(self, tmp_path: Path, raw: bytes) -> None:
         table = read_table(edited(tmp_path / "a.arrow")).replace_schema_metadata({METADATA_KEY: raw})
         write_table(tmp_path / "b.arrow", table)
-        with pytest.raises(ShardError, match=r"b\.arrow: (format version None|damaged shard metadata)") as error:
+        with pytest.raises(ShardError, match=r"b\.arrow: (format version None|metadata: damaged: )") as error:
             PackedFile(tmp_path / "b.arrow")
         assert "\n" not in str(error.value)
 
@@ -327,7 +327,7 @@ class TestInconsistentFiles:
         info["role_weights"]["text"] = weight
         path = tmp_path / "a.arrow"
         write_table(path, table.replace_schema_metadata({METADATA_KEY: json.dumps(info)}))
-        with pytest.raises(ShardError, match="a loss weight in the schema metadata is negative or not finite"):
+        with pytest.raises(ShardError, match=r"weight in the schema metadata is negative|is not JSON"):
             PackedDataset([path])
 
     def test_a_different_tokenizer_with_the_same_fingerprint(self, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from colophon.shards.common.durable import created_directory
 from colophon.shards.common.errors import one_line
+from colophon.shards.common.state_files import parse_model, parse_state
 from colophon.shards.schema import TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
 from colophon.trainer.checkpoint import save_tensors
@@ -41,7 +42,10 @@ from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.trained_model import TrainedModel
 from colophon.trainer.inference.vocabulary import check_tokenizer
 from colophon.trainer.model import Decoder
+from colophon.trainer.tensor_checks import check_weights
 
+_REMEDY = "Export the model again"
+_STORED_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 DESCRIPTION_NAME, WEIGHTS_NAME, TOKENIZER_NAME = "colophon.json", "model.safetensors", "tokenizer.json"
 
 
@@ -137,14 +141,16 @@ def load_export(
         TrainerError: `directory` is not an export, or is damaged.
     """
     try:
-        described = Description.model_validate_json(_regular(directory / DESCRIPTION_NAME).read_bytes())
+        described = _described(directory / DESCRIPTION_NAME)
         tokenizer = _load_tokenizer(directory, described.tokenizer)
         stored = load_file(_regular(directory / WEIGHTS_NAME))
     except (OSError, KeyError, TypeError, ValueError, TokenizerError, SafetensorError) as error:
         raise TrainerError(f"{directory}: not a model that Colophon exported: {one_line(error)}") from None
     unpadded = described.config.model.model_copy(update={"vocabulary_multiple": 1})
+    weights = {name.removeprefix("model."): tensor for name, tensor in stored.items()}
+    check_weights(weights, unpadded, described.tokenizer, where=directory / WEIGHTS_NAME, types=_STORED_TYPES)
     model = Decoder(unpadded, tokenizer=described.tokenizer, masked_ids=described.masked_ids)
-    model.load_weights({name.removeprefix("model."): tensor.float() for name, tensor in stored.items()})
+    model.load_weights({name: tensor.float() for name, tensor in weights.items()})
     where = device or torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = TrainedModel(
         name=described.name,
@@ -164,6 +170,13 @@ def load_export(
     return LoadedExport(trained=trained, layout=layout, tokenizer=tokenizer)
 
 
+def _described(path: Path) -> Description:
+    described = parse_model(Description, _regular(path).read_bytes(), where=str(path), remedy=_REMEDY)
+    if not all(0 <= id < described.tokenizer.num_ids for id in described.masked_ids):
+        raise TrainerError(f"{path}: damaged: masked_ids are not ids of the tokenizer. {_REMEDY}")
+    return described
+
+
 def _regular(path: Path) -> Path:
     """A file of an export; a link to one too, because the hub's cache consists of links. A pipe would wait."""
     if path.exists() and not path.is_file():
@@ -173,7 +186,8 @@ def _regular(path: Path) -> Path:
 
 def _load_tokenizer(directory: Path, info: TokenizerInfo) -> Tokenizer:
     """The vocabulary of an export; special tokens have the names that the export gives them."""
-    added = json.loads(_regular(directory / TOKENIZER_NAME).read_bytes())["added_tokens"]
+    path = _regular(directory / TOKENIZER_NAME)
+    added = parse_state(path.read_bytes(), where=str(path), remedy=_REMEDY)["added_tokens"]
     names = {token["id"]: token["content"] for token in added}
     roles = {role: names[getattr(info.special, role)] for role in ("bos", "eos", "pad", "boc", "eoc")}
     config = TokenizerConfig(path=str(directory / TOKENIZER_NAME), **roles)

@@ -12,13 +12,14 @@ from colophon.shards.common.errors import one_line
 from colophon.shards.common.output_paths import entries, inside
 from colophon.shards.common.state_files import read_state
 from colophon.shards.schema import TokenizerInfo
-from colophon.trainer.checkpoint import TrainingState, checkpoints, read_trained, step_of
+from colophon.trainer.checkpoint import MODEL_NAME, TrainingState, checkpoints, read_trained, step_of
 from colophon.trainer.config import TrainConfig, with_current_keys
 from colophon.trainer.data.description import HeldOutDocuments
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout, trained_layouts
 from colophon.trainer.model import Decoder, row_positions
 from colophon.trainer.run_directory import run_directory
+from colophon.trainer.tensor_checks import check_weights
 
 _REMEDY = "Train the model again"
 
@@ -89,6 +90,9 @@ def load_trained(
         reason = "damaged" if isinstance(error, KeyError | TypeError | AttributeError) else one_line(error)
         raise TrainerError(f"{directory / 'config.json'}: cannot be read: {reason}. {_REMEDY}") from None
     saved = read_trained(path)
+    check_weights(saved.weights, config.model, saved.data.tokenizer, where=path / MODEL_NAME)
+    if not all(0 <= id < saved.data.tokenizer.num_ids for id in masked_ids):
+        raise TrainerError(f"{directory / 'config.json'}: damaged: masked_ids are not ids of the tokenizer. {_REMEDY}")
     model = Decoder(config.model, tokenizer=saved.data.tokenizer, masked_ids=masked_ids)
     model.load_weights(saved.weights)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

@@ -24,8 +24,9 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from colophon.shards.common.durable import replace_text
+from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.output_paths import open_regular
-from colophon.shards.common.state_files import read_regular
+from colophon.shards.common.state_files import parse_state, read_regular
 from colophon.shards.schema import Role
 from colophon.trainer.checkpoint import TrainingState
 from colophon.trainer.errors import NotWrittenError
@@ -95,9 +96,9 @@ def _opened_at_end(path: Path) -> TextIO:
 
 def _is_before(line: str, resumed_at: int) -> bool:
     try:
-        record = json.loads(line)
+        record = parse_state(line, where="", remedy="")
         return bool(record["step"] < resumed_at or (record["step"] == resumed_at and "loss" in record))
-    except (ValueError, TypeError, KeyError, RecursionError):  # an incomplete last line of a killed run, or damage
+    except (DamagedFileError, TypeError, KeyError):  # an incomplete last line of a killed run, or damage
         return False
 
 

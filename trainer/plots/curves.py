@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.output_paths import entries, inside
-from colophon.shards.common.state_files import read_regular
+from colophon.shards.common.state_files import parse_state, read_regular
 from colophon.trainer.errors import TrainerError
 
 X_LABELS = {
@@ -43,6 +44,9 @@ _VALIDATIONS = {
     "metadata_accuracy": "validation_metadata_accuracy",
 }
 """The validation quantity that is drawn as points beside a curve."""
+_X_NUMBERS = ("step", "tokens", "text_tokens")
+_NUMBERS = (*_X_NUMBERS, *Y_LABELS)
+_LARGEST = 1e300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +133,19 @@ def read_curves(output: Path, names: Sequence[str] | None, *, x: str = "step", y
 def _records(path: Path) -> list[dict[str, Any]]:
     content, records = read_regular(path, remedy="Remove it") or b"", []
     for line in content.decode(errors="replace").splitlines():
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):  # the last line of a run that is in progress or was killed
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
-            records.append(record)
+        with suppress(DamagedFileError):  # the last line of a run that is in progress or was killed
+            record = parse_state(line, where=str(path), remedy="")
+            if _is_record(record):
+                records.append(record)
     return records
+
+
+def _is_record(record: Mapping[str, Any]) -> bool:
+    """Whether the values of a line that are drawn are numbers, and none that a curve needs is missing."""
+    numbers = [record[name] for name in _NUMBERS if record.get(name) is not None]
+    are_numbers = all(type(number) in (int, float) and abs(number) < _LARGEST for number in numbers)
+    has_place = all(record.get(name) is not None for name in _X_NUMBERS) and "tokens_per_second" in record
+    return are_numbers and type(record.get("step")) is int and (has_place or "loss" not in record)
 
 
 def _places(steps: Sequence[Mapping[str, Any]], x: str) -> dict[int, float]:

@@ -197,3 +197,15 @@ def test_a_dry_run_of_many_partitions_shows_the_first(project: Path) -> None:
     called = dry("--set", "input.paths=many.parquet", "--set", "input.partition_bytes=1")
     assert "60 partitions" in called.out
     assert "... and 40 more" in called.out
+
+
+@pytest.mark.parametrize("output", ["tokens", "annotations/url"])
+@pytest.mark.parametrize("content", [None, b"", b"PAR1" * 50, b"ARROW1\0\0" * 50])
+def test_a_damaged_file_is_one_line(finished: Path, output: str, content: bytes | None) -> None:
+    path = Path("out", manifest().outputs[output].records[0].path)
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    called = colophon("inspect", "recipe.toml", "--document", "0")
+    assert called.code == 2
+    assert called.line.startswith(f"{path}: ")

@@ -33,3 +33,5 @@ def test_the_place_is_prefixed() -> None:
 def test_a_long_value_is_shortened() -> None:
     (line,) = differences({"a": "x" * 100}, {"a": ""})
     assert line == f"a: {repr('x' * 100)[:57]}... -> ''"
+    (line,) = differences({"k" * 5000: 1}, {})
+    assert line == f"{'k' * 117}...: 1 -> None"

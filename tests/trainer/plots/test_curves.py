@@ -76,6 +76,36 @@ def test_steps_without_the_quantity_and_a_cut_last_line_are_skipped(tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "[]",
+        "null",
+        "{}",
+        '{"step": 2}',
+        '{"step": "a", "loss": 1, "tokens": 1, "text_tokens": 1, "tokens_per_second": 1}',
+        '{"step": true, "loss": 1, "tokens": 1, "text_tokens": 1, "tokens_per_second": 1}',
+        '{"step": 2, "loss": NaN, "text_loss": NaN, "tokens": 1, "text_tokens": 1, "tokens_per_second": NaN}',
+        '{"step": 2, "loss": 1e999, "text_loss": 1e999, "tokens": 1e999, "tokens_per_second": 1}',
+        f'{{"step": {10**400}, "loss": 1, "text_loss": 1, "tokens": 1, "text_tokens": 1, "tokens_per_second": 1}}',
+        '{"step": 2, "loss": 1, "text_loss": 2}',
+        '{"step": 2, "loss": 1, "text_loss": 2, "tokens": null, "text_tokens": 1, "tokens_per_second": 1}',
+        '{"step": 2, "loss": 1, "text_loss": 2, "tokens": 1, "text_tokens": 1, "tokens_per_second": "x"}',
+        '{"step": 2, "loss": [], "text_loss": [], "tokens": 1, "text_tokens": 1, "tokens_per_second": 1}',
+        '{"step": 2, "validation_text_loss": {"a": 1}}',
+        "[" * 100_000,
+        "\ud800",
+    ],
+    ids=lambda line: line[:40],
+)
+def test_damaged_lines_are_skipped(tmp_path: Path, line: str) -> None:
+    write_metrics(tmp_path, "a", [step(1), step(3)])
+    path = tmp_path / "training/a/metrics.jsonl"
+    path.write_bytes(line.encode("utf-8", "surrogatepass") + b"\n" + path.read_bytes())
+    for x in X_LABELS:
+        assert read_curve(tmp_path, "a", x=x).y.tolist() == [4, 4]
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"name": "b"}, "no metrics of a training run 'b'; available: a"),
