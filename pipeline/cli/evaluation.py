@@ -66,6 +66,7 @@ def evaluate(
 
     Example: `colophon evaluate recipes/web.toml --name plain --name prepend-url --by topic`
     """
+    loaded, own = recipe_and_output(recipe, settings)
     from colophon.pipeline.reports.evaluation_tables import legend, print_evaluation
     from colophon.trainer.evaluation.conditions import evaluate as score
     from colophon.trainer.evaluation.document_crops import RunDocuments
@@ -73,7 +74,6 @@ def evaluate(
     from colophon.trainer.evaluation.settings import EvaluatedModel, EvaluationSettings
     from colophon.trainer.inference.contexts import condition_names
 
-    loaded, own = recipe_and_output(recipe, settings)
     names = list(dict.fromkeys(name))
     loaded_models = [trained_model(loaded, each, where=recipe, step=step) for each in names]
     models = [EvaluatedModel(trained=trained) for trained, _ in loaded_models]
@@ -162,6 +162,7 @@ def generate(
 
     Example: `colophon generate recipes/web.toml --name prepend-url --prompt "The" --meta url=https://example.org/a`
     """
+    loaded, _ = recipe_and_output(recipe, settings)
     import pyarrow as pa
 
     from colophon.trainer.inference.generation import context_name, context_prefix
@@ -177,7 +178,6 @@ def generate(
         seed=seed,
         num_samples=num_samples,
     )
-    loaded, _ = recipe_and_output(recipe, settings)
     trained, tokenizer = trained_model(loaded, name, where=recipe, step=step)
     prefix = context_prefix(
         trained.layout,

@@ -46,10 +46,10 @@ def export_model(
 
     Example: `colophon export-model recipes/web.toml --name prepend-url --to out/web-model`
     """
+    loaded, _ = recipe_and_output(recipe, settings)
     from colophon.trainer.export.model import check_empty
     from colophon.trainer.export.model import export_model as write_model
 
-    loaded, _ = recipe_and_output(recipe, settings)
     check_empty(to)
     trained, tokenizer = trained_model(loaded, name, where=recipe, step=step, device="cpu")
     exported = write_model(trained, tokenizer=tokenizer, layout=trained.layout, to=to, dtype=dtype.value)

@@ -117,6 +117,8 @@ def load_and_check(recipe: str, settings: list[str] | None) -> ResolvedRecipe:
 def recipe_and_output(recipe: str, settings: list[str] | None) -> tuple[Recipe, Path]:
     """Load the recipe with its overrides; return it and its output, the local directory that holds its models.
 
+    Commands call it before they import `trainer`: torch takes seconds, and a wrong recipe is reported in less than one.
+
     Raises:
         UsageError: the recipe has a mistake, or its output is not a local directory.
     """

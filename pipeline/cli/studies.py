@@ -69,12 +69,12 @@ def probe(
 
     Example: `colophon probe recipes/web.toml --name plain --column topic --column quality`
     """
+    loaded, own = recipe_and_output(recipe, settings)
     from colophon.pipeline.reports.study_tables import DOCUMENT_INTERVALS, probe_table
     from colophon.trainer.probes.notes import notes
     from colophon.trainer.probes.probing import probe as study
     from colophon.trainer.probes.score_figure import draw_probes
 
-    loaded, own = recipe_and_output(recipe, settings)
     trained, tokenizer = trained_model(loaded, name, where=recipe, step=step)
     result_at = _result_path(own, name, "probe", call)
     report = study(
@@ -130,11 +130,11 @@ def attention(
 
     Example: `colophon attention recipes/web.toml --name prepend-url --documents 200`
     """
+    loaded, own = recipe_and_output(recipe, settings)
     from colophon.pipeline.reports.study_tables import DOCUMENT_INTERVALS, attention_table, bins_table
     from colophon.trainer.attention_maps.heat_maps import draw_attention, draw_bins
     from colophon.trainer.attention_maps.study import study_attention
 
-    loaded, own = recipe_and_output(recipe, settings)
     trained, tokenizer = trained_model(loaded, name, where=recipe, step=step)
     result_at = _result_path(own, name, "attention", call)
     report = study_attention(
@@ -198,11 +198,11 @@ def plot(
 
     Example: `colophon plot recipes/web.toml --name tiny --name plain --x tokens --to curves.png`
     """
+    _, output = recipe_and_output(recipe, settings)
     from colophon.trainer.plots.curve_figure import draw_curves
     from colophon.trainer.plots.curves import read_curves
     from colophon.trainer.plots.figures import save_figure
 
-    _, output = recipe_and_output(recipe, settings)
     figure = draw_curves(read_curves(output, names or None, x=x, y=y), x=x, y=y, smooth=smooth)
     if to is None:
         to = output / "training" / y

@@ -35,12 +35,13 @@ def train(
     """
     from colophon.pipeline.recipe.loading import load_recipe
     from colophon.pipeline.runs.staleness import check_unchanged
-    from colophon.trainer.loop import train as train_one
 
     loaded = load_recipe(recipe, overrides=settings or [])
     names = _run_names(loaded, name, where=recipe)
     for each in names:
         check_unchanged(loaded, each, where=recipe)
+    from colophon.trainer.loop import train as train_one  # it imports torch: a wrong recipe is reported before
+
     failed: dict[str, ColophonError] = {}
     for number, each in enumerate(names, 1):
         config, label = loaded.train[each], f"{each}: " if len(names) > 1 else ""
