@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from colophon.shards.common.errors import ShardError, one_line
+from colophon.shards.common.errors import ShardError, did_you_mean, one_line
 from colophon.shards.manifest import Manifest, Record, checked_path
 
 
@@ -54,7 +54,8 @@ def find_column(output: Path, manifest: Manifest, name: str) -> AnnotationColumn
     annotators = annotators_by_column(output, manifest)
     if name not in annotators:
         available = ", ".join(sorted(annotators)) or "none"
-        raise ShardError(f"{output}: no annotator has a column {name!r}; available: {available}")
+        guess = did_you_mean(name, annotators)
+        raise ShardError(f"{output}: no annotator has a column {name!r}; available: {available}{guess}")
     annotator = annotators[name]
     records = {record.partition: record for record in manifest.annotators[annotator].records}
     return AnnotationColumn(name=name, output=output, annotator=annotator, records=records)

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
-from colophon.shards.common.errors import ShardError
+from colophon.shards.common.errors import ShardError, did_you_mean
 from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import parse_model, read_regular, with_checksum
 from colophon.shards.outputs import Output, StageName
@@ -182,7 +182,8 @@ class Manifest(_Frozen):
         """
         layouts = self.layouts
         if layout not in layouts:
-            raise ShardError(f"{output} has no layout {layout!r}; available: {', '.join(sorted(layouts)) or 'none'}")
+            guess, available = did_you_mean(layout, layouts), ", ".join(sorted(layouts)) or "none"
+            raise ShardError(f"{output} has no layout {layout!r}; available: {available}{guess}")
         checked = [(checked_path(output, record), record.rows) for record in layouts[layout].records]
         return [path for path, rows in checked if rows]
 

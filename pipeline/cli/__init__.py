@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from colophon import __version__
-from colophon.pipeline.cli import evaluation, exports, inspection, stages, studies, training
+from colophon.pipeline.cli import doctor, evaluation, exports, inspection, stages, starting, studies, training
 from colophon.pipeline.cli.recipe_command import with_plugins_option
 from colophon.pipeline.cli.terminal import echo, guarded_streams
 from colophon.pipeline.errors import one_line
@@ -52,13 +52,13 @@ app = typer.Typer(
     cls=_Commands,
     help="Annotate pretraining text with where it comes from and what it is, pack it in every layout, train on it.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 for command in (
+    starting.init,
     stages.run,
     stages.annotate,
     stages.tokenize,
@@ -78,8 +78,9 @@ for command in (
     training.train_classifier,
     training.train_tokenizer,
     training.demo_corpus,
-    inspection.recipes,
+    starting.recipes,
     inspection.annotators,
+    doctor.doctor,
 ):
     app.command(command.__name__.replace("_", "-"))(with_plugins_option(command))
 # Options that are not in its signature are passed to lm_eval.

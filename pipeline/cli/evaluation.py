@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +24,7 @@ from colophon.pipeline.cli.options import (
     recipe_and_output,
     result_name,
 )
-from colophon.pipeline.cli.terminal import echo, make_console
+from colophon.pipeline.cli.terminal import echo, echo_json, make_console, progress_log
 from colophon.pipeline.cli.trained_models import trained_model
 from colophon.shards.common.durable import replace_text
 from colophon.shards.common.output_paths import inside
@@ -90,13 +90,13 @@ def evaluate(
             by=tuple(dict.fromkeys(by or [])),
             seed=seed,
         ),
-        report=(lambda line: None) if as_json else echo,
+        report=progress_log(as_json),
     )
     results = [evaluation.as_dict(model.name) for model in models]
     for path, result in zip(results_at, results, strict=True):
         replace_text(path, json.dumps(result, indent=1) + "\n")
     if as_json:
-        echo(json.dumps(results, indent=1))
+        echo_json(results)
         return
     print_evaluation(results, console=make_console())
     for line in [*legend(results), *map(str, results_at)]:
@@ -157,6 +157,7 @@ def generate(
     num_samples: Annotated[int, typer.Option(help="Number of texts to generate.")] = 1,
     step: StepOption = None,
     settings: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Generate text with a trained model, conditioned on metadata and guided by it.
 
@@ -194,7 +195,10 @@ def generate(
         settings=sampling,
         text_ids=tokenizer.text_ids(),
     )
-    if num_samples == 1:
+    if as_json:
+        samples = _samples(steps, num_samples=num_samples, tokenizer=tokenizer)
+        echo_json({"prompt": prompt, "samples": [{"text": text} for text in samples]})
+    elif num_samples == 1:
         _print_stream(steps, prompt=prompt, tokenizer=tokenizer)
     else:
         _print_samples(steps, num_samples=num_samples, prompt=prompt, tokenizer=tokenizer)
@@ -212,9 +216,14 @@ def _print_stream(steps: Iterable[list[int | None]], *, prompt: str, tokenizer: 
 
 def _print_samples(steps: Iterable[list[int | None]], *, num_samples: int, prompt: str, tokenizer: Tokenizer) -> None:
     """Print all samples, one after the other, when they are complete."""
+    for sample, text in enumerate(_samples(steps, num_samples=num_samples, tokenizer=tokenizer)):
+        echo(f"--- sample {sample}\n{prompt + text}")
+
+
+def _samples(steps: Iterable[list[int | None]], *, num_samples: int, tokenizer: Tokenizer) -> Iterator[str]:
+    """Yield the texts of all samples, without the prompt."""
     from colophon.trainer.inference.sampling import sample_texts
 
     kept = list(steps)
     for sample in range(num_samples):
-        text = "".join(sample_texts(kept, sample=sample, decode=tokenizer.decode))
-        echo(f"--- sample {sample}\n{prompt + text}")
+        yield "".join(sample_texts(kept, sample=sample, decode=tokenizer.decode))

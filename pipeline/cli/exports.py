@@ -11,6 +11,7 @@ import typer
 
 from colophon.pipeline.cli.options import (
     ExecutorOption,
+    JsonOption,
     MetadataOption,
     RecipeArgument,
     RunNameOption,
@@ -21,7 +22,7 @@ from colophon.pipeline.cli.options import (
     local_only,
     recipe_and_output,
 )
-from colophon.pipeline.cli.terminal import echo, make_console, trust_libraries
+from colophon.pipeline.cli.terminal import echo, echo_json, make_console, progress_log, trust_libraries
 from colophon.pipeline.cli.trained_models import trained_model
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
@@ -41,6 +42,7 @@ def export_model(
     step: StepOption = None,
     dtype: Annotated[_Dtype, typer.Option(help="Data type of the weights in the file.")] = _Dtype.FLOAT32,
     settings: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a trained model and its tokenizer as a directory that Hugging Face transformers loads.
 
@@ -53,6 +55,18 @@ def export_model(
     check_empty(to)
     trained, tokenizer = trained_model(loaded, name, where=recipe, step=step, device="cpu")
     exported = write_model(trained, tokenizer=tokenizer, layout=trained.layout, to=to, dtype=dtype.value)
+    if as_json:
+        echo_json(
+            {
+                "path": str(to),
+                "architecture": exported.architecture,
+                "ids": exported.num_ids,
+                "step": exported.step,
+                "masked_ids": len(exported.masked_ids),
+                "different_texts": len(exported.tokenizer.different),
+            }
+        )
+        return
     echo(f"{to}: {exported.architecture}, {exported.num_ids:,} ids, step {exported.step}")
     if exported.masked_ids:
         echo(
@@ -102,6 +116,7 @@ def export(
     ] = False,
     settings: SetOption = None,
     executor: ExecutorOption = ExecutorName.INLINE,
+    as_json: JsonOption = False,
 ) -> None:
     """Write the input with its annotations as additional columns, as Parquet for publishing.
 
@@ -112,13 +127,16 @@ def export(
     from colophon.pipeline.export.export import Export
     from colophon.pipeline.runs.calibration import calibrated
 
-    console = make_console()
-    resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
+    console, log = make_console(err=as_json), progress_log(as_json)
+    resolved = calibrated(load_and_check(recipe, settings), write=False, log=log)
     job = Export(resolved, to, overwrite)
     tasks = job.tasks()
-    with ExecutorSession(executor, resolved.recipe.ray, log=echo) as session:
+    with ExecutorSession(executor, resolved.recipe.ray, log=log) as session:
         session.connect()
         job.write(tasks, session.executor, console)
     num_skipped = len(resolved.inputs.partitions) - len(tasks)
+    if as_json:
+        echo_json({"path": str(to), "files": len(tasks), "quarantined_partitions": num_skipped})
+        return
     skipped = f"; {num_skipped} quarantined partitions skipped" if num_skipped else ""
     echo(f"{len(tasks)} files in {to}{skipped}")

@@ -1,14 +1,13 @@
-"""Commands that write nothing: inspect, verify and status of a run, and the lists of recipes and annotators."""
+"""Commands that write nothing: inspect, verify and status of a run, and the list of annotators."""
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from colophon.pipeline.cli.options import ExecutorOption, JsonOption, RecipeArgument, SetOption, load_and_check
-from colophon.pipeline.cli.terminal import echo, make_console, output_is_the_result
+from colophon.pipeline.cli.terminal import echo, echo_json, make_console, output_is_the_result, progress_log
 from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
 from colophon.shards.common.errors import ColophonError
 
@@ -26,22 +25,30 @@ def inspect(
         int | None, typer.Option(min=0, help="Number of tokens of the sequence to show.", show_default="all")
     ] = None,
     settings: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Show a document's annotations, or a packed sequence with roles coloured and tokens without loss weight dimmed.
 
     Example: `colophon inspect recipes/web.toml --layout prepend-url --sequence 3`
     """
-    from colophon.pipeline.reports.inspection import show_document, show_sequence
+    from colophon.pipeline.reports.inspection import document_at, sequence_at, show_document, show_sequence
     from colophon.pipeline.runs.calibration import calibrated
 
     output_is_the_result()
-    console = make_console()
-    resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
+    resolved = calibrated(load_and_check(recipe, settings), write=False, log=progress_log(as_json))
     manifest = resolved.finished_manifest()
+    found: dict[str, Any] = {}
     if document is not None or layout is None:
-        show_document(resolved, manifest, row=document or 0, console=console)
+        found["document"] = document_at(resolved, manifest, row=document or 0)
     if layout is not None:
-        show_sequence(resolved, layout=layout, row=sequence, console=console, tokens=tokens)
+        found["sequence"] = sequence_at(resolved, layout=layout, row=sequence, tokens=tokens)
+    if as_json:
+        echo_json(found)
+        return
+    if "document" in found:
+        show_document(found["document"], console=make_console())
+    if "sequence" in found:
+        show_sequence(found["sequence"], console=make_console())
 
 
 def verify(
@@ -57,6 +64,7 @@ def verify(
         ),
     ] = False,
     executor: ExecutorOption = ExecutorName.AUTO,
+    as_json: JsonOption = False,
 ) -> None:
     """Check a run's files, records, manifest, settings and input against each other, and packed files against the laws.
 
@@ -65,23 +73,30 @@ def verify(
     from colophon.pipeline.runs.calibration import calibrated
     from colophon.pipeline.verification.verification import Verification
 
-    resolved = calibrated(load_and_check(recipe, settings), write=False, log=echo)
-    num_findings = 0
-    with ExecutorSession(executor, resolved.recipe.ray, log=echo) as session:
+    log = progress_log(as_json)
+    resolved = calibrated(load_and_check(recipe, settings), write=False, log=log)
+    found = []
+    with ExecutorSession(executor, resolved.recipe.ray, log=log) as session:
         verification = Verification(
             resolved, read_inputs=inputs, deep=deep, executor=session.executor, connect=session.connect
         )
-        for num_findings, finding in enumerate(verification.findings(), start=1):  # noqa: B007 - for the last line
+        for finding in verification.findings():
+            found.append({"path": str(finding.path), "message": finding.message})
             echo(f"{finding.path}: {finding.message}", err=True)
-    for note in verification.notes:
-        echo(note)
-    if num_findings:
-        things = "1 finding" if num_findings == 1 else f"{num_findings:,} findings"
+    if as_json:
+        files, rows = verification.files, verification.rows
+        echo_json({"files": files, "rows": rows, "findings": found, "notes": list(verification.notes)})
+    else:
+        for note in verification.notes:
+            echo(note)
+    if found:
+        things = "1 finding" if len(found) == 1 else f"{len(found):,} findings"
         raise ColophonError(f"{things} in {verification.files:,} files, their records, settings and input")
-    echo(
-        f"{verification.files:,} files, {verification.rows:,} rows: all match their records, "
-        "all laws of the layouts hold"
-    )
+    if not as_json:
+        echo(
+            f"{verification.files:,} files, {verification.rows:,} rows: all match their records, "
+            "all laws of the layouts hold"
+        )
 
 
 def status(
@@ -97,24 +112,12 @@ def status(
     from colophon.pipeline.runs.status import print_status, status_of
 
     output_is_the_result()
-    run_status = status_of(calibrated(load_and_check(recipe, settings), write=False, log=echo))
+    log = progress_log(as_json)
+    run_status = status_of(calibrated(load_and_check(recipe, settings), write=False, log=log))
     if as_json:
-        echo(json.dumps(run_status.as_dict(), indent=1))
+        echo_json(run_status.as_dict())
     else:
         print_status(run_status, console=make_console())
-
-
-def recipes() -> None:
-    """List the bundled recipes.
-
-    Example: `colophon recipes`
-    """
-    from colophon.pipeline.recipe.loading import shipped_recipes
-
-    output_is_the_result()
-    for name, path in shipped_recipes().items():
-        title = path.read_text(encoding="utf-8").splitlines()[0].lstrip("# ")
-        echo(f"{name:<14} {title}")
 
 
 def annotators(
@@ -137,6 +140,6 @@ def annotators(
     among = offers() if recipe is None else recipe_offers(recipe, overrides=settings or [])
     found = list(listed(among))
     if as_json:
-        echo(json.dumps([annotator.as_dict() for annotator in found], indent=1))
+        echo_json([annotator.as_dict() for annotator in found])
     else:
         print_annotators(found, console=make_console())

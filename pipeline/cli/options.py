@@ -55,7 +55,19 @@ RebuildOption = Annotated[
 StrictOption = Annotated[bool, typer.Option("--strict", help="Stop at the first input that cannot be read.")]
 DryRunOption = Annotated[
     bool,
-    typer.Option("--dry-run", help="Print the resolved recipe, the partitions and what is up to date; run nothing."),
+    typer.Option(
+        "--dry-run",
+        help="Print the partitions, what is up to date, estimates of time, disk and memory, and the resolved recipe; "
+        "write nothing.",
+    ),
+]
+NoProbeOption = Annotated[
+    bool,
+    typer.Option(
+        "--no-probe",
+        help="With --dry-run: estimate from earlier runs on this machine alone; otherwise a probe runs the stages on "
+        "some rows for about two seconds, in a temporary directory.",
+    ),
 ]
 AllowLossyOption = Annotated[
     bool,
@@ -64,7 +76,9 @@ AllowLossyOption = Annotated[
         help="Accept a tokenizer that loses text, and count the losses; the same as --set tokenizer.allow_lossy=true.",
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one JSON value.")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print the result as one JSON value; progress goes to stderr.")
+]
 RunNameOption = Annotated[str, typer.Option("--name", help="Name of a trained run: a [train.NAME] of the recipe.")]
 RunNamesOption = Annotated[
     list[str], typer.Option("--name", help="Name of a trained run: a [train.NAME] of the recipe. Repeatable.")

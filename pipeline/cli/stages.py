@@ -12,13 +12,15 @@ from colophon.pipeline.cli.options import (
     AllowLossyOption,
     DryRunOption,
     ExecutorOption,
+    JsonOption,
+    NoProbeOption,
     RebuildOption,
     RecipeArgument,
     SetOption,
     StrictOption,
     local_only,
 )
-from colophon.pipeline.cli.terminal import echo, make_console
+from colophon.pipeline.cli.terminal import echo, echo_json, make_console, progress_log
 from colophon.pipeline.executors.session import ExecutorName
 
 if TYPE_CHECKING:
@@ -36,10 +38,16 @@ def _stage_command(name: str, stages: tuple[StageName, ...], docstring: str) -> 
         rebuild: RebuildOption = False,
         strict: StrictOption = False,
         dry_run: DryRunOption = False,
+        no_probe: NoProbeOption = False,
         allow_lossy: AllowLossyOption = False,
+        as_json: JsonOption = False,
     ) -> None:
         settings = [*(settings or []), *(["tokenizer.allow_lossy=true"] if allow_lossy else [])]
-        _run(recipe, settings, stages, executor=executor, rebuild=rebuild, strict=strict, dry_run=dry_run)
+        loaded = _loaded(recipe, settings)
+        if dry_run:
+            _print_plan(loaded, stages, where=recipe, rebuild=rebuild, may_probe=not no_probe, as_json=as_json)
+        else:
+            _run(loaded, stages, where=recipe, executor=executor, rebuild=rebuild, strict=strict, as_json=as_json)
 
     command.__name__, command.__doc__ = name, docstring
     return command
@@ -79,48 +87,57 @@ pack = _stage_command(
 )
 
 
+def _loaded(recipe: str, settings: list[str]) -> Recipe:
+    from colophon.pipeline.recipe.loading import load_recipe
+
+    return load_recipe(recipe, overrides=settings)
+
+
 def _run(
-    recipe: str,
-    settings: list[str] | None,
+    recipe: Recipe,
     stages: tuple[StageName, ...],
     *,
+    where: str,
     executor: ExecutorName,
     rebuild: bool,
     strict: bool,
-    dry_run: bool,
+    as_json: bool,
 ) -> None:
-    from colophon.pipeline.recipe.loading import load_recipe
-
-    loaded = load_recipe(recipe, overrides=settings or [])
-    if dry_run:
-        _print_plan(loaded, stages, where=recipe, rebuild=rebuild)
-        return
     from colophon.pipeline.runs.recipe_run import run_recipe
 
     result = run_recipe(
-        loaded,
+        recipe,
         stages=stages,
         executor=executor,
         rebuild=rebuild,
         strict=strict,
-        name=recipe,
-        console=make_console(),
-        log=echo,
+        name=where,
+        console=make_console(err=as_json),
+        shows_summary=not as_json,
+        log=progress_log(as_json),
     )
+    if as_json:
+        echo_json({"exit_code": int(result.exit_code), "output": recipe.output.path, **result.summary})
     raise typer.Exit(int(result.exit_code))
 
 
-def _print_plan(recipe: Recipe, stages: tuple[StageName, ...], *, where: str, rebuild: bool) -> None:
-    """Print the resolved recipe and the files that a run would write; write and start nothing."""
+def _print_plan(
+    recipe: Recipe, stages: tuple[StageName, ...], *, where: str, rebuild: bool, may_probe: bool, as_json: bool
+) -> None:
+    """Print the files that a run would write, its estimated cost, and the resolved recipe; start nothing."""
     from colophon.pipeline.runs.calibration import calibrated
-    from colophon.pipeline.runs.dry_run import print_plan
+    from colophon.pipeline.runs.dry_run import dry_run, print_dry_run
     from colophon.pipeline.runs.resolve import resolve
 
+    log = progress_log(as_json)
     resolved = resolve(recipe, where=where)
     for line in resolved.check_tokenizer(stages):  # an error of the tokenizer comes before any table
-        echo(line)
-    resolved = calibrated(resolved, write=False, log=echo, rebuild=rebuild)
-    print_plan(resolved, stages=stages, console=make_console())
+        log(line)
+    plan = dry_run(calibrated(resolved, write=False, log=log, rebuild=rebuild), stages=stages, may_probe=may_probe)
+    if as_json:
+        echo_json(plan.as_dict())
+    else:
+        print_dry_run(plan, console=make_console())
 
 
 def submit(

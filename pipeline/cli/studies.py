@@ -11,6 +11,7 @@ import typer
 
 from colophon.pipeline.cli.options import (
     DocumentsOption,
+    JsonOption,
     NumDocumentsOption,
     RecipeArgument,
     RunNameOption,
@@ -21,7 +22,7 @@ from colophon.pipeline.cli.options import (
     recipe_and_output,
     result_name,
 )
-from colophon.pipeline.cli.terminal import echo, make_console
+from colophon.pipeline.cli.terminal import echo, echo_json, make_console, progress_log
 from colophon.pipeline.cli.trained_models import trained_model
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common.durable import replace_text
@@ -64,6 +65,7 @@ def probe(
     step: StepOption = None,
     seed: SeedOption = 0,
     settings: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Fit linear and MLP probes on the frozen states of every layer, beside controls.
 
@@ -71,6 +73,7 @@ def probe(
     """
     loaded, own = recipe_and_output(recipe, settings)
     from colophon.pipeline.reports.study_tables import DOCUMENT_INTERVALS, probe_table
+    from colophon.pipeline.reports.tables import print_table
     from colophon.trainer.probes.notes import notes
     from colophon.trainer.probes.probing import probe as study
     from colophon.trainer.probes.score_figure import draw_probes
@@ -90,18 +93,19 @@ def probe(
         split_by=split_by,
         permutations=permutations,
         seed=seed,
-        report=echo,
+        report=progress_log(as_json),
     )
     result = report.as_dict()
-    for entry, column in zip(result["columns"], report.columns, strict=True):
-        make_console().print(probe_table(entry))
-        for line in notes(column):
+    if not as_json:
+        for entry, column in zip(result["columns"], report.columns, strict=True):
+            print_table(probe_table(entry), console=make_console())
+            for line in notes(column):
+                echo(line)
+        for line in report.notes:
             echo(line)
-    for line in report.notes:
-        echo(line)
-    echo(DOCUMENT_INTERVALS)
-    _warn_if_trained_on(Path(report.output), trained)
-    _write_result(result_at, result, {"": lambda: draw_probes(report)})
+        echo(DOCUMENT_INTERVALS)
+    _warn_if_trained_on(Path(report.output), trained, log=progress_log(as_json))
+    _write_result(result_at, result, {"": lambda: draw_probes(report)}, as_json=as_json)
 
 
 def attention(
@@ -125,6 +129,7 @@ def attention(
     step: StepOption = None,
     seed: SeedOption = 0,
     settings: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure the attention from text to each part of the metadata, or to meta tokens, by layer and head.
 
@@ -132,6 +137,7 @@ def attention(
     """
     loaded, own = recipe_and_output(recipe, settings)
     from colophon.pipeline.reports.study_tables import DOCUMENT_INTERVALS, attention_table, bins_table
+    from colophon.pipeline.reports.tables import print_table
     from colophon.trainer.attention_maps.heat_maps import draw_attention, draw_bins
     from colophon.trainer.attention_maps.study import study_attention
 
@@ -149,15 +155,17 @@ def attention(
         seed=seed,
     )
     result = report.as_dict()
-    make_console().print(attention_table(result))
-    echo(DOCUMENT_INTERVALS)
+    if not as_json:
+        print_table(attention_table(result), console=make_console())
+        echo(DOCUMENT_INTERVALS)
     figures = {"": lambda: draw_attention(report)}
     bins = report.bins
     if bins is not None:
-        make_console().print(bins_table(result["bins"]))
+        if not as_json:
+            print_table(bins_table(result["bins"]), console=make_console())
         title = f"{name}, step {report.step:,}, layout {report.layout}: distances of attention to meta tokens"
         figures["-bins"] = lambda: draw_bins(bins, title=title)
-    _write_result(result_at, result, figures)
+    _write_result(result_at, result, figures, as_json=as_json)
 
 
 def plot(
@@ -193,6 +201,7 @@ def plot(
         ),
     ] = None,
     settings: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Plot curves of training runs, with validation losses as points.
 
@@ -207,8 +216,12 @@ def plot(
     if to is None:
         to = output / "training" / y
         _check_files(inside(output, "training", is_directory=True), y)
-    for path in save_figure(figure, to):
-        echo(path)
+    written = [str(path) for path in save_figure(figure, to)]
+    if as_json:
+        echo_json({"files": written})
+    else:
+        for path in written:
+            echo(path)
 
 
 def _validation_output(trained: TrainedModel) -> Path | None:
@@ -217,10 +230,10 @@ def _validation_output(trained: TrainedModel) -> Path | None:
     return None if output is None else Path(output)
 
 
-def _warn_if_trained_on(documents: Path, trained: TrainedModel) -> None:
+def _warn_if_trained_on(documents: Path, trained: TrainedModel, *, log: Callable[[str], None]) -> None:
     """Print a line if the model was trained on the documents that it is studied on."""
     if documents.resolve() in {layout.output.resolve() for layout in trained.layouts.values() if layout.output}:
-        echo(f"The model was trained on documents of {documents}; --output reads them from another run.")
+        log(f"The model was trained on documents of {documents}; --output reads them from another run.")
 
 
 def _layers(text: str) -> list[int] | None:
@@ -247,18 +260,25 @@ def _check_files(directory: Path, name: str) -> None:
         inside(directory, f"{name}{ending}")
 
 
-def _write_result(to: Path, result: dict[str, Any], figures: dict[str, Callable[[], Figure]]) -> None:
-    """Write `<to>.json`, and the figures as `<to><key>.png` and `.svg` if matplotlib is installed."""
+def _write_result(to: Path, result: dict[str, Any], figures: dict[str, Callable[[], Figure]], *, as_json: bool) -> None:
+    """Write `<to>.json`, and the figures as `<to><key>.png` and `.svg` if matplotlib is installed.
+
+    Prints the paths, or with `as_json` the result with the paths as `files`.
+    """
     from colophon.trainer.errors import TrainerError
     from colophon.trainer.plots.figures import save_figure
 
     _check_files(to.parent, to.name)
     path = to.with_name(f"{to.name}.json")
     replace_text(path, json.dumps(result, indent=1, allow_nan=False) + "\n")
-    echo(path)
+    log, files = progress_log(as_json), [str(path)]
     try:
         for suffix, draw in figures.items():
-            for written in save_figure(draw(), to.with_name(to.name + suffix)):
-                echo(written)
+            files += map(str, save_figure(draw(), to.with_name(to.name + suffix)))
     except TrainerError as error:
-        echo(f"no figure: {error}")
+        log(f"no figure: {error}")
+    if as_json:
+        echo_json({**result, "files": files})
+    else:
+        for written in files:
+            echo(written)

@@ -10,11 +10,13 @@ from __future__ import annotations
 import codecs
 import errno
 import io
+import json
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, TextIO
 
 from colophon.pipeline.errors import printable
@@ -192,10 +194,23 @@ def echo(line: object = "", *, err: bool = False, end: str = "\n") -> None:
     stream.flush()
 
 
-def make_console() -> Console:
+def echo_json(value: object) -> None:
+    """Print a result as one JSON value, and nothing else on stdout; NaN and infinity are an error."""
+    echo(json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def progress_log(as_json: bool) -> Callable[[str], None]:
+    """Return a function that prints lines about the work: to stderr where the result is JSON on stdout."""
+    return partial(echo, err=as_json)
+
+
+def make_console(*, err: bool = False) -> Console:
     """Return a rich console for tables and progress; text is never read as markup, and control characters are escaped.
 
-    Output to a file is 160 columns wide: rich's default of 80 would fold the tables.
+    Output to a file is 160 columns wide: rich's default of 80 would fold lines.
+
+    Args:
+        err: the console writes to stderr.
     """
     from rich.console import Console, ConsoleOptions, RenderableType
     from rich.segment import Segment
@@ -205,7 +220,7 @@ def make_console() -> Console:
             for segment in super().render(renderable, options):
                 yield segment if segment.control else segment._replace(text=printable(segment.text))
 
-    stream = sys.stdout
+    stream = sys.stderr if err else sys.stdout
     file: Any = stream.unfiltered() if isinstance(stream, GuardedStream) else stream
     console = EscapingConsole(file=file, markup=False, emoji=False)
     return console if console.is_terminal else EscapingConsole(file=file, width=_FILE_WIDTH, markup=False, emoji=False)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection
+from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colophon.pipeline.cli.options import RecipeArgument, SetOption, local_only
-from colophon.pipeline.cli.terminal import echo
+from colophon.pipeline.cli.options import JsonOption, RecipeArgument, SetOption, local_only
+from colophon.pipeline.cli.terminal import echo, echo_json, progress_log
 from colophon.pipeline.errors import StoppedError, UsageError
-from colophon.shards.common.errors import ColophonError
+from colophon.shards.common.errors import ColophonError, did_you_mean
 
 if TYPE_CHECKING:
     from colophon.pipeline.recipe.schema import Recipe
+    from colophon.trainer.loop import TrainResult
 
 
 def train(
@@ -28,6 +30,7 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an earlier training run of this name.")
     ] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a Llama-style decoder on packed shards.
 
@@ -42,12 +45,14 @@ def train(
         check_unchanged(loaded, each, where=recipe)
     from colophon.trainer.loop import train as train_one  # it imports torch: a wrong recipe is reported before
 
+    log = progress_log(as_json)
     failed: dict[str, ColophonError] = {}
+    results = []
     for number, each in enumerate(names, 1):
         config, label = loaded.train[each], f"{each}: " if len(names) > 1 else ""
         advice = "--resume continues" if config.checkpoint_every else "no checkpoint: checkpoint_every is 0"
         if label and _is_first_process():
-            echo(f"{label}{number} of {len(names)} runs")
+            log(f"{label}{number} of {len(names)} runs")
         try:
             result = train_one(
                 config,
@@ -55,8 +60,9 @@ def train(
                 output=Path(loaded.output.path),
                 resume=resume,
                 overwrite=overwrite,
-                report=echo,
+                report=log,
             )
+            results.append(_as_dict(each, result))
         except KeyboardInterrupt:  # a second Ctrl-C, or one before the first step
             raise _stopped(f"{label}interrupted; {advice}{_also_failed(failed)}", by="SIGINT") from None
         except _failures_of_one_run() as error:
@@ -70,10 +76,30 @@ def train(
         if result.stopped_by is not None and not (is_last and result.state.step == config.steps):
             line = f"{label}stopped by {result.stopped_by} after step {result.state.step}; {advice}"
             raise _stopped(f"{line}{_also_failed(failed)}", by=result.stopped_by)
+    if as_json and _is_first_process():
+        echo_json(results)
     if failed:
         line = f"failed: {', '.join(failed)}; the other {len(names) - len(failed)} of {len(names)} runs are complete. "
         advice = "After a change of the recipe, --resume continues from the checkpoints"
         raise ColophonError(line + advice if _is_first_process() else "")
+
+
+def _as_dict(name: str, result: TrainResult) -> dict[str, Any]:
+    """Return the end of a training run as JSON; a loss that is not finite is null."""
+    numbers = {
+        "loss": result.loss,
+        "text_loss": result.text_loss,
+        "validation_text_loss": result.validation_text_loss,
+        "tokens_per_second": result.tokens_per_second,
+    }
+    return {
+        "name": name,
+        "directory": str(result.directory),
+        "step": result.state.step,
+        "parameters": result.num_parameters,
+        "stopped_by": result.stopped_by,
+        **{key: number if number is None or isfinite(number) else None for key, number in numbers.items()},
+    }
 
 
 def _failures_of_one_run() -> tuple[type[ColophonError], ...]:
@@ -100,7 +126,9 @@ def _run_names(recipe: Recipe, name: str | None, *, where: str) -> list[str]:
     if not recipe.train:
         raise UsageError(f"{where}: no [train.NAME] to train")
     if name is not None and name not in recipe.train:
-        raise UsageError(f"{where}: no [train.{name}]; available: {', '.join(recipe.train)}")
+        raise UsageError(
+            f"{where}: no [train.{name}]; available: {', '.join(recipe.train)}{did_you_mean(name, recipe.train)}"
+        )
     if "://" in recipe.output.path:
         raise UsageError(f"{where}: output.path {recipe.output.path}: training reads shards from a local directory")
     return [name] if name is not None else list(recipe.train)
@@ -148,6 +176,7 @@ def train_classifier(
         int | None,
         typer.Option(metavar="SECONDS", help="Search for better settings for this time, on held-out rows."),
     ] = None,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a fastText classifier; print precision, recall, F1 and the confusion matrix on the test files.
 
@@ -176,8 +205,12 @@ def train_classifier(
         normalize=preparation_model,
         settings=settings_model,
         test=read_labelled(test, text=text, label=label) if test else None,
-        report=echo,
+        report=progress_log(as_json),
     )
+    if as_json:
+        report = None if trained.report is None else trained.report.as_dict()
+        echo_json({"path": str(trained.path), "bytes": trained.path.stat().st_size, "test": report})
+        return
     if trained.report is not None:
         echo(format_report(trained.report))
     echo(f"{trained.path}: {trained.path.stat().st_size / 1e6:.1f} MB; model card: {trained.path}.json")
@@ -194,6 +227,7 @@ def train_tokenizer(
     ] = "o200k_base",
     text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
     max_megabytes: Annotated[int, typer.Option(help="Amount of text to read, in MB; reading stops there.")] = 1000,
+    as_json: JsonOption = False,
 ) -> None:
     """Train a byte-level BPE vocabulary on the input; tiktoken loads the file.
 
@@ -204,6 +238,16 @@ def train_tokenizer(
 
     texts = read_texts(paths, text=text, max_bytes=max_megabytes * 1_000_000)
     trained = train_vocabulary(texts, vocabulary_size=vocabulary_size, output=output, pattern=pattern)
+    if as_json:
+        echo_json(
+            {
+                "path": str(trained.path),
+                "tokens": trained.num_tokens,
+                "texts": trained.num_texts,
+                "text_bytes": trained.text_bytes,
+            }
+        )
+        return
     echo(
         f"{trained.path}: {trained.num_tokens:,} tokens, trained on {trained.num_texts:,} texts, "
         f"{trained.text_bytes / 1e6:.1f} MB"
@@ -216,6 +260,7 @@ def demo_corpus(
     output: Annotated[
         Path, typer.Option(help="Directory to write the shards and label files to.", callback=local_only)
     ],
+    as_json: JsonOption = False,
 ) -> None:
     """Write the demo's corpus: documentation of the installed packages as FineWeb-style shards, with labels.
 
@@ -223,4 +268,15 @@ def demo_corpus(
     """
     from colophon.pipeline.demo.corpus import write_demo_corpus
 
-    write_demo_corpus(output, report=echo)
+    corpus = write_demo_corpus(output, report=progress_log(as_json))
+    if as_json:
+        echo_json(
+            {
+                "path": str(corpus.output),
+                "documents": corpus.num_documents,
+                "validation_documents": corpus.num_validation_documents,
+                "text_bytes": corpus.text_bytes,
+                "topics": corpus.topics,
+                "qualities": corpus.qualities,
+            }
+        )

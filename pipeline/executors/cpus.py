@@ -27,20 +27,28 @@ def cgroup_cpus(root: Path = Path("/")) -> float | None:
     """
     quotas: list[float] = []
     with suppress(OSError, ValueError):  # no Linux, or a form of these files that is not known
-        for directory in _cpu_groups(root):
+        for directory in control_groups("cpu", root):
             with suppress(OSError, ValueError):
                 quotas += _quota_of(directory)
     return min(quotas, default=None)
 
 
-def _cpu_groups(root: Path) -> Iterator[Path]:
-    """The directories of this process's control groups that may limit its CPUs, and those above them."""
+def control_groups(resource: str, root: Path = Path("/")) -> Iterator[Path]:
+    """Yield the directories of this process's control groups that may limit `resource`, and those above them.
+
+    Args:
+        resource: the controller, `cpu` or `memory`.
+        root: see `cgroup_cpus`.
+
+    Raises:
+        OSError, ValueError: there are no control groups, or their files have a form that is not known.
+    """
     groups = _groups(root)
     for line in (root / "proc/self/mountinfo").read_text(encoding="utf-8").splitlines():
         # "34 31 0:31 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu": its 4th and 5th fields are root and place.
         fields, _, file_system = line.partition(" - ")
         kind, *_, options = file_system.split()
-        controller = "" if kind == "cgroup2" else "cpu"
+        controller = "" if kind == "cgroup2" else resource
         if kind not in ("cgroup", "cgroup2") or controller not in groups or controller not in ("", *options.split(",")):
             continue
         mounted_root, place = fields.split()[3:5]

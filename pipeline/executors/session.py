@@ -73,6 +73,16 @@ class ExecutorSession:
 
         return Scheduler(LocalPool(self._config), self._config)
 
+    @property
+    def num_workers(self) -> int:
+        """The number of workers on this machine."""
+        return 1 if self._name is ExecutorName.INLINE else self._config.num_workers or num_cpus_here()
+
+    @property
+    def spans_machines(self) -> bool:
+        """Whether tasks run on a cluster that existed before."""
+        return self._name is ExecutorName.RAY and cluster_address(self._config) is not None
+
     def begin(self) -> None:
         """Begin to start what the workers need, without waiting for it: for a run that will surely have tasks.
 

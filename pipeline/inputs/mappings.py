@@ -10,6 +10,7 @@ from colophon.pipeline.inputs.jsonl.sample import SAMPLED_FILES, sampled
 from colophon.pipeline.inputs.search.found import InputFile
 from colophon.pipeline.recipe.schema import InputSection
 from colophon.pipeline.retry import is_transient, retried
+from colophon.shards.common.errors import did_you_mean
 
 WARC_COLUMNS = ("text", "id", "url", "date")
 """The columns of a WARC record."""
@@ -62,4 +63,5 @@ class Mappings:
         for key, column in self._columns.items():
             if self._shown and column not in self._found:
                 listed = ", ".join(map(str, self._shown))
-                raise UsageError(f"{key}: no file has {column!r}; columns of the first: {listed}")
+                guess = did_you_mean(column, map(str, self._shown))
+                raise UsageError(f"{key}: no file has {column!r}; columns of the first: {listed}{guess}")

@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from colophon.pipeline.errors import UsageError
+from colophon.shards.common.errors import did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 Location = Sequence[int | str]
@@ -89,16 +90,18 @@ def _unknown_key(model: type[BaseModel], location: Location) -> str:
     if key in renamed:
         return f"renamed to {renamed[key]}"
     sections = _sections_with(_type_at(model, location[:-1]), key)
+    known = table.model_fields if table else {}
     message = f"unknown key; it belongs in {' or '.join(sections)}" if sections else "unknown key"
-    return f"{message}; available: {choices(table.model_fields)}" if table else message
+    guess = "" if sections else did_you_mean(key, known)
+    return f"{message}; available: {choices(known)}{guess}" if table else message
 
 
 def _unknown_tag(error: Any, model: type[BaseModel]) -> str:
     key, value = error["ctx"]["discriminator"].strip("'"), error["ctx"].get("tag")
-    message = f"{key} is required" if value is None else f"unknown {key} {value!r}"
     members = _member_models(_type_at(model, error["loc"]))
     known = [tag for member in members for tag in typing.get_args(member.model_fields[key].annotation)]
-    return f"{message}; available: {choices(known)}"
+    message = f"{key} is required" if value is None else f"unknown {key} {value!r}"
+    return f"{message}; available: {choices(known)}{did_you_mean(str(value or ''), known)}"
 
 
 def _table_model(model: type[BaseModel], location: Location) -> type[BaseModel] | None:

@@ -16,7 +16,7 @@ from colophon.pipeline.errors import UsageError, has_secret
 from colophon.pipeline.recipe.error_messages import choices, validated
 from colophon.pipeline.recipe.plugins import read_plugins
 from colophon.pipeline.recipe.schema import PluginsSection, Recipe
-from colophon.shards.common.errors import with_place
+from colophon.shards.common.errors import did_you_mean, with_place
 from colophon.shards.common.url_secrets import secret_in
 
 if sys.version_info >= (3, 11):
@@ -51,13 +51,26 @@ def recipe_offers(name: str, *, overrides: Sequence[str] = ()) -> list[Offer]:
 def _read(name: str, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     path = find_recipe(name)
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
         raise UsageError(f"{path}: not valid TOML: {error}") from None
+    return path, _parsed(text, where=str(path), overrides=overrides)
+
+
+def parse_recipe_text(text: str, *, where: str) -> Recipe:
+    """Parse and validate the text of a recipe without plugins; see `load_recipe`."""
+    return parse_recipe(_parsed(text, where=where), where=where)
+
+
+def _parsed(text: str, *, where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{where}: not valid TOML: {error}") from None
     for override in overrides:
         _assign(raw, override, option="--set")
-    _check_secrets(raw, where=str(path))
-    return path, raw
+    _check_secrets(raw, where=where)
+    return raw
 
 
 def parse_recipe(raw: Mapping[str, Any], *, where: str, directory: Path | None = None, plugins: bool = False) -> Recipe:
@@ -73,7 +86,8 @@ def parse_recipe(raw: Mapping[str, Any], *, where: str, directory: Path | None =
         for key, layout in train.layouts_of_this_run().items():
             if layout not in recipe.layouts:
                 known = choices(recipe.layouts)
-                raise UsageError(f"{where}: train.{name}.{key}: no layout {layout!r}; available: {known}")
+                guess = did_you_mean(layout, recipe.layouts)
+                raise UsageError(f"{where}: train.{name}.{key}: no layout {layout!r}; available: {known}{guess}")
     return recipe
 
 
@@ -102,7 +116,7 @@ def find_recipe(name: str) -> Path:
     shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
-    raise UsageError(f"no recipe file {name}; bundled recipes: {choices(shipped)}")
+    raise UsageError(f"no recipe file {name}; bundled recipes: {choices(shipped)}{did_you_mean(name, shipped)}")
 
 
 def shipped_recipes() -> dict[str, Path]:
@@ -164,8 +178,9 @@ def _annotator_config(name: str, section: Any, among: Sequence[Offer], *, where:
     except AnnotatorError as error:
         raise UsageError(f"{where}: annotators.{name}: {error}") from error
     if config is None:
-        known = choices({offer.name for offer in among})
-        raise UsageError(f"{where}: annotators.{name}: unknown annotator {type_name!r}; available: {known}")
+        names = {offer.name for offer in among}
+        known, guess = choices(names), did_you_mean(type_name, names) if isinstance(type_name, str) else ""
+        raise UsageError(f"{where}: annotators.{name}: unknown annotator {type_name!r}; available: {known}{guess}")
     settings = {key: value for key, value in section.items() if key != "type"}
     try:
         return validated(config, settings, where=where, under=("annotators", name))

@@ -13,6 +13,7 @@ from rich.table import Table
 from colophon.annotators.base import AnnotatorConfig, AnnotatorError, explained
 from colophon.annotators.registry import Offer, found
 from colophon.pipeline.errors import printable
+from colophon.pipeline.reports.tables import print_table
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +72,6 @@ def print_annotators(annotators: Sequence[ListedAnnotator], *, console: Console)
     for a in annotators:
         cells = (a.name, ", ".join(a.reads), ", ".join(a.writes), ", ".join(a.required), a.source)
         table.add_row(*map(printable, cells))
-    console.print(table, markup=False)
+    print_table(table, console=console)
     for annotator in (each for each in annotators if each.error is not None):
         console.print(printable(f"{annotator.name}: {annotator.error}"), highlight=False, soft_wrap=True, markup=False)

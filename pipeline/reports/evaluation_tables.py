@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from colophon.pipeline.errors import printable
+from colophon.pipeline.reports.tables import print_table
 
 _MISSING = "—"
 _UNSEEN = "*"
@@ -30,13 +31,13 @@ def print_evaluation(evaluations: Sequence[dict[str, Any]], *, console: Console)
     )
     rows = list(_differences(evaluations))
     if rows:
-        console.print(_difference_table(rows))
-    console.print(_losses(evaluations))
+        print_table(_difference_table(rows), console=console)
+    print_table(_losses(evaluations), console=console)
     for evaluation in evaluations:
         if evaluation["metadata"] is not None:
-            console.print(_metadata_table(evaluation))
+            print_table(_metadata_table(evaluation), console=console)
     for column in evaluations[0]["by"]:
-        console.print(_by_column(evaluations, column))
+        print_table(_by_column(evaluations, column), console=console)
 
 
 def legend(evaluations: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -148,9 +149,9 @@ def _by_column(evaluations: Sequence[dict[str, Any]], column: str) -> Table:
 
 
 def _table(*columns: str, title: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold", title=f"\n{title}", title_justify="left")
+    table = Table(box=None, pad_edge=False, header_style="bold", title=f"\n{title}")
     for column in columns:
-        table.add_column(column)
+        table.add_column(column, overflow="fold")
     return table
 
 

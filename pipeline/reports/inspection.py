@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +15,7 @@ from rich.text import Text
 
 from colophon.pipeline.errors import UsageError, one_line, printable
 from colophon.pipeline.inputs.readers import PartitionReader
+from colophon.pipeline.reports.tables import print_table
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.shards.arrow_files import list_values, read_table
 from colophon.shards.common.errors import DamagedFileError
@@ -33,27 +36,54 @@ _STYLES = {
 }
 
 
-def show_document(
-    resolved: ResolvedRecipe, manifest: Manifest, *, row: int, console: Console, characters: int = 300
-) -> None:
-    """Print the annotations of the document at `row` of the whole input, and the first `characters` of its text."""
+def document_at(resolved: ResolvedRecipe, manifest: Manifest, *, row: int) -> dict[str, Any]:
+    """The document at `row` of the whole input as JSON: place, id, number of tokens, annotations by annotator, text.
+
+    Raises:
+        UsageError: there is no such document.
+    """
     partition, local = _locate(manifest, row)
-    table = Table(title=f"document {row:,}: row {local} of {partition}", title_justify="left", show_header=False)
-    table.add_column(style="bold")
-    table.add_column(overflow="fold")
+    document: dict[str, Any] = {"document": row, "partition": partition, "row": local, "annotations": {}}
     for directory, content in manifest.outputs.items():
         output = Output.parse(directory)
         record = next((r for r in content.records if r.partition == partition), None)
         if record is None or output.stage == "pack":
             continue
-        for name, cell in _rows(resolved, output, record, local):
-            table.add_row(name, cell)
-    table.add_row("text", Text(printable(_text(resolved, partition, local)[:characters]) + "…"))
-    console.print(table)
+        document |= _stored(resolved, output, record, local)
+        if output != TOKENS:
+            document["annotations"][output.name] = document.pop("values")
+    return {**document, "text": _text(resolved, partition, local)}
 
 
-def _rows(resolved: ResolvedRecipe, output: Output, record: Record, local: int) -> list[tuple[str, Text]]:
-    """Names and values of a document in a file of tokens or annotations.
+def show_document(document: Mapping[str, Any], *, console: Console, characters: int = 300) -> None:
+    """Print a document of `document_at`: its annotations, and the first `characters` of its text."""
+    title = f"document {document['document']:,}: row {document['row']} of {document['partition']}"
+    table = Table(title=title, show_header=False)
+    table.add_column(style="bold", overflow="fold")
+    table.add_column(overflow="fold")
+    if "tokens" in document:
+        table.add_row("id", _cell(document["id"]))
+        table.add_row("tokens", f"{document['tokens']:,}")
+    for annotator, values in document["annotations"].items():
+        for name, value in values.items():
+            table.add_row(f"{name}  ({annotator})", _cell(value))
+    text = document["text"]
+    shown = "(its input is missing)" if text is None else text[:characters]
+    left = len(text or "") - len(shown)
+    more = f"… [{left:,} more character{'s' if left > 1 else ''}]" if left > 0 else ""
+    table.add_row("text", Text(printable(shown) + more))
+    print_table(table, console=console)
+
+
+def _json(value: object) -> object:
+    """A value as JSON: numbers, booleans and null as they are, NaN as null, others as text."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+
+
+def _stored(resolved: ResolvedRecipe, output: Output, record: Record, local: int) -> dict[str, Any]:
+    """A document's id and number of tokens in a file of tokens; its `values` in a file of annotations.
 
     Raises:
         DamagedFileError: the file cannot be read, or has no such row.
@@ -62,10 +92,10 @@ def _rows(resolved: ResolvedRecipe, output: Output, record: Record, local: int) 
         with resolved.store.files.local_copy(record.path) as path:
             if output != TOKENS:
                 values = pq.read_table(path, page_checksum_verification=True).slice(local, 1).to_pylist()[0]
-                return [(f"{name}  ({output.name})", _cell(value)) for name, value in values.items()]
+                return {"values": {name: _json(value) for name, value in values.items()}}
             tokens = read_table(path).slice(local, 1)
             number = len(list_values(tokens.column("input_ids"))[1])
-            return [("id", _cell(tokens.column("id")[0].as_py())), ("tokens", Text(f"{number:,}"))]
+            return {"id": tokens.column("id")[0].as_py(), "tokens": number}
     except (pa.ArrowException, OSError, LookupError) as error:
         where = f"{resolved.store.root}/{record.path}"
         message = f"{where}: cannot be read: {one_line(error)}. `colophon verify` checks every file"
@@ -89,59 +119,96 @@ def _locate(manifest: Manifest, row: int) -> tuple[str, int]:
     raise UsageError(f"inspect: there is no document {row}; the run has {before:,}, numbered from 0")
 
 
-def _text(resolved: ResolvedRecipe, partition_name: str, row: int) -> str:
+def _text(resolved: ResolvedRecipe, partition_name: str, row: int) -> str | None:
+    """The text of a document; None if its input is missing."""
     partition = next((p for p in resolved.inputs.partitions if p.name == partition_name), None)
     if partition is None:
-        return "(its input is missing)"
+        return None
     for batch in PartitionReader(partition, resolved.columns.tokenize_needs, stage="inspect"):
         if row < batch.num_rows:
-            return batch.column("text")[row].as_py() or ""
+            return str(batch.column("text")[row].as_py() or "")
         row -= batch.num_rows
     return ""
 
 
-def show_sequence(
-    resolved: ResolvedRecipe, *, layout: str, row: int, console: Console, tokens: int | None = None
-) -> None:
-    """Print a packed sequence, each token in the colour of its role and dimmed if it is masked (loss weight 0).
+def sequence_at(resolved: ResolvedRecipe, *, layout: str, row: int, tokens: int | None = None) -> dict[str, Any]:
+    """A packed sequence as JSON, by runs of one role: its place, weights, ids and texts.
 
-    `tokens` limits how many are printed.
+    Args:
+        resolved: the recipe.
+        layout: the layout's name.
+        row: the sequence's number.
+        tokens: the most tokens to return; None: all. A character that spans several tokens is returned whole.
+
+    Raises:
+        UsageError: there is no such sequence.
+        ShardError: there is no such layout.
     """
     dataset = PackedDataset.open(resolved.store.files.path, layout)
     if not 0 <= row < len(dataset):
         raise UsageError(f"inspect: {layout} has no sequence {row}; it has {len(dataset):,}, numbered from 0")
     file, local = dataset.locate(row)
-    lengths, roles, documents = file.runs(local)
-    weights = full_role_weights(file.info.role_weights)
-    console.print(
-        Text(layout, style="bold").append(
-            f", sequence {row:,}: row {local} of {file.path.name}; "
-            f"loss weights: {describe_weights(file.info.role_weights)}",
-            style="not bold",
-        )
-    )
-    console.print(_legend(sorted({Role(int(role)) for role in roles})))
     ids = np.asarray(file.input_ids[local])
-    limit = len(ids) if tokens is None else min(tokens, len(ids))
-    text, at = Text(), 0
-    for length, role, document in zip(lengths.tolist(), roles.tolist(), documents.tolist(), strict=True):
-        if at >= limit:
+    weights = full_role_weights(file.info.role_weights)
+    runs, at = [], 0
+    for length, role, document in zip(*(part.tolist() for part in file.runs(local)), strict=True):
+        if tokens is not None and at >= tokens:
             break
-        shown = ids[at : min(at + length, limit)]
+        strings = resolved.tokenizer.readable_strings(ids[at : at + length])
+        shown = _whole_characters(strings, length if tokens is None else tokens - at)
+        runs.append(
+            {
+                "role": ROLE_NAMES[Role(role)],
+                "document": None if role == Role.PAD else document,
+                "weight": float(weights[role]),
+                "input_ids": ids[at : at + shown].tolist(),
+                "text": "" if role == Role.PAD else "".join(strings[:shown]),
+            }
+        )
+        at += shown
+    return {
+        "layout": layout,
+        "sequence": row,
+        "row": local,
+        "file": file.path.name,
+        "role_weights": dict(file.info.role_weights),
+        "tokens": len(ids),
+        "tokens_left": len(ids) - at,
+        "runs": runs,
+    }
+
+
+def _whole_characters(strings: Sequence[str], wanted: int) -> int:
+    """The number of tokens to show so that the last character is whole: `wanted` or a few more."""
+    shown = min(wanted, len(strings))
+    while 0 < shown < len(strings) and not strings[shown - 1]:
+        shown += 1
+    return shown
+
+
+def show_sequence(sequence: Mapping[str, Any], *, console: Console) -> None:
+    """Print a sequence of `sequence_at`, each token in the colour of its role and dimmed if it is masked."""
+    console.print(
+        Text(sequence["layout"], style="bold").append(
+            f", sequence {sequence['sequence']:,}: row {sequence['row']} of {sequence['file']}; "
+            f"loss weights: {describe_weights(sequence['role_weights'])}",
+            style="not bold",
+        ),
+        soft_wrap=not console.is_terminal,
+    )
+    roles = {name: Role(number) for number, name in enumerate(ROLE_NAMES)}
+    console.print(_legend(sorted({roles[run["role"]] for run in sequence["runs"]})))
+    text = Text()
+    for run in sequence["runs"]:
+        role = roles[run["role"]]
         if role == Role.BOS:
-            text.append(f"\n[document {document}]\n" if at else f"[document {document}]\n", style="bold blue")
-        text.append_text(_run(resolved.tokenizer.token_strings(shown), Role(role), masked=weights[role] == 0))
-        at += length
-    if limit < len(ids):
-        text.append(f"\n[{len(ids) - limit} more tokens]", style="dim")
-    console.print(text, soft_wrap=False)
-
-
-def _run(strings: Sequence[str], role: Role, *, masked: bool) -> Text:
-    style = f"dim {_STYLES[role]}" if masked else _STYLES[role]
-    if role is Role.PAD:
-        return Text(f" [{len(strings)} × pad]", style=style)
-    return Text("".join(strings), style=style)
+            text.append(f"{chr(10) if text else ''}[document {run['document']}]\n", style="bold blue")
+        shown = f" [{len(run['input_ids'])} × pad]" if role is Role.PAD else run["text"]
+        text.append(shown, style=f"dim {_STYLES[role]}" if run["weight"] == 0 else _STYLES[role])
+    left = sequence["tokens_left"]
+    if left:
+        text.append(f"\n[{left:,} more token{'s' if left > 1 else ''}]", style="dim")
+    console.print(text, soft_wrap=not console.is_terminal)
 
 
 def _legend(roles: Sequence[Role]) -> Text:

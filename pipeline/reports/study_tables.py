@@ -65,7 +65,7 @@ def attention_table(report: Mapping[str, Any]) -> Table:
         f"documents with layout {printable(report['layout'])}",
         f"excluded documents: {_counts(report['excluded'])}",
     )
-    table.add_column("part")
+    table.add_column("part", overflow="fold")
     for name in ("tokens", "attention [95 %]", "even attention", "multiple", "strongest in"):
         table.add_column(name, justify="right")
     for part in report["parts"]:
@@ -100,7 +100,7 @@ def bins_table(bins: Mapping[str, Any]) -> Table:
 
 
 def _table(title: str, caption: str) -> Table:
-    return Table(title=title, caption=caption, title_justify="left", caption_justify="left", min_width=80)
+    return Table(title=title, caption=caption)
 
 
 def _score_with_interval(score: Mapping[str, Any]) -> str:

@@ -16,9 +16,11 @@ from rich.table import Table
 
 from colophon.pipeline.errors import printable
 from colophon.pipeline.inputs.search.found import describe_left_aside
+from colophon.pipeline.reports.tables import print_table
 from colophon.pipeline.runs.run import PassTiming, RunResult, describe
 from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import QUARANTINE, Store
+from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import with_checksum
 from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, Manifest, Record
@@ -29,6 +31,8 @@ from colophon.shards.tokenizer.losses import LOSS_COUNTS
 SUMMARY = "report/summary.json"
 RUN = "report/run.json"
 _TOP_VALUES = 3
+_QUANTILES = {"10 %": 0.1, "median": 0.5, "90 %": 0.9}
+_LONGEST_VALUE = 200
 _SAMPLE_ROWS = 1_000_000
 
 
@@ -36,8 +40,7 @@ def summarize(result: RunResult, *, store: Store) -> dict[str, Any]:
     """The content of `report/summary.json`: the tables' numbers, from the manifest, its files and the run's times."""
     return {
         **counted(result.manifest, store=store),
-        "passes": {timing.name: {**_timing(timing), **_steps(timing)} for timing in result.timings},
-        "start_seconds": round(result.start_seconds, 3),
+        **(_times(result) if result.has_worked else _last_times(store)),
     }
 
 
@@ -50,6 +53,32 @@ def counted(manifest: Manifest, *, store: Store) -> dict[str, Any]:
         "quarantined": len(manifest.quarantine),
         "left_aside": [one.model_dump() for one in manifest.left_aside],
     }
+
+
+def _times(result: RunResult) -> dict[str, Any]:
+    """The times of a run's passes that had work."""
+    worked = [timing for timing in result.timings if timing.partitions]
+    return {
+        "passes": {timing.name: {**_timing(timing), **_steps(timing)} for timing in worked},
+        "start_seconds": round(result.start_seconds, 3),
+    }
+
+
+def _last_times(store: Store) -> dict[str, Any]:
+    """The times in the summary of the last run that had work."""
+    try:
+        last = json.loads(_text(store) or "")
+        return {"passes": dict(last["passes"]), "start_seconds": last["start_seconds"]}
+    except (ValueError, KeyError, TypeError, RecursionError):  # there is none, or a different version wrote it
+        return {"passes": {}, "start_seconds": 0.0}
+
+
+def _text(store: Store) -> str | None:
+    """The summary that the output has; None without one that can be read."""
+    try:
+        return store.files.read_text(SUMMARY)
+    except DamagedFileError:
+        return None
 
 
 def document_counts(manifest: Manifest) -> dict[str, int]:
@@ -126,8 +155,8 @@ def layout_counts(records: Sequence[Record]) -> dict[str, Any]:
     }
 
 
-def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Console) -> None:
-    """Print the tables that end a run."""
+def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Console, has_worked: bool = True) -> None:
+    """Print the tables that end a run; `has_worked` is False if everything was up to date."""
     documents = summary["documents"]
     console.print(
         f"\n{documents['documents']:,} documents of {documents['files']:,} files, "
@@ -146,9 +175,12 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
     if others := other_records(manifest):
         listed = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in others.items())
         console.print(f"records that are no documents: {listed}", highlight=False, soft_wrap=True)
-    for table in (_annotation_table(summary), _layout_table(summary), _pass_table(summary)):
+    tables = [_annotation_table(summary), _layout_table(summary), *([_pass_table(summary)] if has_worked else [])]
+    for table in tables:
         if table.row_count:
-            console.print(table)
+            print_table(table, console=console)
+    if not has_worked:
+        console.print("nothing to do: all files are up to date", highlight=False)
     for line in describe_left_aside(manifest.left_aside):
         console.print(f"left aside: {line}", highlight=False, soft_wrap=True)
     for entry in manifest.quarantine[:5]:
@@ -176,17 +208,17 @@ def _losses(documents: dict[str, int]) -> str:
 
 
 def _annotation_table(summary: dict[str, Any]) -> Table:
-    table = Table(title="annotations", title_justify="left")
+    table = Table(title="annotations")
     for heading in ("annotator", "column", "known", "distinct", "values"):
         table.add_column(heading, justify="right" if heading in ("known", "distinct") else "left", overflow="fold")
     for row in summary["annotations"]:
-        table.add_row(row["annotator"], row["column"], f"{row['known']:.1%}", f"{row['distinct']:,}", row["values"])
+        table.add_row(row["annotator"], row["column"], f"{row['known']:.1%}", f"{row['distinct']:,}", _values(row))
     return table
 
 
 def _layout_table(summary: dict[str, Any]) -> Table:
-    table = Table(title="layouts", title_justify="left")
-    table.add_column("layout")
+    table = Table(title="layouts")
+    table.add_column("layout", overflow="fold")
     headings = ("sequences", "text", "metadata", "markers", "pad", "utilisation", "documents cut", "metadata cut")
     for heading in (*headings, "dropped"):
         table.add_column(heading, justify="right")
@@ -211,8 +243,8 @@ def _pass_table(summary: dict[str, Any]) -> Table:
     title = (
         f"this run (start {summary['start_seconds']:.1f} s; load in seconds of all workers, then shares of the rest)"
     )
-    table = Table(title=title, title_justify="left")
-    table.add_column("pass")
+    table = Table(title=title)
+    table.add_column("pass", overflow="fold")
     for heading in ("partitions", "documents", "seconds", "documents/s", "MB/s", *STEPS):
         table.add_column(heading, justify="right")
     for name, timing in summary["passes"].items():
@@ -266,27 +298,36 @@ def _describe_columns(manifest: Manifest, annotator: str, store: Store) -> list[
 
 def _describe_column(column: pl.Series) -> dict[str, Any]:
     known = column.drop_nulls()
-    described = {
+    described: dict[str, Any] = {
         "known": round(len(known) / max(len(column), 1), 6),
         "distinct": known.n_unique(),
-        "values": "",
     }
     if known.dtype.is_float():
-        quantiles = [known.quantile(q) for q in (0.1, 0.5, 0.9)]
-        low, middle, high = (0.0 if q is None else q for q in quantiles)
-        described["values"] = f"10 % {low:.3g}, median {middle:.3g}, 90 % {high:.3g}" if len(known) else ""
+        quantiles = {name: known.quantile(q) for name, q in _QUANTILES.items()}
+        described["quantiles"] = {name: float(f"{q:.3g}") for name, q in quantiles.items() if q is not None}
+    elif known.n_unique() > len(known) / 2:
+        described["example"] = _value(known[0])
     else:
-        described["values"] = _frequent(known)
+        # Ties are broken by value: a table of equal counts would change from run to run.
+        counts = known.value_counts(name="n").sort(["n", known.name], descending=[True, False]).head(_TOP_VALUES)
+        described["frequent"] = [
+            {"value": _value(value), "share": round(n / len(known), 6)} for value, n in counts.iter_rows()
+        ]
     return described
 
 
-def _frequent(known: pl.Series) -> str:
-    """The most frequent values with their shares; an example if the values hardly repeat."""
-    if known.n_unique() > len(known) / 2:
-        return f"such as {_shortened(known[0])}" if len(known) else ""
-    # Ties are broken by value: a table of equal counts would change from run to run.
-    counts = known.value_counts(name="n").sort(["n", known.name], descending=[True, False]).head(_TOP_VALUES)
-    return ", ".join(f"{_shortened(value)} {n / len(known):.1%}" for value, n in counts.iter_rows())
+def _value(value: object) -> bool | int | str:
+    """A value as JSON: numbers and booleans as they are, others as text of at most 200 characters."""
+    return value if isinstance(value, bool | int) else str(value)[:_LONGEST_VALUE]
+
+
+def _values(row: dict[str, Any]) -> str:
+    """The cell on a column's values."""
+    if "quantiles" in row:
+        return ", ".join(f"{name} {value:.3g}" for name, value in row["quantiles"].items())
+    if "example" in row:
+        return f"such as {_shortened(row['example'])}"
+    return ", ".join(f"{_shortened(one['value'])} {one['share']:.1%}" for one in row.get("frequent", ()))
 
 
 def _shortened(value: object) -> str:
@@ -304,7 +345,7 @@ def run_report(result: RunResult) -> dict[str, Any]:
     return {
         "colophon_version": result.manifest.colophon_version,
         "start": {"seconds": round(result.start_seconds, 3), "connect_seconds": round(result.connect_seconds, 3)},
-        "passes": {timing.name: {**_timing(timing), **_steps(timing)} for timing in result.timings},
+        "passes": _times(result)["passes"],
         "notes": list(result.notes),
     }
 
@@ -317,7 +358,13 @@ def _steps(timing: PassTiming) -> dict[str, dict[str, float]]:
 
 
 def write_report(summary: dict[str, Any], result: RunResult, *, store: Store) -> None:
-    """Write `report/summary.json` and `report/run.json` under the run's output, each with the checksum of its text."""
-    for path, value in ((SUMMARY, summary), (RUN, run_report(result))):
-        text = json.dumps({"checksum": "", **value}, indent=1)
-        store.files.replace_text(path, with_checksum(text))
+    """Write `report/summary.json` and `report/run.json` under the run's output, each with the checksum of its text.
+
+    A run with nothing to do leaves both as they are, unless the input has lost files since.
+    """
+    text = with_checksum(json.dumps({"checksum": "", **summary}, indent=1))
+    if result.has_worked or _text(store) != text:
+        store.files.replace_text(SUMMARY, text)
+    if result.has_worked or store.files.size(RUN) is None:
+        report = json.dumps({"checksum": "", **run_report(result)}, indent=1)
+        store.files.replace_text(RUN, with_checksum(report))

@@ -1,80 +1,224 @@
-"""`--dry-run`: the resolved recipe, the partitions, and what a run would do. Writes and starts nothing."""
+"""`--dry-run`: the partitions, what a run would do and cost, and the resolved recipe. Writes and starts nothing.
+
+The probe of an estimate works in a temporary directory.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
-from colophon.pipeline.errors import InputError
-from colophon.pipeline.inputs.found_columns import found_columns
+from colophon.pipeline.errors import InputError, one_line
+from colophon.pipeline.estimates.estimate import Estimate, estimate, size_text
+from colophon.pipeline.inputs.found_columns import FoundColumn, found_columns
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.search.found import describe_left_aside, shown
+from colophon.pipeline.reports.tables import print_table
 from colophon.pipeline.retry import retried_for
 from colophon.pipeline.runs.plan import Plan
+from colophon.pipeline.runs.progress import duration
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.run import describe
+from colophon.shards.common.errors import ColophonError
 from colophon.shards.outputs import STAGES
 
 _SHOWN_PARTITIONS = 20
 _SHOWN_COLUMNS = 40
 
 
-def print_plan(resolved: ResolvedRecipe, *, stages: Sequence[str], console: Console) -> None:
-    """Print the recipe, its partitions, and the plan of the named stages."""
-    console.print_json(resolved.recipe.model_dump_json(exclude_none=True))
-    partitions = resolved.inputs.partitions
-    console.print(_partition_table(partitions))
-    if len(partitions) > _SHOWN_PARTITIONS:
-        console.print(f"... and {len(partitions) - _SHOWN_PARTITIONS:,} more", highlight=False)
-    if partitions:
-        console.print(_column_table(resolved, partitions[0]))
-    for entry in resolved.inputs.quarantine:
-        console.print(f"would be quarantined: {describe(entry)}", highlight=False, soft_wrap=True)
-    for line in describe_left_aside(resolved.inputs.left_aside):
-        console.print(f"left aside: {line}", highlight=False, soft_wrap=True)
+@dataclass(frozen=True)
+class StagePlan:
+    """The work of one stage."""
+
+    name: str
+    files: int
+    """Files to write."""
+    partitions: int
+    """Partitions with files to write."""
+    up_to_date: int
+    changed_settings: dict[str, list[str]]
+    """By output, how its settings differ from those that its files were written with; they need --rebuild."""
+
+
+@dataclass(frozen=True)
+class DryRun:
+    """The work of a run that is not started."""
+
+    resolved: ResolvedRecipe
+    stages: tuple[StagePlan, ...]
+    columns: tuple[FoundColumn, ...]
+    """The columns at the start of the first file."""
+    estimate: Estimate | None
+    no_estimate: str = ""
+    """Why there is no estimate."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as a JSON value."""
+        inputs = self.resolved.inputs
+        return {
+            "partitions": [
+                {"name": p.name, "source": p.source, "row_groups": p.row_groups, "documents": p.rows, "bytes": p.bytes}
+                for p in inputs.partitions
+            ],
+            "columns": [{**asdict(c), "read_as": _read_as(self.resolved, c.name)} for c in self.columns],
+            "quarantine": [entry.model_dump(exclude_none=True) for entry in inputs.quarantine],
+            "left_aside": [one.model_dump() for one in inputs.left_aside],
+            "stages": {
+                stage.name: {
+                    "files": stage.files,
+                    "partitions": stage.partitions,
+                    "up_to_date": stage.up_to_date,
+                    "changed_settings": stage.changed_settings,
+                }
+                for stage in self.stages
+            },
+            "estimate": None if self.estimate is None else self.estimate.as_dict(),
+            "no_estimate": self.no_estimate or None,
+            "recipe": self.resolved.recipe.model_dump(mode="json", exclude_none=True),
+        }
+
+
+def dry_run(resolved: ResolvedRecipe, *, stages: Sequence[str], may_probe: bool = True) -> DryRun:
+    """Plan the named stages and estimate them; a probe that fails leaves the plan without an estimate."""
     plan = Plan(resolved)
-    for stage in (stage for stage in STAGES if stage in stages):
-        tasks = plan.tasks([stage], without={})
-        stale = [task for task in tasks if task.outputs]
-        files = sum(len(task.outputs) for task in stale)
+    planned = tuple(_stage_plan(plan, stage) for stage in STAGES if stage in stages)
+    columns = tuple(_columns(resolved))
+    try:
+        return DryRun(resolved, planned, columns, estimate(plan, stages, may_probe=may_probe))
+    except ColophonError as error:
+        return DryRun(resolved, planned, columns, None, no_estimate=one_line(error))
+
+
+def _stage_plan(plan: Plan, stage: Any) -> StagePlan:
+    tasks = plan.tasks([stage], without={})
+    stale = [task for task in tasks if task.outputs]
+    return StagePlan(
+        name=stage,
+        files=sum(len(task.outputs) for task in stale),
+        partitions=len(stale),
+        up_to_date=len(tasks) - len(stale),
+        changed_settings={str(output): lines for output, lines in plan.changed_settings(stage).items()},
+    )
+
+
+def print_dry_run(plan: DryRun, *, console: Console) -> None:
+    """Print the partitions, the work, the estimate, and the recipe."""
+    inputs = plan.resolved.inputs
+    print_table(_partition_table(inputs.partitions), console=console)
+    if len(inputs.partitions) > _SHOWN_PARTITIONS:
+        console.print(f"... and {len(inputs.partitions) - _SHOWN_PARTITIONS:,} more", highlight=False)
+    if plan.columns:
+        print_table(_column_table(plan), console=console)
+    if len(plan.columns) > _SHOWN_COLUMNS:
+        console.print(f"... and {len(plan.columns) - _SHOWN_COLUMNS:,} more columns", highlight=False)
+    for entry in inputs.quarantine:
+        console.print(f"would be quarantined: {describe(entry)}", highlight=False, soft_wrap=True)
+    for line in describe_left_aside(inputs.left_aside):
+        console.print(f"left aside: {line}", highlight=False, soft_wrap=True)
+    for stage in plan.stages:
         console.print(
-            f"{stage}: {files:,} files to write for {len(stale):,} partitions, {len(tasks) - len(stale):,} up to date",
+            f"{stage.name}: {stage.files:,} files to write for {stage.partitions:,} partitions, "
+            f"{stage.up_to_date:,} up to date",
             highlight=False,
         )
-        for output, lines in plan.changed_settings(stage).items():
+        for output, lines in stage.changed_settings.items():
             console.print(
-                f"  {output}: written with other settings: {'; '.join(lines)} (needs --rebuild)", highlight=False
+                f"  {output}: written with other settings: {'; '.join(lines)} (needs --rebuild)",
+                highlight=False,
+                soft_wrap=True,
             )
+    if plan.estimate is not None:
+        _print_estimate(plan.estimate, console=console)
+    elif plan.no_estimate:
+        console.print(f"no estimate: {plan.no_estimate}", highlight=False, soft_wrap=True)
+    console.print("recipe:", style="bold")
+    console.print_json(plan.resolved.recipe.model_dump_json(exclude_none=True))
 
 
-def _column_table(resolved: ResolvedRecipe, first: Partition) -> Table | str:
-    """The columns at the start of the first file, and what the recipe reads them as."""
+def _print_estimate(found: Estimate, *, console: Console) -> None:
+    working = [one for one in found.passes if one.partitions]
+    if not working:
+        console.print("nothing to do: everything is up to date", highlight=False)
+        return
+    for one in working:
+        if one.seconds is None:
+            console.print(f"estimate of {one.name}: none, no earlier run on this machine", highlight=False)
+            continue
+        console.print(
+            f"estimate of {one.name}: about {duration(one.seconds)} with {found.workers} workers, "
+            f"{one.documents:,} documents, {size_text(one.text_bytes or 0)} of text (from {one.source})",
+            highlight=False,
+            soft_wrap=True,
+        )
+    if found.written_bytes:
+        print_table(_disk_table(found), console=console)
+    measured = "measured" if found.is_worker_measured else "typical"
+    console.print(
+        f"memory: {found.workers} workers of {size_text(found.worker_bytes)} ({measured}) and "
+        f"{size_text(found.model_bytes)} of models: {size_text(found.memory_bytes)}; "
+        f"{size_text(found.available_bytes)} are available",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for line in found.warnings:
+        console.print(line, style="yellow", highlight=False, soft_wrap=True)
+
+
+def _disk_table(found: Estimate) -> Table:
+    free = "" if found.free_bytes is None else f"; {size_text(found.free_bytes)} are free"
+    table = Table(title=f"disk: about {size_text(found.total_bytes)} will be written{free}")
+    table.add_column("output", overflow="fold")
+    table.add_column("MB", justify="right")
+    for output, size in found.written_bytes.items():
+        table.add_row(output, f"{size / 1e6:,.1f}")
+    return table
+
+
+def _columns(resolved: ResolvedRecipe) -> list[FoundColumn]:
+    """The columns at the start of the first file; none if it cannot be read."""
+    if not resolved.inputs.partitions:
+        return []
+    first = resolved.inputs.partitions[0]
     try:
-        found = retried_for(first.source, lambda: found_columns(first))
-    except InputError as error:
-        return f"{shown(first.source)}: {error}"
+        return retried_for(first.source, lambda: found_columns(first))
+    except InputError:
+        return []
+
+
+def _read_as(resolved: ResolvedRecipe, column: str) -> list[str]:
+    """The names under which the recipe reads a column of the input."""
     columns = resolved.columns
     needs = {need.name: need for need in (*columns.annotate_needs, *columns.tokenize_needs)}
-    read = {c.name: [need.name for need in needs.values() if need.in_input == c.name] for c in found}
-    rows = max((column.rows for column in found), default=0)
-    title = f"columns in the first {rows:,} documents of {shown(first.source)}"
-    table = Table(title=title, title_justify="left")
-    for heading in ("column", "type", "null or empty", "read as"):
-        table.add_column(heading, justify="right" if heading == "null or empty" else "left", overflow="fold")
-    for column in found[:_SHOWN_COLUMNS]:
+    return [need.name for need in needs.values() if need.in_input == column]
+
+
+def _column_table(plan: DryRun) -> Table:
+    """The columns at the start of the first file, and what the recipe reads them as."""
+    rows = max(column.rows for column in plan.columns)
+    table = Table(
+        title=f"columns in the first {rows:,} documents of {shown(plan.resolved.inputs.partitions[0].source)}"
+    )
+    for heading in ("column", "type"):
+        table.add_column(heading, overflow="fold")
+    table.add_column("null or empty", justify="right")
+    table.add_column("read as", overflow="fold")
+    for column in plan.columns[:_SHOWN_COLUMNS]:
         missing = f"{column.missing / max(column.rows, 1):.1%}"
-        table.add_row(shown(column.name), shown(column.type), missing, shown(", ".join(read[column.name])))
-    if len(found) > _SHOWN_COLUMNS:
-        table.add_row(f"... and {len(found) - _SHOWN_COLUMNS:,} more", "", "", "")
+        read = ", ".join(_read_as(plan.resolved, column.name))
+        table.add_row(shown(column.name), shown(column.type), missing, shown(read))
     return table
 
 
 def _partition_table(partitions: Sequence[Partition]) -> Table:
-    table = Table(title=f"{len(partitions):,} partitions", title_justify="left")
-    for heading in ("partition", "source", "row groups", "documents", "MB"):
-        table.add_column(heading, justify="left" if heading in ("partition", "source") else "right", overflow="fold")
+    table = Table(title=f"{len(partitions):,} partitions")
+    for heading in ("partition", "source"):
+        table.add_column(heading, overflow="fold")
+    for heading in ("row groups", "documents", "MB"):
+        table.add_column(heading, justify="right")
     for p in partitions[:_SHOWN_PARTITIONS]:
         groups = "all" if p.row_groups is None else f"{p.row_groups[0]}-{p.row_groups[1] - 1}"
         table.add_row(p.name, shown(p.source), groups, "?" if p.rows is None else f"{p.rows:,}", f"{p.bytes / 1e6:.1f}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ def run_recipe(
     plugins: bool = False,
     name: str | None = None,
     console: Console | None = None,
+    shows_summary: bool = True,
     log: Callable[[str], None] = lambda line: None,
 ) -> RunResult:
     """Annotate, tokenize and pack what is not up to date; `colophon run` does the same.
@@ -44,10 +46,11 @@ def run_recipe(
         plugins: run the Python files of `[plugins]` of a recipe file, which is an error otherwise.
         name: the recipe's name in errors. None: the path or the name, `recipe` for a recipe.
         console: shows progress and the summary. None: nothing is shown.
+        shows_summary: False shows the progress alone.
         log: gets a line on where workers run.
 
     Returns:
-        The manifest and the times of the passes. `exit_code` is 3 where input was quarantined.
+        The manifest, the times of the passes and the summary. `exit_code` is 3 where input was quarantined.
 
     Raises:
         UsageError: the recipe is invalid, or an output was made with different settings and `rebuild` is not set.
@@ -61,6 +64,7 @@ def run_recipe(
         if is_first:
             session.begin()
         # Everything else is imported and checked while workers start.
+        from colophon.pipeline.estimates.earlier_runs import remember_rates
         from colophon.pipeline.reports.summary import print_summary, summarize, write_report
         from colophon.pipeline.runs.calibration import calibrated
         from colophon.pipeline.runs.resolve import resolve
@@ -89,9 +93,11 @@ def run_recipe(
             session.leave()
             summary = summarize(result, store=resolved.store)
             write_report(summary, result, store=resolved.store)
-    if console is not None:
-        print_summary(summary, result.manifest, console=console)
-    return result
+            if result.has_worked and not session.spans_machines:
+                remember_rates(result, resolved, workers=session.num_workers)
+    if console is not None and shows_summary:
+        print_summary(summary, result.manifest, console=console, has_worked=result.has_worked)
+    return replace(result, summary=summary)
 
 
 def _executor_name(executor: str) -> ExecutorName:

@@ -23,7 +23,7 @@ from colophon.pipeline.stages.column_sources import ColumnSources
 from colophon.pipeline.stages.settings import Settings
 from colophon.pipeline.stages.tokenization import Vocabulary
 from colophon.pipeline.storage.commits import Store
-from colophon.shards.common.errors import ColophonError
+from colophon.shards.common.errors import ColophonError, did_you_mean
 from colophon.shards.layouts import AppendLayout, PrependLayout
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from colophon.shards.packing.pack import smallest_row
@@ -58,7 +58,9 @@ class PlannedInputs:
         known = self.columns.known
         for name in self.recipe.input.columns:
             if name not in known:
-                raise UsageError(f"{self.where}: input.columns.{name}: unknown column; available: {', '.join(known)}")
+                guess = did_you_mean(name, known)
+                listed = ", ".join(known)
+                raise UsageError(f"{self.where}: input.columns.{name}: unknown column; available: {listed}{guess}")
         try:
             search = find_files(self.recipe.input)
             check_apart(search, self.recipe.output.path, key="output.path", writes=WRITTEN_NAMES)
@@ -241,7 +243,8 @@ def _check_training(resolved: ResolvedRecipe) -> None:
 def _check_annotated(resolved: ResolvedRecipe, column: str, *, key: str) -> None:
     if column not in resolved.columns.annotator_of:
         available = ", ".join(sorted(resolved.columns.annotator_of)) or "none (the recipe has no [annotators.*])"
-        raise UsageError(f"{resolved.where}: {key}: no annotator writes {column!r}; available: {available}")
+        guess = did_you_mean(column, resolved.columns.annotator_of)
+        raise UsageError(f"{resolved.where}: {key}: no annotator writes {column!r}; available: {available}{guess}")
 
 
 def _check_lengths(resolved: ResolvedRecipe) -> None:

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from rich.console import Console
 
@@ -45,6 +47,10 @@ class PassTiming:
     seconds: float
     worker_seconds: Mapping[str, float] = field(default_factory=dict)
     """Summed over all workers, by step, see `pipeline.stages.timing.STEPS`."""
+    partition_bytes: int = 0
+    """The sum of `Partition.bytes`."""
+    written_bytes: Mapping[str, int] = field(default_factory=dict)
+    """The sizes of the files that this run wrote, by output."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +65,13 @@ class RunResult:
     """The part of these seconds spent waiting for the executor and its first worker."""
     notes: tuple[str, ...] = ()
     """Lines about how annotators and the tokenizer ran."""
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    """The content of `report/summary.json`; empty until it is written."""
+
+    @property
+    def has_worked(self) -> bool:
+        """Whether any file was written; False if everything was up to date."""
+        return any(timing.partitions for timing in self.timings)
 
     @property
     def exit_code(self) -> ExitCode:
@@ -176,7 +189,8 @@ class Run:
             total_tasks=len(tasks),
             console=self._console,
         )
-        results = self._results(outcomes, stage=stage.name)
+        written: Counter[str] = Counter()
+        results = self._results(outcomes, stage=stage.name, written=written)
         self._check_committed(stages)
         return PassTiming(
             name=stage.name,
@@ -185,6 +199,8 @@ class Run:
             text_bytes=sum(result.text_bytes for result in results),
             seconds=time.monotonic() - begun if tasks else 0.0,
             worker_seconds={step: sum(result.seconds.get(step, 0.0) for result in results) for step in STEPS},
+            partition_bytes=sum(task.partition.bytes for task in tasks),
+            written_bytes=written,
         )
 
     def _begin(self, stages: Sequence[StageName], *, num_tasks: int) -> None:
@@ -204,8 +220,11 @@ class Run:
                 self._notes.append(note)
                 self._console.print(note, highlight=False, soft_wrap=True)
 
-    def _results(self, outcomes: Iterable[Outcome], *, stage: str) -> list[TaskResult]:
-        """The workers' results; of their records the paths are kept. Quarantines the partitions that have none."""
+    def _results(self, outcomes: Iterable[Outcome], *, stage: str, written: Counter[str]) -> list[TaskResult]:
+        """The workers' results; of their records the paths are kept, and the sizes are added to `written` by output.
+
+        Quarantines the partitions that have none.
+        """
         results = []
         for outcome in outcomes:
             self._note(self._executor.notes)
@@ -215,6 +234,8 @@ class Run:
             self._note(outcome.result.notes)
             self._check_strict([problem for record in outcome.result.records for problem in record.problems])
             self._reported |= {(r.output, r.partition): r.path for r in outcome.result.records}
+            for record in outcome.result.records:
+                written[record.output] += record.bytes
             results.append(replace(outcome.result, records=()))
         return results
 

@@ -9,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from colophon.pipeline.errors import printable
+from colophon.pipeline.reports.tables import print_table
 from colophon.pipeline.runs.plan import Plan, each_once
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.run import describe
@@ -120,14 +121,14 @@ def print_status(status: Status, *, console: Console) -> None:
     """Print a table of the outputs, and the quarantine."""
     if status.owner is not None:
         console.print(f"running: {status.owner.describe()}", highlight=False)
-    table = Table(title=f"{status.partitions:,} partitions", title_justify="left")
+    table = Table(title=f"{status.partitions:,} partitions")
     table.add_column("output", overflow="fold")
     for state in _STATES:
         table.add_column(state, justify="right")
     for output in status.outputs:
         counts = _by_state(output)
         table.add_row(output.output, *(f"{number:,}" if number else "-" for number in counts.values()))
-    console.print(table)
+    print_table(table, console=console)
     for warning in status.warnings:
         console.print(printable(warning), highlight=False, soft_wrap=True)
     for entry in status.quarantine[:_SHOWN_ENTRIES]:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from enum import IntEnum
 from pathlib import Path
 
@@ -77,12 +77,22 @@ class TokenizerError(ColophonError, ValueError):
 
 
 _LONGEST_REASON = 160
+_SHORTEST_GUESSED = 2
 
 
 def one_line(error: BaseException) -> str:
     """The first line of an error's message that is not blank, without secrets; else the name of the error's type."""
     lines = (line.strip() for line in without_secrets(str(error)).splitlines())
     return next(filter(None, lines), type(error).__name__)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of an error, with the known name most like `name`: `. Did you mean 'quality'?`; empty if none is."""
+    from difflib import get_close_matches  # only errors need it
+
+    lowered = {one.lower(): one for one in known}
+    found = get_close_matches(name.lower(), lowered, n=1, cutoff=0.6) if len(name) > _SHORTEST_GUESSED else []
+    return f". Did you mean {lowered[found[0]]!r}?" if found else ""
 
 
 def listed(names: Sequence[str], *, most: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 
 import tiktoken
 
-from colophon.shards.common.errors import TokenizerError, short_reason
+from colophon.shards.common.errors import TokenizerError, did_you_mean, short_reason
 from colophon.shards.tokenizer.backends import Backend, TiktokenBackend, build_encoding
 from colophon.shards.tokenizer.hugging_face import HuggingFaceBackend
 from colophon.shards.tokenizer.patterns import PATTERNS, find_pattern
@@ -46,7 +46,8 @@ def load_named(name: str) -> Backend:
     if name == "tekken":
         return _load_tekken()
     if name not in TIKTOKEN_NAMES:
-        raise TokenizerError(f"unknown tokenizer {name!r}; available: {', '.join(TOKENIZER_NAMES)} (or set a path)")
+        guess, available = did_you_mean(name, TOKENIZER_NAMES), ", ".join(TOKENIZER_NAMES)
+        raise TokenizerError(f"unknown tokenizer {name!r}; available: {available} (or set a path){guess}")
     encoding = _get_encoding(name)
     return TiktokenBackend(encoding, special={t: encoding.encode_single_token(t) for t in encoding.special_tokens_set})
 

@@ -5,6 +5,7 @@ Text is encoded without bos and eos, and never gives a special id, whatever a do
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Mapping
 from functools import cached_property
 from itertools import groupby
@@ -20,7 +21,7 @@ from colophon.shards.common.errors import TokenizerError
 from colophon.shards.common.paths import absolute_path
 from colophon.shards.schema import SpecialIds
 from colophon.shards.tokenizer.backends import Backend
-from colophon.shards.tokenizer.encoders import ColumnEncoder, ReferenceEncoder, choose_encoder
+from colophon.shards.tokenizer.encoders import ColumnEncoder, FastEncoder, ReferenceEncoder, choose_encoder
 from colophon.shards.tokenizer.engine_specs import NoEngineError
 from colophon.shards.tokenizer.files import load_file, load_named
 from colophon.shards.tokenizer.losses import Losses, count_losses, find_losses
@@ -114,6 +115,11 @@ class Tokenizer:
         return self._encoder.engine
 
     @property
+    def is_fast(self) -> bool:
+        """Whether the fast engine encodes; loads the engine."""
+        return isinstance(self._encoder, FastEncoder)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The settings on which the ids of plain text depend, as JSON, for fingerprints."""
         counted = {} if self._backend.is_exact else {"losses": "counted"}  # files of older versions have no counts
@@ -157,6 +163,27 @@ class Tokenizer:
             TokenizerError: an id without a token.
         """
         return [self._token_string(token_id) for token_id in self._checked(ids)]
+
+    def readable_strings(self, ids: npt.ArrayLike) -> list[str]:
+        """As `token_strings`, but a character that spans several tokens is whole, in the string of the last of them.
+
+        The strings of the tokens before are empty: joined, the strings are the text. Only bytes that are not UTF-8 are
+        escaped.
+
+        Raises:
+            TokenizerError: an id without a token.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")("backslashreplace")
+        strings: list[str] = []
+        for token_id in self._checked(ids):
+            if token_id in self._names:
+                rest = decoder.decode(b"", final=True)
+                strings = [*strings[:-1], strings[-1] + rest] if rest else strings
+                strings.append(self._names[token_id])
+            else:
+                strings.append(_printable(decoder.decode(self._bytes(token_id))))
+        rest = decoder.decode(b"", final=True)
+        return [*strings[:-1], strings[-1] + rest] if rest else strings
 
     def text_ids(self) -> npt.NDArray[np.bool_]:
         """bool [num_ids]: whether ordinary text can give the id. The other ids are special or without a token."""
@@ -205,14 +232,21 @@ class Tokenizer:
     def _token_string(self, token_id: int) -> str:
         if token_id in self._names:
             return self._names[token_id]
+        return _printable(self._bytes(token_id).decode("utf-8", "backslashreplace"))
+
+    def _bytes(self, token_id: int) -> bytes:
         try:
-            text = self._backend.token_bytes(token_id).decode("utf-8", "backslashreplace")
+            return self._backend.token_bytes(token_id)
         except KeyError as error:
             raise self._missing_token(token_id) from error
-        return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
     def _missing_token(self, token_id: object) -> TokenizerError:
         return TokenizerError(f"no token of {self.name} has the id {token_id} (ids go from 0 to {self.num_ids - 1})")
+
+
+def _printable(text: str) -> str:
+    """Escape characters that cannot be printed, line ends among them."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def load_tokenizer(config: TokenizerConfig, *, num_meta_tokens: int = 5) -> Tokenizer:

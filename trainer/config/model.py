@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from colophon.shards.common.errors import did_you_mean
 from colophon.trainer.config.base import Settings
 
 MODEL_PRESETS: dict[str, dict[str, Any]] = {
@@ -55,7 +56,8 @@ class ModelConfig(Settings):
             return table
         preset = table["preset"]
         if preset not in MODEL_PRESETS:
-            raise ValueError(f"unknown model preset {preset!r}; available: {', '.join(MODEL_PRESETS)}")
+            guess, available = did_you_mean(str(preset), MODEL_PRESETS), ", ".join(MODEL_PRESETS)
+            raise ValueError(f"unknown model preset {preset!r}; available: {available}{guess}")
         return {**MODEL_PRESETS[preset], **{key: entry for key, entry in table.items() if key != "preset"}}
 
     @model_validator(mode="after")

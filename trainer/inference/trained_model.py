@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from colophon.shards.common.errors import one_line
+from colophon.shards.common.errors import did_you_mean, one_line
 from colophon.shards.common.output_paths import entries, inside
 from colophon.shards.common.state_files import read_state
 from colophon.shards.schema import TokenizerInfo
@@ -116,7 +116,7 @@ def _checkpoint(directory: Path, step: int | None) -> Path:
         choices = (
             f"available: {', '.join(known)}" if known else "no model has been trained yet: run `colophon train` first"
         )
-        raise TrainerError(f"{directory}: no such training run; {choices}")
+        raise TrainerError(f"{directory}: no such training run; {choices}{did_you_mean(directory.name, known)}")
     found = {step_of(path): path for path in checkpoints(inside(directory, "checkpoints", is_directory=True))}
     if not found:
         raise TrainerError(f"{directory}: no checkpoint has been written yet")

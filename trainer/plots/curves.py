@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.shards.common.errors import DamagedFileError
+from colophon.shards.common.errors import DamagedFileError, did_you_mean
 from colophon.shards.common.output_paths import entries, inside
 from colophon.shards.common.state_files import parse_state, read_regular
 from colophon.trainer.errors import TrainerError
@@ -88,11 +88,14 @@ def read_curve(output: Path, name: str, *, x: str = "step", y: str = "text_loss"
     """
     for option, value, known in (("x", x, X_LABELS), ("y", y, Y_LABELS)):
         if value not in known:
-            raise TrainerError(f"{option}: unknown quantity {value!r}; available: {', '.join(known)}")
+            guess = did_you_mean(value, known)
+            raise TrainerError(f"{option}: unknown quantity {value!r}; available: {', '.join(known)}{guess}")
     path = inside(output, Path("training", name, "metrics.jsonl"))
     if not path.is_file():
+        runs = training_runs(output)
         raise TrainerError(
-            f"{output}: no metrics of a training run {name!r}; available: {', '.join(training_runs(output)) or 'none'}"
+            f"{output}: no metrics of a training run {name!r}; "
+            f"available: {', '.join(runs) or 'none'}{did_you_mean(name, runs)}"
         )
     records = _records(path)
     steps = [record for record in records if "loss" in record]

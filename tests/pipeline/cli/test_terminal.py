@@ -57,7 +57,7 @@ def test_a_run_completes_whatever_becomes_of_its_output(
     assert len(manifest().quarantine) == 1
     if line == RUN:
         assert "annotate, tokenize: " in out
-        assert "| tokens" not in out and "+-" in out  # tables have ASCII lines
+        assert out.isascii() and "\nlayouts\n" in out
 
 
 def test_what_only_shows_ends_quietly_when_its_reader_has_gone(finished: Path) -> None:

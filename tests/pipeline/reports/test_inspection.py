@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from colophon.pipeline.reports.inspection import show_sequence
+from colophon.pipeline.reports.inspection import sequence_at, show_sequence
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import ROLE_NAMES
 from tests.pipeline.project import (
@@ -40,7 +41,7 @@ def test_a_document_is_shown_with_its_annotations_and_text(finished: Path, numbe
     row = document(number)
     assert f"document {number}: row " in called.out
     year = "null" if row["dump"] == "elsewhere" else row["dump"][8:12]
-    assert f"crawl_year (crawl) │ {year} │" in " ".join(called.out.split())
+    assert f"crawl_year (crawl) {year} crawl_slice" in " ".join(called.out.split())
     assert "".join((row["url"] or "null").split()) in "".join(called.out.split())
     first_line = (row["text"] or "").split("\x00")[0][:40]
     assert first_line in called.out
@@ -62,9 +63,9 @@ def test_a_document_that_could_be_markup_is_shown_as_it_is(project: Path) -> Non
     assert run(*settings).code == 0
     called = inspect(*settings, "--document", "0", "--layout", "plain")
     assert (called.code, called.err) == (0, "")
-    assert "│ [/red]" in called.out
+    assert re.search(r"^id +\[/red\]$", called.out, re.M)
     assert r"https://h.example/[bold]/:smile:\x1b[31m" in called.out
-    assert r"[/x] \x1b[2J :+1:…" in called.out
+    assert re.search(r"^text +\[/x\] \\x1b\[2J :\+1:$", called.out, re.M)
     assert "\x1b" not in called.out
 
 
@@ -102,8 +103,8 @@ def test_the_number_of_tokens_can_be_limited(finished: Path) -> None:
     assert "".join(tokens) not in part
     num_ids = dataset.files[0].input_ids[0].size
     assert f"[{num_ids - 5} more tokens]" in part
-    assert "[1 more tokens]" in inspect("--layout", "plain", "--tokens", str(num_ids - 1)).out
-    assert "more tokens" not in whole + inspect("--layout", "plain", "--tokens", str(num_ids)).out
+    assert "[1 more token]" in inspect("--layout", "plain", "--tokens", str(num_ids - 1)).out
+    assert "more token" not in whole + inspect("--layout", "plain", "--tokens", str(num_ids)).out
 
 
 def test_masked_roles_are_dimmed_on_a_terminal(finished: Path) -> None:
@@ -113,13 +114,37 @@ def test_masked_roles_are_dimmed_on_a_terminal(finished: Path) -> None:
 
     file = io.StringIO()
     console = Console(file=file, force_terminal=True, color_system="standard", width=120)
-    show_sequence(resolved_recipe(), layout="prepend-url", row=0, console=console)
+    show_sequence(sequence_at(resolved_recipe(), layout="prepend-url", row=0), console=console)
     shown = file.getvalue()
     assert "\x1b[2;36m" in shown  # metadata: dim cyan
     assert "\x1b[36m" in shown  # the legend's cyan
     file.seek(0)
-    show_sequence(resolved_recipe(), layout="append-quality", row=0, console=console)
+    show_sequence(sequence_at(resolved_recipe(), layout="append-quality", row=0), console=console)
     assert "\x1b[36m" in file.getvalue()
+
+
+def test_a_character_that_spans_tokens_is_whole_and_the_rest_is_counted(project: Path) -> None:
+    row = {**document(0), "text": "東京 🙂 und größer, " * 3}
+    pq.write_table(pa.Table.from_pylist([row]), "a.parquet")
+    settings = ("--set", "input.paths=a.parquet")
+    assert run(*settings).code == 0
+    whole = json.loads(inspect(*settings, "--layout", "plain", "--json").out)["sequence"]
+    texts = "".join(run["text"] for run in whole["runs"] if run["role"] == "text")
+    assert texts.startswith("東京 🙂 und größer, 東京")
+    for tokens in range(1, 30):
+        part = json.loads(inspect(*settings, "--layout", "plain", "--tokens", str(tokens), "--json").out)["sequence"]
+        shown = sum(len(run["input_ids"]) for run in part["runs"])
+        assert tokens <= shown <= tokens + 3
+        assert shown + part["tokens_left"] == part["tokens"] == 65
+        assert texts.startswith("".join(run["text"] for run in part["runs"] if run["role"] == "text"))
+
+
+def test_a_long_text_is_cut_and_the_rest_is_counted(project: Path) -> None:
+    pq.write_table(pa.Table.from_pylist([{**document(0), "text": "ü" * 1345}]), "a.parquet")
+    settings = ("--set", "input.paths=a.parquet")
+    assert run(*settings).code == 0
+    assert f"{'ü' * 300}… [1,045 more characters]\n" in inspect(*settings).out
+    assert json.loads(inspect(*settings, "--json").out)["document"]["text"] == "ü" * 1345
 
 
 @pytest.mark.parametrize(
@@ -131,7 +156,7 @@ def test_masked_roles_are_dimmed_on_a_terminal(finished: Path) -> None:
         (("--layout", "plain", "--sequence=-1"), "inspect: plain has no sequence -1; it has "),
         (
             ("--layout", "prepend"),
-            "out has no layout 'prepend'; available: append-quality, meta-tokens, plain, prepend-url",
+            "out has no layout 'prepend'; available: append-quality, meta-tokens, plain, prepend-url. Did you ",
         ),
     ],
 )
@@ -153,19 +178,19 @@ def test_inspecting_before_a_run_is_one_line(project: Path) -> None:
 
 
 def dry(*arguments: str) -> Called:
-    return run("--dry-run", *arguments)
+    return run("--dry-run", "--no-probe", *arguments)
 
 
 def test_a_dry_run_shows_the_recipe_the_partitions_and_the_work(project: Path) -> None:
     before = snapshot()
-    called = dry("--set", "pack.sequence_length=99")
+    called = dry("--set", "pack.sequence_length=99", "--no-probe")
     assert (called.code, called.err) == (0, "")
     assert snapshot() == before
-    recipe, end = json.JSONDecoder().raw_decode(called.out)
+    rest, _, shown = called.out.partition("recipe:\n")
+    recipe = json.loads(shown)
     assert recipe["pack"]["sequence_length"] == 99
     assert recipe["layouts"]["prepend-url"]["template"] == "{url}"
     assert recipe["annotators"]["edu_score"]["column"] == "score"
-    rest = called.out[end:]
     partitions = len(resolved_recipe().inputs.partitions)
     assert f"{partitions} partitions" in rest
     assert f"annotate: {3 * partitions} files to write for {partitions} partitions, 0 up to date" in rest

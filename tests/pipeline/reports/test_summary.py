@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from tests.pipeline.project import (
     manifest,
     resolved_recipe,
     run,
+    snapshot,
     write_documents,
 )
 
@@ -89,9 +91,9 @@ def test_annotation_columns_are_described_by_their_values(summary: dict[str, Any
     assert described["crawl_year"]["known"] == len(years) / len(documents)
     assert described["crawl_year"]["distinct"] == len(set(years))
     top, number = Counter(years).most_common(1)[0]
-    assert f"{number / len(years):.1%}" in described["crawl_year"]["values"].split(",")[0]
+    assert described["crawl_year"]["frequent"][0]["share"] == pytest.approx(number / len(years), abs=1e-6)
     assert described["url"]["known"] == sum(row["url"] is not None for row in documents) / len(documents)
-    assert described["url_prefix"]["values"] == "https:// 100.0%"
+    assert described["url_prefix"]["frequent"] == [{"value": "https://", "share": 1.0}]
     assert set(described) == set(resolved_recipe().columns.annotator_of)
     assert top in years
 
@@ -102,8 +104,8 @@ def test_the_table_shows_the_numbers_of_the_summary(finished: Path) -> None:
     assert f"{summary['documents']['documents']:,} documents of 3 files" in out
     assert f"({summary['documents']['documents_empty']} empty, {summary['documents']['texts_null']} null)" in out
     for name, layout in summary["layouts"].items():
-        (line,) = [line for line in out.splitlines() if f"│ {name} " in line]
-        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        (line,) = [line for line in out.splitlines() if line.startswith(f"{name}  ")]
+        cells = re.split(" {2,}", line)
         tokens = layout["tokens"]
         assert cells == [
             name,
@@ -190,19 +192,40 @@ def test_the_table_shows_the_share_of_each_step(finished: Path, summary: dict[st
     file = io.StringIO()
     print_summary(summary, manifest(), console=Console(file=file, width=200))
     for name, timing in summary["passes"].items():
-        (line,) = [line for line in file.getvalue().splitlines() if f"│ {name} " in line]
-        cells = [cell.strip() for cell in line.strip("│").split("│")]
+        (line,) = [line for line in file.getvalue().splitlines() if line.startswith(f"{name}  ")]
+        cells = re.split(" {2,}", line)
         assert cells[-6:] == [
             f"{timing['worker_seconds']['load']:.1f} s",
             *(f"{n:.0%}" if n else "-" for n in timing["share"].values()),
         ]
 
 
-def test_a_run_with_nothing_to_do_reports_no_time_and_no_note(finished: Path) -> None:
+def test_a_run_with_nothing_to_do_leaves_the_report_of_the_last_one(finished: Path) -> None:
+    before = snapshot(Path("out/report"))
+    called = run()
+    assert called.code == 0
+    assert snapshot(Path("out/report")) == before
+    assert "nothing to do: all files are up to date" in called.out
+    assert "this run (start" not in called.out
+
+
+def test_the_report_of_a_run_has_the_passes_with_work(finished: Path) -> None:
+    before = report_of_run()["passes"]
+    called = run("--set", "layouts.prepend-url.dropout=0.5", "--rebuild")
+    assert called.code == 0, called.err
+    assert list(before) == ["annotate, tokenize", "pack"]
+    assert list(report_of_run()["passes"]) == ["pack"]
+    assert "nothing to do" not in called.out
+
+
+def test_a_report_that_is_damaged_or_gone_is_written_again(finished: Path) -> None:
+    Path("out/report/summary.json").write_text("[")
+    Path("out/report/run.json").unlink()
     assert run().code == 0
-    report = report_of_run()
-    assert report["notes"] == []
-    assert {n for timing in report["passes"].values() for n in timing["worker_seconds"].values()} == {0.0}
+    summary = json.loads(Path("out/report/summary.json").read_text())
+    assert summary["passes"] == {}
+    assert summary["documents"]["documents"] == sum(ROWS_OF_FILES)
+    assert report_of_run()["passes"] == {}
 
 
 def test_notes_are_shown_once_a_run_and_reported(project: Path) -> None:

@@ -14,7 +14,7 @@ import pytest
 import colophon
 from colophon.pipeline.errors import StoppedError
 from colophon.shards.common import errors
-from colophon.shards.common.errors import ColophonError, one_line, short_reason
+from colophon.shards.common.errors import ColophonError, did_you_mean, one_line, short_reason
 
 ROOT = Path(colophon.__file__).parents[1]
 DRAWN = re.compile(
@@ -71,3 +71,18 @@ def test_a_short_reason_is_type_and_message_in_one_line() -> None:
     assert short_reason(ValueError("first\n  second")) == "ValueError: first second"
     assert short_reason(OSError("x" * 160)) == f"OSError: {'x' * 160}"
     assert short_reason(OSError("x" * 161)) == f"OSError: {'x' * 160}…"
+
+
+@pytest.mark.parametrize(
+    ("name", "known", "expected"),
+    [
+        ("qualty", ["topic", "quality"], ". Did you mean 'quality'?"),
+        ("URL_host", ["url", "url_host"], ". Did you mean 'url_host'?"),
+        ("zzz", ["topic", "quality"], ""),
+        ("", ["topic"], ""),
+        ("2m", ["124m"], ""),
+        ("x", [], ""),
+    ],
+)
+def test_the_likeliest_name_is_guessed(name: str, known: list[str], expected: str) -> None:
+    assert did_you_mean(name, known) == expected

@@ -243,3 +243,17 @@ def test_more_tokens_than_one_list_array_holds_are_refused(small: Tokenizer, mon
 def test_an_invalid_config_is_refused(settings: dict[str, str], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         TokenizerConfig(**settings)
+
+
+@pytest.mark.parametrize("vocabulary", ["small", "byte_level", "tekken"])
+def test_readable_strings_have_characters_whole(request: pytest.FixtureRequest, vocabulary: str) -> None:
+    tokenizer: Tokenizer = request.getfixturevalue(vocabulary)
+    text = "größer 東京 🙂"
+    ids = encode(tokenizer, text)[0]
+    strings = tokenizer.readable_strings(ids)
+    assert len(strings) == len(ids)
+    assert "".join(strings) == text
+    cut = encode(tokenizer, "\U0001fae0")[0][:1]
+    *shown, name = tokenizer.readable_strings([*cut, tokenizer.special.eos])
+    assert shown[0].startswith("\\xf0")
+    assert name == tokenizer.special_names[tokenizer.special.eos]

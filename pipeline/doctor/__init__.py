@@ -1,0 +1,1 @@
+"""`colophon doctor`: whether the installation works, and whether this machine fits a recipe."""
