@@ -61,7 +61,8 @@ def test_a_column_that_no_annotator_has(manifest: Manifest, tmp_path: Path) -> N
     assert annotators_by_column(tmp_path, manifest) == {"score": "quality", "host": "url", "path": "url"}
     with pytest.raises(ShardError) as raised:
         find_column(tmp_path, manifest, "hots")
-    assert str(raised.value) == f"{tmp_path}: no annotator has a column 'hots'; available: host, path, score"
+    line = f"{tmp_path}: no annotator has a column 'hots'; available: host, path, score. Did you mean 'host'?"
+    assert str(raised.value) == line
     with pytest.raises(ShardError, match=r"no annotator has a column 'score'; available: none$"):
         find_column(tmp_path, manifest_of({"annotations/quality": []}), "score")
 

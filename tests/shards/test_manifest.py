@@ -174,7 +174,7 @@ class TestPackedFiles:
 
     def test_an_unknown_layout_lists_the_choices(self, tmp_path: Path) -> None:
         manifest = manifest_of(plain=[], **{"prepend-url": []})
-        with pytest.raises(ShardError, match=r"has no layout 'prepend'; available: plain, prepend-url$"):
+        with pytest.raises(ShardError, match=r"has no layout 'prepend'; available: plain, prepend-url. Did you "):
             manifest.packed_files(tmp_path, "prepend")
 
     def test_a_run_without_layouts(self, tmp_path: Path) -> None:

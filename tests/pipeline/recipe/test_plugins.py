@@ -132,14 +132,14 @@ def test_a_recipe_that_is_no_file_has_no_plugins() -> None:
         parse_recipe(raw, where="r", plugins=True)
     with pytest.raises(UsageError, match=r"^r: plugins must be a table, \[plugins\]$"):
         parse_recipe({**raw, "plugins": ["mine.py"]}, where="r")
-    with pytest.raises(UsageError, match=r"^r: plugins\.file: unknown key; available: files$"):
+    with pytest.raises(UsageError, match=r"^r: plugins\.file: unknown key; available: files\. Did you mean 'files'\?$"):
         parse_recipe({**raw, "plugins": {"file": ["mine.py"]}}, where="r")
 
 
 def test_settings_of_a_plugin_are_checked_as_those_of_others(home: Path) -> None:
     recipe = home / "recipe.toml"
     recipe.write_text(recipe.read_text() + "prefx = 1\n")
-    line = "annotators.words.prefx: unknown key; available: prefix, words"
+    line = "annotators.words.prefx: unknown key; available: prefix, words. Did you mean 'prefix'?"
     assert error_of(home) == line
     raising = "    def __init__(self, **values):\n        raise KeyError('x')\n\n    def build"
     (home / "mine.py").write_text(plugin_source().replace("    def build", raising, 1))

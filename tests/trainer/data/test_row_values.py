@@ -76,7 +76,10 @@ def test_weights_from_numbers_and_flags(annotated: Path, settings: dict[str, Any
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"column": "scoer"}, "no annotator has a column 'scoer'; available: is_good, level, score, topic"),
+        (
+            {"column": "scoer"},
+            "no annotator has a column 'scoer'; available: is_good, level, score, topic. Did you mean 'score'?",
+        ),
         ({"column": "topic"}, "column 'topic' holds string, not numbers (row_weights by label need a table)"),
         ({"column": "score", "table": {"1": 1}}, "row_weights.column 'score' holds double, not labels for a table"),
         (

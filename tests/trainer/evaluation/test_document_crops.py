@@ -116,7 +116,9 @@ def test_a_crop_does_not_cut_a_character(here: Path, tokenizer: Tokenizer) -> No
 
 
 def test_errors_of_documents_that_cannot_be_read(counting: Path, tmp_path: Path) -> None:
-    with pytest.raises(ShardError, match=r"no annotator has a column 'stp'; available: parity, rank, step$"):
+    with pytest.raises(
+        ShardError, match=r"no annotator has a column 'stp'; available: parity, rank, step. Did you mean 'step'"
+    ):
         crops_of(counting, columns=["stp"])
     with pytest.raises(ShardError, match="a token file has id 19; the tokenizer has 19 ids"):
         crops_of(counting, tokenizer=TOKENIZER.model_copy(update={"num_ids": 19}))
