@@ -88,7 +88,7 @@ NO_OUTPUTS = {
     "pipeline/runs/upload.py": {"copyfile", "iterdir", "mkdir"},  # the copy of a project that is submitted
     "pipeline/verification/recomputed.py": {"mkdir", "rmtree"},  # a temporary directory of its own
     "pipeline/cli/terminal.py": {"open"},  # /dev/null
-    "pipeline/cli/inspection.py": {"read_text"},  # the built-in recipes
+    "pipeline/cli/starting.py": {"read_text"},  # the built-in recipes
     "pipeline/demo/corpus.py": {"read_bytes", "glob"},  # our own modules
     "pipeline/demo/distributions.py": {"glob", "rglob", "read_text", "read_bytes"},
     "pipeline/demo/documents.py": {"read_bytes"},
