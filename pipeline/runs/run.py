@@ -182,13 +182,15 @@ class Run:
         if tasks:
             self._begin(stages, num_tasks=len(tasks))
         begun = time.monotonic()
-        outcomes = watch(
-            self._executor.run(stage, tasks),
-            name=stage.name,
-            total_bytes=sum(task.partition.bytes for task in tasks),
-            total_tasks=len(tasks),
-            console=self._console,
-        )
+        outcomes: Iterable[Outcome] = ()  # nothing to do shows no progress
+        if tasks:
+            outcomes = watch(
+                self._executor.run(stage, tasks),
+                name=stage.name,
+                total_bytes=sum(task.partition.bytes for task in tasks),
+                total_tasks=len(tasks),
+                console=self._console,
+            )
         written: Counter[str] = Counter()
         results = self._results(outcomes, stage=stage.name, written=written)
         self._check_committed(stages)
