@@ -179,7 +179,9 @@ class LineParser:
             reason = f"{self._text!r} has half of a surrogate pair, which is not a character"
             raise BadLineError(reason, kind="half a character") from None
         found = (
-            _found(decoded, places if nests else {k: v for k, v in places.items() if k == key}, key, take)
+            text  # not a second time: it may be large
+            if key == self._text and take is _single and nests
+            else _found(decoded, places if nests else {k: v for k, v in places.items() if k == key}, key, take)
             for key, take, nests in zip(self._keys, self._take, self._nests, strict=True)
         )
         values = [None if value is _MISSING else value for value in found]
