@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from colophon.shards.common.digests import hashes
 from colophon.shards.common.errors import ShardError
 from colophon.shards.schema import ROLE_NAMES, RoleName
-from colophon.shards.templates import template_of
+from colophon.shards.templates import MAX_TEXT, template_of
 
 _DEFAULT_WEIGHTS: dict[RoleName, float] = {name: int(name in ("eos", "text")) for name in ROLE_NAMES}
 """In the order of the roles: packed files store it."""
@@ -64,7 +64,7 @@ class _Droppable(LayoutConfig):
 
 
 class _Templated(_Droppable):
-    template: str
+    template: str = Field(max_length=MAX_TEXT)
     """Text with annotation columns in braces, such as `{topic}, {date:%Y}`; see `shards.templates`."""
     max_metadata_tokens: int = Field(128, ge=1)
     """Longer metadata is cut to its first tokens; the cut tokens are counted."""

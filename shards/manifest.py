@@ -6,6 +6,7 @@ run. Readers trust nothing else, so a half-written or left-over file is never re
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +24,8 @@ MANIFEST_NAME = "manifest.json"
 _LONGEST_NAME = 255
 """Bytes of a name in every common file system."""
 _LONGEST_SHOWN = 80
+_ROW_GROUP = re.compile(r"(-[0-9a-f]{32})-[0-9]+$")
+"""The end of the name of a Parquet file's partition: a hash of the file's place, and the first row group."""
 MAX_EXAMPLES = 3
 """Examples of a quarantine entry."""
 
@@ -116,6 +119,11 @@ class Record(_Frozen):
         return partition
 
 
+def file_of(partition: str) -> str:
+    """The part of a partition's name that all partitions of its file have: `part-<32 hex>` of `part-<32 hex>-00008`."""
+    return _ROW_GROUP.sub(r"\1", partition)
+
+
 class PartitionInfo(_Frozen):
     """The part of an input file that one unit of work covers."""
 
@@ -127,6 +135,11 @@ class PartitionInfo(_Frozen):
     bytes: int | None = None
     identity: str = ""
     """The input file's size, time of change and footer when it was read, as a digest; empty in older manifests."""
+
+    @property
+    def file(self) -> str:
+        """Distinguishes input files, also web addresses that differ in their query, which `source` does not have."""
+        return file_of(self.name)
 
 
 class OutputManifest(_Frozen):

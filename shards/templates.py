@@ -29,6 +29,8 @@ import pyarrow.types as kinds
 from colophon.shards.common.times import iso_8601, moments_of, parsed_iso_8601
 
 MAX_WIDTH = 1000
+MAX_TEXT = 10_000
+"""Characters of a template, and of any other text in a recipe."""
 
 _SIZES = r"(?P<width>[1-9][0-9]*)?%s(?:\.(?P<precision>[0-9]+))?"
 _TEXT = re.compile(rf"(?s)(?:.?(?P<align>[<>^]))?{_SIZES % ''}(?P<type>s?)")

@@ -18,12 +18,16 @@ from colophon.pipeline.recipe.plugins import read_plugins
 from colophon.pipeline.recipe.schema import PluginsSection, Recipe
 from colophon.shards.common.errors import did_you_mean, with_place
 from colophon.shards.common.url_secrets import secret_in
+from colophon.shards.templates import MAX_TEXT
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
+MAX_RECIPE_BYTES = 1 << 20
+_LONGEST_KEY = 1000
+_TOO_DEEP = "tables or lists in it are nested too deeply"
 _PLAIN = re.compile(r"[\w.-]*")
 
 
@@ -50,6 +54,8 @@ def recipe_offers(name: str, *, overrides: Sequence[str] = ()) -> list[Offer]:
 
 def _read(name: str, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     path = find_recipe(name)
+    if path.stat().st_size > MAX_RECIPE_BYTES:
+        raise UsageError(f"{path}: has more than {MAX_RECIPE_BYTES:,} bytes")
     try:
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -65,11 +71,16 @@ def parse_recipe_text(text: str, *, where: str) -> Recipe:
 def _parsed(text: str, *, where: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
     try:
         raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also an integer of more digits than Python reads
         raise UsageError(f"{where}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise UsageError(f"{where}: not a recipe: {_TOO_DEEP}") from None
     for override in overrides:
         _assign(raw, override, option="--set")
-    _check_secrets(raw, where=where)
+    try:
+        _check_texts(raw, where=where)
+    except RecursionError:
+        raise UsageError(f"{where}: not a recipe: {_TOO_DEEP}") from None
     return raw
 
 
@@ -137,9 +148,15 @@ def _offers(raw: Mapping[str, Any], *, where: str, directory: Path | None, plugi
         raise UsageError(f"{where}: plugins.files: {error}") from error
 
 
-def _check_secrets(raw: Mapping[str, Any], *, where: str) -> None:
+def _check_texts(raw: Mapping[str, Any], *, where: str) -> None:
     """Check every key and every text of a recipe, also those that it should not have: manifests keep all of it."""
     for key, text in _texts(raw, ()):
+        if len(key[-1]) > _LONGEST_KEY:
+            raise UsageError(
+                f"{where}: {'.'.join(key[:-1]) or 'recipe'}: a key has more than {_LONGEST_KEY} characters"
+            )
+        if len(text) > MAX_TEXT:
+            raise UsageError(f"{where}: {'.'.join(key)}: has {len(text):,} characters; at most {MAX_TEXT:,} are read")
         if has_secret(key[-1]):
             raise UsageError(f"{where}: {'.'.join(key[:-1]) or 'recipe'}: unknown key, a URL that may hold a secret")
         if problem := secret_in(text):
@@ -210,8 +227,10 @@ def _assign(table: dict[str, Any], assignment: str, *, option: str) -> None:
         raise UsageError(f"{option} {shown}: write key=value")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except ValueError:
         value = text
+    except RecursionError:
+        raise UsageError(f"{option} {key}: {_TOO_DEEP}") from None
     for parent in parents:
         table = table.setdefault(parent, {})
         if not isinstance(table, dict):

@@ -21,6 +21,10 @@ from colophon.trainer.config import TrainConfig
 InputFormat = Literal["parquet", "jsonl", "csv", "arrow", "warc"]
 DEFAULT_META_TOKENS = 5
 DEFAULT_MAX_DOCUMENT_BYTES = 64_000_000
+MAX_SECTIONS = 1000
+"""Annotators, layouts and trainings of a recipe, of each; their cost is in docs/reliability.md."""
+_LONGEST_NAME = 200
+"""Bytes of a directory's name, below the 255 of common file systems: temporary names are longer."""
 
 
 class Section(BaseModel):
@@ -115,7 +119,11 @@ class Recipe(Section):
     @field_validator("annotators", "layouts", "train")
     @classmethod
     def _directory_names(cls, sections: dict[str, Any]) -> dict[str, Any]:
+        if len(sections) > MAX_SECTIONS:
+            raise ValueError(f"{len(sections):,} sections; at most {MAX_SECTIONS:,} are read")
         for name in sections:
+            if len(name.encode()) > _LONGEST_NAME:
+                raise ValueError(f"a name becomes a directory name: at most {_LONGEST_NAME} bytes")
             if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
                 raise ValueError(f"{name!r} becomes a directory name: use letters, digits, '-', '_' and '.'")
         return sections

@@ -22,7 +22,7 @@ from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import QUARANTINE, Store
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.output_paths import inside
-from colophon.shards.common.state_files import with_checksum
+from colophon.shards.common.state_files import is_as_written, with_checksum
 from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, Manifest, Record
 from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import ROLE_NAMES
@@ -88,7 +88,7 @@ def document_counts(manifest: Manifest) -> dict[str, int]:
     rows = [p.rows for p in manifest.partitions]
     documents = sum(r.rows for r in tokens.records) if tokens else sum(r for r in rows if r is not None)
     return {
-        "files": len({partition.source for partition in manifest.partitions}),
+        "files": len({partition.file for partition in manifest.partitions}),
         "partitions": len(manifest.partitions),
         "documents": documents,
         **{key: counts[key] for key in ("text_bytes", "tokens", "documents_empty", "texts_null", "texts_repaired")},
@@ -360,11 +360,12 @@ def _steps(timing: PassTiming) -> dict[str, dict[str, float]]:
 def write_report(summary: dict[str, Any], result: RunResult, *, store: Store) -> None:
     """Write `report/summary.json` and `report/run.json` under the run's output, each with the checksum of its text.
 
-    A run with nothing to do leaves both as they are, unless the input has lost files since.
+    A run with nothing to do leaves both as they are, unless the input has lost files since or one is damaged.
     """
     text = with_checksum(json.dumps({"checksum": "", **summary}, indent=1))
     if result.has_worked or _text(store) != text:
         store.files.replace_text(SUMMARY, text)
-    if result.has_worked or store.files.size(RUN) is None:
+    last = store.files.read_text(RUN)
+    if result.has_worked or last is None or not is_as_written(last):
         report = json.dumps({"checksum": "", **run_report(result)}, indent=1)
         store.files.replace_text(RUN, with_checksum(report))

@@ -11,7 +11,7 @@ from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.common.differences import differences
 from colophon.shards.common.url_secrets import without_query
-from colophon.shards.manifest import MANIFEST_NAME, Manifest, PartitionInfo, QuarantineEntry
+from colophon.shards.manifest import MANIFEST_NAME, Manifest, PartitionInfo, QuarantineEntry, file_of
 
 
 def input_findings(resolved: ResolvedRecipe, manifest: Manifest, inputs: Inputs) -> Iterator[Finding]:
@@ -22,7 +22,7 @@ def input_findings(resolved: ResolvedRecipe, manifest: Manifest, inputs: Inputs)
     present = {partition.name: partition for partition in inputs.partitions}
     outdated = _outdated_files(manifest, inputs, present)
     yield from outdated.values()
-    current = [i for i in manifest.partitions if i.name in present and place(i.source) not in outdated]
+    current = [i for i in manifest.partitions if i.name in present and i.file not in outdated]
     for info in current:
         expected = partition_info(present[info.name])
         if place(expected.source) == place(info.source):
@@ -39,35 +39,40 @@ def place(source: str) -> str:
 
 
 def _outdated_files(manifest: Manifest, inputs: Inputs, present: dict[str, Partition]) -> dict[str, Finding]:
-    """The files of which the outputs are not up to date, by place, each with the reason."""
+    """The files of which the outputs are not up to date, by `file_of` or place, each with the reason."""
     unreadable = {place(entry.source): entry for entry in inputs.quarantine}
     excluded = [entry for entry in manifest.quarantine if entry.line is None]
     files = {place(entry.source) for entry in excluded if entry.partition is None}
     partitions = {entry.partition for entry in excluded}
     found: dict[str, Finding] = {}
 
-    def add(source: str, message: str) -> None:
-        found.setdefault(place(source), Finding(source, message))
+    def add(file: str, source: str, message: str) -> None:
+        found.setdefault(file, Finding(source, message))
 
     for info in manifest.partitions:
         message = _outdated(info, present.get(info.name), unreadable.get(place(info.source)))
         if message:
-            add(info.source, message)
+            add(info.file, info.source, message)
     listed = {info.name for info in manifest.partitions}
     for partition in inputs.partitions:
+        if partition.name in listed:
+            continue
+        file = file_of(partition.name)
         if place(partition.source) in files:
-            add(partition.source, "was quarantined, and can be read now. `colophon run` processes it")
-        elif partition.name not in listed and partition.name not in partitions:
-            name = partition.name
-            add(partition.source, f"its partition {name} is not in the manifest. `colophon run` processes it")
+            add(file, partition.source, "was quarantined, and can be read now. `colophon run` processes it")
+        elif partition.name not in partitions:
+            message = f"its partition {partition.name} is not in the manifest. `colophon run` processes it"
+            add(file, partition.source, message)
+    files |= {place(finding.path) for finding in found.values()}
     for entry in unreadable.values():
         if place(entry.source) not in files:
-            add(entry.source, f"cannot be read, and is not in the manifest's quarantine: {entry.reason}")
+            message = f"cannot be read, and is not in the manifest's quarantine: {entry.reason}"
+            add(place(entry.source), entry.source, message)
     return found
 
 
 def _outdated(info: PartitionInfo, partition: Partition | None, unreadable: QuarantineEntry | None) -> str | None:
-    if unreadable is not None:
+    if partition is None and unreadable is not None:
         return f"cannot be read any more: {unreadable.reason}"
     if partition is None:
         return f"its partition {info.name} is no longer in the input. `colophon run` drops it"

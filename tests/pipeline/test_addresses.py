@@ -284,6 +284,8 @@ def test_the_parser_of_arguments_does_not_repeat_a_secret(project: Path, argumen
 class Site(BaseHTTPRequestHandler):
     """`x.jsonl`, of which `version` chooses one, and `moved.jsonl`, which redirects to a signed address that fails."""
 
+    addition = ""
+
     def do_HEAD(self) -> None:
         self.do_GET()
 
@@ -296,7 +298,7 @@ class Site(BaseHTTPRequestHandler):
             self.send_response(403)
             self.end_headers()
         else:
-            content = json.dumps({"text": self.path, "url": "https://e.org/"}).encode() + b"\nbroken\n"
+            content = json.dumps({"text": self.path + self.addition, "url": "https://e.org/"}).encode() + b"\nbroken\n"
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -315,7 +317,9 @@ def site() -> Iterator[str]:
         server.shutdown()
 
 
-def test_records_keep_an_address_without_its_query_and_two_queries_are_two_partitions(project: Path, site: str) -> None:
+def test_records_keep_an_address_without_its_query_and_two_queries_are_two_partitions(
+    project: Path, site: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     urls = [f"{site}/x.jsonl?version={number}" for number in (1, 2)]
     called = run("--set", f"input.paths={json.dumps(urls)}")
     assert called.code == 3
@@ -328,8 +332,19 @@ def test_records_keep_an_address_without_its_query_and_two_queries_are_two_parti
     made_files = (path for path in Path("out").rglob("*") if path.is_file() and path.name != "manifest.json")
     assert not [path for path in made_files if b"version=" in path.read_bytes() or "version" in path.name]
     assert "version=" not in called.out
+    assert json.loads(Path("out/report/summary.json").read_text())["documents"]["files"] == 2
     verified = colophon("verify", "recipe.toml", "--set", f"input.paths={json.dumps(urls)}")
     assert (verified.code, verified.err) == (0, "")
+    monkeypatch.setattr(Site, "addition", " that is longer")
+    verified = colophon("verify", "recipe.toml", "--set", f"input.paths={json.dumps(urls)}")
+    assert verified.code == 1
+    assert verified.err.count("has changed since it was processed") == 2
+
+
+def test_a_web_server_that_refuses_a_file_is_named(project: Path, site: str) -> None:
+    refused = run("--set", f'input.paths="{site}/signed.jsonl"')
+    assert refused.code == 2
+    assert f"{site}/signed.jsonl: cannot be read: the server answers 403" in refused.err
 
 
 def test_the_signed_target_of_a_redirect_is_masked(project: Path, site: str) -> None:

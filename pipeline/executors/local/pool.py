@@ -19,6 +19,7 @@ from colophon.pipeline.errors import one_line
 from colophon.pipeline.executors.cpus import num_cpus_here
 from colophon.pipeline.executors.environment import WORKER_ENVIRONMENT
 from colophon.pipeline.executors.local.fork_server import CONTEXT, start_fork_server
+from colophon.pipeline.executors.local.output import WorkerOutput
 from colophon.pipeline.executors.local.worker_process import Message, serve
 from colophon.pipeline.executors.pool import Died, Event, Finished, Pool, Started
 from colophon.pipeline.executors.worker import MEMORY_EXIT_CODE, Greeting, hard_limit
@@ -51,6 +52,7 @@ class LocalPool(Pool):
         self._numbers = count()
         self._processes: dict[int, _Process] = {}
         self._failed_starts: list[Event] = []
+        self._output: WorkerOutput | None = None
         self._selector = DefaultSelector()
         self._stage_number = 0
         self._stage = b""
@@ -75,8 +77,10 @@ class LocalPool(Pool):
         """Fork a worker."""
         start_fork_server()
         here, there = CONTEXT.Pipe()
+        self._output = self._output or WorkerOutput()
         environment = {**os.environ, **WORKER_ENVIRONMENT}
-        process = CONTEXT.Process(target=serve, args=(there, environment, self._most_bytes), daemon=True)
+        arguments = (there, self._output.for_workers, environment, self._most_bytes)
+        process = CONTEXT.Process(target=serve, args=arguments, daemon=True)
         worker = next(self._numbers)
         try:
             with there, _without_main():
@@ -116,6 +120,9 @@ class LocalPool(Pool):
             state.process.kill()
         for worker in list(self._processes):
             self._exit_code(worker)
+        if self._output is not None:
+            self._output.close()
+            self._output = None
 
     def _event(self, worker: int) -> Event:
         try:

@@ -19,6 +19,8 @@ from multiprocessing.reduction import ForkingPickler
 
 import pyarrow as pa
 
+from colophon.pipeline.executors.local.output import print_to
+
 # The stages are imported for the fork server, so that no worker has to.
 from colophon.pipeline.executors.worker import WorkerProcess, greeting
 from colophon.pipeline.stages import annotation, packing, tokenization  # noqa: F401
@@ -30,14 +32,16 @@ Message = tuple[int, bytes | None, Task]
 """The stage's number, the pickled stage if this worker has not got it yet, and a task of it."""
 
 
-def serve(connection: Connection, environment: Mapping[str, str], most_bytes: int | None) -> None:
+def serve(connection: Connection, output: Connection, environment: Mapping[str, str], most_bytes: int | None) -> None:
     """Send a greeting, then a reply to each message. Return when the driver closes the connection.
 
     Args:
         connection: the worker's end of the pipe.
+        output: the pipe to which the process prints.
         environment: all environment variables; the fork server may have been started with others.
         most_bytes: see `WorkerProcess`.
     """
+    print_to(output)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the whole group; the driver ends its workers
     gc.freeze()  # a collection would touch, and so copy, the pages that all workers share
     threading.Thread(target=_end_with_the_driver, name="driver", daemon=True).start()

@@ -20,6 +20,7 @@ from colophon.pipeline.storage.stores import filesystem_of
 from colophon.shards.common.url_secrets import without_query
 
 Result = TypeVar("Result")
+_MISSING = (404, 410)
 _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
@@ -81,6 +82,11 @@ class RemoteListing(Listing):
         try:
             return retried(call)
         except Exception as error:
+            status = getattr(
+                error.__cause__, "status", None
+            )  # fsspec takes every answer of a web server for a missing file
+            if isinstance(error, FileNotFoundError) and status not in (None, *_MISSING):
+                raise UsageError(f"{self._spelled}: cannot be read: the server answers {status}") from error
             # The error for something else, such as the bucket, is about all of the path. Nobody means a glob literally.
             is_about_path = str(error) in (spot.path, f"/{spot.path}") or is_glob(spot.path)
             if isinstance(error, FileNotFoundError) and is_about_path and not is_transient(error):

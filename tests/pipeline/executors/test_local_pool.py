@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import psutil
 import pytest
@@ -14,6 +16,7 @@ from colophon.pipeline.executors.local.pool import LocalPool
 from colophon.pipeline.executors.pool import Died, Event, Started
 from colophon.pipeline.executors.scheduler import Scheduler
 from colophon.pipeline.recipe.schema import RaySection
+from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.shards.common.errors import ColophonError
 from tests.pipeline.executors.fake_pool import NoStage, task
 
@@ -87,3 +90,35 @@ def test_a_stage_that_cannot_be_pickled_is_one_error() -> None:
     stage.held = lambda: None  # type: ignore[attr-defined]
     with pytest.raises(ColophonError, match="local: the stage no stage cannot be sent to a process: "):
         LocalPool(RaySection()).open(stage)
+
+
+@dataclass(frozen=True)
+class Noisy:
+    """A stage whose worker prints in all ways."""
+
+    name: str = "noisy"
+
+    def start(self) -> Noisy:
+        return self
+
+    def work(self, task: Task) -> TaskResult:
+        print("\x1b]0;title\x07 of stdout")
+        sys.stderr.write("https://e.org/x?sig=pa55word\n")
+        os.write(1, b"a library to stdout\r\n")
+        os.write(2, b"\xff a library to stderr, https://user:pa55")
+        os.write(2, b"word@e.org/ in two parts\n" + b"long" * 50_000 + b"\nwithout an end")
+        return TaskResult(records=(), documents=1, text_bytes=1)
+
+
+def test_what_workers_print_goes_to_stderr_escaped_and_masked(capfd: pytest.CaptureFixture[str]) -> None:
+    config = RaySection(num_workers=1)
+    with Scheduler(LocalPool(config), config) as executor:
+        assert [outcome.error for outcome in executor.run(Noisy(), [task("a")])] == [None]
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "\\x1b]0;title\\x07 of stdout\n" in err
+    assert "a library to stdout\\r\n" in err
+    assert "\ufffd a library to stderr, https://***@e.org/ in two parts\n" in err
+    assert err.endswith("without an end")
+    assert err.count("long") == 50_000
+    assert "pa55" not in err

@@ -175,6 +175,18 @@ WRONG: list[tuple[str, str, str]] = [
         '[annotators."u/rl"]\ntype = "url"',
         "annotators: 'u/rl' becomes a directory name: use letters, digits",
     ),
+    ("[layouts.plain]", f"[layouts.{'a' * 201}]", "layouts: a name becomes a directory name: at most 200 bytes"),
+    (
+        "[layouts.plain]",
+        "".join(f'[layouts.l{i}]\nposition = "plain"\n' for i in range(1001)) + "[layouts.plain]",
+        "layouts: 1,005 sections; at most 1,000 are read",
+    ),
+    (URL, f'template = "{"x" * 10_001}"', "template: has 10,001 characters; at most 10,000 are read"),
+    ("[input]", f'["{"k" * 1001}"]\n[input]', "recipe: a key has more than 1000 characters"),
+    ("[input]", f"# {'x' * (1 << 20)}\n[input]", "has more than 1,048,576 bytes"),
+    ("[input]", f"x = {'[' * 5000}{']' * 5000}\n[input]", "not a recipe: tables or lists in it are nested too deeply"),
+    ("[input]", f"{'a.' * 3000}b = 1\n[input]", "not a recipe: tables or lists in it are nested too deeply"),
+    ("steps = 1", f"steps = {'9' * 5000}", "not valid TOML: Exceeds the limit"),
 ]
 
 
