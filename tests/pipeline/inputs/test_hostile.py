@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from colophon.pipeline.errors import printable
-from colophon.pipeline.reports.inspection import show_document, show_sequence
+from colophon.pipeline.reports.inspection import document_at, sequence_at, show_document, show_sequence
 from colophon.shards.arrow_files import list_values, read_table
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import Role
@@ -263,9 +263,9 @@ def test_every_unusual_document_and_sequence_can_be_shown() -> None:
     file = io.StringIO()
     console = Console(file=file, markup=False, emoji=False, width=160)
     for row in range(45 + 87):
-        show_document(resolved, manifest(), row=row, console=console, characters=2000)
+        show_document(document_at(resolved, manifest(), row=row), console=console, characters=2000)
     for row in range(0, 200, 9):
-        show_sequence(resolved, layout="prepend-url", row=row, console=console)
+        show_sequence(sequence_at(resolved, layout="prepend-url", row=row), console=console)
     assert printable(file.getvalue()) == file.getvalue()
 
 
