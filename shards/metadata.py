@@ -13,11 +13,14 @@ import pyarrow.compute as pc
 from colophon.shards.arrow_files import list_values
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PlainLayout, PrependLayout, dropped
-from colophon.shards.templates import MAX_WIDTH, render
+from colophon.shards.templates import MAX_WIDTH, render, template_of
 from colophon.shards.tokenizer.text_rows import TextRows, cut_rows
 
 _BYTES_OF_A_TOKEN = 64
 _ROWS = 1 << 14
+_RENDERED_BYTES = 64 << 20
+_OTHER_BYTES = 64
+"""An upper bound for a number or a date as text."""
 
 
 class TextEncoder(Protocol):
@@ -142,13 +145,28 @@ def _at_word(text: str, most: int) -> str:
 def _distinct(
     layout: PrependLayout | AppendLayout, columns: Mapping[str, pa.Array], *, most: int, num_rows: int
 ) -> pa.DictionaryArray:
-    """The documents' metadata, each string once; rendered some thousand documents at a time."""
-    parts = []
-    for first in range(0, max(num_rows, 1), _ROWS):
-        part = {name: column.slice(first, _ROWS) for name, column in columns.items()}
-        rendered = render(layout.template, part, num_rows=min(_ROWS, num_rows - first))
+    """The documents' metadata, each string once; rendered for as many documents at a time as have about 64 MiB."""
+    parts, step = [], _rows_at_once(layout, columns)
+    for first in range(0, max(num_rows, 1), step):
+        part = {name: column.slice(first, step) for name, column in columns.items()}
+        rendered = render(layout.template, part, num_rows=min(step, num_rows - first))
         parts.append(shortened(rendered, most, at_words=True).dictionary_encode())
     return pa.chunked_array(parts).unify_dictionaries().combine_chunks()
+
+
+def _rows_at_once(layout: PrependLayout | AppendLayout, columns: Mapping[str, pa.Array]) -> int:
+    """The number of documents whose metadata has at most 64 MiB before it is cut; 1 to 16,384."""
+    longest = {name: _longest(column) for name, column in columns.items()}
+    fields = template_of(layout.template).fields
+    of_fields = sum(max(longest[field.name], 4 * MAX_WIDTH if field.spec else 0) for field in fields)
+    return max(min(_RENDERED_BYTES // (4 * len(layout.template) + of_fields + 1), _ROWS), 1)
+
+
+def _longest(column: pa.Array) -> int:
+    """Bytes of a column's longest string; an upper bound for other types."""
+    values = column.dictionary if pa.types.is_dictionary(column.type) else column
+    is_text = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
+    return (pc.max(pc.binary_length(values)).as_py() or 0) if is_text else _OTHER_BYTES
 
 
 def _dropped(ids: pa.Array, *, dropout: float, seed: int) -> NumPyArray:

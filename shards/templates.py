@@ -29,6 +29,8 @@ import pyarrow.types as kinds
 from colophon.shards.common.times import iso_8601, moments_of, parsed_iso_8601
 
 MAX_WIDTH = 1000
+MAX_FIELDS = 100
+"""Fields of a template: a document's metadata is built from all of them before it is cut."""
 MAX_TEXT = 10_000
 """Characters of a template, and of any other text in a recipe."""
 
@@ -98,6 +100,8 @@ class Template:
         """
         self.text = text
         self.parts = [(literal, _field(text, *rest)) for literal, *rest in string.Formatter().parse(text)]
+        if len(self.fields) > MAX_FIELDS:
+            raise ValueError(f"a template has at most {MAX_FIELDS} fields, not {len(self.fields):,}")
 
     @property
     def fields(self) -> tuple[Field, ...]:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from colophon.pipeline.concurrency import WriteBehind
-from colophon.pipeline.errors import InputError
+from colophon.pipeline.errors import InputError, one_line
 from colophon.pipeline.recipe.schema import PackSection
 from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.stages.timing import Clock
@@ -19,6 +19,7 @@ from colophon.pipeline.stages.vocabulary import load_planned_tokenizer
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.fault_injection import reached
 from colophon.shards.arrow_files import list_chunks, packed_table, read_table, write_table
+from colophon.shards.common.errors import TokenizerError
 from colophon.shards.layouts import Layout
 from colophon.shards.manifest import Record
 from colophon.shards.metadata import document_metadata, most_column_bytes, shortened
@@ -133,7 +134,17 @@ class LayoutFile:
         )
 
     def pack(self, tokens: pa.Table, columns: Mapping[str, pa.Array]) -> Packed:
-        """Arrange the documents as sequences."""
+        """Arrange the documents as sequences.
+
+        Raises:
+            InputError: the partition's metadata, or its ids, have 2 GiB or more.
+        """
+        try:
+            return self._pack(tokens, columns)
+        except (pa.ArrowCapacityError, TokenizerError) as error:
+            raise InputError(f"layouts.{self._name}: metadata of the partition: {one_line(error)}") from error
+
+    def _pack(self, tokens: pa.Table, columns: Mapping[str, pa.Array]) -> Packed:
         section = self._stage.pack
         offsets, chunks = list_chunks(tokens.column("input_ids"))
         return pack(

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from colophon.shards import metadata as metadata_module
 from colophon.shards.metadata import DocumentMetadata, document_metadata, shortened
+from colophon.shards.templates import render
 from tests.shards import oracle
 from tests.shards.cases import ByteTokenizer, Case, cases, documents_of, layouts, make_layout
 
@@ -138,6 +140,22 @@ class TestLongMetadata:
                 assert value.startswith(short)
                 assert len(short.encode()) <= most + 3
                 assert at_words or len(short.encode()) >= most
+
+    def test_a_template_of_many_wide_fields_is_rendered_for_few_documents_at_once(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sizes: list[int] = []
+
+        def watched(*arguments: Any, **options: Any) -> pa.Array:
+            rendered = render(*arguments, **options)
+            sizes.append(rendered.nbytes)
+            return rendered
+
+        monkeypatch.setattr(metadata_module, "render", watched)
+        metadata = metadata_of([f"u{i}" for i in range(2000)], template="{url:>1000}" * 100, max_metadata_tokens=2)
+        assert ids_of(metadata) == [[32, 32]] * 2000
+        assert sum(sizes) > 200_000_000
+        assert max(sizes) < 64 << 20
 
     def test_it_is_cut_at_a_word(self) -> None:
         array = pa.array(["some words here", "nospacesinhere"])

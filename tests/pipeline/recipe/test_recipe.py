@@ -181,6 +181,7 @@ WRONG: list[tuple[str, str, str]] = [
         "".join(f'[layouts.l{i}]\nposition = "plain"\n' for i in range(1001)) + "[layouts.plain]",
         "layouts: 1,005 sections; at most 1,000 are read",
     ),
+    (URL, f'template = "{"{url}" * 101}"', "template: a template has at most 100 fields, not 101"),
     (URL, f'template = "{"x" * 10_001}"', "template: has 10,001 characters; at most 10,000 are read"),
     ("[input]", f'["{"k" * 1001}"]\n[input]', "recipe: a key has more than 1000 characters"),
     ("[input]", f"# {'x' * (1 << 20)}\n[input]", "has more than 1,048,576 bytes"),
