@@ -37,6 +37,7 @@ demo: setup $(DEMO)/models/quality.bin $(DEMO)/models/topic.bin $(DEMO)/models/d
 	$(COLOPHON) run demo --rebuild --executor ray
 	$(COLOPHON) verify demo
 	$(COLOPHON) train demo --overwrite
+	$(COLOPHON) report demo
 	$(COLOPHON) inspect demo --document 7 --layout prepend-url --sequence 7 --tokens 120
 	@echo
 	@echo 'More commands:'

@@ -36,7 +36,8 @@ ALLOWED = {
 COMMON = "colophon.shards.common"
 SETTINGS_EXCEPTION = ("pipeline/recipe/schema.py", "colophon.trainer.config")
 LAZY_EXCEPTIONS = tuple(
-    f"pipeline/cli/{name}.py" for name in ("training", "evaluation", "exports", "studies", "trained_models", "doctor")
+    f"pipeline/cli/{name}.py"
+    for name in ("training", "evaluation", "exports", "studies", "trained_models", "doctor", "report")
 )
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 IMPORT_CALLS = ("import_module", "importlib.import_module", "__import__")

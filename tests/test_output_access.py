@@ -63,6 +63,7 @@ CHECKED = {
     "pipeline/export/stage.py": {"ParquetWriter"},
     "pipeline/reports/inspection.py": {"pq.read_table"},
     "pipeline/reports/summary.py": {"read_parquet"},
+    "pipeline/reports/page/scans.py": {"scan_parquet"},
     "pipeline/verification/committed_files.py": {"read_metadata"},
     "pipeline/verification/recomputed.py": {"pq.read_table"},
     "pipeline/demo/corpus.py": {"unlink", "pq.write_table"},
@@ -87,6 +88,7 @@ NO_OUTPUTS = {
     "pipeline/runs/submit.py": {"read_text"},
     "pipeline/runs/upload.py": {"copyfile", "iterdir", "mkdir"},  # the copy of a project that is submitted
     "pipeline/verification/recomputed.py": {"mkdir", "rmtree"},  # a temporary directory of its own
+    "pipeline/reports/page/markup.py": {"read_text"},  # our own style and script
     "pipeline/cli/terminal.py": {"open"},  # /dev/null
     "pipeline/cli/starting.py": {"read_text"},  # the built-in recipes
     "pipeline/demo/corpus.py": {"read_bytes", "glob"},  # our own modules

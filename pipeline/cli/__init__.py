@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from colophon import __version__
-from colophon.pipeline.cli import doctor, evaluation, exports, inspection, stages, starting, studies, training
+from colophon.pipeline.cli import doctor, evaluation, exports, inspection, report, stages, starting, studies, training
 from colophon.pipeline.cli.recipe_command import with_plugins_option
 from colophon.pipeline.cli.terminal import echo, guarded_streams
 from colophon.pipeline.errors import one_line
@@ -70,6 +70,7 @@ for command in (
     inspection.inspect,
     inspection.status,
     inspection.verify,
+    report.report,
     exports.export,
     stages.submit,
     studies.probe,

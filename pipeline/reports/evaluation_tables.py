@@ -29,15 +29,21 @@ def print_evaluation(evaluations: Sequence[dict[str, Any]], *, console: Console)
         f"{documents['tokens']:,} tokens, {documents['bytes']:,} bytes.",
         highlight=False,
     )
+    for table in evaluation_tables(evaluations):
+        print_table(table, console=console)
+
+
+def evaluation_tables(evaluations: Sequence[dict[str, Any]]) -> Iterator[Table]:
+    """Yield the tables of each model's `evaluation.json`, all over the same documents."""
     rows = list(_differences(evaluations))
     if rows:
-        print_table(_difference_table(rows), console=console)
-    print_table(_losses(evaluations), console=console)
+        yield _difference_table(rows)
+    yield _losses(evaluations)
     for evaluation in evaluations:
         if evaluation["metadata"] is not None:
-            print_table(_metadata_table(evaluation), console=console)
+            yield _metadata_table(evaluation)
     for column in evaluations[0]["by"]:
-        print_table(_by_column(evaluations, column), console=console)
+        yield _by_column(evaluations, column)
 
 
 def legend(evaluations: Sequence[dict[str, Any]]) -> Iterator[str]:

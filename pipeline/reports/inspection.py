@@ -24,6 +24,7 @@ from colophon.shards.manifest import Manifest, Record
 from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import ROLE_NAMES, Role, full_role_weights
+from colophon.shards.tokenizer.tokenizer import Tokenizer
 
 _STYLES = {
     Role.PAD: "bright_black",
@@ -147,6 +148,13 @@ def sequence_at(resolved: ResolvedRecipe, *, layout: str, row: int, tokens: int 
     dataset = PackedDataset.open(resolved.store.files.path, layout)
     if not 0 <= row < len(dataset):
         raise UsageError(f"inspect: {layout} has no sequence {row}; it has {len(dataset):,}, numbered from 0")
+    return shown_sequence(dataset, resolved.tokenizer, layout=layout, row=row, tokens=tokens)
+
+
+def shown_sequence(
+    dataset: PackedDataset, tokenizer: Tokenizer, *, layout: str, row: int, tokens: int | None
+) -> dict[str, Any]:
+    """A sequence of `dataset`, whose layout has this name; see `sequence_at`."""
     file, local = dataset.locate(row)
     ids = np.asarray(file.input_ids[local])
     weights = full_role_weights(file.info.role_weights)
@@ -154,7 +162,7 @@ def sequence_at(resolved: ResolvedRecipe, *, layout: str, row: int, tokens: int 
     for length, role, document in zip(*(part.tolist() for part in file.runs(local)), strict=True):
         if tokens is not None and at >= tokens:
             break
-        strings = resolved.tokenizer.readable_strings(ids[at : at + length])
+        strings = tokenizer.readable_strings(ids[at : at + length])
         shown = _whole_characters(strings, length if tokens is None else tokens - at)
         runs.append(
             {

@@ -175,7 +175,7 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
     if others := other_records(manifest):
         listed = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in others.items())
         console.print(f"records that are no documents: {listed}", highlight=False, soft_wrap=True)
-    tables = [_annotation_table(summary), _layout_table(summary), *([_pass_table(summary)] if has_worked else [])]
+    tables = [_annotation_table(summary), layout_table(summary), *([pass_table(summary)] if has_worked else [])]
     for table in tables:
         if table.row_count:
             print_table(table, console=console)
@@ -216,7 +216,8 @@ def _annotation_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _layout_table(summary: dict[str, Any]) -> Table:
+def layout_table(summary: dict[str, Any]) -> Table:
+    """The table of a summary's `layouts`."""
     table = Table(title="layouts")
     table.add_column("layout", overflow="fold")
     headings = ("sequences", "text", "metadata", "markers", "pad", "utilisation", "documents cut", "metadata cut")
@@ -239,7 +240,8 @@ def _layout_table(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _pass_table(summary: dict[str, Any]) -> Table:
+def pass_table(summary: dict[str, Any]) -> Table:
+    """The table of a summary's `passes`."""
     title = (
         f"this run (start {summary['start_seconds']:.1f} s; load in seconds of all workers, then shares of the rest)"
     )

@@ -37,11 +37,16 @@ def print_table(table: Table, *, console: Console) -> None:
         console.print(_plain(caption), style="dim", highlight=False, soft_wrap=not console.is_terminal)
 
 
+def plain_rows(table: Table) -> list[tuple[str, ...]]:
+    """The headings and then the rows of a table, as text."""
+    columns = [[_cell(column.header), *map(_cell, column._cells)] for column in table.columns]
+    return list(zip(*columns, strict=True))
+
+
 def plain_lines(table: Table) -> Iterator[str]:
     """Yield the headings, if they are shown, and the rows, with aligned columns."""
-    columns = [[_cell(column.header), *map(_cell, column._cells)] for column in table.columns]
-    widths = [max(map(len, cells)) for cells in columns]
-    rows = list(zip(*columns, strict=True))
+    rows = plain_rows(table)
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     for row in rows if table.show_header else rows[1:]:
         padded = (
             cell.rjust(width) if column.justify == "right" else cell.ljust(width)

@@ -1,0 +1,150 @@
+"""The command that writes the page of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from colophon.pipeline.cli.options import JsonOption, SetOption, local_only, recipe_and_output, tokenizer_of
+from colophon.pipeline.cli.terminal import echo, echo_json
+from colophon.pipeline.errors import UsageError
+from colophon.shards.common.durable import replace_text
+from colophon.shards.common.output_paths import entries, inside
+
+if TYPE_CHECKING:
+    from colophon.pipeline.recipe.schema import Recipe
+    from colophon.pipeline.reports.page.trainings import Trainings
+    from colophon.shards.run_output import RunOutput
+    from colophon.shards.tokenizer.tokenizer import Tokenizer
+
+_QUANTITIES = ("text_loss", "validation_text_loss", "metadata_loss")
+_INSTALLED_TOKENIZER = "tekken"
+
+
+def report(
+    recipe: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="Recipe file, name of a bundled recipe, or the output directory of a run."),
+    ],
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            "--to",
+            metavar="FILE",
+            callback=local_only,
+            help="File to write.",
+            show_default="report/report.html in the run's output",
+        ),
+    ] = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one HTML page, which loads nothing, about a run: distributions, layouts, sequences, times, provenance.
+
+    Example: `colophon report recipes/web.toml`
+    """
+    run, loaded = _opened(recipe, settings)
+    from colophon.pipeline.reports.page.page import REPORT, page_of
+
+    def load() -> Tokenizer:
+        return _recorded_tokenizer(run) if loaded is None else _tokenizer_of(loaded, run, where=recipe)
+
+    page = page_of(run, load_tokenizer=load, trainings=_trainings(run.path))
+    path = inside(run.path, REPORT) if to is None else to
+    replace_text(path, page.text)
+    if as_json:
+        echo_json(
+            {
+                "path": str(path),
+                "bytes": len(page.text.encode()),
+                "documents": page.documents,
+                "charts": page.charts,
+                "sections": page.sections,
+            }
+        )
+    else:
+        echo(f"{path}: {page.documents:,} documents, {page.charts} charts, {len(page.text.encode()) / 1e6:.1f} MB")
+
+
+def _opened(recipe: str, settings: list[str] | None) -> tuple[RunOutput, Recipe | None]:
+    """The run of a recipe and the recipe, or the run in an output directory and None.
+
+    Raises:
+        UsageError: the recipe has a mistake, or `--set` is used with a directory.
+        ShardError: there is no finished run.
+    """
+    from colophon.shards.run_output import open_run
+
+    if not Path(recipe).is_dir():
+        loaded, output = recipe_and_output(recipe, settings)
+        return open_run(output), loaded
+    if settings:
+        raise UsageError(f"report: --set changes a recipe, and {recipe} is a directory")
+    return open_run(recipe), None
+
+
+def _tokenizer_of(recipe: Recipe, run: RunOutput, *, where: str) -> Tokenizer:
+    return tokenizer_of(recipe, where=where, num_meta_tokens=_num_meta_tokens(run))
+
+
+def _recorded_tokenizer(run: RunOutput) -> Tokenizer:
+    """The tokenizer that the manifest names, if loading it reads nothing but local files.
+
+    A manifest may come from others; it must not choose what is downloaded.
+
+    Raises:
+        UsageError: the manifest names none, or one that would be downloaded.
+        TokenizerError: it cannot be loaded.
+    """
+    from pydantic import ValidationError
+
+    from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
+
+    try:
+        config = TokenizerConfig.model_validate(run.manifest.recipe.get("tokenizer"))
+    except ValidationError:
+        raise UsageError("the manifest has no tokenizer that this Colophon knows") from None
+    if config.name not in (None, _INSTALLED_TOKENIZER):
+        raise UsageError(f"tokenizer {config.name} may have to be downloaded: name the recipe in place of its output")
+    return load_tokenizer(config, num_meta_tokens=_num_meta_tokens(run))
+
+
+def _num_meta_tokens(run: RunOutput) -> int:
+    """The most meta tokens of the run's layouts."""
+    layouts = [packed.settings.get("layout") for packed in run.manifest.layouts.values()]
+    numbers: list[Any] = [layout.get("num_meta_tokens") for layout in layouts if isinstance(layout, dict)]
+    return max((number for number in numbers if type(number) is int), default=0)
+
+
+def _trainings(output: Path) -> Trainings:
+    """The curves and evaluations under `output`. Damaged files and quantities that no training logged are left out."""
+    from colophon.pipeline.reports.page.trainings import Trainings
+    from colophon.shards.common.errors import DamagedFileError
+    from colophon.shards.common.state_files import read_state
+    from colophon.trainer.errors import TrainerError
+    from colophon.trainer.plots.curves import Y_LABELS, read_curves, training_runs
+
+    curves: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    for quantity in _QUANTITIES:
+        try:
+            found = read_curves(output, None, y=quantity)
+        except TrainerError:
+            continue
+        named = {}
+        for one in found:
+            x, y = (one.validation_x, one.validation_y) if quantity.startswith("validation") else (one.x, one.y)
+            if len(x):
+                named[one.name] = list(zip(x.tolist(), y.tolist(), strict=True))
+        if named:
+            curves[Y_LABELS[quantity]] = named
+    evaluations: dict[str, Any] = {}
+    for name in training_runs(output):
+        for path in sorted(entries(output, Path("training", name))):
+            if path.name.startswith("evaluation") and path.suffix == ".json":
+                try:
+                    evaluations[f"{name}/{path.name}"] = read_state(path, remedy="") or {}
+                except DamagedFileError:
+                    evaluations[f"{name}/{path.name}"] = {}
+    return Trainings(curves=curves, evaluations=evaluations)
