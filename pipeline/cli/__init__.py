@@ -18,7 +18,7 @@ from colophon.pipeline.cli import doctor, evaluation, exports, inspection, repor
 from colophon.pipeline.cli.recipe_command import with_plugins_option
 from colophon.pipeline.cli.terminal import echo, guarded_streams
 from colophon.pipeline.errors import one_line
-from colophon.shards.common.errors import ColophonError, ExitCode
+from colophon.shards.common.errors import ColophonError, ExitCode, panics_as_errors
 from colophon.shards.common.url_secrets import without_secrets
 
 
@@ -115,7 +115,8 @@ def main() -> None:
 
 def _run() -> None:
     try:
-        app(standalone_mode=True)
+        with panics_as_errors():
+            app(standalone_mode=True)
     except SystemExit as ended:
         if ended.code == ExitCode.INTERRUPTED:  # typer's exit code after Ctrl-C
             echo("colophon: interrupted; run the same command again to resume", err=True)

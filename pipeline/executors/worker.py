@@ -21,7 +21,7 @@ from colophon.annotators.base import AnnotatorError
 from colophon.pipeline.errors import InputError, NodeError, one_line
 from colophon.pipeline.retry import is_transient, retried
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task, Worker
-from colophon.shards.common.errors import ColophonError, ShardError
+from colophon.shards.common.errors import ColophonError, PanicError, ShardError, panics_as_errors
 from colophon.shards.common.output_paths import OutputPathError
 from colophon.shards.common.url_secrets import without_secrets
 
@@ -91,7 +91,8 @@ class WorkerProcess:
     def answer(self, task: Task, *, number: int, stage: Callable[[], Stage]) -> Reply:
         """Work on a task; see `Workplace.work`. An exception becomes the reply's defect."""
         try:
-            outcome = self._workplace.work(task, number=number, stage=stage)
+            with panics_as_errors():
+                outcome = self._workplace.work(task, number=number, stage=stage)
         except ColophonError as error:
             return Reply(None, str(error), _own_bytes(), isinstance(error, NodeError))
         except Exception as error:
@@ -135,10 +136,11 @@ def attempt(worker: Worker, task: Task) -> Outcome:
         Exception: anything else is a defect or a full disk, and ends the run.
     """
     try:
-        return Outcome(task=task, result=retried(lambda: worker.work(task)))
+        with panics_as_errors():
+            return Outcome(task=task, result=retried(lambda: worker.work(task)))
     except OutputPathError:
         raise
-    except (InputError, AnnotatorError, ShardError) as error:
+    except (InputError, AnnotatorError, ShardError, PanicError) as error:
         return Outcome(task=task, error=str(error))
     except Exception as error:
         if not is_transient(error):

@@ -12,6 +12,7 @@
     ├── ShardError        2      shards/common/errors.py   a shard or a manifest that cannot be read
     │   ├── DamagedFileError  2  shards/common/errors.py   a state file that is damaged, such as a calibration
     │   └── OutputPathError   2  shards/common/output_paths.py  a link or a pipe in an output
+    ├── PanicError        1      shards/common/errors.py   a library in Rust that gave up
     ├── TokenizerError    2      shards/common/errors.py   a vocabulary that cannot be read or used as asked
     ├── TrainerError      2      trainer/errors.py         a setting, a shard or a checkpoint of a training
     ├── OutOfMemoryError  1      trainer/errors.py         a model or a batch too large for the device
@@ -27,7 +28,8 @@ from __future__ import annotations
 
 import signal
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from enum import IntEnum
 from pathlib import Path
 
@@ -74,6 +76,25 @@ class TokenizerError(ColophonError, ValueError):
     """A vocabulary that cannot be read or used as asked, or a text that cannot be encoded."""
 
     exit_code = ExitCode.USAGE
+
+
+class PanicError(ColophonError, ValueError):
+    """A library in Rust that gave up on its input; its own exception is no `Exception`, and would end anything."""
+
+
+@contextmanager
+def panics_as_errors() -> Iterator[None]:
+    """Turn panics of libraries in Rust (`tokenizers`, tiktoken, polars, orjson) into errors.
+
+    Raises:
+        PanicError: in place of a `PanicException`, which every such library has for itself.
+    """
+    try:
+        yield
+    except BaseException as error:
+        if type(error).__name__ != "PanicException":
+            raise
+        raise PanicError(f"a library failed: {one_line(error)}") from error
 
 
 _LONGEST_REASON = 160

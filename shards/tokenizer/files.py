@@ -14,7 +14,7 @@ from typing import Any
 
 import tiktoken
 
-from colophon.shards.common.errors import TokenizerError, did_you_mean, short_reason
+from colophon.shards.common.errors import PanicError, TokenizerError, did_you_mean, panics_as_errors, short_reason
 from colophon.shards.tokenizer.backends import Backend, TiktokenBackend, build_encoding
 from colophon.shards.tokenizer.hugging_face import HuggingFaceBackend
 from colophon.shards.tokenizer.patterns import PATTERNS, find_pattern
@@ -75,8 +75,9 @@ def load_file(path: Path, *, pattern: str | None) -> Backend:
     expression = find_pattern(pattern) if pattern is not None else _sidecar_pattern(path, data)
     try:
         _check_ids(ranks.values())
-        return TiktokenBackend(build_encoding(path.stem, ranks, pattern=expression), special={})
-    except TokenizerError as error:
+        with panics_as_errors():
+            return TiktokenBackend(build_encoding(path.stem, ranks, pattern=expression), special={})
+    except (TokenizerError, PanicError) as error:
         raise TokenizerError(f"{path}: {error} (known patterns: {', '.join(PATTERNS)})") from error
 
 
@@ -142,9 +143,10 @@ def _load_json(path: Path) -> Backend:
         if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
             raise ValueError("it has no model")
         _check_ids(_ids(content))
-        return HuggingFaceBackend(
-            content, name=path.stem if path.stem != "tokenizer" else path.parent.name or path.stem
-        )
+        with panics_as_errors():
+            return HuggingFaceBackend(
+                content, name=path.stem if path.stem != "tokenizer" else path.parent.name or path.stem
+            )
     except Exception as error:  # `tokenizers` raises bare Exceptions
         raise TokenizerError(f"{path}: not a Hugging Face tokenizer.json: {short_reason(error)}") from error
 

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from tokenizers import Tokenizer as HuggingFaceTokenizer
 
 from colophon.pipeline.errors import has_secret, one_line, without_secrets
-from colophon.shards.common.errors import ColophonError, short_reason
+from colophon.pipeline.executors.worker import attempt
+from colophon.pipeline.stages.tasks import Task, TaskResult
+from colophon.shards.common.errors import ColophonError, panics_as_errors, short_reason
 from colophon.shards.common.url_secrets import secret_in
+from tests.pipeline.executors.fake_pool import task
 
 
 @pytest.mark.parametrize(
@@ -87,3 +93,25 @@ def test_urls_without_secrets_are_recognized(url: str) -> None:
 def test_masking_takes_linear_time(text: str) -> None:
     """A pattern that backtracks would take minutes."""
     assert without_secrets(text * 8_000)
+
+
+class Panicking:
+    """A worker whose library in Rust panics at a document."""
+
+    def work(self, task: Task) -> TaskResult:
+        vocabulary, merges = {"a": 0, "b": 1, "ab": 2}, [["a", "b"]]
+        model = {"type": "BPE", "vocab": vocabulary, "merges": merges, "continuing_subword_prefix": "too long"}
+        HuggingFaceTokenizer.from_str(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+        raise AssertionError("no panic")
+
+
+def test_a_panic_of_a_library_is_the_outcome_of_its_partition() -> None:
+    outcome = attempt(Panicking(), task("a"))
+    assert outcome.result is None
+    assert outcome.error is not None
+    assert outcome.error.startswith("a library failed: ")
+
+
+def test_what_is_no_panic_ends_the_command() -> None:
+    with pytest.raises(KeyboardInterrupt), panics_as_errors():
+        raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What workers print, also libraries in other languages: escaped and masked lines on stderr.
+"""The output of workers, also that of libraries in other languages: escaped and masked lines on stderr.
 
 A worker's stdout and stderr are one pipe to the driver. So nothing that a worker prints reaches a terminal as it is,
 and none of it is among a command's results.

@@ -191,3 +191,10 @@ def test_tekken_without_its_package_is_named(monkeypatch: pytest.MonkeyPatch, tm
     assert "no file " in error_of(name="tekken")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert error_of(name="tekken").endswith("mistral-common, which is not installed")
+
+
+def test_a_file_at_which_the_library_panics_is_one_line(tmp_path: Path) -> None:
+    path = write_byte_level_json(tmp_path / "bad.json")
+    model = json.loads(path.read_text())["model"]
+    edit_json(path, model={**model, "continuing_subword_prefix": "longer than a token"})
+    assert f"{path}: not a Hugging Face tokenizer.json: PanicError: a library failed: " in error_of(path=str(path))
