@@ -135,6 +135,8 @@ class PartitionInfo(_Frozen):
     bytes: int | None = None
     identity: str = ""
     """The input file's size, time of change and footer when it was read, as a digest; empty in older manifests."""
+    source_name: str | None = None
+    """The name of the source in the recipe."""
 
     @property
     def file(self) -> str:

@@ -68,9 +68,11 @@ def _copy(resolved: ResolvedRecipe, rows: pa.Table, directory: Path) -> Resolved
     """Return the recipe with these rows as its input, and an output of its own."""
     directory.mkdir()
     pq.write_table(rows, directory / "rows.parquet")
+    columns = {column.name: name for name, column in resolved.columns.typed.items()}
     recipe = resolved.recipe.model_copy(
         update={
-            "input": InputSection(paths=[str(directory / "rows.parquet")]),
+            "inputs": None,
+            "input": InputSection(paths=[str(directory / "rows.parquet")], columns=columns),
             "output": OutputSection(path=str(directory / "out")),
         }
     )

@@ -76,7 +76,7 @@ class Export:
         schema = agreed(
             [surveys[task.partition.name] for task in readable],
             needs=needs,
-            mapping=self.resolved.recipe.input.columns,
+            mapping=columns.names_in_input,
             annotations=annotated,
         )
         remove(self._files_to_remove(tasks))
@@ -113,7 +113,7 @@ class Export:
             raise UsageError(
                 f"--to {self.directory}: is in the run's output {files.root}. Give a directory outside of it"
             )
-        search = find_files(self.resolved.recipe.input)
+        search = find_files(*self.resolved.recipe.sources)
         check_apart(search, str(self.directory), key="--to", writes=_file_names(tasks))
 
 

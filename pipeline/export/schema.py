@@ -54,7 +54,9 @@ class ExportSchema:
 
     def needs(self, partition: Partition) -> list[ColumnNeed]:
         """The columns to read of a partition. Values of JSON have no type of their own: they get the export's."""
-        needs = [column.need for column in self.inputs]
+        read = {c.need.in_source(partition.source_name).in_input for c in self.inputs if c.need.occurrence is None}
+        # A column that one source has under its own name may be one that the run reads in this source.
+        needs = [c.need for c in self.inputs if c.need.occurrence != 0 or c.need.in_input not in read]
         if partition.format in ("parquet", "arrow", "csv"):
             return needs
         types = {column.need.name: column.type for column in self.inputs}
@@ -92,13 +94,14 @@ def agreed(
 def _input_columns(
     surveys: Sequence[Survey], *, needs: Mapping[str, ColumnNeed], mapping: Mapping[str, str]
 ) -> list[ExportColumn]:
-    types: dict[InputColumn, set[pa.DataType]] = {}
-    for survey in surveys:
-        for column, kind in survey.columns.items():
-            types.setdefault(column, set()).add(kind)
     read: dict[InputColumn, list[ColumnNeed]] = {}
     for need in needs.values():
-        read.setdefault(InputColumn(need.in_input), []).append(need)
+        read.setdefault(InputColumn(need.in_input, is_read=True), []).append(need)
+    types: dict[InputColumn, set[pa.DataType]] = {}
+    for survey in surveys:
+        names = {InputColumn(each[0].in_source(survey.source_name).in_input): column for column, each in read.items()}
+        for column, kind in survey.columns.items():
+            types.setdefault(names.get(column, column), set()).add(kind)
     renamed = {InputColumn(own): name for name, own in mapping.items() if name not in needs}
     taken = {*needs, *(name for column, name in renamed.items() if column in types)}
     columns: list[ExportColumn] = []

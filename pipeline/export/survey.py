@@ -39,6 +39,8 @@ class InputColumn:
 
     name: str
     occurrence: int = 0
+    is_read: bool = False
+    """Whether the run reads it; then `name` is that of `ColumnNeed.in_input`, and a source may have a different one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,8 @@ class Survey(TaskResult):
     """The exported type of each column, for this partition alone."""
     repeated: frozenset[str]
     """The annotation columns whose values are those of the input column with the same FineWeb name."""
+    source_name: str | None
+    """The source of the partition."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,12 @@ class SurveyWorker:
         values.read()
         columns = {c: values.types.get(c, export_type(kind)) for c, kind in found.items()}
         return Survey(
-            records=(), documents=values.rows, text_bytes=0, columns=columns, repeated=frozenset(values.repeated)
+            records=(),
+            documents=values.rows,
+            text_bytes=0,
+            columns=columns,
+            repeated=frozenset(values.repeated),
+            source_name=partition.source_name,
         )
 
 

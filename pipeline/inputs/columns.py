@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import pyarrow as pa
@@ -25,6 +25,8 @@ FINEWEB_TYPES: dict[str, pa.DataType] = {
 }
 """The columns of FineWeb and FineWeb-Edu. These names always mean the input's columns."""
 
+SOURCE_NAME = "source_name"
+"""The column that each document of a named source has: the source's `name`. It hides a file's own column."""
 _BYTE_ORDER_MARK = "\ufeff"
 SHOWN_COLUMNS = 20
 """The most names of columns or keys in an error."""
@@ -47,11 +49,21 @@ class ColumnNeed:
     """Whether lists and objects of JSON are read as JSON if `read_as` is string; else they are null, and counted."""
     key: str | None = None
     """The recipe's key that names the column: it is an error if no file has it."""
+    in_sources: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """By the name of a source, the column's name in its files, where that is not `in_input`."""
 
     @property
     def type(self) -> pa.DataType | None:
         """The type in which the column is read; None: the type it has in the file."""
         return self.read_as or FINEWEB_TYPES.get(self.name)
+
+    def in_source(self, source: str | None) -> ColumnNeed:
+        """The need as it is for the files of one source."""
+        return replace(self, in_input=self.in_sources.get(source or "", self.in_input), in_sources={})
+
+    def is_name_of(self, source: str | None) -> bool:
+        """Whether the column is the name of the source, and not one of its files'."""
+        return source is not None and self.in_input == SOURCE_NAME and self.occurrence is None
 
 
 def clean_names(names: Sequence[str]) -> list[str]:
@@ -87,9 +99,9 @@ def splits(name: str) -> tuple[tuple[str, str], ...]:
 def column_names(fields: Iterable[pa.Field]) -> list[str]:
     """The names of all columns, each struct followed by its fields: `meta`, `meta.url`."""
     names: list[str] = []
-    for field in fields:
-        kind = plain_type(field.type)
-        (name,) = clean_names([field.name])
+    for column in fields:
+        kind = plain_type(column.type)
+        (name,) = clean_names([column.name])
         names += [name, *(f"{name}.{inner}" for inner in (column_names(kind) if pa.types.is_struct(kind) else ()))]
     return names
 

@@ -21,8 +21,9 @@ class Mappings:
 
     def __init__(self, config: InputSection, files: Sequence[InputFile], needs: Sequence[ColumnNeed] = ()) -> None:
         """Look for the columns of `config` and of `needs` in `files`, in the first JSONL files by a sample."""
-        self._columns = {f"input.columns.{name}": column for name, column in config.columns.items()}
+        self._columns = {f"{config.key}.columns.{name}": column for name, column in config.columns.items()}
         self._columns |= {need.key: need.in_input for need in needs if need.key is not None}
+        self._of_source = f" of {config.key}" if config.name is not None else ""
         self._text = config.columns.get("text", "text")
         self._sampled = {file.url for file in [f for f in files if f.format == "jsonl"][:SAMPLED_FILES]}
         self._wanted = frozenset(self._columns.values())
@@ -64,4 +65,5 @@ class Mappings:
             if self._shown and column not in self._found:
                 listed = ", ".join(map(str, self._shown))
                 guess = did_you_mean(column, map(str, self._shown))
-                raise UsageError(f"{key}: no file has {column!r}; columns of the first: {listed}{guess}")
+                no_file = f"{key}: no file{self._of_source} has {column!r}"
+                raise UsageError(f"{no_file}; columns of the first: {listed}{guess}")

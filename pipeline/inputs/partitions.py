@@ -58,6 +58,8 @@ class Partition:
     """The input's name for the text column: a JSON line without it is not a document, whatever columns are read."""
     max_document_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
     """UTF-8 bytes of the longest text that is read."""
+    source_name: str | None = None
+    """The name of the source in the recipe."""
 
     @property
     def file_name(self) -> str:
@@ -79,37 +81,56 @@ class Inputs:
     """Files and directories that the search did not take for data, counted by kind."""
 
 
-def plan_inputs(config: InputSection, *, needs: Sequence[ColumnNeed], search: Search | None = None) -> Inputs:
+def plan_inputs(*sources: InputSection, needs: Sequence[ColumnNeed], search: Search | None = None) -> Inputs:
     """All partitions of the input in the order of the recipe's paths, files of a glob sorted by name.
 
     A file that cannot be opened or lacks a needed column is quarantined as a whole. So is one of the first JSONL files
     if none of its first lines is a document.
 
     Args:
-        config: paths, format and partition size.
+        sources: paths, format and partition size of each source.
         needs: columns that every file must have.
         search: the result of `find_files`, if the caller has it.
 
     Raises:
-        UsageError: see `find_files`; no file can be read and has the needed columns; or none has a column that
-            `config` or a need with a `key` names.
+        UsageError: see `find_files`; no file of a source can be read and has the needed columns; or none of them has a
+            column that the source or a need with a `key` names.
         ColophonError: a file's server fails, retries included, or two partitions have one name.
     """
-    search = find_files(config) if search is None else search
-    mappings = Mappings(config, search.files, needs)
+    search = find_files(*sources) if search is None else search
+    files: dict[str, list[InputFile]] = {source.key: [] for source in sources}
+    for file in search.files:
+        files[file.key].append(file)
+    planned = [_plan_source(source, files[source.key], needs, search.quarantine) for source in sources]
+    partitions = tuple(partition for of_source, _ in planned for partition in of_source)
+    check_names(partitions)
+    quarantine = (*search.quarantine, *(entry for _, entries in planned for entry in entries))
+    return Inputs(partitions, quarantine, search.left_aside)
+
+
+def _plan_source(
+    config: InputSection,
+    files: Sequence[InputFile],
+    needs: Sequence[ColumnNeed],
+    unreadable: Sequence[QuarantineEntry],
+) -> tuple[list[Partition], list[QuarantineEntry]]:
+    """The partitions of a source's files, and the files that cannot be used; `unreadable` are those of the search."""
+    needs = [need.in_source(config.name) for need in needs]
+    needs = [need for need in needs if not need.is_name_of(config.name)]
+    mappings = Mappings(config, files, needs)
 
     def plan_file(file: InputFile) -> list[Partition] | QuarantineEntry:
         return retried_for(file.source, lambda: _plan_file(file, mappings, config=config, needs=needs))
 
-    plans = in_threads(plan_file, search.files)
+    plans = in_threads(plan_file, files)
     planned = [plan for plan in plans if not isinstance(plan, QuarantineEntry)]
-    quarantine = (*search.quarantine, *(plan for plan in plans if isinstance(plan, QuarantineEntry)))
+    quarantine = [plan for plan in plans if isinstance(plan, QuarantineEntry)]
     if not planned:
-        raise UsageError(f"no input file can be read; the first, {quarantine[0].source}: {quarantine[0].reason}")
+        first = (*unreadable, *quarantine)[0] if config.key == "input" else (*quarantine, *unreadable)[0]
+        where = "" if config.key == "input" else f"{config.key}: "
+        raise UsageError(f"{where}no input file can be read; the first, {first.source}: {first.reason}")
     mappings.check()
-    partitions = tuple(partition for plan in planned for partition in plan)
-    check_names(partitions)
-    return Inputs(partitions, quarantine, search.left_aside)
+    return [partition for plan in planned for partition in plan], quarantine
 
 
 def check_names(partitions: Iterable[Partition]) -> None:
@@ -165,6 +186,7 @@ def _whole_file_partition(file: InputFile, config: InputSection) -> Partition:
         identity=identity,
         text=_text_name(config),
         max_document_bytes=config.max_document_bytes,
+        source_name=config.name,
     )
 
 
@@ -244,6 +266,7 @@ def _plan_parquet(
         identity=_parquet_identity(of_file, footer),
         text=_text_name(config),
         max_document_bytes=config.max_document_bytes,
+        source_name=config.name,
     )
     sizes = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
     partitions, first_row = [], 0

@@ -29,6 +29,8 @@ from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.warc.reader import warc_batches
 from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, QuarantineEntry
 
+_ANY_COLUMN = ColumnNeed("row", "id", required=False, occurrence=0)
+
 
 @dataclass
 class PartitionReader:
@@ -56,11 +58,16 @@ class PartitionReader:
     """By column, the strings that became null because they have more than `limits.MAX_VALUE_BYTES`."""
     other_records: Counter[str] = field(default_factory=Counter)
     """By kind, the records of a WARC file that are no documents, such as requests."""
+    _in_file: Sequence[ColumnNeed] = field(init=False, repr=False)
+    """Those of `needs` that the file has; one at least, so that rows are counted."""
     _content: dict[str, ColumnContent] = field(default_factory=lambda: defaultdict(ColumnContent), repr=False)
 
     def __post_init__(self) -> None:
         """Begin with nothing excluded."""
         self.excluded = Problems(self.partition, self.stage)
+        self.needs = [need.in_source(self.partition.source_name) for need in self.needs]
+        in_file = [need for need in self.needs if not need.is_name_of(self.partition.source_name)]
+        self._in_file = in_file or [_ANY_COLUMN]
 
     @property
     def problems(self) -> list[QuarantineEntry]:
@@ -95,16 +102,16 @@ class PartitionReader:
 
     def _batches(self) -> Iterator[pa.RecordBatch]:
         """The partition's batches: the needed columns that it has, under FineWeb names, in any types."""
-        partition = self.partition
+        partition, needs = self.partition, self._in_file
         if partition.format == "parquet":
-            return parquet_batches(partition, self.needs)
+            return parquet_batches(partition, needs)
         if partition.format == "arrow":
-            return arrow_batches(partition.url, self.needs)
+            return arrow_batches(partition.url, needs)
         if partition.format == "csv":
-            return csv_batches(partition, self.needs, problems=self.excluded)
+            return csv_batches(partition, needs, problems=self.excluded)
         if partition.format == "jsonl":
-            return jsonl_batches(partition, self.needs, problems=self.excluded, wrong=self.wrong)
-        return warc_batches(partition, self.needs, problems=self.excluded, others=self.other_records)
+            return jsonl_batches(partition, needs, problems=self.excluded, wrong=self.wrong)
+        return warc_batches(partition, needs, problems=self.excluded, others=self.other_records)
 
     def _canonical(self, batch: pa.RecordBatch, *, first_row: int) -> pa.RecordBatch:
         arrays = {need.name: self._column(batch, need, first_row=first_row) for need in self.needs}
@@ -117,7 +124,9 @@ class PartitionReader:
 
     def _column(self, batch: pa.RecordBatch, need: ColumnNeed, *, first_row: int) -> pa.Array:
         array = None
-        if need.name in batch.schema.names:
+        if need.is_name_of(self.partition.source_name):
+            array = pa.array([self.partition.source_name] * batch.num_rows, need.type or pa.string())
+        elif need.name in batch.schema.names:
             array, num_repaired = converted(batch.column(need.name), need.type)
             self.texts_repaired += num_repaired if need.name == "text" else 0
         if need.name == "id":

@@ -129,8 +129,9 @@ def _type_of_member(annotation: Any, part: int | str) -> Any:
         return field.annotation if field is not None else None
     if typing.get_origin(annotation) is dict:
         return typing.get_args(annotation)[1]
-    if typing.get_origin(annotation) is tuple:
-        return typing.get_args(annotation)[0]
+    if isinstance(part, int):  # of a list or a tuple, or of a union with one
+        kinds = (annotation, *typing.get_args(annotation))
+        return next((typing.get_args(kind)[0] for kind in kinds if typing.get_origin(kind) in (list, tuple)), None)
     members = _member_models(annotation)
     tagged = [member for member in members if part in _tags(member)]
     if tagged:

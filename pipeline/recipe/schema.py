@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticCustomError
 
 from colophon.annotators.base import AnnotatorConfig
 from colophon.pipeline.addresses import check_address, check_cluster
@@ -22,7 +31,7 @@ InputFormat = Literal["parquet", "jsonl", "csv", "arrow", "warc"]
 DEFAULT_META_TOKENS = 5
 DEFAULT_MAX_DOCUMENT_BYTES = 64_000_000
 MAX_SECTIONS = 1000
-"""Annotators, layouts and trainings of a recipe, of each; their cost is in docs/reliability.md."""
+"""Sources, annotators, layouts and trainings of a recipe, of each; their cost is in docs/reliability.md."""
 _LONGEST_NAME = 200
 """Bytes of a directory's name, below the 255 of common file systems: temporary names are longer."""
 
@@ -37,9 +46,21 @@ Place = Annotated[str, Field(min_length=1), AfterValidator(check_address)]
 """A path or URL, see `pipeline.addresses`."""
 
 
-class InputSection(Section):
-    """`[input]`: where documents come from."""
+def _one_line(name: str) -> str:
+    if not name.isprintable() or name != name.strip():
+        raise ValueError("must be printable characters, without spaces around them")
+    return name
 
+
+SourceName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(_one_line)]
+"""The name of a source, as annotations and tables show it."""
+
+
+class InputSection(Section):
+    """`[input]`: where documents come from. It is the short form of one table of `[[inputs]]`."""
+
+    name: SourceName | None = None
+    """The documents' source: the column `source_name`, and a row of the summary."""
     paths: list[Place] = Field(min_length=1)
     """Files, directories and globs; local or a URL (`s3://`, `gs://`, `hf://datasets/...`)."""
     format: InputFormat | None = None
@@ -55,6 +76,22 @@ class InputSection(Section):
     @classmethod
     def _one_path_is_a_list(cls, paths: Any) -> Any:
         return [paths] if isinstance(paths, str) else paths
+
+    @property
+    def key(self) -> str:
+        """The section in errors."""
+        return "input"
+
+
+class SourceSection(InputSection):
+    """A table of `[[inputs]]`: one of several sources of documents."""
+
+    name: SourceName
+
+    @property
+    def key(self) -> str:
+        """The section in errors."""
+        return f"inputs.{self.name}"
 
 
 class OutputSection(Section):
@@ -106,7 +143,10 @@ class PluginsSection(Section):
 class Recipe(Section):
     """A whole recipe."""
 
-    input: InputSection
+    inputs: list[SourceSection] | None = Field(None, min_length=1, max_length=MAX_SECTIONS)
+    """Several sources; their names differ."""
+    input: InputSection | None = Field(None, validate_default=True)
+    """One source. A recipe has either `input` or `inputs`."""
     output: OutputSection
     plugins: PluginsSection = PluginsSection()
     annotators: dict[str, SerializeAsAny[AnnotatorConfig]] = {}
@@ -115,6 +155,30 @@ class Recipe(Section):
     layouts: dict[str, Layout] = {}
     ray: RaySection = RaySection()
     train: dict[str, TrainConfig] = {}
+
+    @field_validator("inputs")
+    @classmethod
+    def _names_differ(cls, inputs: list[SourceSection] | None) -> list[SourceSection] | None:
+        names = [source.name for source in inputs or ()]
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"two sources have the name {name!r}")
+        return inputs
+
+    @field_validator("input")
+    @classmethod
+    def _one_of_both(cls, section: InputSection | None, info: ValidationInfo) -> InputSection | None:
+        has_inputs = info.data.get("inputs") is not None
+        if section is not None and has_inputs:
+            raise ValueError("[input] is the short form of one [[inputs]]: a recipe has one of them")
+        if section is None and not has_inputs and "inputs" in info.data:
+            raise PydanticCustomError("missing", "Field required")
+        return section
+
+    @property
+    def sources(self) -> tuple[InputSection, ...]:
+        """The tables of `[[inputs]]`, or the one of `[input]`."""
+        return (*(self.inputs or ()), *([] if self.input is None else [self.input]))
 
     @field_validator("annotators", "layouts", "train")
     @classmethod

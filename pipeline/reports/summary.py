@@ -30,6 +30,7 @@ from colophon.shards.tokenizer.losses import LOSS_COUNTS
 
 SUMMARY = "report/summary.json"
 RUN = "report/run.json"
+_OF_TEXT = ("text_bytes", "tokens")
 _TOP_VALUES = 3
 _QUANTILES = {"10 %": 0.1, "median": 0.5, "90 %": 0.9}
 _LONGEST_VALUE = 200
@@ -48,6 +49,7 @@ def counted(manifest: Manifest, *, store: Store) -> dict[str, Any]:
     """The part of a summary that follows from the manifest and its files."""
     return {
         "documents": document_counts(manifest),
+        "sources": source_counts(manifest),
         "annotations": [row for name in manifest.annotators for row in _describe_columns(manifest, name, store)],
         "layouts": {name: layout_counts(packed.records) for name, packed in manifest.layouts.items()},
         "quarantined": len(manifest.quarantine),
@@ -97,6 +99,25 @@ def document_counts(manifest: Manifest) -> dict[str, int]:
         "values_of_wrong_type": sum(wrong_types(manifest).values()),
         "values_too_long": sum(too_long(manifest).values()),
         "excluded": sum(entry.count for entry in manifest.quarantine if entry.line is not None),
+    }
+
+
+def source_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
+    """The counts of each named source: files, documents, bytes of text and tokens; empty if no source has a name."""
+    source_of = {partition.name: partition.source_name for partition in manifest.partitions}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in source_of.values() if name is not None}
+    files = {(partition.source_name, partition.source) for partition in manifest.partitions}
+    tokens = manifest.outputs.get(TOKENS)
+    for record in tokens.records if tokens else ():
+        name = source_of.get(record.partition)
+        if name is not None:
+            counts[name].update(documents=record.rows, **{key: record.counts.get(key, 0) for key in _OF_TEXT})
+    return {
+        name: {
+            "files": sum(source == name for source, _ in files),
+            **{key: each[key] for key in ("documents", *_OF_TEXT)},
+        }
+        for name, each in counts.items()
     }
 
 
@@ -175,7 +196,12 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
     if others := other_records(manifest):
         listed = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in others.items())
         console.print(f"records that are no documents: {listed}", highlight=False, soft_wrap=True)
-    tables = [_annotation_table(summary), layout_table(summary), *([pass_table(summary)] if has_worked else [])]
+    tables = [
+        _source_table(summary),
+        _annotation_table(summary),
+        layout_table(summary),
+        *([pass_table(summary)] if has_worked else []),
+    ]
     for table in tables:
         if table.row_count:
             print_table(table, console=console)
@@ -205,6 +231,17 @@ def _losses(documents: dict[str, int]) -> str:
     }
     parts = [f"{documents[key]:,} {name}" for name, key in keys.items() if documents[key]]
     return f"tokenizer: {', '.join(parts)}" if parts else ""
+
+
+def _source_table(summary: dict[str, Any]) -> Table:
+    table = Table(title="sources")
+    table.add_column("source", overflow="fold")
+    for heading in ("files", "documents", "MB of text", "tokens"):
+        table.add_column(heading, justify="right")
+    for name, counts in summary["sources"].items():
+        megabytes = f"{counts['text_bytes'] / 1e6:,.1f}"
+        table.add_row(name, f"{counts['files']:,}", f"{counts['documents']:,}", megabytes, f"{counts['tokens']:,}")
+    return table
 
 
 def _annotation_table(summary: dict[str, Any]) -> Table:

@@ -5,8 +5,9 @@ The probe of an estimate works in a temporary directory.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 from rich.console import Console
@@ -45,13 +46,23 @@ class StagePlan:
 
 
 @dataclass(frozen=True)
+class SourceColumns:
+    """The columns at the start of the first file of a source."""
+
+    source: str | None
+    """The source's name."""
+    file: str
+    columns: tuple[FoundColumn, ...]
+
+
+@dataclass(frozen=True)
 class DryRun:
     """The work of a run that is not started."""
 
     resolved: ResolvedRecipe
     stages: tuple[StagePlan, ...]
-    columns: tuple[FoundColumn, ...]
-    """The columns at the start of the first file."""
+    columns: tuple[SourceColumns, ...]
+    """The columns at the start of the first file of each source."""
     estimate: Estimate | None
     no_estimate: str = ""
     """Why there is no estimate."""
@@ -64,7 +75,12 @@ class DryRun:
                 {"name": p.name, "source": p.source, "row_groups": p.row_groups, "documents": p.rows, "bytes": p.bytes}
                 for p in inputs.partitions
             ],
-            "columns": [{**asdict(c), "read_as": _read_as(self.resolved, c.name)} for c in self.columns],
+            "columns": [
+                {**asdict(c), "read_as": _read_as(self.resolved, c.name, of.source)}
+                | ({} if of.source is None else {"source_name": of.source})
+                for of in self.columns
+                for c in of.columns
+            ],
             "quarantine": [entry.model_dump(exclude_none=True) for entry in inputs.quarantine],
             "left_aside": [one.model_dump() for one in inputs.left_aside],
             "stages": {
@@ -111,10 +127,10 @@ def print_dry_run(plan: DryRun, *, console: Console) -> None:
     print_table(_partition_table(inputs.partitions), console=console)
     if len(inputs.partitions) > _SHOWN_PARTITIONS:
         console.print(f"... and {len(inputs.partitions) - _SHOWN_PARTITIONS:,} more", highlight=False)
-    if plan.columns:
-        print_table(_column_table(plan), console=console)
-    if len(plan.columns) > _SHOWN_COLUMNS:
-        console.print(f"... and {len(plan.columns) - _SHOWN_COLUMNS:,} more columns", highlight=False)
+    for found in plan.columns:
+        print_table(_column_table(plan, found), console=console)
+        if len(found.columns) > _SHOWN_COLUMNS:
+            console.print(f"... and {len(found.columns) - _SHOWN_COLUMNS:,} more columns", highlight=False)
     for entry in inputs.quarantine:
         console.print(f"would be quarantined: {describe(entry)}", highlight=False, soft_wrap=True)
     for line in describe_left_aside(inputs.left_aside):
@@ -178,37 +194,39 @@ def _disk_table(found: Estimate) -> Table:
     return table
 
 
-def _columns(resolved: ResolvedRecipe) -> list[FoundColumn]:
-    """The columns at the start of the first file; none if it cannot be read."""
-    if not resolved.inputs.partitions:
-        return []
-    first = resolved.inputs.partitions[0]
-    try:
-        return retried_for(first.source, lambda: found_columns(first))
-    except InputError:
-        return []
+def _columns(resolved: ResolvedRecipe) -> Iterator[SourceColumns]:
+    """The columns at the start of the first file of each source that can be read and has any."""
+    firsts: dict[str | None, Partition] = {}
+    for partition in resolved.inputs.partitions:
+        firsts.setdefault(partition.source_name, partition)
+    for name, first in firsts.items():
+        try:
+            columns = retried_for(first.source, partial(found_columns, first))
+        except InputError:
+            continue
+        if columns:
+            yield SourceColumns(name, first.source, tuple(columns))
 
 
-def _read_as(resolved: ResolvedRecipe, column: str) -> list[str]:
-    """The names under which the recipe reads a column of the input."""
+def _read_as(resolved: ResolvedRecipe, column: str, source: str | None) -> list[str]:
+    """The names under which the recipe reads a column of a source."""
     columns = resolved.columns
-    needs = {need.name: need for need in (*columns.annotate_needs, *columns.tokenize_needs)}
-    return [need.name for need in needs.values() if need.in_input == column]
+    needs = {need.name: need.in_source(source) for need in (*columns.annotate_needs, *columns.tokenize_needs)}
+    return [need.name for need in needs.values() if need.in_input == column and not need.is_name_of(source)]
 
 
-def _column_table(plan: DryRun) -> Table:
-    """The columns at the start of the first file, and what the recipe reads them as."""
-    rows = max(column.rows for column in plan.columns)
-    table = Table(
-        title=f"columns in the first {rows:,} documents of {shown(plan.resolved.inputs.partitions[0].source)}"
-    )
+def _column_table(plan: DryRun, found: SourceColumns) -> Table:
+    """The columns at the start of the first file of a source, and what the recipe reads them as."""
+    rows = max(column.rows for column in found.columns)
+    of_source = "" if found.source is None else f" ({shown(found.source)})"
+    table = Table(title=f"columns in the first {rows:,} documents of {shown(found.file)}{of_source}")
     for heading in ("column", "type"):
         table.add_column(heading, overflow="fold")
     table.add_column("null or empty", justify="right")
     table.add_column("read as", overflow="fold")
-    for column in plan.columns[:_SHOWN_COLUMNS]:
+    for column in found.columns[:_SHOWN_COLUMNS]:
         missing = f"{column.missing / max(column.rows, 1):.1%}"
-        read = ", ".join(_read_as(plan.resolved, column.name))
+        read = ", ".join(_read_as(plan.resolved, column.name, found.source))
         table.add_row(shown(column.name), shown(column.type), missing, shown(read))
     return table
 

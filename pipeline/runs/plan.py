@@ -17,9 +17,9 @@ from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.stages.annotation import AnnotateStage
 from colophon.pipeline.stages.input_pass import InputPass, InputStage
 from colophon.pipeline.stages.packing import PackStage
+from colophon.pipeline.stages.settings import changed_lines
 from colophon.pipeline.stages.tasks import Stage, Task
 from colophon.pipeline.stages.tokenization import TokenizeStage
-from colophon.shards.common.differences import differences
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.manifest import Manifest, OutputManifest, PartitionInfo, QuarantineEntry, Record
 from colophon.shards.outputs import STAGES, TOKENS, Output, StageName
@@ -62,7 +62,9 @@ class Plan:
         if known is None:
             extent = [partition.identity, partition.row_groups, partition.first_row]
             made_from = [self.fingerprint(source, partition) for source in self.upstream(output)]
-            known = fingerprint([self.resolved.settings.fingerprints[output], extent, made_from])
+            known = fingerprint(
+                [self.resolved.settings.fingerprints_in_sources[output, partition.source_name], extent, made_from]
+            )
             self._fingerprints[output, partition.name] = known
         return known
 
@@ -127,7 +129,8 @@ class Plan:
             old = self.resolved.store.settings(output)
             new = self.resolved.settings.by_output[output]
             if old is not None and old != new:
-                changed[output] = differences(old, new)
+                changed[output] = changed_lines(old, new)
+        changed = {output: lines for output, lines in changed.items() if lines}
         return changed
 
     def manifest(self, quarantined: Mapping[str, QuarantineEntry]) -> Manifest:
@@ -205,6 +208,7 @@ def partition_info(partition: Partition) -> PartitionInfo:
         rows=partition.rows,
         bytes=partition.bytes,
         identity=partition.identity,
+        source_name=partition.source_name,
     )
 
 

@@ -55,16 +55,16 @@ class PlannedInputs:
                 input, or `[input.columns]` renames a column that nothing reads.
         """
         needs = {need.name: need for need in (*self.columns.annotate_needs, *self.columns.tokenize_needs)}
-        known = self.columns.known
-        for name in self.recipe.input.columns:
+        sources, known = self.recipe.sources, self.columns.known
+        for key, name in ((f"{source.key}.columns.{name}", name) for source in sources for name in source.columns):
             if name not in known:
                 guess = did_you_mean(name, known)
                 listed = ", ".join(known)
-                raise UsageError(f"{self.where}: input.columns.{name}: unknown column; available: {listed}{guess}")
+                raise UsageError(f"{self.where}: {key}: unknown column; available: {listed}{guess}")
         try:
-            search = find_files(self.recipe.input)
+            search = find_files(*sources)
             check_apart(search, self.recipe.output.path, key="output.path", writes=WRITTEN_NAMES)
-            return plan_inputs(self.recipe.input, needs=list(needs.values()), search=search)
+            return plan_inputs(*sources, needs=list(needs.values()), search=search)
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from error
 
@@ -123,7 +123,7 @@ class ResolvedRecipe:
     @cached_property
     def columns(self) -> ColumnSources:
         """The source of each column."""
-        return ColumnSources(self.annotators, self.recipe.input.columns)
+        return _column_sources(self.recipe, self.annotators)
 
     @cached_property
     def settings(self) -> Settings:
@@ -176,9 +176,15 @@ def _resolved(recipe: Recipe, *, where: str, annotators: tuple[Annotator, ...]) 
         recipe,
         where,
         annotators,
-        planned=PlannedInputs(recipe, ColumnSources(annotators, recipe.input.columns), where),
+        planned=PlannedInputs(recipe, _column_sources(recipe, annotators), where),
         vocabulary=Vocabulary(recipe.tokenizer, recipe.num_meta_tokens, where),
     )
+
+
+def _column_sources(recipe: Recipe, annotators: tuple[Annotator, ...]) -> ColumnSources:
+    if recipe.input is not None:
+        return ColumnSources(annotators, recipe.input.columns)
+    return ColumnSources(annotators, {}, {source.name: source.columns for source in recipe.inputs or ()})
 
 
 def _build(recipe: Recipe, *, where: str) -> list[Annotator]:

@@ -16,7 +16,7 @@ from colophon.pipeline.recipe.schema import DEFAULT_META_TOKENS, Recipe
 from colophon.pipeline.runs.calibration import calibrated, calibration_path
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings, resolve, without_annotators
-from colophon.shards.common.differences import differences
+from colophon.pipeline.stages.settings import SOURCES, changed_lines
 from colophon.shards.manifest import Manifest, read_manifest
 from colophon.shards.outputs import TOKENS, Output
 
@@ -71,8 +71,8 @@ def _changes(resolved: ResolvedRecipe, output: Output, manifest: Manifest) -> li
     settings = _settings(resolved, output)
     if settings is None:
         now = resolved.recipe.model_dump(mode="json")
-        return differences(_recipe_part(manifest.recipe, output), _recipe_part(now, output))
-    return differences(manifest.outputs[output].settings, settings)
+        return changed_lines(_recipe_part(manifest.recipe, output), _recipe_part(now, output))
+    return changed_lines(manifest.outputs[output].settings, settings)
 
 
 def _settings(resolved: ResolvedRecipe, output: Output) -> dict[str, Any] | None:
@@ -101,13 +101,13 @@ def _annotation_settings(resolved: ResolvedRecipe, annotator: Annotator) -> dict
 
 def _recipe_part(recipe: dict[str, Any], output: Output) -> dict[str, Any]:
     """The part of a recipe, as JSON, that describes an output."""
-    columns, tokenizer = recipe.get("input", {}).get("columns"), recipe.get("tokenizer")
+    tokenizer = recipe.get("tokenizer")
     if tokenizer is not None:
         tokenizer = {key: value for key, value in tokenizer.items() if key != "allow_lossy"}  # it changes no ids
     if output.stage == "annotate":
-        return {"annotator": recipe.get("annotators", {}).get(output.name), "columns": columns}
+        return {"annotator": recipe.get("annotators", {}).get(output.name), **_columns(recipe)}
     if output.stage == "tokenize":
-        return {"tokenizer": tokenizer, "columns": columns}
+        return {"tokenizer": tokenizer, **_columns(recipe)}
     layouts = recipe.get("layouts", {})
     num_meta_tokens = [layout["num_meta_tokens"] for layout in layouts.values() if "num_meta_tokens" in layout]
     return {
@@ -116,3 +116,10 @@ def _recipe_part(recipe: dict[str, Any], output: Output) -> dict[str, Any]:
         "tokenizer": tokenizer,
         "num_meta_tokens": max([DEFAULT_META_TOKENS, *num_meta_tokens]),
     }
+
+
+def _columns(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The names of the input's columns, by source where there are several, as in an output's settings."""
+    if recipe.get("inputs"):
+        return {SOURCES: {source["name"]: {"columns": source["columns"]} for source in recipe["inputs"]}}
+    return {"columns": (recipe.get("input") or {}).get("columns")}

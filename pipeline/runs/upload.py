@@ -88,8 +88,9 @@ def plan_upload(recipe: Recipe, *, where: str, recipe_file: Path | None, working
             place = directory.path / path
             beside = [sidecar_path(place)] if key == "tokenizer.path" and sidecar_path(place).is_file() else []
             files |= directory.files(key, path, [place, *beside])
-    for path in filter(_is_relative, recipe.input.paths):
-        files |= directory.files("input.paths", path, directory.search(path, recipe.input))
+    for source in recipe.sources:
+        for path in filter(_is_relative, source.paths):
+            files |= directory.files(f"{source.key}.paths", path, directory.search(path, source))
     upload = Upload(files, directory.code())
     if upload.num_bytes > MAX_UPLOAD_BYTES:
         largest = max(upload.files, key=lambda name: upload.files[name].stat().st_size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from colophon.annotators.base import Annotator, TypedColumn
@@ -17,6 +17,8 @@ class ColumnSources:
     annotators: tuple[Annotator, ...]
     names_in_input: Mapping[str, str]
     """The input's own name of a column by its FineWeb name, where they differ."""
+    names_in_sources: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The same for each of several sources, by its name."""
 
     @cached_property
     def annotator_of(self) -> dict[str, str]:
@@ -51,8 +53,8 @@ class ColumnSources:
 
     def need(self, column: str, *, required: bool = True) -> ColumnNeed:
         """The input column with this FineWeb name, or with this name in `typed`."""
-        if column in self.typed:
-            typed = self.typed[column]
-            in_input = self.names_in_input.get(typed.name, typed.name)
-            return ColumnNeed(column, in_input, required, read_as=typed.type, nested_as_json=False, key=typed.key)
-        return ColumnNeed(column, self.names_in_input.get(column, column), required)
+        typed = self.typed.get(column)
+        name = column if typed is None else typed.name
+        in_sources = {source: names[name] for source, names in self.names_in_sources.items() if name in names}
+        need = ColumnNeed(column, self.names_in_input.get(name, name), required, in_sources=in_sources)
+        return need if typed is None else replace(need, read_as=typed.type, nested_as_json=False, key=typed.key)

@@ -5,18 +5,25 @@ They are stored beside the commit records and in the manifest, and are part of e
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from colophon.annotators.registry import recorded_settings
-from colophon.pipeline.recipe.schema import DEFAULT_MAX_DOCUMENT_BYTES, Recipe
+from colophon.pipeline.inputs.columns import SOURCE_NAME, ColumnNeed
+from colophon.pipeline.recipe.schema import DEFAULT_MAX_DOCUMENT_BYTES, InputSection, Recipe
 from colophon.pipeline.stages.column_sources import ColumnSources
 from colophon.pipeline.stages.packing import tokenizer_info
 from colophon.pipeline.stages.tokenization import Vocabulary
+from colophon.shards.common.differences import differences
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.schema import FORMAT_VERSION
+
+SOURCES = "sources"
+"""The key of settings with those of each source, by its name."""
+_KEYS_OF_A_SOURCE = ("columns", "max_document_bytes", SOURCE_NAME)
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,18 @@ class Settings:
         """sha256 of the settings of every output."""
         return {output: fingerprint(settings) for output, settings in self.by_output.items()}
 
+    @cached_property
+    def fingerprints_in_sources(self) -> dict[tuple[Output, str | None], str]:
+        """sha256 of the settings of every output for the files of each source, by its name.
+
+        A source's settings are no part of those of another: a new source leaves the files of the others up to date.
+        """
+        return {
+            (output, source.name): fingerprint(self._in_source(settings, source.name))
+            for output, settings in self.by_output.items()
+            for source in self.recipe.sources
+        }
+
     def of(self, output: Output) -> dict[str, Any]:
         """The settings of one output. Reads only the models and the vocabulary that they name.
 
@@ -47,10 +66,13 @@ class Settings:
             UsageError: they name the tokenizer, which cannot be loaded.
         """
         if output.stage == "annotate":
-            return self._of_annotations(output.name)
+            annotator = next(annotator for annotator in self.columns.annotators if annotator.name == output.name)
+            from_input = [column for column in annotator.columns if self.columns.source(column) is None]
+            recorded = recorded_settings(annotator, self.recipe.annotators.get(annotator.name))
+            return {"annotator": recorded, **self._of_input([self.columns.need(column) for column in from_input])}
         if output.stage == "tokenize":
-            columns = {need.name: need.in_input for need in self.columns.tokenize_needs}
-            return {"tokenizer": self.vocabulary.tokenizer.settings, "columns": columns, **self._of_input}
+            tokenizer = self.vocabulary.tokenizer.settings
+            return {"tokenizer": tokenizer, **self._of_input(self.columns.tokenize_needs)}
         return {
             "layout": self.recipe.layouts[output.name].model_dump(mode="json"),
             "pack": self.recipe.pack.model_dump(mode="json"),
@@ -58,16 +80,42 @@ class Settings:
             "format_version": FORMAT_VERSION,
         }
 
-    def _of_annotations(self, name: str) -> dict[str, Any]:
-        annotator = next(annotator for annotator in self.columns.annotators if annotator.name == name)
-        from_input = [column for column in annotator.columns if self.columns.source(column) is None]
-        columns = {column: self.columns.need(column).in_input for column in from_input}
-        settings = recorded_settings(annotator, self.recipe.annotators.get(name))
-        return {"annotator": settings, "columns": columns, **self._of_input}
+    def _of_input(self, needs: Sequence[ColumnNeed]) -> dict[str, Any]:
+        """The settings of the input, of each source where there are several: columns, and which lines are documents."""
+        of_sources = {source.name: self._of_source(source, needs) for source in self.recipe.sources}
+        return {SOURCES: of_sources} if self.recipe.inputs else next(iter(of_sources.values()))
 
-    @property
-    def _of_input(self) -> dict[str, int]:
-        """The settings of the input that decide which lines are documents."""
-        most = self.recipe.input.max_document_bytes
-        # Settings of earlier versions do not have it.
-        return {} if most == DEFAULT_MAX_DOCUMENT_BYTES else {"max_document_bytes": most}
+    @staticmethod
+    def _of_source(source: InputSection, needs: Sequence[ColumnNeed]) -> dict[str, Any]:
+        in_source = [need.in_source(source.name) for need in needs]
+        settings: dict[str, Any] = {"columns": {need.name: need.in_input for need in in_source}}
+        if source.max_document_bytes != DEFAULT_MAX_DOCUMENT_BYTES:  # settings of earlier versions do not have it
+            settings["max_document_bytes"] = source.max_document_bytes
+        if any(need.is_name_of(source.name) for need in in_source):
+            settings[SOURCE_NAME] = source.name
+        return settings
+
+    @staticmethod
+    def _in_source(settings: dict[str, Any], source: str | None) -> dict[str, Any]:
+        """The settings for the files of one source: those of a recipe that has this source alone."""
+        rest = {key: value for key, value in settings.items() if key != SOURCES}
+        return {**rest, **settings.get(SOURCES, {}).get(source, {})}
+
+
+def changed_lines(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """The differences of an output's settings, but for sources that one of them alone has: those are new input."""
+    lists = [settings.get(SOURCES) for settings in (old, new)]
+    if lists == [None, None]:
+        return differences(old, new)
+    tables = [each if isinstance(each, dict) else {} for each in lists]
+    common = tables[0].keys() & tables[1].keys()
+    left_out = {SOURCES, *([] if None not in lists else _KEYS_OF_A_SOURCE)}
+    return differences(
+        *(
+            {
+                **{key: value for key, value in settings.items() if key not in left_out},
+                SOURCES: {name: table[name] for name in sorted(common)},
+            }
+            for settings, table in zip((old, new), tables, strict=True)
+        )
+    )

@@ -55,9 +55,19 @@ def _compared(recipe: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         mine, others = recipe.get(key), other.get(key)
         is_table = isinstance(mine, dict) and isinstance(others, dict)
         sections[key] = {name: mine[name] for name in mine if name in others} if is_table else mine  # type: ignore
-    columns = recipe.get("input")
+    columns = None if recipe.get("inputs") or other.get("inputs") else recipe.get("input")
     sections["input"] = {"columns": columns.get("columns")} if isinstance(columns, dict) else columns
+    mine, others = _columns_of_sources(recipe), _columns_of_sources(other)
+    if mine and others:
+        sections["inputs"] = {name: columns for name, columns in mine.items() if name in others}
     return sections
+
+
+def _columns_of_sources(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The `columns` of each table of `[[inputs]]`, by the source's name; of a manifest's recipe, what is readable."""
+    inputs = recipe.get("inputs")
+    tables = [table for table in inputs if isinstance(table, dict)] if isinstance(inputs, list) else []
+    return {str(table.get("name")): table.get("columns") for table in tables}
 
 
 def _respelled(value: Any) -> Any:

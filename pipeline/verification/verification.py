@@ -9,6 +9,7 @@ from colophon.pipeline.executors.base import Executor
 from colophon.pipeline.executors.inline import InlineExecutor
 from colophon.pipeline.inputs.partitions import Inputs
 from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
+from colophon.pipeline.stages.settings import changed_lines
 from colophon.pipeline.verification.committed_files import file_findings
 from colophon.pipeline.verification.findings import Finding
 from colophon.pipeline.verification.input_content import content_findings
@@ -18,7 +19,6 @@ from colophon.pipeline.verification.recompute_plan import recomputed_findings
 from colophon.pipeline.verification.report_numbers import report_findings
 from colophon.pipeline.verification.settings_and_models import model_findings, recipe_findings, settings_findings
 from colophon.pipeline.verification.unlisted_files import unlisted_notes
-from colophon.shards.common.differences import differences
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.manifest import Manifest
 
@@ -74,7 +74,7 @@ class Verification:
     def _check_settings(self, manifest: Manifest) -> None:
         settings = self.resolved.settings.by_output
         for output, content in manifest.by_output.items():
-            lines = differences(content.settings, settings.get(output, content.settings))
+            lines = changed_lines(content.settings, settings.get(output, content.settings))
             if lines:
                 raise changed_settings(f"{self.resolved.store.root}/{output}", lines)
 

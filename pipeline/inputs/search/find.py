@@ -29,19 +29,21 @@ from colophon.shards.common.url_secrets import without_query
 _EVERYTHING = Glob(())
 
 
-def find_files(config: InputSection) -> Search:
-    """Search the recipe's paths.
+def find_files(*sources: InputSection) -> Search:
+    """Search the paths of all sources of a recipe.
 
     Raises:
         UsageError: a path that is not found, leads to no data, or names a file that cannot be read; a store that cannot
-            be listed.
+            be listed; a file that two sources have.
     """
     found = Found()
-    for path in config.paths:
-        try:
-            found.add(_search(path, declared=config.format))
-        except UsageError as error:
-            raise UsageError(f"input.paths: {error}") from error
+    for source in sources:
+        for path in source.paths:
+            try:
+                of_path = _search(path, declared=source.format)
+            except UsageError as error:
+                raise UsageError(f"{source.key}.paths: {error}") from error
+            found.add(of_path, key=source.key)
     return found.result()
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
-from colophon.pipeline.errors import printable
+from colophon.pipeline.errors import UsageError, printable
 from colophon.pipeline.inputs.search.listings import Spot
 from colophon.pipeline.inputs.search.pattern import Glob, Positions
 from colophon.pipeline.recipe.schema import InputFormat
@@ -30,6 +30,8 @@ class InputFile:
     url: str
     """The absolute path or URL, for workers with a different working directory."""
     format: InputFormat
+    key: str = "input"
+    """The section of the recipe whose paths led to it."""
     listed: tuple[int, str] | None = None
     """Size and identity from the listing that found the file; None: the file has to be asked for them. One request
     for each of 10,000 files would take long."""
@@ -43,6 +45,8 @@ class Scope:
     glob: Glob
     positions: Positions
     """Those of the glob at the directory."""
+    key: str = "input"
+    """The section of the recipe with the path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +71,19 @@ class Found:
     """Source and reason."""
     scopes: list[Scope] = field(default_factory=list)
 
-    def add(self, other: Found) -> None:
-        """Add the findings of the next path; those of earlier paths stay as they are."""
+    def add(self, other: Found, *, key: str) -> None:
+        """Add the findings of the next path, one of the section `key`; those of earlier paths stay as they are.
+
+        Raises:
+            UsageError: an earlier section's paths lead to one of its files.
+        """
+        for place, file in other.files.items():
+            known = self.files.get(place, file)
+            if known is not file and known.key != key:
+                both = f"{known.key}.paths and {key}.paths both lead to {shown(file.source)}"
+                raise UsageError(f"{both}; a file has one source")
+            other.files[place] = replace(file, key=key)
+        other.scopes = [replace(scope, key=key) for scope in other.scopes]
         _add_new(self.files, other.files)
         _add_new(self.left_aside, other.left_aside)
         _add_new(self.problems, other.problems)

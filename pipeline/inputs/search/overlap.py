@@ -34,7 +34,7 @@ def check_apart(search: Search, directory: str, *, key: str, writes: Collection[
         if _covers(scope, place, writes):
             searched = shown(scope.directory.source or ".")
             raise UsageError(
-                f"{key}: {shown(directory)} is inside of {searched}, which input.paths searches: its files would "
+                f"{key}: {shown(directory)} is inside of {searched}, which {scope.key}.paths searches: its files would "
                 "become input. Choose a directory outside of it"
             )
     for file in search.files:

@@ -25,12 +25,12 @@ WRONG: list[tuple[str, str, str]] = [
     (
         "[input]",
         "typo = 1\n[input]",
-        "typo: unknown key; available: annotators, input, layouts, output, pack, plugins, ray, tokenizer, train",
+        "typo: unknown key; available: annotators, input, inputs, layouts, output, pack, plugins, ray, tokenizer, ",
     ),
     (
         "partition_bytes",
         "partition_byte",
-        "input.partition_byte: unknown key; available: columns, format, max_document_bytes, partition_bytes, paths",
+        "input.partition_byte: unknown key; available: columns, format, max_document_bytes, name, partition_bytes, ",
     ),
     (
         "[annotators.url]",
