@@ -126,7 +126,7 @@ def stage_times(passes: Mapping[str, Mapping[str, Any]]) -> Spec:
     chart = _chart(rows).mark_bar().encode(
         x=alt.X("seconds:Q", title="seconds of all workers"),
         y=alt.Y("pass:N", sort=None, title=None),
-        color=alt.Color("step:N", sort=None, legend=alt.Legend(orient="top", columns=4, title=None)),
+        color=alt.Color("step:N", sort=None, legend=alt.Legend(orient="top", columns=3, title=None)),
         tooltip=["pass:N", "step:N", alt.Tooltip("seconds:Q", format=",.2f")],
     )  # fmt: skip
     return _spec(chart, height=28 * len(passes))

@@ -106,10 +106,10 @@ class _Survey:
         """The column's distribution: of floats, and of integers with many values, in bins."""
         totals, bins = self._totals, self._bins
         is_exact = self.dtype.is_float() or self.dtype.is_decimal()
-        counts, is_complete = (pl.DataFrame(), True) if bins and is_exact else self._counts()
-        kind: Kind = "classes" if counts.height <= MOST_CLASSES else "names"
-        if self.dtype == pl.String and _is_unique(counts.height, totals["known"]):
-            kind = "unique"
+        kind: Kind = "numbers"
+        counts, is_complete = pl.DataFrame(), True
+        if bins is None or not is_exact:
+            counts, is_complete, kind = self._counts()
         key = self._key
         if bins is not None and (is_exact or kind == "names"):
             kind, key, is_complete = "numbers", bins.index(self._number).alias(self.name), True
@@ -161,18 +161,21 @@ class _Survey:
         bins = Bins(low=low, high=high)
         return bins if bins.width > math.ulp(max(abs(low), abs(high))) else None
 
-    def _counts(self) -> tuple[pl.DataFrame, bool]:
-        """The documents by value, the most frequent first, and whether all values are among them."""
-        counts, is_complete, seen = pl.DataFrame(), True, 0
+    def _counts(self) -> tuple[pl.DataFrame, bool, Kind]:
+        """The documents by value, the most frequent first; whether all values are among them; what they are."""
+        counts, is_complete, is_unique, seen = pl.DataFrame(), True, False, 0
         for batch in self._batches():
             found = counted(batch, [self._key], self.run)
             counts = summed([counts, found] if counts.width else [found])
             seen += int(found["n"].sum())
+            is_unique = self.dtype == pl.String and is_complete and counts.height > max(_FEWEST_UNIQUE, seen / 2)
             if counts.height > _MOST_VALUES:
-                if self.dtype == pl.String and _is_unique(counts.height, seen):
-                    return counts, False  # URLs: the rest is like it
-                counts, is_complete = counts.head(_KEPT_VALUES), False
-        return counts, is_complete
+                is_complete = False
+                if is_unique:  # the rest of URLs is like the first million
+                    break
+                counts = counts.head(_KEPT_VALUES)
+        kind: Kind = "unique" if is_unique else "classes" if counts.height <= MOST_CLASSES else "names"
+        return counts, is_complete, kind
 
     def _in_bins(self, key: pl.Expr) -> list[tuple[Value, int]]:
         parts = [counted(batch, [key], self.run) for batch in self._batches()]
@@ -181,7 +184,3 @@ class _Survey:
 
     def _batches(self) -> Iterator[pl.LazyFrame]:
         return batches(self.run, [self.annotator])
-
-
-def _is_unique(distinct: int, known: int) -> bool:
-    return distinct >= _FEWEST_UNIQUE and distinct > known / 2

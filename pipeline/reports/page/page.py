@@ -29,7 +29,7 @@ REPORT = "report/report.html"
 _MOST_RELATIONS = 6
 _SEQUENCES = 2
 _MOST_QUARANTINED = 200
-_QUANTILES = (("shortest 10 %", 0.1), ("median", 0.5), ("longest 10 %", 0.9), ("longest 1 %", 0.99))
+_QUANTILES = (("10 % have at most", 0.1), ("half", 0.5), ("90 %", 0.9), ("99 %", 0.99))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -106,6 +106,18 @@ def test_the_values_in_memory_are_bounded(opened: RunOutput, monkeypatch: pytest
     assert all(n <= exact[value] for value, n in one.counts)
 
 
+def test_a_column_of_different_values_is_not_counted_to_its_end(
+    opened: RunOutput, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(columns, "_FEWEST_UNIQUE", 50)
+    assert by_name(opened)["url"].kind == "unique"
+    monkeypatch.setattr(scans, "ROWS_PER_QUERY", 80)
+    monkeypatch.setattr(columns, "_MOST_VALUES", 40)
+    one = by_name(opened)["url"]
+    assert (one.kind, one.documents, one.is_complete) == ("unique", sum(ROWS_OF_FILES), False)
+    assert 40 < one.distinct < one.known
+
+
 def test_relations_are_counted(opened: RunOutput) -> None:
     found = {(one.across.name, one.down.name): one for one in relations(opened, list(distributions(opened)), most=20)}
     one = next(one for names, one in found.items() if set(names) == {"crawl_year", "url_host"})
