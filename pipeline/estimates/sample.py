@@ -9,10 +9,10 @@ from itertools import islice
 
 import fsspec.compression
 import pyarrow as pa
-from fsspec.implementations.local import LocalFileSystem
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
+from colophon.pipeline.inputs.compression import open_as
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.inputs.search.formats import compression_of
@@ -101,8 +101,7 @@ def bytes_of_rows(partition: Partition, rows: int, *, text_bytes: int) -> int:
 def _lines_at_the_beginning(url: str) -> tuple[int, int]:
     """Return the number of lines in about the first 4 MB of a file, and the bytes of the file that hold them."""
     compression = compression_of(url)
-    opened = fsspec.open(url, "rb") if "://" in url else LocalFileSystem().open(url, "rb")
-    with opened as file:
+    with open_as(url, None) as file:
         content = file if compression is None else fsspec.compression.compr[compression](file, mode="rb")
         lines = content.read(_MEASURED_BYTES).count(b"\n")
         return lines, file.tell()

@@ -44,10 +44,11 @@ def open_file(url: str, **options: Any) -> OpenFile:
         url: an absolute path or a URL; a path is never read as a chain of URLs, also if it has `::`.
         options: those of a store's file system.
     """
-    return _open(url, compression_of(url), **options)
+    return open_as(url, compression_of(url), **options)
 
 
-def _open(url: str, compression: str | None, **options: Any) -> OpenFile:
+def open_as(url: str, compression: str | None, **options: Any) -> OpenFile:
+    """The same with a compression of fsspec's names; None: the bytes as they are."""
     if "://" in url:
         return open_url(url, compression=compression, **options)
     return OpenFile(LocalFileSystem(), url, "rb", compression)
@@ -118,7 +119,7 @@ def _register_compressions() -> None:
 @contextmanager
 def open_to_the_damage(url: str, compression: str | None) -> Iterator[io.BufferedIOBase]:
     """Open a file whose bytes before a damage are all read before the error is raised; of zstd slower than fsspec."""
-    with _open(url, None if compression == "zstd" else compression) as file:
+    with open_as(url, None if compression == "zstd" else compression) as file:
         raw = _zstd_streams(file) if compression == "zstd" else _Raw(file)
         yield io.BufferedReader(raw, _BLOCK_BYTES)
 

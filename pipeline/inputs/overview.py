@@ -13,14 +13,12 @@ from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
 
-import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
-from fsspec.implementations.local import LocalFileSystem
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import clean_names
-from colophon.pipeline.inputs.compression import open_file
+from colophon.pipeline.inputs.compression import open_as, open_file
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl.lines import open_lines
 from colophon.pipeline.inputs.mappings import WARC_COLUMNS
@@ -128,13 +126,13 @@ def _rows(file: InputFile) -> Iterator[dict[str, Any]]:
 
 
 def _parquet_rows(url: str) -> Iterator[dict[str, Any]]:
-    with _opened(url) as handle, pq.ParquetFile(handle) as parquet:
+    with open_as(url, None) as handle, pq.ParquetFile(handle) as parquet:
         for batch in parquet.iter_batches(_ROWS, use_threads=False):
             yield from _named_rows(batch)
 
 
 def _arrow_rows(url: str) -> Iterator[dict[str, Any]]:
-    with _opened(url) as handle:
+    with open_as(url, None) as handle:
         try:
             reader = pa.ipc.open_file(handle)
             batches = (reader.get_batch(number) for number in range(reader.num_record_batches))
@@ -168,7 +166,3 @@ def _json_rows(url: str) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(row, dict):
                 yield row
-
-
-def _opened(url: str) -> Any:
-    return fsspec.open(url, "rb") if "://" in url else LocalFileSystem().open(url, "rb")

@@ -50,7 +50,12 @@ def recipe_findings(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[Fi
 
 def _compared(recipe: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """The sections on which files depend, without annotators and layouts that the other recipe does not have."""
-    sections = {key: recipe.get(key) for key in ("pack", *(["tokenizer"] if other.get("tokenizer") else []))}
+    sections = {"pack": recipe.get("pack")}
+    if other.get("tokenizer"):
+        tokenizer = recipe.get("tokenizer")
+        # `allow_lossy` permits a run; no file depends on it.
+        is_table = isinstance(tokenizer, dict)
+        sections["tokenizer"] = {k: v for k, v in tokenizer.items() if k != "allow_lossy"} if is_table else tokenizer  # type: ignore[union-attr]
     for key in ("annotators", "layouts"):
         mine, others = recipe.get(key), other.get(key)
         is_table = isinstance(mine, dict) and isinstance(others, dict)

@@ -3,6 +3,7 @@
     ColophonError         1      shards/common/errors.py
     ├── UsageError        2      pipeline/errors.py        a recipe, an option or an input that is invalid
     ├── InputError        1      pipeline/errors.py        a partition that cannot be read; it is quarantined
+    │   └── TooLargeError     1  pipeline/inputs/limits.py  a document above max_document_bytes
     ├── NodeError         1      pipeline/errors.py        a machine lacks a model, a vocabulary or a module
     ├── StoreError        1      pipeline/errors.py        the output's disk or object store fails
     ├── LockedError       1      shards/common/file_locks.py  a lock that another process has held for too long

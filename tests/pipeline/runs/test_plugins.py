@@ -80,10 +80,8 @@ def test_a_changed_file_redoes_what_it_annotated_and_nothing_else(place: Path) -
     assert changed.code == 2
     assert "out/annotations/words was written with other settings: annotator.code.sha256: " in changed.line
     assert "annotations/words" in colophon("verify", "recipe.toml").line
-    status = colophon("status", "recipe.toml").out
-    stale = {
-        line.split("│")[1].strip() for line in status.splitlines() if "│" in line and line.split("│")[3].strip() != "-"
-    }
+    outputs = json.loads(colophon("status", "recipe.toml", "--json").out)["outputs"]
+    stale = {output for output, numbers in outputs.items() if numbers["stale"]}
     assert stale == {"annotations/words", "packed/words"}
     assert run("--rebuild").code == 0
     assert directories(redone(before, snapshot(Path("out")))) == {"annotations/words", "packed/words"}
