@@ -37,13 +37,18 @@ def init(
     from colophon.pipeline.executors.cpus import num_cpus_here
     from colophon.pipeline.executors.memory_limit import available_memory
     from colophon.pipeline.inputs.search.find import find_files
+    from colophon.pipeline.recipe.error_messages import validated
     from colophon.pipeline.recipe.proposal import Input, Machine, find_columns, recipe_text
     from colophon.pipeline.recipe.schema import InputSection
     from colophon.shards.common.durable import replace_text
+    from colophon.shards.common.url_secrets import secret_in
 
     if to.exists() and not overwrite:
         raise UsageError(f"{to} exists; --overwrite replaces it, --to writes a different file")
-    files = find_files(InputSection(paths=paths)).files
+    for path in paths:
+        if problem := secret_in(path):
+            raise UsageError(f"init: PATHS must not hold a secret: {problem}")
+    files = find_files(validated(InputSection, {"paths": paths}, where="init")).files
     overview = _overview(files[0])
     columns = find_columns(overview, text=text)
     found = Input(paths=paths, files=len(files), total_bytes=_planned_bytes(paths, columns), overview=overview)

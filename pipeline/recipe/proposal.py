@@ -246,8 +246,9 @@ def _train_block(name: str, *, has_url: bool) -> list[str]:
 
 
 def _string(text: str) -> str:
-    """A TOML string."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """A TOML string; what is invisible in it, or turns the direction of text, is escaped."""
+    escaped = (c if c.isprintable() else f"\\U{ord(c):08x}" for c in json.dumps(text, ensure_ascii=False))
+    return "".join(escaped)
 
 
 def _comment(text: str) -> str:

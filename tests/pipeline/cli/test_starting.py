@@ -84,7 +84,7 @@ def test_names_that_could_be_toml_stay_names() -> None:
     called = colophon("init", "a.parquet")
     assert (called.code, called.err) == (0, "")
     assert written()["input"]["columns"] == {"text": name}
-    assert "\x7f" not in Path("recipe.toml").read_text()
+    assert not {"\x7f", "\u202e"} & set(Path("recipe.toml").read_text())
     assert "\u202e" not in called.out
 
 
@@ -98,6 +98,10 @@ def test_names_that_could_be_toml_stay_names() -> None:
         ),
         (("numbers.jsonl",), "numbers.jsonl: no column of strings that could be the text; columns: n (int)"),
         (("empty.jsonl",), "empty.jsonl: it has no rows"),
+        (("https://user:pa55@e.org/x.parquet",), "init: PATHS must not hold a secret: it contains a user name"),
+        (("https://e.org/x.parquet?sig=pa55",), "init: PATHS must not hold a secret: it has the query key 'sig'"),
+        (("reference://::x",), "init: paths.0: "),
+        (("nope://x",), "init: paths.0: "),
         (("broken.parquet",), "broken.parquet: "),
         (("a.jsonl", "--to", "there.toml"), "there.toml exists; --overwrite replaces it, --to writes "),
         (("a.jsonl", "--output", "."), "recipe.toml: "),
@@ -112,6 +116,7 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(arguments: tuple[str,
     called = colophon("init", *arguments)
     assert called.code == 2, called.out
     assert called.line.startswith(message)
+    assert "pa55" not in called.line
     assert not Path("recipe.toml").exists()
     assert Path("there.toml").read_text() == "mine"
 
