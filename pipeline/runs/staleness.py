@@ -120,6 +120,13 @@ def _recipe_part(recipe: dict[str, Any], output: Output) -> dict[str, Any]:
 
 def _columns(recipe: dict[str, Any]) -> dict[str, Any]:
     """The names of the input's columns, by source where there are several, as in an output's settings."""
-    if recipe.get("inputs"):
-        return {SOURCES: {source["name"]: {"columns": source["columns"]} for source in recipe["inputs"]}}
+    if sources := columns_of_sources(recipe):
+        return {SOURCES: {name: {"columns": columns} for name, columns in sources.items()}}
     return {"columns": (recipe.get("input") or {}).get("columns")}
+
+
+def columns_of_sources(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The `columns` of each table of `[[inputs]]` in a recipe as JSON, which may be damaged, by the source's name."""
+    inputs = recipe.get("inputs")
+    tables = [table for table in inputs if isinstance(table, dict)] if isinstance(inputs, list) else []
+    return {str(table.get("name")): table.get("columns") for table in tables}

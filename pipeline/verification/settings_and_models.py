@@ -9,6 +9,7 @@ from typing import Any
 
 from colophon.annotators.registry import model_files
 from colophon.pipeline.runs.resolve import ResolvedRecipe
+from colophon.pipeline.runs.staleness import columns_of_sources
 from colophon.pipeline.storage.commits import Store, settings_path
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.common.differences import differences
@@ -62,17 +63,10 @@ def _compared(recipe: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
         sections[key] = {name: mine[name] for name in mine if name in others} if is_table else mine  # type: ignore
     columns = None if recipe.get("inputs") or other.get("inputs") else recipe.get("input")
     sections["input"] = {"columns": columns.get("columns")} if isinstance(columns, dict) else columns
-    mine, others = _columns_of_sources(recipe), _columns_of_sources(other)
+    mine, others = columns_of_sources(recipe), columns_of_sources(other)
     if mine and others:
         sections["inputs"] = {name: columns for name, columns in mine.items() if name in others}
     return sections
-
-
-def _columns_of_sources(recipe: dict[str, Any]) -> dict[str, Any]:
-    """The `columns` of each table of `[[inputs]]`, by the source's name; of a manifest's recipe, what is readable."""
-    inputs = recipe.get("inputs")
-    tables = [table for table in inputs if isinstance(table, dict)] if isinstance(inputs, list) else []
-    return {str(table.get("name")): table.get("columns") for table in tables}
 
 
 def _respelled(value: Any) -> Any:
