@@ -87,7 +87,6 @@ NO_OUTPUTS = {
     "pipeline/storage/run_files.py": {"memmap"},  # of a file without a name
     "pipeline/runs/submit.py": {"read_text"},
     "pipeline/runs/upload.py": {"copyfile", "iterdir", "mkdir"},  # the copy of a project that is submitted
-    "pipeline/verification/recomputed.py": {"mkdir", "rmtree"},  # a temporary directory of its own
     "pipeline/reports/page/markup.py": {"read_text"},  # our own style and script
     "pipeline/cli/terminal.py": {"open"},  # /dev/null
     "pipeline/cli/starting.py": {"read_text"},  # the built-in recipes

@@ -7,11 +7,9 @@ equal byte by byte is equal; else the rows are compared, since a different pyarr
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from colophon.pipeline.errors import InputError, one_line
+from colophon.pipeline.scratch import scratch_directory
 from colophon.pipeline.stages.annotation import AnnotateStage
 from colophon.pipeline.stages.input_pass import InputPass, InputPassWorker
 from colophon.pipeline.stages.packing import LayoutFile, PackStage
@@ -83,7 +82,7 @@ class RecomputeWorker:
         """Compute the partition's files again; they exist in a scratch directory until the task ends."""
         findings: list[Finding] = []
         documents = text_bytes = 0
-        with self._scratch_directory():
+        with scratch_directory(self._scratch):
             if task.outputs:
                 try:
                     result = self._input.work(replace(task, upstream={}))
@@ -166,14 +165,6 @@ class RecomputeWorker:
         return load_planned_tokenizer(
             packing.tokenizer, num_meta_tokens=packing.num_meta_tokens, sha256=packing.tokenizer_sha256
         )
-
-    @contextmanager
-    def _scratch_directory(self) -> Iterator[None]:
-        self._scratch.mkdir(mode=0o700)
-        try:
-            yield
-        finally:
-            shutil.rmtree(self._scratch, ignore_errors=True)
 
 
 def _findings(record: Record, compare: Callable[[], Sequence[str]]) -> list[Finding]:
