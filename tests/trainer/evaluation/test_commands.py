@@ -99,7 +99,7 @@ def test_evaluate_on_another_runs_documents(here: Path) -> None:
     called = colophon("evaluate", "recipe.toml", *options)
     assert called.code == 0
     (found,) = json.loads(called.out)
-    assert called.err == f"plain: {found['documents']['documents']} documents, none\n", "beside JSON, progress is no result"
+    assert called.err == f"plain: {found['documents']['documents']} documents, none\n"
     assert found["documents"]["output"] == "elsewhere"
     assert found["documents"]["documents"] <= 50
 
