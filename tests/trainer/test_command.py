@@ -51,7 +51,7 @@ def stopped(
             signal.raise_signal(by)
 
     with monkeypatch.context() as patch:
-        patch.setattr("colophon.pipeline.cli.training.echo", echo)
+        patch.setattr("colophon.pipeline.cli.terminal.echo", echo)
         return colophon("train", "recipe.toml", *arguments)
 
 
