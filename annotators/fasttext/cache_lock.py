@@ -17,6 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from colophon.shards.common.file_locks import describe_process, holder_of
+
 SILENT_SECONDS = 10.0
 """An owner whose lock file has not been touched for this long does not work."""
 _BEAT_SECONDS = 1.0
@@ -76,7 +78,8 @@ def _acquired(handle: int, path: Path) -> bool:
             beat, alive = last, now
         if now - alive > SILENT_SECONDS or now - start > _LONGEST_SECONDS:
             waited = f"not waiting after {now - start:.0f} s, {now - alive:.0f} s of them without a sign of life"
-            warnings.warn(f"{path}: {_owner(handle)} has the lock; {waited}", RuntimeWarning, stacklevel=2)
+            owner = describe_process(holder_of(handle))
+            warnings.warn(f"{path}: {owner} has the lock; {waited}", RuntimeWarning, stacklevel=2)
             return False
         time.sleep(_POLL_SECONDS)
 
@@ -98,15 +101,3 @@ def _touched(handle: int) -> Iterator[None]:
     finally:
         ended.set()
         thread.join()
-
-
-def _owner(handle: int) -> str:
-    """Human-readable: the process that holds the lock, as far as the system lists it."""
-    status = os.fstat(handle)
-    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
-    with suppress(OSError):
-        for line in Path("/proc/locks").read_text().splitlines():
-            fields = line.split()  # 1: FLOCK ADVISORY WRITE 708 fe:00:1234 0 EOF
-            if len(fields) > 5 and fields[1] == "FLOCK" and fields[5] == place and int(fields[4]) > 0:
-                return f"process {fields[4]}"
-    return "another process"
