@@ -197,7 +197,7 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
         listed = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in others.items())
         console.print(f"records that are no documents: {listed}", highlight=False, soft_wrap=True)
     tables = [
-        _source_table(summary),
+        source_table(summary),
         _annotation_table(summary),
         layout_table(summary),
         *([pass_table(summary)] if has_worked else []),
@@ -233,7 +233,8 @@ def _losses(documents: dict[str, int]) -> str:
     return f"tokenizer: {', '.join(parts)}" if parts else ""
 
 
-def _source_table(summary: dict[str, Any]) -> Table:
+def source_table(summary: dict[str, Any]) -> Table:
+    """The table of a summary's `sources`."""
     table = Table(title="sources")
     table.add_column("source", overflow="fold")
     for heading in ("files", "documents", "MB of text", "tokens"):

@@ -72,11 +72,22 @@ def lengths(found: Lengths) -> Spec:
     return _spec(_chart(rows).mark_bar().encode(x=x, y=_documents(alt.Y), tooltip=_tooltip("tokens:N")), height=180)
 
 
+def sources(counts: Mapping[str, Mapping[str, int]]) -> Spec:
+    """Tokens of each named source of the input, the largest first."""
+    shown = sorted(((name, each["tokens"]) for name, each in counts.items()), key=lambda one: (-one[1], one[0]))
+    shown = shown[:_MOST_BARS]
+    rows = [{"source": name, "tokens": n} for name, (_, n) in zip(_labels(shown), shown, strict=True)]
+    chart = _chart(rows).mark_bar().encode(
+        x=alt.X("tokens:Q", axis=alt.Axis(format="~s", tickMinStep=1)),
+        y=alt.Y("source:N", sort=None, title=None),
+        tooltip=["source:N", alt.Tooltip("tokens:Q", format=",")],
+    )  # fmt: skip
+    return _spec(chart, height=_ROW_HEIGHT * max(len(rows), 1))
+
+
 def heat_map(relation: Relation) -> Spec:
     """For each value down, the share of its documents by the value across."""
-    across, down = (
-        _axis(column, values) for column, values in zip((relation.across, relation.down), relation.values, strict=True)
-    )
+    across, down = axis_labels(relation)
     shares = relation.documents / np.maximum(relation.documents.sum(axis=1, keepdims=True), 1)
     rows = [
         {"across": x, "down": y, "documents": int(relation.documents[j, i]), "share": round(float(shares[j, i]), 4)}
@@ -95,6 +106,12 @@ def heat_map(relation: Relation) -> Spec:
         ],
     )  # fmt: skip
     return _spec(chart, height=max((_ROW_HEIGHT if relation.down.bins is None else 10) * len(down), 60))
+
+
+def axis_labels(relation: Relation) -> tuple[list[str], list[str]]:
+    """The labels of a heat map's values across and down."""
+    across, down = relation.values
+    return _axis(relation.across, across), _axis(relation.down, down)
 
 
 def layout_roles(layouts: Mapping[str, Mapping[str, Any]]) -> Spec:

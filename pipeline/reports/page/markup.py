@@ -66,14 +66,31 @@ def facts(named: Sequence[tuple[str, str]]) -> Html:
     return Html(f'<dl class="facts">{items}</dl>')
 
 
-def table(caption: str, headings: Sequence[str], rows: Iterable[Sequence[object]], *, numeric: Sequence[int]) -> Html:
-    """A table that scrolls sideways in itself; the columns with these places are aligned right."""
+def table(
+    caption: str,
+    headings: Sequence[str],
+    rows: Iterable[Sequence[object]],
+    *,
+    numeric: Sequence[int],
+    has_row_headings: bool = False,
+) -> Html:
+    """A table that scrolls sideways in itself.
+
+    Args:
+        caption: its title.
+        headings: a heading for each column.
+        rows: the cells.
+        numeric: the places of the columns that are aligned right.
+        has_row_headings: the first cell of a row is its heading, which a screen reader repeats in each of its cells.
+    """
 
     def cells(row: Sequence[object]) -> str:
-        return "".join(
+        first = [f'<th scope="row">{shown(row[0], most=200)}</th>'] if has_row_headings else []
+        rest = [
             f'<td class="n">{shown(cell, most=200)}</td>' if place in numeric else f"<td>{shown(cell, most=200)}</td>"
-            for place, cell in enumerate(row)
-        )
+            for place, cell in enumerate(row[len(first) :], start=len(first))
+        ]
+        return "".join([*first, *rest])
 
     head = "".join(f'<th scope="col"{_right(i in numeric)}>{shown(name)}</th>' for i, name in enumerate(headings))
     body = "".join(f"<tr>{cells(row)}</tr>" for row in rows)

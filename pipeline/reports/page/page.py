@@ -14,7 +14,15 @@ from colophon.pipeline.reports.page.markup import Html
 from colophon.pipeline.reports.page.packed import Lengths, lengths, sequences
 from colophon.pipeline.reports.page.relations import Relation, relations
 from colophon.pipeline.reports.page.trainings import Trainings, evaluation_parts, training_parts
-from colophon.pipeline.reports.summary import RUN, document_counts, layout_counts, layout_table, pass_table
+from colophon.pipeline.reports.summary import (
+    RUN,
+    document_counts,
+    layout_counts,
+    layout_table,
+    pass_table,
+    source_counts,
+    source_table,
+)
 from colophon.pipeline.runs.run import describe
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.common.output_paths import inside
@@ -58,6 +66,7 @@ def page_of(run: RunOutput, *, load_tokenizer: Callable[[], Tokenizer], training
     layouts = {name: layout_counts(packed.records) for name, packed in run.manifest.layouts.items()}
     content = {
         "Documents": list(_documents(run.manifest, lengths(run), figures)),
+        "Sources": list(_sources(source_counts(run.manifest), figures)),
         "Annotations": list(_annotations(columns, figures)),
         "Relations": list(_relations(relations(run, columns, most=_MOST_RELATIONS), figures)),
         "Frequent values": list(_names(columns)),
@@ -120,6 +129,12 @@ def _documents(manifest: Manifest, found: Lengths, figures: markup.Charts) -> It
         yield figures.figure(charts.lengths(found), title=f"Tokens of documents: {quantiles}", numbers=numbers)
 
 
+def _sources(counts: Mapping[str, Mapping[str, int]], figures: markup.Charts) -> Iterator[Html]:
+    if counts:
+        yield markup.from_terminal(source_table({"sources": counts}))
+        yield figures.figure(charts.sources(counts), title="Tokens by source")
+
+
 def _annotations(columns: Sequence[Distribution], figures: markup.Charts) -> Iterator[Html]:
     rows = [
         (
@@ -156,6 +171,7 @@ def _relations(found: Sequence[Relation], figures: markup.Charts) -> Iterator[Ht
         figures.figure(
             charts.heat_map(one),
             title=f"{one.down.name} and {one.across.name}: mutual information {one.information:.3f} bits",
+            numbers=_pairs(one),
         )
         for one in found
         if one.documents.any()
@@ -167,6 +183,19 @@ def _relations(found: Sequence[Relation], figures: markup.Charts) -> Iterator[Ht
             kind="note",
         )
         yield Html(f'<div class="figures">{markup.joined(drawn)}</div>')
+
+
+def _pairs(relation: Relation) -> Html:
+    """The documents of each pair of values of a heat map, and their share of the row."""
+    across, down = charts.axis_labels(relation)
+    rows = [
+        (name, *(f"{n:,} ({n / total:.1%})" if n else "0" for n in row), f"{total:,}")
+        for name, row in zip(down, relation.documents.tolist(), strict=True)
+        for total in [sum(row)]
+    ]
+    caption = f"Documents (share of the row) by {relation.down.name} and {relation.across.name}"
+    headings = (relation.down.name, *across, "all")
+    return markup.table(caption, headings, rows, numeric=range(1, len(headings)), has_row_headings=True)
 
 
 def _names(columns: Sequence[Distribution]) -> Iterator[Html]:

@@ -11,6 +11,7 @@ from base64 import b64encode
 from collections import Counter
 from datetime import date
 from hashlib import sha256
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tests.pipeline.project import ROWS_OF_FILES, colophon, snapshot
 from tests.pipeline.small_run import run_recipe, write_small_run
 
 REPORT = Path("out/report/report.html")
+HOSTILE_SOURCE = "<img src=x onerror='alert(1)'>"
 HOSTILE = [
     "</script><script>document.title='owned'</script>",
     "<img src=x onerror=\"document.title='owned'\">",
@@ -130,6 +132,18 @@ def test_relations_are_counted(opened: RunOutput) -> None:
     assert min(informations) >= 0
 
 
+def test_a_heat_map_has_a_table_of_its_numbers(opened: RunOutput) -> None:
+    found = relations(opened, list(distributions(opened)), most=6)
+    parts = "".join(page._relations(found, markup.Charts()))
+    assert parts.count("<details><summary><bdi>Numbers") == parts.count("<figure>") == len(found) > 1
+    one = found[0]
+    rows = page._pairs(one).split("<tr>")[2:]
+    for row, numbers in zip(rows, one.documents.tolist(), strict=True):
+        assert row.count('<th scope="row">') == 1
+        cells = re.findall('<td class="n"><bdi>([0-9,]+)', row)
+        assert [int(cell.replace(",", "")) for cell in cells] == [*numbers, sum(numbers)]
+
+
 def test_lengths_are_those_of_the_token_files(opened: RunOutput) -> None:
     tokens = sorted(len(ids) for ids in opened.tokens().collect()["input_ids"].to_list())
     found = lengths(opened)
@@ -156,6 +170,7 @@ def test_a_report_is_written_into_the_output(finished: Path) -> None:
     assert 'class="run meta masked"' in text
     assert 'title="metadata, loss weight 0, document ' in text
     assert "Cost against plain" in text
+    assert "Sources" not in result["sections"]
     assert colophon("verify", "recipe.toml").code == 0
     assert colophon("report", "out", "--to", "elsewhere/page.html").code == 0
     assert Path("elsewhere/page.html").read_text(encoding="utf-8") == text
@@ -288,7 +303,8 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = 'label = {}\nday = { type = "date" }\nnumber = { type = "number" }\n'
     own = f'\n[annotators.own]\ntype = "columns"\n[annotators.own.columns]\n{names}'
     layout = "\n[layouts.label]\nposition = 'append'\ntemplate = '{label}'\n"
-    recipe.write_text(recipe.read_text() + own + layout)
+    source = f"[[inputs]]\nname = {json.dumps(HOSTILE_SOURCE)}"
+    recipe.write_text(recipe.read_text().replace("[input]", source) + own + layout)
     run_recipe(recipe, output=root / "out")
     called = colophon("report", str(recipe))
     assert (called.code, called.err) == (0, "")
@@ -326,6 +342,17 @@ def test_text_from_data_is_no_markup(hostile: Path) -> None:
     specs = json.loads(parsed.scripts[0])
     assert specs
     assert not re.search(r'"(url|href|signal|expr|calculate|transform|params)":', parsed.scripts[0])
+
+
+def test_a_named_source_has_its_counts_on_the_page(hostile: Path) -> None:
+    text = hostile.read_text(encoding="utf-8")
+    section = text[text.index('<section id="sources">') : text.index('<section id="annotations">')]
+    name, *numbers = re.findall("<td[^>]*><bdi>(.*?)</bdi>", section)
+    documents = open_run(hostile.parents[1]).tokens().collect()["input_ids"].to_list()
+    tokens = sum(len(ids) for ids in documents)  # each is a byte of the text
+    assert unescape(name) == HOSTILE_SOURCE
+    assert numbers == ["1", f"{len(documents):,}", f"{tokens / 1e6:.1f}", f"{tokens:,}"]
+    assert "Tokens by source" in section
 
 
 def test_the_policy_allows_the_two_scripts_alone(hostile: Path) -> None:
