@@ -63,6 +63,7 @@ CHECKED = {
     "pipeline/export/stage.py": {"ParquetWriter"},
     "pipeline/reports/inspection.py": {"pq.read_table"},
     "pipeline/reports/summary.py": {"read_parquet"},
+    "pipeline/reports/page/images.py": {"write_bytes"},
     "pipeline/reports/page/scans.py": {"scan_parquet"},
     "pipeline/verification/committed_files.py": {"read_metadata"},
     "pipeline/verification/recomputed.py": {"pq.read_table"},

@@ -38,6 +38,16 @@ def report(
             show_default="report/report.html in the run's output",
         ),
     ] = None,
+    charts: Annotated[
+        Path | None,
+        typer.Option(
+            "--charts",
+            metavar="DIR",
+            callback=local_only,
+            help="Directory to write each chart to, as PNG and SVG.",
+            show_default="none is written",
+        ),
+    ] = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -45,7 +55,10 @@ def report(
 
     Example: `colophon report recipes/web.toml`
     """
+    if charts is not None and charts.exists() and not charts.is_dir():
+        raise UsageError(f"--charts: {charts} exists and is not a directory")
     run, loaded = _opened(recipe, settings)
+    from colophon.pipeline.reports.page.images import image_paths, write_images
     from colophon.pipeline.reports.page.page import REPORT, page_of
 
     def load() -> Tokenizer:
@@ -53,19 +66,25 @@ def report(
 
     page = page_of(run, load_tokenizer=load, trainings=_trainings(run.path))
     path = inside(run.path, REPORT) if to is None else to
+    images = [] if charts is None else image_paths(page.charts, charts)
     replace_text(path, page.text)
+    if images:
+        write_images(page.charts, images)
     if as_json:
         echo_json(
             {
                 "path": str(path),
                 "bytes": len(page.text.encode()),
                 "documents": page.documents,
-                "charts": page.charts,
+                "charts": len(page.charts),
                 "sections": page.sections,
+                "images": [str(image) for pair in images for image in pair],
             }
         )
     else:
-        echo(f"{path}: {page.documents:,} documents, {page.charts} charts, {len(page.text.encode()) / 1e6:.1f} MB")
+        echo(f"{path}: {page.documents:,} documents, {len(page.charts)} charts, {len(page.text.encode()) / 1e6:.1f} MB")
+        if charts is not None:
+            echo(f"{charts}: {len(page.charts)} charts, each as PNG and SVG")
 
 
 def _opened(recipe: str, settings: list[str] | None) -> tuple[RunOutput, Recipe | None]:

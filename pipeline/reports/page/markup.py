@@ -11,6 +11,7 @@ import json
 import re
 from base64 import b64encode
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from html import escape
 from importlib.resources import files
@@ -128,16 +129,25 @@ def preformatted(text: str) -> Html:
     return Html(f'<pre tabindex="0">{shown(text, most=200_000)}</pre>')
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chart:
+    """A chart of the page."""
+
+    title: str
+    spec: dict[str, Any]
+    """Its Vega-Lite specification."""
+
+
 class Charts:
     """The charts of a page, each with a number."""
 
     def __init__(self) -> None:
-        self.specs: list[dict[str, Any]] = []
+        self.drawn: list[Chart] = []
 
     def figure(self, spec: dict[str, Any], *, title: str, numbers: Html | None = None) -> Html:
         """A chart with its title, and its numbers as a table for those who do not see it."""
-        number = len(self.specs)
-        self.specs.append(spec)
+        number = len(self.drawn)
+        self.drawn.append(Chart(title=title, spec=spec))
         more = details("Numbers", numbers) if numbers is not None else ""
         return Html(
             f'<figure><figcaption id="title-{number}">{shown(title)}</figcaption>'
@@ -145,13 +155,13 @@ class Charts:
         )
 
 
-def page(title: str, body: Html, *, specs: Sequence[dict[str, Any]], library: str) -> str:
+def page(title: str, body: Html, *, charts: Sequence[Chart], library: str) -> str:
     """The whole page.
 
     Args:
         title: its title.
         body: its content.
-        specs: the charts, by number.
+        charts: the charts, by number.
         library: JavaScript that defines `vegaEmbed`; empty without charts.
     """
     scripts = [_in_script(code) for code in (f"(()=>{{{library}\n}})();", _resource("page.js"))]
@@ -174,7 +184,7 @@ def page(title: str, body: Html, *, specs: Sequence[dict[str, Any]], library: st
 </head>
 <body>
 {body}
-<script type="application/json" id="charts">{_json(specs)}</script>
+<script type="application/json" id="charts">{_json([chart.spec for chart in charts])}</script>
 {tags}
 </body>
 </html>

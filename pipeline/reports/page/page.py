@@ -42,11 +42,11 @@ _QUANTILES = (("10 % have at most", 0.1), ("half", 0.5), ("90 %", 0.9), ("99 %",
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """A page, and the numbers that a program asks for."""
+    """A page, its charts, and the numbers that a program asks for."""
 
     text: str
     documents: int
-    charts: int
+    charts: list[markup.Chart]
     sections: list[str]
 
 
@@ -87,9 +87,9 @@ def page_of(run: RunOutput, *, load_tokenizer: Callable[[], Tokenizer], training
         f'<main id="content">{sections}</main>'
     )
     return Page(
-        text=markup.page(title, body, specs=figures.specs, library=_library() if figures.specs else ""),
+        text=markup.page(title, body, charts=figures.drawn, library=_library() if figures.drawn else ""),
         documents=document_counts(run.manifest)["documents"],
-        charts=len(figures.specs),
+        charts=figures.drawn,
         sections=list(filled),
     )
 

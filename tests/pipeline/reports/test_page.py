@@ -15,13 +15,14 @@ from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.parsers.expat import ParserCreate
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from colophon.pipeline.errors import printable
-from colophon.pipeline.reports.page import columns, markup, page, scans
+from colophon.pipeline.reports.page import columns, images, markup, page, scans
 from colophon.pipeline.reports.page.columns import Distribution, distributions
 from colophon.pipeline.reports.page.packed import lengths
 from colophon.pipeline.reports.page.relations import relations
@@ -176,6 +177,41 @@ def test_a_report_is_written_into_the_output(finished: Path) -> None:
     assert Path("elsewhere/page.html").read_text(encoding="utf-8") == text
 
 
+def test_each_chart_is_written_as_png_and_svg(finished: Path) -> None:
+    called = colophon("report", "recipe.toml", "--charts", "out/report/charts", "--json")
+    assert (called.code, called.err) == (0, "")
+    result = json.loads(called.out)
+    files = [Path(name) for name in result["images"]]
+    assert len(files) == 2 * result["charts"]
+    assert sorted(files) == sorted(Path("out/report/charts").iterdir())
+    assert {"tokens-of-documents", "crawl-year-crawl", "tokens-by-role"} < {path.stem for path in files}
+    for path in files:
+        start = b"\x89PNG\r\n" if path.suffix == ".png" else b"<svg "
+        assert path.read_bytes().startswith(start)
+    roles = Path("out/report/charts/tokens-by-role.svg").read_text(encoding="utf-8")
+    assert all(f">{name}<" in roles for name in ("prepend-url", "metadata", "Tokens by role"))
+    assert colophon("verify", "recipe.toml").code == 0
+
+
+def test_a_link_in_the_place_of_an_image_is_not_followed(finished: Path) -> None:
+    Path("precious").write_text("kept")
+    Path("charts").mkdir()
+    Path("charts/tokens-by-role.svg").symlink_to(Path("precious").resolve())
+    called = colophon("report", "recipe.toml", "--charts", "charts")
+    assert called.code == 2
+    assert called.line.startswith("charts/tokens-by-role.svg: a symbolic link, not a regular file")
+    assert (Path("precious").read_text(), len(list(Path("charts").iterdir()))) == ("kept", 1)
+    assert not REPORT.exists()
+
+
+def test_names_of_images_are_letters_digits_and_hyphens(tmp_path: Path) -> None:
+    titles = ["../../etc/x.y", "Etc x y", "\x00\u202e", "…", "a: b", "x" * 5_000]
+    drawn = [markup.Chart(title=title, spec={}) for title in titles]
+    names = ["etc-x-y", "etc-x-y-2", "chart", "chart-2", "a", "x" * 60]
+    expected = [(tmp_path / f"{name}.png", tmp_path / f"{name}.svg") for name in names]
+    assert images.image_paths(drawn, tmp_path) == expected
+
+
 def test_curves_and_evaluations_are_shown(finished: Path) -> None:
     directory = Path("out/training/tiny")
     directory.mkdir(parents=True)
@@ -241,6 +277,8 @@ def test_a_manifest_chooses_no_download(opened: RunOutput, tokenizer: object, re
         (("report", "data"), "data/manifest.json does not exist: data is not the output of a finished run"),
         (("report", "out", "--set", "a=1"), "report: --set changes a recipe, and out is a directory"),
         (("report", "recipe.toml", "--set", "output.path=none"), "none/manifest.json does not exist"),
+        (("report", "recipe.toml", "--charts", "s3://bucket/x"), "--charts: must be a local path, not a URL"),
+        (("report", "recipe.toml", "--charts", "recipe.toml"), "--charts: recipe.toml exists and is not a directory"),
         (("report", "recipe.toml", "--to", "s3://bucket/page.html"), "--to: must be a local path, not a URL"),
     ],
 )
@@ -306,7 +344,7 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source = f"[[inputs]]\nname = {json.dumps(HOSTILE_SOURCE)}"
     recipe.write_text(recipe.read_text().replace("[input]", source) + own + layout)
     run_recipe(recipe, output=root / "out")
-    called = colophon("report", str(recipe))
+    called = colophon("report", str(recipe), "--charts", str(root / "charts"))
     assert (called.code, called.err) == (0, "")
     return root / "out/report/report.html"
 
@@ -353,6 +391,16 @@ def test_a_named_source_has_its_counts_on_the_page(hostile: Path) -> None:
     assert unescape(name) == HOSTILE_SOURCE
     assert numbers == ["1", f"{len(documents):,}", f"{tokens / 1e6:.1f}", f"{tokens:,}"]
     assert "Tokens by source" in section
+
+
+def test_text_from_data_is_no_markup_of_an_image(hostile: Path) -> None:
+    paths = list((hostile.parents[2] / "charts").glob("*.svg"))
+    assert "tokens-by-source.svg" in {path.name for path in paths}
+    for path in paths:
+        parsed = Parsed(path.read_text(encoding="utf-8"))
+        assert set(parsed.tags) <= {"svg", "rect", "g", "path", "text", "line", "lineargradient", "stop", "defs"}
+        assert not [name for name, _ in parsed.attributes if name.startswith("on") or name.endswith(("href", "src"))]
+        ParserCreate().Parse(path.read_bytes(), True)
 
 
 def test_the_policy_allows_the_two_scripts_alone(hostile: Path) -> None:
