@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +13,7 @@ import pyarrow.compute as pc
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columnar.conversion import is_text
 from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed, column_names, paths_of
-from colophon.pipeline.inputs.jsonl.sample import first_rows
+from colophon.pipeline.inputs.jsonl.sample import first_rows, members
 from colophon.pipeline.inputs.mappings import WARC_COLUMNS
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.readers import PartitionReader, schema_of
@@ -87,7 +86,7 @@ def _of_json(partition: Partition) -> list[FoundColumn]:
     num_rows = 0
     for row in islice(first_rows(partition.url), BATCH_ROWS):
         num_rows += 1
-        for name, value in _members(row):
+        for name, value in members(row):
             counts = types.setdefault(name, Counter())
             if value is not None and value != "":
                 counts[_JSON_TYPES[type(value)]] += 1
@@ -95,15 +94,3 @@ def _of_json(partition: Partition) -> list[FoundColumn]:
         FoundColumn(name, " or ".join(sorted(counts)) or "null", num_rows, num_rows - counts.total())
         for name, counts in types.items()
     ]
-
-
-def _members(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The values of an object that are no objects with members, and those in it: `meta.url`."""
-    waiting = [("", row)]
-    while waiting:
-        prefix, members = waiting.pop()
-        for key, value in members.items():
-            if isinstance(value, dict) and value:
-                waiting.append((f"{prefix}{key}.", value))
-            else:
-                yield f"{prefix}{key}", value

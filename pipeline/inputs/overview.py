@@ -1,6 +1,8 @@
 """A look at the input: its files, and the columns of the first rows with their types, nulls and examples.
 
-Rows are read as they are in the file, without the rules of `inputs.readers`: this is for people and for proposals.
+Rows are read as they are in the file, without the rules of `inputs.readers`: this is for people and for proposals. It
+is not built on `found_columns`, which reads a partition as a run does: that needs to know the text column, which is to
+be found here, and gives Arrow's types without the values that show what a column means.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from colophon.pipeline.inputs.columns import clean_names
 from colophon.pipeline.inputs.compression import open_as, open_file
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl.lines import open_lines
+from colophon.pipeline.inputs.jsonl.sample import members
 from colophon.pipeline.inputs.mappings import WARC_COLUMNS
 from colophon.pipeline.inputs.search.formats import delimiter_of
 from colophon.pipeline.inputs.search.found import InputFile
@@ -74,7 +77,7 @@ def overview_of(file: InputFile) -> Overview:
         InputError: it cannot be read, or has no rows.
     """
     with input_errors():
-        rows = [dict(_flat(row)) for row in islice(_rows(file), _ROWS)]
+        rows = [dict(members(row)) for row in islice(_rows(file), _ROWS)]
     if file.format == "warc":
         columns = tuple(
             ColumnOverview(name=n, type="string", known=1.0, mean_bytes=None, example="") for n in WARC_COLUMNS
@@ -108,15 +111,6 @@ def _column(name: str, values: Sequence[Any], *, rows: int) -> ColumnOverview:
 def _type_name(value: Any) -> str:
     names = {bool: "bool", int: "int", float: "float", str: "string", list: "list", dict: "object"}
     return names.get(type(value), type(value).__name__)
-
-
-def _flat(row: dict[str, Any], *, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield names and values; members of objects in objects as `meta.url`."""
-    for name, value in row.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, prefix=f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
 
 
 def _rows(file: InputFile) -> Iterator[dict[str, Any]]:

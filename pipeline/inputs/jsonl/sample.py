@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,6 +74,20 @@ def first_rows(url: str) -> Iterator[dict[str, Any]]:
         InputError: the file is not UTF-8.
     """
     yield from (row for line in _lines(url) if isinstance(row := _value(line), dict))
+
+
+def members(row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Names and values of a row in their order; those of members of objects in objects as `meta.url`."""
+    waiting = [("", iter(row.items()))]
+    while waiting:
+        prefix, items = waiting[-1]
+        for name, value in items:
+            if isinstance(value, dict) and value:
+                waiting.append((f"{prefix}{name}.", iter(value.items())))
+                break
+            yield f"{prefix}{name}", value
+        else:
+            waiting.pop()
 
 
 def _value(line: bytes) -> Any:

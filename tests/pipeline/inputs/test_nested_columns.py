@@ -13,6 +13,7 @@ from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.columnar.conversion import converted
 from colophon.pipeline.inputs.columns import ColumnNeed, column_names, paths_of, splits
 from colophon.pipeline.inputs.found_columns import FoundColumn, found_columns
+from colophon.pipeline.inputs.jsonl.sample import members
 from colophon.pipeline.inputs.partitions import plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.schema import InputSection
@@ -257,6 +258,16 @@ def test_the_columns_found_have_types_and_missing_values(path: str) -> None:
             "text": "string", "n": "int64", "meta.ok": "bool", "meta.tags": "list",
         }  # fmt: skip
         assert [types[name][1] for name in ("n", "meta.ok", "meta.tags")] == [1, 2, 1]
+
+
+def test_the_members_of_a_row_are_in_its_order() -> None:
+    row = {"a": {"b": 1, "c": {"d": None, "e": {}}}, "f": [{"g": 1}], "h": {"i": ""}, "j": 2}
+    names = {"a.b": 1, "a.c.d": None, "a.c.e": {}, "f": [{"g": 1}], "h.i": "", "j": 2}
+    assert list(members(row)) == list(names.items())
+    deep: dict[str, Any] = {}
+    for _ in range(5_000):
+        deep = {"a": deep}
+    assert next(members(deep)) == (".".join("a" * 5_000), {})
 
 
 def test_found_columns_of_hostile_files() -> None:
