@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,6 +50,7 @@ def init(
         if problem := secret_in(path):
             raise UsageError(f"init: PATHS must not hold a secret: {problem}")
     files = find_files(validated(InputSection, {"paths": paths}, where="init")).files
+    formats = dict(sorted(Counter(file.format for file in files).items()))
     overview = _overview(files[0])
     columns = find_columns(overview, text=text)
     found = Input(paths=paths, files=len(files), total_bytes=_planned_bytes(paths, columns), overview=overview)
@@ -58,12 +60,24 @@ def init(
     replace_text(to, written)
     if as_json:
         listed = [{**column.as_dict(), "becomes": _meaning(column.name, columns)} for column in overview.columns]
-        echo_json({"recipe": str(to), "files": len(files), "bytes": found.total_bytes, "columns": listed})
+        echo_json(
+            {
+                "recipe": str(to),
+                "files": len(files),
+                "formats": formats,
+                "bytes": found.total_bytes,
+                "columns_of": overview.source,
+                "columns": listed,
+            }
+        )
         return
     _print_columns(overview, columns)
-    others = {file.format for file in files} - {overview.format}
-    if others:
-        echo(f"the columns are those of the first file; other formats: {', '.join(sorted(others))}")
+    if len(formats) > 1:
+        counts = ", ".join(f"{number:,} {name}" for name, number in formats.items())
+        echo(
+            f"files of {len(formats)} formats ({counts}): only {overview.source} was read. If others have different "
+            "columns, write a table of [[inputs]] for each (docs/recipes.md)"
+        )
     echo(f"{to}: written. Next: colophon run {to} --dry-run")
 
 

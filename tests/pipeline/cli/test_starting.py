@@ -70,6 +70,18 @@ def test_names_of_other_data_sets_are_mapped(tmp_path: Path) -> None:
     assert resolve(load_recipe("own.toml"), where="own.toml").inputs.partitions
 
 
+def test_files_of_several_formats_are_named() -> None:
+    for path in ("data/a.jsonl", "data/c.jsonl"):
+        write_json_lines(Path(path), [{"text": "A text."}])
+    Path("data/b.csv").write_text("text\nA text.\n")
+    called = colophon("init", "data")
+    assert (called.code, called.err) == (0, "")
+    assert "files of 2 formats (1 csv, 2 jsonl): only data/a.jsonl was read. If others have different" in called.out
+    result = json.loads(colophon("init", "data", "--overwrite", "--json").out)
+    assert (result["formats"], result["columns_of"]) == ({"csv": 1, "jsonl": 2}, "data/a.jsonl")
+    assert "formats" not in colophon("init", "data/a.jsonl", "--overwrite").out
+
+
 def test_the_longest_strings_are_the_text_where_no_name_fits() -> None:
     Path("a.tsv").write_text("kurz\tlang\nx\t" + "wort " * 30 + "\n")
     assert colophon("init", "a.tsv").code == 0
