@@ -1,4 +1,4 @@
-"""README.md and docs/ are true: commands and code run, keys and recipes exist, tables are those of the results."""
+"""The pages are true: commands and code run, keys, options, links and recipes exist, tables are the results'."""
 
 from __future__ import annotations
 
@@ -10,21 +10,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
+import yaml
 from pydantic import BaseModel
 
 from benchmarks import show
+from colophon import __version__
 from colophon.annotators.base import annotator_types
+from colophon.pipeline import cli
 from colophon.pipeline.recipe import loading
 from colophon.pipeline.recipe import schema as recipes
 from colophon.shards import layouts
+from colophon.shards.reader import PackedDataset
 from colophon.trainer import config as training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+TOP = {path.stem: path.read_text(encoding="utf-8") for path in ROOT.glob("*.md")}
+"""The pages beside the README, which is one of them."""
+CONTRIBUTING = TOP["CONTRIBUTING"]
 
 
 def blocks(language: str, text: str = README) -> list[str]:
@@ -73,7 +82,7 @@ def run(command: list[str], *, cwd: Path) -> str:
 
 
 def test_the_commands_run_one_after_the_other(workplace: Path) -> None:
-    """The README's commands, unchanged, and then the Python of the README and of docs/format.md on their output."""
+    """The README's commands, unchanged, and then the Python of three pages on their output."""
     (shell,) = blocks("sh")
     printed = {}
     for line in shell.strip().splitlines():
@@ -87,9 +96,12 @@ def test_the_commands_run_one_after_the_other(workplace: Path) -> None:
     exported = pq.read_table(workplace / "out/annotated")
     assert exported.num_rows == 240
     assert {"text", "url_host", "quality", "quality_score"} <= set(exported.column_names)
-    for text in (README, PAGES["format"]):
+    for text in (README, PAGES["format"], CONTRIBUTING):
         (python,) = blocks("python", text)
         run(["-c", python], cwd=workplace)
+    dataset = PackedDataset.open(workplace / "out/web", "prepend-url")
+    ids = np.fromfile(workplace / "out/flat/ids.bin", dataset.id_dtype).reshape(len(dataset), -1)
+    assert (ids == dataset.rows(range(len(dataset))).input_ids).all()
 
 
 def test_the_readme_is_short() -> None:
@@ -124,8 +136,8 @@ def test_tables_of_measurements_are_those_of_the_results() -> None:
 
 
 def test_links_lead_to_files_and_headings() -> None:
-    for name, text in {"README": README, **PAGES}.items():
-        folder = ROOT if name == "README" else ROOT / "docs"
+    for name, text in {**TOP, **PAGES}.items():
+        folder = ROOT if name in TOP else ROOT / "docs"
         for target, _, heading in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", text)):
             if "://" in target:
                 continue
@@ -156,7 +168,7 @@ def test_recipes_named_in_the_readme_are_shipped() -> None:
 def test_make_targets_named_in_the_readme_exist() -> None:
     targets = set(re.findall(r"^([a-z -]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     known = {word for group in targets for word in group.split()}
-    named = set(re.findall(r"(?:`|^ +)make ([a-z-]+)", "\n".join([README, *PAGES.values()]), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^ +)make ([a-z-]+)", "\n".join([*TOP.values(), *PAGES.values()]), re.MULTILINE))
     assert {"demo", "test", "check", "annotate", "docs", "bench", "bench-trainer", "soak"} <= named <= known
 
 
@@ -200,3 +212,42 @@ def test_every_key_of_a_recipe_is_documented(document: str, section: Any) -> Non
 
 def test_every_annotator_has_a_section() -> None:
     assert {f"## `{name}`" for name in annotator_types()} <= set(PAGES["annotators"].splitlines())
+
+
+COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+
+
+def command_lines(text: str) -> list[str]:
+    """The lines of a page's code blocks that call `colophon`; output, and synopses in brackets, are none."""
+    joined = re.sub(r"\\\n +", "", text)
+    found = re.findall(r"^(?:    |\$ )?(colophon [a-z].*)$", joined, re.MULTILINE)
+    return [re.split(r"  # | \| | > ", line)[0] for line in found if "[--" not in line]
+
+
+@pytest.mark.parametrize("page", [*TOP, *PAGES])
+def test_commands_and_options_exist(page: str) -> None:
+    """Whole lines are parsed with all their arguments; commands within sentences have known names and options."""
+    text = {**TOP, **PAGES}[page]
+    for line in command_lines(text):
+        _, name, *arguments = shlex.split(line)
+        COMMANDS[name].make_context(name, arguments)
+    for inline in re.findall(r"`colophon ([a-z][a-z-]*[^`]*)`", " ".join(text.split())):
+        name, *arguments = inline.split()
+        options = {option for parameter in COMMANDS[name].params for option in parameter.opts}
+        assert {word for word in arguments if word.startswith("--")} <= options, inline
+
+
+def test_paths_and_tests_named_for_contributors_exist() -> None:
+    named = re.findall(
+        r"`((?:annotators|colophon|examples|pipeline|recipes|shards|tests|trainer)/[\w./]*)`", CONTRIBUTING
+    )
+    assert len(named) > 25
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+def test_the_citation_names_this_version_and_the_paper_of_the_readme() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()
+    assert citation["version"] == __version__
+    (paper,) = citation["references"]
+    assert f"[{paper['title']}]({paper['url']})" in README
