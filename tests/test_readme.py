@@ -237,6 +237,15 @@ def test_commands_and_options_exist(page: str) -> None:
         assert {word for word in arguments if word.startswith("--")} <= options, inline
 
 
+def test_the_tutorial_has_the_commands_of_the_demo() -> None:
+    """Every command of `make demo`, but for those that it only prints, is a line of the tutorial."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    demo = makefile[makefile.index("DEMO :=") : makefile.index("@echo")]
+    commands = set(re.findall(r"^\t\$\(COLOPHON\) ([a-z-]+)", demo, re.MULTILINE))
+    assert len(commands) == 8
+    assert commands <= {line.split()[1] for line in command_lines(PAGES["tutorial"])}
+
+
 def test_paths_and_tests_named_for_contributors_exist() -> None:
     named = re.findall(
         r"`((?:annotators|colophon|examples|pipeline|recipes|shards|tests|trainer)/[\w./]*)`", CONTRIBUTING
