@@ -133,7 +133,10 @@ def _explain(error: Exception) -> tuple[str, ExitCode]:
     if isinstance(error, ColophonError):
         return str(error), error.exit_code
     kind, line = type(error).__name__, one_line(error)
-    return f"{kind if line == kind else f'{kind}: {line}'} (--debug prints the traceback)", ExitCode.FAILED
+    return (
+        f"{kind if line == kind else f'{kind}: {line}'} (`colophon --debug ...` prints the traceback)",
+        ExitCode.FAILED,
+    )
 
 
 def _fail(message: str, code: ExitCode) -> None:

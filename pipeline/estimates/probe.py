@@ -49,9 +49,9 @@ def probe(resolved: ResolvedRecipe, stages: Sequence[str]) -> Probe:
     needs = {need.name: need for need in (*resolved.columns.annotate_needs, *resolved.columns.tokenize_needs)}
     rows = sampled_rows(resolved.inputs.partitions, list(needs.values()))
     with tempfile.TemporaryDirectory(prefix="colophon-probe-") as directory:
-        table = pa.Table.from_batches(rows.batches)
-        warm_up = _copy(resolved, table.slice(0, _WARM_UP_ROWS), Path(directory, "warm-up"))
-        measured = _copy(resolved, table, Path(directory, "measured"))
+        tables = _tables(rows.batches)
+        warm_up = _copy(resolved, [table.slice(0, _WARM_UP_ROWS) for table in tables], Path(directory, "warm-up"))
+        measured = _copy(resolved, tables, Path(directory, "measured"))
         rates = {}
         for names in Plan(resolved).passes(stages):
             if names == ("pack",) and "tokenize" not in stages:  # it reads what the first pass writes
@@ -64,15 +64,25 @@ def probe(resolved: ResolvedRecipe, stages: Sequence[str]) -> Probe:
     )
 
 
-def _copy(resolved: ResolvedRecipe, rows: pa.Table, directory: Path) -> ResolvedRecipe:
-    """Return the recipe with these rows as its input, and an output of its own."""
+def _tables(batches: Sequence[pa.RecordBatch]) -> list[pa.Table]:
+    """Return the rows in a table for each schema: of one column, files may have the types string and large_string."""
+    by_schema: dict[pa.Schema, list[pa.RecordBatch]] = {}
+    for batch in batches:
+        by_schema.setdefault(batch.schema, []).append(batch)
+    return [pa.Table.from_batches(batches) for batches in by_schema.values()]
+
+
+def _copy(resolved: ResolvedRecipe, tables: Sequence[pa.Table], directory: Path) -> ResolvedRecipe:
+    """Return the recipe with these rows as its input, a file for each table, and an output of its own."""
     directory.mkdir()
-    pq.write_table(rows, directory / "rows.parquet")
+    files = [directory / f"rows-{number}.parquet" for number in range(len(tables))]
+    for file, table in zip(files, tables, strict=True):
+        pq.write_table(table, file)
     columns = {column.name: name for name, column in resolved.columns.typed.items()}
     recipe = resolved.recipe.model_copy(
         update={
             "inputs": None,
-            "input": InputSection(paths=[str(directory / "rows.parquet")], columns=columns),
+            "input": InputSection(paths=list(map(str, files)), columns=columns),
             "output": OutputSection(path=str(directory / "out")),
         }
     )

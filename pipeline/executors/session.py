@@ -74,6 +74,11 @@ class ExecutorSession:
         return Scheduler(LocalPool(self._config), self._config)
 
     @property
+    def has_workers(self) -> bool:
+        """Whether tasks run in other processes."""
+        return self._name is not ExecutorName.INLINE
+
+    @property
     def num_workers(self) -> int:
         """The number of workers on this machine."""
         return 1 if self._name is ExecutorName.INLINE else self._config.num_workers or num_cpus_here()

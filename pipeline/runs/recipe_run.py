@@ -8,6 +8,7 @@ from dataclasses import replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
+from colophon.pipeline.addresses import protocol_of
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
 from colophon.pipeline.recipe.loading import load_recipe
@@ -60,6 +61,8 @@ def run_recipe(
     where = name or ("recipe" if isinstance(recipe, Recipe) else fspath(recipe))
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(fspath(recipe), plugins=plugins)
     with ExecutorSession(_executor_name(executor), loaded.ray, log=log) as session:
+        if session.has_workers:
+            _check_visible(loaded, where=where)
         is_first = files_at(loaded.output.path).size(MANIFEST_NAME) is None  # else there may be nothing to do
         if is_first:
             session.begin()
@@ -98,6 +101,16 @@ def run_recipe(
     if console is not None and shows_summary:
         print_summary(summary, result.manifest, console=console, has_worked=result.has_worked)
     return replace(result, summary=summary)
+
+
+def _check_visible(recipe: Recipe, *, where: str) -> None:
+    """Refuse input and output that only this process sees."""
+    inputs = (("input.paths", path) for source in recipe.sources for path in source.paths)
+    for key, address in (("output.path", recipe.output.path), *inputs):
+        if protocol_of(address) == "memory":
+            raise UsageError(
+                f"{where}: {key}: {address} is in the memory of one process; run it with --executor inline"
+            )
 
 
 def _executor_name(executor: str) -> ExecutorName:

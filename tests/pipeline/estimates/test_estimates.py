@@ -140,3 +140,15 @@ def test_sizes_as_text(size: int, text: str) -> None:
 def test_without_a_probe_and_an_earlier_run_there_is_no_time(project: Path) -> None:
     called = run("--dry-run", "--no-probe")
     assert "estimate of pack: none, no earlier run on this machine" in called.out
+
+
+def test_files_of_different_string_types_are_probed_alike(project: Path) -> None:
+    """polars writes large_string, pyarrow string."""
+    for number, kind in enumerate((pa.large_string(), pa.string(), pa.string_view())):
+        file = Path(f"data/part-{number}.parquet")
+        table = pq.read_table(file)
+        pq.write_table(table.set_column(0, "text", table.column("text").cast(kind)), file)
+        assert pq.read_schema(file).field("text").type == kind
+    planned = dry_run(resolved_recipe(), stages=STAGES)
+    assert planned.estimate is not None
+    assert all(one.seconds is not None for one in planned.estimate.passes)

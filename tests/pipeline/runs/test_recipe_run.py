@@ -44,3 +44,14 @@ def test_errors_name_the_recipe(tmp_path: Path) -> None:
         )
     with pytest.raises(UsageError, match="unknown executor 'cluster'; available: auto, local, ray, inline"):
         colophon.run(path, executor="cluster")
+
+
+def test_memory_of_one_process_is_refused_where_there_are_workers(tmp_path: Path) -> None:
+    path = write_small_run(tmp_path / "project", num_files=1)
+    output = colophon.load_recipe(str(path), overrides=["output.path=memory://recipe-run/out"])
+    with pytest.raises(UsageError, match=r"recipe: output\.path: memory://recipe-run/out is in the memory of one proc"):
+        colophon.run(output, executor="local")
+    made_elsewhere = colophon.load_recipe(str(path), overrides=["input.paths=memory://recipe-run/in"])
+    with pytest.raises(UsageError, match=r"input\.paths: memory://recipe-run/in is in the memory of one process; run "):
+        colophon.run(made_elsewhere, executor="local")
+    assert colophon.run(output, stages=["tokenize"], executor="inline").exit_code == 0
