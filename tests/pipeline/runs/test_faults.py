@@ -242,7 +242,7 @@ def test_the_driver_killed(
     children = psutil.Process(hanging.pid).children(recursive=True)
     assert len(children) >= 4, "of Ray: gcs_server, raylet, workers; else: resource tracker, fork server, workers"
     assert ({"raylet", "gcs_server"} <= {child.name() for child in children}) == ("ray" in on_two_workers)
-    # Ray's agents end too, but first they try for a minute to tell it to the server that has ended as well.
+    # Ray's agents end too, but first they try for a minute to report it to the server, which has ended as well.
     agents = [child for child in children if child.name().startswith(("ray::DashboardAg", "ray::RuntimeEnv"))]
     hanging.kill()
     _, alive = psutil.wait_procs([child for child in children if child not in agents], timeout=LIMIT_SECONDS)
