@@ -30,16 +30,22 @@ def protocol_of(address: str) -> str | None:
     return protocol if separator else None
 
 
+def secret_problem(text: str) -> str | None:
+    """Why a text of a recipe is refused that has a URL which may hold a secret; None if it has none."""
+    problem = secret_in(text)
+    if problem is None:
+        return None
+    return f"must not hold a secret: {problem}. Records keep addresses: set credentials as docs/recipes.md shows"
+
+
 def check_address(address: str) -> str:
     """Return an address that a run may read or write.
 
     Raises:
         ValueError: a secret in it, a protocol that is not in `PROTOCOLS`, or a chain of addresses.
     """
-    if problem := secret_in(address):
-        raise ValueError(
-            f"must not hold a secret: {problem}. Records keep addresses: set credentials as docs/recipes.md shows"
-        )
+    if problem := secret_problem(address):
+        raise ValueError(problem)
     protocol = protocol_of(address)
     if "::" in address and (protocol is not None or not _exists(address)):
         raise ValueError("must not contain '::', which chains protocols. A local file of this name can be renamed")

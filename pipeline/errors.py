@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 
 from colophon.shards.common.errors import ColophonError, ExitCode, one_line
-from colophon.shards.common.url_secrets import has_secret, without_secrets
 
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # escape, carriage return, backspace; the second set of controls
@@ -22,10 +21,8 @@ __all__ = [
     "StoppedError",
     "StoreError",
     "UsageError",
-    "has_secret",
     "one_line",
     "printable",
-    "without_secrets",
 ]
 
 

@@ -6,7 +6,7 @@ that are not finite are refused: loaded, they would be cut, cast, ignored or spr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -79,6 +79,16 @@ def check_tensors(
             raise TrainerError(_problem(where, f"{name} is {_type(tensor.dtype)}, not {', '.join(map(_type, types))}"))
         if not torch.isfinite(tensor).all():
             raise TrainerError(_problem(where, f"{name} has numbers that are not finite"))
+
+
+def check_masked_ids(masked_ids: Iterable[int], tokenizer: TokenizerInfo, *, where: object, remedy: str) -> None:
+    """Check that the masked ids in a description of a model are ids of its tokenizer.
+
+    Raises:
+        TrainerError: one is not.
+    """
+    if not all(0 <= id < tokenizer.num_ids for id in masked_ids):
+        raise TrainerError(f"{where}: damaged: masked_ids are not ids of the tokenizer. {remedy}")
 
 
 def _problem(where: object, what: str) -> str:

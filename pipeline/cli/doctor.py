@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -39,6 +38,7 @@ def doctor(
 
     Example: `colophon doctor recipes/web.toml`
     """
+    from colophon.pipeline.doctor.check import findings
     from colophon.pipeline.recipe.loading import load_recipe
 
     output_is_the_result()
@@ -50,7 +50,7 @@ def doctor(
                 f"--skip {name}: unknown check; available: {', '.join(checks)}{did_you_mean(name, checks)}"
             )
     found = []
-    for finding in _run(checks, skip or []):
+    for finding in findings(checks, skip=skip or []):
         found.append(finding)
         if not as_json:
             from colophon.pipeline.reports.doctor import print_finding
@@ -60,12 +60,6 @@ def doctor(
     if as_json:
         echo_json({"ok": not has_failed, "checks": [finding.as_dict() for finding in found]})
     raise typer.Exit(int(ExitCode.FAILED if has_failed else ExitCode.COMPLETE))
-
-
-def _run(checks: dict[str, Check], skip: list[str]) -> Iterator[Finding]:
-    from colophon.pipeline.doctor.check import findings
-
-    return findings(checks, skip=skip)
 
 
 def _checks(recipe: Recipe | None, *, where: str) -> dict[str, Check]:

@@ -62,7 +62,9 @@ def report(
     from colophon.pipeline.reports.page.page import REPORT, page_of
 
     def load() -> Tokenizer:
-        return _recorded_tokenizer(run) if loaded is None else _tokenizer_of(loaded, run, where=recipe)
+        if loaded is None:
+            return _recorded_tokenizer(run)
+        return tokenizer_of(loaded, where=recipe, num_meta_tokens=_num_meta_tokens(run))
 
     page = page_of(run, load_tokenizer=load, trainings=_trainings(run.path))
     path = inside(run.path, REPORT) if to is None else to
@@ -102,10 +104,6 @@ def _opened(recipe: str, settings: list[str] | None) -> tuple[RunOutput, Recipe 
     if settings:
         raise UsageError(f"report: --set changes a recipe, and {recipe} is a directory")
     return open_run(recipe), None
-
-
-def _tokenizer_of(recipe: Recipe, run: RunOutput, *, where: str) -> Tokenizer:
-    return tokenizer_of(recipe, where=where, num_meta_tokens=_num_meta_tokens(run))
 
 
 def _recorded_tokenizer(run: RunOutput) -> Tokenizer:

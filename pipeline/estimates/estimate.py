@@ -11,15 +11,12 @@ from typing import Any
 
 from colophon.pipeline.estimates.rates import Rate, remembered_rate
 from colophon.pipeline.executors.cpus import num_cpus_here
-from colophon.pipeline.executors.memory_limit import available_memory
+from colophon.pipeline.executors.memory_limit import TYPICAL_WORKER_BYTES, available_memory
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.stages.tasks import Task
 from colophon.shards.outputs import Output, StageName
-
-WORKER_BYTES = 450 << 20
-"""Memory of a worker where nothing was measured: on web text with Tekken one has 380 to 420 MB of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +122,7 @@ def estimate(plan: Plan, stages: Sequence[str], *, may_probe: bool = True) -> Es
         written_bytes=written,
         free_bytes=free_disk(resolved),
         workers=workers,
-        worker_bytes=max(measured, default=WORKER_BYTES),
+        worker_bytes=max(measured, default=TYPICAL_WORKER_BYTES),
         is_worker_measured=bool(measured),
         model_bytes=model_bytes(resolved),
         available_bytes=available_memory(),

@@ -46,8 +46,7 @@ def probe(resolved: ResolvedRecipe, stages: Sequence[str]) -> Probe:
         ColophonError: no row can be read, or a stage fails.
     """
     begun = time.monotonic()
-    needs = {need.name: need for need in (*resolved.columns.annotate_needs, *resolved.columns.tokenize_needs)}
-    rows = sampled_rows(resolved.inputs.partitions, list(needs.values()))
+    rows = sampled_rows(resolved.inputs.partitions, list(resolved.columns.needs.values()))
     with tempfile.TemporaryDirectory(prefix="colophon-probe-") as directory:
         tables = _tables(rows.batches)
         warm_up = _copy(resolved, [table.slice(0, _WARM_UP_ROWS) for table in tables], Path(directory, "warm-up"))

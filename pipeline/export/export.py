@@ -57,8 +57,7 @@ class Export:
             executor.ready(len(tasks), requirements(self._plan, (), directories=directories))
         store = self.resolved.store.absolute
         columns = self.resolved.columns
-        both = (*columns.annotate_needs, *columns.tokenize_needs)
-        needs = {need.name: need for need in both if need.name not in columns.typed}
+        needs = {name: need for name, need in columns.needs.items() if name not in columns.typed}
         annotated = {
             field.name: (Output.annotations(annotator.name), field.type)
             for annotator in self.resolved.annotators

@@ -11,13 +11,13 @@ from typing import Any
 
 from colophon.annotators.base import AnnotatorConfig, AnnotatorError
 from colophon.annotators.registry import Offer, found, offers
-from colophon.pipeline.addresses import check_local, protocol_of
-from colophon.pipeline.errors import UsageError, has_secret
+from colophon.pipeline.addresses import check_local, protocol_of, secret_problem
+from colophon.pipeline.errors import UsageError
 from colophon.pipeline.recipe.error_messages import choices, validated
 from colophon.pipeline.recipe.plugins import read_plugins
 from colophon.pipeline.recipe.schema import PluginsSection, Recipe
 from colophon.shards.common.errors import did_you_mean, with_place
-from colophon.shards.common.url_secrets import secret_in
+from colophon.shards.common.url_secrets import has_secret
 from colophon.shards.templates import MAX_TEXT
 
 if sys.version_info >= (3, 11):
@@ -159,11 +159,8 @@ def _check_texts(raw: Mapping[str, Any], *, where: str) -> None:
             raise UsageError(f"{where}: {'.'.join(key)}: has {len(text):,} characters; at most {MAX_TEXT:,} are read")
         if has_secret(key[-1]):
             raise UsageError(f"{where}: {'.'.join(key[:-1]) or 'recipe'}: unknown key, a URL that may hold a secret")
-        if problem := secret_in(text):
-            raise UsageError(
-                f"{where}: {'.'.join(key)}: must not hold a secret: {problem}. Records keep addresses: set credentials "
-                "as docs/recipes.md shows"
-            )
+        if problem := secret_problem(text):
+            raise UsageError(f"{where}: {'.'.join(key)}: {problem}")
 
 
 def _texts(value: Any, key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:

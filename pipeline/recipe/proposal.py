@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from colophon.pipeline.errors import UsageError
+from colophon.pipeline.executors.memory_limit import TYPICAL_WORKER_BYTES
 from colophon.pipeline.inputs.overview import ColumnOverview, Overview
 from colophon.shards.common.errors import did_you_mean
 
@@ -26,7 +27,6 @@ _MIB = 1 << 20
 _SMALLEST, _LARGEST = 4 * _MIB, 256 * _MIB
 _PARTITIONS_PER_WORKER = 4
 _BYTES_PER_TOKEN = 4.4
-_WORKER_BYTES = 450 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Machine:
     @property
     def workers(self) -> int:
         """One for each CPU, as far as the memory goes."""
-        return max(min(self.cpus, self.available_bytes // _WORKER_BYTES), 1)
+        return max(min(self.cpus, self.available_bytes // TYPICAL_WORKER_BYTES), 1)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,8 @@ The probe of an estimate works in a temporary directory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -76,9 +77,9 @@ class DryRun:
                 for p in inputs.partitions
             ],
             "columns": [
-                {**asdict(c), "read_as": _read_as(self.resolved, c.name, of.source)}
-                | ({} if of.source is None else {"source_name": of.source})
+                {**asdict(c), "read_as": read_as[c.name]} | ({} if of.source is None else {"source_name": of.source})
                 for of in self.columns
+                for read_as in [_read_as(self.resolved, of.source)]
                 for c in of.columns
             ],
             "quarantine": [entry.model_dump(exclude_none=True) for entry in inputs.quarantine],
@@ -208,16 +209,18 @@ def _columns(resolved: ResolvedRecipe) -> Iterator[SourceColumns]:
             yield SourceColumns(name, first.source, tuple(columns))
 
 
-def _read_as(resolved: ResolvedRecipe, column: str, source: str | None) -> list[str]:
-    """The names under which the recipe reads a column of a source."""
-    columns = resolved.columns
-    needs = {need.name: need.in_source(source) for need in (*columns.annotate_needs, *columns.tokenize_needs)}
-    return [need.name for need in needs.values() if need.in_input == column and not need.is_name_of(source)]
+def _read_as(resolved: ResolvedRecipe, source: str | None) -> Mapping[str, list[str]]:
+    """By column of a source, the names under which the recipe reads it; an empty list for the others."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for need in (need.in_source(source) for need in resolved.columns.needs.values()):
+        if not need.is_name_of(source):
+            names[need.in_input].append(need.name)
+    return names
 
 
 def _column_table(plan: DryRun, found: SourceColumns) -> Table:
     """The columns at the start of the first file of a source, and what the recipe reads them as."""
-    rows = max(column.rows for column in found.columns)
+    rows, read_as = max(column.rows for column in found.columns), _read_as(plan.resolved, found.source)
     of_source = "" if found.source is None else f" ({shown(found.source)})"
     table = Table(title=f"columns in the first {rows:,} documents of {shown(found.file)}{of_source}")
     for heading in ("column", "type"):
@@ -226,8 +229,7 @@ def _column_table(plan: DryRun, found: SourceColumns) -> Table:
     table.add_column("read as", overflow="fold")
     for column in found.columns[:_SHOWN_COLUMNS]:
         missing = f"{column.missing / max(column.rows, 1):.1%}"
-        read = ", ".join(_read_as(plan.resolved, column.name, found.source))
-        table.add_row(shown(column.name), shown(column.type), missing, shown(read))
+        table.add_row(shown(column.name), shown(column.type), missing, shown(", ".join(read_as[column.name])))
     return table
 
 

@@ -54,7 +54,6 @@ class PlannedInputs:
             UsageError: no file can be read, a path matches nothing or has an unknown suffix, the output would become
                 input, or `[input.columns]` renames a column that nothing reads.
         """
-        needs = {need.name: need for need in (*self.columns.annotate_needs, *self.columns.tokenize_needs)}
         sources, known = self.recipe.sources, self.columns.known
         for key, name in ((f"{source.key}.columns.{name}", name) for source in sources for name in source.columns):
             if name not in known:
@@ -64,7 +63,7 @@ class PlannedInputs:
         try:
             search = find_files(*sources)
             check_apart(search, self.recipe.output.path, key="output.path", writes=WRITTEN_NAMES)
-            return plan_inputs(*sources, needs=list(needs.values()), search=search)
+            return plan_inputs(*sources, needs=list(self.columns.needs.values()), search=search)
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from error
 

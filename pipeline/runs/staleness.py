@@ -101,9 +101,7 @@ def _annotation_settings(resolved: ResolvedRecipe, annotator: Annotator) -> dict
 
 def _recipe_part(recipe: dict[str, Any], output: Output) -> dict[str, Any]:
     """The part of a recipe, as JSON, that describes an output."""
-    tokenizer = recipe.get("tokenizer")
-    if tokenizer is not None:
-        tokenizer = {key: value for key, value in tokenizer.items() if key != "allow_lossy"}  # it changes no ids
+    tokenizer = tokenizer_part(recipe)
     if output.stage == "annotate":
         return {"annotator": recipe.get("annotators", {}).get(output.name), **_columns(recipe)}
     if output.stage == "tokenize":
@@ -123,6 +121,14 @@ def _columns(recipe: dict[str, Any]) -> dict[str, Any]:
     if sources := columns_of_sources(recipe):
         return {SOURCES: {name: {"columns": columns} for name, columns in sources.items()}}
     return {"columns": (recipe.get("input") or {}).get("columns")}
+
+
+def tokenizer_part(recipe: dict[str, Any]) -> Any:
+    """`[tokenizer]` of a recipe as JSON, which may be damaged, without `allow_lossy`, which changes no ids."""
+    tokenizer = recipe.get("tokenizer")
+    if not isinstance(tokenizer, dict):
+        return tokenizer
+    return {key: value for key, value in tokenizer.items() if key != "allow_lossy"}
 
 
 def columns_of_sources(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,11 @@ class ColumnSources:
         """The text, and the id if the input has one: a row without id is named by its file and row."""
         return self.need("text"), self.need("id", required=False)
 
+    @property
+    def needs(self) -> dict[str, ColumnNeed]:
+        """All input columns that a run reads, each once, by `ColumnNeed.name`."""
+        return {need.name: need for need in (*self.annotate_needs, *self.tokenize_needs)}
+
     def need(self, column: str, *, required: bool = True) -> ColumnNeed:
         """The input column with this FineWeb name, or with this name in `typed`."""
         typed = self.typed.get(column)

@@ -21,8 +21,7 @@ def content_findings(
     resolved: ResolvedRecipe, manifest: Manifest, partitions: Sequence[Partition]
 ) -> Iterator[Finding]:
     """The partitions whose content is not what their files were made from. Cost: reading and hashing the input."""
-    columns = resolved.columns
-    needs = {need.name: need for need in (*columns.annotate_needs, *columns.tokenize_needs)}
+    needs = resolved.columns.needs
     records: dict[str, list[Record]] = {}
     for output, content in manifest.by_output.items():
         if output.stage != "pack":

@@ -47,7 +47,7 @@ def recomputed_findings(
         return
     connect()
     stages = [stage for stage in STAGES if stage in recomputation.stages]
-    executor.ready(len(tasks), requirements(Plan(resolved), stages) if executor.spans_machines else None)
+    executor.ready(len(tasks), requirements(recomputation.plan, stages) if executor.spans_machines else None)
     for outcome in executor.run(recomputation.stage, tasks):
         partition = outcome.task.partition
         if outcome.result is None:

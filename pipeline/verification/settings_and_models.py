@@ -9,7 +9,7 @@ from typing import Any
 
 from colophon.annotators.registry import model_files
 from colophon.pipeline.runs.resolve import ResolvedRecipe
-from colophon.pipeline.runs.staleness import columns_of_sources
+from colophon.pipeline.runs.staleness import columns_of_sources, tokenizer_part
 from colophon.pipeline.storage.commits import Store, settings_path
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.common.differences import differences
@@ -53,10 +53,7 @@ def _compared(recipe: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     """The sections on which files depend, without annotators and layouts that the other recipe does not have."""
     sections = {"pack": recipe.get("pack")}
     if other.get("tokenizer"):
-        tokenizer = recipe.get("tokenizer")
-        # `allow_lossy` permits a run; no file depends on it.
-        is_table = isinstance(tokenizer, dict)
-        sections["tokenizer"] = {k: v for k, v in tokenizer.items() if k != "allow_lossy"} if is_table else tokenizer  # type: ignore[union-attr]
+        sections["tokenizer"] = tokenizer_part(recipe)
     for key in ("annotators", "layouts"):
         mine, others = recipe.get(key), other.get(key)
         is_table = isinstance(mine, dict) and isinstance(others, dict)

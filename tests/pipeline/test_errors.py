@@ -7,11 +7,11 @@ import json
 import pytest
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from colophon.pipeline.errors import has_secret, one_line, without_secrets
+from colophon.pipeline.errors import one_line
 from colophon.pipeline.executors.worker import attempt
 from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.shards.common.errors import ColophonError, panics_as_errors, short_reason
-from colophon.shards.common.url_secrets import secret_in
+from colophon.shards.common.url_secrets import has_secret, secret_in, without_secrets
 from tests.pipeline.executors.fake_pool import task
 
 

@@ -42,7 +42,7 @@ from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.trained_model import TrainedModel
 from colophon.trainer.inference.vocabulary import check_tokenizer
 from colophon.trainer.model import Decoder
-from colophon.trainer.tensor_checks import check_weights
+from colophon.trainer.tensor_checks import check_masked_ids, check_weights
 
 _REMEDY = "Export the model again"
 _STORED_TYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -172,8 +172,7 @@ def load_export(
 
 def _described(path: Path) -> Description:
     described = parse_model(Description, _regular(path).read_bytes(), where=str(path), remedy=_REMEDY)
-    if not all(0 <= id < described.tokenizer.num_ids for id in described.masked_ids):
-        raise TrainerError(f"{path}: damaged: masked_ids are not ids of the tokenizer. {_REMEDY}")
+    check_masked_ids(described.masked_ids, described.tokenizer, where=path, remedy=_REMEDY)
     return described
 
 

@@ -19,7 +19,7 @@ from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout, trained_layouts
 from colophon.trainer.model import Decoder, row_positions
 from colophon.trainer.run_directory import run_directory
-from colophon.trainer.tensor_checks import check_weights
+from colophon.trainer.tensor_checks import check_masked_ids, check_weights
 
 _REMEDY = "Train the model again"
 
@@ -91,8 +91,7 @@ def load_trained(
         raise TrainerError(f"{directory / 'config.json'}: cannot be read: {reason}. {_REMEDY}") from None
     saved = read_trained(path)
     check_weights(saved.weights, config.model, saved.data.tokenizer, where=path / MODEL_NAME)
-    if not all(0 <= id < saved.data.tokenizer.num_ids for id in masked_ids):
-        raise TrainerError(f"{directory / 'config.json'}: damaged: masked_ids are not ids of the tokenizer. {_REMEDY}")
+    check_masked_ids(masked_ids, saved.data.tokenizer, where=directory / "config.json", remedy=_REMEDY)
     model = Decoder(config.model, tokenizer=saved.data.tokenizer, masked_ids=masked_ids)
     model.load_weights(saved.weights)
     where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))

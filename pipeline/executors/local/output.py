@@ -13,8 +13,9 @@ import threading
 from contextlib import suppress
 from multiprocessing.connection import Connection
 
-from colophon.pipeline.errors import printable, without_secrets
+from colophon.pipeline.errors import printable
 from colophon.pipeline.executors.local.fork_server import CONTEXT
+from colophon.shards.common.url_secrets import without_secrets
 
 _CHUNK_BYTES = 1 << 16
 

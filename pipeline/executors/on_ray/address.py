@@ -10,7 +10,8 @@ import stat
 import sys
 from pathlib import Path
 
-from colophon.pipeline.errors import UsageError, has_secret
+from colophon.pipeline.errors import UsageError
+from colophon.shards.common.url_secrets import has_secret
 
 ANSWER_SECONDS = 20.0
 """How long a command waits for a cluster that does not answer."""

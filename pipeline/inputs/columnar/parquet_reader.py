@@ -92,8 +92,7 @@ def _joined(batches: Iterator[pa.RecordBatch], batch_rows: int) -> Iterator[pa.R
 
 def _join(parts: list[pa.RecordBatch]) -> list[pa.RecordBatch]:
     """The rows of the batches in one; the list is emptied."""
-    joined = parts if len(parts) < 2 else pa.Table.from_batches(parts).combine_chunks().to_batches()
-    joined = list(joined)
+    joined = list(parts) if len(parts) < 2 else pa.Table.from_batches(parts).combine_chunks().to_batches()
     parts.clear()
     return joined
 

@@ -82,9 +82,8 @@ class RemoteListing(Listing):
         try:
             return retried(call)
         except Exception as error:
-            status = getattr(
-                error.__cause__, "status", None
-            )  # fsspec takes every answer of a web server for a missing file
+            # fsspec takes every answer of a web server for a missing file.
+            status = getattr(error.__cause__, "status", None)
             if isinstance(error, FileNotFoundError) and status not in (None, *_MISSING):
                 raise UsageError(f"{self._spelled}: cannot be read: the server answers {status}") from error
             # The error for something else, such as the bucket, is about all of the path. Nobody means a glob literally.
