@@ -59,8 +59,10 @@ train: setup ## train on the packed shards of RECIPE
 submit: setup ## run RECIPE on the Ray cluster at ADDRESS=http://HOST:8265
 	$(COLOPHON) submit $(RECIPE) --address $(ADDRESS) $(ARGS)
 
-docs: setup ## write docs/commands.md from the help of the commands
+docs: setup ## write the generated pages of docs/ from the code, and build the site, into out/docs
 	$(BIN)/python -m colophon.pipeline.cli.reference > docs/commands.md
+	$(BIN)/python docs/build_site.py
+	@echo 'open out/docs/site/index.html, or serve it, with its search: $(BIN)/python -m http.server --directory out/docs/site'
 
 check: lint types ## run ruff and mypy
 

@@ -87,7 +87,7 @@ def test_the_defaults_of_schedules_are_as_documented(config: type[CosineSchedule
 
 
 def test_the_defaults_of_a_run_are_as_documented() -> None:
-    text = DOCUMENT.partition("## `[train.<name>]`\n")[2].partition("\n### ")[0]
+    text = DOCUMENT.partition("## `[train.NAME]`\n")[2].partition("\n### ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*) \|", text, re.MULTILINE))
     numbers = ("batch_size", "learning_rate", "seed", "validation_every", "checkpoint_every", "log_every")
     for key in (*numbers, "keep_checkpoints"):
