@@ -20,7 +20,12 @@ FIRST_YEAR = 2013
 
 
 class CrawlConfig(AnnotatorConfig):
-    """The `crawl` annotator has no settings."""
+    """Reads the year of a crawl from `dump`. It has no settings.
+
+    Example:
+
+        [annotators.crawl]
+    """
 
     type_name: ClassVar[str] = "crawl"
 

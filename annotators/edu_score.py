@@ -15,7 +15,13 @@ _CODE_VERSION = 1
 
 
 class EduScoreConfig(AnnotatorConfig):
-    """Settings of the `edu_score` annotator."""
+    """Makes a coarse and a fine class of FineWeb-Edu's score of 0 to 5.
+
+    Example:
+
+        [annotators.edu_score]
+        column = "score"
+    """
 
     type_name: ClassVar[str] = "edu_score"
 

@@ -26,7 +26,16 @@ _SLICE_BYTES = 4 << 20
 
 
 class FastTextConfig(AnnotatorConfig):
-    """Settings of a `fasttext` annotator."""
+    """Scores each text with a supervised fastText model.
+
+    Example:
+
+        [annotators.quality]
+        type = "fasttext"
+        model = "models/quality.bin"
+        score = { probability_of = "high" }
+        bins = { quantiles = 5 }
+    """
 
     type_name: ClassVar[str] = "fasttext"
     path_fields = ("model",)
@@ -39,9 +48,11 @@ class FastTextConfig(AnnotatorConfig):
     """The preparation of each text, which must equal that of the model's training data. Default: the preparation in the
     card beside the model (`<model>.json`, written by training); without a card each newline becomes a space."""
     score: ScoreRule
+    """The rule that turns the probabilities of the labels into a score."""
     clip: tuple[float, float] | None = None
     """Lowest and highest score; scores outside are set to the nearer one, before bins."""
     bins: Bins | None = None
+    """Numbered or named classes of the score, instead of a label."""
 
     @model_validator(mode="after")
     def _clip_and_bins(self) -> FastTextConfig:

@@ -50,18 +50,31 @@ _WORDS = {
 
 
 class ColumnSettings(BaseModel):
-    """One annotation column."""
+    """One annotation column, of a column of the input.
+
+    Example:
+
+        [annotators.source]
+        type = "columns"
+
+        [annotators.source.columns]
+        published = { column = "meta.published", type = "date" }
+        tags = { column = "meta.tags", separator = ", " }
+        region = { column = "country", rename = { DE = "Europe", FR = "Europe" } }
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     column: str | None = Field(default=None, min_length=1)
-    """The input's column, by FineWeb's name, its own, or a nested one as `meta.url`. Default: the annotation's name."""
+    """A column of the input, never of an annotator: FineWeb's name, the input's own, or a nested one as `meta.url`;
+    `source_name` is the name of the document's source. Default: the annotation's name."""
     type: ColumnType | None = None
-    """Default: that of FineWeb's column of this name, `number` with bins, else `string`."""
+    """Values that the type does not hold are null. Default: `timestamp` for `date`, `integer` for `token_count` and
+    `int_score`, `number` for `score`, `language_score` and with `bins`, else `string`."""
     separator: str | None = None
     """The column has lists: this is between their values."""
     rename: dict[str, str] | None = Field(default=None, min_length=1)
-    """Value to name. Values that are not in the table stay as they are."""
+    """Value to name, of strings, integers, booleans and the values of lists; others stay as they are."""
     bins: Bins | None = None
     """Numbered or named classes of a number."""
 
@@ -101,14 +114,21 @@ class ColumnSettings(BaseModel):
 
 
 class ColumnsConfig(AnnotatorConfig):
-    """Settings of the `columns` annotator."""
+    """Makes annotation columns of columns of the input, so that a template can show them.
+
+    Example:
+
+        [annotators.meta]
+        type = "columns"
+        columns = ["language", "date"]
+    """
 
     type_name: ClassVar[str] = "columns"
     reads = ("any columns of the input",)
     writes = ("those named in `columns`",)
 
     columns: dict[str, ColumnSettings] = Field(min_length=1)
-    """By annotation column, see `ColumnSettings`. A list of names, and a name in place of settings, are short forms:
+    """Settings by annotation column. A list of names, and a name in place of settings, are short forms:
     `["language", "date"]`, `{ language = "meta.lang" }`."""
 
     @field_validator("columns", mode="before")

@@ -42,7 +42,13 @@ _HOST = re.compile(r"(?=.{1,253}\Z)[a-z0-9_-]{1,63}(?:\.[a-z0-9_-]{1,63})*\Z")
 
 
 class UrlConfig(AnnotatorConfig):
-    """Settings of the `url` annotator."""
+    """Cuts `url` into its parts, and finds the host and the registered domain.
+
+    Example:
+
+        [annotators.url]
+        private_suffixes = true
+    """
 
     type_name: ClassVar[str] = "url"
 

@@ -37,7 +37,8 @@ class LayoutConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     role_weights: dict[RoleName, Weight] = {}
-    """Loss weights that differ from the position's defaults."""
+    """Loss weights that differ from the position's defaults, by role: `pad`, `bos`, `eos`, `wrapper`, `metadata`,
+    `meta_token`, `text`."""
 
     @field_validator("role_weights")
     @classmethod
@@ -58,14 +59,15 @@ class LayoutConfig(BaseModel):
 
 class _Droppable(LayoutConfig):
     dropout: float = Field(0.1, ge=0, le=1)
-    """Share of documents whose metadata is dropped. Default: 10 %, as in the paper."""
+    """Share of documents whose metadata is dropped. With a template 10 %, as in the paper."""
     when_dropped: Literal["empty", "nothing"] = "empty"
     """`empty` keeps the wrapper (boc eoc), `nothing` drops it too."""
 
 
 class _Templated(_Droppable):
     template: str = Field(max_length=MAX_TEXT)
-    """Text with annotation columns in braces, such as `{topic}, {date:%Y}`; see `shards.templates`."""
+    """Text with annotation columns in braces, perhaps with formats: `{topic}, {date:%Y}`. A null column becomes an
+    empty string; a document whose columns are all null has no metadata."""
     max_metadata_tokens: int = Field(128, ge=1)
     """Longer metadata is cut to its first tokens; the cut tokens are counted."""
 
@@ -81,16 +83,30 @@ class _Templated(_Droppable):
 
 
 class PlainLayout(LayoutConfig):
-    """No metadata."""
+    """No metadata.
+
+    Example:
+
+        [layouts.plain]
+        position = "plain"
+    """
 
     position: Literal["plain"]
 
 
 class PrependLayout(_Templated):
-    """Metadata before the text, masked: the labels from boc to eoc have loss weight 0."""
+    """Metadata before the text, masked: the labels from boc to eoc have loss weight 0.
+
+    Example:
+
+        [layouts.prepend-url]
+        position = "prepend"
+        template = "{url}"
+    """
 
     position: Literal["prepend"]
     segments: Literal["every", "first"] = "every"
+    """The segments of a document that have metadata."""
 
 
 class AppendLayout(_Templated):
@@ -98,10 +114,18 @@ class AppendLayout(_Templated):
 
     `segments = "last"` puts it at the end of the document only. `first` does not exist: metadata after the first
     sequence of a longer document would be in the middle of the document.
+
+    Example:
+
+        [layouts.append-topic]
+        position = "append"
+        template = "{topic}"
+        role_weights = { metadata = 0.5 }
     """
 
     position: Literal["append"]
     segments: Literal["every", "last"] = "every"
+    """The segments of a document that have metadata."""
 
     def weights(self) -> dict[RoleName, float]:
         """The loss weight of a label by its role; boc, metadata and eoc have weight 1 unless set."""
@@ -109,12 +133,21 @@ class AppendLayout(_Templated):
 
 
 class MetaTokensLayout(_Droppable):
-    """Meta tokens: vocabulary entries without text, the same for every document; the model learns their use."""
+    """Meta tokens: vocabulary entries without text, the same for every document; the model learns their use.
+
+    Example:
+
+        [layouts.meta-tokens]
+        position = "meta_tokens"
+        num_meta_tokens = 5
+    """
 
     position: Literal["meta_tokens"]
     num_meta_tokens: int = Field(5, ge=1)
+    """Meta tokens of a segment."""
     dropout: float = Field(0.0, ge=0, le=1)
     segments: Literal["every", "first"] = "every"
+    """The segments of a document that have meta tokens."""
 
 
 Layout = Annotated[

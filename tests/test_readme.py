@@ -16,17 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 import typer
 import yaml
-from pydantic import BaseModel
 
 from benchmarks import show
 from colophon import __version__
 from colophon.annotators.base import annotator_types
 from colophon.pipeline import cli
 from colophon.pipeline.recipe import loading
-from colophon.pipeline.recipe import schema as recipes
 from colophon.shards import layouts
 from colophon.shards.reader import PackedDataset
-from colophon.trainer import config as training
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -176,38 +173,6 @@ def test_make_targets_named_in_the_readme_exist() -> None:
 def test_shipped_recipes_are_valid_and_begin_with_a_description(name: str) -> None:
     loading.load_recipe(name)
     assert loading.shipped_recipes()[name].read_text().startswith("# ")
-
-
-SECTIONS: list[tuple[str, type[BaseModel]]] = [
-    ("recipes", recipes.InputSection),
-    ("recipes", recipes.OutputSection),
-    ("recipes", recipes.PluginsSection),
-    ("recipes", recipes.PackSection),
-    ("recipes", recipes.RaySection),
-    ("recipes", recipes.TokenizerConfig),
-    ("recipes", layouts.PlainLayout),
-    ("recipes", layouts.PrependLayout),
-    ("recipes", layouts.AppendLayout),
-    ("recipes", layouts.MetaTokensLayout),
-    ("recipes", training.TrainConfig),
-    ("recipes", training.ModelConfig),
-    ("recipes", training.AdamWConfig),
-    ("recipes", training.AdEMAMixConfig),
-    ("recipes", training.MuonConfig),
-    ("recipes", training.GoldfishConfig),
-    ("recipes", training.SourceConfig),
-    ("recipes", training.PhaseConfig),
-    ("recipes", training.CurriculumConfig),
-    ("recipes", training.CosineSchedule),
-    ("recipes", training.WsdSchedule),
-    *(("annotators", config) for config in annotator_types().values()),
-]
-
-
-@pytest.mark.parametrize(("document", "section"), SECTIONS, ids=lambda value: getattr(value, "__name__", str(value)))
-def test_every_key_of_a_recipe_is_documented(document: str, section: Any) -> None:
-    missing = [name for name in section.model_fields if f"`{name}" not in PAGES[document]]
-    assert not missing, f"docs/{document}.md does not name {missing}"
 
 
 def test_every_annotator_has_a_section() -> None:

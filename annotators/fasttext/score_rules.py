@@ -33,6 +33,13 @@ class ScoreRule(BaseModel):
     """The rule that turns the probabilities of all labels into a score: one of `probability_of`, `expected`, `argmax`.
 
     Labels are written with or without `__label__`.
+
+    Example:
+
+        [annotators.topic]
+        type = "fasttext"
+        model = "models/topic.bin"
+        score = { argmax = true, rename = "weborganizer_topics" }
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -134,6 +141,15 @@ class Bins(BaseModel):
 
     Edges 0.2 and 0.8 put 0.1 into bin 0, 0.2 and 0.5 into bin 1, and 0.9 into bin 2. Edges and scores are compared as
     float32, so that a score that prints as an edge is in the bin that begins there.
+
+    Example:
+
+        [annotators.lengths]
+        type = "columns"
+
+        [annotators.lengths.columns.length]
+        column = "token_count"
+        bins = { edges = [200, 2000], labels = ["short", "medium", "long"] }
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -20,7 +20,16 @@ _PUNCTUATION = r"([\pP\pS])"
 
 
 class TextPreparation(BaseModel):
-    """Steps in the order in which they run: `max_chars`, `newline`, `lower`, `separate_punctuation`."""
+    """The preparation of texts, in the order `max_chars`, `newline`, `lower`, `separate_punctuation`.
+
+    Example:
+
+        [annotators.quality]
+        type = "fasttext"
+        model = "models/quality.bin"
+        normalize = { newline = "collapse", lower = true }
+        score = { expected = { Low = 0, Mid = 1, High = 2 } }
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -57,16 +57,24 @@ SourceName = Annotated[str, Field(min_length=1, max_length=200), AfterValidator(
 
 
 class InputSection(Section):
-    """`[input]`: where documents come from. It is the short form of one table of `[[inputs]]`."""
+    """`[input]`: where documents come from. It is the short form of one table of `[[inputs]]`.
+
+    Example:
+
+        [input]
+        paths = ["data/*.parquet", "s3://bucket/more/"]
+        columns = { text = "content", url = "meta.source" }
+    """
 
     name: SourceName | None = None
     """The documents' source: the column `source_name`, and a row of the summary."""
     paths: list[Place] = Field(min_length=1)
-    """Files, directories and globs; local or a URL (`s3://`, `gs://`, `hf://datasets/...`)."""
+    """Files, directories and globs; local or a URL (`s3://` needs the extra `s3`, `gs://` the extra `gcs`;
+    `hf://datasets/...`). A string is a list of one."""
     format: InputFormat | None = None
-    """None: the format that each file's suffix names."""
+    """The format of all files, whatever their suffix. None: the one that each file's suffix names."""
     columns: dict[str, str] = {}
-    """The input's column names, by FineWeb's names: `{ text = "content" }`."""
+    """The input's column names, by FineWeb's names: `{ text = "content" }`. A dot leads into a struct or an object."""
     partition_bytes: int = Field(64 << 20, ge=1)
     """Uncompressed bytes of a partition, about; a Parquet file is cut at row groups, other files are not cut."""
     max_document_bytes: int = Field(DEFAULT_MAX_DOCUMENT_BYTES, ge=1, le=1 << 30)
@@ -84,7 +92,19 @@ class InputSection(Section):
 
 
 class SourceSection(InputSection):
-    """A table of `[[inputs]]`: one of several sources of documents."""
+    """A table of `[[inputs]]`: one of several sources of documents. No key is shared among them.
+
+    Example:
+
+        [[inputs]]
+        name = "web"
+        paths = "web/*.parquet"
+
+        [[inputs]]
+        name = "books"
+        paths = ["books/*.jsonl.zst", "more/*.jsonl"]
+        columns = { text = "body", id = "key" }
+    """
 
     name: SourceName
 
@@ -95,10 +115,17 @@ class SourceSection(InputSection):
 
 
 class OutputSection(Section):
-    """`[output]`: the directory of a run's files."""
+    """`[output]`: the directory of a run's files.
+
+    Example:
+
+        [output]
+        path = "out/web"
+    """
 
     path: Place
-    """A local path, in which `~` is the home directory, or a URL. A `file:` URL is its path."""
+    """A local path, in which `~` is the home directory, or a URL. A `file:` URL is its path. On a cluster a local path
+    is the driver's, made absolute, and all nodes must share it."""
 
     @field_validator("path")
     @classmethod
@@ -108,33 +135,57 @@ class OutputSection(Section):
 
 
 class PackSection(Section):
-    """`[pack]`: the shape of sequences, the same for all layouts."""
+    """`[pack]`: the shape of sequences, the same for all layouts.
+
+    Example:
+
+        [pack]
+        sequence_length = 4096
+        method = "best_fit"
+    """
 
     sequence_length: int = Field(2048, ge=2)
     """Input ids of a sequence; a packed row holds one id more."""
     method: PackingMethod = "concat"
+    """`concat` cuts documents at the end of a sequence; `best_fit` cuts only documents longer than a sequence."""
     seed: int = Field(0, ge=-(2**63), lt=2**63)
     """Decides, together with a document's id, whether the document's metadata is dropped."""
 
 
 class RaySection(Section):
-    """`[ray]`: the cluster, and the limits of workers, which hold for local processes too."""
+    """`[ray]`: the cluster, and the limits of workers, which hold for local processes too.
+
+    Example:
+
+        [ray]
+        num_workers = 16
+        partition_timeout_seconds = 600
+    """
 
     address: Annotated[str, AfterValidator(check_cluster)] | None = None
-    """`auto`, `ray://...` or `host:port` of a running cluster; None: no cluster, or one for the run alone."""
+    """`auto`, `ray://...` or `host:port` of a running cluster. `RAY_ADDRESS` takes precedence. None: no cluster, or one
+    for the run alone."""
     num_workers: int | None = Field(None, ge=1)
-    """Worker processes; None: one for each CPU of the machine or the cluster."""
+    """Worker processes. None: one for each CPU of the machine or the cluster."""
     worker_memory_bytes: int | None = Field(None, ge=1)
     """Memory of a worker, which Ray reserves. A worker above it is replaced after its partition. A worker above twice
     this, and at least 512 MiB above it, exits at once, and its partition is retried."""
     partition_timeout_seconds: float | None = Field(None, gt=0)
     """The worker of a partition that takes longer is killed, and the partition is retried."""
     max_attempts: int = Field(3, ge=1)
-    """Attempts at a partition whose worker dies or hangs; then it is quarantined."""
+    """Attempts at a partition whose worker dies or hangs, then it is quarantined; failed starts in a row on a node,
+    then the node is left out."""
 
 
 class PluginsSection(Section):
-    """`[plugins]`: Python code of the user. It runs only if the user allows it, see `recipe.plugins`."""
+    """`[plugins]`: Python code of the user. It runs only with `--plugins`, or if `COLOPHON_PLUGINS` lists a directory
+    above it.
+
+    Example:
+
+        [plugins]
+        files = ["my_annotators.py"]
+    """
 
     files: list[str] = []
     """Python files that define annotators, relative to the recipe's directory and inside it."""

@@ -32,12 +32,20 @@ __all__ = ["SpecialIds", "Tokenizer", "TokenizerConfig", "TokenizerError", "load
 
 
 class TokenizerConfig(BaseModel):
-    """`[tokenizer]` of a recipe: a `name` or a `path`, and the names of its special tokens."""
+    """`[tokenizer]`: a `name` or a `path`, and the names of the special tokens; missing ones are added.
+
+    Example:
+
+        [tokenizer]
+        path = "models/own.tiktoken"
+        eos = "<|endoftext|>"
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
-    """gpt2, cl100k_base, o200k_base (tiktoken's, downloaded at first use) or tekken (Mistral-Nemo's, installed)."""
+    """`gpt2`, `cl100k_base`, `o200k_base` (tiktoken's, downloaded at first use) or `tekken` (Mistral-Nemo's,
+    installed)."""
     path: str | None = None
     """A `.tiktoken` file or a Hugging Face `tokenizer.json`."""
     pattern: str | None = None

@@ -13,7 +13,14 @@ from colophon.trainer.config.base import Settings
 
 class RowWeightsConfig(Settings):
     """How often each row of a source is drawn: a row of weight w is drawn w / (mean weight) times an epoch, rounded up
-    or down. A row's weight is the mean over its text tokens of their documents' weights."""
+    or down. A row's weight is the mean over its text tokens of their documents' weights.
+
+    Example:
+
+        [[train.weighted.sources]]
+        layout = "prepend-url"
+        row_weights = { column = "topic", table = { "Games" = 0.5, "Science" = 2.0 } }
+    """
 
     column: str
     """An annotation column: labels with `table`; without it numbers, which are the weights."""
@@ -25,26 +32,48 @@ class RowWeightsConfig(Settings):
 
 class CurriculumConfig(Settings):
     """Rows ordered by a score (arXiv 2310.15389): the first epochs go through buckets of equally many rows, each
-    shuffled."""
+    shuffled.
+
+    Example:
+
+        [train.easy-first]
+        curriculum = { column = "quality_score", buckets = 20 }
+    """
 
     column: str
     """An annotation column of numbers. A row's score is the mean over its text tokens of their documents' numbers;
     rows without a score are last."""
     order: Literal["ascending", "descending"] = "ascending"
+    """`ascending` begins with the lowest score."""
     buckets: int = Field(10, ge=1)
+    """Number of buckets: 1 is plain shuffling, as many as rows a full sort."""
     epochs: int = Field(1, ge=1)
     """Epochs of a source that are ordered; later ones are shuffled as a whole."""
 
 
 class SourceConfig(Settings):
-    """One of several packed layouts that a run mixes."""
+    """One of several packed layouts that a run mixes.
+
+    Example:
+
+        [[train.mixed.sources]]
+        layout = "prepend-url"
+        weight = 9
+
+        [[train.mixed.sources]]
+        layout = "plain"
+        weight = 1
+    """
 
     layout: str
+    """Name of a packed layout."""
     output: str | None = None
     """Output directory of the run that packed the layout. None: of this run."""
     weight: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """Share of the samples, on any scale. None, for all sources: their numbers of rows."""
+    """Share of the samples, on any scale, of all sources or of none. None: the number of its rows, so that the epochs
+    of all sources end together."""
     row_weights: RowWeightsConfig | None = None
+    """How often its rows are drawn. None: each once an epoch."""
     curriculum: CurriculumConfig | None = None
     """None: that of the run or phase, if it has one."""
 
@@ -55,16 +84,25 @@ class SourceConfig(Settings):
 
 class PhaseConfig(Settings):
     """Different data from a step on; optimizer and schedule continue. MeCo's cooldown (arXiv 2501.01956) is a phase on
-    a plain layout."""
+    a plain layout.
+
+    Example:
+
+        [[train.cooldown.phases]]
+        from_fraction = 0.9
+        layout = "plain"
+    """
 
     from_step: int | None = Field(None, ge=2)
     """The first update with this data, counted from 1."""
     from_fraction: float | None = Field(None, gt=0, lt=1)
     """Instead: the share of all steps before the phase; 0.9 leaves the last tenth to it."""
     layout: str | None = None
+    """Name of a packed layout of the run."""
     sources: tuple[SourceConfig, ...] = ()
     """Instead of `layout`."""
     curriculum: CurriculumConfig | None = None
+    """The curriculum of the phase's sources; that of the run does not apply to phases."""
 
     @model_validator(mode="after")
     def _check_alternatives(self) -> PhaseConfig:
@@ -90,10 +128,18 @@ class PhaseConfig(Settings):
 
 class GoldfishConfig(Settings):
     """The goldfish loss (arXiv 2406.10209): one in `k` text labels is masked, chosen by a hash of the `h` labels before
-    it, so that the model does not memorise a passage, however often it is repeated. Within one segment only."""
+    it, so that the model does not memorise a passage, however often it is repeated. Within one segment only.
+
+    Example:
+
+        [train.tiny]
+        goldfish = {}
+    """
 
     k: int = Field(50, ge=2)
+    """One text label in this many has loss weight 0: always the same one after the same labels."""
     h: int = Field(50, ge=1)
+    """Labels of the segment that decide which one."""
 
 
 def check_weights(sources: Sequence[SourceConfig]) -> None:

@@ -29,15 +29,29 @@ MODEL_PRESETS: dict[str, dict[str, Any]] = {
 
 
 class ModelConfig(Settings):
-    """A Llama decoder. In a recipe: the name of a preset, or a table whose keys override those of its `preset`."""
+    """A Llama decoder: the name of a preset, or a table. The key `preset` names one whose keys the others override;
+    without it the first five keys are required.
+
+    Example:
+
+        [train.tiny]
+        model = { preset = "1m", qk_norm = true }
+    """
 
     num_layers: int = Field(ge=1)
+    """Layers of the decoder."""
     hidden_size: int = Field(ge=1)
+    """Width of the embedding and of the residual stream."""
     ffn_size: int = Field(ge=1)
+    """Width inside of a feed-forward layer."""
     num_heads: int = Field(ge=1)
+    """Heads of queries; `hidden_size` is a multiple of it, and a head has an even width."""
     num_kv_heads: int = Field(ge=1)
+    """Heads of keys and values; `num_heads` is a multiple of it."""
     rope_base: float = Field(500_000.0, gt=1)
+    """Base of the rotary position embedding."""
     norm_eps: float = Field(1e-5, gt=0)
+    """Epsilon of RMSNorm."""
     init_std: float = Field(0.02, gt=0)
     """Standard deviation of the initial weights, divided by sqrt(2 layers) for matrices that write into the residual
     stream."""

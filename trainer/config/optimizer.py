@@ -12,15 +12,18 @@ from colophon.trainer.config.base import Settings
 
 class _Optimizer(Settings):
     beta1: float = Field(0.9, ge=0, lt=1)
+    """Decay of the average of gradients; with Muon, of the weights that AdamW updates."""
     beta2: float = Field(0.95, ge=0, lt=1)
+    """Decay of the average of their squares; with Muon, of the weights that AdamW updates."""
     eps: float = Field(1e-8, gt=0)
+    """Added to the denominator of an update."""
     weight_decay: float = Field(0.1, ge=0)
     """Decay of matrices; norms and meta tokens do not decay."""
     independent_weight_decay: bool = False
     """False: a step subtracts rate x decay x weight. True: (rate / highest rate) x decay x weight, so that the decay
     does not depend on the highest rate (arXiv 2510.19093); useful values are then smaller by that rate."""
     max_grad_norm: float | None = Field(1.0, gt=0)
-    """None, or `inf`: no clipping."""
+    """Largest norm of all gradients together; above it they are scaled down. `inf`: no limit."""
 
     @field_validator("max_grad_norm")
     @classmethod
@@ -42,13 +45,25 @@ class _Optimizer(Settings):
 
 
 class AdamWConfig(_Optimizer):
-    """AdamW (arXiv 1711.05101)."""
+    """AdamW (arXiv 1711.05101).
+
+    Example:
+
+        [train.tiny]
+        optimizer = { type = "adamw", weight_decay = 0.05 }
+    """
 
     type: Literal["adamw"] = "adamw"
 
 
 class AdEMAMixConfig(_Optimizer):
-    """AdEMAMix (arXiv 2409.03137): AdamW with a second, slow average of the gradients."""
+    """AdEMAMix (arXiv 2409.03137): AdamW with a second, slow average of the gradients.
+
+    Example:
+
+        [train.tiny]
+        optimizer = { type = "ademamix", beta3 = 0.9999 }
+    """
 
     type: Literal["ademamix"]
     beta2: float = Field(0.999, ge=0, lt=1)
@@ -62,11 +77,19 @@ class AdEMAMixConfig(_Optimizer):
 
 class MuonConfig(_Optimizer):
     """Muon for the layers' matrices, with AdamW's update size (arXiv 2502.16982); AdamW for the embedding, the output
-    layer and norms. Both use the same learning rate."""
+    layer and norms. Both use the same learning rate.
+
+    Example:
+
+        [train.tiny]
+        optimizer = "muon"
+    """
 
     type: Literal["muon"]
     momentum: float = Field(0.95, ge=0, lt=1)
+    """Decay of the average of gradients."""
     newton_schulz_steps: int = Field(5, ge=1, le=20)
+    """Iterations that make an update orthogonal."""
 
 
 OptimizerConfig = Annotated[AdamWConfig | AdEMAMixConfig | MuonConfig, Field(discriminator="type")]

@@ -27,17 +27,31 @@ class _Schedule(Settings):
 
 
 class CosineSchedule(_Schedule):
-    """Warm-up, then half a cosine down to the lowest rate."""
+    """Warm-up, then half a cosine down to the lowest rate.
+
+    Example:
+
+        [train.tiny]
+        schedule = { type = "cosine", min_lr_ratio = 0.0 }
+    """
 
     type: Literal["cosine"] = "cosine"
 
 
 class WsdSchedule(_Schedule):
-    """Warm-up, a stable phase, then decay over the last `decay_fraction` of all steps."""
+    """Warm-up, a stable phase, then decay over the last `decay_fraction` of all steps.
+
+    Example:
+
+        [train.tiny]
+        schedule = { type = "wsd", decay_fraction = 0.1 }
+    """
 
     type: Literal["wsd"]
     decay_fraction: float = Field(0.2, ge=0, le=1)
+    """Share of all steps, at the end, in which the rate falls."""
     decay: Literal["1-sqrt", "linear"] = "1-sqrt"
+    """Shape of the decay."""
     min_lr_ratio: float = Field(0.0, ge=0, le=1)
 
     def decay_steps(self, steps: int) -> int:

@@ -23,13 +23,23 @@ from colophon.trainer.config.schedule import CosineSchedule, ScheduleConfig
 
 
 class TrainConfig(Settings):
-    """One training run: packed layouts, model, length, validation, checkpoints."""
+    """One training run: packed layouts, model, length, validation, checkpoints.
+
+    Example:
+
+        [train.web]
+        layout = "prepend-url"
+        model = "124m"
+        steps = 20000
+        schedule = "wsd"
+    """
 
     renamed_keys: ClassVar[dict[str, str]] = {"mask_unpaid_ids": "mask_zero_weight_ids"}
     """New names by old ones: a recipe with an old name is refused, a file of an older run is read."""
 
     layout: str
-    """Name of a packed layout of the run. With `sources`: which of them validation uses; the first if left out."""
+    """Name of a packed layout of the run. With `sources` the one that validation uses, and not required: by default the
+    first."""
     sources: tuple[SourceConfig, ...] = ()
     """Several layouts to mix, instead of `layout`."""
     phases: tuple[PhaseConfig, ...] = ()
@@ -37,7 +47,9 @@ class TrainConfig(Settings):
     curriculum: CurriculumConfig | None = None
     """The curriculum of all sources without one of their own; phases have theirs."""
     model: ModelConfig
+    """The name of a preset, or a table."""
     steps: int = Field(ge=1)
+    """Updates of the weights."""
     batch_size: int = Field(504, ge=1)
     """Sequences per update, over all devices."""
     micro_batch_size: int | None = Field(None, ge=1)
@@ -45,7 +57,9 @@ class TrainConfig(Settings):
     learning_rate: float = Field(3e-4, gt=0, allow_inf_nan=False)
     """The highest rate; `schedule` gives the warm-up and the decay."""
     optimizer: OptimizerConfig = AdamWConfig()
+    """A name, or a table with a `type`, by default `adamw`."""
     schedule: ScheduleConfig = CosineSchedule()
+    """A name, or a table with a `type`, by default `cosine`."""
     seed: int = Field(0, ge=0)
     """Seed of the initial weights, the data order and the choice of held-out rows."""
     document_masking: bool = True
@@ -55,24 +69,27 @@ class TrainConfig(Settings):
     """Output directory of a different run, whose layout of the same name is used for validation. None: rows are held
     out."""
     validation_rows: int | None = Field(None, ge=0)
-    """Rows for validation; 0: none. None: all rows of `validation_output`, or else a hundredth of the layout's rows
-    (at most 256) held out of training. Two layouts see the same documents only with all rows of `validation_output`."""
+    """Rows for validation; 0: no validation. None: all rows of `validation_output`, or else a hundredth of the layout's
+    rows (1 to 256), held out of training."""
     validation_every: int = Field(250, ge=1)
     """Steps between validations; the last step is followed by one too."""
     checkpoint_every: int = Field(1000, ge=0)
     """Steps between checkpoints; the last step is followed by one too. 0: none at all, so nothing to resume."""
     keep_checkpoints: int = Field(2, ge=1)
+    """The number of newest checkpoints to keep."""
     log_every: int = Field(10, ge=1)
     """Steps between console lines; `metrics.jsonl` has every step."""
     tensorboard: bool = False
-    """Whether metrics are also written to event files under the run's `tensorboard/`."""
+    """Whether metrics are also written to event files under the run's `tensorboard/`; needs the extra `tensorboard`."""
     wandb_project: str | None = None
-    """The project of Weights & Biases that metrics are also sent to."""
+    """The project of Weights & Biases that metrics are also sent to; needs the extra `wandb`."""
     mask_zero_weight_ids: bool = False
     """Whether special ids that never have loss weight in the layout (wrapper, meta tokens, bos, padding) get no
     probability, so that all layouts predict over one vocabulary."""
     goldfish: GoldfishConfig | None = None
+    """Masks some text labels; `{}` for all defaults. None: none."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    """auto: a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Type of activations and matrix products; weights, optimizer and loss stay float32. auto: bfloat16 on CUDA,
     float32 on CPU."""
