@@ -37,7 +37,7 @@ def check_models(resolved: ResolvedRecipe) -> Iterator[Finding]:
 
 def check_recipe_tokenizer(resolved: ResolvedRecipe) -> Finding:
     """Whether the recipe's vocabulary loads, loses no text, and which engine encodes."""
-    lines = resolved.check_tokenizer(STAGES)
+    lines = resolved.vocabulary.check_losses()
     found = tokenizer_finding(resolved.tokenizer)
     if not lines:
         return found

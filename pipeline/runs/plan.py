@@ -23,7 +23,6 @@ from colophon.pipeline.stages.tokenization import TokenizeStage
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.manifest import Manifest, OutputManifest, PartitionInfo, QuarantineEntry, Record
 from colophon.shards.outputs import STAGES, TOKENS, Output, StageName
-from colophon.shards.tokenizer.tokenizer import TokenizerConfig
 
 _STAGES_OVER_THE_INPUT: tuple[StageName, ...] = ("annotate", "tokenize")
 
@@ -173,7 +172,7 @@ class Plan:
             layouts=recipe.layouts,
             providers=resolved.columns.annotator_of,
             settings=resolved.settings.fingerprints,
-            tokenizer=self._tokenizer(stages[0]),
+            tokenizer=resolved.tokenizer.config,
             num_meta_tokens=recipe.num_meta_tokens,
             tokenizer_sha256=resolved.tokenizer.sha256,
         )
@@ -184,20 +183,13 @@ class Plan:
             return AnnotateStage(
                 resolved.store.absolute, resolved.annotators, resolved.columns.annotate_needs, resolved.plugins
             )
-        tokenizer = self._tokenizer(stage)
         return TokenizeStage(
             resolved.store.absolute,
-            tokenizer,
+            resolved.tokenizer.config,
             resolved.recipe.num_meta_tokens,
             resolved.tokenizer.sha256,
             resolved.columns.tokenize_needs,
         )
-
-    def _tokenizer(self, stage: StageName) -> TokenizerConfig:
-        tokenizer = self.resolved.recipe.tokenizer
-        if tokenizer is None:
-            raise UsageError(f"{self.resolved.where}: [tokenizer] is required to {stage}")
-        return tokenizer.with_absolute_path()
 
 
 def partition_info(partition: Partition) -> PartitionInfo:

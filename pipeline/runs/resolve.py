@@ -117,7 +117,9 @@ class ResolvedRecipe:
         Raises:
             UsageError: the recipe has none, it cannot be loaded, or it loses text and the recipe does not allow that.
         """
-        return self.vocabulary.check_losses() if {"tokenize", "pack"} & {*stages} else ()
+        if not {"tokenize", "pack"} & {*stages}:
+            return ()
+        return (*self.vocabulary.origin, *self.vocabulary.check_losses())
 
     @cached_property
     def columns(self) -> ColumnSources:

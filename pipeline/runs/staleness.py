@@ -81,7 +81,7 @@ def _settings(resolved: ResolvedRecipe, output: Output) -> dict[str, Any] | None
         annotator = next((a for a in resolved.annotators if a.name == output.name), None)
         return None if annotator is None else _annotation_settings(resolved, annotator)
     tokenizer = resolved.recipe.tokenizer
-    if tokenizer is None or tokenizer.name is not None:  # a name always means the same vocabulary
+    if tokenizer is None or tokenizer.name is not None:  # a name means what it meant when the shards were written
         return None
     try:
         return resolved.settings.of(output)

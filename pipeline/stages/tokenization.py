@@ -51,6 +51,12 @@ class Vocabulary:
         except TokenizerError as error:
             raise UsageError(f"{self.where}: tokenizer: {error}") from error
 
+    @property
+    def origin(self) -> tuple[str, ...]:
+        """A line with the commit, for a tokenizer of the Hugging Face Hub; its default branch may move."""
+        config = self.tokenizer.config
+        return (f"tokenizer {self.tokenizer.name}: {config.name}",) if config.is_in_hub else ()
+
     def check_losses(self) -> tuple[str, ...]:
         """Lines about characters that the vocabulary changes, to be shown; none for one that changes nothing.
 

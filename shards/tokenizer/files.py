@@ -1,4 +1,4 @@
-"""Loading of vocabularies: from tiktoken's registry, mistral-common, `.tiktoken` and `tokenizer.json` files."""
+"""Loading of vocabularies: from tiktoken's registry, mistral-common, `.tiktoken`, `tokenizer.json` and tekken files."""
 
 from __future__ import annotations
 
@@ -47,17 +47,19 @@ def load_named(name: str) -> Backend:
         return _load_tekken()
     if name not in TIKTOKEN_NAMES:
         guess, available = did_you_mean(name, TOKENIZER_NAMES), ", ".join(TOKENIZER_NAMES)
-        raise TokenizerError(f"unknown tokenizer {name!r}; available: {available} (or set a path){guess}")
+        others = "hf:ORGANIZATION/MODEL of the Hugging Face Hub, or set a path"
+        raise TokenizerError(f"unknown tokenizer {name!r}; available: {available} ({others}){guess}")
     encoding = _get_encoding(name)
     return TiktokenBackend(encoding, special={t: encoding.encode_single_token(t) for t in encoding.special_tokens_set})
 
 
-def load_file(path: Path, *, pattern: str | None) -> Backend:
-    """The vocabulary in a `.tiktoken` file or a `tokenizer.json`.
+def load_file(path: Path, *, pattern: str | None, name: str | None = None) -> Backend:
+    """The vocabulary in a `.tiktoken` file, a Hugging Face `tokenizer.json`, or a `tekken.json` of Mistral.
 
     Args:
         path: the file.
         pattern: for a `.tiktoken` file, the expression that splits text; None reads it from the sidecar.
+        name: the vocabulary's name in reports; by default the file's, of a `tokenizer.json` its directory's.
 
     Raises:
         TokenizerError: the file is missing or of another format, or the pattern is missing or invalid.
@@ -66,8 +68,8 @@ def load_file(path: Path, *, pattern: str | None) -> Backend:
         raise TokenizerError(f"no tokenizer file {path}" + (" (it is a folder)" if path.is_dir() else ""))
     if path.suffix == ".json":
         if pattern is not None:
-            raise TokenizerError(f"{path}: pattern is for .tiktoken files; a tokenizer.json has its own")
-        return _load_json(path)
+            raise TokenizerError(f"{path}: pattern is for .tiktoken files; a {path.name} has its own")
+        return _load_json(path, name=name)
     if path.suffix != ".tiktoken":
         raise TokenizerError(f"{path}: unknown type of tokenizer file; supported: .tiktoken, .json (Hugging Face)")
     data = path.read_bytes()
@@ -76,7 +78,7 @@ def load_file(path: Path, *, pattern: str | None) -> Backend:
     try:
         _check_ids(ranks.values())
         with panics_as_errors():
-            return TiktokenBackend(build_encoding(path.stem, ranks, pattern=expression), special={})
+            return TiktokenBackend(build_encoding(name or path.stem, ranks, pattern=expression), special={})
     except (TokenizerError, PanicError) as error:
         raise TokenizerError(f"{path}: {error} (known patterns: {', '.join(PATTERNS)})") from error
 
@@ -137,16 +139,25 @@ def _sidecar_pattern(path: Path, data: bytes) -> str:
     return pattern
 
 
-def _load_json(path: Path) -> Backend:
+def _load_json(path: Path, *, name: str | None) -> Backend:
     try:
         content = json.loads(path.read_bytes())
+        is_tekken = isinstance(content, dict) and isinstance(content.get("config"), dict) and "model" not in content
+    except (ValueError, RecursionError) as error:
+        raise TokenizerError(f"{path}: not a Hugging Face tokenizer.json: {short_reason(error)}") from error
+    if is_tekken:
+        try:
+            return _tekken_backend(content, name=name or path.stem)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise TokenizerError(f"{path}: not a tekken.json: {short_reason(error)}") from error
+    if name is None:
+        name = path.stem if path.stem != "tokenizer" else path.parent.name or path.stem
+    try:
         if not isinstance(content, dict) or not isinstance(content.get("model"), dict):
             raise ValueError("it has no model")
         _check_ids(_ids(content))
         with panics_as_errors():
-            return HuggingFaceBackend(
-                content, name=path.stem if path.stem != "tokenizer" else path.parent.name or path.stem
-            )
+            return HuggingFaceBackend(content, name=name)
     except Exception as error:  # `tokenizers` raises bare Exceptions
         raise TokenizerError(f"{path}: not a Hugging Face tokenizer.json: {short_reason(error)}") from error
 
@@ -174,15 +185,23 @@ def _load_tekken() -> Backend:
     path = Path(spec.origin).parent / _TEKKEN_FILE
     if not path.is_file():
         raise TokenizerError(f"the installed mistral-common lacks the tokenizer 'tekken': no file {path}")
-    content: dict[str, Any] = json.loads(path.read_bytes())
+    return _tekken_backend(json.loads(path.read_bytes()), name="tekken")
+
+
+def _tekken_backend(content: dict[str, Any], *, name: str) -> Backend:
+    """The vocabulary of a `tekken.json`. Raises several kinds of errors for one of another form."""
     config = content["config"]
-    num_special: int = config["default_num_special_tokens"]
+    num_special = int(config["default_num_special_tokens"])
     # The file has more ranks than the model; the vocabulary is cut to the model's size.
-    vocabulary = content["vocab"][: config["default_vocab_size"] - num_special]
+    vocabulary = content["vocab"][: int(config["default_vocab_size"]) - num_special]
     ranks = {base64.b64decode(token["token_bytes"]): int(token["rank"]) for token in vocabulary}
-    names = [*_TEKKEN_SPECIAL, *(f"<SPECIAL_{i}>" for i in range(len(_TEKKEN_SPECIAL), num_special))]
-    encoding = build_encoding("tekken", ranks, pattern=config["pattern"])
-    return TiktokenBackend(encoding, special={name: i for i, name in enumerate(names)}, first_id=num_special)
+    named = {int(token["rank"]): str(token["token_str"]) for token in content.get("special_tokens") or ()}
+    named = named or dict(enumerate(_TEKKEN_SPECIAL))
+    _check_ids([num_special, *named, *ranks.values()])
+    names = {i: named.get(i, f"<SPECIAL_{i}>") for i in range(num_special)}
+    with panics_as_errors():
+        encoding = build_encoding(name, ranks, pattern=str(config["pattern"]))
+        return TiktokenBackend(encoding, special={text: i for i, text in names.items()}, first_id=num_special)
 
 
 def _get_encoding(name: str) -> tiktoken.Encoding:

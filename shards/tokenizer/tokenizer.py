@@ -18,12 +18,13 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, model_validator
 
 from colophon.shards.common.errors import TokenizerError
-from colophon.shards.common.paths import absolute_path
+from colophon.shards.common.paths import absolute_path, local_path
 from colophon.shards.schema import SpecialIds
 from colophon.shards.tokenizer.backends import Backend
 from colophon.shards.tokenizer.encoders import ColumnEncoder, FastEncoder, ReferenceEncoder, choose_encoder
 from colophon.shards.tokenizer.engine_specs import NoEngineError
 from colophon.shards.tokenizer.files import load_file, load_named
+from colophon.shards.tokenizer.hub import HUB_PREFIX, find_in_hub
 from colophon.shards.tokenizer.losses import Losses, count_losses, find_losses
 from colophon.shards.tokenizer.special_tokens import Assignment, Slots, assign_special_ids
 from colophon.shards.tokenizer.text_rows import IdSink, Positions, text_chunks
@@ -44,10 +45,10 @@ class TokenizerConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = None
-    """`gpt2`, `cl100k_base`, `o200k_base` (tiktoken's, downloaded at first use) or `tekken` (Mistral-Nemo's,
-    installed)."""
+    """`gpt2`, `cl100k_base`, `o200k_base` (tiktoken's, downloaded at first use), `tekken` (Mistral-Nemo's,
+    installed), or `hf:org/model` with an optional `@revision` (of the Hugging Face Hub, downloaded at first use)."""
     path: str | None = None
-    """A `.tiktoken` file or a Hugging Face `tokenizer.json`."""
+    """A `.tiktoken` file, a Hugging Face `tokenizer.json` or a `tekken.json`."""
     pattern: str | None = None
     """For a `.tiktoken` file: the regular expression that splits text, or the name of a known one (gpt2, cl100k_base,
     o200k_base, tekken). Default: the pattern that `train-tokenizer` wrote beside the file."""
@@ -72,15 +73,16 @@ class TokenizerConfig(BaseModel):
     def _check(self) -> TokenizerConfig:
         if (self.name is None) == (self.path is None):
             raise ValueError("set exactly one of name and path")
-        if self.pattern is not None and self.path is None:
-            raise ValueError("pattern is for the path of a .tiktoken file; a named tokenizer has its own")
+        if self.pattern is not None and self.path is None and not self.is_in_hub:
+            raise ValueError("pattern is for a .tiktoken file; a named tokenizer has its own")
         if any(getattr(self, role) == "" for role in ("bos", "eos", "pad", "boc", "eoc")):
             raise ValueError("the name of a special token must not be empty")
         return self
 
-    def with_absolute_path(self) -> TokenizerConfig:
-        """The same tokenizer for a process with a different working directory."""
-        return self if self.path is None else self.model_copy(update={"path": absolute_path(self.path)})
+    @property
+    def is_in_hub(self) -> bool:
+        """Whether the name is that of a repository of the Hugging Face Hub."""
+        return self.name is not None and self.name.startswith(HUB_PREFIX)
 
 
 class Tokenizer:
@@ -97,8 +99,11 @@ class Tokenizer:
     dtype: np.dtype[Any]
     """uint16 if the largest id fits, added tokens included; else uint32."""
     special: SpecialIds
+    config: TokenizerConfig
+    """Settings that load the same vocabulary in a process elsewhere: with an absolute path, or a commit of the Hub."""
 
-    def __init__(self, backend: Backend, assignment: Assignment) -> None:
+    def __init__(self, backend: Backend, assignment: Assignment, config: TokenizerConfig) -> None:
+        self.config = config
         self.name, self.sha256, self.num_base_ids = backend.name, backend.sha256, backend.num_ids
         self.num_ids, self.special = assignment.num_ids, assignment.special
         self.dtype = np.dtype(np.uint16 if self.num_ids - 1 <= np.iinfo(np.uint16).max else np.uint32)
@@ -268,7 +273,15 @@ def load_tokenizer(config: TokenizerConfig, *, num_meta_tokens: int = 5) -> Toke
         TokenizerError: the vocabulary is unknown, missing, damaged or cannot be downloaded, or it has no room for
             the special tokens.
     """
-    backend = load_named(config.name) if config.name else load_file(Path(str(config.path)), pattern=config.pattern)
+    if config.path is not None:
+        backend = load_file(Path(local_path(config.path)), pattern=config.pattern)
+        config = config.model_copy(update={"path": absolute_path(config.path)})
+    elif config.is_in_hub:
+        found = find_in_hub(str(config.name))
+        config = config.model_copy(update={"name": found.name})
+        backend = load_file(found.path, pattern=config.pattern, name=found.repository)
+    else:
+        backend = load_named(str(config.name))
     assignment = assign_special_ids(
         config.model_dump(include={"bos", "eos", "pad", "boc", "eoc"}),
         slots=config.special_slots or ("reserved" if config.name == "tekken" else "added"),
@@ -277,4 +290,4 @@ def load_tokenizer(config: TokenizerConfig, *, num_meta_tokens: int = 5) -> Toke
         num_base_ids=backend.num_ids,
         is_ordinary=backend.is_ordinary,
     )
-    return Tokenizer(backend, assignment)
+    return Tokenizer(backend, assignment, config)

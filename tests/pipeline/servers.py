@@ -1,4 +1,4 @@
-"""HTTP servers on loopback for tests: S3, a proxy that counts requests and injects faults, and a Hugging Face hub.
+"""HTTP servers on loopback for tests: S3, a proxy that counts requests and injects faults, and Hugging Face hubs.
 
 Faults strike by counting requests, never by chance.
 """
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -375,3 +376,98 @@ def hub_serving(hub: Hub) -> Iterator[Hub]:
     handler = type("Handler", (_HubHandler,), {"hub": hub})
     with _serving(_Server((HOST, 0), handler)) as hub.address:
         yield hub
+
+
+@dataclass
+class ModelHub:
+    """A hub with model repositories. A commit's sha is that of its files, so that changed files are a new commit."""
+
+    repositories: dict[str, dict[str, bytes]]
+    """By `organization/name`, the files of its branch `main`."""
+    tokens: dict[str, str] = field(default_factory=dict)
+    """Private repositories, with the token that reads each."""
+    gated: set[str] = field(default_factory=set)
+    """Repositories whose files nobody may read yet."""
+    address: str = ""
+    requests: list[tuple[str, str]] = field(default_factory=list)
+    commits: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """The files of each commit that was asked for."""
+
+    def commit(self, repository: str) -> str:
+        """The commit of `main`."""
+        files = self.repositories[repository]
+        sha = hashlib.sha1(repr(sorted(files.items())).encode()).hexdigest()
+        self.commits[sha] = dict(files)
+        return sha
+
+
+class _ModelHubHandler(_Handler):
+    hub: ModelHub
+
+    def do_HEAD(self) -> None:
+        self._route()
+
+    def do_GET(self) -> None:
+        self._route()
+
+    def _route(self) -> None:
+        hub = self.hub
+        hub.requests.append((self.command, self.path))
+        path = unquote(urlsplit(self.path).path)
+        repository = "/".join(path.removeprefix("/api/models").strip("/").split("/")[:2])
+        token = hub.tokens.get(repository)
+        is_readable = token is None or self.headers.get("Authorization") == f"Bearer {token}"
+        if repository not in hub.repositories or not is_readable:
+            self._refuse(401, "RepoNotFound")
+        elif repository in hub.gated and "/resolve/" in path:
+            self._refuse(403, "GatedRepo")
+        else:
+            self._serve(repository, path.partition(repository)[2].strip("/"))
+
+    def _serve(self, repository: str, asked: str) -> None:
+        verb, _, rest = asked.partition("/")
+        revision, _, name = rest.partition("/")
+        main = self.hub.commit(repository)
+        commit = main if revision in ("", "main") else revision
+        files = self.hub.commits.get(commit)
+        if files is None:
+            self._refuse(404, "RevisionNotFound")
+        elif verb in ("", "revision"):
+            self._json({"id": repository, "sha": commit, "private": False, "siblings": []})
+        elif verb == "tree":
+            self._json(
+                [{"type": "file", "oid": _oid(body), "size": len(body), "path": path} for path, body in files.items()]
+            )
+        elif name in files:
+            self.answer(200, files[name], {"X-Repo-Commit": commit, "ETag": f'"{_oid(files[name])}"'})
+        else:
+            self._refuse(404, "EntryNotFound")
+
+    def _json(self, value: Any) -> None:
+        self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _refuse(self, status: int, code: str) -> None:
+        self.answer(status, headers={"X-Error-Code": code, "X-Error-Message": code})
+
+
+def _oid(content: bytes) -> str:
+    return hashlib.sha1(content).hexdigest()
+
+
+@contextmanager
+def model_hub_serving(hub: ModelHub) -> Iterator[ModelHub]:
+    """Run the hub."""
+    handler = type("Handler", (_ModelHubHandler,), {"hub": hub})
+    with _serving(_Server((HOST, 0), handler)) as hub.address:
+        yield hub
+
+
+def use_model_hub(address: str, cache: Path, patch: pytest.MonkeyPatch) -> None:
+    """Point this process to a hub, with its own cache and no token: the library read its variables when imported."""
+    constants = "huggingface_hub.constants"
+    patch.setattr(f"{constants}.HF_HUB_OFFLINE", False)
+    patch.setattr(f"{constants}.ENDPOINT", address)
+    patch.setattr(f"{constants}.HUGGINGFACE_CO_URL_TEMPLATE", address + "/{repo_id}/resolve/{revision}/{filename}")
+    patch.setattr(f"{constants}.HF_HUB_CACHE", str(cache))
+    patch.setenv("NO_PROXY", HOST)
+    patch.delenv("HF_TOKEN", raising=False)

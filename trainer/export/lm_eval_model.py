@@ -218,6 +218,8 @@ def _load(
         config = TokenizerConfig.model_validate(read_manifest(Path(output)).recipe.get("tokenizer"))
     except ValidationError:
         raise TrainerError(f"{output}: its manifest has no tokenizer: export the model and give pretrained") from None
+    if config.is_in_hub:  # a manifest may come from others; it must not choose what is downloaded
+        raise TrainerError(f"{output}: its tokenizer is of the Hub: export the model and give pretrained")
     tokenizer = load_tokenizer(config, num_meta_tokens=len(trained.tokenizer.special.meta))
     check_tokenizer(tokenizer, trained.tokenizer, training=name, where=f"{output}/manifest.json")
     return LoadedExport(trained=trained, layout=trained.layout, tokenizer=tokenizer)

@@ -234,7 +234,7 @@ def test_more_tokens_than_one_list_array_holds_are_refused(small: Tokenizer, mon
     [
         ({}, "exactly one of name and path"),
         ({"name": "gpt2", "path": "x.tiktoken"}, "exactly one of name and path"),
-        ({"name": "gpt2", "pattern": "gpt2"}, "pattern is for the path"),
+        ({"name": "gpt2", "pattern": "gpt2"}, "pattern is for a .tiktoken file"),
         ({"name": "gpt2", "boc": ""}, "must not be empty"),
         ({"name": "gpt2", "nmae": "x"}, "Extra inputs are not permitted"),
         ({"name": "gpt2", "special_slots": "spare"}, "'added' or 'reserved'"),
