@@ -63,6 +63,7 @@ for command in (
     stages.annotate,
     stages.tokenize,
     stages.pack,
+    stages.finish,
     training.train,
     evaluation.evaluate,
     evaluation.generate,

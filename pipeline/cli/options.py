@@ -49,6 +49,15 @@ ExecutorOption = Annotated[
         "auto: on Ray if RAY_ADDRESS or ray.address names a cluster, else local."
     ),
 ]
+ShardOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NUMBER/COUNT",
+        help="Work on this share of the partitions alone, such as 3/64, without Ray. Any number of shards may run at "
+        "once, on any machines that share the output; `colophon finish` completes the run.",
+        show_default="all partitions",
+    ),
+]
 RebuildOption = Annotated[
     bool, typer.Option("--rebuild", help="If settings have changed, replace the outdated files instead of stopping.")
 ]

@@ -1,10 +1,10 @@
-"""Commands that run stages: run, annotate, tokenize, pack, and submit for a cluster."""
+"""Commands that run stages: run, annotate, tokenize, pack, finish after shards, and submit for a cluster."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,7 @@ from colophon.pipeline.cli.options import (
     RebuildOption,
     RecipeArgument,
     SetOption,
+    ShardOption,
     StrictOption,
     local_only,
 )
@@ -25,6 +26,8 @@ from colophon.pipeline.executors.session import ExecutorName
 
 if TYPE_CHECKING:
     from colophon.pipeline.recipe.schema import Recipe
+    from colophon.pipeline.runs.run import RunResult
+    from colophon.pipeline.storage.shard import Shard
     from colophon.shards.outputs import StageName
 
 
@@ -35,6 +38,7 @@ def _stage_command(name: str, stages: tuple[StageName, ...], docstring: str) -> 
         recipe: RecipeArgument,
         settings: SetOption = None,
         executor: ExecutorOption = ExecutorName.AUTO,
+        shard: ShardOption = None,
         rebuild: RebuildOption = False,
         strict: StrictOption = False,
         dry_run: DryRunOption = False,
@@ -43,11 +47,24 @@ def _stage_command(name: str, stages: tuple[StageName, ...], docstring: str) -> 
         as_json: JsonOption = False,
     ) -> None:
         settings = [*(settings or []), *(["tokenizer.allow_lossy=true"] if allow_lossy else [])]
+        share = None if shard is None else _parsed(shard)
         loaded = _loaded(recipe, settings)
         if dry_run:
-            _print_plan(loaded, stages, where=recipe, rebuild=rebuild, may_probe=not no_probe, as_json=as_json)
+            may_probe = not no_probe
+            _print_plan(
+                loaded, stages, where=recipe, shard=share, rebuild=rebuild, may_probe=may_probe, as_json=as_json
+            )
         else:
-            _run(loaded, stages, where=recipe, executor=executor, rebuild=rebuild, strict=strict, as_json=as_json)
+            _run(
+                loaded,
+                stages,
+                where=recipe,
+                executor=executor,
+                shard=share,
+                rebuild=rebuild,
+                strict=strict,
+                as_json=as_json,
+            )
 
     command.__name__, command.__doc__ = name, docstring
     return command
@@ -87,6 +104,12 @@ pack = _stage_command(
 )
 
 
+def _parsed(shard: str) -> Shard:
+    from colophon.pipeline.storage.shard import Shard
+
+    return Shard.parse(shard)
+
+
 def _loaded(recipe: str, settings: list[str]) -> Recipe:
     from colophon.pipeline.recipe.loading import load_recipe
 
@@ -99,6 +122,7 @@ def _run(
     *,
     where: str,
     executor: ExecutorName,
+    shard: Shard | None,
     rebuild: bool,
     strict: bool,
     as_json: bool,
@@ -109,6 +133,7 @@ def _run(
         recipe,
         stages=stages,
         executor=executor,
+        shard=shard,
         rebuild=rebuild,
         strict=strict,
         name=where,
@@ -117,12 +142,47 @@ def _run(
         log=progress_log(as_json),
     )
     if as_json:
-        echo_json({"exit_code": int(result.exit_code), "output": recipe.output.path, **result.summary})
+        content = result.summary if shard is None else _share(shard, result)
+        echo_json({"exit_code": int(result.exit_code), "output": recipe.output.path, **content})
+    raise typer.Exit(int(result.exit_code))
+
+
+def _share(shard: Shard, result: RunResult) -> dict[str, Any]:
+    return {
+        "shard": str(shard),
+        "partitions": len(result.manifest.partitions),
+        "quarantined": len(result.manifest.quarantine),
+        "seconds": {timing.name: round(timing.seconds, 3) for timing in result.timings},
+    }
+
+
+def finish(recipe: RecipeArgument, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Complete a run whose shards have ended: check that none is missing, write the manifest and the report.
+
+    Example: `colophon finish recipes/web.toml`
+    """
+    loaded = _loaded(recipe, settings or [])
+    from colophon.pipeline.reports.summary import print_summary
+    from colophon.pipeline.runs.sharded.finish import finish_run
+
+    console = make_console(err=as_json)
+    result = finish_run(loaded, where=recipe, console=console, log=progress_log(as_json))
+    if as_json:
+        echo_json({"exit_code": int(result.exit_code), "output": loaded.output.path, **result.summary})
+    else:
+        print_summary(dict(result.summary), result.manifest, console=console, has_worked=result.has_worked)
     raise typer.Exit(int(result.exit_code))
 
 
 def _print_plan(
-    recipe: Recipe, stages: tuple[StageName, ...], *, where: str, rebuild: bool, may_probe: bool, as_json: bool
+    recipe: Recipe,
+    stages: tuple[StageName, ...],
+    *,
+    where: str,
+    shard: Shard | None,
+    rebuild: bool,
+    may_probe: bool,
+    as_json: bool,
 ) -> None:
     """Print the files that a run would write, its estimated cost, and the resolved recipe; start nothing."""
     from colophon.pipeline.runs.calibration import calibrated
@@ -130,7 +190,7 @@ def _print_plan(
     from colophon.pipeline.runs.resolve import resolve
 
     log = progress_log(as_json)
-    resolved = resolve(recipe, where=where)
+    resolved = resolve(recipe, where=where).for_shard(shard)
     for line in resolved.check_tokenizer(stages):  # an error of the tokenizer comes before any table
         log(line)
     plan = dry_run(calibrated(resolved, write=False, log=log, rebuild=rebuild), stages=stages, may_probe=may_probe)

@@ -20,6 +20,7 @@ from colophon.pipeline.reports.tables import print_table
 from colophon.pipeline.runs.run import PassTiming, RunResult, describe
 from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import QUARANTINE, Store
+from colophon.pipeline.storage.shard import Shard
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import is_as_written, with_checksum
@@ -209,6 +210,19 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
         console.print("nothing to do: all files are up to date", highlight=False)
     for line in describe_left_aside(manifest.left_aside):
         console.print(f"left aside: {line}", highlight=False, soft_wrap=True)
+    _print_quarantine(manifest, console=console)
+
+
+def print_share(shard: Shard, result: RunResult, *, where: str, console: Console) -> None:
+    """Print the lines that end a shard of the recipe `where`."""
+    partitions = len(result.manifest.partitions)
+    work = "" if result.has_worked else ", nothing to do"
+    line = f"shard {shard}: {partitions:,} partitions are complete{work}"
+    console.print(f"{line}. When all shards are: colophon finish {where}", highlight=False, soft_wrap=True)
+    _print_quarantine(result.manifest, console=console)
+
+
+def _print_quarantine(manifest: Manifest, *, console: Console) -> None:
     for entry in manifest.quarantine[:5]:
         console.print(f"quarantined: {describe(entry)}", style="yellow", highlight=False, soft_wrap=True)
     if len(manifest.quarantine) > 5:

@@ -56,9 +56,16 @@ def _calibrated(
         lines = differences(stored[0], settings)
         raise changed_settings(f"{resolved.store.root}/{Output.annotations(annotator.name)}", lines)
     calibration = _fit(annotator, resolved, num_documents=annotator.num_calibration_documents, log=log)
-    value = {"settings": settings, "calibration": calibration}
-    resolved.store.files.replace_text(calibration_path(annotator), json.dumps(value, indent=1))
-    return annotator.with_calibration(calibration)
+    text = json.dumps({"settings": settings, "calibration": calibration}, indent=1)
+    files, path = resolved.store.files, calibration_path(annotator)
+    if stored is None:
+        files.create_text(path, text)  # of several shards the first to finish calibrates for all
+    else:
+        files.replace_text(path, text)
+    stored = _stored(resolved, annotator)
+    if stored is None or stored[0] != settings:
+        raise ColophonError(f"{resolved.store.root}/{path}: another command has changed it. Run the same command again")
+    return stored[1]
 
 
 def _stored(resolved: ResolvedRecipe, annotator: Annotator) -> tuple[dict[str, Any], Annotator] | None:
@@ -85,7 +92,7 @@ def _fit(
     columns = resolved.columns
     needs = [need for need in columns.annotate_needs if need.name in annotator.columns and need.name != "id"]
     needs.append(columns.need("id", required=False))
-    sample = sample_of(resolved.inputs.partitions, needs, num_documents=num_documents)
+    sample = sample_of(resolved.planned.inputs.partitions, needs, num_documents=num_documents)
     try:
         annotator.load()
         calibration = annotator.calibrate(sample.batches())

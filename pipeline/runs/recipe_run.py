@@ -14,6 +14,7 @@ from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
 from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.recipe.schema import Recipe
 from colophon.pipeline.storage.files import files_at
+from colophon.pipeline.storage.shard import Shard
 from colophon.shards.manifest import MANIFEST_NAME
 from colophon.shards.outputs import STAGES, StageName
 
@@ -28,6 +29,7 @@ def run_recipe(
     *,
     stages: Sequence[StageName] = STAGES,
     executor: ExecutorName | str = ExecutorName.AUTO,
+    shard: Shard | None = None,
     rebuild: bool = False,
     strict: bool = False,
     plugins: bool = False,
@@ -42,6 +44,8 @@ def run_recipe(
         recipe: a recipe, the path of a recipe file, or the name of a bundled recipe.
         stages: some of `annotate`, `tokenize` and `pack`.
         executor: `auto`, `local`, `ray` or `inline`.
+        shard: work on this share of the partitions alone, without Ray, and write neither manifest nor report, which
+            `finish_run` writes when all shards have ended.
         rebuild: redo outputs that were made with different settings, instead of raising.
         strict: stop at the first input that cannot be read, instead of quarantining it.
         plugins: run the Python files of `[plugins]` of a recipe file, which is an error otherwise.
@@ -51,7 +55,8 @@ def run_recipe(
         log: gets a line on where workers run.
 
     Returns:
-        The manifest, the times of the passes and the summary. `exit_code` is 3 where input was quarantined.
+        The manifest, the times of the passes and the summary. `exit_code` is 3 where input was quarantined. Of a
+        shard they are those of its share, without a summary.
 
     Raises:
         UsageError: the recipe is invalid, or an output was made with different settings and `rebuild` is not set.
@@ -60,7 +65,7 @@ def run_recipe(
     begun = time.monotonic()
     where = name or ("recipe" if isinstance(recipe, Recipe) else fspath(recipe))
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(fspath(recipe), plugins=plugins)
-    with ExecutorSession(_executor_name(executor), loaded.ray, log=log) as session:
+    with ExecutorSession(_executor_name(executor, shard=shard), loaded.ray, log=log) as session:
         if session.has_workers:
             _check_visible(loaded, where=where)
         is_first = files_at(loaded.output.path).size(MANIFEST_NAME) is None  # else there may be nothing to do
@@ -68,10 +73,11 @@ def run_recipe(
             session.begin()
         # Everything else is imported and checked while workers start.
         from colophon.pipeline.estimates.earlier_runs import remember_rates
-        from colophon.pipeline.reports.summary import print_summary, summarize, write_report
+        from colophon.pipeline.reports.summary import print_share, print_summary, summarize, write_report
         from colophon.pipeline.runs.calibration import calibrated
         from colophon.pipeline.runs.resolve import resolve
         from colophon.pipeline.runs.run import Run
+        from colophon.pipeline.runs.sharded.state import begin_shard, end_shard
         from colophon.pipeline.storage.lock import locked
 
         resolved = resolve(loaded, where=where)
@@ -80,9 +86,12 @@ def run_recipe(
         _ = resolved.inputs  # nothing is written for input that cannot be read
         if is_first:
             session.connect()  # nor without workers
+        resolved = resolved.for_shard(shard)
         with locked(resolved.store, log=log) as owner:
             resolved = resolved.for_run(owner.token)
             resolved = calibrated(resolved, write="annotate" in stages, log=log, rebuild=rebuild)
+            if shard is not None:
+                begin_shard(resolved, stages)
             result = Run(
                 resolved,
                 stages=stages,
@@ -94,13 +103,19 @@ def run_recipe(
                 begun=begun,
             ).execute()
             session.leave()
-            summary = summarize(result, store=resolved.store)
-            write_report(summary, result, store=resolved.store)
+            if shard is not None:
+                end_shard(resolved, stages, result)
+            else:
+                summary = summarize(result, store=resolved.store)
+                write_report(summary, result, store=resolved.store)
+                result = replace(result, summary=summary)
             if result.has_worked and not session.spans_machines:
                 remember_rates(result, resolved, workers=session.num_workers)
-    if console is not None and shows_summary:
-        print_summary(summary, result.manifest, console=console, has_worked=result.has_worked)
-    return replace(result, summary=summary)
+    if console is not None and shows_summary and shard is not None:
+        print_share(shard, result, where=where, console=console)
+    elif console is not None and shows_summary:
+        print_summary(dict(result.summary), result.manifest, console=console, has_worked=result.has_worked)
+    return result
 
 
 def _check_visible(recipe: Recipe, *, where: str) -> None:
@@ -113,12 +128,15 @@ def _check_visible(recipe: Recipe, *, where: str) -> None:
             )
 
 
-def _executor_name(executor: str) -> ExecutorName:
+def _executor_name(executor: str, *, shard: Shard | None) -> ExecutorName:
     try:
-        return ExecutorName(executor)
+        name = ExecutorName(executor)
     except ValueError:
         available = ", ".join(name.value for name in ExecutorName)
         raise UsageError(f"unknown executor {executor!r}; available: {available}") from None
+    if shard is not None and name is ExecutorName.RAY:
+        raise UsageError(f"--shard {shard}: a shard runs without Ray; available executors: auto, local, inline")
+    return ExecutorName.LOCAL if shard is not None and name is ExecutorName.AUTO else name
 
 
 def _silent_console() -> Console:

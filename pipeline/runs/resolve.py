@@ -23,6 +23,7 @@ from colophon.pipeline.stages.column_sources import ColumnSources
 from colophon.pipeline.stages.settings import Settings
 from colophon.pipeline.stages.tokenization import Vocabulary
 from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.shard import LOCK_NAME, SHARDS, Shard
 from colophon.shards.common.errors import ColophonError, did_you_mean
 from colophon.shards.layouts import AppendLayout, PrependLayout
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
@@ -31,8 +32,8 @@ from colophon.shards.templates import template_of
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 
 WRITTEN_NAMES = (
-    *("annotations", "calibration", "packed", "records", "report", "tokens", "training"),
-    *(".lock", "manifest.json", "quarantine.jsonl"),
+    *("annotations", "calibration", "packed", "records", "report", SHARDS, "tokens", "training"),
+    *(LOCK_NAME, "manifest.json", "quarantine.jsonl"),
 )
 """The names in a run's output directory, those of its trainings included."""
 REBUILD = "--rebuild replaces the outdated files; a different output.path keeps both"
@@ -81,6 +82,8 @@ class ResolvedRecipe:
     vocabulary: Vocabulary
     run: str = ""
     """The token of the run that holds the output's lock."""
+    shard: Shard | None = None
+    """The shard whose partitions are the input; None: all are."""
 
     def with_annotators(self, annotators: Sequence[Annotator]) -> ResolvedRecipe:
         """The same recipe with calibrated annotators; footers and vocabulary are not read a second time."""
@@ -89,6 +92,10 @@ class ResolvedRecipe:
     def for_run(self, token: str) -> ResolvedRecipe:
         """The same recipe for the run with this lock token; only its files are published."""
         return replace(self, run=token)
+
+    def for_shard(self, shard: Shard | None) -> ResolvedRecipe:
+        """The same recipe for a shard: its input is the shard's share, and it holds the shard's lock."""
+        return replace(self, shard=shard)
 
     @property
     def plugins(self) -> tuple[PluginFile, ...]:
@@ -99,12 +106,20 @@ class ResolvedRecipe:
     @property
     def store(self) -> Store:
         """The run's output directory."""
-        return Store(self.recipe.output.path, run=self.run)
+        return Store(self.recipe.output.path, run=self.run, shard=self.shard)
 
     @property
     def inputs(self) -> Inputs:
-        """The partitions of the input, see `PlannedInputs.inputs`."""
-        return self.planned.inputs
+        """The partitions of the input, see `PlannedInputs.inputs`, or the shard's share of them."""
+        return self.planned.inputs if self.shard is None else self._share
+
+    @cached_property
+    def _share(self) -> Inputs:
+        """The shard's partitions. Input that cannot be read is in no share: `colophon finish` reports it."""
+        assert self.shard is not None
+        partitions = self.planned.inputs.partitions
+        share = self.shard.share([partition.bytes for partition in partitions])
+        return Inputs(tuple(partitions[index] for index in share), quarantine=())
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -92,6 +92,7 @@ class Run:
         connect: Callable[[], None] = lambda: None,
         rebuild: bool = False,
         strict: bool = False,
+        quarantined: Sequence[QuarantineEntry] = (),
         begun: float | None = None,
     ) -> None:
         """Describe a run.
@@ -115,13 +116,14 @@ class Run:
         self._connect = connect
         self._rebuild = rebuild
         self._strict = strict
-        self._quarantined: dict[str, QuarantineEntry] = {}  # by partition; later passes skip it
+        # By partition; later passes skip it.
+        self._quarantined = {entry.partition: entry for entry in quarantined if entry.partition is not None}
         self._reported: dict[tuple[str, str], str] = {}  # paths in the workers' records, by output and partition
         self._connect_seconds = 0.0
         self._notes: list[str] = []
 
     def execute(self) -> RunResult:
-        """Run the passes and write the manifest.
+        """Run the passes and write the manifest; that of a shard is returned, not written.
 
         Raises:
             UsageError: an output was written with other settings and `rebuild` is not set.
@@ -134,8 +136,10 @@ class Run:
         self._sweep()
         timings = tuple(self._run_pass(stages) for stages in self._passes)
         self._sweep()
-        manifest = self._resolved.store.write_manifest(self._plan.manifest(self._quarantined))
-        self._write_quarantine(manifest.quarantine)
+        manifest = self._plan.manifest(self._quarantined)
+        if self._resolved.shard is None:
+            manifest = self._resolved.store.write_manifest(manifest)
+            self._write_quarantine(manifest.quarantine)
         start_seconds = time.monotonic() - begun - sum(timing.seconds for timing in timings)
         return RunResult(
             manifest=manifest,

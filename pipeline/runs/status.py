@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +15,9 @@ from colophon.pipeline.runs.plan import Plan, each_once
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.run import describe
 from colophon.pipeline.storage.commits import QUARANTINE
-from colophon.pipeline.storage.lock import owner_of
+from colophon.pipeline.storage.lock import owners_of
 from colophon.pipeline.storage.owner import Owner
+from colophon.pipeline.storage.shard import Shard
 from colophon.pipeline.verification.settings_and_models import settings_findings
 from colophon.shards.common.errors import DamagedFileError, ShardError
 from colophon.shards.manifest import QuarantineEntry, parse_quarantine
@@ -46,6 +48,8 @@ class Status:
     partitions: int
     owner: Owner | None
     """The run that holds the lock now."""
+    shards: Mapping[Shard, Owner]
+    """The shards that are at work now."""
     outputs: tuple[OutputStatus, ...]
     quarantine: tuple[QuarantineEntry, ...]
     """Entries of the last run that ended, and input files that cannot be read now."""
@@ -56,26 +60,32 @@ class Status:
         """The status as a JSON value."""
         return {
             "partitions": self.partitions,
-            "running": None if self.owner is None else self.owner.model_dump(include={"host", "pid", "since"}),
+            "running": None if self.owner is None else _as_dict(self.owner),
+            "running_shards": {str(shard): _as_dict(owner) for shard, owner in self.shards.items()},
             "outputs": {status.output: _by_state(status) for status in self.outputs},
             "quarantine": [entry.model_dump(exclude_none=True) for entry in self.quarantine],
             "warnings": list(self.warnings),
         }
 
 
+def _as_dict(owner: Owner) -> dict[str, Any]:
+    return owner.model_dump(include={"host", "pid", "since"})
+
+
 def status_of(resolved: ResolvedRecipe) -> Status:
     """The state of every output of the recipe, from its commit records."""
     plan = Plan(resolved)
     stages = [stage for stage in STAGES if stage == "annotate" or resolved.recipe.tokenizer is not None]
-    owner = owner_of(resolved.store)
+    owners = owners_of(resolved.store)
     quarantine = (*resolved.inputs.quarantine, *_last_quarantine(resolved))
     quarantined = {entry.partition for entry in quarantine if entry.line is None and entry.partition is not None}
     outputs = [output for stage in stages for output in plan.outputs(stage)]
     return Status(
         partitions=len(resolved.inputs.partitions),
-        owner=owner,
+        owner=owners.get(None),
+        shards={shard: owner for shard, owner in owners.items() if shard is not None},
         outputs=tuple(
-            _output_status(plan, output, is_running=owner is not None, quarantined=quarantined) for output in outputs
+            _output_status(plan, output, is_running=bool(owners), quarantined=quarantined) for output in outputs
         ),
         quarantine=tuple(each_once(quarantine)),
         warnings=_warnings(resolved),
@@ -121,6 +131,10 @@ def print_status(status: Status, *, console: Console) -> None:
     """Print a table of the outputs, and the quarantine."""
     if status.owner is not None:
         console.print(f"running: {status.owner.describe()}", highlight=False)
+    for shard, owner in sorted(status.shards.items())[:_SHOWN_ENTRIES]:
+        console.print(f"running: shard {shard}, {owner.describe()}", highlight=False)
+    if len(status.shards) > _SHOWN_ENTRIES:
+        console.print(f"... and {len(status.shards) - _SHOWN_ENTRIES} more shards", highlight=False)
     table = Table(title=f"{status.partitions:,} partitions")
     table.add_column("output", overflow="fold")
     for state in _STATES:

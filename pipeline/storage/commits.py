@@ -19,6 +19,7 @@ from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.fault_injection import reached
 from colophon.pipeline.storage.files import LocalFiles, RemoteFiles, files_at
 from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error
+from colophon.pipeline.storage.shard import LOCK_NAME, SHARDS, Shard
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, sync
 from colophon.shards.common.errors import DamagedFileError
@@ -27,11 +28,10 @@ from colophon.shards.common.state_files import checksum_of
 from colophon.shards.manifest import MANIFEST_NAME, REMEDY, Manifest, QuarantineEntry, Record, manifest_text
 
 RECORDS = "records"
-LOCK_NAME = ".lock"
 QUARANTINE = "quarantine.jsonl"
 _SWEEP_SECONDS = 15.0
 """How long a process of an earlier run may take to finish its publication."""
-_WRITTEN_BY_THE_DRIVER = ("calibration", "report")
+_WRITTEN_BY_THE_DRIVER = ("calibration", "report", SHARDS)
 _TEMPORARY = re.compile(rf"\..+\.[0-9a-f]{{12}}(\.[a-z]+)?{re.escape(TEMPORARY_SUFFIX)}")
 """The names of our temporary files, see `durable.temporary_path` and `Store.draft`; other hidden files stay."""
 
@@ -43,11 +43,18 @@ class Store:
     root: str
     run: str = ""
     """The token of the writing run (see `storage.lock`); nothing is published once another run has the lock."""
+    shard: Shard | None = None
+    """The shard of the writing run; None: it is a whole run."""
 
     @property
     def files(self) -> RunFiles:
         """The directory's files."""
         return files_at(self.root)
+
+    @property
+    def lock_name(self) -> str:
+        """The path of the writing run's lock under the root."""
+        return LOCK_NAME if self.shard is None else self.shard.lock_name
 
     @property
     def absolute(self) -> Store:
@@ -155,7 +162,7 @@ class Store:
         if not self.run:
             return
         try:
-            owner = self.files.read_state(LOCK_NAME, remedy=REMEDY)
+            owner = self.files.read_state(self.lock_name, remedy=REMEDY)
         except DamagedFileError:  # a run is taking the lock; it waits, in `sweep`, for the process that publishes
             return
         if owner is None:
@@ -198,7 +205,8 @@ class Store:
         """Delete the temporary files of dead processes, and check the outputs. The caller must hold the run's lock.
 
         Afterwards no process of an earlier run can publish in these outputs: the lock of each directory lets one that
-        is publishing finish, and the check of the run's lock stops the others.
+        is publishing finish, and the check of the run's lock stops the others. A shard deletes nothing, because other
+        shards write beside it.
 
         Raises:
             OutputPathError: an output, a record or a report is a link, a pipe or the like.
@@ -210,8 +218,11 @@ class Store:
         for output in outputs:
             is_there = files.inside(output, is_directory=True).is_dir()
             with files.exclusive(output, seconds=_SWEEP_SECONDS) if is_there else nullcontext():
-                _delete_temporary_files(files.entries(output))
-                _delete_temporary_files(files.entries(f"{RECORDS}/{output}"))
+                if self.shard is None:
+                    _delete_temporary_files(files.entries(output))
+                    _delete_temporary_files(files.entries(f"{RECORDS}/{output}"))
+        if self.shard is not None:
+            return
         for directory in _WRITTEN_BY_THE_DRIVER:
             _delete_temporary_files(files.entries(directory))
         for name in (MANIFEST_NAME, QUARANTINE):

@@ -1,4 +1,4 @@
-"""The lock of an output directory: one run at a time.
+"""The lock of an output directory: one run at a time, or one command for each of its shards.
 
 On a disk the system holds the lock (flock) and releases it when the owner's process ends, however it ends; the lock
 file only names the owner. Object stores and some network file systems have no locks: there the owner rewrites a small
@@ -8,6 +8,10 @@ ends.
 
 The lock does not stop workers that outlive a killed run. Therefore every publication checks the owner, see
 `Store.publish`.
+
+A shard (see `storage.shard`) has a lock of its own. Each command first takes its lock and then searches for locks that
+exclude it: of two that start in the same instant at least one finds the other, and is refused. Locks that dead commands
+left are deleted, so that nothing that outlives them publishes.
 """
 
 from __future__ import annotations
@@ -17,15 +21,18 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from colophon.pipeline.errors import StoreError
-from colophon.pipeline.storage.commits import LOCK_NAME, Store
+from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.files import LocalFiles
 from colophon.pipeline.storage.owner import Owner
 from colophon.pipeline.storage.run_files import RunFiles
+from colophon.pipeline.storage.shard import LOCK_NAME, SHARDS, Shard, excludes, shard_of_lock
 from colophon.shards.common.errors import ColophonError, DamagedFileError
 from colophon.shards.common.file_locks import LOCKED_ERRNOS, describe_process, holder_of
 from colophon.shards.common.output_paths import OutputPathError, open_regular
@@ -39,9 +46,49 @@ _NO_LOCKS_ERRNOS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP,
 _LEASE_INSTEAD = "the lock is a file that the run rewrites every few seconds"
 
 
+@dataclass(frozen=True)
+class _Lock:
+    """A lock of an output: the file at `name` that names its owner."""
+
+    files: RunFiles
+    name: str
+
+    def owner(self) -> Owner | None:
+        """The owner that the file names; None without a file that can be read."""
+        try:
+            return self.files.read_model(Owner, self.name, remedy=REMEDY)
+        except DamagedFileError:
+            return None
+
+    def create(self, owner: Owner) -> bool:
+        """Create the file unless it exists; whether it is this owner's now."""
+        if not self.files.create_text(self.name, owner.model_dump_json()):
+            return False
+        current = self.owner()
+        return current is not None and current.token == owner.token
+
+    def delete(self, owner: Owner | None) -> None:
+        """Delete the file if it is this owner's or cannot be read."""
+        current = self.owner()
+        if current is None or (owner is not None and current.token == owner.token):
+            self.files.remove(self.name)
+
+    def error(self, owner: Owner | None, *, pid: int | None = None) -> ColophonError:
+        """The error for a lock that the process `pid` has, if that is known; the file may name an earlier owner."""
+        remedy = "Wait until it ends, or set another output.path"
+        if pid is not None and (owner is None or (owner.is_here and owner.pid != pid)):
+            name = describe_process(pid)
+            place = f"{self.files.root}/{self.name}"
+            return ColophonError(f"{place}: locked by {name}, which has not named itself. {remedy}")
+        shard = shard_of_lock(self.name)
+        name = "another run" if shard is None else f"shard {shard}"
+        holder = name if owner is None else f"{name} ({owner.describe()})"
+        return ColophonError(f"{self.files.root}: {holder} is using it. {remedy}")
+
+
 @contextmanager
 def locked(store: Store, *, log: Callable[[str], None], beat_seconds: float = BEAT_SECONDS) -> Iterator[Owner]:
-    """Hold the lock of `store` for as long as the context lasts.
+    """Hold the lock of `store` for as long as the context lasts: that of the output, or of `store.shard`.
 
     Args:
         store: a run's output.
@@ -49,21 +96,38 @@ def locked(store: Store, *, log: Callable[[str], None], beat_seconds: float = BE
         beat_seconds: the time between two beats of a lease.
 
     Raises:
-        ColophonError: another run holds the lock, or the directory cannot be written.
+        ColophonError: another command holds the lock or one that excludes it, or the directory cannot be written.
     """
     owner, files = Owner.this_process(), store.files
-    leased = partial(_leased, files, owner, log=log, beat_seconds=beat_seconds)
-    with _on_disk(files, owner, without_locks=leased, log=log) if files.is_local else leased():
+    lock = _Lock(files, store.lock_name)
+    leased = partial(_leased, lock, owner, log=log, beat_seconds=beat_seconds)
+    with _on_disk(lock, owner, without_locks=leased, log=log) if files.is_local else leased():
+        others = [other for other in _locks(files) if excludes(lock.name, other.name)]
+        _end(others, log=log, beat_seconds=beat_seconds)
         yield owner
 
 
-def owner_of(store: Store) -> Owner | None:
-    """The run that works in `store`, without waiting: the owner of a lease may be dead."""
-    owner = _read_owner(store.files)
-    if owner is None or not store.files.is_local:
+def owners_of(store: Store) -> dict[Shard | None, Owner]:
+    """The commands that work in `store`, without waiting: by shard, None for a whole run.
+
+    The owner of a lease may be dead.
+    """
+    owners = {shard_of_lock(lock.name): _living(lock) for lock in _locks(store.files)}
+    return {shard: owner for shard, owner in owners.items() if owner is not None}
+
+
+def _locks(files: RunFiles) -> list[_Lock]:
+    """The whole run's lock, which may be missing, and those of shards."""
+    paths = (f"{SHARDS}/{name}" for name in files.names(SHARDS))
+    return [_Lock(files, LOCK_NAME), *(_Lock(files, path) for path in paths if shard_of_lock(path) is not None)]
+
+
+def _living(lock: _Lock) -> Owner | None:
+    owner = lock.owner()
+    if owner is None or not lock.files.is_local:
         return None if owner is None or owner.is_dead else owner
     try:
-        handle = open_regular(store.files.path / LOCK_NAME)
+        handle = open_regular(_path(lock))
     except OSError:
         return None
     try:
@@ -80,60 +144,92 @@ def owner_of(store: Store) -> Owner | None:
         os.close(handle)
 
 
-def _read_owner(files: RunFiles) -> Owner | None:
+def _path(lock: _Lock) -> Path:
+    """The file of a lock on a disk."""
+    assert isinstance(lock.files, LocalFiles)
+    return lock.files.inside(lock.name)
+
+
+def _end(locks: Sequence[_Lock], *, log: Callable[[str], None], beat_seconds: float) -> None:
+    """Delete the locks of dead owners.
+
+    Raises:
+        ColophonError: an owner is alive.
+    """
+    leases = [lock for lock in locks if not (lock.files.is_local and _is_free(lock))]
+    owners = [(lock, lock.owner()) for lock in leases]
+    waiting = {lock: owner for lock, owner in owners if owner is not None and not owner.is_dead}
+    for lock, alive in waiting.items():
+        log(f"{lock.files.root}: locked by {alive.describe()}; waiting to see whether it is alive")
+    if (beating := _first_to_beat(waiting, seconds=_SILENT_BEATS * beat_seconds)) is not None:
+        raise beating.error(beating.owner())
+    for lock, owner in owners:
+        if owner is not None:
+            lock.delete(owner)
+
+
+def _is_free(lock: _Lock) -> bool:
+    """Delete a lock of a disk that nobody holds; False on a file system without locks.
+
+    Raises:
+        ColophonError: somebody holds it.
+    """
+    path = _path(lock)
     try:
-        return files.read_model(Owner, LOCK_NAME, remedy=REMEDY)
-    except DamagedFileError:
-        return None
-
-
-def _locked_error(files: RunFiles, owner: Owner | None, *, holder: int | None = None) -> ColophonError:
-    """The error for a lock that the process `holder` has, if that is known; the file may name an earlier owner."""
-    remedy = "Wait until it ends, or set another output.path"
-    if holder is not None and (owner is None or (owner.is_here and owner.pid != holder)):
-        name = describe_process(holder)
-        return ColophonError(f"{files.root}/{LOCK_NAME}: locked by {name}, which has not named itself. {remedy}")
-    run = "another run" if owner is None else f"another run ({owner.describe()})"
-    return ColophonError(f"{files.root}: {run} is using it. {remedy}")
+        handle = open_regular(path)
+    except FileNotFoundError:
+        return True
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: several shards may look at the same time
+        if _is_file_of(handle, path):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        if error.errno in LOCKED_ERRNOS:
+            raise lock.error(lock.owner(), pid=holder_of(handle)) from None
+        if error.errno not in _NO_LOCKS_ERRNOS:
+            raise
+        return False
+    finally:
+        os.close(handle)
+    return True
 
 
 @contextmanager
 def _on_disk(
-    files: RunFiles,
-    owner: Owner,
-    *,
-    without_locks: Callable[[], AbstractContextManager[None]],
-    log: Callable[[str], None],
+    lock: _Lock, owner: Owner, *, without_locks: Callable[[], AbstractContextManager[None]], log: Callable[[str], None]
 ) -> Iterator[None]:
     """The lock of a directory: flock, or `without_locks` where the file system has none."""
-    existed = files.path.is_dir()
+    root = lock.files.path
+    existed = root.is_dir()
     try:
-        files.path.mkdir(parents=True, exist_ok=True)
-        handle = _lock_file_handle(files, log=log)
+        root.mkdir(parents=True, exist_ok=True)
+        path = _path(lock)
+        path.parent.mkdir(exist_ok=True)
+        handle = _lock_file_handle(lock, path, log=log)
     except OSError as error:
-        raise ColophonError(f"{error.filename or files.root}: cannot be written: {error.strerror}") from error
+        raise ColophonError(f"{error.filename or root}: cannot be written: {error.strerror}") from error
     try:
-        with _flocked(files, owner, handle) if handle is not None else without_locks():
+        with _flocked(path, owner, handle) if handle is not None else without_locks():
             yield
     finally:
         if not existed:  # empty, when the run ended before it wrote anything
             with suppress(OSError):
-                files.path.rmdir()
+                root.rmdir()
 
 
 @contextmanager
-def _flocked(files: RunFiles, owner: Owner, handle: int) -> Iterator[None]:
+def _flocked(path: Path, owner: Owner, handle: int) -> Iterator[None]:
     try:
         os.write(handle, owner.model_dump_json().encode())
         yield
     finally:
-        (files.path / LOCK_NAME).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
         os.close(handle)
 
 
-def _lock_file_handle(files: RunFiles, *, log: Callable[[str], None]) -> int | None:
+def _lock_file_handle(lock: _Lock, path: Path, *, log: Callable[[str], None]) -> int | None:
     """Lock and empty the lock file; returns its handle, or None on a file system without locks."""
-    path = files.path / LOCK_NAME
+    root = lock.files.root
     while True:
         handle = open_regular(path, os.O_RDWR | os.O_CREAT)
         try:
@@ -148,13 +244,13 @@ def _lock_file_handle(files: RunFiles, *, log: Callable[[str], None]) -> int | N
         except OSError as error:
             if error.errno in _NO_LOCKS_ERRNOS and os.fstat(handle).st_size == 0 and _is_file_of(handle, path):
                 path.unlink(missing_ok=True)  # this call has created it; a lease is never empty
-            holder = holder_of(handle)
+            pid = holder_of(handle)
             os.close(handle)
             if error.errno in LOCKED_ERRNOS:
-                raise _locked_error(files, _read_owner(files), holder=holder) from None
+                raise lock.error(lock.owner(), pid=pid) from None
             if error.errno not in _NO_LOCKS_ERRNOS:
                 raise
-            log(f"{files.root}: its file system has no locks (flock: {error.strerror}): {_LEASE_INSTEAD}")
+            log(f"{root}: its file system has no locks (flock: {error.strerror}): {_LEASE_INSTEAD}")
             return None
         os.close(handle)  # the owner deleted the file between open and flock
 
@@ -173,18 +269,19 @@ def _refuse_hard_links(handle: int, path: Path) -> None:
 
 
 @contextmanager
-def _leased(files: RunFiles, owner: Owner, *, log: Callable[[str], None], beat_seconds: float) -> Iterator[None]:
-    while not _created(files, owner):
-        other = _read_owner(files)
+def _leased(lock: _Lock, owner: Owner, *, log: Callable[[str], None], beat_seconds: float) -> Iterator[None]:
+    root = lock.files.root
+    while not lock.create(owner):
+        other = lock.owner()
         if other is not None and not other.is_dead:
-            log(f"{files.root}: locked by {other.describe()}; waiting to see whether it is alive")
-            if _beats_within(files, other, seconds=_SILENT_BEATS * beat_seconds):
-                raise _locked_error(files, _read_owner(files))
+            log(f"{root}: locked by {other.describe()}; waiting to see whether it is alive")
+            if _first_to_beat({lock: other}, seconds=_SILENT_BEATS * beat_seconds):
+                raise lock.error(lock.owner())
         if other is not None:
-            log(f"{files.root}: taking over the lock of {other.describe()}, which is dead")
-        _delete(files, other)
+            log(f"{root}: taking over the lock of {other.describe()}, which is dead")
+        lock.delete(other)
     ended = threading.Event()
-    thread = threading.Thread(target=_beat, args=(files, owner, ended, beat_seconds), name="lock", daemon=True)
+    thread = threading.Thread(target=_beat, args=(lock, owner, ended, beat_seconds), name="lock", daemon=True)
     thread.start()
     try:
         yield
@@ -192,45 +289,31 @@ def _leased(files: RunFiles, owner: Owner, *, log: Callable[[str], None], beat_s
         ended.set()
         thread.join()
         with suppress(StoreError, OSError):  # the beats have ended anyway; an error of the block must not be hidden
-            _delete(files, owner)
+            lock.delete(owner)
 
 
-def _beat(files: RunFiles, owner: Owner, ended: threading.Event, seconds: float) -> None:
-    """Rewrite the lock every few seconds until `ended`, or until another run has it."""
+def _beat(lock: _Lock, owner: Owner, ended: threading.Event, seconds: float) -> None:
+    """Rewrite the lock every few seconds until `ended`, or until it is no longer this owner's."""
     number = 0
     while not ended.wait(seconds):
         number += 1
         with suppress(Exception):  # of the network; the next beat tries again
-            current = _read_owner(files)
-            if current is not None and current.token != owner.token:
+            current = lock.owner()
+            if current is None or current.token != owner.token:
                 return  # this run was silent for too long and has lost the lock
-            files.replace_text(LOCK_NAME, owner.model_copy(update={"beat": number}).model_dump_json())
+            lock.files.replace_text(lock.name, owner.model_copy(update={"beat": number}).model_dump_json())
 
 
-def _created(files: RunFiles, owner: Owner) -> bool:
-    """Create the lock unless one exists; whether it is this owner's now."""
-    if not files.create_text(LOCK_NAME, owner.model_dump_json()):
-        return False
-    current = _read_owner(files)
-    return current is not None and current.token == owner.token
-
-
-def _beats_within(files: RunFiles, owner: Owner, *, seconds: float) -> bool:
-    """Whether the lock changes within that time; False as soon as it is gone."""
-    pause = threading.Event()
+def _first_to_beat(owners: Mapping[_Lock, Owner], *, seconds: float) -> _Lock | None:
+    """The first lock that changes within that time; None as soon as all are gone."""
+    pause, waiting = threading.Event(), dict(owners)
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
+    while waiting and time.monotonic() < deadline:
         pause.wait(seconds / 10)
-        current = _read_owner(files)
-        if current is None:
-            return False
-        if current != owner:
-            return True
-    return False
-
-
-def _delete(files: RunFiles, owner: Owner | None) -> None:
-    """Delete the lock if it is this owner's or cannot be read."""
-    current = _read_owner(files)
-    if current is None or (owner is not None and current.token == owner.token):
-        files.remove(LOCK_NAME)
+        for lock, owner in owners.items():
+            current = lock.owner() if lock in waiting else owner
+            if current is None:
+                del waiting[lock]
+            elif current != owner:
+                return lock
+    return None

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from colophon.pipeline.runs import calibration
 from colophon.pipeline.runs.calibration import calibrated
 from colophon.shards.outputs import Output
 from tests.pipeline.project import (
@@ -185,3 +187,22 @@ def test_inputs_and_vocabulary_are_not_read_again(settings: list[str]) -> None:
     assert fitted.tokenizer is tokenizer
     quality = Output.annotations("quality")
     assert fitted.settings.of(quality) != resolved.settings.of(quality)
+
+
+def test_the_first_of_several_shards_calibrates_for_all(settings: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two shards fit at once. On machines whose last bits differ, their edges would too."""
+    fit = calibration._fit
+
+    def fit_while_another_shard_is_faster(*arguments: Any, **options: Any) -> dict[str, Any]:
+        fitted = fit(*arguments, **options)
+        monkeypatch.setattr(calibration, "_fit", fit)
+        assert run(*settings, "--shard", "2/2").code == 0
+        return {**fitted, "edges": [edge + 0.01 for edge in fitted["edges"]]}
+
+    monkeypatch.setattr(calibration, "_fit", fit_while_another_shard_is_faster)
+    called = run(*settings, "--shard", "1/2")
+    assert called.code == 0
+    assert "annotators.quality: quantiles of 200 documents" in called.out, "of the whole input"
+    assert colophon("finish", "recipe.toml", *settings).code == 0
+    scores, bins = annotations()
+    np.testing.assert_array_equal(bins, np.searchsorted(np.float32(edges()), scores, side="right"))

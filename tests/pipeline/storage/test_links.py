@@ -12,7 +12,7 @@ import pytest
 
 from colophon.pipeline.storage.commits import LOCK_NAME, Store
 from colophon.pipeline.storage.files import LocalFiles
-from colophon.pipeline.storage.lock import locked, owner_of
+from colophon.pipeline.storage.lock import locked, owners_of
 from colophon.shards.common.errors import ColophonError, ExitCode
 from colophon.shards.common.file_locks import LockedError
 from colophon.shards.common.output_paths import OutputPathError
@@ -104,7 +104,7 @@ class TestTheLock:
             with pytest.raises(OutputPathError, match=rf"out/\.lock: {MESSAGE}"), locked(store, log=print):
                 pytest.fail("locked")
             with pytest.raises(OutputPathError, match=rf"out/\.lock: {MESSAGE}"):
-                owner_of(store)
+                owners_of(store).get(None)
 
     def test_is_no_second_name_of_a_file(self, tmp_path: Path) -> None:
         (tmp_path / "precious").write_text(PRECIOUS)

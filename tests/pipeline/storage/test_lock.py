@@ -19,7 +19,7 @@ import pytest
 
 from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.commits import LOCK_NAME, Store
-from colophon.pipeline.storage.lock import locked, owner_of
+from colophon.pipeline.storage.lock import locked, owners_of
 from colophon.pipeline.storage.owner import Owner
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.manifest import Manifest, Record
@@ -62,7 +62,7 @@ def test_the_second_run_names_the_first(holder: subprocess.Popen[str]) -> None:
     assert "since 0:00:" in called.line
     assert called.line.endswith(" is using it. Wait until it ends, or set another output.path")
     assert {path.name for path in Path("out").iterdir()} == {LOCK_NAME}
-    owner = owner_of(Store("out"))
+    owner = owners_of(Store("out")).get(None)
     assert owner is not None
     assert owner.pid == holder.pid
     assert run("--set", "output.path=other").code == 0
@@ -73,13 +73,13 @@ def test_a_lock_ends_with_its_owner_however_it_ends(holder: subprocess.Popen[str
     if end is not None:
         holder.send_signal(end)
     holder.communicate("")
-    assert owner_of(Store("out")) is None
+    assert owners_of(Store("out")).get(None) is None
     assert run().code == 0
     assert not Path("out", LOCK_NAME).exists()
 
 
 def test_a_run_leaves_no_owner_and_no_directory_that_it_did_not_need(finished: Path) -> None:
-    assert owner_of(Store("out")) is None
+    assert owners_of(Store("out")).get(None) is None
     with locked(Store("out"), log=print), locked(Store("deep/new"), log=print):
         assert Path("deep/new", LOCK_NAME).exists()
     assert not Path("deep/new").exists()
@@ -132,7 +132,7 @@ def other_owner(**change: object) -> Owner:
 
 def test_a_lease_is_held_and_released(leased: Store) -> None:
     with locked(leased, log=ignore_no_locks(pytest.fail), beat_seconds=BEAT):
-        owner = owner_of(leased)
+        owner = owners_of(leased).get(None)
         assert owner is not None
         assert owner.pid == os.getpid()
         refused = pytest.raises(ColophonError, match=rf"another run \(process {os.getpid()} on .*is using it")
@@ -145,7 +145,7 @@ def test_a_silent_lease_of_another_machine_is_taken_over(leased: Store) -> None:
     write_lock(leased, other_owner())
     lines: list[str] = []
     with locked(leased, log=ignore_no_locks(lines.append), beat_seconds=BEAT):
-        owner = owner_of(leased)
+        owner = owners_of(leased).get(None)
         assert owner is not None
         assert owner.token != "theirs"
     waiting, taking_over = lines
@@ -170,7 +170,7 @@ def test_a_lease_that_beats_is_not_taken_over(leased: Store) -> None:
     finally:
         ended.set()
         thread.join()
-    found = owner_of(leased)
+    found = owners_of(leased).get(None)
     assert found is not None
     assert found.token == "theirs"
 
@@ -179,10 +179,10 @@ def test_a_lease_of_a_dead_process_of_this_machine_is_taken_over_at_once(leased:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     with locked(leased, log=lambda line: None, beat_seconds=BEAT):
-        here = owner_of(leased)
+        here = owners_of(leased).get(None)
     assert here is not None
     write_lock(leased, here.model_copy(update={"pid": ended.pid, "token": "theirs"}))
-    assert owner_of(leased) is None
+    assert owners_of(leased).get(None) is None
     lines: list[str] = []
     with locked(leased, log=ignore_no_locks(lines.append), beat_seconds=BEAT):
         pass
@@ -200,7 +200,7 @@ def test_a_run_that_has_lost_its_lease_publishes_nothing_more(leased: Store) -> 
         with pytest.raises(StoreError, match="another run has taken over the lock"):
             store.write_manifest(Manifest(colophon_version="0", recipe={}, partitions=[], outputs={}))
         assert store.record("tokens", "p") == before
-    owner = owner_of(leased)
+    owner = owners_of(leased).get(None)
     assert owner is not None
     assert owner.token == "theirs"
 
@@ -290,7 +290,7 @@ class TestAWorkerThatOutlivesItsRun:
 def test_a_lock_file_that_cannot_be_read_is_replaced(leased: Store) -> None:
     leased.files.replace_text(LOCK_NAME, "not JSON")
     with locked(leased, log=print, beat_seconds=BEAT):
-        owner = owner_of(leased)
+        owner = owners_of(leased).get(None)
         assert owner is not None
         assert owner.pid == os.getpid()
 
@@ -314,7 +314,7 @@ def test_the_second_run_on_a_disk_without_locks_names_the_first(
 ) -> None:
     """Another machine sees no flock, only the file; here the owner beats as a lease does."""
     refuse_flock(monkeypatch, errno.ENOLCK)
-    owner = owner_of(Store("out"))
+    owner = owners_of(Store("out")).get(None)
     assert owner is not None and owner.pid == holder.pid
     ended, store = threading.Event(), Store("out")
 
