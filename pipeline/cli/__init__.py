@@ -14,7 +14,18 @@ import typer
 from typer.core import TyperGroup
 
 from colophon import __version__
-from colophon.pipeline.cli import doctor, evaluation, exports, inspection, report, stages, starting, studies, training
+from colophon.pipeline.cli import (
+    doctor,
+    evaluation,
+    exports,
+    inspection,
+    report,
+    stages,
+    starting,
+    studies,
+    training,
+    view,
+)
 from colophon.pipeline.cli.recipe_command import with_plugins_option
 from colophon.pipeline.cli.terminal import echo, guarded_streams
 from colophon.pipeline.errors import one_line
@@ -72,6 +83,7 @@ for command in (
     inspection.status,
     inspection.verify,
     report.report,
+    view.view,
     exports.export,
     stages.submit,
     studies.probe,

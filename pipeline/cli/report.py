@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,15 +58,11 @@ def report(
     """
     if charts is not None and charts.exists() and not charts.is_dir():
         raise UsageError(f"--charts: {charts} exists and is not a directory")
-    run, loaded = _opened(recipe, settings)
+    run, loaded = opened("report", recipe, settings)
     from colophon.pipeline.reports.page.images import image_paths, write_images
     from colophon.pipeline.reports.page.page import REPORT, page_of
 
-    def load() -> Tokenizer:
-        if loaded is None:
-            return _recorded_tokenizer(run)
-        return tokenizer_of(loaded, where=recipe, num_meta_tokens=_num_meta_tokens(run))
-
+    load = tokenizer_loader(run, loaded, where=recipe)
     page = page_of(run, load_tokenizer=load, trainings=_trainings(run.path))
     path = inside(run.path, REPORT) if to is None else to
     images = [] if charts is None else image_paths(page.charts, charts)
@@ -89,7 +86,7 @@ def report(
             echo(f"{charts}: {len(page.charts)} charts, each as PNG and SVG")
 
 
-def _opened(recipe: str, settings: list[str] | None) -> tuple[RunOutput, Recipe | None]:
+def opened(command: str, recipe: str, settings: list[str] | None) -> tuple[RunOutput, Recipe | None]:
     """The run of a recipe and the recipe, or the run in an output directory and None.
 
     Raises:
@@ -102,8 +99,19 @@ def _opened(recipe: str, settings: list[str] | None) -> tuple[RunOutput, Recipe 
         loaded, output = recipe_and_output(recipe, settings)
         return open_run(output), loaded
     if settings:
-        raise UsageError(f"report: --set changes a recipe, and {recipe} is a directory")
+        raise UsageError(f"{command}: --set changes a recipe, and {recipe} is a directory")
     return open_run(recipe), None
+
+
+def tokenizer_loader(run: RunOutput, recipe: Recipe | None, *, where: str) -> Callable[[], Tokenizer]:
+    """A function that loads the tokenizer of a recipe, or that of the manifest if there is no recipe."""
+
+    def load() -> Tokenizer:
+        if recipe is None:
+            return _recorded_tokenizer(run)
+        return tokenizer_of(recipe, where=where, num_meta_tokens=_num_meta_tokens(run))
+
+    return load
 
 
 def _recorded_tokenizer(run: RunOutput) -> Tokenizer:

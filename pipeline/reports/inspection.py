@@ -76,7 +76,7 @@ def show_document(document: Mapping[str, Any], *, console: Console, characters: 
     print_table(table, console=console)
 
 
-def _json(value: object) -> object:
+def as_json(value: object) -> object:
     """A value as JSON: numbers, booleans and null as they are, NaN as null, others as text."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -93,7 +93,7 @@ def _stored(resolved: ResolvedRecipe, output: Output, record: Record, local: int
         with resolved.store.files.local_copy(record.path) as path:
             if output != TOKENS:
                 values = pq.read_table(path, page_checksum_verification=True).slice(local, 1).to_pylist()[0]
-                return {"values": {name: _json(value) for name, value in values.items()}}
+                return {"values": {name: as_json(value) for name, value in values.items()}}
             tokens = read_table(path).slice(local, 1)
             number = len(list_values(tokens.column("input_ids"))[1])
             return {"id": tokens.column("id")[0].as_py(), "tokens": number}

@@ -39,6 +39,8 @@ class Backend(Protocol):
     """Name to id of the vocabulary's own special tokens; `encode` never gives these ids."""
     is_exact: bool
     """Whether the vocabulary's construction shows that the ids hold every character of any text. False: not known."""
+    joins_bytes: bool
+    """Whether the text of ids is the bytes of their tokens, one after the other."""
     marked_strings: tuple[str, ...]
     """Strings that are searched in text: added tokens that are not special, and what is replaced or split at."""
     unknown_id: int | None
@@ -64,6 +66,7 @@ class TiktokenBackend:
     """A tiktoken encoding. Ordinary ids are ranks + `first_id`: 1,000 in Tekken, whose special ids are 0 to 999."""
 
     library = "tiktoken"
+    joins_bytes = True
     unknown_id: int | None = None
     marked_strings: tuple[str, ...] = ()
 

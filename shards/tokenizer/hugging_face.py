@@ -47,7 +47,7 @@ class HuggingFaceBackend:
         self.special: Mapping[str, int] = {token.content: i for i, token in added.items() if token.special}
         self.sha256 = fingerprint({k: content.get(k) for k in ("model", "normalizer", "pre_tokenizer", "added_tokens")})
         self._vocabulary = vocabulary
-        self._byte_level = '"ByteLevel"' in json.dumps(content.get("decoder"))
+        self.joins_bytes = '"ByteLevel"' in json.dumps(content.get("decoder"))
         self.marked_strings = (*(t.content for t in added.values() if not t.special), *_patterns(content))
         unknown = _unknown_token(model)
         self.unknown_id = None if unknown is None else self._tokenizer.token_to_id(unknown)
@@ -84,7 +84,7 @@ class HuggingFaceBackend:
         token = self._tokenizer.id_to_token(token_id)
         if token is None:
             raise KeyError(token_id)
-        if self._byte_level and all(char in BYTE_OF_CHAR for char in token):
+        if self.joins_bytes and all(char in BYTE_OF_CHAR for char in token):
             return bytes(BYTE_OF_CHAR[char] for char in token)
         return str(token).encode()
 

@@ -85,12 +85,30 @@ def distributions(run: RunOutput) -> Iterator[Distribution]:
         ShardError: a file cannot be read or differs from its record.
     """
     for name, annotator in annotators_by_column(run.path, run.manifest).items():
-        first = next(batches(run, [annotator]), None)
-        if first is None:
-            continue
-        dtype = collected(first.select(name).limit(0), run).schema[name]
-        if not dtype.is_nested():
-            yield _Survey(run, annotator, name, dtype).distribution()
+        found = distribution(run, name, annotator=annotator)
+        if found is not None:
+            yield found
+
+
+def distribution(run: RunOutput, name: str, *, annotator: str) -> Distribution | None:
+    """The distribution of one column of an annotator; None of a nested column, and without documents.
+
+    Raises:
+        ShardError: a file cannot be read or differs from its record.
+    """
+    first = next(batches(run, [annotator]), None)
+    dtype = None if first is None else collected(first.select(name).limit(0), run).schema[name]
+    return None if dtype is None or dtype.is_nested() else _Survey(run, annotator, name, dtype).distribution()
+
+
+def counted_value(name: str, dtype: pl.DataType) -> pl.Expr:
+    """A column's values as they are counted: years of dates, the beginning of strings, integers and booleans."""
+    column = pl.col(name)
+    if dtype in (pl.Date, pl.Datetime):
+        return column.dt.year()
+    if dtype.is_integer() or dtype == pl.Boolean:
+        return column
+    return column.cast(pl.String).str.head(_LONGEST_VALUE)
 
 
 @dataclass(frozen=True)
@@ -110,7 +128,7 @@ class _Survey:
         counts, is_complete = pl.DataFrame(), True
         if bins is None or not is_exact:
             counts, is_complete, kind = self._counts()
-        key = self._key
+        key = counted_value(self.name, self.dtype)
         if bins is not None and (is_exact or kind == "names"):
             kind, key, is_complete = "numbers", bins.index(self._number).alias(self.name), True
         else:
@@ -131,16 +149,6 @@ class _Survey:
     @property
     def _number(self) -> pl.Expr:
         return pl.col(self.name).cast(pl.Float64)
-
-    @property
-    def _key(self) -> pl.Expr:
-        """Years of dates, the beginning of strings, integers and booleans as they are."""
-        column = pl.col(self.name)
-        if self.dtype in (pl.Date, pl.Datetime):
-            return column.dt.year()
-        if self.dtype.is_integer() or self.dtype == pl.Boolean:
-            return column
-        return column.cast(pl.String).str.head(_LONGEST_VALUE)
 
     @cached_property
     def _totals(self) -> dict[str, int]:
@@ -165,7 +173,7 @@ class _Survey:
         """The documents by value, the most frequent first; whether all values are among them; what they are."""
         counts, is_complete, is_unique, seen = pl.DataFrame(), True, False, 0
         for batch in self._batches():
-            found = counted(batch, [self._key], self.run)
+            found = counted(batch, [counted_value(self.name, self.dtype)], self.run)
             counts = summed([counts, found] if counts.width else [found])
             seen += int(found["n"].sum())
             is_unique = self.dtype == pl.String and is_complete and counts.height > max(_FEWEST_UNIQUE, seen / 2)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,18 @@ def sequences(run: RunOutput, layout: str, tokenizer: Tokenizer, *, most: int) -
         ShardError: the file cannot be read or differs from its record, or a different tokenizer wrote it.
         TokenizerError: the tokenizer does not have an id.
     """
-    paths = run.manifest.packed_files(run.path, layout)
-    dataset = PackedDataset(paths[:1])
-    if dataset.info.tokenizer.sha256 != tokenizer.sha256:
-        raise ShardError(f"{run.path}: tokenizer {tokenizer.name} is not the one that wrote the files")
+    dataset = opened(run.manifest.packed_files(run.path, layout)[:1], tokenizer)
     for row in np.unique(np.linspace(0, len(dataset) - 1, most).astype(int)).tolist():
         yield shown_sequence(dataset, tokenizer, layout=layout, row=row, tokens=_TOKENS_SHOWN)
+
+
+def opened(paths: Sequence[Path], tokenizer: Tokenizer) -> PackedDataset:
+    """The packed sequences of these files, which this tokenizer can show.
+
+    Raises:
+        ShardError: a file cannot be read, or a different tokenizer wrote it.
+    """
+    dataset = PackedDataset(paths)
+    if dataset.info.tokenizer.sha256 != tokenizer.sha256:
+        raise ShardError(f"{paths[0].parent}: tokenizer {tokenizer.name} is not the one that wrote the files")
+    return dataset

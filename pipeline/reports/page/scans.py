@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
@@ -14,20 +15,49 @@ from colophon.shards.run_output import RunOutput
 ROWS_PER_QUERY = 1_000_000
 
 
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Some partitions as one query."""
+
+    partitions: list[tuple[str, int]]
+    """Names and documents, in the order of the frame's rows."""
+    frame: pl.LazyFrame
+    """The documents with the columns of the annotators."""
+
+
 def batches(run: RunOutput, annotators: Sequence[str]) -> Iterator[pl.LazyFrame]:
     """Yield the documents of all partitions that these annotators have in common, in frames with all their columns.
 
     Raises:
         ShardError: a file is missing, or is not as large as its record states.
     """
+    for block in blocks(run, annotators, most_rows=ROWS_PER_QUERY):
+        yield block.frame
+
+
+def blocks(run: RunOutput, annotators: Sequence[str], *, most_rows: int) -> Iterator[Block]:
+    """Yield the frames of `batches` with their partitions: at most `most_rows` documents or one partition a frame.
+
+    Raises:
+        ShardError: a file is missing, or is not as large as its record states.
+    """
     found: list[list[Record]] = []
     for records in _common_records(run, annotators):
-        if found and sum(first.rows for first, *_ in found) + records[0].rows > ROWS_PER_QUERY:
-            yield _frame(run, found)
+        if found and sum(first.rows for first, *_ in found) + records[0].rows > most_rows:
+            yield _block(run, found)
             found = []
         found.append(records)
     if found:
-        yield _frame(run, found)
+        yield _block(run, found)
+
+
+def partition_frame(run: RunOutput, record: Record) -> pl.LazyFrame:
+    """The documents of one file of annotations.
+
+    Raises:
+        ShardError: it is missing, or is not as large as its record states.
+    """
+    return pl.scan_parquet(checked_path(run.path, record), glob=False)
 
 
 def _common_records(run: RunOutput, annotators: Sequence[str]) -> Iterator[list[Record]]:
@@ -39,9 +69,12 @@ def _common_records(run: RunOutput, annotators: Sequence[str]) -> Iterator[list[
             yield records
 
 
-def _frame(run: RunOutput, records: Sequence[Sequence[Record]]) -> pl.LazyFrame:
+def _block(run: RunOutput, records: Sequence[Sequence[Record]]) -> Block:
     frames = [pl.scan_parquet(_paths(run, of_annotator), glob=False) for of_annotator in zip(*records, strict=True)]
-    return frames[0] if len(frames) == 1 else pl.concat(frames, how="horizontal")
+    return Block(
+        partitions=[(first.partition, first.rows) for first, *_ in records],
+        frame=frames[0] if len(frames) == 1 else pl.concat(frames, how="horizontal"),
+    )
 
 
 def _paths(run: RunOutput, records: Sequence[Record]) -> list[Path]:
