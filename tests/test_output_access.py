@@ -16,6 +16,7 @@ ROOMS = (
     "trainer",
     "pipeline/storage",
     "pipeline/stages",
+    "pipeline/conversion",
     "pipeline/export",
     "pipeline/reports",
     "pipeline/runs",
@@ -57,6 +58,9 @@ CHECKED = {
     "pipeline/storage/commits.py": {"unlink", "glob"},
     "pipeline/stages/annotation.py": {"ParquetFile", "ParquetWriter", "read_metadata"},
     "pipeline/stages/packing.py": {"ParquetFile"},
+    "pipeline/conversion/files.py": {"mkdir", "open"},
+    "pipeline/conversion/directory.py": {"open", "rglob", "iterdir", "rename", "rmtree"},
+    "pipeline/conversion/parquet.py": {"ParquetWriter"},
     "pipeline/export/annotations.py": {"ParquetFile"},
     "pipeline/export/directory.py": {"rglob", "unlink", "read_metadata"},
     "pipeline/export/export.py": {"mkdir"},
@@ -81,6 +85,7 @@ NO_OUTPUTS = {
     "shards/common/file_locks.py": {"read_text"},  # /proc
     "shards/tokenizer/engine_specs.py": {"fdopen", "unlink"},
     "shards/tokenizer/files.py": {"read_bytes"},
+    "shards/tokenizer/hub.py": {"glob"},  # a snapshot in the hub's cache
     "shards/tokenizer/tokenizer.py": {"load_file"},  # ours
     "shards/tokenizer/training.py": {"write_bytes"},
     "pipeline/storage/fault_injection.py": {"open"},  # of tests

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from colophon import __version__
 from colophon.pipeline.cli import (
+    conversion,
     doctor,
     evaluation,
     exports,
@@ -85,6 +86,7 @@ for command in (
     report.report,
     view.view,
     exports.export,
+    conversion.convert,
     stages.submit,
     studies.probe,
     studies.attention,

@@ -51,6 +51,7 @@ def write_run(
     seed: int = 0,
     sequence_length: int = SEQUENCE_LENGTH,
     layouts: Mapping[str, dict[str, Any]] = LAYOUTS,
+    id_dtype: type[np.generic] = np.uint16,
 ) -> Path:
     """The output of a packed run with all `layouts`, two partitions each.
 
@@ -64,7 +65,8 @@ def write_run(
             layout: Layout = TypeAdapter(Layout).validate_python(settings)
             path = output / "packed" / name / f"{partition}.arrow"
             path.parent.mkdir(parents=True, exist_ok=True)
-            rows = _write(path, name, layout, strides=part, random=random, sequence_length=sequence_length)
+            texts = _texts(part, random, id_dtype)
+            rows = _write(path, name, layout, strides=part, texts=texts, sequence_length=sequence_length)
             records.append(record_of(output, path, rows=rows))
         outputs[f"packed/{name}"] = OutputManifest(settings={}, records=records)
     manifest = Manifest(colophon_version="0", recipe={}, partitions=[], outputs=outputs)
@@ -72,18 +74,19 @@ def write_run(
     return output
 
 
-def _write(
-    path: Path, name: str, layout: Layout, *, strides: Any, random: np.random.Generator, sequence_length: int
-) -> int:
+def _texts(strides: Any, random: np.random.Generator, id_dtype: type[np.generic]) -> list[Any]:
     lengths = random.integers(5, 80, len(strides))
-    texts = [
-        (stride * np.arange(length) + start) % 50
+    return [
+        ((stride * np.arange(length) + start) % 50).astype(id_dtype)
         for stride, length, start in zip(strides, lengths, random.integers(0, 50, len(strides)), strict=True)
     ]
+
+
+def _write(path: Path, name: str, layout: Layout, *, strides: Any, texts: list[Any], sequence_length: int) -> int:
     packed = pack(
         layout,
-        text_offsets=np.concatenate([[0], np.cumsum(lengths)]),
-        text_ids=np.concatenate(texts).astype(np.uint16),
+        text_offsets=np.concatenate([[0], np.cumsum([len(text) for text in texts])]),
+        text_ids=np.concatenate(texts),
         metadata=_metadata(layout, strides),
         special=SPECIAL,
         sequence_length=sequence_length,

@@ -1,0 +1,1 @@
+"""Conversion: a packed layout as files of other trainers' own formats, one module a format."""
