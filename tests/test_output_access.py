@@ -65,6 +65,7 @@ CHECKED = {
     "pipeline/export/directory.py": {"rglob", "unlink", "read_metadata"},
     "pipeline/export/export.py": {"mkdir"},
     "pipeline/export/stage.py": {"ParquetWriter"},
+    "pipeline/reports/comparison/documents.py": {"scan_parquet", "scan_ipc"},
     "pipeline/reports/inspection.py": {"pq.read_table"},
     "pipeline/reports/summary.py": {"read_parquet"},
     "pipeline/reports/page/images.py": {"write_bytes"},

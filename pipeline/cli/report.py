@@ -1,4 +1,4 @@
-"""The command that writes the page of a run."""
+"""The command that writes the page of a run, or of the comparison of two."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colophon.pipeline.cli.options import JsonOption, SetOption, local_only, recipe_and_output, tokenizer_of
-from colophon.pipeline.cli.terminal import echo, echo_json
+from colophon.pipeline.cli.terminal import echo, echo_json, make_console
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common.durable import replace_text
 from colophon.shards.common.output_paths import entries, inside
 
 if TYPE_CHECKING:
     from colophon.pipeline.recipe.schema import Recipe
+    from colophon.pipeline.reports.page.page import Page
     from colophon.pipeline.reports.page.trainings import Trainings
     from colophon.shards.run_output import RunOutput
     from colophon.shards.tokenizer.tokenizer import Tokenizer
@@ -29,6 +30,12 @@ def report(
         str,
         typer.Argument(metavar="RUN", help="Recipe file, name of a bundled recipe, or the output directory of a run."),
     ],
+    other: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="OTHER", help="Second run: write what moved from RUN to it.", show_default="report RUN alone"
+        ),
+    ] = None,
     to: Annotated[
         Path | None,
         typer.Option(
@@ -36,7 +43,7 @@ def report(
             metavar="FILE",
             callback=local_only,
             help="File to write.",
-            show_default="report/report.html in the run's output",
+            show_default="report/report.html in the run's output; of two runs report/comparison.html in the second's",
         ),
     ] = None,
     charts: Annotated[
@@ -54,36 +61,75 @@ def report(
 ) -> None:
     """Write one HTML page, which loads nothing, about a run: distributions, layouts, sequences, times, provenance.
 
+    Of two runs: settings, distributions, labels of documents and tokens that differ, on the terminal too.
+
     Example: `colophon report recipes/web.toml`
     """
     if charts is not None and charts.exists() and not charts.is_dir():
         raise UsageError(f"--charts: {charts} exists and is not a directory")
+    if other is not None:
+        _compare(recipe, other, to=to, charts=charts, settings=settings, as_json=as_json)
+        return
     run, loaded = opened("report", recipe, settings)
-    from colophon.pipeline.reports.page.images import image_paths, write_images
     from colophon.pipeline.reports.page.page import REPORT, page_of
 
     load = tokenizer_loader(run, loaded, where=recipe)
     page = page_of(run, load_tokenizer=load, trainings=_trainings(run.path))
     path = inside(run.path, REPORT) if to is None else to
+    written = _written(page, path, charts=charts)
+    if as_json:
+        echo_json(written)
+    else:
+        _echo_written(written, charts=charts)
+
+
+def _compare(
+    first: str, second: str, *, to: Path | None, charts: Path | None, settings: list[str] | None, as_json: bool
+) -> None:
+    """Compare two runs, print the differences, and write their page."""
+    if settings:
+        raise UsageError("report: --set changes one recipe: name the output directories of the two runs")
+    (before, _), (after, _) = opened("report", first, None), opened("report", second, None)
+    if before.path.resolve() == after.path.resolve():
+        raise UsageError(f"report: {first} and {second} are the same run, {before.path}")
+    from colophon.pipeline.reports.comparison.comparison import compare
+    from colophon.pipeline.reports.comparison.page import COMPARISON, comparison_page
+    from colophon.pipeline.reports.comparison.tables import print_comparison
+
+    found = compare(before, after)
+    page = comparison_page(found)
+    path = inside(after.path, COMPARISON) if to is None else to
+    written = _written(page, path, charts=charts)
+    if as_json:
+        echo_json({**written, **found.as_dict()})
+    else:
+        print_comparison(found, console=make_console())
+        _echo_written(written, charts=charts)
+
+
+def _written(page: Page, path: Path, *, charts: Path | None) -> dict[str, Any]:
+    """Write a page, and its charts into a directory; return what was written, as a JSON value."""
+    from colophon.pipeline.reports.page.images import image_paths, write_images
+
     images = [] if charts is None else image_paths(page.charts, charts)
     replace_text(path, page.text)
     if images:
         write_images(page.charts, images)
-    if as_json:
-        echo_json(
-            {
-                "path": str(path),
-                "bytes": len(page.text.encode()),
-                "documents": page.documents,
-                "charts": len(page.charts),
-                "sections": page.sections,
-                "images": [str(image) for pair in images for image in pair],
-            }
-        )
-    else:
-        echo(f"{path}: {page.documents:,} documents, {len(page.charts)} charts, {len(page.text.encode()) / 1e6:.1f} MB")
-        if charts is not None:
-            echo(f"{charts}: {len(page.charts)} charts, each as PNG and SVG")
+    return {
+        "path": str(path),
+        "bytes": len(page.text.encode()),
+        "documents": page.documents,
+        "charts": len(page.charts),
+        "sections": page.sections,
+        "images": [str(image) for pair in images for image in pair],
+    }
+
+
+def _echo_written(written: dict[str, Any], *, charts: Path | None) -> None:
+    size = f"{written['documents']:,} documents, {written['charts']} charts, {written['bytes'] / 1e6:.1f} MB"
+    echo(f"{written['path']}: {size}")
+    if charts is not None:
+        echo(f"{charts}: {written['charts']} charts, each as PNG and SVG")
 
 
 def opened(command: str, recipe: str, settings: list[str] | None) -> tuple[RunOutput, Recipe | None]:

@@ -1,27 +1,32 @@
-"""The differences between two JSON values, one line each, for an error message."""
+"""The differences between two JSON values: leaf by leaf, and one line each for an error message."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _LONGEST_VALUE = 60
 _LONGEST_KEY = 120
 
 
-def differences(old: Any, new: Any, *, at: str = "") -> list[str]:
-    """One line for each leaf in which two JSON values differ; a missing key counts as None.
+def changed_leaves(old: Any, new: Any, *, at: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Yield key, old and new value of each leaf in which two JSON values differ; a missing key counts as None.
 
-    `{"a": {"b": 1}}` and `{"a": {"b": 2}}` give `a.b: 1 -> 2`. Lists are leaves. Long keys and values are shortened.
+    `{"a": {"b": 1}}` and `{"a": {"b": 2}}` give `("a.b", 1, 2)`. Lists are leaves.
     """
     if isinstance(old, Mapping) and isinstance(new, Mapping):
-        keys = [*old, *(key for key in new if key not in old)]
-        return [
-            line
-            for key in keys
-            for line in differences(old.get(key), new.get(key), at=f"{at}.{key}" if at else str(key))
-        ]
-    return [] if old == new else [f"{_cut(at, _LONGEST_KEY)}: {_shortened(old)} -> {_shortened(new)}"]
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from changed_leaves(old.get(key), new.get(key), at=f"{at}.{key}" if at else str(key))
+    elif old != new:
+        yield at, old, new
+
+
+def differences(old: Any, new: Any) -> list[str]:
+    """One line for each of `changed_leaves`: `a.b: 1 -> 2`. Long keys and values are shortened."""
+    return [
+        f"{_cut(key, _LONGEST_KEY)}: {_shortened(before)} -> {_shortened(after)}"
+        for key, before, after in changed_leaves(old, new)
+    ]
 
 
 def _shortened(value: Any) -> str:

@@ -13,7 +13,7 @@ import altair as alt
 import numpy as np
 
 from colophon.pipeline.errors import printable
-from colophon.pipeline.reports.page.columns import Distribution, Value
+from colophon.pipeline.reports.page.columns import Bins, Distribution, Value
 from colophon.pipeline.reports.page.packed import Lengths
 from colophon.pipeline.reports.page.relations import Relation
 from colophon.shards.schema import ROLE_NAMES
@@ -29,6 +29,15 @@ _ROW_HEIGHT = 20
 _SHARE = ".1%"
 _HEAT = alt.Scale(interpolate="rgb", range="heatmap")
 _HEAT_LEGEND = alt.Legend(format="%", orient="top", gradientLength=160)
+
+
+_RUNS = alt.Color(
+    "run:N",
+    sort=None,
+    scale=alt.Scale(domain=["A", "B"], range=["#8a94a6", "#d98a00"]),
+    legend=alt.Legend(orient="top", title=None),
+)
+"""The colours of two runs that are compared; they differ on white and on black."""
 
 
 def label(value: Value, *, most: int = _LONGEST_LABEL) -> str:
@@ -60,6 +69,42 @@ def distribution(column: Distribution) -> Spec:
     y = alt.Y("value:N", sort=None, title=None)
     bars = _chart(rows).mark_bar().encode(x=_documents(alt.X), y=y, tooltip=_tooltip("value:N"))
     return _spec(bars, height=_ROW_HEIGHT * max(len(rows), 1))
+
+
+def compared_values(values: Sequence[str], shares: Sequence[tuple[float, float]]) -> Spec:
+    """Bars of each value's share in two runs, A and B; the first values of many."""
+    names = _labels([(value, 0) for value in values[:_MOST_BARS]])
+    rows = [
+        {"value": name, "run": run, "share": round(share, 6)}
+        for name, pair in zip(names, shares, strict=False)
+        for run, share in zip("AB", pair, strict=True)
+    ]
+    bars = _chart(rows).mark_bar().encode(
+        x=alt.X("share:Q", title="share of known values", axis=alt.Axis(format="%")),
+        y=alt.Y("value:N", sort=None, title=None),
+        yOffset=alt.YOffset("run:N", sort=None),
+        color=_RUNS,
+        tooltip=["value:N", "run:N", alt.Tooltip("share:Q", format=_SHARE)],
+    )  # fmt: skip
+    return _spec(bars, height=1.6 * _ROW_HEIGHT * max(len(names), 1))
+
+
+def compared_numbers(column: str, bins: Bins, shares: Sequence[tuple[float, float]]) -> Spec:
+    """Lines of each interval's share in two runs, A and B."""
+    edges = [bins.edges(index) for index in range(len(shares))]
+    places = [*((low, (low, high)) for low, high in edges), (edges[-1][1], edges[-1])]  # the last step needs its end
+    rows = [
+        {"low": place, "values": interval(*ends), "run": run, "share": round(share, 6)}
+        for (place, ends), pair in zip(places, [*shares, shares[-1]], strict=True)
+        for run, share in zip("AB", pair, strict=True)
+    ]
+    lines = _chart(rows).mark_line(interpolate="step-after").encode(
+        x=alt.X("low:Q", title=label(column), axis=alt.Axis(labelFlush=True)),
+        y=alt.Y("share:Q", title="share of known values", axis=alt.Axis(format="%")),
+        color=_RUNS,
+        tooltip=["values:N", "run:N", alt.Tooltip("share:Q", format=_SHARE)],
+    )  # fmt: skip
+    return _spec(lines, height=180)
 
 
 def lengths(found: Lengths) -> Spec:
@@ -169,7 +214,7 @@ def _chart(rows: Sequence[Mapping[str, Any]]) -> Any:
     return alt.Chart(alt.Data(values=list(rows)))
 
 
-def _spec(chart: Any, *, height: int) -> Spec:
+def _spec(chart: Any, *, height: float) -> Spec:
     spec: Spec = chart.properties(width="container", height=height).to_dict()
     spec.pop("config", None)  # the page has its own, for light and dark
     return spec

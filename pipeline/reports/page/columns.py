@@ -111,6 +111,18 @@ def counted_value(name: str, dtype: pl.DataType) -> pl.Expr:
     return column.cast(pl.String).str.head(_LONGEST_VALUE)
 
 
+def documents_in(bins: Bins, run: RunOutput, *, annotator: str, name: str) -> list[int]:
+    """The documents of each interval of `bins`, for a column of numbers.
+
+    Raises:
+        ShardError: a file cannot be read or differs from its record.
+    """
+    key = bins.index(pl.col(name).cast(pl.Float64)).alias(name)
+    parts = [counted(batch, [key], run) for batch in batches(run, [annotator])]
+    found: dict[int, int] = dict(summed(parts).iter_rows())
+    return [found.get(index, 0) for index in range(NUM_BINS)]
+
+
 @dataclass(frozen=True)
 class _Survey:
     """The queries on one column."""
@@ -140,7 +152,11 @@ class _Survey:
             documents=totals["documents"],
             known=totals["known"],
             key=key,
-            counts=list(counts.head(MOST_NAMES).iter_rows()) if bins is None else self._in_bins(key),
+            counts=(
+                list(counts.head(MOST_NAMES).iter_rows())
+                if bins is None
+                else list(enumerate(documents_in(bins, self.run, annotator=self.annotator, name=self.name)))
+            ),
             distinct=counts.height if bins is None else 0,
             is_complete=is_complete,
             bins=bins,
@@ -184,11 +200,6 @@ class _Survey:
                 counts = counts.head(_KEPT_VALUES)
         kind: Kind = "unique" if is_unique else "classes" if counts.height <= MOST_CLASSES else "names"
         return counts, is_complete, kind
-
-    def _in_bins(self, key: pl.Expr) -> list[tuple[Value, int]]:
-        parts = [counted(batch, [key], self.run) for batch in self._batches()]
-        found: dict[int, int] = dict(summed(parts).iter_rows())
-        return [(index, found.get(index, 0)) for index in range(NUM_BINS)]
 
     def _batches(self) -> Iterator[pl.LazyFrame]:
         return batches(self.run, [self.annotator])

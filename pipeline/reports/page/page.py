@@ -78,9 +78,23 @@ def page_of(run: RunOutput, *, load_tokenizer: Callable[[], Tokenizer], training
         "Quarantine": list(_quarantine(run.manifest)),
         "Provenance": list(_provenance(run)),
     }
+    documents = document_counts(run.manifest)["documents"]
+    return page_of_sections(f"Report of {run.path}", content, figures, documents=documents)
+
+
+def page_of_sections(
+    title: str, content: Mapping[str, Sequence[Html]], figures: markup.Charts, *, documents: int
+) -> Page:
+    """A page of those sections, by their names, that have content.
+
+    Args:
+        title: its title.
+        content: the pieces of each section.
+        figures: the charts that are in them.
+        documents: the number of documents that the page is about.
+    """
     filled = {name: parts for name, parts in content.items() if parts}
     sections = markup.joined([markup.section(name, parts) for name, parts in filled.items()])
-    title = f"Report of {run.path}"
     body = Html(
         '<a class="skip" href="#content">Skip to the content</a>'
         f"<header><h1>{markup.shown(title)}</h1></header>{markup.navigation(list(filled))}"
@@ -88,7 +102,7 @@ def page_of(run: RunOutput, *, load_tokenizer: Callable[[], Tokenizer], training
     )
     return Page(
         text=markup.page(title, body, charts=figures.drawn, library=_library() if figures.drawn else ""),
-        documents=document_counts(run.manifest)["documents"],
+        documents=documents,
         charts=figures.drawn,
         sections=list(filled),
     )

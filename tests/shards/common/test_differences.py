@@ -26,10 +26,6 @@ def test_one_line_for_each_leaf_that_differs(old: Any, new: Any, lines: list[str
     assert differences(old, new) == lines
 
 
-def test_the_place_is_prefixed() -> None:
-    assert differences({"a": 1}, {"a": 2}, at="pack") == ["pack.a: 1 -> 2"]
-
-
 def test_a_long_value_is_shortened() -> None:
     (line,) = differences({"a": "x" * 100}, {"a": ""})
     assert line == f"a: {repr('x' * 100)[:57]}... -> ''"
