@@ -36,6 +36,7 @@ def load_example(code: str) -> Recipe:
         standing_in = {
             "plain": {"position": "plain"},
             "prepend-url": {"position": "prepend", "template": "{url}"},
+            "meta-tokens": {"position": "meta_tokens"},
         }
         raw["layouts"] = {**standing_in, **raw.get("layouts", {})}
     return parse_recipe(raw, where="the example", directory=PLUGINS, plugins=True)

@@ -23,7 +23,7 @@ FILES = sorted(
 PAGES = sorted(
     [
         *ROOT.glob("*.md"),
-        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "recipes").glob("*.toml"),
         *(ROOT / "examples").rglob("*.md"),
         ROOT / "Makefile",

@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import typer
 import yaml
@@ -23,82 +16,9 @@ from colophon.annotators.base import annotator_types
 from colophon.pipeline import cli
 from colophon.pipeline.recipe import loading
 from colophon.shards import layouts
-from colophon.shards.reader import PackedDataset
+from tests.pages import PAGES, README, ROOT, TOP, code_blocks, place
 
-ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
-TOP = {path.stem: path.read_text(encoding="utf-8") for path in ROOT.glob("*.md")}
-"""The pages beside the README, which is one of them."""
 CONTRIBUTING = TOP["CONTRIBUTING"]
-
-
-def blocks(language: str, text: str = README) -> list[str]:
-    """The content of each fenced block; a language of "" is a block without one."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
-    return [content for of, content in fenced if of == language]
-
-
-@pytest.fixture(scope="module")
-def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A user's directory: data, labels, and the recipe of the README."""
-    root = tmp_path_factory.mktemp("user")
-    (root / "data").mkdir()
-    (root / "labels").mkdir()
-    good = [f"The {i}th theorem follows from the lemma about compact spaces. " * (1 + i % 9) for i in range(120)]
-    bad = [f"BUY NOW {i}!!! cheap cheap click here win prizes " * (1 + i % 5) for i in range(120)]
-    texts = [text for pair in zip(good, bad, strict=True) for text in pair]
-    for part in range(2):
-        mine = texts[part::2]
-        table = {
-            "text": mine,
-            "id": [f"<{part}-{i}>" for i in range(len(mine))],
-            "url": [f"https://www.example.com/{part}/{i}" for i in range(len(mine))],
-        }
-        pq.write_table(pa.table(table), root / "data" / f"part-{part}.parquet")
-    labels = ["high", "low"] * 120
-    for name, rows in (("train", slice(0, 160)), ("test", slice(160, 240))):
-        pq.write_table(pa.table({"text": texts[rows], "label": labels[rows]}), root / "labels" / f"{name}.parquet")
-    (toml,) = blocks("toml")
-    (root / "recipe.toml").write_text(toml)
-    return root
-
-
-def run(command: list[str], *, cwd: Path) -> str:
-    done = subprocess.run(
-        [sys.executable, *command],
-        cwd=cwd,
-        text=True,
-        capture_output=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
-
-
-def test_the_commands_run_one_after_the_other(workplace: Path) -> None:
-    """The README's commands, unchanged, and then the Python of three pages on their output."""
-    (shell,) = blocks("sh")
-    printed = {}
-    for line in shell.strip().splitlines():
-        words = shlex.split(line)
-        assert words[0] == "colophon"
-        printed[words[1]] = run(["-m", "colophon", *words[1:]], cwd=workplace)
-    assert "all laws of the layouts hold" in printed["verify"]
-    assert "accuracy" in printed["train-classifier"]
-    assert "https://www.example.com/0/0" in printed["inspect"]
-    assert (workplace / "out/web/training/tiny/metrics.jsonl").read_text().count('"loss"') == 20
-    exported = pq.read_table(workplace / "out/annotated")
-    assert exported.num_rows == 240
-    assert {"text", "url_host", "quality", "quality_score"} <= set(exported.column_names)
-    for text in (README, PAGES["format"], CONTRIBUTING):
-        (python,) = blocks("python", text)
-        run(["-c", python], cwd=workplace)
-    dataset = PackedDataset.open(workplace / "out/web", "prepend-url")
-    ids = np.fromfile(workplace / "out/flat/ids.bin", dataset.id_dtype).reshape(len(dataset), -1)
-    assert (ids == dataset.rows(range(len(dataset))).input_ids).all()
 
 
 def test_the_readme_is_short() -> None:
@@ -134,11 +54,10 @@ def test_tables_of_measurements_are_those_of_the_results() -> None:
 
 def test_links_lead_to_files_and_headings() -> None:
     for name, text in {**TOP, **PAGES}.items():
-        folder = ROOT if name in TOP else ROOT / "docs"
         for target, _, heading in (link.partition("#") for link in re.findall(r"\]\(([^)]+)\)", text)):
             if "://" in target:
                 continue
-            path = folder / (target or f"{name}.md")
+            path = place(name).parent / target if target else place(name)
             assert path.exists(), f"{name}.md: no file {target}"
             headings = re.findall(r"^#+ (.*)$", path.read_text(encoding="utf-8"), re.MULTILINE) if heading else []
             slugs = {re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings}
@@ -146,7 +65,7 @@ def test_links_lead_to_files_and_headings() -> None:
 
 
 def test_the_rooms_of_the_readme_exist() -> None:
-    (tree,) = (block for block in blocks("", README) if "annotators/ " in block)
+    (tree,) = (block.code for block in code_blocks("README") if "annotators/ " in block.code)
     entries = re.findall(r"^(\w+)/ +(.*(?:\n +.*)*)$", tree, re.MULTILINE)
     named = {package: set(re.findall(r"(\w+)/", description)) for package, description in entries}
     rooms = {
