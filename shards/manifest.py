@@ -25,7 +25,7 @@ _LONGEST_NAME = 255
 """Bytes of a name in every common file system."""
 _LONGEST_SHOWN = 80
 _ROW_GROUP = re.compile(r"(-[0-9a-f]{32})-[0-9]+$")
-"""The end of the name of a Parquet file's partition: a hash of the file's place, and the first row group."""
+"""The end of the name of a part of a file: a hash of the file's place, and the first row group or a number."""
 MAX_EXAMPLES = 3
 """Examples of a quarantine entry."""
 
@@ -35,6 +35,9 @@ OF_WRONG_TYPE = "_of_wrong_type"
 
 TOO_LONG = "_too_long"
 """The end of the keys of counts: `url_too_long` URLs had more than 64 KiB, and became null."""
+
+LINES_OF_PIECE = "lines_of_piece"
+"""The key of a count: the lines of a piece of a JSONL file, blank ones included."""
 
 RECORDS_OF_KIND = "records_"
 """The beginning of the keys of counts: `records_request` records of WARC files were requests, and no documents."""

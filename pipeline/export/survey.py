@@ -20,7 +20,8 @@ from colophon.pipeline.export.annotations import AnnotationRows
 from colophon.pipeline.export.column_types import export_type, exported, in_python_years, is_calendar
 from colophon.pipeline.inputs.columns import ColumnNeed, clean_names
 from colophon.pipeline.inputs.failures import input_errors
-from colophon.pipeline.inputs.jsonl.lines import Line, line_blocks, lines_of, open_lines
+from colophon.pipeline.inputs.jsonl.lines import Line, lines_of
+from colophon.pipeline.inputs.jsonl.pieces import open_blocks
 from colophon.pipeline.inputs.limits import line_limit
 from colophon.pipeline.inputs.mappings import WARC_COLUMNS
 from colophon.pipeline.inputs.partitions import Partition
@@ -157,11 +158,10 @@ def _keys(partition: Partition) -> dict[InputColumn, pa.DataType]:
     if partition.format == "warc":
         return {InputColumn(name): pa.string() for name in WARC_COLUMNS}
     kinds: dict[str, set[type]] = {}
-    with input_errors(), open_lines(partition.url) as file:
-        blocks = line_blocks(file, limit=line_limit(partition.max_document_bytes))
-        for row in (
-            row for block in blocks if isinstance(block, bytes | bytearray) for row in _objects(lines_of(block))
-        ):
+    limit = line_limit(partition.max_document_bytes)
+    with input_errors(), open_blocks(partition.url, partition.piece, limit=limit) as blocks:
+        contents = (content for _, content in blocks if isinstance(content, bytes | bytearray))
+        for row in (row for content in contents for row in _objects(lines_of(content))):
             if isinstance(row.get(partition.text), str | None):
                 for key, value in row.items():
                     kinds.setdefault(key, set()).add(_kind_of(value))

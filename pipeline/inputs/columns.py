@@ -66,6 +66,10 @@ class ColumnNeed:
         return source is not None and self.in_input == SOURCE_NAME and self.occurrence is None
 
 
+PLACE = ColumnNeed("byte of the line", "", required=False, read_as=pa.int64())
+"""A column that readers of lines add: the byte of the decompressed file at which a document's line begins."""
+
+
 def clean_names(names: Sequence[str]) -> list[str]:
     """Column names without a byte order mark: a CSV file that another tool has converted keeps it in its first name."""
     return [name.removeprefix(_BYTE_ORDER_MARK) for name in names]

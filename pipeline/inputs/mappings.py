@@ -36,15 +36,19 @@ class Mappings:
         self._found |= self._wanted.intersection(names)
         self._shown = self._shown or names[:SHOWN_COLUMNS]
 
-    def problem(self, file: InputFile) -> str | None:
+    def problem(self, file: InputFile, *, is_cut: bool) -> str | None:
         """Why a JSONL file has no documents, as far as a sample shows; None for all files that are not sampled.
 
+        Args:
+            file: a file without a schema.
+            is_cut: it has several pieces. Its sample then decides for all of them what the file is.
+
         Raises:
-            InputError: the file is not UTF-8.
+            InputError: the file is not UTF-8, or is JSON over several lines.
         """
         if file.format == "warc":
             self.note(WARC_COLUMNS)
-        if file.url not in self._sampled:
+        if not (is_cut or file.url in self._sampled):
             return None
         try:
             sample = retried(lambda: sampled(file.url, text=self._text, wanted=self._wanted))

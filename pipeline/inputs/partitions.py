@@ -1,8 +1,9 @@
 """Partitions, the unit of work, of retry and of resume, planned from the paths of a recipe.
 
-A Parquet file is cut at row groups, from its footer alone; any other file is one partition. A partition's name depends
-only on the file's place and on the partition's first row group: appending files renames nothing, nor does a different
-spelling of the recipe's paths.
+A Parquet file is cut at row groups, from its footer alone; a large JSONL file at line ends, without reading it (see
+`jsonl.pieces`); any other file is one partition. A partition's name depends only on the file's place and on the
+partition's first row group or the number of the piece: appending files renames nothing, nor does a different spelling
+of the recipe's paths.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,10 +25,11 @@ from colophon.pipeline.inputs.columnar.csv_reader import csv_schema
 from colophon.pipeline.inputs.columns import ColumnNeed, column_names, column_problem
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
+from colophon.pipeline.inputs.jsonl.pieces import Piece, cut, is_large
 from colophon.pipeline.inputs.mappings import Mappings
 from colophon.pipeline.inputs.search.find import find_files
 from colophon.pipeline.inputs.search.formats import stem_of
-from colophon.pipeline.inputs.search.found import InputFile, Search
+from colophon.pipeline.inputs.search.found import InputFile, Search, shown
 from colophon.pipeline.recipe.schema import DEFAULT_MAX_DOCUMENT_BYTES, InputFormat, InputSection
 from colophon.pipeline.retry import retried_for
 from colophon.pipeline.storage.stores import filesystem_of, open_url
@@ -37,20 +40,21 @@ from colophon.shards.manifest import LeftAside, QuarantineEntry
 
 @dataclass(frozen=True, kw_only=True)
 class Partition:
-    """A file, or a range of its row groups, that one worker processes as a unit."""
+    """A file, a range of its row groups or a piece of its lines, that one worker processes as a unit."""
 
     name: str
     source: str
     url: str
     format: InputFormat
     row_groups: tuple[int, int] | None
-    """First and one past the last row group; None: the whole file."""
+    """First and one past the last row group; None: no Parquet file."""
     first_row: int
-    """The partition's first row in its file; ids generated for rows without one count from it."""
+    """The partition's first row in its file; ids generated for rows without one count from it. 0 of pieces, whose
+    ids do not count rows."""
     rows: int | None
     """The number of documents; None where no footer states it."""
     bytes: int
-    """Uncompressed bytes of the row groups, else the file's size: roughly the cost of the work."""
+    """Uncompressed bytes of the row groups, else the file's or the piece's size: roughly the cost of the work."""
     identity: str
     """A digest of the file's size, its time of change or the store's version, and a Parquet file's footer. A plan
     trusts it. `colophon verify --inputs` finds content that was edited with all of these restored."""
@@ -60,11 +64,30 @@ class Partition:
     """UTF-8 bytes of the longest text that is read."""
     source_name: str | None = None
     """The name of the source in the recipe."""
+    piece: Piece | None = None
+    """The part of a JSONL file; None: the whole file, or no JSONL file."""
+
+    @property
+    def extent(self) -> list[Any]:
+        """The part of a fingerprint that is of the input: the identity of the content and its rows.
+
+        Of JSON lines it also names the rule for ids, which was a different one before files were cut at lines.
+        """
+        rows = [self.identity, self.row_groups, self.first_row]
+        if self.format != "jsonl":
+            return rows
+        piece = self.piece
+        return [
+            *rows,
+            "ids by line",
+            *([] if piece is None else [piece.number, piece.content_begin, piece.content_end]),
+        ]
 
     @property
     def file_name(self) -> str:
         """The part of `name` that all partitions of the file have; ids of rows without one begin with it."""
-        return self.name if self.row_groups is None else self.name.rpartition("-")[0]
+        is_whole = self.row_groups is None and self.piece is None
+        return self.name if is_whole else self.name.rpartition("-")[0]
 
 
 SCHEMAS = {"arrow": arrow_schema, "csv": csv_schema}
@@ -79,6 +102,8 @@ class Inputs:
     quarantine: tuple[QuarantineEntry, ...]
     left_aside: tuple[LeftAside, ...] = ()
     """Files and directories that the search did not take for data, counted by kind."""
+    notes: tuple[str, ...] = ()
+    """Lines about large files that are not cut."""
 
 
 def plan_inputs(*sources: InputSection, needs: Sequence[ColumnNeed], search: Search | None = None) -> Inputs:
@@ -105,7 +130,10 @@ def plan_inputs(*sources: InputSection, needs: Sequence[ColumnNeed], search: Sea
     partitions = tuple(partition for of_source, _ in planned for partition in of_source)
     check_names(partitions)
     quarantine = (*search.quarantine, *(entry for _, entries in planned for entry in entries))
-    return Inputs(partitions, quarantine, search.left_aside)
+    notes = [
+        note for source, (of_source, _) in zip(sources, planned, strict=True) for note in _notes(source, of_source)
+    ]
+    return Inputs(partitions, quarantine, search.left_aside, tuple(notes))
 
 
 def _plan_source(
@@ -133,6 +161,18 @@ def _plan_source(
     return [partition for plan in planned for partition in plan], quarantine
 
 
+def _notes(config: InputSection, partitions: Sequence[Partition]) -> Iterator[str]:
+    """A line if JSONL files are larger than a partition should be."""
+    whole = [p for p in partitions if p.format == "jsonl" and p.piece is None]
+    large = [p for p in whole if is_large(p.bytes, piece_bytes=config.partition_bytes)]
+    if large:
+        yield (
+            f"{config.key}: {len(large):,} JSONL files are larger than partition_bytes and one partition each, the "
+            f"first {shown(large[0].source)} of {large[0].bytes / 1e6:,.0f} MB: only plain files, and zstd in several "
+            "frames that state their sizes, are cut, of stores that send parts"
+        )
+
+
 def check_names(partitions: Iterable[Partition]) -> None:
     """Check that no two partitions have one name: the files of one would replace those of the other.
 
@@ -155,18 +195,20 @@ def _plan_file(
         with input_errors():
             if file.format == "parquet":
                 return _plan_parquet(file, mappings, config=config, needs=needs)
-            partition = _whole_file_partition(file, config)
-            if problem := _problem(file, mappings, needs):
+            whole = _whole_file_partition(file, config)
+            is_lines = file.format == "jsonl"
+            pieces = cut(file.url, whole.bytes, piece_bytes=config.partition_bytes) if is_lines else ()
+            if problem := _problem(file, mappings, needs, is_cut=bool(pieces)):
                 raise InputError(problem)
-            return [partition]
+            return [_piece_partition(whole, piece) for piece in pieces] or [whole]
     except InputError as error:
         return QuarantineEntry(source=file.source, stage="input", reason=str(error))
 
 
-def _problem(file: InputFile, mappings: Mappings, needs: Sequence[ColumnNeed]) -> str | None:
-    """Why a file that is one partition cannot be used, from its first bytes."""
+def _problem(file: InputFile, mappings: Mappings, needs: Sequence[ColumnNeed], *, is_cut: bool) -> str | None:
+    """Why a file without a footer cannot be used, from its first bytes."""
     if file.format not in SCHEMAS:
-        return mappings.problem(file)
+        return mappings.problem(file, is_cut=is_cut)
     schema = SCHEMAS[file.format](file.url)
     mappings.note(column_names(schema))
     return column_problem(schema, needs)
@@ -175,7 +217,7 @@ def _problem(file: InputFile, mappings: Mappings, needs: Sequence[ColumnNeed]) -
 def _whole_file_partition(file: InputFile, config: InputSection) -> Partition:
     size, identity = file.listed or size_and_identity(file_info(file.url))
     return Partition(
-        name=_partition_name(file.place, first_row_group=None),
+        name=_partition_name(file.place),
         source=file.source,
         url=file.url,
         format=file.format,
@@ -188,6 +230,10 @@ def _whole_file_partition(file: InputFile, config: InputSection) -> Partition:
         max_document_bytes=config.max_document_bytes,
         source_name=config.name,
     )
+
+
+def _piece_partition(whole: Partition, piece: Piece) -> Partition:
+    return replace(whole, name=f"{whole.name}-{piece.number:05d}", bytes=piece.end - piece.begin, piece=piece)
 
 
 def _text_name(config: InputSection) -> str:
@@ -276,7 +322,7 @@ def _plan_parquet(
         if rows:
             part = replace(whole, row_groups=(begin, end), first_row=first_row, rows=rows)
             size = sum(group.total_byte_size for group in groups)
-            partitions.append(replace(part, name=_partition_name(file.place, first_row_group=begin), bytes=size))
+            partitions.append(replace(part, name=f"{_partition_name(file.place)}-{begin:05d}", bytes=size))
         first_row += rows
     if first_row != footer.num_rows:  # a footer has no checksum: a flipped bit would drop rows silently
         raise InputError(f"its row groups have {first_row} rows, the footer lists {footer.num_rows}")
@@ -298,11 +344,10 @@ def _row_group_ranges(sizes: Sequence[int], *, partition_bytes: int) -> Iterator
         yield begin, len(sizes)
 
 
-def _partition_name(place: str, *, first_row_group: int | None) -> str:
-    """A file name for outputs: `/data/part 0.parquet` from row group 8 gives `part_0-<32 hex of the place>-00008`.
+def _partition_name(place: str) -> str:
+    """A file name for outputs: `/data/part 0.parquet` gives `part_0-<32 hex of the place>`, and `-00008` may follow.
 
     Two web addresses that differ in their query have different names, and neither name shows the query.
     """
     readable = re.sub(r"[^A-Za-z0-9_-]+", "_", stem_of(without_query(place).rsplit("/", 1)[-1]))[:48]
-    row_group = "" if first_row_group is None else f"-{first_row_group:05d}"
-    return f"{readable}-{digest(os.fsencode(place))[:32]}{row_group}"
+    return f"{readable}-{digest(os.fsencode(place))[:32]}"

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from colophon.pipeline.inputs.partitions import Partition
-from colophon.shards.manifest import MAX_EXAMPLES, QuarantineEntry, QuarantineExample
+from colophon.shards.manifest import (
+    LINES_OF_PIECE,
+    MAX_EXAMPLES,
+    QuarantineEntry,
+    QuarantineExample,
+    Record,
+    file_of,
+)
 
 _MAX_REASON = 500
 """Characters of a reason; a reason may list the keys of a line, of which there can be any number."""
@@ -21,6 +29,8 @@ class Problems:
     partition: Partition
     stage: str
     """The stage that reads."""
+    num_lines: int = 0
+    """All lines of a JSONL file that were read, documents and blank lines included."""
     _groups: dict[str, list[QuarantineExample]] = field(default_factory=dict)
     _counts: dict[str, int] = field(default_factory=dict)
     _rest: QuarantineEntry | None = None
@@ -29,7 +39,7 @@ class Problems:
         """Count a line or record, numbered from 1, that is no document.
 
         Args:
-            line: its number in the file.
+            line: its number in the file, or in the piece of a file.
             reason: why it is no document.
             kind: the same for all that are counted together.
         """
@@ -88,3 +98,38 @@ class Problems:
 def shortened(reason: str) -> str:
     """The reason in at most 500 characters."""
     return reason if len(reason) <= _MAX_REASON else reason[: _MAX_REASON - 1] + "…"
+
+
+def problems_in_files(records: Iterable[Record]) -> Iterator[QuarantineEntry]:
+    """The problems in the records of one output, with line numbers of the files.
+
+    A worker counts the lines of its piece of a JSONL file from 1: nobody has read those before it. Where a piece before
+    has no record, the reason states that the number is one in the piece.
+
+    Args:
+        records: those of one output, in the order of the partitions.
+    """
+    file, next_number, lines_before = "", 0, 0
+    for record in records:
+        lines = record.counts.get(LINES_OF_PIECE)
+        if lines is None:
+            yield from record.problems
+            continue
+        if file_of(record.partition) != file:
+            file, next_number, lines_before = file_of(record.partition), 0, 0
+        number = int(record.partition.rpartition("-")[2])
+        for problem in record.problems:
+            yield _moved(problem, lines_before) if number == next_number else _in_piece(problem)
+        if number == next_number:
+            next_number, lines_before = number + 1, lines_before + lines
+
+
+def _moved(problem: QuarantineEntry, lines: int) -> QuarantineEntry:
+    """The problem with numbers that count `lines` more."""
+    examples = [example.model_copy(update={"line": example.line + lines}) for example in problem.examples]
+    return problem.model_copy(update={"line": (problem.line or 0) + lines, "examples": examples})
+
+
+def _in_piece(problem: QuarantineEntry) -> QuarantineEntry:
+    reason = f"{problem.reason} (lines are counted from the beginning of {problem.partition})"
+    return problem.model_copy(update={"reason": reason})

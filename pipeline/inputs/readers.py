@@ -19,7 +19,7 @@ from colophon.pipeline.inputs.columnar.arrow_reader import arrow_batches
 from colophon.pipeline.inputs.columnar.conversion import converted, decoded_bytes
 from colophon.pipeline.inputs.columnar.csv_reader import csv_batches
 from colophon.pipeline.inputs.columnar.parquet_reader import parquet_batches, parquet_schema
-from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, FINEWEB_TYPES, ColumnNeed
+from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, FINEWEB_TYPES, PLACE, ColumnNeed
 from colophon.pipeline.inputs.content import ColumnContent
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl.reader import jsonl_batches
@@ -27,7 +27,7 @@ from colophon.pipeline.inputs.limits import MAX_VALUE_BYTES, TOO_LARGE, text_too
 from colophon.pipeline.inputs.partitions import SCHEMAS, Partition, present_identity
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.warc.reader import warc_batches
-from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, QuarantineEntry
+from colophon.shards.manifest import LINES_OF_PIECE, OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, QuarantineEntry
 
 _ANY_COLUMN = ColumnNeed("row", "id", required=False, occurrence=0)
 
@@ -77,9 +77,15 @@ class PartitionReader:
     def counts(self, columns: Iterable[str]) -> dict[str, int]:
         """Counts for the record of a file that is made from these columns: `url_of_wrong_type`, `records_request`."""
         columns = list(columns)
+        lines = {} if self.partition.piece is None else {LINES_OF_PIECE: self.excluded.num_lines}
         wrong = {f"{name}{OF_WRONG_TYPE}": self.wrong[name] for name in columns if self.wrong[name]}
         long = {f"{name}{TOO_LONG}": self.too_long[name] for name in columns if self.too_long[name]}
-        return {**wrong, **long, **{f"{RECORDS_OF_KIND}{kind}": n for kind, n in sorted(self.other_records.items())}}
+        return {
+            **lines,
+            **wrong,
+            **long,
+            **{f"{RECORDS_OF_KIND}{kind}": n for kind, n in sorted(self.other_records.items())},
+        }
 
     @property
     def content(self) -> Mapping[str, str]:
@@ -130,7 +136,7 @@ class PartitionReader:
             array, num_repaired = converted(batch.column(need.name), need.type)
             self.texts_repaired += num_repaired if need.name == "text" else 0
         if need.name == "id":
-            return self._ids(array, num_rows=batch.num_rows, first_row=first_row)
+            return self._ids(array, batch, first_row=first_row)
         if array is None:
             array = pa.nulls(batch.num_rows, need.type or pa.string())
         if need.name != "text":
@@ -164,16 +170,20 @@ class PartitionReader:
         if self.has_content:
             self._content[name].update(array)
 
-    def _ids(self, array: pa.Array | None, *, num_rows: int, first_row: int) -> pa.Array:
-        """Document ids as strings; a row without one is named by its file and its row, `part-0-<32 hex>/7`."""
-        ids = pa.nulls(num_rows, pa.string())
+    def _ids(self, array: pa.Array | None, batch: pa.RecordBatch, *, first_row: int) -> pa.Array:
+        """Document ids as strings; a row without one is named by its file and its place, `part-0-<32 hex>/7`.
+
+        The place is the same however the file is cut: the row in the file, of JSON lines the byte.
+        """
+        ids = pa.nulls(batch.num_rows, pa.string())
         if array is not None:
             ids = self._without_large_values(array, "id").cast(pa.string())
         self._hash("id", ids)
         if not ids.null_count:
             return ids
-        row_names = pa.array([f"{self.partition.file_name}/{first_row + i}" for i in range(num_rows)])
-        return pc.coalesce(ids, row_names)
+        by_line = PLACE.name in batch.schema.names
+        places = batch.column(PLACE.name).to_pylist() if by_line else range(first_row, first_row + batch.num_rows)
+        return pc.coalesce(ids, pa.array([f"{self.partition.file_name}/{place}" for place in places], pa.string()))
 
 
 def schema_of(partition: Partition) -> pa.Schema | None:

@@ -38,7 +38,7 @@ _KEY = b"sample"  # other hashes than those of dropout: the sample is not made o
 
 @dataclass(frozen=True)
 class _Unit:
-    """A row group of a Parquet file, or a whole file of another format."""
+    """A row group of a Parquet file, or a whole file of a different format."""
 
     partition: Partition
     row_group: int | None
@@ -124,8 +124,11 @@ def sample_of(partitions: Sequence[Partition], needs: Sequence[ColumnNeed], *, n
 
 def _units(partitions: Sequence[Partition]) -> Iterator[_Unit]:
     for partition in partitions:
-        for row_group in [None] if partition.row_groups is None else range(*partition.row_groups):
-            yield _Unit(partition, row_group)
+        if partition.piece is None:
+            for row_group in [None] if partition.row_groups is None else range(*partition.row_groups):
+                yield _Unit(partition, row_group)
+        elif partition.piece.number == 0:
+            yield _Unit(replace(partition, name=partition.file_name, piece=None), None)
 
 
 def _sample(

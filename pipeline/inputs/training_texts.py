@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
@@ -50,7 +51,9 @@ def read_texts(paths: Sequence[str], *, text: str, max_bytes: int) -> Iterator[p
 def _read(paths: Sequence[str], columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
     """All rows of the files. Training quarantines nothing: a row that cannot be read is an error."""
     needs = [ColumnNeed(name, in_input, read_as=_READ_AS.get(name)) for name, in_input in columns.items()]
-    config = validated(InputSection, {"paths": list(paths), "columns": columns}, where="training files")
+    config = validated(
+        InputSection, {"paths": list(paths), "columns": columns, "partition_bytes": sys.maxsize}, where="training files"
+    )
     inputs = plan_inputs(config, needs=needs)
     for entry in inputs.quarantine:
         raise UsageError(f"{entry.source}: {entry.reason}")

@@ -76,7 +76,8 @@ class InputSection(Section):
     columns: dict[str, str] = {}
     """The input's column names, by FineWeb's names: `{ text = "content" }`. A dot leads into a struct or an object."""
     partition_bytes: int = Field(64 << 20, ge=1)
-    """Uncompressed bytes of a partition, about; a Parquet file is cut at row groups, other files are not cut."""
+    """Bytes of a partition, uncompressed, about. A Parquet file is cut at row groups; JSON lines, plain or in several
+    frames of zstd, at line ends; other files are not cut."""
     max_document_bytes: int = Field(DEFAULT_MAX_DOCUMENT_BYTES, ge=1, le=1 << 30)
     """UTF-8 bytes of a text; a document with a longer one is quarantined. At most 1 GiB."""
 

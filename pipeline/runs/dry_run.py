@@ -73,7 +73,14 @@ class DryRun:
         inputs = self.resolved.inputs
         return {
             "partitions": [
-                {"name": p.name, "source": p.source, "row_groups": p.row_groups, "documents": p.rows, "bytes": p.bytes}
+                {
+                    "name": p.name,
+                    "source": p.source,
+                    "row_groups": p.row_groups,
+                    "first_byte": None if p.piece is None else p.piece.content_begin,
+                    "documents": p.rows,
+                    "bytes": p.bytes,
+                }
                 for p in inputs.partitions
             ],
             "columns": [
@@ -136,6 +143,8 @@ def print_dry_run(plan: DryRun, *, console: Console) -> None:
         console.print(f"would be quarantined: {describe(entry)}", highlight=False, soft_wrap=True)
     for line in describe_left_aside(inputs.left_aside):
         console.print(f"left aside: {line}", highlight=False, soft_wrap=True)
+    for line in inputs.notes:
+        console.print(line, highlight=False, soft_wrap=True)
     for stage in plan.stages:
         console.print(
             f"{stage.name}: {stage.files:,} files to write for {stage.partitions:,} partitions, "
@@ -233,13 +242,22 @@ def _column_table(plan: DryRun, found: SourceColumns) -> Table:
     return table
 
 
+def _part(partition: Partition) -> str:
+    """The part of the file that a partition is: `all`, `row groups 0-7`, `lines from byte 67,108,864`."""
+    if partition.row_groups is not None:
+        first, end = partition.row_groups
+        return f"row groups {first}-{end - 1}"
+    return "all" if partition.piece is None else f"lines from byte {partition.piece.content_begin:,}"
+
+
 def _partition_table(partitions: Sequence[Partition]) -> Table:
     table = Table(title=f"{len(partitions):,} partitions")
     for heading in ("partition", "source"):
         table.add_column(heading, overflow="fold")
-    for heading in ("row groups", "documents", "MB"):
+    for heading in ("part", "documents", "MB"):
         table.add_column(heading, justify="right")
     for p in partitions[:_SHOWN_PARTITIONS]:
-        groups = "all" if p.row_groups is None else f"{p.row_groups[0]}-{p.row_groups[1] - 1}"
-        table.add_row(p.name, shown(p.source), groups, "?" if p.rows is None else f"{p.rows:,}", f"{p.bytes / 1e6:.1f}")
+        table.add_row(
+            p.name, shown(p.source), _part(p), "?" if p.rows is None else f"{p.rows:,}", f"{p.bytes / 1e6:.1f}"
+        )
     return table

@@ -13,6 +13,7 @@ from colophon import __version__
 from colophon.pipeline.concurrency import in_threads
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.problems import problems_in_files
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.stages.annotation import AnnotateStage
 from colophon.pipeline.stages.input_pass import InputPass, InputStage
@@ -59,10 +60,13 @@ class Plan:
         """sha256 of everything that the output's file for a partition is made from."""
         known = self._fingerprints.get((output, partition.name))
         if known is None:
-            extent = [partition.identity, partition.row_groups, partition.first_row]
             made_from = [self.fingerprint(source, partition) for source in self.upstream(output)]
             known = fingerprint(
-                [self.resolved.settings.fingerprints_in_sources[output, partition.source_name], extent, made_from]
+                [
+                    self.resolved.settings.fingerprints_in_sources[output, partition.source_name],
+                    partition.extent,
+                    made_from,
+                ]
             )
             self._fingerprints[output, partition.name] = known
         return known
@@ -144,7 +148,7 @@ class Plan:
         problems: list[QuarantineEntry] = []
         for output, settings in resolved.settings.by_output.items():
             records = [record for p in partitions if (record := self.record(output, p)) is not None]
-            problems += [problem for record in records for problem in record.problems]
+            problems += problems_in_files(records)
             if records:
                 without_problems = [record.model_copy(update={"problems": []}) for record in records]
                 outputs[output] = OutputManifest(settings=settings, records=without_problems)
@@ -159,7 +163,10 @@ class Plan:
 
     def notes(self, stage: StageName) -> list[str]:
         """Lines about how a stage will run that are known before it starts."""
-        return [note for a in self.resolved.annotators for note in a.notes] if stage == "annotate" else []
+        if stage not in _STAGES_OVER_THE_INPUT:
+            return []
+        of_annotators = [note for a in self.resolved.annotators for note in a.notes] if stage == "annotate" else []
+        return [*self.resolved.inputs.notes, *of_annotators]
 
     def stage(self, stages: Sequence[StageName]) -> Stage:
         """The description of a pass that an executor sends to its workers; `stages` are one of `passes`."""

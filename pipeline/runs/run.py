@@ -19,6 +19,7 @@ from rich.console import Console
 
 from colophon.pipeline.executors.base import Executor
 from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.problems import problems_in_files
 from colophon.pipeline.inputs.search.found import shown
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.progress import watch
@@ -238,7 +239,7 @@ class Run:
                 self._quarantine(outcome.task.partition, stage=stage, reason=outcome.error or "no reason given")
                 continue
             self._note(outcome.result.notes)
-            self._check_strict([problem for record in outcome.result.records for problem in record.problems])
+            self._check_strict([p for record in outcome.result.records for p in problems_in_files([record])])
             self._reported |= {(r.output, r.partition): r.path for r in outcome.result.records}
             for record in outcome.result.records:
                 written[record.output] += record.bytes

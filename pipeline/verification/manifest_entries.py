@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
+from colophon.pipeline.inputs.problems import problems_in_files
 from colophon.pipeline.runs.plan import each_once
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.storage.commits import QUARANTINE, Store
@@ -114,10 +115,16 @@ def _quarantine(store: Store, manifest: Manifest) -> Iterator[str]:
         if entry.partition in partitions:
             yield f"its quarantine lists the partition {entry.partition}, which has files"
     rows = [entry for entry in manifest.quarantine if entry.line is not None]
-    listed = [record for content in manifest.outputs.values() for record in content.records]
-    committed = [store.record(record.output, record.partition) for record in listed]
-    if None not in committed:
-        recorded = each_once(problem for record in committed if record is not None for problem in record.problems)
+    committed = [
+        [store.record(record.output, record.partition) for record in content.records]
+        for content in manifest.outputs.values()
+    ]
+    if not any(None in records for records in committed):
+        recorded = each_once(
+            problem
+            for records in committed
+            for problem in problems_in_files(record for record in records if record is not None)
+        )
         for entry in recorded:
             if entry not in rows:
                 yield f"its quarantine lacks line {entry.line} of {entry.source}, which is in a commit record"

@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -175,8 +176,14 @@ def redone(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]
     return {path for path, state in after.items() if path.endswith(data) and before.get(path) != state}
 
 
+def line_places(path: str | Path) -> list[int]:
+    """The bytes at which the lines of a file begin."""
+    lines = Path(path).read_bytes().split(b"\n")
+    return [0, *accumulate(len(line) + 1 for line in lines[:-1])]
+
+
 def generated_id(path: str | Path, row: int) -> str:
-    """The id of a row without one."""
+    """The id of a row without one; of JSON lines `row` is one of `line_places`."""
     place = os.path.realpath(path)
     return f"{Path(place).name.split('.')[0]}-{sha256(os.fsencode(place)).hexdigest()[:32]}/{row}"
 

@@ -471,3 +471,28 @@ def use_model_hub(address: str, cache: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(f"{constants}.HF_HUB_CACHE", str(cache))
     patch.setenv("NO_PROXY", HOST)
     patch.delenv("HF_TOKEN", raising=False)
+
+
+# Files
+
+
+@contextmanager
+def files_serving(files: Mapping[str, bytes], *, sends_parts: bool) -> Iterator[str]:
+    """Serve files by name, and parts of them unless the server answers each request with the whole."""
+
+    class Handler(_Handler):
+        def do_GET(self) -> None:
+            content = files[self.path[1:]]
+            asked = self.headers.get("Range")
+            if asked is None or not sends_parts:
+                self.answer(200, content, {"ETag": "1", "Content-Length": str(len(content))})
+                return
+            first, last = asked.removeprefix("bytes=").split("-")
+            part = content[int(first) : int(last or len(content)) + 1]
+            where = f"bytes {first}-{int(first) + len(part) - 1}/{len(content)}"
+            self.answer(206, part, {"ETag": "1", "Content-Range": where})
+
+        do_HEAD = do_GET
+
+    with _serving(_Server((HOST, 0), Handler)) as address:
+        yield address

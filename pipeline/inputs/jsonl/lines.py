@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.compression import open_file
@@ -34,6 +34,16 @@ class LongLine:
     """A line that was too long to be read."""
 
     num_bytes: int
+    """Without its end."""
+    is_ended: bool
+
+
+class Block(NamedTuple):
+    """Whole lines, or in place of one that is too long its size."""
+
+    begin: int
+    """The place of the first byte in the content of the file."""
+    lines: Line | LongLine
 
 
 @contextmanager
@@ -47,44 +57,62 @@ def open_lines(url: str, **options: Any) -> Iterator[io.BufferedReader]:
         open_file(url, **options) as handle,
         io.BufferedReader(handle, _BLOCK_BYTES) as lines,
     ):
-        start = lines.peek(4)[:4]
-        encoding = next((name for mark, name in _ENCODINGS.items() if start.startswith(mark)), None)
-        if encoding is not None:
-            raise InputError(f"{encoding}, not UTF-8. Convert it: iconv -f {encoding} -t UTF-8")
+        check_encoding(lines)
         yield lines
 
 
-def line_blocks(file: io.BufferedReader, *, limit: int) -> Iterator[Line | LongLine]:
+def check_encoding(lines: io.BufferedReader) -> None:
+    """Check the first bytes of a file, which remain to be read.
+
+    Raises:
+        InputError: the file is not UTF-8.
+    """
+    start = lines.peek(4)[:4]
+    encoding = next((name for mark, name in _ENCODINGS.items() if start.startswith(mark)), None)
+    if encoding is not None:
+        raise InputError(f"{encoding}, not UTF-8. Convert it: iconv -f {encoding} -t UTF-8")
+
+
+def line_blocks(file: io.BufferedReader, *, limit: int, begin: int = 0, last: int | None = None) -> Iterator[Block]:
     """Whole lines, about 1 MiB at a time; a line of more than 1 MiB may be a block of its own.
 
     Args:
         file: the file.
         limit: bytes of the longest line, at least 2 MiB; in place of a longer one its size is given. Such a line is
             read without being held in memory.
+        begin: the place in the content from which the file is read.
+        last: the last place at which a line may begin; None: that of the last line.
     """
-    while block := file.read(_BLOCK_BYTES):
-        rest = b"" if block.endswith(b"\n") else file.readline(_BLOCK_BYTES)
+    while content := file.read(_BLOCK_BYTES if last is None else max(min(_BLOCK_BYTES, last + 1 - begin), 0)):
+        rest = b"" if content.endswith(b"\n") else file.readline(_BLOCK_BYTES)
         if len(rest) < _BLOCK_BYTES or rest.endswith(b"\n"):
-            yield block + rest
+            yield Block(begin, content + rest)
+            begin += len(content) + len(rest)
             continue
-        begin = block.rfind(b"\n") + 1
-        if begin:
-            yield block[:begin]
-        yield _long_line(file, block[begin:] + rest, limit)  # not bound to a name: it is freed when the caller drops it
+        whole = content.rfind(b"\n") + 1
+        if whole:
+            yield Block(begin, content[:whole])
+        begin += whole
+        num_bytes = yield from _long_line(file, content[whole:] + rest, begin, limit)
+        begin += num_bytes
 
 
-def _long_line(file: io.BufferedReader, start: bytes, limit: int) -> Line | LongLine:
-    """The line that begins with `start`; only its size if that is above `limit`."""
+def _long_line(file: io.BufferedReader, start: bytes, begin: int, limit: int) -> Generator[Block, None, int]:
+    """The line that begins with `start`; only its size if that is above `limit`. Returns its bytes with its end."""
     line = bytearray(start)  # grows in place
     while not line.endswith(b"\n") and len(line) <= limit and (part := file.readline(_BLOCK_BYTES)):
         line += part
-    if len(line) <= limit:
-        return line
     num_bytes, is_ended = len(line), line.endswith(b"\n")
+    if num_bytes <= limit:
+        lines = [line]
+        del line
+        yield Block(begin, lines.pop())  # not bound to a name: it is freed when the caller drops it
+        return num_bytes
     while not is_ended and (part := file.readline(_BLOCK_BYTES)):
         num_bytes += len(part)
         is_ended = part.endswith(b"\n")
-    return LongLine(num_bytes - is_ended)
+    yield Block(begin, LongLine(num_bytes - is_ended, is_ended))
+    return num_bytes
 
 
 def lines_of(block: Line) -> Sequence[Line]:

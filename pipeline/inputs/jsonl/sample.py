@@ -10,6 +10,7 @@ from typing import Any
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.jsonl.documents import NO_OBJECT, BadLineError, LineParser
 from colophon.pipeline.inputs.jsonl.lines import open_lines, other_format
+from colophon.pipeline.inputs.jsonl.start import Start
 from colophon.pipeline.retry import is_transient
 
 SAMPLED_FILES = 64
@@ -32,18 +33,21 @@ def sampled(url: str, *, text: str, wanted: Collection[str]) -> Sample:
     """A sample of a file with documents whose text has the key `text`.
 
     Raises:
-        InputError: the file is not UTF-8.
+        InputError: the file is not UTF-8, or is JSON over several lines.
     """
-    sample = Sample({})
+    sample, start = Sample({}), Start()
     errors: list[tuple[int, bytes, BadLineError]] = []
     has_document = False
     depth = 1 + max((key.count(".") for key in wanted), default=0)
     parse = LineParser(text, ())
     for number, line in enumerate(_lines(url), start=1):
         try:
-            has_document |= parse(line) is not None
+            if parse(line) is not None:
+                has_document = True
+                start.check(0, [])
         except BadLineError as error:
             errors.append((number, line, error))
+            start.check(None, errors[-1:])
         sample.keys |= dict.fromkeys(_keys(line, depth))
         if has_document and all(key in sample.keys for key in wanted):
             break

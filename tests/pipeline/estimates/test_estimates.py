@@ -122,7 +122,7 @@ def test_the_bytes_of_sampled_rows_are_those_of_the_part_that_was_read(tmp_path:
     assert sample.documents == 400  # four of the thirty row groups, whole
     assert sample.partition_bytes == sum(p.bytes for p in partitions[::7][:4])
     write_json_lines(tmp_path / "b.jsonl", rows)
-    (plain,) = partitions_of(tmp_path / "b.jsonl", 1)
+    (plain,) = partitions_of(tmp_path / "b.jsonl", 1 << 30)
     assert sampled_rows([plain], [TEXT]).partition_bytes == plain.bytes
     (tmp_path / "c.jsonl.gz").write_bytes(gzip.compress((tmp_path / "b.jsonl").read_bytes()))
     (packed,) = partitions_of(tmp_path / "c.jsonl.gz", 1)

@@ -18,6 +18,7 @@ from tests.pipeline.project import (
     colophon,
     document,
     generated_id,
+    line_places,
     manifest,
     resolved_recipe,
     run,
@@ -138,8 +139,11 @@ def test_json_lines_are_joined_without_their_bad_lines(project: Path) -> None:
     assert [row["crawl_year"] for row in out] == [
         int(row["dump"][8:12]) if row["dump"] != "elsewhere" else None for row in rows
     ]
+    places = line_places("own.jsonl")
+    del places[5]
     assert [row["id"] for row in out] == [
-        generated_id("own.jsonl", number) if row["id"] is None else row["id"] for number, row in enumerate(rows)
+        generated_id("own.jsonl", place) if row["id"] is None else row["id"]
+        for place, row in zip(places, rows, strict=False)
     ]
 
 

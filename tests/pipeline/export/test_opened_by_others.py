@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.pipeline.project import colophon, generated_id, run
+from tests.pipeline.project import colophon, generated_id, line_places, run
 
 ROWS = 6
 COMMON: dict[str, Any] = {
@@ -143,6 +143,6 @@ def check_others(rows: list[dict[str, Any]]) -> None:
     assert (first["c"]["meta"], first["c1"]["meta"], first["c"]["flag"]) == ("plain", '{"n":[1]}', True)
     assert [row["late"] for row in rows[2 * ROWS : 3 * ROWS]] == [None] * 5 + [1.5]
     assert (first["c"]["number_2"], first["d"]["unnamed"]) == (None, "0")
-    generated = [generated_id("data/b.arrow", 2), generated_id("data/c.jsonl", 2)]
+    generated = [generated_id("data/b.arrow", 2), generated_id("data/c.jsonl", line_places("data/c.jsonl")[2])]
     assert [row["id"] for row in rows[ROWS + 2 :: ROWS]] == [*generated, ""]
     assert all(row["url_domain"] == "e.org" and row["quality_coarse"] == 2 for row in rows)

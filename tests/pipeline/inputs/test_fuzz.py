@@ -33,6 +33,7 @@ from tests.pipeline.project import (
     document,
     generated_id,
     hashes,
+    line_places,
     manifest,
     resolved_recipe,
     run,
@@ -401,8 +402,9 @@ def test_any_documents_as_json_lines(documents: list[Any]) -> None:
     tokens, annotations = outputs("data/rows.jsonl")
     assert decoded(tokens) == [row["text"] or "" for row in expected]
     assert tokens.column("id").to_pylist() == [
-        generated_id("data/rows.jsonl", number) if (found := id_of(row.get("id"))) is None else found
-        for number, row in enumerate(expected)
+        generated_id("data/rows.jsonl", place) if (found := id_of(row.get("id"))) is None else found
+        for place, row in zip(line_places("data/rows.jsonl"), read, strict=False)
+        if is_document(row)
     ]
     assert annotations.column("url").to_pylist() == [string_or_null(row.get("url")) for row in expected]
     verified = colophon("verify", "recipe.toml")

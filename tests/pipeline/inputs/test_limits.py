@@ -23,6 +23,7 @@ from colophon.pipeline.inputs.partitions import plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.schema import InputSection
 from tests.pipeline.inputs.test_readers import rows_of
+from tests.pipeline.project import generated_id, line_places
 
 LIMIT = 100
 NEEDS = (ColumnNeed("text", "text"), ColumnNeed("id", "id", required=False), ColumnNeed("url", "url"))
@@ -110,7 +111,8 @@ def test_a_url_of_more_than_64_kib_is_null_and_counted(write: Callable[[Sequence
     rows = rows_of(found)
     assert [row["url"] for row in rows] == [*urls[:2], None, "c"]
     assert [len(row["id"]) > 2 for row in rows] == [False, True, True, False]
-    assert rows[2]["id"] == f"{found.partition.file_name}/2"
+    path = found.partition.url
+    assert rows[2]["id"] == generated_id(path, line_places(path)[2] if path.endswith("jsonl") else 2)
     assert found.counts(["url"]) == {"url_too_long": 1}
     assert found.problems == []
 

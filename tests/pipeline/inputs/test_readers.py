@@ -22,7 +22,7 @@ from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed
 from colophon.pipeline.inputs.partitions import Partition, plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.schema import InputSection
-from tests.pipeline.project import document, generated_id, write_json_lines
+from tests.pipeline.project import document, generated_id, line_places, write_json_lines
 
 NEEDS = (ColumnNeed("text", "text"), ColumnNeed("id", "id", required=False))
 ROWS = [{**document(number), "id": f"id-{number}"} for number in range(60)]
@@ -240,10 +240,10 @@ BAD_LINES = {
 def test_a_bad_line_is_reported_and_the_others_are_read(line: str, reason: str) -> None:
     Path("a.jsonl").write_text(f'{{"text": "first"}}\n{line}\n{{"text": null}}\n{{"text": "last"}}')
     found = reader("a.jsonl")
+    places = line_places("a.jsonl")
     assert rows_of(found) == [
-        {"text": "first", "id": generated_id("a.jsonl", 0)},
-        {"text": None, "id": generated_id("a.jsonl", 1)},
-        {"text": "last", "id": generated_id("a.jsonl", 2)},
+        {"text": text, "id": generated_id("a.jsonl", places[number])}
+        for number, text in ((0, "first"), (2, None), (3, "last"))
     ]
     (problem,) = found.problems
     assert (problem.source, problem.line, problem.rows, problem.stage) == ("a.jsonl", 2, 1, "test")
@@ -272,7 +272,7 @@ def test_json_values_of_other_types_become_text_and_numbers_or_null() -> None:
     needs = (*NEEDS, ColumnNeed("score", "score"), ColumnNeed("int_score", "int_score", required=False))
     assert rows_of(reader("a.jsonl", needs=needs)) == [
         {"text": "a", "id": "7", "score": 4.5, "int_score": None},
-        {"text": "b", "id": generated_id("a.jsonl", 1), "score": None, "int_score": None},
+        {"text": "b", "id": generated_id("a.jsonl", line_places("a.jsonl")[1]), "score": None, "int_score": None},
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,11 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from colophon.pipeline.executors.inline import InlineExecutor
+from colophon.pipeline.inputs.jsonl import pieces
 from colophon.pipeline.recipe.schema import RaySection
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task
 from colophon.shards.arrow_files import read_table
 from tests.pipeline.executors.kinds import EXECUTORS, started_executor
-from tests.pipeline.project import execute, hashes, manifest
+from tests.pipeline.project import colophon, document, execute, hashes, manifest, quarantine, run
 
 NUMBERS = (1, 2, 4)
 
@@ -65,3 +67,31 @@ def test_how_the_input_is_cut_changes_no_row(finished: Path, partition_bytes: in
     assert len(made.partitions) != len(manifest().partitions)
     for stage in ("tokens", "annotations/url", "annotations/crawl", "annotations/edu_score"):
         assert rows_of(stage, "other").equals(rows_of(stage, "out"))
+
+
+def test_how_json_lines_are_cut_changes_no_row_and_no_line_number(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pieces, "MIN_PIECE_BYTES", 1)
+    documents = [document(number) for number in range(60)]
+    lines = [json.dumps({**row, "id": None}) if n % 7 else "nonsense" for n, row in enumerate(documents)]
+    Path("lines.jsonl").write_text("\n".join(["", *lines]))
+    bad, kept = list(range(0, 60, 7)), [row for n, row in enumerate(documents) if n % 7]
+
+    def with_size(size: int) -> tuple[str, ...]:
+        return ("--set", "input.paths=lines.jsonl", "--set", f"input.partition_bytes={size}")
+
+    assert run(*with_size(1_000_000)).code == 3
+    whole = {stage: rows_of(stage, "out") for stage in ("tokens", "annotations/url")}
+    assert [(entry.line, entry.count) for entry in quarantine()] == [(2, len(bad))]
+    assert run(*with_size(1500)).code == 3
+    assert len(manifest().partitions) > 5
+    for stage, rows in whole.items():
+        assert rows_of(stage, "out").equals(rows)
+    found = [example.line for entry in quarantine() for example in entry.examples or [entry]]
+    assert found == [n + 2 for n in bad]
+    checked = colophon("verify", "recipe.toml", "--inputs", "--deep", "--executor", "inline", *with_size(1500))
+    assert (checked.code, checked.err) == (0, "")
+    shown = colophon("inspect", "recipe.toml", "--document", "50", "--json", *with_size(1500))
+    assert json.loads(shown.out)["document"]["text"] == kept[50]["text"]
+    assert run(*with_size(1400), "--strict").code == 1
