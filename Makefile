@@ -15,7 +15,7 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test bench bench-trainer soak clean
+.PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test browser bench bench-trainer soak clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -76,6 +76,9 @@ types: setup
 
 test: setup ## run all tests, on as many processes as there are cores
 	$(BIN)/pytest --numprocesses auto --dist loadgroup $(ARGS)
+
+browser: setup ## test the report and the live page in this machine's Chromium, which must be there
+	COLOPHON_NEEDS_BROWSER=1 $(BIN)/pytest tests/browser $(ARGS)
 
 bench: setup ## measure the whole job beside other tools, each part alone, scaling: about an hour, 7 GB in out/bench
 	test -x out/bench/dolma/bin/python || $(BIN)/python -m benchmarks install-dolma || true

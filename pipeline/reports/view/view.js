@@ -101,7 +101,8 @@
   function summary(end) {
     const isFiltered = Object.keys(wanted.filters).length > 0;
     if (!end.matching) return "No document meets the filters.";
-    if (!wanted.text) return counted(end.matching, "document") + (isFiltered ? ` of ${number(run.documents)} meet the filters` : "");
+    if (!wanted.text && isFiltered) return `${number(end.matching)} of ${counted(run.documents, "document")} meet the filters`;
+    if (!wanted.text) return counted(end.matching, "document");
     const part = end.is_complete ? "all" : `${number(end.searched)} of the`;
     return `${counted(found.length, "document")} with this text; searched ${part} ${number(end.matching)}${isFiltered ? " that meet the filters" : ""}`;
   }
@@ -219,7 +220,13 @@
     byId("controls").replaceChildren(...places.map(([, field]) => field));
     for (const [column, field] of places) {
       if (!field.isConnected) return;
-      const values = await answer("values", { column: column.name });
+      let values;
+      try {
+        values = await answer("values", { column: column.name });
+      } catch (error) {
+        field.append(element("p", { className: "note" }, `Its values are not known: ${error.message}`));
+        continue;
+      }
       const isAlike = values.distinct === 1 && values.documents === values.known && !(column.name in wanted.filters);
       if (isAlike) {
         const all = `${shown(values.values?.[0]?.[1] ?? values.low)} in all documents`;
@@ -281,7 +288,12 @@
 
   async function moreText(place, first) {
     const one = found[place];
-    const part = await answer("text", { number: one.number, first });
+    let part;
+    try {
+      part = await answer("text", { number: one.number, first });
+    } catch (error) {
+      part = { text: ` [Failed: ${error.message}]`, next: 0, characters: 1 };
+    }
     if (shownPlace !== place) return;
     byId("document-text").append(part.text);
     if (!part.characters) byId("document-text").append("(empty)");

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 from base64 import b64encode
 from collections import Counter
-from datetime import date
 from hashlib import sha256
 from html import unescape
 from html.parser import HTMLParser
@@ -17,8 +13,6 @@ from pathlib import Path
 from typing import Any
 from xml.parsers.expat import ParserCreate
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from colophon.pipeline.errors import printable
@@ -29,22 +23,10 @@ from colophon.pipeline.reports.page.relations import relations
 from colophon.pipeline.reports.page.trainings import Trainings, evaluation_parts
 from colophon.shards.manifest import read_manifest
 from colophon.shards.run_output import RunOutput, open_run
+from tests.hostile import SOURCE, write_hostile_run
 from tests.pipeline.project import ROWS_OF_FILES, colophon, snapshot
-from tests.pipeline.small_run import run_recipe, write_small_run
 
 REPORT = Path("out/report/report.html")
-HOSTILE_SOURCE = "<img src=x onerror='alert(1)'>"
-HOSTILE = [
-    "</script><script>document.title='owned'</script>",
-    "<img src=x onerror=\"document.title='owned'\">",
-    "<!--<script>",
-    "\" onmouseover=\"document.title='owned'",
-    "{{constructor.constructor('alert(1)')()}} datum['value'] ${1}",
-    "\u202eright to left\u2066 \u05e9\u05dc\u05d5\u05dd",
-    "\x1b[31m\x00\u2028\u2029\ufeff\x85",
-    "long " * 10_000,
-    "",
-]
 
 
 # numbers
@@ -322,28 +304,7 @@ def test_a_damaged_file_is_one_line(finished: Path, output: str, size: int | Non
 def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The report of a run whose documents, URLs, labels, layouts and file names attack it."""
     root = tmp_path_factory.mktemp("hostile")
-    recipe = write_small_run(root, num_files=1, num_documents=20)
-    (root / "data/part-0.parquet").unlink()
-    rows = [
-        {
-            "text": "x" * 5_000_000 if i == 0 else HOSTILE[i % len(HOSTILE)] + " text",
-            "id": HOSTILE[i % len(HOSTILE)],
-            "url": f"https://{'<b>' if i % 2 else 'a'}.example.org/{HOSTILE[i % 5]}",
-            "dump": f"CC-MAIN-20{13 + i % 10}-05",
-            "label": HOSTILE[i % len(HOSTILE)],
-            "day": str(date(2010 + i % 9, 1, 1)),
-            "number": [float("nan"), float("inf"), 1e308, -1e308, 0.5][i % 5],
-        }
-        for i in range(60)
-    ]
-    pq.write_table(pa.Table.from_pylist(rows), root / "data/<script>alert(1)<.parquet")
-    (root / "data/broken<script>.parquet").write_bytes(b"PAR1")
-    names = 'label = {}\nday = { type = "date" }\nnumber = { type = "number" }\n'
-    own = f'\n[annotators.own]\ntype = "columns"\n[annotators.own.columns]\n{names}'
-    layout = "\n[layouts.label]\nposition = 'append'\ntemplate = '{label}'\n"
-    source = f"[[inputs]]\nname = {json.dumps(HOSTILE_SOURCE)}"
-    recipe.write_text(recipe.read_text().replace("[input]", source) + own + layout)
-    run_recipe(recipe, output=root / "out")
+    recipe = write_hostile_run(root)
     called = colophon("report", str(recipe), "--charts", str(root / "charts"))
     assert (called.code, called.err) == (0, "")
     return root / "out/report/report.html"
@@ -388,7 +349,7 @@ def test_a_named_source_has_its_counts_on_the_page(hostile: Path) -> None:
     name, *numbers = re.findall("<td[^>]*><bdi>(.*?)</bdi>", section)
     documents = open_run(hostile.parents[1]).tokens().collect()["input_ids"].to_list()
     tokens = sum(len(ids) for ids in documents)  # each is a byte of the text
-    assert unescape(name) == HOSTILE_SOURCE
+    assert unescape(name) == SOURCE
     assert numbers == ["1", f"{len(documents):,}", f"{tokens / 1e6:.1f}", f"{tokens:,}"]
     assert "Tokens by source" in section
 
@@ -422,16 +383,3 @@ def test_controls_are_visible_and_long_texts_are_cut(hostile: Path) -> None:
     assert len(body) < 1_000_000
     assert "x" * 5_000 not in body
     assert "broken&lt;script&gt;.parquet" in body
-
-
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs Chromium")
-def test_a_browser_draws_every_chart_and_runs_no_text(hostile: Path, tmp_path: Path) -> None:
-    own = ["--no-sandbox"] if os.geteuid() == 0 else []
-    command = ["chromium", "--headless", "--disable-gpu", *own, f"--user-data-dir={tmp_path}", "--dump-dom"]
-    logged = ["--enable-logging=stderr", "--virtual-time-budget=5000", hostile.as_uri()]
-    called = subprocess.run([*command, *logged], capture_output=True, text=True, check=True, timeout=120)
-    parsed = Parsed(called.stdout)
-    charts = len(json.loads(parsed.scripts[0]))
-    assert called.stdout.count('<svg xmlns="http://www.w3.org/2000/svg"') == charts
-    assert "<title>Report of" in called.stdout
-    assert "CONSOLE" not in called.stderr
