@@ -8,8 +8,8 @@ below it. What a search finds is
 - quarantined: what looks like data and cannot be read, such as a link without target or a directory without permission.
 
 A file that a path names itself is taken, or is an error. The rule is the same for local paths and for URLs. No
-directory is searched twice, whatever links lead to it, and no file is opened. Cost: one listing of each directory, and
-for each file a check of its permission.
+directory is searched twice, whatever links lead to it, and no file is opened but the `state.json` of a data set that
+was saved several times. Cost: one listing of each directory, and for each file a check of its permission.
 """
 
 from __future__ import annotations

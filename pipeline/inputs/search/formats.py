@@ -20,6 +20,7 @@ FORMATS: dict[str, InputFormat] = {
     ".csv": "csv",
     ".tsv": "csv",
     ".arrow": "arrow",
+    ".arrows": "arrow",
     ".feather": "arrow",
     ".warc": "warc",
     ".wet": "warc",
@@ -40,9 +41,11 @@ _UNREADABLE_FORMATS = frozenset(
 )
 _SIDE_FILES = frozenset({"dataset_dict.json", "dataset_info.json", "dataset_infos.json", "state.json"})
 """Files that `datasets` writes beside the data. Spark's begin with `_` or `.`, or end with `.crc`."""
+_CACHE_FILE = re.compile(r"cache-[0-9a-f]{16}(_[0-9]{5}_of_[0-9]{5})?\.arrow")
+"""Results of `map`, `filter` and `shuffle`, which `datasets` keeps beside the data that they were made from."""
 _SHORT_SUFFIX = re.compile(r"[a-z0-9._+~-]{2,16}")
 
-AVAILABLE = f"{', '.join(FORMATS)}; {', '.join(COMPRESSIONS)} may follow, except after .parquet, .arrow and .feather"
+AVAILABLE = f"{', '.join(FORMATS)}; {', '.join(COMPRESSIONS)} may follow, except after those of Parquet and Arrow"
 
 
 class Meaning(NamedTuple):
@@ -69,6 +72,8 @@ def meaning_of(name: str, declared: InputFormat | None = None, *, is_named: bool
     """
     if name in _SIDE_FILES and not is_named:
         return Meaning(left_aside="side file")
+    if _CACHE_FILE.fullmatch(name) and not is_named:
+        return Meaning(left_aside="cache file of datasets")
     return _meaning_of_suffixes(*_suffixes(name), declared)
 
 

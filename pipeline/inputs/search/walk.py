@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections import deque
 
 from colophon.pipeline.errors import UsageError, one_line
+from colophon.pipeline.inputs.compression import open_as
 from colophon.pipeline.inputs.search.formats import NO_SUFFIX, meaning_of
 from colophon.pipeline.inputs.search.found import Found, InputFile, Scope
 from colophon.pipeline.inputs.search.listings import Entry, Listing, Spot, escaped, is_text
 from colophon.pipeline.inputs.search.pattern import Glob, Positions
+from colophon.pipeline.inputs.search.saved_datasets import EARLIER_SAVE, earlier_saves
 from colophon.pipeline.recipe.schema import InputFormat
+from colophon.pipeline.retry import retried
 from colophon.shards.common.url_secrets import without_query
 
+_MAX_STATE_BYTES = 64 << 20
 _NOT_TEXT = "its name is not UTF-8; rename it"
 
 
@@ -54,9 +58,11 @@ class Walk:
             if (directory.place, positions) in self._visited:
                 continue
             self._visited.add((directory.place, positions))
-            for entry in self._entries(directory, positions, is_root=is_root and directory is spot):
+            entries = self._entries(directory, positions, is_root=is_root and directory is spot)
+            outdated = self._earlier_saves(directory, entries)
+            for entry in entries:
                 if entry.kind != "directory":
-                    self._add_file(directory, positions, entry)
+                    self._add_file(directory, positions, entry, is_outdated=entry.name in outdated)
                     continue
                 child = directory.child(entry.name, place=entry.link_to)
                 after = self._after_directory(child, positions, entry)
@@ -76,6 +82,21 @@ class Walk:
             return []
         return sorted(found)
 
+    def _earlier_saves(self, directory: Spot, entries: list[Entry]) -> frozenset[str]:
+        """The files of a directory that `datasets` would not read."""
+        state = directory.child("state.json", place=None)
+
+        def read() -> bytes:
+            with open_as(self._listing.url(state), None) as file:
+                content: bytes = file.read(_MAX_STATE_BYTES)
+            return content
+
+        try:
+            return earlier_saves((entry.name for entry in entries), read_state=lambda: retried(read))
+        except (OSError, ValueError) as error:
+            reason = f"cannot be read, and the directory has Arrow files of several saves: {one_line(error)}"
+            raise UsageError(f"{escaped(state.source)}: {reason}") from error
+
     def _after_directory(self, child: Spot, positions: Positions, entry: Entry) -> Positions:
         """The positions in a directory; none if it is not searched."""
         hidden = _is_hidden(entry.name)
@@ -87,7 +108,7 @@ class Walk:
             return frozenset()
         return after
 
-    def _add_file(self, directory: Spot, positions: Positions, entry: Entry) -> None:
+    def _add_file(self, directory: Spot, positions: Positions, entry: Entry, *, is_outdated: bool) -> None:
         """Take, leave aside or quarantine an entry that is not a directory, unless the glob does not match it."""
         hidden = _is_hidden(entry.name)
         after = self._glob.step(positions, entry.name, hidden=hidden)
@@ -96,7 +117,8 @@ class Walk:
             if self._glob.is_complete(self._glob.step(positions, entry.name)):
                 self._leave_aside(child, "hidden file")
             return
-        meaning = meaning_of(entry.name, self._declared, is_named=self._glob.names(positions, entry.name))
+        is_named = self._glob.names(positions, entry.name)
+        meaning = meaning_of(entry.name, self._declared, is_named=is_named)
         is_broken_link = entry.kind == "unusable" and entry.link_to is not None
         if after and is_broken_link and meaning == NO_SUFFIX:  # it may have been a directory
             self._quarantine(child, str(entry.problem))
@@ -104,6 +126,8 @@ class Walk:
             return
         elif meaning.left_aside is not None:
             self._leave_aside(child, meaning.left_aside)
+        elif is_outdated and not is_named:
+            self._leave_aside(child, EARLIER_SAVE)
         else:
             self._add_data(child, entry, problem=meaning.problem, format=meaning.format)
         if is_broken_link and entry.link_to is not None:  # a run may be about to create its target
