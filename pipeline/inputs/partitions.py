@@ -11,17 +11,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from colophon.pipeline.concurrency import in_threads
 from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columnar.arrow_reader import arrow_schema
 from colophon.pipeline.inputs.columnar.csv_reader import csv_schema
+from colophon.pipeline.inputs.columnar.footers import footer_of, open_footer, parquet_identity
 from colophon.pipeline.inputs.columns import ColumnNeed, column_names, column_problem
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
@@ -32,7 +29,7 @@ from colophon.pipeline.inputs.search.formats import stem_of
 from colophon.pipeline.inputs.search.found import InputFile, Search, shown
 from colophon.pipeline.recipe.schema import DEFAULT_MAX_DOCUMENT_BYTES, InputFormat, InputSection
 from colophon.pipeline.retry import retried_for
-from colophon.pipeline.storage.stores import filesystem_of, open_url
+from colophon.pipeline.storage.stores import filesystem_of
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.common.url_secrets import without_query
 from colophon.shards.manifest import LeftAside, QuarantineEntry
@@ -240,21 +237,6 @@ def _text_name(config: InputSection) -> str:
     return config.columns.get("text", "text")
 
 
-@contextmanager
-def _open_footer(url: str) -> Iterator[pq.ParquetFile]:
-    with ExitStack() as stack:
-        file = open_url(url) if "://" in url else pa.OSFile(url)
-        source = stack.enter_context(file)  # pyarrow takes 40 µs to find the file system of a path
-        yield stack.enter_context(pq.ParquetFile(source))
-
-
-def _parquet_identity(of_file: str, footer: pq.FileMetaData) -> str:
-    """A digest of the file's size and version, and of its footer, which few changes of the content leave as it is."""
-    sink = pa.BufferOutputStream()
-    footer.write_metadata_file(sink)
-    return digest(of_file.encode() + sink.getvalue().to_pybytes())
-
-
 def present_identity(partition: Partition) -> str:
     """`Partition.identity` as of now.
 
@@ -264,22 +246,21 @@ def present_identity(partition: Partition) -> str:
     if "://" in partition.url:
         filesystem, path = filesystem_of(partition.url)
         filesystem.invalidate_cache(path)  # of the listing from when the run was planned
-    of_file = size_and_identity(file_info(partition.url))[1]
-    if partition.format != "parquet":
-        return of_file
-    with _open_footer(partition.url) as parquet:
-        return _parquet_identity(of_file, parquet.metadata)
+    if partition.format == "parquet":
+        return footer_of(partition.url).identity
+    return size_and_identity(file_info(partition.url))[1]
 
 
 def row_group_partition(partition: Partition, row_group: int) -> Partition:
-    """The part of a Parquet file's partition that is one of its row groups. Reads the footer.
+    """The part of a Parquet file's partition that is one of its row groups.
 
     Raises:
         InputError: the footer cannot be read, or has no such row group.
     """
     first = range(*(partition.row_groups or ())).start
-    with input_errors(), _open_footer(partition.url) as parquet:
-        groups = [parquet.metadata.row_group(number) for number in range(first, row_group + 1)]
+    with input_errors():
+        metadata = footer_of(partition.url).metadata
+        groups = [metadata.row_group(number) for number in range(first, row_group + 1)]
     rows = [group.num_rows for group in groups]
     return replace(
         partition,
@@ -294,7 +275,7 @@ def _plan_parquet(
     file: InputFile, mappings: Mappings, *, config: InputSection, needs: Sequence[ColumnNeed]
 ) -> list[Partition]:
     _, of_file = file.listed or size_and_identity(file_info(file.url))
-    with _open_footer(file.url) as parquet:
+    with open_footer(file.url) as parquet:
         footer = parquet.metadata
         mappings.note(column_names(parquet.schema_arrow))
         problem = column_problem(parquet.schema_arrow, needs)
@@ -309,7 +290,7 @@ def _plan_parquet(
         first_row=0,
         rows=0,
         bytes=0,
-        identity=_parquet_identity(of_file, footer),
+        identity=parquet_identity(of_file, footer),
         text=_text_name(config),
         max_document_bytes=config.max_document_bytes,
         source_name=config.name,

@@ -15,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columnar.conversion import plain_type
+from colophon.pipeline.inputs.columnar.footers import footer_of
 from colophon.pipeline.inputs.columnar.parquet_pages import DECODED_BYTES, most_row_bytes
 from colophon.pipeline.inputs.columns import (
     BATCH_BYTES,
@@ -37,8 +38,7 @@ _CHECKED_BYTES = 24 << 20
 
 def parquet_schema(url: str) -> pa.Schema:
     """The file's schema."""
-    with _open_parquet(url) as (parquet, _):
-        return parquet.schema_arrow
+    return footer_of(url).metadata.schema.to_arrow_schema()
 
 
 def parquet_batches(partition: Partition, needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBatch]:
@@ -51,7 +51,7 @@ def parquet_batches(partition: Partition, needs: Sequence[ColumnNeed]) -> Iterat
         TooLargeError: see `parquet_pages.most_row_bytes`.
     """
     row_groups = range(*(partition.row_groups or (0, 0)))
-    with _open_parquet(partition.url) as (parquet, file):
+    with _open_parquet(partition.url, footer_of(partition.url).metadata) as (parquet, file):
         if problem := column_problem(parquet.schema_arrow, needs):
             raise InputError(problem)
         places = positions(parquet.schema_arrow, needs).values()
@@ -143,8 +143,8 @@ class _Pages:
 
 
 @contextmanager
-def _open_parquet(url: str) -> Iterator[tuple[pq.ParquetFile, Any]]:
-    """Open a Parquet file for reading from front to back, and as a file for reading at any place.
+def _open_parquet(url: str, metadata: pq.FileMetaData) -> Iterator[tuple[pq.ParquetFile, Any]]:
+    """Open a Parquet file with this footer for reading from front to back, and as a file for reading at any place.
 
     pyarrow's `pre_buffer` would hold all columns of a partition, and reading without a buffer holds whole column
     chunks: 0.8 GB for a row group of 2 GB, in twice the time.
@@ -159,7 +159,11 @@ def _open_parquet(url: str) -> Iterator[tuple[pq.ParquetFile, Any]]:
             source = stack.enter_context(filesystem.open(path, "rb", block_size=_REMOTE_BLOCK_BYTES, **caching))
         # Without checksum verification pyarrow may return a damaged page as text.
         parquet = pq.ParquetFile(
-            source, page_checksum_verification=True, pre_buffer=False, buffer_size=_COLUMN_BUFFER_BYTES
+            source,
+            metadata=metadata,
+            page_checksum_verification=True,
+            pre_buffer=False,
+            buffer_size=_COLUMN_BUFFER_BYTES,
         )
         stack.enter_context(parquet)
         yield parquet, stack.enter_context(Path(url).open("rb")) if source is url else source
