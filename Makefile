@@ -15,7 +15,7 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test browser bench bench-trainer soak clean
+.PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test browser screenshots bench bench-trainer soak clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -79,6 +79,9 @@ test: setup ## run all tests, on as many processes as there are cores
 
 browser: setup ## test the report and the live page in this machine's Chromium, which must be there
 	COLOPHON_NEEDS_BROWSER=1 $(BIN)/pytest tests/browser $(ARGS)
+
+screenshots: setup ## write the pictures in docs/images, with this machine's Chromium
+	$(BIN)/python -m tests.browser.screenshots
 
 bench: setup ## measure the whole job beside other tools, each part alone, scaling: about an hour, 7 GB in out/bench
 	test -x out/bench/dolma/bin/python || $(BIN)/python -m benchmarks install-dolma || true

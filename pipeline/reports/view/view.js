@@ -117,7 +117,7 @@
     const open = element("button", { type: "button" }, element("bdi", {}, name));
     open.addEventListener("click", () => show(place));
     const chips = Object.entries(one.values)
-      .filter(([, value]) => value !== null && !(String(value).length > 3 && name.includes(value)))
+      .filter(([, value]) => value !== null && !(typeof value === "string" && value.length > 3 && name.includes(value)))
       .map(([column, value]) => element("li", {}, `${column} `, element("b", {}, element("bdi", {}, shown(value)))));
     if ("tokens" in one) chips.unshift(element("li", {}, element("b", {}, counted(one.tokens, "token"))));
     const item = element("li", {}, element("h2", {}, open), element("ul", { className: "chips" }, ...chips));
@@ -195,6 +195,7 @@
 
   function choices(column, values) {
     const all = [...values.values];
+    if (all.every(([value]) => typeof value === "number")) all.sort(([one], [other]) => one - other);
     if (values.documents > values.known) all.push([null, "no value", values.documents - values.known]);
     const chosen = new Set(wanted.filters[column.name]?.any_of ?? []);
     const boxes = all.map(([value, text, n]) => {
