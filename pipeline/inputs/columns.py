@@ -51,6 +51,8 @@ class ColumnNeed:
     """The recipe's key that names the column: it is an error if no file has it."""
     in_sources: Mapping[str, str] = field(default_factory=dict, hash=False)
     """By the name of a source, the column's name in its files, where that is not `in_input`."""
+    optional_in: frozenset[str] = frozenset()
+    """The names of the sources that may lack the column in all of their files, if another source has it: it is null."""
 
     @property
     def type(self) -> pa.DataType | None:
@@ -59,7 +61,12 @@ class ColumnNeed:
 
     def in_source(self, source: str | None) -> ColumnNeed:
         """The need as it is for the files of one source."""
-        return replace(self, in_input=self.in_sources.get(source or "", self.in_input), in_sources={})
+        return replace(
+            self,
+            in_input=self.in_sources.get(source or "", self.in_input),
+            required=self.required and source not in self.optional_in,
+            in_sources={},
+        )
 
     def is_name_of(self, source: str | None) -> bool:
         """Whether the column is the name of the source, and not one of its files'."""

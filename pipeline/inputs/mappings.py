@@ -22,19 +22,25 @@ class Mappings:
     def __init__(self, config: InputSection, files: Sequence[InputFile], needs: Sequence[ColumnNeed] = ()) -> None:
         """Look for the columns of `config` and of `needs` in `files`, in the first JSONL files by a sample."""
         self._columns = {f"{config.key}.columns.{name}": column for name, column in config.columns.items()}
-        self._columns |= {need.key: need.in_input for need in needs if need.key is not None}
+        self._optional = [need for need in needs if config.name in need.optional_in]
+        self._columns |= {need.key: need.in_input for need in needs if need.key and need not in self._optional}
         self._of_source = f" of {config.key}" if config.name is not None else ""
         self._text = config.columns.get("text", "text")
         self._sampled = {file.url for file in [f for f in files if f.format == "jsonl"][:SAMPLED_FILES]}
-        self._wanted = frozenset(self._columns.values())
+        self._wanted = frozenset([*self._columns.values(), *(need.in_input for need in self._optional)])
         self._found: set[str] = set()
         self._shown: Collection[str] = ()
+        self._gaps: dict[str, list[str]] = {}
+        """By file, the optional columns that it lacks."""
 
-    def note(self, names: Iterable[str]) -> None:
-        """Note the columns of a file."""
+    def note(self, names: Iterable[str], *, source: str | None = None) -> None:
+        """Note the columns of a file; `source` is its name if all of its rows have the same ones."""
         names = list(names)
         self._found |= self._wanted.intersection(names)
         self._shown = self._shown or names[:SHOWN_COLUMNS]
+        gaps = [need.in_input for need in self._optional if need.in_input not in names]
+        if gaps and source is not None:
+            self._gaps[source] = gaps
 
     def problem(self, file: InputFile, *, is_cut: bool) -> str | None:
         """Why a JSONL file has no documents, as far as a sample shows; None for all files that are not sampled.
@@ -58,6 +64,20 @@ class Mappings:
             return None  # the run reads the file again, and names it if its server still fails
         self.note(sample.keys)
         return sample.problem
+
+    @property
+    def absent(self) -> list[ColumnNeed]:
+        """The optional columns that no file of the source has, as far as its files and samples show."""
+        return [need for need in self._optional if self._shown and need.in_input not in self._found]
+
+    def incomplete(self) -> dict[str, str]:
+        """By file that lacks an optional column which another file of the source has, why it cannot be used."""
+        found = {source: [name for name in gaps if name in self._found] for source, gaps in self._gaps.items()}
+        return {
+            source: f"no column {names[0]!r}, which other files of the source have"
+            for source, names in found.items()
+            if names
+        }
 
     def check(self) -> None:
         """Check that each column was found in a file.

@@ -100,7 +100,7 @@ class Inputs:
     left_aside: tuple[LeftAside, ...] = ()
     """Files and directories that the search did not take for data, counted by kind."""
     notes: tuple[str, ...] = ()
-    """Lines about large files that are not cut."""
+    """Lines about large files that are not cut, and about columns that a source does not have."""
 
 
 def plan_inputs(*sources: InputSection, needs: Sequence[ColumnNeed], search: Search | None = None) -> Inputs:
@@ -124,13 +124,29 @@ def plan_inputs(*sources: InputSection, needs: Sequence[ColumnNeed], search: Sea
     for file in search.files:
         files[file.key].append(file)
     planned = [_plan_source(source, files[source.key], needs, search.quarantine) for source in sources]
-    partitions = tuple(partition for of_source, _ in planned for partition in of_source)
+    partitions = tuple(partition for plan in planned for partition in plan.partitions)
     check_names(partitions)
-    quarantine = (*search.quarantine, *(entry for _, entries in planned for entry in entries))
-    notes = [
-        note for source, (of_source, _) in zip(sources, planned, strict=True) for note in _notes(source, of_source)
-    ]
+    quarantine = (*search.quarantine, *(entry for plan in planned for entry in plan.quarantine))
+    notes = [note for source, plan in zip(sources, planned, strict=True) for note in _notes(source, plan)]
+    for need in needs:
+        _check_in_one_source(need, planned)
     return Inputs(partitions, quarantine, search.left_aside, tuple(notes))
+
+
+@dataclass(frozen=True)
+class _PlannedSource:
+    """The plan of one source."""
+
+    partitions: list[Partition]
+    quarantine: list[QuarantineEntry]
+    """The files that cannot be used."""
+    absent: list[ColumnNeed]
+    """The needed columns that it does not have: they are null."""
+
+    @property
+    def has_lines(self) -> bool:
+        """Whether it has JSONL files, each of whose lines has its own keys."""
+        return any(partition.format == "jsonl" for partition in self.partitions)
 
 
 def _plan_source(
@@ -138,8 +154,8 @@ def _plan_source(
     files: Sequence[InputFile],
     needs: Sequence[ColumnNeed],
     unreadable: Sequence[QuarantineEntry],
-) -> tuple[list[Partition], list[QuarantineEntry]]:
-    """The partitions of a source's files, and the files that cannot be used; `unreadable` are those of the search."""
+) -> _PlannedSource:
+    """The plan of a source's files; `unreadable` are the files that the search could not use."""
     needs = [need.in_source(config.name) for need in needs]
     needs = [need for need in needs if not need.is_name_of(config.name)]
     mappings = Mappings(config, files, needs)
@@ -155,12 +171,36 @@ def _plan_source(
         where = "" if config.key == "input" else f"{config.key}: "
         raise UsageError(f"{where}no input file can be read; the first, {first.source}: {first.reason}")
     mappings.check()
-    return [partition for plan in planned for partition in plan], quarantine
+    incomplete = mappings.incomplete()
+    return _PlannedSource(
+        partitions=[part for plan in planned for part in plan if part.source not in incomplete],
+        quarantine=[
+            *quarantine,
+            *(QuarantineEntry(source=file, stage="input", reason=reason) for file, reason in incomplete.items()),
+        ],
+        absent=mappings.absent,
+    )
 
 
-def _notes(config: InputSection, partitions: Sequence[Partition]) -> Iterator[str]:
-    """A line if JSONL files are larger than a partition should be."""
-    whole = [p for p in partitions if p.format == "jsonl" and p.piece is None]
+def _check_in_one_source(need: ColumnNeed, planned: Sequence[_PlannedSource]) -> None:
+    """Check that a column which sources may lack is in one of them, as far as that is known of JSON lines.
+
+    Raises:
+        UsageError: it is in none.
+    """
+    is_absent = need.optional_in and all(need.name in [one.name for one in plan.absent] for plan in planned)
+    if is_absent and (need.key is not None or not all(plan.has_lines for plan in planned)):
+        raise UsageError(f"{'' if need.key is None else f'{need.key}: '}no file of any source has {need.in_input!r}")
+
+
+def _notes(config: InputSection, plan: _PlannedSource) -> Iterator[str]:
+    """Lines on columns that a source does not have, and on JSONL files that are larger than a partition should be."""
+    for need in plan.absent:
+        if plan.has_lines:
+            yield f"source {config.name}: no {need.in_input!r} in its first lines: null in all documents without it"
+        else:
+            yield f"source {config.name}: no column {need.in_input!r}: null for all its documents"
+    whole = [p for p in plan.partitions if p.format == "jsonl" and p.piece is None]
     large = [p for p in whole if is_large(p.bytes, piece_bytes=config.partition_bytes)]
     if large:
         yield (
@@ -207,7 +247,7 @@ def _problem(file: InputFile, mappings: Mappings, needs: Sequence[ColumnNeed], *
     if file.format not in SCHEMAS:
         return mappings.problem(file, is_cut=is_cut)
     schema = SCHEMAS[file.format](file.url)
-    mappings.note(column_names(schema))
+    mappings.note(column_names(schema), source=file.source)
     return column_problem(schema, needs)
 
 
@@ -277,7 +317,7 @@ def _plan_parquet(
     _, of_file = file.listed or size_and_identity(file_info(file.url))
     with open_footer(file.url) as parquet:
         footer = parquet.metadata
-        mappings.note(column_names(parquet.schema_arrow))
+        mappings.note(column_names(parquet.schema_arrow), source=file.source)
         problem = column_problem(parquet.schema_arrow, needs)
     if problem:
         raise InputError(problem)

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,6 +51,7 @@ def counted(manifest: Manifest, *, store: Store) -> dict[str, Any]:
     return {
         "documents": document_counts(manifest),
         "sources": source_counts(manifest),
+        "null_in_sources": null_in_sources(manifest),
         "annotations": [row for name in manifest.annotators for row in _describe_columns(manifest, name, store)],
         "layouts": {name: layout_counts(packed.records) for name, packed in manifest.layouts.items()},
         "quarantined": len(manifest.quarantine),
@@ -153,6 +154,24 @@ def all_null(manifest: Manifest) -> list[str]:
     return found
 
 
+def null_in_sources(manifest: Manifest) -> dict[str, list[str]]:
+    """By named source, the annotation columns without any value in its documents, of those with values in others."""
+    source_of = {partition.name: partition.source_name for partition in manifest.partitions}
+    found: dict[str, list[str]] = {}
+    for output in manifest.annotators.values():
+        rows, nulls = Counter[str](), defaultdict[str, Counter[str]](Counter)
+        for record in output.records:
+            name = source_of.get(record.partition)
+            if name is not None:
+                rows[name] += record.rows
+                nulls[name].update({key: n for key, n in record.counts.items() if key.endswith("_null")})
+        for key in dict.fromkeys(key for of_source in nulls.values() for key in of_source):
+            empty = [name for name, n in rows.items() if n and nulls[name][key] == n]
+            for name in empty if len(empty) < sum(map(bool, rows.values())) else ():
+                found.setdefault(name, []).append(key.removesuffix("_null"))
+    return found
+
+
 def _most(manifest: Manifest) -> dict[str, int]:
     """Each count of the input, from the output in which it is largest: several may be made from one column."""
     found: dict[str, int] = {}
@@ -193,6 +212,9 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
             console.print(f"null because of {reason}: {listed}", style="yellow", highlight=False, soft_wrap=True)
     for name in all_null(manifest):
         line = f"annotators.{name}: every value is null. Does the input have its columns? [input.columns] maps names"
+        console.print(line, style="yellow", highlight=False, soft_wrap=True)
+    for name, columns in summary["null_in_sources"].items():
+        line = f"source {name}: every value is null: {', '.join(columns)}"
         console.print(line, style="yellow", highlight=False, soft_wrap=True)
     if others := other_records(manifest):
         listed = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in others.items())

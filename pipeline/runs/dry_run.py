@@ -91,6 +91,7 @@ class DryRun:
             ],
             "quarantine": [entry.model_dump(exclude_none=True) for entry in inputs.quarantine],
             "left_aside": [one.model_dump() for one in inputs.left_aside],
+            "notes": list(inputs.notes),
             "stages": {
                 stage.name: {
                     "files": stage.files,

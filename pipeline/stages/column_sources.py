@@ -61,5 +61,13 @@ class ColumnSources:
         typed = self.typed.get(column)
         name = column if typed is None else typed.name
         in_sources = {source: names[name] for source, names in self.names_in_sources.items() if name in names}
-        need = ColumnNeed(column, self.names_in_input.get(name, name), required, in_sources=in_sources)
+        others = self.names_in_sources.keys() - in_sources.keys()
+        may_lack = required and column != "text" and len(self.names_in_sources) > 1
+        need = ColumnNeed(
+            column,
+            self.names_in_input.get(name, name),
+            required,
+            in_sources=in_sources,
+            optional_in=frozenset(others) if may_lack else frozenset(),
+        )
         return need if typed is None else replace(need, read_as=typed.type, nested_as_json=False, key=typed.key)

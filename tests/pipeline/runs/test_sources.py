@@ -24,6 +24,7 @@ from tests.pipeline.project import (
     directories,
     execute,
     manifest,
+    quarantine,
     redone,
     resolved_recipe,
     run,
@@ -255,3 +256,85 @@ def test_one_source_can_have_a_name() -> None:
     assert resolved_recipe().inputs.partitions[0].source_name == "one"
     assert execute("annotators.meta={type='columns',columns=['language']}").exit_code == 0
     assert set(annotations("origin")) == {"one"}
+
+
+DATED = REST.replace("columns = { language = {} }", "columns = { language = {}, date = {} }")
+SHOP = '[[inputs]]\nname = "shop"\npaths = "shop"\n'
+
+
+def write_shop(suffix: str) -> None:
+    """A source without a date, in two files."""
+    Path("shop").mkdir()
+    rows = [{"id": f"s{n}", "text": f"shop {n}", "language": "en"} for n in range(2)]
+    for file in range(2):
+        if suffix == ".jsonl":
+            write_json_lines(Path(f"shop/{file}.jsonl"), rows)
+        else:
+            write(pa.Table.from_pylist(rows), f"shop/{file}{suffix}")
+
+
+def write_dated_web() -> None:
+    rows = [{"id": f"w{n}", "text": f"web {n}", "language": "en", "date": "2024-05-06"} for n in range(3)]
+    write(pa.Table.from_pylist(rows), "web/a.parquet")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("suffix", [".parquet", ".arrow", ".jsonl"])
+def test_a_column_that_a_source_does_not_have_is_null_and_named(suffix: str) -> None:
+    write_dated_web()
+    write_shop(suffix)
+    write_recipe(WEB, SHOP, rest=DATED)
+    note = {
+        ".jsonl": "source shop: no 'date' in its first lines: null in all documents without it",
+    }.get(suffix, "source shop: no column 'date': null for all its documents")
+    planned = colophon("run", "recipe.toml", "--dry-run", "--no-probe")
+    assert note in planned.out.splitlines()
+    assert json.loads(colophon("run", "recipe.toml", "--dry-run", "--no-probe", "--json").out)["notes"] == [note]
+    called = run()
+    assert called.code == 0
+    assert note in called.out.splitlines()
+    assert "source shop: every value is null: date" in called.out.splitlines()
+    metas = annotations("meta")
+    assert [row["date"] for row in metas["shop"]] == [None] * 2  # of the second file; the first has as many
+    assert all(row["date"] is not None for row in metas["web"])
+    assert json.loads(Path("out/report/summary.json").read_text())["null_in_sources"] == {"shop": ["date"]}
+    for options in ((), ("--inputs",), ("--deep", "--executor", "inline")):
+        assert colophon("verify", "recipe.toml", *options).code == 0
+    again = run()
+    assert "source shop: every value is null: date" in again.out.splitlines()
+    assert "nothing to do" in again.out
+
+
+@pytest.mark.usefixtures("here")
+def test_a_file_without_a_column_that_its_source_has_is_quarantined() -> None:
+    write_dated_web()
+    write_shop(".parquet")
+    rows = [{"id": "d", "text": "dated", "language": "en", "date": "2024-05-06"}]
+    write(pa.Table.from_pylist(rows), "shop/dated.parquet")
+    write_recipe(WEB, SHOP, rest=DATED)
+    called = run()
+    assert called.code == 3
+    reason = "no column 'date', which other files of the source have"
+    assert [(entry.source, entry.reason) for entry in quarantine()] == [
+        ("shop/0.parquet", reason),
+        ("shop/1.parquet", reason),
+    ]
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("suffix", [".parquet", ".jsonl"])
+def test_a_column_that_no_source_has_is_an_error(suffix: str) -> None:
+    write_shop(suffix)
+    write_recipe(WEB, SHOP, rest=DATED)
+    before = snapshot()
+    assert run().line == "recipe.toml: annotators.meta.columns.date: no file of any source has 'date'"
+    write_recipe(WEB, SHOP + "columns = { date = 'published' }\n", rest=DATED)
+    line = run().line
+    assert line.startswith("recipe.toml: inputs.shop")
+    assert "no column 'published'" in line or "no file of inputs.shop has 'published'" in line
+    write_recipe(SHOP, rest=DATED)  # the only source
+    assert "no column 'date'" in run().line or "no file of inputs.shop has 'date'" in run().line
+    after = snapshot()
+    assert {name: state for name, state in after.items() if name != "recipe.toml"} == {
+        name: state for name, state in before.items() if name != "recipe.toml"
+    }
