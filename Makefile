@@ -62,6 +62,8 @@ submit: setup ## run RECIPE on the Ray cluster at ADDRESS=http://HOST:8265
 docs: setup ## write the generated pages of docs/ from the code, and build the site, into out/docs
 	$(BIN)/python -m colophon.pipeline.cli.reference > docs/commands.md
 	$(BIN)/python -m colophon.pipeline.recipe.reference > docs/recipe-reference.md
+	$(BIN)/python -m benchmarks.cost page > docs/cost.md
+	$(BIN)/python docs/python_reference.py > docs/python-reference.md
 	$(BIN)/python docs/build_site.py
 	@echo 'open out/docs/site/index.html, or serve it, with its search: $(BIN)/python -m http.server --directory out/docs/site'
 

@@ -29,7 +29,7 @@ REASONS = ("needs a cluster", "needs a GPU", "needs a download", "takes minutes"
 """The beginnings of what may be stated in `<!-- not run: ... -->`."""
 BLOCKS = [block for page in [*TOP, *PAGES] for block in code_blocks(page)]
 LESS_WORK = {
-    "run": ["--executor", "inline"],
+    **{stage: ["--executor", "inline", "--no-probe"] for stage in ("run", "annotate", "tokenize", "pack")},
     "train": ["--set", "train.tiny.steps=2", "--set", "train.tiny.batch_size=1"],
     "probe": ["--layers", "1", "--permutations", "1", "--documents", "60"],
 }
@@ -100,7 +100,7 @@ def finished(project: Path, printed: dict[str, str]) -> Path:
 def run_commands(block: Block) -> Iterator[tuple[str, str]]:
     """Run the lines of a block; yield the command's name and what it printed. A line that fails fails the test."""
     for line in re.sub(r"\\\n *", "", block.code).splitlines():
-        words = shlex.split(line)
+        words = shlex.split(line, comments=True)
         if words[0] == "colophon" and not {"|", ">", "&&"} & set(words):
             called = run_colophon(words[1:])
         else:

@@ -47,6 +47,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory / "site"
 
 
+def test_the_reference_of_python_is_up_to_date() -> None:
+    """In a process of its own: `colophon.torch` is imported nowhere else."""
+    command = [sys.executable, "docs/python_reference.py"]
+    done = subprocess.run(command, cwd=ROOT, text=True, capture_output=True, check=True, timeout=120)
+    page = (ROOT / "docs" / "python-reference.md").read_text(encoding="utf-8")
+    assert page == done.stdout, "docs/python-reference.md is out of date: run `make docs`"
+
+
 def test_every_page_is_in_the_navigation() -> None:
     listed = list(targets(CONFIG["project"]["nav"]))
     assert len(listed) == len(set(listed))

@@ -46,8 +46,7 @@ def test_the_commands_of_the_page(copied: Path) -> None:
 
 
 def test_the_page_on_annotators_has_the_code_of_the_example() -> None:
-    whole = (EXAMPLE.parents[1] / "docs" / "annotators.md").read_text(encoding="utf-8")
-    page = whole.partition("\n## An annotator of your own\n")[2].partition("\n## ")[0]
+    page = (EXAMPLE.parents[1] / "docs" / "howto" / "own-annotator.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     assert (EXAMPLE / "my_annotators.py").read_text().endswith(code)
     table, _ = re.findall(r"^```toml\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)

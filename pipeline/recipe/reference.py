@@ -37,7 +37,7 @@ _EXPLAINED = {
     "input": "recipes.md#input",
     "inputs": "recipes.md#inputs",
     "output": "recipes.md#addresses",
-    "plugins": "annotators.md#an-annotator-of-your-own",
+    "plugins": "howto/own-annotator.md",
     "tokenizer": "tokenizing.md",
     "layouts.NAME": "recipes.md#layoutsname",
     "ray": "running.md#executors",
