@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -35,7 +36,7 @@ def print_evaluation(evaluations: Sequence[dict[str, Any]], *, console: Console)
 
 def evaluation_tables(evaluations: Sequence[dict[str, Any]]) -> Iterator[Table]:
     """Yield the tables of each model's `evaluation.json`, all over the same documents."""
-    rows = list(_differences(evaluations))
+    rows = list(differences(evaluations))
     if rows:
         yield _difference_table(rows)
     yield _losses(evaluations)
@@ -69,7 +70,19 @@ def legend(evaluations: Sequence[dict[str, Any]]) -> Iterator[str]:
             yield f"{column}: {groups['small_groups']:,} groups of fewer than 5 documents are not shown."
 
 
-def _differences(evaluations: Sequence[dict[str, Any]]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """A difference of two losses of the same texts, in bits per byte; below 0, the first one is lower."""
+
+    kind: str
+    """`models`, `context` or `control`."""
+    label: str
+    base: str
+    estimate: Mapping[str, Any]
+    """Its `value`, and the ends `low` and `high` of its interval, None where one document was measured."""
+
+
+def differences(evaluations: Sequence[dict[str, Any]]) -> Iterator[Difference]:
     """Yield what is compared, with what, and the difference: first the models, then contexts, then controls.
 
     Models are compared with the first one that reads no metadata, or else with the first one.
@@ -84,14 +97,16 @@ def _differences(evaluations: Sequence[dict[str, Any]]) -> Iterator[tuple[str, s
                     continue
                 name = f"{printable(evaluation['model'])} {found['condition']}"
                 label = f"control: {name}" if kind == "control" else name
-                yield label, f"{printable(base[0])} {base[1]}", found["bits_per_byte"]
+                yield Difference(
+                    kind=kind, label=label, base=f"{printable(base[0])} {base[1]}", estimate=found["bits_per_byte"]
+                )
 
 
-def _difference_table(rows: Sequence[tuple[str, str, dict[str, Any]]]) -> Table:
+def _difference_table(rows: Sequence[Difference]) -> Table:
     table = _table("difference", "from", title="Differences in bits/byte; below 0 the left one is better")
     table.add_column("Δ bits/byte", justify="right")
-    for label, base, estimate in rows:
-        table.add_row(label, base, _with_interval(estimate, signed=True))
+    for row in rows:
+        table.add_row(row.label, row.base, _with_interval(row.estimate, signed=True))
     return table
 
 
@@ -161,7 +176,7 @@ def _table(*columns: str, title: str) -> Table:
     return table
 
 
-def _with_interval(estimate: dict[str, Any], *, signed: bool = False) -> str:
+def _with_interval(estimate: Mapping[str, Any], *, signed: bool = False) -> str:
     """`1.2345 [1.2300, 1.2400]`."""
     sign = "+" if signed else ""
     value = f"{estimate['value']:{sign}.4f}"

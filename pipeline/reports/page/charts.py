@@ -13,6 +13,7 @@ import altair as alt
 import numpy as np
 
 from colophon.pipeline.errors import printable
+from colophon.pipeline.reports.evaluation_tables import Difference
 from colophon.pipeline.reports.page.columns import Bins, Distribution, Value
 from colophon.pipeline.reports.page.packed import Lengths
 from colophon.pipeline.reports.page.relations import Relation
@@ -208,6 +209,23 @@ def curves(named: Mapping[str, Sequence[tuple[float, float]]], *, title: str) ->
         tooltip=["training:N", alt.Tooltip("step:Q", format=","), alt.Tooltip("value:Q", format=".4f")],
     )  # fmt: skip
     return _spec(chart, height=240)
+
+
+def differences(found: Sequence[Difference]) -> Spec:
+    """Differences of losses as points with their intervals, beside a line at 0."""
+    names = _labels([(f"{one.label} − {one.base}", 0) for one in found])
+    rows = [{"compared": name, "kind": one.kind, **one.estimate} for name, one in zip(names, found, strict=True)]
+    tooltip = ["compared:N", *(alt.Tooltip(f"{name}:Q", format="+.4f") for name in ("value", "low", "high"))]
+    y = alt.Y("compared:N", sort=None, title=None, axis=alt.Axis(labelLimit=300))
+    base = _chart(rows).encode(y=y, color=alt.Color("kind:N", sort=None, legend=None), tooltip=tooltip)
+    x = alt.X("low:Q", title="Δ bits/byte: below 0, the first one is better", scale=alt.Scale(zero=True))
+    zero = _chart([{"zero": 0}]).mark_rule(strokeDash=[4, 3], color="#888888").encode(x="zero:Q")
+    drawn = alt.layer(
+        zero,
+        base.mark_rule(strokeWidth=2).encode(x=x, x2="high:Q"),
+        base.mark_point(filled=True, size=70).encode(x="value:Q"),
+    )
+    return _spec(drawn, height=36 * len(found) + 10)
 
 
 def _chart(rows: Sequence[Mapping[str, Any]]) -> Any:

@@ -74,7 +74,7 @@ def page_of(run: RunOutput, *, load_tokenizer: Callable[[], Tokenizer], training
         "Sequences": list(_sequences(run, list(layouts), load_tokenizer)),
         "Time": list(_times(run, figures)),
         "Training": list(training_parts(trainings, figures)),
-        "Evaluation": list(evaluation_parts(trainings)),
+        "Evaluation": list(evaluation_parts(trainings, figures)),
         "Quarantine": list(_quarantine(run.manifest)),
         "Provenance": list(_provenance(run)),
     }

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from colophon.pipeline.reports.evaluation_tables import evaluation_tables, legend
+from colophon.pipeline.reports.evaluation_tables import differences, evaluation_tables, legend
 from colophon.pipeline.reports.page import charts, markup
 from colophon.pipeline.reports.page.markup import Html
 
+_TITLE = "What metadata does to the loss of the same texts"
 Points = Sequence[tuple[float, float]]
 
 
@@ -31,14 +33,38 @@ def training_parts(trainings: Trainings, figures: markup.Charts) -> Iterator[Htm
         yield figures.figure(charts.curves(named, title=quantity), title=quantity, numbers=numbers)
 
 
-def evaluation_parts(trainings: Trainings) -> Iterator[Html]:
-    """Yield the tables of each evaluation; a line in place of one that is damaged."""
-    for path, evaluation in trainings.evaluations.items():
-        yield Html(f"<h3>{markup.shown(path)}</h3>")
+def evaluation_parts(trainings: Trainings, figures: markup.Charts) -> Iterator[Html]:
+    """Yield the tables of evaluations, and a chart of their differences; a line in place of one that is damaged.
+
+    Models that were scored on the same documents are compared with each other, as `colophon evaluate` does.
+    """
+    for paths, found in _on_the_same_documents(trainings.evaluations):
+        yield Html(f"<h3>{markup.shown(', '.join(paths))}</h3>")
         try:
-            found = [evaluation]
-            tables = [markup.from_terminal(table) for table in evaluation_tables(found)]  # type: ignore[arg-type]
-            notes = [markup.paragraph(line, kind="note") for line in legend(found)]  # type: ignore[arg-type]
-            yield markup.joined([*tables, *notes])
+            tables = [markup.from_terminal(table) for table in evaluation_tables(found)]
+            notes = [markup.paragraph(line, kind="note") for line in legend(found)]
+            compared = list(differences(found))
+            drawn = charts.differences(compared) if compared else None
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             yield markup.paragraph("It is damaged, or of a different version. `colophon evaluate` writes it again.")
+            continue
+        if drawn is not None:
+            yield figures.figure(drawn, title=_TITLE)
+        yield markup.joined([*tables, *notes])
+
+
+def _on_the_same_documents(
+    evaluations: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[list[str], list[dict[str, Any]]]]:
+    """The evaluations that one call of `colophon evaluate` wrote, with their paths; a damaged one is alone."""
+    groups: dict[str, tuple[list[str], list[dict[str, Any]]]] = {}
+    for path, evaluation in evaluations.items():
+        try:
+            models = {evaluation["model"], *(one["against"]["model"] for one in evaluation["differences"])}
+            key = json.dumps([evaluation["documents"], sorted(evaluation["by"]), sorted(models)], sort_keys=True)
+        except (LookupError, TypeError):
+            key = path
+        paths, found = groups.setdefault(key, ([], []))
+        paths.append(path)
+        found.append(dict(evaluation))
+    return list(groups.values())

@@ -220,9 +220,44 @@ def test_an_evaluation_is_the_tables_of_the_terminal() -> None:
         "model": "<b>tiny", "layout": "plain", "conditions": conditions, "differences": [], "metadata": None,
         "by": {}, "resamples": 1000,
     }  # fmt: skip
-    text = markup.joined(list(evaluation_parts(Trainings(evaluations={"tiny/evaluation.json": evaluation}))))
+    evaluations = Trainings(evaluations={"tiny/evaluation.json": evaluation})
+    text = markup.joined(list(evaluation_parts(evaluations, markup.Charts())))
     assert "1.5000 [1.2500, 1.7500]" in text
     assert "&lt;b&gt;tiny" in text
+
+
+def _evaluation(model: str, conditions: tuple[str, ...], against: list[tuple[str, str, str, str]]) -> dict[str, Any]:
+    """One of the two evaluations of a call; differences are (kind, condition, other model, its condition)."""
+    losses = {"value": 1.5, "low": 1.25, "high": 1.75}
+    found = {"nats_per_token": losses, "bits_per_byte": losses, "seen_in_training": True}
+    estimate = {"value": -0.125, "low": -0.25, "high": None if model == "plain" else 0.0625}
+    documents = {"documents": 9, "crop": 126, "tokens": 900, "bytes": 4_000, "origin": "held_out", "output": "out"}
+    differences = [
+        {"kind": kind, "condition": one, "against": {"model": other, "condition": base}, "bits_per_byte": estimate}
+        for kind, one, other, base in against
+    ]
+    return {
+        "model": model, "layout": model, "conditions": dict.fromkeys(conditions, found), "differences": differences,
+        "metadata": None, "by": {}, "resamples": 1000, "documents": documents,
+    }  # fmt: skip
+
+
+def test_evaluations_of_one_call_are_compared_in_a_chart() -> None:
+    true, control = ("models", "true", "plain", "none"), ("control", "shuffled", "<b>url", "true")
+    evaluations = {
+        "url/evaluation.json": _evaluation("<b>url", ("true", "shuffled"), [true, control]),
+        "plain/evaluation.json": _evaluation("plain", ("none",), [("models", "none", "<b>url", "true")]),
+        "plain/evaluation-alone.json": _evaluation("plain", ("none",), []),
+    }
+    figures = markup.Charts()
+    text = markup.joined(list(evaluation_parts(Trainings(evaluations=evaluations), figures)))
+    assert "<h3><bdi>url/evaluation.json, plain/evaluation.json</bdi></h3>" in text
+    (chart,) = figures.drawn
+    values = chart.spec["layer"][1]["data"]["values"]
+    expected = ["<b>url true − plain none", "control: <b>url shuffled − <b>url true"]
+    assert [row["compared"] for row in values] == expected
+    assert {(row["low"], row["value"], row["high"]) for row in values} == {(-0.25, -0.125, 0.0625)}
+    assert "-0.1250 [-0.2500, +0.0625]" in text
 
 
 def test_times_that_are_damaged_or_missing_are_left_out(finished: Path) -> None:
