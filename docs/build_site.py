@@ -16,7 +16,14 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "docs" / "zensical.toml"
 PAGES = ("*.md", "docs/**/*.md", "docs/**/*.css", "docs/**/*.svg", "docs/**/*.webp", "examples/**/*.md")
-LINKED = ("LICENSE", "benchmarks/results/*.json", "benchmarks/results/*.png", "examples/**/*.py", "examples/**/*.toml")
+LINKED = (
+    "LICENSE",
+    "CITATION.cff",
+    "benchmarks/results/*.json",
+    "benchmarks/results/*.png",
+    "examples/**/*.py",
+    "examples/**/*.toml",
+)
 """Files that pages show or link to. All keep their places, so that a link works on a code host and on the site."""
 
 

@@ -128,6 +128,8 @@ def test_blocks_have_a_known_language_and_commands_are_in_blocks_of_a_shell() ->
         where = f"{block.page}, line {block.line}"
         assert block.language in {"", "sh", "toml", "python"}, where
         assert block.language == "sh" or not re.search(r"^(\$ )?colophon [a-z]", block.code, re.MULTILINE), where
+    for name in PAGES.keys() - {"commands"}:  # which is written from the help of the commands
+        assert not re.search(r"^ {4}colophon [a-z]", PAGES[name], re.MULTILINE), f"{name}: commands are in ```sh blocks"
 
 
 def test_few_blocks_are_not_run_each_for_a_reason() -> None:

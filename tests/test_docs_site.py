@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
 
@@ -66,6 +68,18 @@ def test_the_site_has_every_page(site: Path) -> None:
     expected = {page.removesuffix(".md") + ".html" for page in PAGES - {"README.md"}} | {"index.html"}
     assert expected <= {path.relative_to(site).as_posix() for path in site.rglob("*.html")}
     assert "search.json" in {path.name for path in site.iterdir()}
+
+
+def test_every_file_that_a_page_shows_or_links_to_is_on_the_site(site: Path) -> None:
+    """Zensical checks links between pages; this checks pictures, styles, scripts, and links to other files."""
+    for page in site.rglob("*.html"):
+        if page.name == "404.html":  # its addresses begin at the root of a host
+            continue
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"(?:src|href)=\"([^\"#?]+)", text):
+            if "://" not in target and not target.startswith(("data:", "mailto:")):
+                path = page.parent / unquote(html.unescape(target))
+                assert path.exists(), f"{page.relative_to(site)}: {target}"
 
 
 def test_the_site_loads_nothing_from_another_host(site: Path) -> None:
