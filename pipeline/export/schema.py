@@ -15,7 +15,7 @@ import pyarrow as pa
 from colophon.pipeline.export.column_types import common_type, export_type
 from colophon.pipeline.export.survey import InputColumn, Survey
 from colophon.pipeline.inputs.columns import ColumnNeed
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partitions import SCHEMAS, Partition
 from colophon.shards.outputs import Output
 
 _UNNAMED = "unnamed"
@@ -57,7 +57,7 @@ class ExportSchema:
         read = {c.need.in_source(partition.source_name).in_input for c in self.inputs if c.need.occurrence is None}
         # A column that one source has under its own name may be one that the run reads in this source.
         needs = [c.need for c in self.inputs if c.need.occurrence != 0 or c.need.in_input not in read]
-        if partition.format in ("parquet", "arrow", "csv"):
+        if partition.format in ("parquet", *SCHEMAS):
             return needs
         types = {column.need.name: column.type for column in self.inputs}
         single = [need for need in needs if not need.occurrence]  # an object has no second key of a name

@@ -114,9 +114,18 @@ def _type_name(value: Any) -> str:
 
 
 def _rows(file: InputFile) -> Iterator[dict[str, Any]]:
+    if file.format == "text":
+        return _text_row(file)
     readers = {"parquet": _parquet_rows, "arrow": _arrow_rows, "csv": _csv_rows, "jsonl": _json_rows}
     read = readers.get(file.format)
     return iter(()) if read is None else read(file.url)
+
+
+def _text_row(file: InputFile) -> Iterator[dict[str, Any]]:
+    """The document of a text file, of a large one the beginning of its text."""
+    with open_lines(file.url) as lines:
+        text = lines.read(_LONGEST_LINE).decode("utf-8-sig", "replace")
+    yield {"text": text, "id": file.source, "file_path": file.source}
 
 
 def _parquet_rows(url: str) -> Iterator[dict[str, Any]]:

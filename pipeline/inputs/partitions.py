@@ -19,6 +19,7 @@ from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columnar.arrow_reader import arrow_schema
 from colophon.pipeline.inputs.columnar.csv_reader import csv_schema
 from colophon.pipeline.inputs.columnar.footers import footer_of, open_footer, parquet_identity
+from colophon.pipeline.inputs.columnar.text_reader import text_schema
 from colophon.pipeline.inputs.columns import ColumnNeed, column_names, column_problem
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
@@ -68,9 +69,12 @@ class Partition:
     def extent(self) -> list[Any]:
         """The part of a fingerprint that is of the input: the identity of the content and its rows.
 
-        Of JSON lines it also names the rule for ids, which was a different one before files were cut at lines.
+        Of JSON lines it also names the rule for ids, which was a different one before files were cut at lines; of a
+        text file its path, which is the id.
         """
         rows = [self.identity, self.row_groups, self.first_row]
+        if self.format == "text":
+            return [*rows, self.source]  # the document's id
         if self.format != "jsonl":
             return rows
         piece = self.piece
@@ -87,8 +91,9 @@ class Partition:
         return self.name if is_whole else self.name.rpartition("-")[0]
 
 
-SCHEMAS = {"arrow": arrow_schema, "csv": csv_schema}
+SCHEMAS = {"arrow": arrow_schema, "csv": csv_schema, "text": text_schema}
 """By format: the schema of a file, from one read near its beginning."""
+_MANY_TEXT_FILES = 10_000
 
 
 @dataclass(frozen=True)
@@ -127,7 +132,11 @@ def plan_inputs(*sources: InputSection, needs: Sequence[ColumnNeed], search: Sea
     partitions = tuple(partition for plan in planned for partition in plan.partitions)
     check_names(partitions)
     quarantine = (*search.quarantine, *(entry for plan in planned for entry in plan.quarantine))
-    notes = [note for source, plan in zip(sources, planned, strict=True) for note in _notes(source, plan)]
+    notes = [
+        note
+        for source, plan in zip(sources, planned, strict=True)
+        for note in (*_notes(source, plan), *_text_notes(source, plan))
+    ]
     for need in needs:
         _check_in_one_source(need, planned)
     return Inputs(partitions, quarantine, search.left_aside, tuple(notes))
@@ -210,6 +219,16 @@ def _notes(config: InputSection, plan: _PlannedSource) -> Iterator[str]:
         )
 
 
+def _text_notes(config: InputSection, plan: _PlannedSource) -> Iterator[str]:
+    """A line if there are very many text files."""
+    num_files = sum(partition.format == "text" for partition in plan.partitions)
+    if num_files > _MANY_TEXT_FILES:
+        yield (
+            f"{config.key}: {num_files:,} text files are one partition each, with files and records of their own. "
+            "JSON lines with many documents a file take less time and fewer files"
+        )
+
+
 def check_names(partitions: Iterable[Partition]) -> None:
     """Check that no two partitions have one name: the files of one would replace those of the other.
 
@@ -260,7 +279,7 @@ def _whole_file_partition(file: InputFile, config: InputSection) -> Partition:
         format=file.format,
         row_groups=None,
         first_row=0,
-        rows=None,
+        rows=1 if file.format == "text" else None,
         bytes=size,
         identity=identity,
         text=_text_name(config),

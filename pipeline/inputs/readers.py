@@ -19,6 +19,7 @@ from colophon.pipeline.inputs.columnar.arrow_reader import arrow_batches
 from colophon.pipeline.inputs.columnar.conversion import converted, decoded_bytes
 from colophon.pipeline.inputs.columnar.csv_reader import csv_batches
 from colophon.pipeline.inputs.columnar.parquet_reader import parquet_batches, parquet_schema
+from colophon.pipeline.inputs.columnar.text_reader import text_batches
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, FINEWEB_TYPES, PLACE, ColumnNeed
 from colophon.pipeline.inputs.content import ColumnContent
 from colophon.pipeline.inputs.failures import input_errors
@@ -117,6 +118,8 @@ class PartitionReader:
             return csv_batches(partition, needs, problems=self.excluded)
         if partition.format == "jsonl":
             return jsonl_batches(partition, needs, problems=self.excluded, wrong=self.wrong)
+        if partition.format == "text":
+            return text_batches(partition, needs)
         return warc_batches(partition, needs, problems=self.excluded, others=self.other_records)
 
     def _canonical(self, batch: pa.RecordBatch, *, first_row: int) -> pa.RecordBatch:

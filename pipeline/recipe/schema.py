@@ -27,7 +27,7 @@ from colophon.shards.packing.methods import PackingMethod
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig
 from colophon.trainer.config import TrainConfig
 
-InputFormat = Literal["parquet", "jsonl", "csv", "arrow", "warc"]
+InputFormat = Literal["parquet", "jsonl", "csv", "arrow", "warc", "text"]
 DEFAULT_META_TOKENS = 5
 DEFAULT_MAX_DOCUMENT_BYTES = 64_000_000
 MAX_SECTIONS = 1000

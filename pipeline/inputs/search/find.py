@@ -3,7 +3,7 @@
 A path is a file, a directory or a glob. A directory, also one that a glob matches, is searched with all directories
 below it. What a search finds is
 
-- taken: files whose suffix names a format, or all if the recipe sets `input.format`;
+- taken: files whose suffix names a format, or all if the recipe sets `input.format`; `.txt` only if a path has it;
 - left aside, counted by kind: names that begin with `.` or `_`, unknown suffixes, side files of other tools;
 - quarantined: what looks like data and cannot be read, such as a link without target or a directory without permission.
 

@@ -6,6 +6,7 @@ Readers take the compression and the delimiter of a file from here too, so that 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -24,6 +25,7 @@ FORMATS: dict[str, InputFormat] = {
     ".feather": "arrow",
     ".warc": "warc",
     ".wet": "warc",
+    ".txt": "text",
 }
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".zstd": "zstd", ".xz": "xz", ".bz2": "bz2"}
 """fsspec's name of each compression."""
@@ -58,23 +60,30 @@ class Meaning(NamedTuple):
     """The kind of files that are no data."""
 
 
+_UNASKED_TEXT = Meaning(left_aside="text file (format = 'text' reads it)")
+"""The meaning of a text file that a search meets: most are notes and licences beside data."""
 NO_SUFFIX = Meaning(left_aside="no suffix")
 """The meaning of a name without a dot. A link with such a name may have been a directory."""
 
 
-def meaning_of(name: str, declared: InputFormat | None = None, *, is_named: bool = False) -> Meaning:
+def meaning_of(
+    name: str, declared: InputFormat | None = None, *, is_named: bool = False, globs: Sequence[str] = ()
+) -> Meaning:
     """The meaning of a file's name.
 
     Args:
         name: without directory.
         declared: the recipe's `input.format`.
         is_named: the recipe names the file itself.
+        globs: the components of a glob that the name may have matched; a text file is read if one of them has `.txt`.
     """
     if name in _SIDE_FILES and not is_named:
         return Meaning(left_aside="side file")
     if _CACHE_FILE.fullmatch(name) and not is_named:
         return Meaning(left_aside="cache file of datasets")
-    return _meaning_of_suffixes(*_suffixes(name), declared)
+    meaning = _meaning_of_suffixes(*_suffixes(name), declared)
+    is_asked = is_named or declared == "text" or any(".txt" in glob.lower() for glob in globs)
+    return meaning if meaning.format != "text" or is_asked else _UNASKED_TEXT
 
 
 def format_of(name: str) -> InputFormat | None:
@@ -93,10 +102,13 @@ def delimiter_of(name: str) -> str:
 
 
 def stem_of(name: str) -> str:
-    """The name without the suffixes of compression and format: `part-0.jsonl.gz` gives `part-0`."""
+    """The name without the suffixes of compression and format: `part-0.jsonl.gz` gives `part-0`.
+
+    `.txt` stays: outputs were named after such files, with a declared format, before it was a format's suffix.
+    """
     inner, compression = _suffixes(name)
     stem = name[: len(name) - len(compression)] if compression else name
-    return stem[: len(stem) - len(inner)] if inner in FORMATS else stem
+    return stem[: len(stem) - len(inner)] if FORMATS.get(inner, "text") != "text" else stem
 
 
 def _suffixes(name: str) -> tuple[str, str]:

@@ -118,7 +118,8 @@ class Walk:
                 self._leave_aside(child, "hidden file")
             return
         is_named = self._glob.names(positions, entry.name)
-        meaning = meaning_of(entry.name, self._declared, is_named=is_named)
+        globs = self._glob.ahead(positions)
+        meaning = meaning_of(entry.name, self._declared, is_named=is_named, globs=globs)
         is_broken_link = entry.kind == "unusable" and entry.link_to is not None
         if after and is_broken_link and meaning == NO_SUFFIX:  # it may have been a directory
             self._quarantine(child, str(entry.problem))

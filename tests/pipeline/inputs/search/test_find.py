@@ -50,7 +50,7 @@ def test_a_file_that_is_given_twice_is_read_once(here: Path) -> None:
 
 def test_a_search_skips_hidden_files_and_unknown_suffixes(here: Path) -> None:
     write_documents(Path("data/1.parquet"), range(3))
-    for name in (".hidden.parquet", "_SUCCESS.parquet", "notes.txt", "README", "1.parquet.crc"):
+    for name in (".hidden.parquet", "_SUCCESS.parquet", "notes.md", "README", "1.parquet.crc"):
         Path("data", name).write_text("not data")
     assert sources("data") == ["data/1.parquet"]
     assert sources("data/*") == ["data/1.parquet"]
@@ -87,24 +87,24 @@ def test_a_path_without_data_files_is_a_usage_error_that_names_it(here: Path) ->
         assert str(error.value) == f"input.paths: {path}: no such file, or no data file in it"
 
 
-@pytest.mark.parametrize("path", ["texts", "texts/*", "texts/*.txt"])
+@pytest.mark.parametrize("path", ["texts", "texts/*", "texts/*.md"])
 def test_the_error_for_a_path_without_data_names_what_is_left_aside(here: Path, path: str) -> None:
     Path("texts").mkdir()
     for number in range(4):
-        Path(f"texts/{number}.txt").touch()
+        Path(f"texts/{number}.md").touch()
     with pytest.raises(UsageError) as error:
         find(path)
     assert str(error.value) == (
         f"input.paths: {path}: no such file, or no data file in it. "
-        "Left aside: unknown suffix .txt: 4 (texts/0.txt, texts/1.txt, texts/2.txt, ...)"
+        "Left aside: unknown suffix .md: 4 (texts/0.md, texts/1.md, texts/2.md, ...)"
     )
 
 
 def test_a_file_with_an_unknown_suffix_is_a_usage_error_with_the_choices(here: Path) -> None:
-    Path("stray.txt").write_text('{"text": "a"}\n')
-    with pytest.raises(UsageError, match=r"input.paths: stray.txt: unknown suffix; available: .parquet, "):
-        find("stray.txt")
-    (file,) = find("stray.txt", format="jsonl")
+    Path("stray.md").write_text('{"text": "a"}\n')
+    with pytest.raises(UsageError, match=r"input.paths: stray.md: unknown suffix; available: .parquet, "):
+        find("stray.md")
+    (file,) = find("stray.md", format="jsonl")
     assert file.format == "jsonl"
 
 

@@ -29,6 +29,7 @@ from colophon.pipeline.inputs.search.formats import (
 from colophon.pipeline.recipe.schema import InputSection
 
 ROWS = [{"id": "1", "text": "a, b"}, {"id": "2", "text": "größe"}]
+_TEXT = "text file (format = 'text' reads it)"
 _LINES = {
     "jsonl": "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
     "csv": 'id,text\n1,"a, b"\n2,größe\n'.encode(),
@@ -85,8 +86,8 @@ def test_the_parts_of_a_name() -> None:
 @pytest.mark.parametrize(
     ("name", "kind"),
     [
-        ("notes.txt", "unknown suffix .txt"),
-        ("notes.txt.gz", "unknown suffix .txt.gz"),
+        ("notes.txt", _TEXT),
+        ("notes.txt.gz", _TEXT),
         ("README", "no suffix"),
         ("a sentence. With a dot", "unknown suffix"),
         ("state.json", "side file"),

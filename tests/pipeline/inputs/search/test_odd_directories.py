@@ -27,8 +27,8 @@ TREE = [
     "c.csv.zstd",
     "d.feather",
     "e.warc.wet.gz",
-    "notes.txt",
-    "more.txt",
+    "notes.md",
+    "more.md",
     "README",
     "_SUCCESS",
     ".a.parquet.crc",
@@ -57,7 +57,7 @@ EVERYTHING = {
         "hidden file": 3,
         "no suffix": 1,
         "side file": 2,
-        "unknown suffix .txt": 2,
+        "unknown suffix .md": 2,
     },
     "quarantined": ["f.avro", "g.jsonl.lz4", "h.tar.gz"],
 }
@@ -198,7 +198,7 @@ def test_links_that_lead_nowhere_are_quarantined(here: Path) -> None:
         "data/gone.parquet": "../blobs/1",
         "data/shard": "/no/such/directory",
         "data/loop.jsonl": "loop.jsonl",
-        "data/notes.txt": "../gone",
+        "data/notes.md": "../gone",
         "data/.hidden": "../gone",
     }.items():
         Path(link).symlink_to(target)
@@ -209,7 +209,7 @@ def test_links_that_lead_nowhere_are_quarantined(here: Path) -> None:
         "data/loop.jsonl": "a link that cannot be followed: Too many levels of symbolic links",
         "data/shard": "a link whose target is missing: /no/such/directory",
     }
-    assert left_aside(found) == {"hidden file": 1, "unknown suffix .txt": 1}
+    assert left_aside(found) == {"hidden file": 1, "unknown suffix .md": 1}
     assert set(reasons(find("data/*.parquet"))) == {"data/gone.parquet"}
     assert set(reasons(find("data/**/*.jsonl"))) == {"data/loop.jsonl", "data/shard"}
     for path in ("data/gone.parquet", "data/shard", "data/loop.jsonl"):
@@ -280,7 +280,7 @@ def test_what_must_not_be_read_is_quarantined() -> None:
 def test_names_that_are_not_utf8_are_quarantined_with_an_escaped_name(project: Path) -> None:
     write_documents(Path("data/sub/good.parquet"), range(3))
     bad = os.fsencode("data/sub/caf") + b"\xe9"
-    for path in (bad + b".parquet", bad + b".txt"):
+    for path in (bad + b".parquet", bad + b".md"):
         Path(os.fsdecode(path)).touch()
     Path(os.fsdecode(bad)).mkdir()
     touch(os.fsdecode(bad + b"/inside.parquet"))
@@ -291,7 +291,7 @@ def test_names_that_are_not_utf8_are_quarantined_with_an_escaped_name(project: P
         r"data/sub/caf\xe9": "its name is not UTF-8; rename it",
         r"data/sub/caf\xe9.parquet": "its name is not UTF-8; rename it",
     }
-    assert r"left aside: unknown suffix .txt: 1 (data/sub/caf\xe9.txt)" in called.out
+    assert r"left aside: unknown suffix .md: 1 (data/sub/caf\xe9.md)" in called.out
     assert r"quarantined: data/sub/line\nend\x1b[31m.parquet: Parquet file size is 0 bytes" in called.out
     assert "\x1b" not in called.out
 
