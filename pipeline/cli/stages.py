@@ -202,12 +202,15 @@ def _print_plan(
 
 def submit(
     recipe: RecipeArgument,
-    address: Annotated[str, typer.Option(help="Address of the cluster's job server: http://HOST:8265.")],
+    address: Annotated[
+        str,
+        typer.Option(help="Address of the cluster's job server: HOST:8265, http://HOST:8265, or https://HOST/PATH."),
+    ],
     settings: SetOption = None,
     working_dir: Annotated[
         Path,
         typer.Option(
-            help="Directory with the recipe and the relative paths in it; may be a checkout of Colophon.",
+            help="Directory that has the recipe, its plugins, and the models and the tokenizer with relative paths.",
             callback=local_only,
         ),
     ] = Path(),
@@ -215,7 +218,7 @@ def submit(
         Path | None,
         typer.Option(
             help="Requirements file that pip installs for the job.",
-            show_default="constraints.txt if it exists",
+            show_default="the versions installed here",
             callback=local_only,
         ),
     ] = None,
@@ -225,6 +228,9 @@ def submit(
     rebuild: RebuildOption = False,
     strict: StrictOption = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the files to upload; send nothing.")] = False,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="End when the job is submitted; print how to follow and stop it.")
+    ] = False,
 ) -> None:
     """Submit a run to a Ray cluster, follow its log, and end with its exit code.
 
@@ -242,6 +248,7 @@ def submit(
         requirements=requirements,
         install=not no_install,
         dry_run=dry_run,
+        waits=not no_wait,
         log=lambda text: echo(text, end=""),
     )
     raise typer.Exit(code)

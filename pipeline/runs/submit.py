@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import shlex
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 from colophon.pipeline.errors import UsageError
+from colophon.pipeline.executors.on_ray.address import check_job_server, job_server_url
 from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.runs.upload import plan_upload
+from colophon.shards.common.paths import SUBMITTED
 
-CONSTRAINTS = "constraints.txt"
+_NOT_INSTALLED = ("ray", "torch")
+"""The cluster has Ray, and no stage of a run needs torch, which brings gigabytes of CUDA."""
 
 
 def submit_run(
@@ -24,38 +31,46 @@ def submit_run(
     requirements: Path | None,
     install: bool,
     dry_run: bool,
+    waits: bool,
     log: Callable[[str], None],
 ) -> int:
-    """Upload the recipe's files, run it there, hand log text to `log`, and return the job's exit code.
+    """Upload Colophon and the recipe's files, run it there, hand log text to `log`, and return the job's exit code.
 
-    With `dry_run`, list the files, send nothing and return 0.
+    With `dry_run`, list the files, send nothing and return 0. Without `waits`, return 0 once the job is taken.
 
     Raises:
-        UsageError: before anything is sent: the recipe is wrong or outside `working_dir`, its output is relative, a
-            file that it names cannot be uploaded, or no server answers.
+        UsageError: before anything is sent: the recipe is wrong or outside `working_dir`, its input or output is
+            relative, a file that it names cannot be uploaded, or no server answers.
+        StoppedError, ColophonError: see `follow_job`.
     """
+    url = job_server_url(address)
     loaded = load_recipe(recipe, overrides=overrides)
     file, in_job = _inside(recipe, working_dir)
     upload = plan_upload(loaded, where=recipe, recipe_file=file, working_dir=working_dir)
+    packages = _packages(requirements) if install else []
     log("".join(f"{line}\n" for line in upload.lines(**({"most": None} if dry_run else {}))))
     if dry_run:
         return 0
-    from colophon.pipeline.executors.on_ray.address import job_server_address
-
-    url = job_server_address(address)
+    check_job_server(url)
     from colophon.pipeline.executors.on_ray.job_submission import follow_job, send_job
 
     set_options = [word for override in overrides for word in ("--set", override)]
     allowed = ["--plugins"] if loaded.plugins.files else []  # else the recipe would not have been loaded here
     options = ["--executor", "ray", *set_options, *allowed, *flags]
     command = ["python", "-m", "colophon", "run", in_job, *options]
-    packages = _requirements(requirements, working_dir) if install else []
     with tempfile.TemporaryDirectory(prefix="colophon-upload-") as copies:
         upload.copy_to(Path(copies))
         # Ray's job supervisor puts the address of its own cluster into the job's RAY_ADDRESS, which a recipe cannot
         # override; "auto" would be any cluster that runs on the node.
-        job = send_job(shlex.join(command), address=url, working_dir=Path(copies), requirements=packages)
-    return follow_job(job, log=log)
+        job = send_job(
+            shlex.join(command),
+            address=url,
+            working_dir=Path(copies),
+            variables={SUBMITTED: "1"},
+            requirements=packages,
+        )
+    log(f"job {job.id}. {job.commands}\n")
+    return follow_job(job, log=log) if waits else 0
 
 
 def _inside(recipe: str, working_dir: Path) -> tuple[Path | None, str]:
@@ -67,13 +82,44 @@ def _inside(recipe: str, working_dir: Path) -> tuple[Path | None, str]:
         inside = path.resolve().relative_to(working_dir.resolve())
         return working_dir / inside, str(inside)
     except ValueError:
-        raise UsageError(f"submit: {recipe} is not under the working directory {working_dir.resolve()}") from None
+        place = f"the working directory {working_dir.resolve()}"
+        raise UsageError(f"submit: {recipe} is not under {place}. --working-dir chooses another") from None
 
 
-def _requirements(path: Path | None, working_dir: Path) -> list[str]:
-    """The lines of a requirements file that pip is given."""
-    chosen = path if path is not None else working_dir / CONSTRAINTS
-    if not chosen.is_file():
-        raise UsageError(f"submit: no {chosen}: name one with --requirements, or pass --no-install")
-    lines = (line.split(" #")[0].strip() for line in chosen.read_text(encoding="utf-8").splitlines())
+def _packages(path: Path | None) -> list[str]:
+    """What pip is given: the lines of a requirements file, else the versions that are installed here."""
+    if path is None:
+        return list(installed_requirements())
+    if not path.is_file():
+        raise UsageError(f"submit: no {path}: --requirements names a file for pip; --no-install installs nothing")
+    lines = (line.split(" #")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
     return [line for line in lines if line and not line.startswith("#")]
+
+
+def installed_requirements() -> Iterator[str]:
+    """Colophon's dependencies and theirs, as `name==version`, as they are installed here; those of `s3` and `gcs` too.
+
+    Raises:
+        UsageError: Colophon is not installed, it only can be imported.
+    """
+    waiting, seen = [Requirement("colophon[gcs,s3]")], set[tuple[str, str]]()
+    while waiting:
+        wanted = waiting.pop(0)
+        name = canonicalize_name(wanted.name)
+        extras = {extra for extra in ("", *wanted.extras) if (name, extra) not in seen}
+        if name in _NOT_INSTALLED or not extras:
+            continue
+        is_new = not any(known == name for known, _ in seen)
+        seen |= {(name, extra) for extra in extras}
+        try:
+            found = version(name)
+        except PackageNotFoundError:  # of an extra
+            if name == "colophon":
+                raise UsageError("submit: Colophon is not installed: name a file with --requirements") from None
+            continue
+        if is_new and name != "colophon":
+            yield f"{name}=={found}"
+        below = map(Requirement, requires(name) or ())
+        waiting += [
+            each for each in below if each.marker is None or any(each.marker.evaluate({"extra": e}) for e in extras)
+        ]

@@ -1,27 +1,28 @@
-"""The upload of a submitted job: the recipe, the files that it names, and Colophon's code in a checkout; nothing else.
+"""The upload of a submitted job: the recipe, its plugins, models and tokenizer, and Colophon's own code; nothing else.
 
 A directory that people work in also holds keys, histories and other data. So the files to upload are listed one by one
 and copied to an empty directory, which is what is sent. No link out of the working directory is followed.
+
+The code is that of the running command, from a checkout or an installation, so that the job runs the same version.
+Input and output are never uploaded: they must be where every node finds them.
 """
 
 from __future__ import annotations
 
-import glob
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import colophon
 from colophon.pipeline.errors import UsageError
-from colophon.pipeline.inputs.search.find import find_files
 from colophon.pipeline.recipe.loading import local_paths
-from colophon.pipeline.recipe.schema import InputSection, Recipe
+from colophon.pipeline.recipe.schema import Recipe
 from colophon.shards.tokenizer.files import sidecar_path
 
 MAX_UPLOAD_BYTES = 500 << 20
 """The largest working directory of a job that Ray takes."""
-_PACKAGE = "colophon"
-_CODE = (".py", ".toml", ".typed")
+_CODE = (".py", ".toml", ".css", ".js", ".typed")
 _SHOWN_FILES = 20
 
 
@@ -32,15 +33,14 @@ class Upload:
     files: dict[str, Path]
     """The recipe and the files that it names."""
     code: dict[str, Path]
-    """Colophon's modules, if the working directory is a checkout."""
+    """The files of Colophon's package."""
 
     def lines(self, *, most: int | None = _SHOWN_FILES) -> list[str]:
         """The upload, human-readable: the number of files and bytes, and the first `most` files."""
-        code = f" and Colophon's {len(self.code):,} modules" if self.code else ""
         shown = list(self.files)[:most]
         rest = len(self.files) - len(shown)
         return [
-            f"upload: {len(self.files):,} files{code}, {self.num_bytes / 1e6:.1f} MB",
+            f"upload: {self.num_bytes / 1e6:.1f} MB: {len(self.code):,} files of Colophon {colophon.__version__} and",
             *(f"  {name}  {self.files[name].stat().st_size:,} bytes" for name in shown),
             *([f"  and {rest:,} more"] if rest else []),
         ]
@@ -68,15 +68,16 @@ def plan_upload(recipe: Recipe, *, where: str, recipe_file: Path | None, working
         working_dir: the directory.
 
     Raises:
-        UsageError: the output is relative, so that it would be lost with the job's directory; a relative model,
-            tokenizer or input is not in `working_dir`, or leads out of it; or all files are too large for Ray.
+        UsageError: the output or an input is relative, so that it would be lost with the job's directory, or missing
+            in it; a relative model or tokenizer is not in `working_dir`, or leads out of it; or all files are too large
+            for Ray.
     """
-    output = recipe.output.path
-    if _is_relative(output):
-        raise UsageError(
-            f"submit: {where}: output.path {output} is relative: it would be lost with the job's directory. "
-            "Set an absolute path that all nodes share, or an object store"
-        )
+    for key, path, fate in _places(recipe):
+        if _is_relative(path):
+            raise UsageError(
+                f"submit: {where}: {key} {path} is relative: {fate}. "
+                "Set an absolute path that all nodes share, or an object store"
+            )
     directory = _Directory(working_dir.absolute(), where)
     files: dict[str, Path] = {}
     if recipe_file is not None:
@@ -88,10 +89,7 @@ def plan_upload(recipe: Recipe, *, where: str, recipe_file: Path | None, working
             place = directory.path / path
             beside = [sidecar_path(place)] if key == "tokenizer.path" and sidecar_path(place).is_file() else []
             files |= directory.files(key, path, [place, *beside])
-    for source in recipe.sources:
-        for path in filter(_is_relative, source.paths):
-            files |= directory.files(f"{source.key}.paths", path, directory.search(path, source))
-    upload = Upload(files, directory.code())
+    upload = Upload(files, dict(_code()))
     if upload.num_bytes > MAX_UPLOAD_BYTES:
         largest = max(upload.files, key=lambda name: upload.files[name].stat().st_size)
         raise UsageError(
@@ -99,6 +97,27 @@ def plan_upload(recipe: Recipe, *, where: str, recipe_file: Path | None, working
             f"{MAX_UPLOAD_BYTES / 1e6:,.0f} MB. Put {largest} at an absolute path that all nodes share"
         )
     return upload
+
+
+def _places(recipe: Recipe) -> Iterator[tuple[str, str, str]]:
+    """The addresses of output and input: the key, the address, and what would become of it in a job."""
+    yield "output.path", recipe.output.path, "it would be lost with the job's directory"
+    for source in recipe.sources:
+        yield from ((f"{source.key}.paths", path, "input is not uploaded") for path in source.paths)
+
+
+def _code() -> Iterator[tuple[str, Path]]:
+    """The files of the running package by their paths in the job; in a checkout its parts are links."""
+    root = Path(colophon.__file__).parent
+    waiting = [root]
+    while waiting:
+        for entry in sorted(waiting.pop().iterdir()):
+            if entry.name.startswith((".", "__pycache__")):
+                continue
+            if entry.is_dir():
+                waiting.append(entry)
+            elif entry.suffix in _CODE:
+                yield entry.relative_to(root.parent).as_posix(), entry.resolve()
 
 
 def _is_relative(path: str) -> bool:
@@ -116,31 +135,6 @@ class _Directory:
         if not found:
             raise self._refusal(key, path, f"is not in the working directory {self.path}")
         return dict(self._file(key, path, file) for file in found)
-
-    def search(self, path: str, config: InputSection) -> list[Path]:
-        """The input files at a path, also those that the run will quarantine."""
-        paths = [f"{glob.escape(str(self.path))}/{path}"]
-        try:
-            search = find_files(config.model_copy(update={"paths": paths}))
-        except UsageError:
-            return []
-        problems = [Path(entry.source) for entry in search.quarantine]
-        return [*(Path(file.url) for file in search.files), *problems]
-
-    def code(self) -> dict[str, Path]:
-        """Colophon's modules, if this is a checkout."""
-        package = self.path / _PACKAGE
-        return dict(self._modules(package)) if (package / "pipeline" / "__init__.py").is_file() else {}
-
-    def _modules(self, package: Path) -> Iterator[tuple[str, Path]]:
-        for entry in sorted(package.iterdir()):
-            if entry.name.startswith(".") or entry.name == "__pycache__":
-                continue
-            if entry.is_dir():
-                self._check_inside(_PACKAGE, str(entry), entry)
-                yield from self._modules(entry)
-            elif entry.suffix in _CODE:
-                yield self._file(_PACKAGE, str(entry), entry)
 
     def _file(self, key: str, path: str, file: Path) -> tuple[str, Path]:
         real = self._check_inside(key, path, file)

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
 _FILE_URL = re.compile(r"(?:file|local):(?://([^/]*)(?=/|$))?")
 _THIS_MACHINE = ("", "localhost", "~")
+SUBMITTED = "COLOPHON_SUBMITTED"
+"""Set in all processes of a submitted job: each has the uploaded files in its working directory, in whatever place its
+node keeps them."""
 
 
 def local_path(place: str) -> str:
@@ -26,6 +30,9 @@ def local_path(place: str) -> str:
 
 
 def absolute_path(place: str) -> str:
-    """The same place for a process with a different working directory or home; URLs stay as they are."""
+    """The same place for a process with a different working directory or home; URLs stay as they are.
+
+    So do relative paths in a submitted job, see `SUBMITTED`.
+    """
     place = local_path(place)
-    return place if "://" in place else str(Path(place).absolute())
+    return place if "://" in place or os.environ.get(SUBMITTED) else str(Path(place).absolute())

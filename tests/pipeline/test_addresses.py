@@ -26,7 +26,7 @@ from colophon.pipeline.addresses import PROTOCOLS, check_address, check_local
 from colophon.pipeline.cli.options import local_only
 from colophon.pipeline.cli.terminal import GuardedStream
 from colophon.pipeline.errors import UsageError
-from colophon.pipeline.executors.on_ray.address import check_cluster_address, job_server_address
+from colophon.pipeline.executors.on_ray.address import check_cluster_address, job_server_url
 from colophon.pipeline.inputs.training_texts import read_texts
 from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.storage.stores import filesystem_of
@@ -190,7 +190,7 @@ def test_ray_imports_no_module_that_an_address_names(address: str) -> None:
     assert "pa55" not in str(caught.value)
     if not address.startswith("http://"):
         with pytest.raises(UsageError, match=r"--address:? must (be http|not hold a secret)"):
-            job_server_address(address)
+            job_server_url(address)
 
 
 # Keys of a store

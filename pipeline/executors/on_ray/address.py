@@ -35,26 +35,35 @@ def check_cluster_address(address: str, *, where: str) -> None:
         raise UsageError(f"ray: no cluster at {address}: {reason}")
 
 
-def job_server_address(address: str) -> str:
+def job_server_url(address: str) -> str:
     """`--address` of a submission as a URL; `HOST:8265` is `http://HOST:8265`.
 
     Raises:
-        UsageError: it may hold a secret, it is no web address, it has no port, its name is unknown, or nothing listens
-            there.
+        UsageError: it may hold a secret, is no web address, or has no port.
     """
     url = address if "://" in address else f"http://{address}"
     if has_secret(url):
         raise UsageError("submit: --address must not hold a secret. Set RAY_AUTH_TOKEN, or RAY_JOB_HEADERS for a proxy")
     if not url.startswith(("http://", "https://")):
         raise UsageError("submit: --address: must be http://HOST:8265")
-    found = _HOST_AND_PORT.fullmatch(url.partition("://")[2].rstrip("/"))
-    if found is None:
-        if "://" in address:  # a path or a default port, behind a proxy
-            return url
+    if "://" not in address and _host_and_port(url) is None:
         raise UsageError(f"submit: --address {address}: must be http://HOST:8265")
-    if reason := unreachable(found["host"], int(found["port"])):
-        raise UsageError(f"submit: no Ray job server at {url}: {reason}")
     return url
+
+
+def check_job_server(url: str) -> None:
+    """Check that something listens at a job server's URL, within 10 seconds.
+
+    Raises:
+        UsageError: its name is unknown, or nothing listens there.
+    """
+    found = _host_and_port(url)  # None: a path or a default port, behind a proxy
+    if found is not None and (reason := unreachable(found["host"], int(found["port"]))):
+        raise UsageError(f"submit: no Ray job server at {url}: {reason}")
+
+
+def _host_and_port(url: str) -> re.Match[str] | None:
+    return _HOST_AND_PORT.fullmatch(url.partition("://")[2].rstrip("/"))
 
 
 def unreachable(host: str, port: int) -> str | None:

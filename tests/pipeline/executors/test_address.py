@@ -16,7 +16,8 @@ import pytest
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.on_ray.address import (
     check_cluster_address,
-    job_server_address,
+    check_job_server,
+    job_server_url,
     private_temporary_directory,
 )
 from tests.pipeline.executors.nodes import ROOT
@@ -106,13 +107,15 @@ def test_a_mistake_in_a_recipe_comes_before_the_connection(project: Path, monkey
 
 
 def test_a_job_server_needs_no_scheme(listener: str) -> None:
-    assert job_server_address(listener) == job_server_address(f"http://{listener}") == f"http://{listener}"
-    assert job_server_address("https://ray.example.org/cluster") == "https://ray.example.org/cluster"
+    assert job_server_url(listener) == job_server_url(f"http://{listener}") == f"http://{listener}"
+    check_job_server(f"http://{listener}")
+    assert job_server_url("https://ray.example.org/cluster") == "https://ray.example.org/cluster"
+    check_job_server("https://ray.example.org/cluster")  # behind a proxy: Ray's client finds out
     with pytest.raises(UsageError, match="submit: --address head: must be http://HOST:8265"):
-        job_server_address("head")
+        job_server_url("head")
     [port] = free_ports(1)
     with pytest.raises(UsageError, match=f"submit: no Ray job server at http://127.0.0.1:{port}: Connection refused"):
-        job_server_address(f"127.0.0.1:{port}")
+        check_job_server(f"http://127.0.0.1:{port}")
 
 
 @pytest.mark.parametrize(

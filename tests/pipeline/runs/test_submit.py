@@ -19,8 +19,13 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with two_nodes(job_server=True) as cluster:
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two raylets with a directory of their own each, and another `colophon` that is nobody's."""
+    trap = tmp_path_factory.mktemp("trap")
+    (trap / "colophon").mkdir()
+    (trap / "colophon/__init__.py").write_text("raise SystemExit('not the uploaded code')")
+    own = {"PYTHONPATH": str(trap)}
+    with two_nodes(job_server=True, of_head=own, of_second=own) as cluster:
         yield cluster
 
 
@@ -38,21 +43,26 @@ def colophon(*arguments: str, cwd: Path, environment: dict[str, str]) -> subproc
 
 @pytest.fixture
 def working_dir(tmp_path: Path) -> Path:
-    """A user's directory: a checkout and a recipe. Data and output are on a shared file system."""
-    shutil.copytree(ROOT / "colophon", tmp_path / "upload/colophon", ignore=shutil.ignore_patterns("__pycache__"))
+    """A user's directory: a recipe and a tokenizer, whose path is relative. Data and output are on a shared disk."""
     recipe = write_small_run(tmp_path / "shared")
-    shutil.copy(recipe, tmp_path / "upload" / "recipe.toml")
+    (tmp_path / "upload").mkdir()
+    shutil.move(tmp_path / "shared/bytes.tiktoken", tmp_path / "upload/bytes.tiktoken")
+    (tmp_path / "upload/recipe.toml").write_text(recipe.read_text().replace(f"{tmp_path}/shared/bytes", "bytes"))
     return tmp_path / "upload"
 
 
-def test_a_submitted_run_makes_the_files_that_a_run_here_makes(cluster: Cluster, working_dir: Path) -> None:
+def test_a_submitted_run_makes_the_files_that_a_run_here_makes(
+    cluster: Cluster, working_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = working_dir.parent / "on-cluster"
     options = ("--address", cluster.jobs, "--no-install", "--set", f"output.path={output}")
     done = colophon("submit", "recipe.toml", *options, cwd=working_dir, environment=cluster.environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"ray: attached to {cluster.address}, 2 CPUs" in done.stdout, "not to another cluster of the machine"
     assert "pack: " in done.stdout, "the job's log is streamed"
-    assert "upload: 1 files and Colophon's " in done.stdout
+    assert "is left out" not in done.stdout, "each node has the tokenizer in a place of its own"
+    assert done.stderr == ""
+    monkeypatch.chdir(working_dir)
     expected = run_recipe(working_dir / "recipe.toml", output=working_dir.parent / "here")
     checked = colophon(
         "verify", "recipe.toml", "--set", f"output.path={output}", cwd=working_dir, environment=cluster.environment

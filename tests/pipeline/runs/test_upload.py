@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from colophon.pipeline.errors import UsageError
+import colophon as package
 from colophon.pipeline.recipe.loading import load_recipe
+from colophon.pipeline.runs.submit import installed_requirements
 from colophon.pipeline.runs.upload import MAX_UPLOAD_BYTES, plan_upload
 from tests.pipeline.project import Called, colophon
 
+INPUT = "input.paths=/shared/data/*.parquet"
 OUTPUT = "output.path=/shared/out"
 NOWHERE = "http://127.0.0.1:1"
 
@@ -20,27 +26,36 @@ def submit(*settings: str) -> Called:
     return colophon("submit", "recipe.toml", "--address", NOWHERE, "--no-install", *options)
 
 
-def test_a_relative_output_is_refused(project: Path) -> None:
-    called = submit()
+@pytest.mark.parametrize(
+    ("settings", "place"),
+    [
+        ((INPUT,), "output.path out is relative: it would be lost with the job's directory"),
+        ((OUTPUT,), "input.paths data/*.parquet is relative: input is not uploaded"),
+        (
+            (OUTPUT, 'input.paths=["s3://bucket/x.parquet", "y.parquet"]'),
+            "input.paths y.parquet is relative: input is not",
+        ),
+    ],
+)
+def test_relative_input_and_output_are_refused(project: Path, settings: tuple[str, ...], place: str) -> None:
+    called = submit(*settings)
     assert called.code == 2
-    assert called.line == (
-        "submit: recipe.toml: output.path out is relative: it would be lost with the job's directory. "
-        "Set an absolute path that all nodes share, or an object store"
-    )
+    assert called.line.startswith(f"submit: recipe.toml: {place}")
+    assert called.line.endswith(". Set an absolute path that all nodes share, or an object store")
 
 
 def test_files_of_the_working_directory_are_uploaded(project: Path) -> None:
     for output in (OUTPUT, "output.path=s3://bucket/out", "output.path=file:///shared/out", "output.path=~/out"):
-        assert submit(output).line.startswith(f"submit: no Ray job server at {NOWHERE}: "), "the next thing it needs"
+        assert submit(INPUT, output).line.startswith(f"submit: no Ray job server at {NOWHERE}: "), (
+            "the next thing it needs"
+        )
 
 
 @pytest.mark.parametrize(
     ("setting", "reason"),
     [
-        ("input.paths=../data/*.parquet", "input.paths: ../data/*.parquet is outside the working directory {}"),
-        ("input.paths=none/*.jsonl", "input.paths: none/*.jsonl is not in the working directory {}"),
-        ("input.paths=links/*.jsonl", "input.paths: links/passwd.jsonl is outside the working directory {}"),
-        ("input.paths=links/etc", "input.paths: links/etc/x.jsonl is outside the working directory {}"),
+        ("tokenizer.path=../outside/x.jsonl", "tokenizer.path: ../outside/x.jsonl is outside the working directory {}"),
+        ("tokenizer.path=links/etc/x.jsonl", "tokenizer.path: links/etc/x.jsonl is outside the working directory {}"),
         ("tokenizer.path=links/passwd.jsonl", "tokenizer.path: links/passwd.jsonl is outside the working directory {}"),
         ("tokenizer.path=data", "tokenizer.path: data is not a regular file"),
         (
@@ -53,12 +68,10 @@ def test_a_relative_file_that_cannot_be_uploaded_is_refused(project: Path, setti
     outside = Path("../outside")
     outside.mkdir(exist_ok=True)
     (outside / "x.jsonl").touch()
-    Path("../data").mkdir(exist_ok=True)
-    Path("../data/x.parquet").touch()
     Path("links").mkdir()
     Path("links/passwd.jsonl").symlink_to("/etc/passwd")
     Path("links/etc").symlink_to(outside.resolve())
-    called = submit(OUTPUT, setting)
+    called = submit(INPUT, OUTPUT, setting)
     assert called.code == 2
     assert called.line == (
         f"submit: recipe.toml: {reason.format(project)}, and would be missing on the cluster. "
@@ -78,7 +91,7 @@ def test_only_what_the_recipe_names_is_uploaded(project: Path, tmp_path: Path) -
     Path("models/same.tiktoken").symlink_to("small.tiktoken")
     Path("models/same.tiktoken.json").write_text("{}")
     Path(".gitignore").write_text("models/\n")
-    settings = ["output.path=/shared/out", "tokenizer.path=models/same.tiktoken"]
+    settings = [INPUT, OUTPUT, "tokenizer.path=models/same.tiktoken"]
     upload = plan_upload(
         load_recipe("recipe.toml", overrides=settings),
         where="recipe.toml",
@@ -86,55 +99,51 @@ def test_only_what_the_recipe_names_is_uploaded(project: Path, tmp_path: Path) -
         working_dir=Path(),
     )
     expected = ["recipe.toml", "models/same.tiktoken", "models/same.tiktoken.json"]
-    expected += [f"data/part-{number}.parquet" for number in range(3)]
     assert list(upload.files) == expected
-    assert upload.code == {}
     upload.copy_to(tmp_path / "copies")
-    assert sorted(
-        str(p.relative_to(tmp_path / "copies")) for p in (tmp_path / "copies").rglob("*") if p.is_file()
-    ) == sorted(expected)
+    copied = [path.relative_to(tmp_path / "copies") for path in (tmp_path / "copies").rglob("*") if path.is_file()]
+    assert sorted(str(path) for path in copied if path.parts[0] != "colophon") == sorted(expected)
     assert not (tmp_path / "copies/models/same.tiktoken").is_symlink()
 
 
 def test_the_files_are_listed_before_anything_is_sent(project: Path) -> None:
-    options = ("--no-install", "--dry-run", "--set", OUTPUT)
-    called = colophon("submit", "recipe.toml", "--address", "http://127.0.0.1:1", *options)
+    options = ("--no-install", "--dry-run", "--set", INPUT, "--set", OUTPUT)
+    called = colophon("submit", "recipe.toml", "--address", "127.0.0.1:1", *options)
     assert (called.code, called.err) == (0, "")
-    lines = called.out.splitlines()
-    assert lines[0].startswith("upload: 5 files, 0.")
-    assert [line.split()[0] for line in lines[1:]] == [
-        *("recipe.toml", "small.tiktoken", "data/part-0.parquet", "data/part-1.parquet", "data/part-2.parquet"),
-    ]
-    assert "small.tiktoken" in submit(OUTPUT).out
+    assert re.fullmatch(r"upload: \d+\.\d MB: \d{3} files of Colophon \S+ and", called.out.splitlines()[0])
+    assert [line.split()[0] for line in called.out.splitlines()[1:]] == ["recipe.toml", "small.tiktoken"]
+    assert "small.tiktoken" in submit(INPUT, OUTPUT).out
+    wrong = colophon("submit", "recipe.toml", "--address", "head", *options)
+    assert (wrong.code, wrong.line) == (2, "submit: --address head: must be http://HOST:8265")
 
 
-def test_a_checkout_uploads_the_modules_and_no_link_out_of_it(project: Path) -> None:
-    (project / "colophon/pipeline").mkdir(parents=True)
-    for name in (
-        "__init__.py",
-        "pipeline/__init__.py",
-        "pipeline/.env",
-        "pipeline/notes.txt",
-        "pipeline/__pycache__/x.py",
-    ):
-        (project / "colophon" / name).parent.mkdir(exist_ok=True)
-        (project / "colophon" / name).touch()
-    Path("shards").mkdir()
-    Path("shards/reader.py").touch()
-    Path("colophon/shards").symlink_to("../shards")
-    recipe = load_recipe("recipe.toml", overrides=["output.path=/shared/out"])
+def test_the_code_is_that_of_the_running_command(project: Path, tmp_path: Path) -> None:
+    """Whatever the working directory has; nothing but code of a checkout is in it."""
+    Path("colophon/pipeline").mkdir(parents=True)
+    Path("colophon/pipeline/__init__.py").write_text("raise SystemExit")
+    recipe = load_recipe("recipe.toml", overrides=[INPUT, OUTPUT])
     upload = plan_upload(recipe, where="recipe.toml", recipe_file=None, working_dir=Path())
-    assert list(upload.code) == [
-        f"colophon/{name}" for name in ("__init__.py", "pipeline/__init__.py", "shards/reader.py")
-    ]
-    Path("colophon/trainer").symlink_to("/etc")
-    with pytest.raises(UsageError, match="colophon: colophon/trainer is outside the working directory"):
-        plan_upload(recipe, where="recipe.toml", recipe_file=None, working_dir=Path())
+    upload.copy_to(tmp_path)
+    code = "import colophon.pipeline.cli, colophon.trainer.config, colophon as c; print(c.__file__, c.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, text=True, capture_output=True, check=True)
+    assert done.stdout == f"{tmp_path}/colophon/__init__.py {package.__version__}\n"
+    assert {path.suffix for path in upload.code.values()} == {".py", ".toml", ".css", ".js", ".typed"}
+    assert (tmp_path / "colophon/pipeline/reports/page").glob("*.css")
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+
+
+def test_pip_gets_the_versions_that_are_installed_here() -> None:
+    lines = list(installed_requirements())
+    assert f"pyarrow=={version('pyarrow')}" in lines
+    assert f"llvmlite=={version('llvmlite')}" in lines, "of numba"
+    names = [line.partition("==")[0] for line in lines]
+    assert len(names) == len(set(names))
+    assert {"ray", "torch", "colophon", "pytest", "duckdb"}.isdisjoint(names)
 
 
 def test_an_upload_that_is_too_large_for_ray_is_refused(project: Path) -> None:
-    with Path("data/part-9.parquet").open("wb") as file:
+    with Path("large.bin").open("wb") as file:
         file.truncate(MAX_UPLOAD_BYTES)
-    called = submit(OUTPUT, "input.paths=data", "input.format=parquet")
+    called = submit(INPUT, OUTPUT, 'annotators.q={type="fasttext",model="large.bin",score={argmax=true}}')
     assert called.code == 2
-    assert "the upload has 524 MB, Ray takes 524 MB. Put data/part-9.parquet at an absolute path" in called.line
+    assert re.search(r"the upload has 52[5-9] MB, Ray takes 524 MB. Put large.bin at an absolute path", called.line)

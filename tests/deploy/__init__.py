@@ -1,0 +1,1 @@
+"""The files of `deploy/`, as far as one machine can check them."""
