@@ -85,6 +85,12 @@ browser: setup ## test the report and the live page in this machine's Chromium, 
 screenshots: setup ## write the pictures in docs/images, with this machine's Chromium
 	$(BIN)/python -m tests.browser.screenshots
 
+test-cluster: setup ## lose connections, drivers, nodes and heads of real Ray clusters, run Ray in a Slurm job: ten minutes, Linux
+	$(BIN)/pytest -m cluster tests/deploy $(ARGS)
+
+test-image: setup ## run the commands of deploy/Dockerfile in an environment of their own: some minutes, a gigabyte
+	$(BIN)/python -m tests.deploy.image
+
 bench: setup ## measure the whole job beside other tools, each part alone, scaling: about an hour, 7 GB in out/bench
 	test -x out/bench/dolma/bin/python || $(BIN)/python -m benchmarks install-dolma || true
 	$(BIN)/python -m benchmarks $(ARGS)

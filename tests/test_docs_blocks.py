@@ -138,7 +138,8 @@ def test_few_blocks_are_not_run_each_for_a_reason() -> None:
     for block in left_out:
         assert str(block.not_run).startswith(REASONS), f"{block.page}, line {block.line}: {block.not_run}"
     counts = Counter(block.page for block in left_out)
-    counts.pop("tutorial")  # the commands of `make demo`
+    for page in ("tutorial", "howto/slurm", "howto/ray", "howto/kubernetes"):  # `make demo`; clusters
+        counts.pop(page)
     assert sum(counts.values()) <= 12, counts
 
 

@@ -87,7 +87,7 @@ def _inside(recipe: str, working_dir: Path) -> tuple[Path | None, str]:
 
 
 def _packages(path: Path | None) -> list[str]:
-    """What pip is given: the lines of a requirements file, else the versions that are installed here."""
+    """The packages that pip is given: the lines of a requirements file, else the versions that are installed here."""
     if path is None:
         return list(installed_requirements())
     if not path.is_file():

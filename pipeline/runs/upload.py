@@ -20,8 +20,8 @@ from colophon.pipeline.recipe.loading import local_paths
 from colophon.pipeline.recipe.schema import Recipe
 from colophon.shards.tokenizer.files import sidecar_path
 
-MAX_UPLOAD_BYTES = 500 << 20
-"""The largest working directory of a job that Ray takes."""
+MAX_UPLOAD_BYTES = 95 << 20
+"""The most that is sent: Ray's job server takes a request of 100 MiB."""
 _CODE = (".py", ".toml", ".css", ".js", ".typed")
 _SHOWN_FILES = 20
 
@@ -93,7 +93,7 @@ def plan_upload(recipe: Recipe, *, where: str, recipe_file: Path | None, working
     if upload.num_bytes > MAX_UPLOAD_BYTES:
         largest = max(upload.files, key=lambda name: upload.files[name].stat().st_size)
         raise UsageError(
-            f"submit: {where}: the upload has {upload.num_bytes / 1e6:,.0f} MB, Ray takes "
+            f"submit: {where}: the upload has {upload.num_bytes / 1e6:,.0f} MB, Ray's job server takes "
             f"{MAX_UPLOAD_BYTES / 1e6:,.0f} MB. Put {largest} at an absolute path that all nodes share"
         )
     return upload

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from colophon.shards.common.paths import SUBMITTED
 from tests.pipeline.executors.nodes import ROOT, Cluster, two_nodes
 from tests.pipeline.small_run import run_recipe, write_small_run
 from tests.ports import free_ports
@@ -20,11 +21,16 @@ pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Two raylets with a directory of their own each, and another `colophon` that is nobody's."""
-    trap = tmp_path_factory.mktemp("trap")
-    (trap / "colophon").mkdir()
+    """Two raylets with a directory of their own each. The jobs' processes would import another `colophon` than ours."""
+    places = tmp_path_factory.mktemp("places")
+    trap = places / "trap"
+    (trap / "colophon").mkdir(parents=True)
     (trap / "colophon/__init__.py").write_text("raise SystemExit('not the uploaded code')")
-    own = {"PYTHONPATH": str(trap)}
+    (places / "sitecustomize.py").write_text(
+        f"import os, sys\nif '{SUBMITTED}' in os.environ:\n"
+        f"    sys.path[:] = ['{trap}' if path == '{ROOT}' else path for path in sys.path]\n"
+    )
+    own = {"PYTHONPATH": f"{places}{os.pathsep}{ROOT}"}
     with two_nodes(job_server=True, of_head=own, of_second=own) as cluster:
         yield cluster
 
@@ -79,15 +85,10 @@ def test_a_submitted_run_ends_with_the_exit_code_of_its_job(cluster: Cluster, wo
     assert "colophon: recipe.toml: input.paths: /no/such/file.parquet: no such file" in done.stdout
 
 
-@pytest.mark.parametrize("how", ["environment", "recipe"])
-def test_a_run_attaches_to_a_running_cluster(cluster: Cluster, working_dir: Path, how: str) -> None:
-    output = working_dir.parent / f"attached-{how}"
-    environment, options = dict(cluster.environment), ["--set", f"output.path={output}"]
-    if how == "environment":
-        environment["RAY_ADDRESS"] = cluster.address
-    else:
-        options += ["--set", f"ray.address={cluster.address}"]
-    done = colophon("run", "recipe.toml", *options, cwd=working_dir, environment=environment)
+def test_a_run_attaches_to_a_running_cluster(cluster: Cluster, working_dir: Path) -> None:
+    output = working_dir.parent / "attached"
+    options = ("--set", f"output.path={output}", "--set", f"ray.address={cluster.address}")
+    done = colophon("run", "recipe.toml", *options, cwd=working_dir, environment=cluster.environment)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"ray: attached to {cluster.address}, 2 CPUs" in done.stdout
 

@@ -146,4 +146,6 @@ def test_an_upload_that_is_too_large_for_ray_is_refused(project: Path) -> None:
         file.truncate(MAX_UPLOAD_BYTES)
     called = submit(INPUT, OUTPUT, 'annotators.q={type="fasttext",model="large.bin",score={argmax=true}}')
     assert called.code == 2
-    assert re.search(r"the upload has 52[5-9] MB, Ray takes 524 MB. Put large.bin at an absolute path", called.line)
+    assert re.search(
+        r"the upload has 10[0-9] MB, Ray's job server takes 100 MB. Put large.bin at an absolute path", called.line
+    )
