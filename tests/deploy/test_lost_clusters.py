@@ -37,7 +37,7 @@ def marks(tmp_path: Path) -> Path:
 @pytest.fixture
 def cluster(marks: Path) -> Iterator[Cluster]:
     """Two nodes; the third partition hangs before its record until `marks/go` exists."""
-    fault = {"step": "before record", "action": "hang", "stage": "annotate", "at": 3, "directory": str(marks)}
+    fault = {"step": "before record", "action": "hang", "stage": "tokens", "at": 3, "directory": str(marks)}
     own = {VARIABLE: json.dumps(fault)}
     with two_nodes(job_server=True, of_head=own, of_second=own) as cluster:
         yield cluster
@@ -212,7 +212,7 @@ def test_a_lost_node_ends_no_job(cluster: Cluster, work: Path, marks: Path) -> N
 
 
 def test_a_lost_head_is_named_with_the_commands(work: Path, marks: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fault = {"step": "before record", "action": "hang", "stage": "annotate", "at": 3, "directory": str(marks)}
+    fault = {"step": "before record", "action": "hang", "stage": "tokens", "at": 3, "directory": str(marks)}
     own = {VARIABLE: json.dumps(fault)}
     with two_nodes(job_server=True, of_head=own, of_second=own) as cluster:
         process = submit(cluster, work)
