@@ -239,7 +239,7 @@ def test_the_largest_upload_is_taken(cluster: Cluster, work: Path, marks: Path) 
 
 @pytest.mark.skipif(shutil.which("unshare") is None or shutil.which("ip") is None, reason="needs Linux's namespaces")
 def test_ray_in_a_slurm_job_of_three_nodes(tmp_path: Path) -> None:
-    """The nodes are namespaces of this machine; a token of another cluster lies in the home directory."""
+    """The nodes are namespaces of this machine; the home directory has a token of another cluster."""
     recipe = write_small_run(tmp_path / "work")
     programs = tmp_path / "bin"
     programs.mkdir()
