@@ -24,6 +24,8 @@ _SILENT_SECONDS = 60.0
 """After this time without output the connection is opened again: a proxy may have dropped it without a word."""
 for _handler in logging.getLogger("ray").handlers:
     _handler.setLevel(logging.WARNING)  # each upload and the end of each connection would be shown
+_BY_SIGNAL = 128
+"""A shell's exit code for a command that a signal ended is this and the signal's number."""
 _OVER = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -141,7 +143,7 @@ def _exit_code(job: Job, info: Any) -> int:
         ColophonError: it has none: a signal, `ray job stop` or the loss of its node ended it, or it did not start.
     """
     code = 0 if info.status == "SUCCEEDED" else info.driver_exit_code
-    if code is None or code < 0 or info.status == "STOPPED":
+    if code is None or not 0 <= code < _BY_SIGNAL or info.status == "STOPPED":
         outcome = "was stopped" if info.status == "STOPPED" else "failed"
         reason = one_line(ColophonError(info.message or "Ray states no reason"))
         raise ColophonError(f"submit: job {job.id} {outcome}: {reason}. The same command again resumes the run")

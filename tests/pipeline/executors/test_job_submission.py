@@ -102,6 +102,7 @@ def test_the_exit_code_is_the_jobs(status: str, code: int) -> None:
     [
         ({"status": "STOPPED", "driver_exit_code": -15}, "was stopped: Ray states no reason"),
         ({"status": "FAILED", "driver_exit_code": -9, "message": "exit code -9\nlog"}, "failed: exit code -9"),
+        ({"status": "FAILED", "driver_exit_code": 137, "message": "exit code 137"}, "failed: exit code 137"),
         ({"status": "FAILED", "message": "runtime_env setup failed"}, "failed: runtime_env setup failed"),
     ],
 )
