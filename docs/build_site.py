@@ -8,6 +8,7 @@ The site is in `site/` of that directory. Nothing is loaded from the network; a 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shutil
 import subprocess
 import sys
@@ -50,5 +51,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Build the site of the documentation.")
     parser.add_argument("--to", type=Path, default=ROOT / "out" / "docs", help="directory of the site and its sources")
     directory = parser.parse_args().to
+    if importlib.util.find_spec("zensical") is None:
+        sys.exit("docs: zensical is missing: pip install -e '.[docs]', with Python 3.11 or later")
     directory.mkdir(parents=True, exist_ok=True)
     sys.exit(build(directory))
