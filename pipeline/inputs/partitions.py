@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -36,7 +36,7 @@ from colophon.shards.common.url_secrets import without_query
 from colophon.shards.manifest import LeftAside, QuarantineEntry
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Partition:
     """A file, a range of its row groups or a piece of its lines, that one worker processes as a unit."""
 
@@ -229,12 +229,14 @@ def _text_notes(config: InputSection, plan: _PlannedSource) -> Iterator[str]:
         )
 
 
-def check_names(partitions: Iterable[Partition]) -> None:
+def check_names(partitions: Collection[Partition]) -> None:
     """Check that no two partitions have one name: the files of one would replace those of the other.
 
     Raises:
         ColophonError: two have.
     """
+    if len({partition.name for partition in partitions}) == len(partitions):  # a set of names takes little memory
+        return
     known: dict[str, Partition] = {}
     for partition in partitions:
         other = known.setdefault(partition.name, partition)
@@ -340,30 +342,30 @@ def _plan_parquet(
         problem = column_problem(parquet.schema_arrow, needs)
     if problem:
         raise InputError(problem)
-    whole = Partition(
-        name="",
-        source=file.source,
-        url=file.url,
-        format="parquet",
-        row_groups=None,
-        first_row=0,
-        rows=0,
-        bytes=0,
-        identity=parquet_identity(of_file, footer),
-        text=_text_name(config),
-        max_document_bytes=config.max_document_bytes,
-        source_name=config.name,
-    )
+    name, identity = _partition_name(file.place), parquet_identity(of_file, footer)
     sizes = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
+    rows = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
     partitions, first_row = [], 0
     for begin, end in _row_group_ranges(sizes, partition_bytes=config.partition_bytes):
-        groups = [footer.row_group(i) for i in range(begin, end)]
-        rows = sum(group.num_rows for group in groups)
-        if rows:
-            part = replace(whole, row_groups=(begin, end), first_row=first_row, rows=rows)
-            size = sum(group.total_byte_size for group in groups)
-            partitions.append(replace(part, name=f"{_partition_name(file.place)}-{begin:05d}", bytes=size))
-        first_row += rows
+        num_rows = sum(rows[begin:end])
+        if num_rows:
+            partitions.append(
+                Partition(
+                    name=f"{name}-{begin:05d}",
+                    source=file.source,
+                    url=file.url,
+                    format="parquet",
+                    row_groups=(begin, end),
+                    first_row=first_row,
+                    rows=num_rows,
+                    bytes=sum(sizes[begin:end]),
+                    identity=identity,
+                    text=_text_name(config),
+                    max_document_bytes=config.max_document_bytes,
+                    source_name=config.name,
+                )
+            )
+        first_row += num_rows
     if first_row != footer.num_rows:  # a footer has no checksum: a flipped bit would drop rows silently
         raise InputError(f"its row groups have {first_row} rows, the footer lists {footer.num_rows}")
     return partitions

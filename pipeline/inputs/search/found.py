@@ -19,7 +19,7 @@ _MAX_KINDS = 20
 _OTHER_KINDS = "other kinds"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class InputFile:
     """One file of the input."""
 
@@ -82,7 +82,8 @@ class Found:
             if known is not file and known.key != key:
                 both = f"{known.key}.paths and {key}.paths both lead to {shown(file.source)}"
                 raise UsageError(f"{both}; a file has one source")
-            other.files[place] = replace(file, key=key)
+            if file.key != key:
+                other.files[place] = replace(file, key=key)
         other.scopes = [replace(scope, key=key) for scope in other.scopes]
         _add_new(self.files, other.files)
         _add_new(self.left_aside, other.left_aside)
