@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from colophon.pipeline.concurrency import in_threads
@@ -25,6 +25,7 @@ from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
 from colophon.pipeline.inputs.jsonl.pieces import Piece, cut, is_large
 from colophon.pipeline.inputs.mappings import Mappings
+from colophon.pipeline.inputs.partition_size import ASSUMED_WORKERS, automatic_bytes
 from colophon.pipeline.inputs.search.find import find_files
 from colophon.pipeline.inputs.search.formats import stem_of
 from colophon.pipeline.inputs.search.found import InputFile, Search, shown
@@ -105,10 +106,18 @@ class Inputs:
     left_aside: tuple[LeftAside, ...] = ()
     """Files and directories that the search did not take for data, counted by kind."""
     notes: tuple[str, ...] = ()
-    """Lines about large files that are not cut, and about columns that a source does not have."""
+    """Lines about chosen sizes, large files that are not cut, and columns that a source does not have."""
+    chosen_bytes: Mapping[str, int] = field(default_factory=dict)
+    """The sizes of partitions for `partition_bytes = "auto"`, by section of the recipe."""
 
 
-def plan_inputs(*sources: InputSection, needs: Sequence[ColumnNeed], search: Search | None = None) -> Inputs:
+def plan_inputs(
+    *sources: InputSection,
+    needs: Sequence[ColumnNeed],
+    search: Search | None = None,
+    workers: int = ASSUMED_WORKERS,
+    kept_bytes: Mapping[str, int] | None = None,
+) -> Inputs:
     """All partitions of the input in the order of the recipe's paths, files of a glob sorted by name.
 
     A file that cannot be opened or lacks a needed column is quarantined as a whole. So is one of the first JSONL files
@@ -118,6 +127,8 @@ def plan_inputs(*sources: InputSection, needs: Sequence[ColumnNeed], search: Sea
         sources: paths, format and partition size of each source.
         needs: columns that every file must have.
         search: the result of `find_files`, if the caller has it.
+        workers: their number, for `partition_bytes = "auto"`.
+        kept_bytes: the sizes that earlier runs chose for it, by section of the recipe.
 
     Raises:
         UsageError: see `find_files`; no file of a source can be read and has the needed columns; or none of them has a
@@ -128,18 +139,43 @@ def plan_inputs(*sources: InputSection, needs: Sequence[ColumnNeed], search: Sea
     files: dict[str, list[InputFile]] = {source.key: [] for source in sources}
     for file in search.files:
         files[file.key].append(file)
+    chosen = {
+        source.key: (kept_bytes or {}).get(source.key) or automatic_bytes(_total(files[source.key]), workers=workers)
+        for source in sources
+        if source.partition_bytes == "auto"
+    }
+    sources = tuple(
+        source.model_copy(update={"partition_bytes": chosen[source.key]}) if source.key in chosen else source
+        for source in sources
+    )
     planned = [_plan_source(source, files[source.key], needs, search.quarantine) for source in sources]
     partitions = tuple(partition for plan in planned for partition in plan.partitions)
     check_names(partitions)
     quarantine = (*search.quarantine, *(entry for plan in planned for entry in plan.quarantine))
     notes = [
-        note
-        for source, plan in zip(sources, planned, strict=True)
-        for note in (*_notes(source, plan), *_text_notes(source, plan))
+        *(f"{key}.partition_bytes = {size}, {size >> 20} MiB, chosen by auto" for key, size in chosen.items()),
+        *(
+            note
+            for source, plan in zip(sources, planned, strict=True)
+            for note in (*_notes(source, plan), *_text_notes(source, plan))
+        ),
     ]
     for need in needs:
         _check_in_one_source(need, planned)
-    return Inputs(partitions, quarantine, search.left_aside, tuple(notes))
+    return Inputs(partitions, quarantine, search.left_aside, tuple(notes), chosen)
+
+
+def _total(files: Sequence[InputFile]) -> int:
+    """The bytes of the files as they are stored."""
+    unlisted = [file for file in files if file.listed is None]
+    return sum(file.listed[0] for file in files if file.listed is not None) + sum(in_threads(_stored_bytes, unlisted))
+
+
+def _stored_bytes(file: InputFile) -> int:
+    try:
+        return size_and_identity(retried_for(file.source, lambda: file_info(file.url)))[0]
+    except OSError:  # the plan names it
+        return 0
 
 
 @dataclass(frozen=True)
@@ -210,7 +246,7 @@ def _notes(config: InputSection, plan: _PlannedSource) -> Iterator[str]:
         else:
             yield f"source {config.name}: no column {need.in_input!r}: null for all its documents"
     whole = [p for p in plan.partitions if p.format == "jsonl" and p.piece is None]
-    large = [p for p in whole if is_large(p.bytes, piece_bytes=config.partition_bytes)]
+    large = [p for p in whole if is_large(p.bytes, piece_bytes=_bytes_of(config))]
     if large:
         yield (
             f"{config.key}: {len(large):,} JSONL files are larger than partition_bytes and one partition each, the "
@@ -255,7 +291,7 @@ def _plan_file(
                 return _plan_parquet(file, mappings, config=config, needs=needs)
             whole = _whole_file_partition(file, config)
             is_lines = file.format == "jsonl"
-            pieces = cut(file.url, whole.bytes, piece_bytes=config.partition_bytes) if is_lines else ()
+            pieces = cut(file.url, whole.bytes, piece_bytes=_bytes_of(config)) if is_lines else ()
             if problem := _problem(file, mappings, needs, is_cut=bool(pieces)):
                 raise InputError(problem)
             return [_piece_partition(whole, piece) for piece in pieces] or [whole]
@@ -292,6 +328,11 @@ def _whole_file_partition(file: InputFile, config: InputSection) -> Partition:
 
 def _piece_partition(whole: Partition, piece: Piece) -> Partition:
     return replace(whole, name=f"{whole.name}-{piece.number:05d}", bytes=piece.end - piece.begin, piece=piece)
+
+
+def _bytes_of(config: InputSection) -> int:
+    assert config.partition_bytes != "auto"  # `plan_inputs` has chosen a size
+    return config.partition_bytes
 
 
 def _text_name(config: InputSection) -> str:
@@ -346,7 +387,7 @@ def _plan_parquet(
     sizes = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
     rows = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
     partitions, first_row = [], 0
-    for begin, end in _row_group_ranges(sizes, partition_bytes=config.partition_bytes):
+    for begin, end in _row_group_ranges(sizes, partition_bytes=_bytes_of(config)):
         num_rows = sum(rows[begin:end])
         if num_rows:
             partitions.append(

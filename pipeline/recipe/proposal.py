@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.memory_limit import TYPICAL_WORKER_BYTES
 from colophon.pipeline.inputs.overview import ColumnOverview, Overview
+from colophon.pipeline.inputs.partition_size import automatic_bytes
 from colophon.shards.common.errors import did_you_mean
 
 _ALIASES: dict[str, tuple[str, ...]] = {
@@ -24,8 +25,6 @@ _CRAWL = re.compile(r"CC-MAIN-\d{4}-\d{2}")
 _SCORES = (-1.0, 6.0)
 """FineWeb-Edu's scores are between 0 and 5, up to the error of a regression."""
 _MIB = 1 << 20
-_SMALLEST, _LARGEST = 4 * _MIB, 256 * _MIB
-_PARTITIONS_PER_WORKER = 4
 _BYTES_PER_TOKEN = 4.4
 
 
@@ -106,15 +105,6 @@ def _fits(name: str, column: ColumnOverview, overview: Overview) -> bool:
     return column.type == "string"
 
 
-def partition_bytes(total_bytes: int, *, workers: int) -> int:
-    """Return a partition size, a power of two from 4 to 256 MiB, that gives each worker about four partitions."""
-    wanted = max(total_bytes // (workers * _PARTITIONS_PER_WORKER), 1)
-    size = _SMALLEST
-    while size * 2 <= min(wanted, _LARGEST):
-        size *= 2
-    return size
-
-
 def recipe_text(found: Input, machine: Machine, *, columns: Mapping[str, str], output: str, name: str) -> str:
     """Return the recipe as TOML with comments.
 
@@ -161,11 +151,9 @@ def _input_block(found: Input, machine: Machine, columns: Mapping[str, str]) -> 
     if renamed:
         pairs = ", ".join(f"{ours} = {_string(theirs)}" for ours, theirs in renamed.items())
         lines += ["# FineWeb's name = the name in the files", f"columns = {{ {pairs} }}"]
-    size = partition_bytes(found.total_bytes, workers=machine.workers)
+    size = automatic_bytes(found.total_bytes, workers=machine.workers)
     if overview.format == "parquet":
-        lines.append(
-            f"# The unit of work, uncompressed: about {_PARTITIONS_PER_WORKER} for each of {machine.workers} workers."
-        )
+        lines.append(f"# The unit of work, uncompressed: about four for each of {machine.workers} workers.")
     else:
         busy = min(found.files, machine.workers)
         lines.append(

@@ -75,11 +75,21 @@ class InputSection(Section):
     """The format of all files, whatever their suffix. None: the one that each file's suffix names."""
     columns: dict[str, str] = {}
     """The input's column names, by FineWeb's names: `{ text = "content" }`. A dot leads into a struct or an object."""
-    partition_bytes: int = Field(64 << 20, ge=1)
+    partition_bytes: Annotated[int, Field(ge=1)] | Literal["auto"] = 64 << 20
     """Bytes of a partition, uncompressed, about. A Parquet file is cut at row groups; JSON lines, plain or in several
-    frames of zstd, at line ends; other files are not cut."""
+    frames of zstd, at line ends; other files are not cut. `auto`: a power of two from the size of the input and
+    `ray.num_workers`, chosen by the first run."""
     max_document_bytes: int = Field(DEFAULT_MAX_DOCUMENT_BYTES, ge=1, le=1 << 30)
     """UTF-8 bytes of a text; a document with a longer one is quarantined. At most 1 GiB."""
+
+    @field_validator("partition_bytes", mode="before")
+    @classmethod
+    def _is_a_size(cls, size: Any) -> Any:
+        """One message for both types."""
+        is_size = type(size) is int or (type(size) is float and size.is_integer())
+        if size != "auto" and not (is_size and size >= 1):
+            raise ValueError("must be a whole number of bytes from 1 on, or 'auto'")
+        return size
 
     @field_validator("paths", mode="before")
     @classmethod

@@ -91,6 +91,7 @@ class DryRun:
             ],
             "quarantine": [entry.model_dump(exclude_none=True) for entry in inputs.quarantine],
             "left_aside": [one.model_dump() for one in inputs.left_aside],
+            "partition_bytes_chosen": dict(inputs.chosen_bytes),
             "notes": list(inputs.notes),
             "stages": {
                 stage.name: {

@@ -15,10 +15,12 @@ from colophon.annotators.plugin_files import PluginFile
 from colophon.annotators.registry import contract_problem, origin_of
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.columns import FINEWEB_TYPES
+from colophon.pipeline.inputs.partition_size import ASSUMED_WORKERS
 from colophon.pipeline.inputs.partitions import Inputs, plan_inputs
 from colophon.pipeline.inputs.search.find import find_files
 from colophon.pipeline.inputs.search.overlap import check_apart
 from colophon.pipeline.recipe.schema import Recipe
+from colophon.pipeline.runs.partition_sizes import kept_sizes
 from colophon.pipeline.stages.column_sources import ColumnSources
 from colophon.pipeline.stages.settings import Settings
 from colophon.pipeline.stages.tokenization import Vocabulary
@@ -64,7 +66,14 @@ class PlannedInputs:
         try:
             search = find_files(*sources)
             check_apart(search, self.recipe.output.path, key="output.path", writes=WRITTEN_NAMES)
-            return plan_inputs(*sources, needs=list(self.columns.needs.values()), search=search)
+            is_chosen = any(source.partition_bytes == "auto" for source in sources)
+            return plan_inputs(
+                *sources,
+                needs=list(self.columns.needs.values()),
+                search=search,
+                workers=self.recipe.ray.num_workers or ASSUMED_WORKERS,
+                kept_bytes=kept_sizes(Store(self.recipe.output.path)) if is_chosen else None,
+            )
         except UsageError as error:
             raise UsageError(f"{self.where}: {error}") from error
 

@@ -21,6 +21,7 @@ from colophon.pipeline.executors.base import Executor
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.problems import problems_in_files
 from colophon.pipeline.inputs.search.found import shown
+from colophon.pipeline.runs.partition_sizes import keep_sizes
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.progress import watch
 from colophon.pipeline.runs.requirements import requirements
@@ -134,6 +135,7 @@ class Run:
         self._check_strict(self._resolved.inputs.quarantine)
         self._check_settings()
         self._write_settings()
+        keep_sizes(self._resolved.store, self._resolved.planned.inputs.chosen_bytes)
         self._sweep()
         timings = tuple(self._run_pass(stages) for stages in self._passes)
         self._sweep()

@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from colophon.pipeline.inputs.partition_size import automatic_bytes
 from colophon.pipeline.recipe.loading import load_recipe, shipped_recipes
-from colophon.pipeline.recipe.proposal import partition_bytes
 from colophon.pipeline.runs.resolve import resolve
 from tests.pipeline.project import colophon, run, write_documents, write_json_lines
 
@@ -135,10 +135,17 @@ def test_what_cannot_be_is_one_line_and_nothing_is_written(arguments: tuple[str,
 
 @pytest.mark.parametrize(
     ("total", "workers", "expected"),
-    [(0, 1, 4), (100 * MIB, 2, 8), (10_000 * MIB, 2, 256), (10_000 * MIB, 96, 16), (1000 * MIB, 1, 128)],
+    [
+        (0, 1, 4),
+        (100 * MIB, 2, 8),
+        (10_000 * MIB, 2, 256),
+        (10_000 * MIB, 96, 16),
+        (1000 * MIB, 1, 128),
+        (44_000_000 * MIB, 1000, 4096),
+    ],
 )
 def test_each_worker_gets_about_four_partitions_of_a_bounded_size(total: int, workers: int, expected: int) -> None:
-    assert partition_bytes(total, workers=workers) == expected * MIB
+    assert automatic_bytes(total, workers=workers) == expected * MIB
 
 
 def test_a_bundled_recipe_is_shown_as_it_is() -> None:
