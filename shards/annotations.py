@@ -1,20 +1,37 @@
 """Annotation columns of a run: found by name, read one partition at a time.
 
-The files themselves show which annotator wrote a column; no two annotators of a run write the same column.
+The files themselves show which annotator wrote a column; no two annotators of a run write the same column. Every file
+has the documents' ids too, unless an older version wrote it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from colophon.shards.common.errors import ShardError, did_you_mean, one_line
 from colophon.shards.manifest import Manifest, Record, checked_path
+
+if TYPE_CHECKING:
+    import polars as pl
+
+
+ID = "id"
+"""The first column of every annotation file: string."""
+
+
+def scan_annotations(paths: Sequence[Path]) -> pl.LazyFrame:
+    """The columns of an annotator in several of its files, without ids, which files of older versions lack."""
+    import polars as pl
+
+    frame = pl.scan_parquet(list(paths), glob=False, extra_columns="ignore", missing_columns="insert")
+    return frame.drop(ID, strict=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +88,13 @@ def annotators_by_column(output: Path, manifest: Manifest) -> dict[str, str]:
     for annotator, files in manifest.annotators.items():
         if files.records:
             with _opened(output, files.records[0]) as parquet:
-                annotators |= dict.fromkeys(parquet.schema_arrow.names, annotator)
+                annotators |= dict.fromkeys(annotated_columns(parquet.schema_arrow), annotator)
     return annotators
+
+
+def annotated_columns(schema: pa.Schema) -> list[str]:
+    """The names of the columns that the annotator of a file wrote."""
+    return [name for name in schema.names if name != ID]
 
 
 @contextmanager

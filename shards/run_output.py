@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from colophon.shards.annotations import scan_annotations
 from colophon.shards.common.errors import ShardError
 from colophon.shards.manifest import Manifest, checked_path, read_manifest
 from colophon.shards.outputs import TOKENS, Output
@@ -45,8 +46,7 @@ class RunOutput:
 
         ids = self.tokens().select("id")
         columns = [
-            pl.scan_parquet(self._files(output), glob=False)
-            for output in map(Output.annotations, self.manifest.annotators)
+            scan_annotations(self._files(output)) for output in map(Output.annotations, self.manifest.annotators)
         ]
         return pl.concat([ids, *columns], how="horizontal")
 

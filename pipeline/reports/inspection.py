@@ -17,6 +17,7 @@ from colophon.pipeline.errors import UsageError, one_line, printable
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.reports.tables import print_table
 from colophon.pipeline.runs.resolve import ResolvedRecipe
+from colophon.shards.annotations import ID
 from colophon.shards.arrow_files import list_values, read_table
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.layouts import describe_weights
@@ -93,7 +94,7 @@ def _stored(resolved: ResolvedRecipe, output: Output, record: Record, local: int
         with resolved.store.files.local_copy(record.path) as path:
             if output != TOKENS:
                 values = pq.read_table(path, page_checksum_verification=True).slice(local, 1).to_pylist()[0]
-                return {"values": {name: as_json(value) for name, value in values.items()}}
+                return {"values": {name: as_json(value) for name, value in values.items() if name != ID}}
             tokens = read_table(path).slice(local, 1)
             number = len(list_values(tokens.column("input_ids"))[1])
             return {"id": tokens.column("id")[0].as_py(), "tokens": number}

@@ -21,6 +21,7 @@ from colophon.pipeline.runs.run import PassTiming, RunResult, describe
 from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import QUARANTINE, Store
 from colophon.pipeline.storage.shard import Shard
+from colophon.shards.annotations import scan_annotations
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import is_as_written, with_checksum
@@ -368,7 +369,7 @@ def _describe_columns(manifest: Manifest, annotator: str, store: Store) -> list[
             rows += record.rows
     if not paths:
         return []
-    table = pl.read_parquet(paths, glob=False)
+    table = scan_annotations(paths).collect()
     return [{"annotator": annotator, "column": name, **_describe_column(table[name])} for name in table.columns]
 
 

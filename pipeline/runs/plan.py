@@ -188,7 +188,7 @@ class Plan:
         resolved = self.resolved
         if stage == "annotate":
             return AnnotateStage(
-                resolved.store.absolute, resolved.annotators, resolved.columns.annotate_needs, resolved.plugins
+                resolved.store.absolute, resolved.annotators, resolved.columns.annotation_file_needs, resolved.plugins
             )
         return TokenizeStage(
             resolved.store.absolute,

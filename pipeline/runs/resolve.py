@@ -26,6 +26,7 @@ from colophon.pipeline.stages.settings import Settings
 from colophon.pipeline.stages.tokenization import Vocabulary
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.shard import LOCK_NAME, SHARDS, Shard
+from colophon.shards.annotations import ID
 from colophon.shards.common.errors import ColophonError, did_you_mean
 from colophon.shards.layouts import AppendLayout, PrependLayout
 from colophon.shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
@@ -218,6 +219,11 @@ def _build(recipe: Recipe, *, where: str) -> list[Annotator]:
     for name, config in recipe.annotators.items():
         annotator = _built(name, config, where=where)
         for column in annotator.schema.names:
+            if column == ID:
+                raise UsageError(
+                    f"{where}: annotators.{name} writes a column {ID!r}; every annotation file has the documents' ids "
+                    "under this name. Give the column a different name"
+                )
             if column in owners:
                 raise UsageError(f"{where}: annotators {owners[column]} and {name} both write the column {column!r}")
             owners[column] = name

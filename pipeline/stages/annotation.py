@@ -21,6 +21,7 @@ from colophon.pipeline.retry import is_transient
 from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.storage.commits import Draft, Store
+from colophon.shards.annotations import ID
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.manifest import QuarantineEntry, Record
 from colophon.shards.outputs import Output
@@ -37,7 +38,7 @@ class AnnotateStage:
     store: Store
     annotators: tuple[Annotator, ...]
     needs: tuple[ColumnNeed, ...]
-    """The input columns that the annotators read."""
+    """The input columns that the annotators read, and the ids."""
     plugins: tuple[PluginFile, ...] = ()
     """The files that define some of the annotators."""
 
@@ -103,23 +104,23 @@ class AnnotationSink:
 
     def __init__(self, stage: AnnotateStage, task: Task, wanted: Sequence[Annotator], *, stack: ExitStack) -> None:
         self._stage, self._task, self._wanted = stage, task, wanted
-        self._read = {column for annotator in wanted for column in annotator.columns}
+        self._read = {ID, *(column for annotator in wanted for column in annotator.columns)}
         self._stored = self._stored_columns(stack)
         self._files = {a.name: stack.enter_context(self._file(a)) for a in wanted}
 
     @property
     def needs(self) -> Sequence[ColumnNeed]:
-        """The input columns that the annotators read; one column, for its rows, if they read each other's only."""
-        return [need for need in self._stage.needs if need.name in self._read] or self._stage.needs[:1]
+        """The input columns that the annotators read, and the ids."""
+        return [need for need in self._stage.needs if need.name in self._read]
 
     def take(self, batch: pa.RecordBatch, *, first_row: int, clock: Clock, later: WriteBehind) -> None:
         """Run all annotators over a batch."""
-        columns = dict(zip(batch.schema.names, batch.columns, strict=True))
+        columns, ids = dict(zip(batch.schema.names, batch.columns, strict=True)), batch.column(ID)
         columns |= {name: column.slice(first_row, batch.num_rows) for name, column in self._stored.items()}
         for annotator in self._wanted:
             with clock.measure("annotate"):
                 output = annotate_batch(annotator, columns, num_rows=batch.num_rows)
-            later(partial(clock.call, "write", self._files[annotator.name].add, output))
+            later(partial(clock.call, "write", self._files[annotator.name].add, _with_ids(ids, output)))
             # A name of the input wins: `url` stays the input's column for the annotators that follow.
             columns = dict(zip(output.schema.names, output.columns, strict=True)) | columns
 
@@ -133,7 +134,7 @@ class AnnotationSink:
                 rows=rows,
                 problems=reader.problems,
                 counts=reader.counts(a.columns),
-                content={name: read[name] for name in a.columns if name in from_input},
+                content={name: read[name] for name in (ID, *a.columns) if name in from_input},
             )
             for a in self._wanted
         )
@@ -165,21 +166,22 @@ class AnnotationSink:
 class AnnotationFile:
     """An annotator's Parquet file while it is written, in row groups of `ROW_GROUP_ROWS` for any size of batches.
 
+    The ids of documents are its first column; random ones take about 20 bytes each.
     Of long values a row group has fewer rows: no more than about 64 MiB and a batch are held in memory.
     """
 
     def __init__(self, draft: Draft, schema: pa.Schema) -> None:
         self._draft = draft
-        self._schema = schema
-        self._writer = pq.ParquetWriter(draft.path, schema, compression="zstd", write_page_checksum=True)
+        self._schema = _file_schema(schema)
+        self._writer = pq.ParquetWriter(draft.path, self._schema, compression="zstd", write_page_checksum=True)
         self._buffered: list[pa.RecordBatch] = []
         self._rows_buffered = self._bytes_buffered = 0
         self._nulls = dict.fromkeys(schema.names, 0)
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Buffer a batch and write the row groups that are full."""
-        for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            self._nulls[name] += column.null_count
+        for name in self._nulls:
+            self._nulls[name] += batch.column(name).null_count
         self._buffered.append(batch)
         self._rows_buffered += batch.num_rows
         self._bytes_buffered += batch.nbytes
@@ -223,6 +225,15 @@ class AnnotationFile:
 
     def __exit__(self, *_: object) -> None:
         self._writer.close()
+
+
+def _file_schema(schema: pa.Schema) -> pa.Schema:
+    """The schema of an annotator's files: ids, and its columns."""
+    return pa.schema([pa.field(ID, pa.string()), *schema], metadata=schema.metadata)
+
+
+def _with_ids(ids: pa.Array, batch: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays([ids, *batch.columns], schema=_file_schema(batch.schema))
 
 
 def annotate_batch(annotator: Annotator, columns: dict[str, pa.Array], *, num_rows: int) -> pa.RecordBatch:

@@ -47,6 +47,12 @@ class ColumnSources:
         return tuple(self.need(column) for column in columns)
 
     @property
+    def annotation_file_needs(self) -> tuple[ColumnNeed, ...]:
+        """The input columns that annotation files are made from: those that annotators read, and the ids."""
+        needs = self.annotate_needs
+        return needs if any(need.name == "id" for need in needs) else (*needs, self.need("id", required=False))
+
+    @property
     def tokenize_needs(self) -> tuple[ColumnNeed, ...]:
         """The text, and the id if the input has one: a row without id is named by its file and row."""
         return self.need("text"), self.need("id", required=False)

@@ -69,7 +69,12 @@ class Settings:
             annotator = next(annotator for annotator in self.columns.annotators if annotator.name == output.name)
             from_input = [column for column in annotator.columns if self.columns.source(column) is None]
             recorded = recorded_settings(annotator, self.recipe.annotators.get(annotator.name))
-            return {"annotator": recorded, **self._of_input([self.columns.need(column) for column in from_input])}
+            needs = [self.columns.need(column) for column in from_input]
+            ids = self.columns.need("id", required=False)
+            # Settings of earlier versions, whose files have no ids, do not name the column.
+            if any(ids.in_source(source.name).in_input != "id" for source in self.recipe.sources):
+                needs.append(ids)
+            return {"annotator": recorded, **self._of_input(needs)}
         if output.stage == "tokenize":
             tokenizer = self.vocabulary.tokenizer.settings
             return {"tokenizer": tokenizer, **self._of_input(self.columns.tokenize_needs)}

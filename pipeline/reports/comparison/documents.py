@@ -15,7 +15,7 @@ import polars as pl
 
 from colophon.pipeline.reports.comparison.columns import ComparedColumn
 from colophon.pipeline.reports.page.scans import ROWS_PER_QUERY, collected, summed
-from colophon.shards.annotations import annotators_by_column
+from colophon.shards.annotations import annotators_by_column, scan_annotations
 from colophon.shards.common.errors import ShardError
 from colophon.shards.manifest import Record, checked_path
 from colophon.shards.outputs import TOKENS, Output
@@ -136,7 +136,7 @@ class _Side:
         paths = [
             [checked_path(self.run.path, record) for record in of_output] for of_output in zip(*files, strict=True)
         ]
-        frames = [pl.scan_ipc(paths[0]).select("id"), *(pl.scan_parquet(each, glob=False) for each in paths[1:])]
+        frames = [pl.scan_ipc(paths[0]).select("id"), *map(scan_annotations, paths[1:])]
         return pl.concat(frames, how="horizontal").select("id", *self.columns)
 
     def _files_by_partition(self) -> dict[str, list[Record]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from colophon.shards.annotations import scan_annotations
 from colophon.shards.common.errors import ShardError, one_line
 from colophon.shards.manifest import Record, checked_path
 from colophon.shards.run_output import RunOutput
@@ -57,7 +58,7 @@ def partition_frame(run: RunOutput, record: Record) -> pl.LazyFrame:
     Raises:
         ShardError: it is missing, or is not as large as its record states.
     """
-    return pl.scan_parquet(checked_path(run.path, record), glob=False)
+    return scan_annotations([checked_path(run.path, record)])
 
 
 def _common_records(run: RunOutput, annotators: Sequence[str]) -> Iterator[list[Record]]:
@@ -70,7 +71,7 @@ def _common_records(run: RunOutput, annotators: Sequence[str]) -> Iterator[list[
 
 
 def _block(run: RunOutput, records: Sequence[Sequence[Record]]) -> Block:
-    frames = [pl.scan_parquet(_paths(run, of_annotator), glob=False) for of_annotator in zip(*records, strict=True)]
+    frames = [scan_annotations(_paths(run, of_annotator)) for of_annotator in zip(*records, strict=True)]
     return Block(
         partitions=[(first.partition, first.rows) for first, *_ in records],
         frame=frames[0] if len(frames) == 1 else pl.concat(frames, how="horizontal"),

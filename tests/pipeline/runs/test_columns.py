@@ -91,8 +91,9 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def annotations(name: str) -> list[list[dict[str, Any]]]:
-    """The rows of each file."""
-    return [pq.read_table(path).to_pylist() for path in sorted(Path("out/annotations", name).glob("*.parquet"))]
+    """The rows of each file, without ids."""
+    paths = sorted(Path("out/annotations", name).glob("*.parquet"))
+    return [pq.read_table(path).drop_columns(["id"]).to_pylist() for path in paths]
 
 
 @pytest.mark.usefixtures("here")

@@ -217,7 +217,7 @@ CHANGES: dict[str, set[str]] = {
     "pack.method=best_fit": PACKED,
     "pack.sequence_length=80": PACKED,
     "tokenizer.pattern=cl100k_base": {"tokens", *PACKED},
-    "input.columns.id=url": {"tokens", *PACKED},
+    "input.columns.id=url": {"annotations/url", "annotations/crawl", "annotations/edu_score", "tokens", *PACKED},
     "input.columns.dump=url": {"annotations/crawl", "packed/append-quality"},
 }
 

@@ -168,7 +168,7 @@ DEEP_EDITS: dict[str, tuple[Callable[[], None], str, str]] = {
     "rows swapped": (swap_rows, "packed/plain", "packing its tokens again"),
     "an annotation changed": (another_score, "annotations/edu_score", "row 0 has "),
     "annotations nulled": (null_annotations, "annotations/crawl", "are not those that computing again gives"),
-    "a column more": (other_columns, "annotations/crawl", "its columns are not crawl_"),
+    "a column more": (other_columns, "annotations/crawl", "its columns are not id, crawl_"),
     "a count of tokens": (counts("tokens", tokens=1), "tokens", "its record counts tokens: 1 -> "),
     "a count of empty documents": (counts("tokens", documents_empty=99), "tokens", "its record counts"),
     "a count of segments": (counts("packed/plain", segments=1), "packed/plain", "its record counts segments: 1 -> "),
