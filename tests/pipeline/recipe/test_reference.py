@@ -54,7 +54,10 @@ def test_every_key_has_a_text_and_every_table_an_example(table: Table) -> None:
 def test_a_row_has_type_limits_default_and_text() -> None:
     assert row("`[pack]`", "sequence_length")[1:3] == ["integer, ≥ 2", "`2_048`"]
     assert row("`[output]`", "path")[1:3] == ["string", "required"]
-    assert row("`[input]`", "format")[1:3] == ['`"parquet"`, `"jsonl"`, `"csv"`, `"arrow"`, `"warc"`', "unset"]
+    assert row("`[input]`", "format")[1:3] == [
+        '`"parquet"`, `"jsonl"`, `"csv"`, `"arrow"`, `"warc"`, `"text"`',
+        "unset",
+    ]
     assert row("`[ray]`", "partition_timeout_seconds")[1] == "number, > 0"
     assert row("`[train.NAME]`", "optimizer")[2] == '`"adamw"`'
     assert row('`[layouts.NAME]` with `position = "meta_tokens"`', "dropout")[2] == "`0.0`"
