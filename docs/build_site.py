@@ -9,33 +9,38 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "docs" / "zensical.toml"
-PAGES = ("*.md", "docs/**/*.md", "docs/**/*.css", "docs/**/*.svg", "docs/**/*.webp", "examples/**/*.md")
-LINKED = (
-    "LICENSE",
-    "CITATION.cff",
-    "benchmarks/results/*.json",
-    "benchmarks/results/*.png",
-    "examples/**/*.py",
-    "examples/**/*.toml",
-)
-"""Files that pages show or link to. All keep their places, so that a link works on a code host and on the site."""
+PAGES = ("*.md", "docs/**/*.md", "docs/**/*.css", "examples/**/*.md")
+_LINK = re.compile(r"\]\(([^)#:]+)")
 
 
 def stage(target: Path) -> None:
-    """Copy the pages and the files that they link to into `target`, which is replaced."""
+    """Copy the pages, and the files that they show or link to, into `target`, which is replaced.
+
+    All keep their places, so that a link works on a code host and on the site.
+    """
     shutil.rmtree(target, ignore_errors=True)
-    for pattern in (*PAGES, *LINKED):
-        for path in ROOT.glob(pattern):
-            copy = target / path.relative_to(ROOT)
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, copy)
+    pages = [path for pattern in PAGES for path in ROOT.glob(pattern)]
+    for path in {*pages, *(file for page in pages if page.suffix == ".md" for file in _linked(page))}:
+        copy = target / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, copy)
+
+
+def _linked(page: Path) -> Iterator[Path]:
+    """Return the files of the checkout that a page links to."""
+    for link in _LINK.findall(page.read_text(encoding="utf-8")):
+        path = (page.parent / link).resolve()
+        if path.is_file() and path.is_relative_to(ROOT):
+            yield path
 
 
 def build(directory: Path) -> int:

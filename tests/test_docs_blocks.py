@@ -133,14 +133,14 @@ def test_blocks_have_a_known_language_and_commands_are_in_blocks_of_a_shell() ->
 
 
 def test_few_blocks_are_not_run_each_for_a_reason() -> None:
-    """A block of these languages that is not run says why; most blocks are run."""
+    """A block that is not run has a reason. A machine that tests do not have is one for any number of blocks."""
     left_out = [block for block in BLOCKS if block.not_run and block.language]
     for block in left_out:
         assert str(block.not_run).startswith(REASONS), f"{block.page}, line {block.line}: {block.not_run}"
-    counts = Counter(block.page for block in left_out)
-    for page in ("tutorial", "howto/slurm", "howto/ray", "howto/kubernetes"):  # `make demo`; clusters
-        counts.pop(page)
-    assert sum(counts.values()) <= 12, counts
+    avoidable = [block for block in left_out if not str(block.not_run).startswith(("needs a cluster", "needs a GPU"))]
+    counts = Counter(block.page for block in avoidable)
+    counts.pop("tutorial")  # the commands of `make demo`
+    assert sum(counts.values()) <= 10, counts
 
 
 def test_the_commands_of_the_readme_do_what_it_states(project: Path, printed: dict[str, str]) -> None:
