@@ -139,7 +139,7 @@ class Run:
         self._sweep()
         timings = tuple(self._run_pass(stages) for stages in self._passes)
         self._sweep()
-        manifest = self._plan.manifest(self._quarantined)
+        manifest = self._plan.manifest(self._quarantined_in_order())
         if self._resolved.shard is None:
             manifest = self._resolved.store.write_manifest(manifest)
             self._write_quarantine(manifest.quarantine)
@@ -151,6 +151,11 @@ class Run:
             connect_seconds=self._connect_seconds,
             notes=tuple(self._notes),
         )
+
+    def _quarantined_in_order(self) -> dict[str, QuarantineEntry]:
+        """The quarantined partitions in the order of the input, not in that in which workers or shards ended."""
+        known = self._quarantined
+        return {p.name: known[p.name] for p in self._resolved.inputs.partitions if p.name in known}
 
     def _check_settings(self) -> None:
         for stage in self._stages():
