@@ -37,11 +37,17 @@ demo: setup $(DEMO)/models/quality.bin $(DEMO)/models/topic.bin $(DEMO)/models/d
 	$(COLOPHON) run demo --rebuild --executor ray
 	$(COLOPHON) verify demo
 	$(COLOPHON) train demo --overwrite
-	$(COLOPHON) report demo
+	$(COLOPHON) evaluate demo --name plain --name prepend-url --documents 40
+	$(COLOPHON) report demo --charts $(DEMO)/report/charts
 	$(COLOPHON) inspect demo --document 7 --layout prepend-url --sequence 7 --tokens 120
+	@echo
+	@echo 'The page of the run, and what metadata did to the loss of two tiny models:'
+	@echo '  $(DEMO)/report/report.html'
+	@echo '  $(DEMO)/report/charts/what-metadata-does-to-the-loss-of-the-same-texts.png'
 	@echo
 	@echo 'More commands:'
 	@echo '  $(COLOPHON) inspect demo --layout append-topic --sequence 3    roles coloured, tokens without loss weight dimmed'
+	@echo '  $(COLOPHON) view demo                                          search and read the documents in a browser'
 	@echo '  $(COLOPHON) run demo                                           nothing is done twice'
 	@echo '  $(COLOPHON) run demo --set output.path=out/local               the same files without Ray: local processes'
 	@echo '  $(COLOPHON) export demo --to out/demo-annotated                Parquet with the annotations as columns'

@@ -48,7 +48,8 @@ def write_images(charts: Sequence[Chart], paths: Sequence[tuple[Path, Path]]) ->
     import vl_convert
 
     for chart, (png, svg) in zip(charts, paths, strict=True):
-        spec = {**chart.spec, "width": _WIDTH, "title": label(chart.title, most=_LONGEST_TITLE)}
+        lines = [label(line, most=_LONGEST_TITLE) for line in (chart.title, *chart.note)]
+        spec = {**chart.spec, "width": _WIDTH, "title": {"text": lines[0], "subtitle": lines[1:]}}
         drawn = vl_convert.vegalite_to_svg(spec, config=_CONFIG, allowed_base_urls=[])
         pixels = vl_convert.vegalite_to_png(spec, config=_CONFIG, allowed_base_urls=[], scale=_PIXELS_PER_UNIT)
         for path, content in ((svg, drawn.encode()), (png, pixels)):

@@ -136,6 +136,8 @@ class Chart:
     title: str
     spec: dict[str, Any]
     """Its Vega-Lite specification."""
+    note: Sequence[str] = ()
+    """Lines below the title of an image; the page has them as text."""
 
 
 class Charts:
@@ -144,14 +146,17 @@ class Charts:
     def __init__(self) -> None:
         self.drawn: list[Chart] = []
 
-    def figure(self, spec: dict[str, Any], *, title: str, numbers: Html | None = None) -> Html:
-        """A chart with its title, and its numbers as a table for those who do not see it."""
+    def figure(
+        self, spec: dict[str, Any], *, title: str, numbers: Html | None = None, note: Sequence[str] = ()
+    ) -> Html:
+        """A chart with its title and note, and its numbers as a table for those who do not see it."""
         number = len(self.drawn)
-        self.drawn.append(Chart(title=title, spec=spec))
+        self.drawn.append(Chart(title=title, spec=spec, note=note))
+        below = paragraph(" ".join(note), kind="note") if note else ""
         more = details("Numbers", numbers) if numbers is not None else ""
         return Html(
             f'<figure><figcaption id="title-{number}">{shown(title)}</figcaption>'
-            f'<div class="chart" id="chart-{number}" aria-labelledby="title-{number}"></div>{more}</figure>'
+            f'<div class="chart" id="chart-{number}" aria-labelledby="title-{number}"></div>{below}{more}</figure>'
         )
 
 

@@ -45,12 +45,23 @@ def evaluation_parts(trainings: Trainings, figures: markup.Charts) -> Iterator[H
             notes = [markup.paragraph(line, kind="note") for line in legend(found)]
             compared = list(differences(found))
             drawn = charts.differences(compared) if compared else None
+            note = list(_note(found)) if compared else []
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
             yield markup.paragraph("It is damaged, or of a different version. `colophon evaluate` writes it again.")
             continue
         if drawn is not None:
-            yield figures.figure(drawn, title=_TITLE)
+            yield figures.figure(drawn, title=_TITLE, note=note)
         yield markup.joined([*tables, *notes])
+
+
+def _note(evaluations: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield lines on what was measured, and on what it does not show."""
+    first = evaluations[0]
+    documents, tokens = first["documents"]["documents"], first["documents"]["crop"]
+    steps = ", ".join(f"{one['model']} {one['step']:,}" for one in evaluations)
+    yield f"The first {tokens:,} tokens of {documents:,} documents. Steps of training: {steps}."
+    yield f"Lines: 95 % of {first['resamples']:,} resamples of the documents."
+    yield "Each model was trained with one seed; another seed may move a point further than its line."
 
 
 def _on_the_same_documents(

@@ -238,7 +238,7 @@ def _evaluation(model: str, conditions: tuple[str, ...], against: list[tuple[str
     ]
     return {
         "model": model, "layout": model, "conditions": dict.fromkeys(conditions, found), "differences": differences,
-        "metadata": None, "by": {}, "resamples": 1000, "documents": documents,
+        "metadata": None, "by": {}, "resamples": 1000, "documents": documents, "step": 60,
     }  # fmt: skip
 
 
@@ -258,6 +258,8 @@ def test_evaluations_of_one_call_are_compared_in_a_chart() -> None:
     assert [row["compared"] for row in values] == expected
     assert {(row["low"], row["value"], row["high"]) for row in values} == {(-0.25, -0.125, 0.0625)}
     assert "-0.1250 [-0.2500, +0.0625]" in text
+    assert chart.note[0] == "The first 126 tokens of 9 documents. Steps of training: <b>url 60, plain 60."
+    assert "Steps of training: &lt;b&gt;url 60, plain 60." in text
 
 
 def test_times_that_are_damaged_or_missing_are_left_out(finished: Path) -> None:
