@@ -20,8 +20,9 @@ from colophon.pipeline.reports.comparison import columns, documents
 from colophon.pipeline.reports.comparison.columns import OTHER, ComparedColumn, compared_columns
 from colophon.pipeline.reports.comparison.comparison import Comparison, compare
 from colophon.shards.run_output import open_run
+from tests.hostile import STRINGS as HOSTILE
 from tests.pipeline.project import Called, colophon, run, snapshot, write_tokenizer
-from tests.pipeline.reports.test_page import HOSTILE, Parsed
+from tests.pipeline.reports.test_page import Parsed
 
 RECIPE = Template("""
 [input]
