@@ -34,6 +34,13 @@ def scan_annotations(paths: Sequence[Path]) -> pl.LazyFrame:
     return frame.drop(ID, strict=False)
 
 
+def scan_ids(paths: Sequence[Path]) -> pl.LazyFrame:
+    """The ids of the documents in several files of an annotator; collecting fails if an older version wrote one."""
+    import polars as pl
+
+    return pl.scan_parquet(list(paths), glob=False, extra_columns="ignore").select(ID)
+
+
 @dataclass(frozen=True, kw_only=True)
 class AnnotationColumn:
     """One column of one annotator."""

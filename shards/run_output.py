@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colophon.shards.annotations import scan_annotations
+from colophon.shards.annotations import scan_annotations, scan_ids
 from colophon.shards.common.errors import ShardError
 from colophon.shards.manifest import Manifest, checked_path, read_manifest
 from colophon.shards.outputs import TOKENS, Output
@@ -39,16 +39,17 @@ class RunOutput:
         """One row for each document: its `id` and the columns of all annotators, in the order of the input.
 
         Raises:
-            ShardError: the run has no token files, which hold the ids; an annotator lacks a partition; or a file is
-                not as large as its commit record states.
+            ShardError: the run has neither annotations nor tokens; an annotator lacks a partition; or a file is not as
+                large as its commit record states.
         """
         import polars as pl
 
-        ids = self.tokens().select("id")
-        columns = [
-            scan_annotations(self._files(output)) for output in map(Output.annotations, self.manifest.annotators)
-        ]
-        return pl.concat([ids, *columns], how="horizontal")
+        outputs = [Output.annotations(name) for name in self.manifest.annotators]
+        if TOKENS in self.manifest.outputs or not outputs:
+            ids = self.tokens().select("id")
+        else:
+            ids = scan_ids(self._files(outputs[0]))
+        return pl.concat([ids, *(scan_annotations(self._files(output)) for output in outputs)], how="horizontal")
 
     def tokens(self) -> pl.LazyFrame:
         """One row for each document: `id` string, `input_ids` list of uint16 or uint32, without special tokens.
@@ -69,16 +70,20 @@ class RunOutput:
         return PackedDataset(self.manifest.packed_files(self.path, layout))
 
     def _files(self, output: Output) -> list[Path]:
-        """The paths of an output's files in the order of the token files, so that rows of all outputs align."""
+        """The paths of an output's files in the order of the token files, so that rows of all outputs align.
+
+        Without tokens the order is that of the first annotator's files.
+        """
         outputs = self.manifest.outputs
-        if TOKENS not in outputs:
-            raise ShardError(f"{self.path} has no tokens, which hold the ids: run `colophon run` first")
-        wanted = [record.partition for record in outputs[TOKENS].records]
+        if output not in outputs:
+            raise ShardError(f"{self.path} has no {output}: run `colophon run` first")
+        first = TOKENS if TOKENS in outputs else next(iter(outputs))
+        wanted = [record.partition for record in outputs[first].records]
         records = {record.partition: record for record in outputs[output].records}
         incomplete = next(iter(records.keys() ^ set(wanted)), None)
         if incomplete is not None:
             raise ShardError(
-                f"{self.path}: {output} and tokens differ in partition {incomplete}: run `colophon run` again"
+                f"{self.path}: {output} and {first} differ in partition {incomplete}: run `colophon run` again"
             )
         return [checked_path(self.path, records[partition]) for partition in wanted]
 

@@ -10,6 +10,7 @@ import pytest
 
 import colophon as face
 from colophon.shards.arrow_files import read_table
+from colophon.shards.common.errors import ShardError
 from tests.pipeline.project import colophon, execute, manifest, resolved_recipe, run
 from tests.pipeline.verification.helpers import findings, record_as_it_is, record_of, verify
 
@@ -31,6 +32,11 @@ def test_annotations_without_tokens_have_ids_too(project: Path) -> None:
     ids = pl.read_parquet(paths)["id"]
     assert ids.null_count() == 0
     assert ids.n_unique() == len(ids) == 200
+    frame = face.open("out").annotations().collect()
+    assert frame["id"].to_list() == ids.to_list()
+    assert frame.columns.count("id") == 1
+    with pytest.raises(ShardError, match="has no tokens: run `colophon run` first"):
+        face.open("out").tokens()
 
 
 def older(output: str) -> None:
