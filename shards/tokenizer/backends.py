@@ -101,6 +101,8 @@ class TiktokenBackend:
 
     def token_bytes(self, token_id: int) -> bytes:
         """See `Backend.token_bytes`."""
+        if token_id < self.first_id:
+            raise KeyError(token_id)
         return self._encoding.decode_single_token_bytes(token_id - self.first_id)
 
     def is_ordinary(self, name: str) -> bool:

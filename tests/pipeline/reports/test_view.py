@@ -253,11 +253,13 @@ def test_a_long_text_comes_in_parts(calls: Calls) -> None:
     assert "".join(parts) == LONG
 
 
-@pytest.mark.parametrize("kind", [*kinds.KEPT, *kinds.LOST])
+@pytest.mark.parametrize("kind", ["tekken", *kinds.KEPT, *kinds.LOST])
 def test_texts_of_every_kind_of_tokenizer_are_decoded(kind: str, tmp_path: Path) -> None:
-    build = (kinds.KEPT | kinds.LOST)[kind][0]
-    build().save(str(tmp_path / "tokenizer.json"))
-    tokenizer = load_tokenizer(TokenizerConfig(path=str(tmp_path / "tokenizer.json")))
+    config = TokenizerConfig(name="tekken")  # its first ids are special
+    if kind != "tekken":
+        (kinds.KEPT | kinds.LOST)[kind][0]().save(str(tmp_path / "tokenizer.json"))
+        config = TokenizerConfig(path=str(tmp_path / "tokenizer.json"))
+    tokenizer = load_tokenizer(config)
     texts = ["", "Größe of the 中 🙂", None, " a  b\n<tool> x", "the end"]
     ids = tokenizer.encode_batch(pa.array(texts))
     expected = [tokenizer.decode(one.values.to_numpy()) for one in ids]
