@@ -15,7 +15,7 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test test-cluster test-image browser screenshots bench bench-trainer soak clean
+.PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test test-cluster test-image browser screenshots bench bench-scale bench-trainer soak clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -100,6 +100,9 @@ test-image: setup ## run the commands of deploy/Dockerfile in an environment of 
 bench: setup ## measure the whole job beside other tools, each part alone, scaling: about an hour, 7 GB in out/bench
 	test -x out/bench/dolma/bin/python || $(BIN)/python -m benchmarks install-dolma || true
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-scale: setup ## measure the planning of 10,000 to 1,000,000 partitions: half an hour
+	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 bench-trainer: setup ## measure the trainer beside a plain loop and Hugging Face's, on the GPU if there is one
 	$(BIN)/python -m benchmarks.trainer $(ARGS)

@@ -249,9 +249,9 @@ def _notes(config: InputSection, plan: _PlannedSource) -> Iterator[str]:
     large = [p for p in whole if is_large(p.bytes, piece_bytes=_bytes_of(config))]
     if large:
         yield (
-            f"{config.key}: {len(large):,} JSONL files are larger than partition_bytes and one partition each, the "
-            f"first {shown(large[0].source)} of {large[0].bytes / 1e6:,.0f} MB: only plain files, and zstd in several "
-            "frames that state their sizes, are cut, of stores that send parts"
+            f"{config.key}: JSONL files larger than partition_bytes that are not cut: {len(large):,}, the first "
+            f"{shown(large[0].source)} of {large[0].bytes / 1e6:,.0f} MB. Plain files are cut, and zstd in several "
+            "frames that state their sizes, of stores that send parts"
         )
 
 

@@ -209,6 +209,6 @@ def test_large_files_that_are_not_cut_are_named(here: Path) -> None:
     Path("a.jsonl.gz").write_bytes(gzip.compress(content))
     Path("b.jsonl.zst").write_bytes(zstandard.compress(content))
     assert [line.partition(", the")[0] for line in planned("*", size=100).notes] == [
-        "input: 2 JSONL files are larger than partition_bytes and one partition each"
+        "input: JSONL files larger than partition_bytes that are not cut: 2"
     ]
     assert planned("*", size=1000).notes == ()
