@@ -130,7 +130,7 @@ WRONG: list[tuple[str, str, str]] = [
     (
         'path = "small.tiktoken"\npattern = "gpt2"',
         'name = "gpt3"',
-        "tokenizer: unknown tokenizer 'gpt3'; available: gpt2, cl100k_base, o200k_base, tekken (or set a path)",
+        "tokenizer: unknown tokenizer 'gpt3'; available: gpt2, cl100k_base, o200k_base, tekken (hf:ORGANIZATION/MODEL",
     ),
     (
         '[tokenizer]\npath = "small.tiktoken"\npattern = "gpt2"',
