@@ -217,7 +217,8 @@ def _write_annotations(
     ):
         for batch in annotated:
             file.add(batch)
-        file.commit("", rows=sum(batch.num_rows for batch in annotated), problems=[], counts={}, content={})
+        rows = sum(batch.num_rows for batch in annotated)
+        store.publish([file.finish("", rows=rows, problems=[], counts={}, content={})])
 
 
 def _write_tokens(
@@ -233,7 +234,8 @@ def _write_tokens(
         with growing_table(draft.path, tokens_schema(dtype)) as add:
             for table in tables:
                 add(table)
-        draft.commit(check=read_table, rows=sum(table.num_rows for table in tables), fingerprint="", counts={})
+        rows = sum(table.num_rows for table in tables)
+        store.publish([draft.finish(check=read_table, rows=rows, fingerprint="", counts={})])
 
 
 def pack_layouts(job: Job) -> Result:

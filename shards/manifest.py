@@ -1,79 +1,92 @@
-"""The manifest of a run, and the commit records it is built from.
+"""The manifest of a run: its commit records, partitions, settings and quarantine. Readers trust nothing else.
 
-A commit record describes one output file: its content and what it was made from. The manifest lists the records of a
-run. Readers trust nothing else, so a half-written or left-over file is never read.
+    manifest.json                                     versions, recipe, settings by output, quarantine; names the tables
+    manifest/partitions-<sha256>.parquet              the partitions
+    manifest/<output>-<sha256>.parquet                the records of an output, in the order of the partitions
+
+Opening a run reads `manifest.json` alone; a table is read when it is first used, so a reader of one layout reads its
+records only. Older versions wrote everything into `manifest.json`, which is still read.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from pathlib import Path, PurePosixPath
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
+import pyarrow as pa
+from pydantic import AliasChoices, Field, PlainSerializer, WrapValidator
 
-from colophon.shards.common.errors import ShardError, did_you_mean
+from colophon.shards.common.errors import DamagedFileError, ShardError, did_you_mean
 from colophon.shards.common.output_paths import inside
-from colophon.shards.common.state_files import parse_model, read_regular, with_checksum
+from colophon.shards.common.state_files import parse_state, read_regular, validated, with_checksum
+from colophon.shards.common.state_tables import parse_table, table_bytes
+from colophon.shards.common.table_rows import TableRows
 from colophon.shards.outputs import Output, StageName
+from colophon.shards.record_table import PARTITIONS, RECORDS, PartitionTable, RecordTable
+from colophon.shards.records import (
+    LINES_OF_PIECE,
+    MAX_EXAMPLES,
+    OF_WRONG_TYPE,
+    RECORDS_OF_KIND,
+    REMEDY,
+    TOO_LONG,
+    Frozen,
+    PartitionInfo,
+    QuarantineEntry,
+    QuarantineExample,
+    Record,
+    file_of,
+    parse_quarantine,
+)
 from colophon.shards.schema import FORMAT_VERSION
 
-REMEDY = "Delete it; `colophon run` writes it again"
-"""The remedy for a damaged file of a run's state."""
+__all__ = [
+    "LINES_OF_PIECE",
+    "MANIFEST_NAME",
+    "MAX_EXAMPLES",
+    "OF_WRONG_TYPE",
+    "RECORDS_OF_KIND",
+    "REMEDY",
+    "TABLES",
+    "TOO_LONG",
+    "LeftAside",
+    "Manifest",
+    "OutputManifest",
+    "PartitionInfo",
+    "QuarantineEntry",
+    "QuarantineExample",
+    "Record",
+    "checked_path",
+    "file_of",
+    "parse_manifest",
+    "parse_quarantine",
+    "read_manifest",
+    "written_files",
+]
+
 MANIFEST_NAME = "manifest.json"
-_LONGEST_NAME = 255
-"""Bytes of a name in every common file system."""
-_LONGEST_SHOWN = 80
-_ROW_GROUP = re.compile(r"(-[0-9a-f]{32})-[0-9]+$")
-"""The end of the name of a part of a file: a hash of the file's place, and the first row group or a number."""
-MAX_EXAMPLES = 3
-"""Examples of a quarantine entry."""
+TABLES = "manifest"
+"""The directory of the manifest's tables."""
+_DIGITS = 32
+"""Digits of the sha256 in a table's name."""
+_TABLE = re.compile(rf"{TABLES}/.+-([0-9a-f]{{{_DIGITS}}})\.parquet")
 
 
-OF_WRONG_TYPE = "_of_wrong_type"
-"""The end of the keys of counts: `url_of_wrong_type` URLs were no strings, and became null."""
-
-TOO_LONG = "_too_long"
-"""The end of the keys of counts: `url_too_long` URLs had more than 64 KiB, and became null."""
-
-LINES_OF_PIECE = "lines_of_piece"
-"""The key of a count: the lines of a piece of a JSONL file, blank ones included."""
-
-RECORDS_OF_KIND = "records_"
-"""The beginning of the keys of counts: `records_request` records of WARC files were requests, and no documents."""
+def _table_as_it_is(value: Any, validate: Callable[[Any], Any]) -> Any:
+    return value if isinstance(value, TableRows) else validate(value)
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+_KEPT = WrapValidator(_table_as_it_is)
+"""A table is not read when it becomes a part of a manifest."""
+_AS_LIST = PlainSerializer(list, return_type=list)
 
 
-class QuarantineExample(_Frozen):
-    """One of the lines or records that an entry counts."""
-
-    line: int
-    reason: str
-
-
-class QuarantineEntry(_Frozen):
-    """An input that was excluded, and the reason: a file, a partition, or all of its lines with the same fault."""
-
-    source: str
-    partition: str | None = None
-    """None if the whole file was excluded before it was cut into partitions."""
-    stage: str
-    """The stages that could not use it: `input`, `annotate, tokenize` or `pack`."""
-    reason: str
-    line: int | None = None
-    """The first line of a JSONL file, or record of a WARC file, that was excluded; None if the whole was."""
-    rows: int | None = None
-    """Documents excluded; None if they were not counted."""
-    count: int = Field(1, ge=1)
-    """The lines or records that were excluded for the same reason; 1 for a file or a partition."""
-    examples: list[QuarantineExample] = Field([], max_length=MAX_EXAMPLES)
-    """The first of them, if they are several."""
-
-
-class LeftAside(_Frozen):
+class LeftAside(Frozen):
     """Files or directories of one kind that a search of the input did not take for data."""
 
     kind: str
@@ -83,90 +96,26 @@ class LeftAside(_Frozen):
     """Up to three of them."""
 
 
-class Record(_Frozen):
-    """One committed output file."""
-
-    output: str = Field(validation_alias=AliasChoices("output", "stage"))
-    """The file's directory, see `Output`. Records of older runs have the key `stage`, which is still read."""
-    partition: str
-    path: str
-    """Relative to the run's output directory."""
-    rows: int = Field(ge=0)
-    bytes: int = Field(ge=0)
-    sha256: str
-    fingerprint: str
-    """sha256 of the output's settings and of everything that the file was made from."""
-    counts: dict[str, int] = {}
-    """Totals of the file: tokens by role, documents without text, metadata cut, ..."""
-    content: dict[str, str] = {}
-    """sha256 of each input column that the file was made from; `colophon verify --inputs` compares them."""
-    problems: list[QuarantineEntry] = []
-    """Lines and records of the input that are no documents; a manifest lists them once, under `quarantine`."""
-
-    @field_validator("path", "output")
-    @classmethod
-    def _path_stays_inside(cls, path: str) -> str:
-        pure = PurePosixPath(path)
-        if pure.is_absolute() or ".." in pure.parts:
-            raise ValueError(f"path {path[:_LONGEST_SHOWN]!r} leaves the output directory")
-        if "\0" in path or any(len(part.encode()) > _LONGEST_NAME for part in pure.parts):
-            raise ValueError(f"path {path[:_LONGEST_SHOWN]!r} is not one of a file")
-        return path
-
-    @field_validator("partition")
-    @classmethod
-    def _partition_is_a_plain_name(cls, partition: str) -> str:
-        is_long = len(partition.encode()) > _LONGEST_NAME
-        if not partition or partition.startswith(".") or "/" in partition or "\0" in partition or is_long:
-            raise ValueError(f"partition {partition[:_LONGEST_SHOWN]!r} is not a plain name")
-        return partition
-
-
-def file_of(partition: str) -> str:
-    """The part of a partition's name that all partitions of its file have: `part-<32 hex>` of `part-<32 hex>-00008`."""
-    return _ROW_GROUP.sub(r"\1", partition)
-
-
-class PartitionInfo(_Frozen):
-    """The part of an input file that one unit of work covers."""
-
-    name: str
-    source: str
-    """The input file as the recipe names it."""
-    rows: int | None = None
-    """Documents; None where the file has no footer that states them."""
-    bytes: int | None = None
-    identity: str = ""
-    """The input file's size, time of change and footer when it was read, as a digest; empty in older manifests."""
-    source_name: str | None = None
-    """The name of the source in the recipe."""
-
-    @property
-    def file(self) -> str:
-        """Distinguishes input files, also web addresses that differ in their query, which `source` does not have."""
-        return file_of(self.name)
-
-
-class OutputManifest(_Frozen):
+class OutputManifest(Frozen):
     """The settings and committed files of one output, in the order of the run's partitions."""
 
     settings: dict[str, Any]
-    records: list[Record]
+    records: Annotated[Sequence[Record], _KEPT, _AS_LIST]
 
 
-class Manifest(_Frozen):
-    """The content of `manifest.json`."""
+class Manifest(Frozen):
+    """The content of `manifest.json` and its tables."""
 
     checksum: str = ""
-    """sha256 of the file's other bytes, see `state_files.with_checksum`; empty in older manifests."""
+    """sha256 of the other bytes of `manifest.json`, see `state_files.with_checksum`; empty in older manifests."""
     format_version: int = FORMAT_VERSION
     colophon_version: str
     recipe: dict[str, Any]
-    partitions: list[PartitionInfo]
+    partitions: Annotated[Sequence[PartitionInfo], _KEPT, _AS_LIST]
     outputs: dict[str, OutputManifest] = Field(validation_alias=AliasChoices("outputs", "stages"))
     """By directory, see `Output`. Manifests of older runs have the key `stages`, which is still read."""
-    quarantine: list[QuarantineEntry] = []
-    left_aside: list[LeftAside] = []
+    quarantine: list[QuarantineEntry] = Field([])
+    left_aside: list[LeftAside] = Field([])
     """By kind, the most frequent first; empty in manifests of older versions."""
 
     @property
@@ -206,11 +155,6 @@ class Manifest(_Frozen):
         return [path for path, rows in checked if rows]
 
 
-def manifest_text(manifest: Manifest) -> str:
-    """The text of a `manifest.json`, with its checksum."""
-    return with_checksum(manifest.model_dump_json(indent=1))
-
-
 def checked_path(output: Path, record: Record) -> Path:
     """The path of a record's file under `output`.
 
@@ -226,18 +170,24 @@ def checked_path(output: Path, record: Record) -> Path:
     return path
 
 
-def parse_quarantine(content: bytes, *, where: str) -> list[QuarantineEntry]:
-    """The entries in the content of a `quarantine.jsonl`; `where` is its path in errors.
+def written_files(manifest: Manifest) -> tuple[str, dict[str, bytes]]:
+    """The text of `manifest.json`, with its checksum, and the tables that it names by their paths under the output."""
+    tables: dict[str, bytes] = {}
 
-    Raises:
-        DamagedFileError: a line is not an entry.
-    """
-    lines = content.split(b"\n")  # a reason may hold other line ends
-    return [
-        parse_model(QuarantineEntry, line, where=f"{where}: line {number}", remedy="`colophon run` writes it")
-        for number, line in enumerate(lines, start=1)
-        if line
-    ]
+    def named(stem: str, rows: TableRows[Any]) -> str:
+        content = table_bytes(rows.table)
+        path = f"{TABLES}/{stem}-{sha256(content).hexdigest()[:_DIGITS]}.parquet"
+        tables[path] = content
+        return path
+
+    outputs = {
+        output: {"settings": content.settings, "records": named(output, RecordTable.of(output, content.records))}
+        for output, content in manifest.outputs.items()
+    }
+    partitions = named("partitions", PartitionTable.of(manifest.partitions))
+    head = manifest.model_copy(update={"partitions": [], "outputs": {}})
+    value = {**head.model_dump(mode="json"), "partitions": partitions, "outputs": outputs}
+    return with_checksum(json.dumps(value, indent=1, ensure_ascii=False)), tables
 
 
 def read_manifest(output: Path) -> Manifest:
@@ -250,17 +200,56 @@ def read_manifest(output: Path) -> Manifest:
     content = read_regular(path, remedy=REMEDY)
     if content is None:
         raise ShardError(f"{path} does not exist: {output} is not the output of a finished run")
-    return parse_manifest(content, where=str(path))
+    read = partial(_read_table, output)
+    return parse_manifest(content, where=str(output), read=read)
 
 
-def parse_manifest(content: str | bytes, *, where: str) -> Manifest:
-    """The manifest in the content of a `manifest.json`; `where` is its path in errors.
+def _read_table(output: Path, path: str) -> bytes | None:
+    return read_regular(inside(output, path), remedy=REMEDY)
+
+
+def parse_manifest(content: str | bytes, *, where: str, read: Callable[[str], bytes | None]) -> Manifest:
+    """The manifest in the content of a `manifest.json`.
+
+    Args:
+        content: of the file.
+        where: the output, in errors.
+        read: returns the content of a table, by its path under the output; None if it does not exist.
 
     Raises:
-        ShardError: it is damaged, or was written in a different version of the format.
+        ShardError: it is damaged, or was written in a different version of the format. A damaged table raises
+            DamagedFileError when it is first used.
     """
-    manifest = parse_model(Manifest, content, where=where, remedy=REMEDY)
+    file = f"{where}/{MANIFEST_NAME}"
+    value = parse_state(content, where=file, remedy=REMEDY)
+    manifest = validated(Manifest, _with_tables(value, where=where, read=read), where=file, remedy=REMEDY)
     if manifest.format_version != FORMAT_VERSION:
         version = manifest.format_version
-        raise ShardError(f"{where}: format version {version}; this Colophon reads version {FORMAT_VERSION}")
+        raise ShardError(f"{file}: format version {version}; this Colophon reads version {FORMAT_VERSION}")
     return manifest
+
+
+def _with_tables(value: dict[str, Any], *, where: str, read: Callable[[str], bytes | None]) -> dict[str, Any]:
+    """The JSON value of a `manifest.json` with tables in place of their paths."""
+
+    def table(path: str, schema: pa.Schema) -> pa.Table:
+        name = _TABLE.fullmatch(path)
+        if name is None:
+            raise DamagedFileError(f"{where}/{MANIFEST_NAME}: damaged: {path[:80]!r} is no table of a run. {REMEDY}")
+        content = read(path)
+        if content is None:
+            reason = "a later run has replaced it, or `colophon run` writes it"
+            raise DamagedFileError(f"{where}/{path} is missing: {reason}")
+        return parse_table(content, schema=schema, digest=name[1], where=f"{where}/{path}", remedy=REMEDY)
+
+    partitions, outputs = value.get("partitions"), value.get("outputs")
+    if isinstance(partitions, str):
+        value = {**value, "partitions": PartitionTable(partial(table, partitions, PARTITIONS))}
+    if isinstance(outputs, dict):
+        value = {**value, "outputs": {output: _with_records(output, each, table) for output, each in outputs.items()}}
+    return value
+
+
+def _with_records(output: str, value: Any, table: Callable[[str, pa.Schema], pa.Table]) -> Any:
+    path = value.get("records") if isinstance(value, dict) else None
+    return {**value, "records": RecordTable(output, partial(table, path, RECORDS))} if isinstance(path, str) else value

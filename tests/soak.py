@@ -29,7 +29,7 @@ import psutil
 import pyarrow.parquet as pq
 
 from colophon.pipeline.storage.fault_injection import VARIABLE
-from colophon.shards.manifest import Manifest
+from colophon.shards.manifest import Manifest, read_manifest
 from tests.pipeline.project import write_project, write_tokenizer
 
 ROOT = Path(__file__).parents[1]
@@ -62,7 +62,8 @@ num_workers = 2
 partition_timeout_seconds = 20
 max_attempts = 20
 """
-STEPS = ("before write", "mid-write", "before rename", "before record", "before manifest")
+OF_THE_DRIVER = ("before segment", "before removal", "before manifest")
+STEPS = ("before write", "mid-write", "before rename", "before record", *OF_THE_DRIVER)
 STAGES = ("", "", "annotations", "tokens", "packed")
 CALL_SECONDS = 300
 MAX_CALLS = 30
@@ -132,10 +133,10 @@ class Soak:
         return self._at_a_step(output, arguments, kind=kind)
 
     def _at_a_step(self, output: str, arguments: Sequence[str], *, kind: str) -> int:
-        step = self._random.choice(STEPS if kind != "hang" else STEPS[:-1])
-        at = self._random.randint(1, 20) if step != "before manifest" else 1
+        step = self._random.choice(STEPS if kind != "hang" else STEPS[: -len(OF_THE_DRIVER)])
+        at = self._random.randint(1, 2 if step in OF_THE_DRIVER else 20) if step != "before manifest" else 1
         times = self._random.choice([1, 1, 2])
-        stage = self._random.choice(STAGES) if step not in ("mid-write", "before manifest") else ""
+        stage = self._random.choice(STAGES) if step not in ("mid-write", *OF_THE_DRIVER) else ""
         fault = {"step": step, "action": kind, "directory": str(self._marks), "stage": stage, "at": at, "times": times}
         code = self._call(output, arguments, {VARIABLE: json.dumps(fault)})
         reached = len(list(self._marks.iterdir()))
@@ -260,7 +261,7 @@ def _write_project(directory: Path) -> int:
 
 
 def _manifest(output: Path) -> Manifest:
-    return Manifest.model_validate_json((output / "manifest.json").read_bytes())
+    return read_manifest(output)
 
 
 def _hashes(output: Path) -> dict[tuple[str, str], str]:

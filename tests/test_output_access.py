@@ -48,7 +48,7 @@ RECEIVERS = {"files", "worker", "layouts", "self", "self._layouts"}
 
 CHECKED = {
     "shards/common/output_paths.py": {"scandir", "open"},
-    "shards/common/durable.py": {"open", "mkdir", "rename", "unlink", "rmtree", "rglob", "write_text"},
+    "shards/common/durable.py": {"open", "mkdir", "rename", "unlink", "rmtree", "rglob", "write_bytes"},
     "shards/common/state_files.py": {"fdopen"},
     "shards/arrow_files.py": {"OSFile", "memory_map"},
     "shards/annotations.py": {"ParquetFile", "scan_parquet"},
@@ -82,6 +82,7 @@ CHECKED = {
 NO_OUTPUTS = {
     "shards/common/digests.py": {"open"},  # of a path that its caller has checked
     "shards/common/file_locks.py": {"read_text"},  # /proc
+    "shards/common/state_tables.py": {"pq.read_table", "pq.write_table"},  # of bytes in memory
     "shards/tokenizer/engine_specs.py": {"fdopen", "unlink"},
     "shards/tokenizer/files.py": {"read_bytes"},
     "shards/tokenizer/hub.py": {"glob"},  # a snapshot in the hub's cache

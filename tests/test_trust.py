@@ -27,9 +27,12 @@ from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.model import FastTextModel
 from colophon.annotators.fasttext.model_file import read_header, read_layout
 from colophon.pipeline import cli
+from colophon.pipeline.storage.commits import Store
 from colophon.shards.arrow_files import read_table, write_table
 from colophon.shards.common.errors import ShardError
+from colophon.shards.manifest import Manifest, OutputManifest
 from colophon.shards.reader import PackedDataset
+from colophon.shards.record_table import RecordTable
 from tests.pipeline.project import RECIPE, colophon, manifest, run, write_documents, write_project
 from tests.shards.cases import Case, documents_of, make_layout
 
@@ -598,13 +601,19 @@ class TestPaths:
     def test_a_manifest_of_a_stranger_stays_inside(self, place: Path) -> None:
         assert run().code == 0
         Path("secret.arrow").write_bytes(b"secret")
-        text = Path("out/manifest.json").read_text()
+        text = manifest().model_dump_json()
         record = manifest().outputs["packed/plain"].records[0]
         for path in ("../secret.arrow", str(Path("secret.arrow").absolute())):
             Path("out/manifest.json").write_text(text.replace(record.path, path))
             called = colophon("verify", "recipe.toml")
             assert called.code == 2
             assert "leaves the output directory" in called.line
+        forged = RecordTable.of("packed/plain", [record.model_copy(update={"path": "../secret.arrow"})])
+        of_layout = OutputManifest(settings={}, records=forged)
+        honest = Manifest.model_validate_json(text)
+        Store("out").write_manifest(honest.model_copy(update={"outputs": {"packed/plain": of_layout}}))
+        with pytest.raises(ShardError, match="leaves the output directory"):
+            PackedDataset.open(Path("out"), "plain")
 
 
 LISTENERS = """

@@ -107,7 +107,7 @@ def estimate(plan: Plan, stages: Sequence[str], *, may_probe: bool = True) -> Es
         ColophonError: the probe failed.
     """
     resolved = plan.resolved
-    work = {names: [t for t in plan.tasks(names, without={}) if t.outputs] for names in plan.passes(stages)}
+    work = {names: plan.tasks(names, without=()) for names in plan.passes(stages)}
     rates, sources = _rates(plan, {names: tasks for names, tasks in work.items() if tasks}, may_probe=may_probe)
     workers = resolved.recipe.ray.num_workers or num_cpus_here()
     measured = [rate.worker_bytes for rate in rates.values() if rate.worker_bytes is not None]

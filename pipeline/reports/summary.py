@@ -27,6 +27,7 @@ from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import is_as_written, with_checksum
 from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, Manifest, Record
 from colophon.shards.outputs import TOKENS
+from colophon.shards.record_table import num_rows, totals
 from colophon.shards.schema import ROLE_NAMES
 from colophon.shards.tokenizer.losses import LOSS_COUNTS
 
@@ -89,9 +90,9 @@ def _text(store: Store) -> str | None:
 def document_counts(manifest: Manifest) -> dict[str, int]:
     """Files, partitions, documents, and texts that are empty, null or repaired, over the whole input."""
     tokens = manifest.outputs.get(TOKENS)
-    counts = _sum(tokens.records) if tokens else Counter()
+    counts = totals(tokens.records) if tokens else Counter()
     rows = [p.rows for p in manifest.partitions]
-    documents = sum(r.rows for r in tokens.records) if tokens else sum(r for r in rows if r is not None)
+    documents = num_rows(tokens.records) if tokens else sum(r for r in rows if r is not None)
     return {
         "files": len({partition.file for partition in manifest.partitions}),
         "partitions": len(manifest.partitions),
@@ -148,8 +149,8 @@ def all_null(manifest: Manifest) -> list[str]:
     """The annotators that found no value in any document, such as `url` where no JSON line has a URL."""
     found = []
     for name, output in manifest.annotators.items():
-        rows = sum(record.rows for record in output.records)
-        nulls = [n for key, n in _sum(output.records).items() if key.endswith("_null")]
+        rows = num_rows(output.records)
+        nulls = [n for key, n in totals(output.records).items() if key.endswith("_null")]
         if rows and nulls and min(nulls) == rows:
             found.append(name)
     return found
@@ -177,19 +178,19 @@ def _most(manifest: Manifest) -> dict[str, int]:
     """Each count of the input, from the output in which it is largest: several may be made from one column."""
     found: dict[str, int] = {}
     for output in manifest.outputs.values():
-        for key, number in _sum(output.records).items():
+        for key, number in totals(output.records).items():
             found[key] = max(found.get(key, 0), number)
     return found
 
 
 def layout_counts(records: Sequence[Record]) -> dict[str, Any]:
     """A layout's sequences, tokens by role, shares, and documents and metadata cut or dropped, over all partitions."""
-    counts = _sum(records)
+    counts = totals(records)
     tokens = {role: counts[f"tokens_{role}"] for role in ROLE_NAMES}
     total = max(sum(tokens.values()), 1)
     other = {key: n for key, n in counts.items() if not key.startswith("tokens_")}
     return {
-        "sequences": sum(record.rows for record in records),
+        "sequences": num_rows(records),
         "tokens": tokens,
         "utilisation": round(1 - tokens["pad"] / total, 6),
         "text_share": round(tokens["text"] / total, 6),
@@ -348,13 +349,6 @@ def _timing(timing: PassTiming) -> dict[str, Any]:
         "documents_per_second": round(timing.documents / seconds, 1),
         "mb_per_second": round(timing.text_bytes / seconds / 1e6, 3),
     }
-
-
-def _sum(records: Sequence[Record]) -> Counter[str]:
-    counts: Counter[str] = Counter()
-    for record in records:
-        counts.update(record.counts)
-    return counts
 
 
 def _describe_columns(manifest: Manifest, annotator: str, store: Store) -> list[dict[str, Any]]:

@@ -120,13 +120,12 @@ def dry_run(resolved: ResolvedRecipe, *, stages: Sequence[str], may_probe: bool 
 
 
 def _stage_plan(plan: Plan, stage: Any) -> StagePlan:
-    tasks = plan.tasks([stage], without={})
-    stale = [task for task in tasks if task.outputs]
+    tasks = plan.tasks([stage], without=())
     return StagePlan(
         name=stage,
-        files=sum(len(task.outputs) for task in stale),
-        partitions=len(stale),
-        up_to_date=len(tasks) - len(stale),
+        files=sum(len(task.outputs) for task in tasks),
+        partitions=len(tasks),
+        up_to_date=len(plan.resolved.inputs.partitions) - len(tasks),
         changed_settings={str(output): lines for output, lines in plan.changed_settings(stage).items()},
     )
 

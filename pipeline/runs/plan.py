@@ -1,16 +1,21 @@
 """The plan of a run: for each output and partition, whether the file is up to date.
 
 A file's fingerprint covers the settings of its output, its partition's content and extent, and the fingerprints of the
-files it is made from. It is known before anything runs, so a plan reads commit records only.
+files it is made from. It is known before anything runs, so a plan reads commit records only: it compares columns of the
+ledger, output by output, and builds no object for a partition that has no work.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from colophon import __version__
-from colophon.pipeline.concurrency import in_threads
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.problems import problems_in_files
@@ -21,11 +26,37 @@ from colophon.pipeline.stages.packing import PackStage
 from colophon.pipeline.stages.settings import changed_lines
 from colophon.pipeline.stages.tasks import Stage, Task
 from colophon.pipeline.stages.tokenization import TokenizeStage
+from colophon.pipeline.storage.ledger import Ledger
+from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.manifest import Manifest, OutputManifest, PartitionInfo, QuarantineEntry, Record
 from colophon.shards.outputs import STAGES, TOKENS, Output, StageName
+from colophon.shards.record_table import PartitionTable, RecordTable
 
 _STAGES_OVER_THE_INPUT: tuple[StageName, ...] = ("annotate", "tokenize")
+
+
+@dataclass(frozen=True)
+class OutputState:
+    """The files of one output, in the order of the run's partitions."""
+
+    records: RecordTable
+    """The records whose files exist."""
+    places: NumPyArray
+    """int64 [partitions]: the row in `records` of the partition's file, -1 if it is missing or not up to date."""
+    has_record: NumPyArray
+    """bool [partitions]: whether there is a record, valid or not."""
+
+    @property
+    def is_done(self) -> NumPyArray:
+        """bool [partitions]: whether the file is up to date."""
+        return self.places >= 0
+
+    def chosen(self, numbers: NumPyArray) -> list[Record | None]:
+        """The records of the partitions with these numbers; None where the file is not up to date."""
+        places = self.places[numbers]
+        records = iter(self.records.chosen(places[places >= 0]))
+        return [next(records) if place >= 0 else None for place in places.tolist()]
 
 
 @dataclass(frozen=True)
@@ -33,8 +64,15 @@ class Plan:
     """A recipe's outputs compared with the commit records."""
 
     resolved: ResolvedRecipe
-    _fingerprints: dict[tuple[Output, str], str] = field(default_factory=dict, init=False, repr=False)
-    _records: dict[tuple[Output, str], Record] = field(default_factory=dict, init=False, repr=False)
+    _fingerprints: dict[Output, pa.Array] = field(default_factory=dict, init=False, repr=False)
+    _states: dict[Output, OutputState] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def ledger(self) -> Ledger:
+        """The commit records, read once; for a shard those of its share."""
+        resolved = self.resolved
+        share = None if resolved.shard is None else {partition.name for partition in resolved.inputs.partitions}
+        return resolved.store.ledger(share=share)
 
     def outputs(self, stage: StageName) -> list[Output]:
         """The outputs that a stage fills."""
@@ -58,29 +96,50 @@ class Plan:
 
     def fingerprint(self, output: Output, partition: Partition) -> str:
         """sha256 of everything that the output's file for a partition is made from."""
-        known = self._fingerprints.get((output, partition.name))
-        if known is None:
-            made_from = [self.fingerprint(source, partition) for source in self.upstream(output)]
-            known = fingerprint(
-                [
-                    self.resolved.settings.fingerprints_in_sources[output, partition.source_name],
-                    partition.extent,
-                    made_from,
-                ]
-            )
-            self._fingerprints[output, partition.name] = known
-        return known
+        return self._fingerprint(output, partition, [self.fingerprint(o, partition) for o in self.upstream(output)])
+
+    def fingerprints(self, output: Output) -> pa.Array:
+        """string [partitions]: the fingerprint of each partition's file, computed once."""
+        if output not in self._fingerprints:
+            partitions, upstream = self.resolved.inputs.partitions, self.upstream(output)
+            sources = [self.fingerprints(source).to_pylist() for source in upstream]
+            made_from = zip(*sources, strict=True) if sources else [()] * len(partitions)
+            rows = zip(partitions, made_from, strict=True)
+            found = [self._fingerprint(output, partition, each) for partition, each in rows]
+            self._fingerprints[output] = pa.array(found, pa.string())
+        return self._fingerprints[output]
+
+    def _fingerprint(self, output: Output, partition: Partition, made_from: Sequence[str]) -> str:
+        settings = self.resolved.settings.fingerprints_in_sources[output, partition.source_name]
+        return fingerprint([settings, partition.extent, made_from])
+
+    def state(self, output: Output) -> OutputState:
+        """The output's files compared with the ledger; once, until `compare_again`."""
+        if output not in self._states:
+            self._states[output] = self._compared(output)
+        return self._states[output]
+
+    def _compared(self, output: Output) -> OutputState:
+        sound = self.ledger.sound(output)
+        places = sound.places(self._names)
+        known = sound.table.column("fingerprint").combine_chunks()
+        recorded = known.take(pa.array(places, mask=places < 0))
+        is_current = pc.fill_null(pc.equal(recorded, self.fingerprints(output)), False)
+        has_record = self.ledger.records(output).places(self._names) >= 0
+        return OutputState(sound, np.where(is_current.to_numpy(zero_copy_only=False), places, -1), has_record)
+
+    def compare_again(self) -> None:
+        """Forget the states: the ledger has changed."""
+        self._states.clear()
+
+    @cached_property
+    def _names(self) -> pa.Array:
+        return pa.array([partition.name for partition in self.resolved.inputs.partitions], pa.string())
 
     def record(self, output: Output, partition: Partition) -> Record | None:
-        """The commit record of the output's file, if that file is up to date. It is read from the store once."""
-        known = self._records.get((output, partition.name))
-        if known is not None:
-            return known
-        found = self.resolved.store.record(output, partition.name)
-        if found is None or found.fingerprint != self.fingerprint(output, partition):
-            return None
-        self._records[output, partition.name] = found
-        return found
+        """The commit record of the output's file, if that file is up to date."""
+        found = self.ledger.sound(output).get(partition.name)
+        return found if found is not None and found.fingerprint == self.fingerprint(output, partition) else None
 
     def passes(self, stages: Sequence[str]) -> list[tuple[StageName, ...]]:
         """The named stages in order, as passes: those that read the input share one."""
@@ -88,28 +147,42 @@ class Plan:
         shared = tuple(stage for stage in wanted if stage in _STAGES_OVER_THE_INPUT)
         return [*([shared] if shared else []), *((stage,) for stage in wanted if stage not in shared)]
 
-    def tasks(self, stages: Sequence[StageName], *, without: Mapping[str, object]) -> list[Task]:
-        """One task of a pass for each partition that is not in `without`; without outputs where all is up to date."""
-        partitions = [p for p in self.resolved.inputs.partitions if p.name not in without]
+    def tasks(self, stages: Sequence[StageName], *, without: Collection[str]) -> list[Task]:
+        """A task of a pass for each partition that has work and is not in `without`."""
         outputs = [output for stage in stages for output in self.outputs(stage)]
-        read = {source for output in outputs for source in self.upstream(output)}
-        recorded = {output: self.resolved.store.recorded(output) for output in (*outputs, *read - set(outputs))}
-        return in_threads(lambda partition: self._task(partition, outputs, recorded), partitions)
+        read = dict.fromkeys(source for output in outputs for source in self.upstream(output))
+        states = {output: self.state(output) for output in dict.fromkeys([*outputs, *read])}
+        is_kept = np.array([partition.name not in without for partition in self.resolved.inputs.partitions], bool)
+        numbers = np.flatnonzero(is_kept & ~np.all([states[output].is_done for output in outputs], axis=0))
+        upstream = {output: state.chosen(numbers) for output, state in states.items()}
+        wanted = {output: self._stale_fingerprints(output, numbers) for output in outputs}
+        replaced = np.any([states[output].has_record & ~states[output].is_done for output in outputs], axis=0)
+        return [
+            Task(
+                partition=self.resolved.inputs.partitions[number],
+                outputs={output: found for output, each in wanted.items() if (found := each[row]) is not None},
+                upstream={output: known for output, each in upstream.items() if (known := each[row]) is not None},
+                replaces=bool(replaced[number]),
+            )
+            for row, number in enumerate(numbers.tolist())
+        ]
 
-    def _task(self, partition: Partition, outputs: Sequence[Output], recorded: Mapping[Output, set[str]]) -> Task:
-        records = {o: self.record(o, partition) if partition.name in recorded[o] else None for o in recorded}
-        return Task(
-            partition=partition,
-            outputs={output: self.fingerprint(output, partition) for output in outputs if records[output] is None},
-            upstream={output: record for output, record in records.items() if record is not None},
-        )
+    def _stale_fingerprints(self, output: Output, numbers: NumPyArray) -> list[str | None]:
+        """The fingerprint that the file of each of these partitions will have; None where it is up to date."""
+        is_done = self.state(output).is_done[numbers]
+        found: list[str | None] = self.fingerprints(output).take(pa.array(numbers, mask=is_done)).to_pylist()
+        return found
 
-    def missing(self, stages: Sequence[StageName], *, without: Mapping[str, object]) -> list[tuple[Output, Partition]]:
-        """The files of a pass without a valid commit record in the store, for partitions that are not in `without`."""
-        partitions = [p for p in self.resolved.inputs.partitions if p.name not in without]
-        planned = [(output, p) for stage in stages for output in self.outputs(stage) for p in partitions]
-        records = in_threads(lambda file: self.record(*file), planned)
-        return [file for file, record in zip(planned, records, strict=True) if record is None]
+    def missing(self, stages: Sequence[StageName], *, without: Collection[str]) -> list[tuple[Output, Partition]]:
+        """The files of a pass without a valid commit record, for partitions that are not in `without`."""
+        partitions = self.resolved.inputs.partitions
+        return [
+            (output, partitions[number])
+            for stage in stages
+            for output in self.outputs(stage)
+            for number in np.flatnonzero(~self.state(output).is_done).tolist()
+            if partitions[number].name not in without
+        ]
 
     def check_upstream(self, task: Task) -> None:
         """Check that the files which a task reads are up to date.
@@ -143,19 +216,20 @@ class Plan:
             quarantined: the partitions that a pass could not use, by name; none of their files is listed.
         """
         resolved = self.resolved
+        is_kept = np.array([p.name not in quarantined for p in resolved.inputs.partitions], bool)
         partitions = [p for p in resolved.inputs.partitions if p.name not in quarantined]
         outputs: dict[str, OutputManifest] = {}
         problems: list[QuarantineEntry] = []
         for output, settings in resolved.settings.by_output.items():
-            records = [record for p in partitions if (record := self.record(output, p)) is not None]
-            problems += problems_in_files(records)
-            if records:
-                without_problems = [record.model_copy(update={"problems": []}) for record in records]
-                outputs[output] = OutputManifest(settings=settings, records=without_problems)
+            state = self.state(output)
+            records = state.records.chosen(state.places[state.is_done & is_kept])
+            problems += problems_in_files(records) if len(records.with_problems) else ()
+            if len(records):
+                outputs[output] = OutputManifest(settings=settings, records=records.without_problems)
         return Manifest(
             colophon_version=__version__,
             recipe=resolved.recipe.model_dump(mode="json"),
-            partitions=list(map(partition_info, partitions)),
+            partitions=PartitionTable.of([partition_info(partition) for partition in partitions]),
             outputs=outputs,
             quarantine=[*resolved.inputs.quarantine, *quarantined.values(), *each_once(problems)],
             left_aside=list(resolved.inputs.left_aside),
@@ -171,7 +245,8 @@ class Plan:
     def stage(self, stages: Sequence[StageName]) -> Stage:
         """The description of a pass that an executor sends to its workers; `stages` are one of `passes`."""
         if stages[0] in _STAGES_OVER_THE_INPUT:
-            return InputPass(tuple(self._input_stage(stage) for stage in stages))
+            store = self.resolved.store.absolute
+            return InputPass(store, tuple(self._input_stage(stage) for stage in stages))
         resolved, recipe = self.resolved, self.resolved.recipe
         return PackStage(
             store=resolved.store.absolute,

@@ -29,13 +29,13 @@ from colophon.pipeline.storage.shard import LOCK_NAME, SHARDS, Shard
 from colophon.shards.annotations import ID
 from colophon.shards.common.errors import ColophonError, did_you_mean
 from colophon.shards.layouts import AppendLayout, PrependLayout
-from colophon.shards.manifest import MANIFEST_NAME, Manifest, parse_manifest
+from colophon.shards.manifest import MANIFEST_NAME, TABLES, Manifest
 from colophon.shards.packing.pack import smallest_row
 from colophon.shards.templates import template_of
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 
 WRITTEN_NAMES = (
-    *("annotations", "calibration", "packed", "records", "report", SHARDS, "tokens", "training"),
+    *("annotations", "calibration", TABLES, "packed", "records", "report", SHARDS, "tokens", "training"),
     *(LOCK_NAME, "manifest.json", "quarantine.jsonl"),
 )
 """The names in a run's output directory, those of its trainings included."""
@@ -162,8 +162,7 @@ class ResolvedRecipe:
         Raises:
             ShardError: it is damaged, or was written in a different version of the format.
         """
-        content = self.store.files.read_bytes(MANIFEST_NAME)
-        return None if content is None else parse_manifest(content, where=f"{self.store.root}/{MANIFEST_NAME}")
+        return self.store.manifest()
 
     def finished_manifest(self) -> Manifest:
         """The manifest of the last run.

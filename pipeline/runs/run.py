@@ -12,7 +12,7 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Console
@@ -28,7 +28,8 @@ from colophon.pipeline.runs.requirements import requirements
 from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
 from colophon.pipeline.stages.tasks import Outcome, TaskResult
 from colophon.pipeline.stages.timing import STEPS
-from colophon.pipeline.storage.commits import QUARANTINE, settings_path
+from colophon.pipeline.storage.commits import QUARANTINE
+from colophon.pipeline.storage.pass_record import settings_path
 from colophon.shards.common.errors import ColophonError, ExitCode
 from colophon.shards.manifest import Manifest, QuarantineEntry
 from colophon.shards.outputs import STAGES, Output, StageName
@@ -81,6 +82,27 @@ class RunResult:
         return ExitCode.QUARANTINED if self.manifest.quarantine else ExitCode.COMPLETE
 
 
+@dataclass
+class _Work:
+    """The sum of the results of a pass, in memory that does not depend on their number."""
+
+    documents: int = 0
+    text_bytes: int = 0
+    seconds: Counter[str] = field(default_factory=Counter)
+    """By step."""
+    written_bytes: Counter[str] = field(default_factory=Counter)
+    """By output."""
+
+    def add(self, result: TaskResult) -> None:
+        """Add a result."""
+        self.documents += result.documents
+        self.text_bytes += result.text_bytes
+        for step, seconds in result.seconds.items():
+            self.seconds[step] += seconds  # type: ignore[assignment]
+        for record in result.records:
+            self.written_bytes[record.output] += record.bytes
+
+
 class Run:
     """One run of some stages of a recipe."""
 
@@ -120,7 +142,7 @@ class Run:
         self._strict = strict
         # By partition; later passes skip it.
         self._quarantined = {entry.partition: entry for entry in quarantined if entry.partition is not None}
-        self._reported: dict[tuple[str, str], str] = {}  # paths in the workers' records, by output and partition
+        self._reported: set[str] = set()  # partitions of which a worker has returned records
         self._connect_seconds = 0.0
         self._notes: list[str] = []
 
@@ -137,6 +159,7 @@ class Run:
         self._write_settings()
         keep_sizes(self._resolved.store, self._resolved.planned.inputs.chosen_bytes)
         self._sweep()
+        self._plan.ledger.compact()  # of a run that was killed, or of an older version
         timings = tuple(self._run_pass(stages) for stages in self._passes)
         self._sweep()
         manifest = self._plan.manifest(self._quarantined_in_order())
@@ -182,14 +205,13 @@ class Run:
 
     def _run_pass(self, stages: Sequence[StageName]) -> PassTiming:
         stage = self._plan.stage(stages)
-        planned = self._plan.tasks(stages, without=self._quarantined)
-        tasks = [task for task in planned if task.outputs]
+        planned = self._num_planned()
+        tasks = self._plan.tasks(stages, without=self._quarantined)
         for task in tasks:
             self._plan.check_upstream(task)
-        if len(tasks) < len(planned):
+        if len(tasks) < planned:
             self._console.print(
-                f"{stage.name}: {len(planned) - len(tasks)} of {len(planned)} partitions are up to date",
-                highlight=False,
+                f"{stage.name}: {planned - len(tasks)} of {planned} partitions are up to date", highlight=False
             )
         if tasks:
             self._begin(stages, num_tasks=len(tasks))
@@ -203,19 +225,23 @@ class Run:
                 total_tasks=len(tasks),
                 console=self._console,
             )
-        written: Counter[str] = Counter()
-        results = self._results(outcomes, stage=stage.name, written=written)
-        self._check_committed(stages)
+        work = self._work(outcomes, stage=stage.name)
+        if tasks:
+            self._check_committed(stages)
         return PassTiming(
             name=stage.name,
             partitions=len(tasks),
-            documents=sum(result.documents for result in results),
-            text_bytes=sum(result.text_bytes for result in results),
+            documents=work.documents,
+            text_bytes=work.text_bytes,
             seconds=time.monotonic() - begun if tasks else 0.0,
-            worker_seconds={step: sum(result.seconds.get(step, 0.0) for result in results) for step in STEPS},
+            worker_seconds={step: work.seconds[step] for step in STEPS},
             partition_bytes=sum(task.partition.bytes for task in tasks),
-            written_bytes=written,
+            written_bytes=work.written_bytes,
         )
+
+    def _num_planned(self) -> int:
+        """The number of partitions that are not quarantined."""
+        return sum(partition.name not in self._quarantined for partition in self._resolved.inputs.partitions)
 
     def _begin(self, stages: Sequence[StageName], *, num_tasks: int) -> None:
         """Show how the pass will run, and start its workers."""
@@ -234,12 +260,9 @@ class Run:
                 self._notes.append(note)
                 self._console.print(note, highlight=False, soft_wrap=True)
 
-    def _results(self, outcomes: Iterable[Outcome], *, stage: str, written: Counter[str]) -> list[TaskResult]:
-        """The workers' results; of their records the paths are kept, and the sizes are added to `written` by output.
-
-        Quarantines the partitions that have none.
-        """
-        results = []
+    def _work(self, outcomes: Iterable[Outcome], *, stage: str) -> _Work:
+        """The sum of the workers' results, whose records become segments. Quarantines the partitions that have none."""
+        work = _Work()
         for outcome in outcomes:
             self._note(self._executor.notes)
             if outcome.result is None:
@@ -247,11 +270,10 @@ class Run:
                 continue
             self._note(outcome.result.notes)
             self._check_strict([p for record in outcome.result.records for p in problems_in_files([record])])
-            self._reported |= {(r.output, r.partition): r.path for r in outcome.result.records}
-            for record in outcome.result.records:
-                written[record.output] += record.bytes
-            results.append(replace(outcome.result, records=()))
-        return results
+            self._plan.ledger.report(outcome.result.records)
+            self._reported.add(outcome.task.partition.name)
+            work.add(outcome.result)
+        return work
 
     def _check_committed(self, stages: Sequence[StageName]) -> None:
         """Check that the store has every file of a pass, as this process sees it.
@@ -259,27 +281,31 @@ class Run:
         Raises:
             ColophonError: a partition has neither a commit record nor a quarantine entry.
         """
-        missing = self._plan.missing(stages, without=self._quarantined)
+        missing = self._missing(stages)
         pauses = VISIBLE_PAUSES_SECONDS if self._executor.spans_machines else ()
         for pause in pauses if missing else ():
             time.sleep(pause)
-            missing = self._plan.missing(stages, without=self._quarantined)
+            missing = self._missing(stages)
             if not missing:
                 break
         if missing:
             raise ColophonError(self._missing_message(stages, missing))
 
+    def _missing(self, stages: Sequence[StageName]) -> list[tuple[Output, Partition]]:
+        self._plan.ledger.compact()
+        self._plan.compare_again()
+        return self._plan.missing(stages, without=self._quarantined)
+
     def _missing_message(self, stages: Sequence[StageName], missing: Sequence[tuple[Output, Partition]]) -> str:
-        planned = sum(len(self._plan.outputs(stage)) for stage in stages)
-        planned *= sum(p.name not in self._quarantined for p in self._resolved.inputs.partitions)
+        planned = sum(len(self._plan.outputs(stage)) for stage in stages) * self._num_planned()
         root, (output, partition) = self._resolved.store.root, missing[0]
         line = f"{', '.join(stages)}: {len(missing):,} of {planned:,} files are missing in {root}"
-        path = self._reported.get((output, partition.name))
-        if path is None:
-            return f"{line}, for example {output} of partition {partition.name}. Run the same command again"
+        example = f"for example {output} of partition {partition.name}"
+        if partition.name not in self._reported:
+            return f"{line}, {example}. Run the same command again"
         return (
-            f"{line}, although workers wrote them, for example {path}. Workers write to a disk that this process does "
-            "not see: set output.path to a directory that all machines share, or to an object store"
+            f"{line}, although workers wrote them, {example}. Workers write to a disk that this process does not see: "
+            "set output.path to a directory that all machines share, or to an object store"
         )
 
     def _quarantine(self, partition: Partition, *, stage: str, reason: str) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -103,20 +104,17 @@ def _warnings(resolved: ResolvedRecipe) -> tuple[str, ...]:
 
 
 def _output_status(plan: Plan, output: Output, *, is_running: bool, quarantined: set[str]) -> OutputStatus:
-    store = plan.resolved.store
-    recorded = store.recorded(output)
+    store, state = plan.resolved.store, plan.state(output)
     drafts = store.drafts(output) if is_running else set()
-    counts = dict.fromkeys(_STATES, 0)
-    for partition in plan.resolved.inputs.partitions:
-        if partition.name in recorded and plan.record(output, partition) is not None:
-            state = "done"
-        elif partition.name in drafts:
-            state = "running"
-        elif partition.name in quarantined:
-            state = "quarantined"
+    counts = {**dict.fromkeys(_STATES, 0), "done": int(state.is_done.sum())}
+    for number in np.flatnonzero(~state.is_done).tolist():
+        name = plan.resolved.inputs.partitions[number].name
+        if name in drafts:
+            counts["running"] += 1
+        elif name in quarantined:
+            counts["quarantined"] += 1
         else:
-            state = "stale" if partition.name in recorded else "missing"
-        counts[state] += 1
+            counts["stale" if state.has_record[number] else "missing"] += 1
     return OutputStatus(output=output, **counts)
 
 

@@ -21,9 +21,10 @@ from colophon.pipeline.retry import is_transient
 from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.storage.commits import Draft, Store
+from colophon.pipeline.storage.publication import Finished
 from colophon.shards.annotations import ID
 from colophon.shards.common.errors import ColophonError
-from colophon.shards.manifest import QuarantineEntry, Record
+from colophon.shards.manifest import QuarantineEntry
 from colophon.shards.outputs import Output
 
 ROW_GROUP_ROWS = 1 << 16
@@ -124,12 +125,12 @@ class AnnotationSink:
             # A name of the input wins: `url` stays the input's column for the annotators that follow.
             columns = dict(zip(output.schema.names, output.columns, strict=True)) | columns
 
-    def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
-        """One record for each annotator."""
+    def finish(self, reader: PartitionReader, *, rows: int) -> tuple[Finished, ...]:
+        """One file for each annotator."""
         from_input = {need.name for need in self._stage.needs}
         read = reader.content
         return tuple(
-            self._files[a.name].commit(
+            self._files[a.name].finish(
                 self._task.outputs[Output.annotations(a.name)],
                 rows=rows,
                 problems=reader.problems,
@@ -198,7 +199,7 @@ class AnnotationFile:
         self._writer.write_table(pa.Table.from_batches(self._buffered, self._schema), row_group_size=ROW_GROUP_ROWS)
         self._buffered, self._rows_buffered, self._bytes_buffered = [], 0, 0
 
-    def commit(
+    def finish(
         self,
         fingerprint: str,
         *,
@@ -206,12 +207,12 @@ class AnnotationFile:
         problems: Sequence[QuarantineEntry],
         counts: Mapping[str, int],
         content: Mapping[str, str],
-    ) -> Record:
-        """Write the buffered rows, close the file and commit it."""
+    ) -> Finished:
+        """Write the buffered rows, close the file and check it."""
         if self._rows_buffered or not rows:
             self._write_buffered()
         self._writer.close()
-        return self._draft.commit(
+        return self._draft.finish(
             check=lambda path: _check_rows(path, rows),
             rows=rows,
             fingerprint=fingerprint,

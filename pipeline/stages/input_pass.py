@@ -17,8 +17,9 @@ from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.stages.timing import Clock
+from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.fault_injection import reached
-from colophon.shards.manifest import Record
+from colophon.pipeline.storage.publication import Finished
 
 
 class Sink(Protocol):
@@ -38,8 +39,8 @@ class Sink(Protocol):
         """Work on the next batch, which begins at that row of the partition, and queue the result with `later`."""
         ...
 
-    def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
-        """Close and commit the files, after the last batch was written."""
+    def finish(self, reader: PartitionReader, *, rows: int) -> tuple[Finished, ...]:
+        """Close and check the files, after the last batch was written."""
         ...
 
 
@@ -68,6 +69,7 @@ class InputStage(Protocol):
 class InputPass:
     """The stages that read the input, as one."""
 
+    store: Store
     stages: tuple[InputStage, ...]
 
     @property
@@ -77,18 +79,19 @@ class InputPass:
 
     def start(self) -> InputPassWorker:
         """A worker of each stage."""
-        return InputPassWorker(self.name, [stage.start() for stage in self.stages])
+        return InputPassWorker(self.name, self.store, [stage.start() for stage in self.stages])
 
 
 class InputPassWorker:
     """Reads partitions and gives their batches to the workers of the stages."""
 
-    def __init__(self, name: str, workers: Sequence[InputWorker]) -> None:
+    def __init__(self, name: str, store: Store, workers: Sequence[InputWorker]) -> None:
         self._name = name
+        self._store = store
         self._workers = workers
 
     def work(self, task: Task) -> TaskResult:
-        """Read one partition, give its batches to every sink, and commit their files."""
+        """Read one partition, give its batches to every sink, and publish their files together."""
         clock = Clock()
         rows = 0
         with ExitStack() as stack:
@@ -105,7 +108,8 @@ class InputPassWorker:
                     reached("mid-write", self._name)
                     rows += batch.num_rows
             with clock.measure("write"):
-                records = tuple(record for sink in sinks for record in sink.commit(reader, rows=rows))
+                files = [file for sink in sinks for file in sink.finish(reader, rows=rows)]
+                records = self._store.publish(files, replaces=task.replaces)
         return TaskResult(
             records=records,
             documents=rows,

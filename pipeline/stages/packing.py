@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -16,8 +17,9 @@ from colophon.pipeline.recipe.schema import PackSection
 from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.stages.vocabulary import load_planned_tokenizer
-from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.commits import Draft, Store
 from colophon.pipeline.storage.fault_injection import reached
+from colophon.pipeline.storage.publication import Finished
 from colophon.shards.arrow_files import list_chunks, packed_table, read_table, write_table
 from colophon.shards.common.errors import TokenizerError
 from colophon.shards.layouts import Layout
@@ -69,41 +71,46 @@ class PackWorker:
         self._tokenizer = tokenizer
 
     def work(self, task: Task) -> TaskResult:
-        """Read a partition's tokens, then for each layout read its annotation columns, pack, and commit.
+        """Read a partition's tokens, then for each layout read its annotation columns and pack; publish all files.
 
         A layout's file is written on a second thread while the next layout is packed.
         """
         clock = Clock()
         wanted = [name for name in self._stage.layouts if Output.packed(name) in task.outputs]
         files = [LayoutFile(self._stage, self._tokenizer, name, records=task.upstream) for name in wanted]
-        records: list[Record] = []
-        with self._stage.store.files.local_copy(task.upstream[TOKENS].path) as path, WriteBehind(depth=1) as later:
-            with clock.measure("read"):
-                tokens = read_table(path)
-            for file in files:
+        finished: list[Finished] = []
+        with ExitStack() as stack:
+            path = stack.enter_context(self._stage.store.files.local_copy(task.upstream[TOKENS].path))
+            with WriteBehind(depth=1) as later:
                 with clock.measure("read"):
-                    columns = file.columns(tokens)
-                with clock.measure("pack"):
-                    packed = file.pack(tokens, columns)
-                later(
-                    partial(clock.call, "write", lambda one: records.append(self._commit(task, *one)), (file, packed))
-                )
-                reached("mid-write", "packed")
+                    tokens = read_table(path)
+                for file in files:
+                    with clock.measure("read"):
+                        columns = file.columns(tokens)
+                    with clock.measure("pack"):
+                        packed = file.pack(tokens, columns)
+                    draft = stack.enter_context(self._draft(task, file))
+                    write = partial(self._write, task, file, packed, draft)
+                    later(partial(clock.call, "write", lambda write: finished.append(write()), write))
+                    reached("mid-write", "packed")
+            with clock.measure("write"):
+                records = self._stage.store.publish(finished, replaces=task.replaces)
         return TaskResult(
-            records=tuple(records),
+            records=records,
             documents=tokens.num_rows,
             text_bytes=task.upstream[TOKENS].counts["text_bytes"],
             seconds=clock.seconds,
         )
 
-    def _commit(self, task: Task, file: LayoutFile, packed: Packed) -> Record:
-        """Write a layout's file and its commit record."""
+    def _draft(self, task: Task, file: LayoutFile) -> AbstractContextManager[Draft]:
+        output = file.output
+        return self._stage.store.draft(output=output, partition=task.partition.name, suffix=output.suffix)
+
+    def _write(self, task: Task, file: LayoutFile, packed: Packed, draft: Draft) -> Finished:
+        """Write and check a layout's file."""
         table = file.table(packed, source=task.partition.source)
-        return self._stage.store.commit(
-            output=file.output,
-            partition=task.partition.name,
-            suffix=file.output.suffix,
-            write=lambda path: write_table(path, table),
+        write_table(draft.path, table)
+        return draft.finish(
             check=lambda path: _check_rows(path, table.num_rows),
             rows=table.num_rows,
             fingerprint=task.outputs[file.output],

@@ -20,6 +20,8 @@ class Task:
     """The fingerprint of each file."""
     upstream: Mapping[Output, Record] = field(default_factory=dict)
     """The committed files that the work reads."""
+    replaces: bool = False
+    """Whether older files of the outputs were committed; see `Store.publish`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.stages.vocabulary import load_planned_tokenizer
 from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.publication import Finished
 from colophon.shards.arrow_files import growing_table, read_table, tokens_table
-from colophon.shards.manifest import Record
 from colophon.shards.outputs import TOKENS
 from colophon.shards.schema import tokens_schema
 from colophon.shards.tokenizer.losses import NOTES
@@ -142,8 +142,8 @@ class TokenSink:
             self._counts.update(token_counts(table))
         later(partial(clock.call, "write", self._write, table))
 
-    def commit(self, reader: PartitionReader, *, rows: int) -> tuple[Record, ...]:
-        """The record of the file."""
+    def finish(self, reader: PartitionReader, *, rows: int) -> tuple[Finished, ...]:
+        """The file."""
         self._file.close()
         text_counts = {
             **reader.counts(need.name for need in self.needs),
@@ -152,7 +152,7 @@ class TokenSink:
             "texts_repaired": reader.texts_repaired,
         }
         content = reader.content
-        record = self._draft.commit(
+        finished = self._draft.finish(
             check=lambda path: _check_rows(path, rows),
             rows=rows,
             fingerprint=self._fingerprint,
@@ -160,7 +160,7 @@ class TokenSink:
             problems=reader.problems,
             content={need.name: content[need.name] for need in self.needs},
         )
-        return (record,)
+        return (finished,)
 
 
 def token_counts(table: pa.Table) -> dict[str, int]:

@@ -17,7 +17,15 @@ from pydantic import BaseModel, ConfigDict
 
 VARIABLE = "COLOPHON_FAULT"
 _POLL_SECONDS = 0.02
-Step = Literal["before write", "mid-write", "before rename", "before record", "before manifest"]
+Step = Literal[
+    "before write",
+    "mid-write",
+    "before rename",
+    "before record",
+    "before segment",
+    "before removal",
+    "before manifest",
+]
 
 
 class Fault(BaseModel):

@@ -9,8 +9,9 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +28,8 @@ from colophon.shards.manifest import REMEDY
 Result = TypeVar("Result")
 _PUBLISHING_SECONDS = 120.0
 """How long one process may take to rename and record a file; on a slow disk that is some seconds."""
+_OBJECTS_PER_REQUEST = 1000
+"""The most that a request may delete."""
 _NO_LINK_ERRNOS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV, errno.EINVAL}
 
 
@@ -59,14 +62,15 @@ class LocalFiles(RunFiles):
         """The content of a small file; None if it does not exist."""
         return read_regular(self.inside(path), remedy=REMEDY)
 
-    def replace_text(self, path: str, text: str) -> None:
-        """Replace a small file by a rename.
+    def replace_bytes(self, path: str, content: bytes, *, synced: bool = True) -> None:
+        """Replace a file by a rename.
 
         Raises:
             StoreError: the disk is full or read-only.
         """
+        replace = durable.replace_bytes if synced else durable.replace_unsynced
         with disk_full_as_store_error(f"{self.root}/{path}"):
-            durable.replace_text(self.inside(path), text)
+            replace(self.inside(path), content)
 
     def create_text(self, path: str, text: str) -> bool:
         """Create a small file with its content, unless it exists; exact on file systems with hard links."""
@@ -95,6 +99,10 @@ class LocalFiles(RunFiles):
         except (FileNotFoundError, NotADirectoryError):
             return None
 
+    def sizes(self, directory: str) -> dict[str, int]:
+        """The bytes of all files in a directory and below, see `output_paths.file_sizes`."""
+        return output_paths.file_sizes(self.path, directory)
+
     def names(self, directory: str) -> list[str]:
         """The names of the files in a directory; none if it does not exist."""
         return [path.name for path in self.entries(directory)]
@@ -115,10 +123,13 @@ class LocalFiles(RunFiles):
             temporary.unlink(missing_ok=True)
 
     def move(self, temporary: Path, path: str) -> None:
-        """Rename a temporary file to its final path, and sync the directory."""
-        final = self.inside(path)
-        temporary.replace(final)
-        durable.sync(final.parent)
+        """Rename a temporary file to its final path. `sync_directory` makes the name survive a loss of power."""
+        temporary.replace(self.inside(path))
+
+    def sync_directory(self, directory: str) -> None:
+        """Wait until the names in a directory are on disk; nothing if it does not exist."""
+        with suppress(FileNotFoundError):
+            durable.sync(self.inside(directory, is_directory=True))
 
     def remove(self, path: str) -> None:
         """Delete a file if it exists, and sync the directory."""
@@ -127,9 +138,18 @@ class LocalFiles(RunFiles):
             full.unlink()
             durable.sync(full.parent)
 
+    def remove_all(self, directory: str, names: Sequence[str]) -> None:
+        """Delete those of the files in a directory that exist, and sync each directory once."""
+        paths = [self.inside(f"{directory}/{name}") for name in names]
+        for path in paths:
+            path.unlink(missing_ok=True)
+        for parent in {path.parent for path in paths}:
+            with suppress(FileNotFoundError):
+                durable.sync(parent)
+
     @contextmanager
     def exclusive(self, directory: str, *, seconds: float = _PUBLISHING_SECONDS) -> Iterator[bool]:
-        """Hold the lock of a directory that exists, which one process at a time can hold.
+        """Hold the lock of a directory, which one process at a time can hold; a missing directory is created.
 
         Yields whether it is held: some network file systems have no locks, or none of directories.
 
@@ -137,6 +157,7 @@ class LocalFiles(RunFiles):
             LockedError: another process has held it for `seconds`.
         """
         path = self.inside(directory, is_directory=True)
+        path.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         try:
             yield flock_within(handle, path, seconds=seconds)
@@ -168,9 +189,9 @@ class RemoteFiles(RunFiles):
         except FileNotFoundError:
             return None
 
-    def replace_text(self, path: str, text: str) -> None:
-        """Replace a small object."""
-        self._call(path, lambda filesystem, full: filesystem.pipe_file(full, text.encode()))
+    def replace_bytes(self, path: str, content: bytes, *, synced: bool = True) -> None:
+        """Replace an object; a store has it once it has answered."""
+        self._call(path, lambda filesystem, full: filesystem.pipe_file(full, content))
 
     def size(self, path: str) -> int | None:
         """The bytes of an object; None if it does not exist."""
@@ -178,6 +199,10 @@ class RemoteFiles(RunFiles):
             return int(self._call(path, lambda filesystem, full: filesystem.info(full)["size"]))
         except (FileNotFoundError, NotADirectoryError):
             return None
+
+    def sizes(self, directory: str) -> dict[str, int]:
+        """The bytes of all objects below a directory as they are now."""
+        return self._call(directory, _sizes_uncached)
 
     def names(self, directory: str) -> list[str]:
         """The names of the objects in a directory as they are now; none if it does not exist."""
@@ -213,6 +238,12 @@ class RemoteFiles(RunFiles):
         with suppress(FileNotFoundError):
             self._call(path, lambda filesystem, full: filesystem.rm_file(full))
 
+    def remove_all(self, directory: str, names: Sequence[str]) -> None:
+        """Delete those of the objects that exist; stores that can take 1,000 in a request."""
+        for start in range(0, len(names), _OBJECTS_PER_REQUEST):
+            part = names[start : start + _OBJECTS_PER_REQUEST]
+            self._call(directory, partial(_delete_all, names=part))
+
     def _call(self, path: str, call: Callable[[Any, str], Result]) -> Result:
         """The result of `call(file system, full path)`.
 
@@ -239,6 +270,19 @@ def _find_uncached(filesystem: Any, path: str) -> list[str]:
     found: list[str] = filesystem.find(path, maxdepth=1)
     filesystem.invalidate_cache()
     return found
+
+
+def _sizes_uncached(filesystem: Any, path: str) -> dict[str, int]:
+    filesystem.invalidate_cache()
+    found: dict[str, dict[str, Any]] = filesystem.find(path, detail=True)
+    filesystem.invalidate_cache()
+    return {name.removeprefix(path).lstrip("/"): int(info["size"]) for name, info in found.items()}
+
+
+def _delete_all(filesystem: Any, path: str, *, names: Sequence[str]) -> None:
+    with suppress(FileNotFoundError):
+        filesystem.rm([f"{path}/{name}" for name in names])
+    filesystem.invalidate_cache()
 
 
 def _exists_uncached(filesystem: Any, path: str) -> bool:

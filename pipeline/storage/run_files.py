@@ -6,7 +6,7 @@ import errno
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,8 +67,14 @@ class RunFiles(ABC):
         """The content of a small file; None if it does not exist."""
 
     @abstractmethod
-    def replace_text(self, path: str, text: str) -> None:
-        """Replace a small file as a whole: a reader sees the old content or the new."""
+    def replace_bytes(self, path: str, content: bytes, *, synced: bool = True) -> None:
+        """Replace a file as a whole: a reader sees the old content or the new.
+
+        Args:
+            path: the file.
+            content: its new content.
+            synced: False: a loss of power may undo it, and may leave a part of the content.
+        """
 
     @abstractmethod
     def create_text(self, path: str, text: str) -> bool:
@@ -79,8 +85,19 @@ class RunFiles(ABC):
         """Delete a file if it exists."""
 
     @abstractmethod
+    def remove_all(self, directory: str, names: Sequence[str]) -> None:
+        """Delete those of the files in a directory that exist."""
+
+    @abstractmethod
     def size(self, path: str) -> int | None:
         """The bytes of a file; None if it does not exist."""
+
+    @abstractmethod
+    def sizes(self, directory: str) -> dict[str, int]:
+        """The bytes of all files in a directory and its subdirectories, by path relative to the directory.
+
+        Cost: one listing; on object stores one request for each 1,000 objects.
+        """
 
     @abstractmethod
     def names(self, directory: str) -> list[str]:
@@ -97,6 +114,10 @@ class RunFiles(ABC):
     @property
     @abstractmethod
     def _scratch_directory(self) -> str: ...
+
+    def replace_text(self, path: str, text: str) -> None:
+        """Replace a small file by `text` as UTF-8, see `replace_bytes`."""
+        self.replace_bytes(path, text.encode())
 
     def read_text(self, path: str) -> str | None:
         """The content of a small file, with U+FFFD for bytes that are not UTF-8; None if it does not exist."""

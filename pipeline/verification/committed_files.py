@@ -15,13 +15,14 @@ from colophon.pipeline.errors import InputError, one_line
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.stages.packing import annotation_columns
-from colophon.pipeline.storage.commits import record_path
+from colophon.pipeline.storage.ledger import Ledger
+from colophon.pipeline.storage.pass_record import RECORDS
 from colophon.pipeline.verification.findings import Finding
 from colophon.pipeline.verification.input_identity import place
 from colophon.shards.arrow_files import read_table
 from colophon.shards.common.differences import differences
 from colophon.shards.common.digests import file_sha256, fingerprint
-from colophon.shards.common.errors import ShardError
+from colophon.shards.common.errors import DamagedFileError, ShardError
 from colophon.shards.common.output_paths import OutputPathError
 from colophon.shards.laws import broken_laws
 from colophon.shards.manifest import Manifest, Record
@@ -31,7 +32,9 @@ from colophon.shards.reader import PackedFile
 from colophon.shards.schema import PackedInfo
 
 
-def file_findings(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[tuple[Record, list[Finding]]]:
+def file_findings(
+    resolved: ResolvedRecipe, manifest: Manifest, ledger: Ledger
+) -> Iterator[tuple[Record, list[Finding]]]:
     """Each file in the manifest with its findings, usually none."""
     checks = _Checks(resolved, manifest)
     by_partition: dict[str, dict[Output, Record]] = {}
@@ -41,13 +44,13 @@ def file_findings(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[tupl
     for records in by_partition.values():
         for output, record in records.items():
             try:
-                messages = _check_record(resolved, record) or checks.content(output, records)
+                messages = _check_record(resolved, record, ledger) or checks.content(output, records)
             except OutputPathError as error:
                 messages = [f"cannot be checked: {error}"]
             yield record, [Finding(record.path, message) for message in messages]
 
 
-def _check_record(resolved: ResolvedRecipe, record: Record) -> list[str]:
+def _check_record(resolved: ResolvedRecipe, record: Record, ledger: Ledger) -> list[str]:
     size = resolved.store.files.size(record.path)
     if size is None:
         return ["is missing"]
@@ -56,11 +59,19 @@ def _check_record(resolved: ResolvedRecipe, record: Record) -> list[str]:
     with resolved.store.files.local_copy(record.path) as path:
         if file_sha256(path) != record.sha256:
             return ["its bytes differ from those that were committed (sha256)"]
-    committed = resolved.store.record(record.output, record.partition)
+    return _check_committed(record, ledger)
+
+
+def _check_committed(record: Record, ledger: Ledger) -> list[str]:
+    """The differences of a record in the manifest from the commit record."""
+    try:
+        committed = ledger.records(record.output).get(record.partition)
+    except DamagedFileError as error:
+        return [str(error)]
     if committed is None:
-        return [f"its commit record, {record_path(record.output, record.partition)}, is missing or damaged"]
+        return [f"its commit record is missing in {RECORDS}/"]
     if committed.model_copy(update={"problems": []}) != record:
-        return [f"its commit record, {record_path(record.output, record.partition)}, differs from the manifest"]
+        return [f"its commit record in {RECORDS}/ differs from the manifest"]
     return []
 
 

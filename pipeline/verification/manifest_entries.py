@@ -10,6 +10,7 @@ from colophon.pipeline.inputs.problems import problems_in_files
 from colophon.pipeline.runs.plan import each_once
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.storage.commits import QUARANTINE, Store
+from colophon.pipeline.storage.ledger import Ledger
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.state_files import is_as_written
@@ -17,18 +18,18 @@ from colophon.shards.manifest import MANIFEST_NAME, Manifest, OutputManifest, Re
 from colophon.shards.outputs import TOKENS, Output
 
 
-def manifest_findings(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[Finding]:
+def manifest_findings(resolved: ResolvedRecipe, manifest: Manifest, ledger: Ledger) -> Iterator[Finding]:
     """The entries that the manifest lists twice, in the wrong place or not at all."""
     messages = [
         *_checksum(resolved.store),
         *_partitions(manifest),
         *(line for output, content in manifest.by_output.items() for line in _records(output, content, manifest)),
         *_rows(manifest),
-        *_unlisted(resolved, manifest),
+        *_unlisted(resolved, manifest, ledger),
     ]
     yield from (Finding(MANIFEST_NAME, message) for message in messages)
     yield from (Finding(QUARANTINE, message) for message in _quarantine_file(resolved.store, manifest))
-    yield from (Finding(MANIFEST_NAME, message) for message in _quarantine(resolved.store, manifest))
+    yield from (Finding(MANIFEST_NAME, message) for message in _quarantine(manifest, ledger))
 
 
 def _checksum(store: Store) -> Iterator[str]:
@@ -77,13 +78,13 @@ def _is_own_file(record: Record, output: Output) -> bool:
     return re.fullmatch(name, record.path) is not None
 
 
-def _unlisted(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[str]:
+def _unlisted(resolved: ResolvedRecipe, manifest: Manifest, ledger: Ledger) -> Iterator[str]:
     """Outputs that are not in the manifest, and have commit records, or are of a stage that filled other outputs."""
     stages = {output.stage for output in manifest.by_output}
     for output in dict.fromkeys((*resolved.settings.by_output, *_of_recipe(manifest))):
         if output in manifest.outputs:
             continue
-        if resolved.store.recorded(output):
+        if len(ledger.records(output)):
             yield f"{output}: has commit records, and is not listed. `colophon run` completes it"
         elif output.stage in stages and output in _of_recipe(manifest):
             yield f"{output}: is not listed, though the manifest's recipe has it. `colophon run` completes it"
@@ -107,7 +108,7 @@ def _quarantine_file(store: Store, manifest: Manifest) -> Iterator[str]:
         yield f"has {len(entries)} entries, which are not the {len(manifest.quarantine)} of the manifest"
 
 
-def _quarantine(store: Store, manifest: Manifest) -> Iterator[str]:
+def _quarantine(manifest: Manifest, ledger: Ledger) -> Iterator[str]:
     """Partitions that have files are not quarantined, and the rows that are have an entry in a commit record."""
     partitions = {partition.name for partition in manifest.partitions}
     whole = [entry for entry in manifest.quarantine if entry.line is None]
@@ -115,10 +116,13 @@ def _quarantine(store: Store, manifest: Manifest) -> Iterator[str]:
         if entry.partition in partitions:
             yield f"its quarantine lists the partition {entry.partition}, which has files"
     rows = [entry for entry in manifest.quarantine if entry.line is not None]
-    committed = [
-        [store.record(record.output, record.partition) for record in content.records]
-        for content in manifest.outputs.values()
-    ]
+    try:
+        committed = [
+            [ledger.sound(output).get(record.partition) for record in content.records]
+            for output, content in manifest.outputs.items()
+        ]
+    except DamagedFileError:
+        return  # a file whose record is damaged has a finding of its own
     if not any(None in records for records in committed):
         recorded = each_once(
             problem

@@ -16,6 +16,7 @@ from colophon.pipeline.stages.input_pass import InputPass
 from colophon.pipeline.stages.packing import PackStage
 from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.tokenization import TokenizeStage
+from colophon.pipeline.storage.ledger import Ledger
 from colophon.pipeline.verification.findings import Finding
 from colophon.pipeline.verification.recomputed import Recomputed, RecomputeStage
 from colophon.shards.manifest import Manifest, PartitionInfo, Record
@@ -25,6 +26,7 @@ from colophon.shards.outputs import STAGES, Output, StageName
 def recomputed_findings(
     resolved: ResolvedRecipe,
     manifest: Manifest,
+    ledger: Ledger,
     inputs: Inputs | None,
     *,
     unsound: Collection[str],
@@ -36,12 +38,13 @@ def recomputed_findings(
     Args:
         resolved: the recipe.
         manifest: the manifest of its output.
+        ledger: the commit records of its output.
         inputs: the input as it is now; without it, or where it has changed, packed files alone are computed again.
         unsound: the paths of files that are known to be damaged; they are not compared, nor what is packed from them.
         executor: where the work is done.
         connect: called before the work.
     """
-    recomputation = _Recomputation(Plan(resolved), manifest, unsound)
+    recomputation = _Recomputation(Plan(resolved), manifest, ledger, unsound)
     tasks = [*recomputation.tasks(inputs)]
     if not tasks:
         return
@@ -61,6 +64,7 @@ def recomputed_findings(
 class _Recomputation:
     plan: Plan
     manifest: Manifest
+    ledger: Ledger
     unsound: Collection[str]
 
     @cached_property
@@ -111,11 +115,16 @@ class _Recomputation:
         for output in self.outputs:
             for record in self.manifest.outputs[output].records:
                 if record.path not in self.unsound:
-                    found.setdefault(record.partition, {})[output] = record
+                    found.setdefault(record.partition, {})[output] = self._with_problems(record)
         return {
             name: {o: record for o, record in records.items() if all(u in records for u in self._made_from(o))}
             for name, records in found.items()
         }
+
+    def _with_problems(self, record: Record) -> Record:
+        """The record with the excluded rows, which the manifest lists under `quarantine` instead."""
+        committed = self.ledger.records(record.output).get(record.partition)
+        return record if committed is None else record.model_copy(update={"problems": committed.problems})
 
     def _with_upstream(self, packed: Mapping[Output, Record], partition: str) -> dict[Output, Record]:
         """The records of packed files, and of the tokens and annotations that they are packed from."""

@@ -10,7 +10,8 @@ from typing import Any
 from colophon.annotators.registry import model_files
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.staleness import columns_of_sources, tokenizer_part
-from colophon.pipeline.storage.commits import Store, settings_path
+from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.pass_record import settings_path
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.common.differences import differences
 from colophon.shards.common.digests import file_sha256

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from colophon.pipeline.runs.resolve import ResolvedRecipe
-from colophon.pipeline.storage.commits import RECORDS, settings_path
+from colophon.pipeline.storage.pass_record import RECORDS, settings_path
+from colophon.pipeline.storage.segments import segment_names
 from colophon.shards.manifest import Manifest
 from colophon.shards.outputs import STAGES, Output
 
@@ -34,10 +35,9 @@ def _files(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[str]:
     for output, content in manifest.by_output.items():
         listed = {PurePosixPath(record.path).name for record in content.records}
         yield from (f"{output}/{name}" for name in files.names(output) if name not in listed)
-        records = {f"{record.partition}.json" for record in content.records} | {
-            settings_path(output).rpartition("/")[2]
-        }
-        yield from (f"{RECORDS}/{output}/{name}" for name in files.names(f"{RECORDS}/{output}") if name not in records)
+    records = {settings_path(output).removeprefix(f"{RECORDS}/") for output in manifest.outputs}
+    found = files.sizes(RECORDS)
+    yield from (f"{RECORDS}/{name}" for name in found.keys() - records - {*segment_names(found)})
 
 
 def _directories(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[str]:

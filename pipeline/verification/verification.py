@@ -50,9 +50,9 @@ class Verification:
             UsageError: the recipe has not been run, or the files were written with a different recipe.
             ShardError: the manifest is damaged so that it cannot be read.
         """
-        manifest = self.resolved.finished_manifest()
+        manifest, ledger = self.resolved.finished_manifest(), self.resolved.store.ledger()
         self.notes += unlisted_notes(self.resolved, manifest)
-        yield from manifest_findings(self.resolved, manifest)
+        yield from manifest_findings(self.resolved, manifest, ledger)
         self._check_settings(manifest)
         yield from settings_findings(self.resolved.store, manifest)
         yield from recipe_findings(self.resolved, manifest)
@@ -62,13 +62,13 @@ class Verification:
         if inputs is not None:
             yield from self._input_findings(manifest, inputs)
         unsound = set[str]()
-        for record, findings in file_findings(self.resolved, manifest):
+        for record, findings in file_findings(self.resolved, manifest, ledger):
             self.files, self.rows = self.files + 1, self.rows + record.rows
             unsound |= {finding.path for finding in findings}
             yield from findings
         if self.deep:
             yield from recomputed_findings(
-                self.resolved, manifest, inputs, unsound=unsound, executor=self.executor, connect=self.connect
+                self.resolved, manifest, ledger, inputs, unsound=unsound, executor=self.executor, connect=self.connect
             )
 
     def _check_settings(self, manifest: Manifest) -> None:

@@ -60,8 +60,28 @@ def replaced_file(path: Path) -> Iterator[Path]:
 
 def replace_text(path: Path, text: str) -> None:
     """Write `text` to `path` as UTF-8, atomically; see `replaced_file`."""
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, atomically; see `replaced_file`."""
     with replaced_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
+
+
+def replace_unsynced(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, atomically for readers; a loss of power may leave the old content, a part, or nothing.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_path(path)
+    try:
+        temporary.write_bytes(content)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager

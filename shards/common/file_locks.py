@@ -35,7 +35,7 @@ def flock_within(handle: int, path: Path, *, seconds: float) -> bool:
     Raises:
         LockedError: a process has held it for longer.
     """
-    holder, deadline, pause = "", time.monotonic() + seconds, 0.01
+    holder, deadline, pause = "", time.monotonic() + seconds, 0.001
     while True:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -9,7 +9,8 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -79,8 +80,25 @@ def parse_model(model: type[Model], content: str | bytes, *, where: str, remedy:
         DamagedFileError: see `parse_state`; or a key is missing, unknown, or has a value of a different type.
     """
     parse_state(content, where=where, remedy=remedy)
-    try:
+    with _one_line(where, remedy):
         return model.model_validate_json(content)
+
+
+def validated(model: type[Model], value: dict[str, Any], *, where: str, remedy: str) -> Model:
+    """The value of `model` that a JSON object stands for.
+
+    Raises:
+        DamagedFileError: a key is missing, unknown, or has a value of a different type.
+    """
+    with _one_line(where, remedy):
+        return model.model_validate(value)
+
+
+@contextmanager
+def _one_line(where: str, remedy: str) -> Iterator[None]:
+    """Raise DamagedFileError in place of pydantic's error."""
+    try:
+        yield
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))[:_LONGEST_KEY]

@@ -32,7 +32,7 @@ from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.runs.calibration import calibrated
 from colophon.pipeline.runs.resolve import ResolvedRecipe, resolve
 from colophon.pipeline.runs.run import Run, RunResult
-from colophon.shards.manifest import Manifest, QuarantineEntry
+from colophon.shards.manifest import Manifest, QuarantineEntry, read_manifest
 
 RECIPE = """
 [input]
@@ -149,7 +149,7 @@ def execute(
 
 def manifest(output: str = "out") -> Manifest:
     """The manifest of a run."""
-    return Manifest.model_validate_json((Path(output) / "manifest.json").read_text(encoding="utf-8"))
+    return read_manifest(Path(output))
 
 
 def quarantine(output: str = "out") -> list[QuarantineEntry]:
@@ -172,8 +172,16 @@ def snapshot(root: Path = Path()) -> dict[str, tuple[int, int]]:
 
 def redone(before: dict[str, tuple[int, int]], after: dict[str, tuple[int, int]]) -> set[str]:
     """The data files that were written between two snapshots of an output directory."""
-    data = (".parquet", ".arrow")
-    return {path for path, state in after.items() if path.endswith(data) and before.get(path) != state}
+    return {path for path, state in after.items() if _is_data(Path(path)) and before.get(path) != state}
+
+
+def data_files(output: Path) -> set[Path]:
+    """The files of all outputs; the run's own tables are no outputs."""
+    return {path for path in output.rglob("*") if _is_data(path.relative_to(output))}
+
+
+def _is_data(path: Path) -> bool:
+    return path.suffix in (".parquet", ".arrow") and not {"records", "manifest"} & {*path.parts}
 
 
 def line_places(path: str | Path) -> list[int]:

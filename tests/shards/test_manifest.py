@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from pydantic import ValidationError
 
-from colophon.shards.common.errors import ShardError
+from colophon.shards.common.errors import DamagedFileError, ShardError
+from colophon.shards.common.state_files import checksum_of, is_as_written
 from colophon.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
@@ -17,9 +20,12 @@ from colophon.shards.manifest import (
     PartitionInfo,
     QuarantineEntry,
     Record,
+    parse_manifest,
     read_manifest,
+    written_files,
 )
 from colophon.shards.reader import PackedDataset
+from colophon.shards.record_table import RecordTable
 from tests.shards.cases import Case, documents_of, make_layout
 
 CASE = Case(layout=make_layout("plain"), documents=documents_of([20, 21], [30]), sequence_length=4)
@@ -158,6 +164,74 @@ class TestReading:
         save(tmp_path, manifest_of().model_copy(update={"format_version": 7}))
         with pytest.raises(ShardError, match="format version 7; this Colophon reads version 1"):
             read_manifest(tmp_path)
+
+
+class TestTables:
+    """The manifest as runs write it: `manifest.json` and tables."""
+
+    @staticmethod
+    def written(output: Path) -> Manifest:
+        records = {
+            "plain": [record("x", counts={"documents": 2}, content={"text": "0"})],
+            "other": [record("y", output="packed/other")],
+        }
+        manifest = manifest_of(**records)
+        text, tables = written_files(manifest)
+        for path, content in tables.items():
+            (output / path).parent.mkdir(parents=True, exist_ok=True)
+            (output / path).write_bytes(content)
+        (output / MANIFEST_NAME).write_text(text)
+        return manifest.model_copy(update={"checksum": checksum_of(text)})
+
+    def test_round_trip(self, tmp_path: Path) -> None:
+        manifest = self.written(tmp_path)
+        assert read_manifest(tmp_path) == manifest
+        assert json.loads(read_manifest(tmp_path).model_dump_json()) == json.loads(manifest.model_dump_json())
+        assert is_as_written((tmp_path / MANIFEST_NAME).read_text())
+
+    def test_a_reader_of_one_layout_reads_its_table_alone(self, tmp_path: Path) -> None:
+        self.written(tmp_path)
+        read = []
+
+        def noted(path: str) -> bytes:
+            read.append(path)
+            return (tmp_path / path).read_bytes()
+
+        manifest = parse_manifest((tmp_path / MANIFEST_NAME).read_bytes(), where="out", read=noted)
+        assert (sorted(manifest.layouts), read) == (["other", "plain"], [])
+        assert [r.path for r in manifest.layouts["plain"].records] == ["x"]
+        assert [re.sub("-[0-9a-f]{32}", "", path) for path in read] == ["manifest/packed/plain.parquet"]
+        assert manifest.partitions[0].name == "p0"
+        assert len(read) == 2
+
+    @pytest.mark.parametrize("is_missing", [False, True])
+    def test_a_damaged_table_is_one_line_at_its_first_use(self, tmp_path: Path, is_missing: bool) -> None:
+        self.written(tmp_path)
+        (table,) = tmp_path.glob("manifest/packed/plain-*")
+        content = table.read_bytes()
+        table.write_bytes(content[:50] + bytes([content[50] ^ 1]) + content[51:])
+        if is_missing:
+            table.unlink()
+        manifest = read_manifest(tmp_path)
+        assert [r.path for r in manifest.layouts["other"].records] == ["y"]
+        with pytest.raises(DamagedFileError) as error:
+            list(manifest.layouts["plain"].records)
+        line = str(error.value)
+        assert line.startswith(f"{table} is missing: " if is_missing else f"{table}: damaged: its bytes differ")
+        assert "`colophon run` writes it" in line
+        assert "\n" not in line
+
+    def test_rows_are_sequences(self) -> None:
+        records = [record(name, partition=f"p{name}") for name in "abcd"]
+        table = RecordTable.of("packed/plain", records)
+        assert (len(table), table[0], table[-1], table[1:3]) == (4, records[0], records[-1], records[1:3])
+        assert list(table) == records == table
+        assert table != records[1:]
+        assert table.get("pb") == records[1]
+        assert table.get("x") is None
+        assert table.places(pa.array(["pd", "x", "pa"])).tolist() == [3, -1, 0]
+        with pytest.raises(IndexError):
+            table[4]
 
 
 class TestPackedFiles:

@@ -114,7 +114,7 @@ class Documents:
         return np.arange(first, first + rows) if rows == expected else np.full(rows, -1)
 
     @cached_property
-    def _records(self) -> list[Record]:
+    def _records(self) -> Sequence[Record]:
         outputs = self.run.manifest.outputs
         output = outputs.get(TOKENS) or next(iter(self.run.manifest.annotators.values()), None)
         if output is None:

@@ -61,7 +61,7 @@ def finish_run(recipe: Recipe, *, where: str, console: Console, log: Callable[[s
         result = Run(
             resolved, stages=stages, executor=InlineExecutor(), console=console, quarantined=quarantined, begun=begun
         ).execute()
-        if result.manifest != before:
+        if before is None or result.manifest.checksum != before.checksum:
             result = _with_times(result, list(states.values()))
         summary = summarize(result, store=resolved.store)
         write_report(summary, result, store=resolved.store)

@@ -99,6 +99,30 @@ def test_a_damaged_state_file_is_one_line_or_written_again(trained: Path, file: 
     assert problems == []
 
 
+@pytest.mark.parametrize("damage", ["truncated", "a pipe"])
+@pytest.mark.parametrize(
+    ("pattern", "commands"),
+    [
+        ("records/segment-*", [RUN, ("status", "recipe.toml")]),
+        ("manifest/tokens-*", [("verify", "recipe.toml"), EVALUATE]),
+        ("manifest/partitions-*", [("verify", "recipe.toml")]),
+    ],
+)
+def test_a_damaged_table_is_one_line(
+    trained: Path, pattern: str, commands: Sequence[Sequence[str]], damage: str
+) -> None:
+    path = next(Path("out").glob(pattern))
+    kept = path.read_bytes()
+    try:
+        DAMAGES[damage](path)
+        for arguments in commands:
+            called = colophon(*arguments)
+            assert is_named(called, str(path.relative_to("out"))), called
+    finally:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        path.write_bytes(kept)
+
+
 def is_named(called: Called, file: str) -> bool:
     """Whether an error is one line with the path (of a checkpoint: its directory) and what to do."""
     if "was written with other settings" in called.err:  # valid JSON: the output's directory is named

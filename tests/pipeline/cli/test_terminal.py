@@ -157,7 +157,7 @@ def test_no_route_brings_control_characters_to_the_terminal(evil: Path) -> None:
 
 
 def test_state_files_bring_none_either(finished: Path) -> None:
-    edited = json.loads(Path("out/manifest.json").read_text())
+    edited = json.loads(manifest().model_dump_json())
     edited["partitions"][0]["source"] = EVIL
     edited["quarantine"] = [{"source": EVIL, "stage": EVIL, "reason": EVIL, "partition": "x"}]
     Path("out/manifest.json").write_text(json.dumps(edited))

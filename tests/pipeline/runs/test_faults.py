@@ -23,11 +23,13 @@ from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.fault_injection import VARIABLE
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.errors import ExitCode
+from tests.pipeline.commit_records import committed_record, committed_records, edit_records
 from tests.pipeline.executors.kinds import EXECUTORS
 from tests.pipeline.executors.nodes import ROOT, two_nodes
 from tests.pipeline.project import (
     ROWS_OF_FILES,
     colophon,
+    data_files,
     hashes,
     manifest,
     quarantine,
@@ -97,9 +99,8 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 
 def committed() -> dict[str, tuple[int, int]]:
     """Inode and time of every file that has a record."""
-    records = [json.loads(path.read_text()) for path in Path("out/records").rglob("[!.]*.json")]
     states = snapshot(Path("out"))
-    return {path: states[path] for path in (f"out/{record['path']}" for record in records)}
+    return {path: states[path] for path in (f"out/{record.path}" for record in committed_records())}
 
 
 def assert_whole(expected: dict[tuple[str, str], str], *, before: dict[str, tuple[int, int]] | None = None) -> None:
@@ -107,7 +108,7 @@ def assert_whole(expected: dict[tuple[str, str], str], *, before: dict[str, tupl
     assert hashes(manifest()) == expected
     assert list(Path("out").rglob("*.tmp")) == []
     recorded = {Path("out", record.path) for stage in manifest().outputs.values() for record in stage.records}
-    assert {path for path in Path("out").rglob("*") if path.suffix in (".arrow", ".parquet")} == recorded
+    assert data_files(Path("out")) == recorded
     assert redone(before or {}, snapshot(Path("out"))).isdisjoint(before or {})
     called = colophon("verify", "recipe.toml")
     assert (called.code, called.err) == (0, "")
@@ -123,6 +124,10 @@ STEPS = [
     ("before record", "annotations/edu_score", 1),
     ("before record", "tokens", 4),
     ("before record", "packed/append-quality", 5),
+    ("before segment", "", 1),
+    ("before segment", "", 2),
+    ("before removal", "", 1),
+    ("before removal", "", 2),
     ("before manifest", "", 1),
 ]
 
@@ -142,23 +147,25 @@ def test_a_process_killed_at_a_step_loses_nothing(
 
 KILLED_BEFORE_A_RENAME = """
 import os, signal
+from pathlib import Path
 from colophon.pipeline import cli
-from colophon.shards.common import durable
-sync = durable.sync
-def killed(path):
+replace = Path.replace
+def killed(path, target):
     if os.environ["PLACE"] in str(path):
         os.kill(os.getpid(), signal.SIGKILL)
-    sync(path)
-durable.sync = killed
+    return replace(path, target)
+Path.replace = killed
 cli.main()
 """
 
 
-@pytest.mark.parametrize("place", ["out/records/tokens/.part-1", "out/.manifest.json", "out/report/."])
+@pytest.mark.parametrize(
+    "place", ["out/records/pending/.part-1", "out/records/.segment-", "out/.manifest.json", "out/report/."]
+)
 def test_a_small_file_that_a_killed_process_left_is_swept(
     project: Path, expected: dict[tuple[str, str], str], place: str
 ) -> None:
-    """The process is killed after it has written the temporary file of a record, the manifest or the report."""
+    """The process is killed before it renames the temporary file of a record, a segment, the manifest or a report."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PLACE": place}
     command = [sys.executable, "-c", KILLED_BEFORE_A_RENAME, "run", "recipe.toml", *INLINE]
     assert subprocess.run(command, env=environment, check=False, capture_output=True).returncode == -signal.SIGKILL
@@ -173,13 +180,24 @@ def test_killed_while_it_makes_a_file_anew(
     finished: Path, marks: Path, expected: dict[tuple[str, str], str], step: str
 ) -> None:
     """The record of the old file must not vouch for the new one, nor be there without it."""
-    for record in Path("out/records/tokens").glob("[!.]*.json"):
-        record.write_text(record.read_text().replace('"fingerprint":"', '"fingerprint":"0'))
+    edit_records(lambda r: r["output"] == "tokens" and r.update(fingerprint=f"0{r['fingerprint']}"))
     faulty = fault(marks, step, "kill", stage="tokens", at=2)
     assert call("run", "recipe.toml", *INLINE, env=faulty)[0] == -signal.SIGKILL
     before = {path: state for path, state in committed().items() if path.startswith("out/annotations")}
     assert run().code == 0
     assert_whole(expected, before=before)
+
+
+@pytest.mark.parametrize("step", ["before rename", "before record"])
+def test_killed_while_it_rebuilds_and_the_recipe_is_changed_back(
+    finished: Path, marks: Path, expected: dict[tuple[str, str], str], step: str
+) -> None:
+    """A segment has the record of the old file, which must not vouch for the new one."""
+    faulty = fault(marks, step, "kill", stage="packed", at=14)
+    changed = ("--set", "layouts.prepend-url.dropout=0.5", "--set", "pack.seed=3", "--rebuild")
+    assert call("run", "recipe.toml", *INLINE, *changed, env=faulty)[0] == -signal.SIGKILL
+    assert run("--rebuild").code == 0
+    assert_whole(expected)
 
 
 @pytest.fixture(params=EXECUTORS)
@@ -220,12 +238,12 @@ def test_a_worker_that_grows_past_its_memory_is_replaced(
 
 @pytest.fixture
 def hanging(project: Path, marks: Path, on_two_workers: tuple[str, ...]) -> Iterator[subprocess.Popen[str]]:
-    """A run of which a worker hangs in the middle of its fourth commit."""
-    faulty = fault(marks, "before record", "hang", at=4)
+    """A run of which a worker hangs before the record of a partition; each has four files in the first pass."""
+    faulty = fault(marks, "before record", "hang", at=13)
     process = start("run", "recipe.toml", *on_two_workers, env=faulty, start_new_session=True)
     children: list[psutil.Process] = []
     try:
-        wait_for((marks / "4").exists, process)
+        wait_for((marks / "13").exists, process)
         children = psutil.Process(process.pid).children(recursive=True)
         yield process
     finally:
@@ -323,7 +341,7 @@ def test_a_node_that_joins_mid_run_is_used(project: Path, marks: Path, expected:
         try:
             wait_for((marks / "1").exists, process)
             cluster.add_second()
-            wait_for(lambda: len(list(Path("out/records/tokens").glob("[!.]*.json"))) >= others, process)
+            wait_for(lambda: len(list(Path("out/tokens").glob("[!.]*.arrow"))) >= others, process)
             (marks / "go").touch()
         finally:
             code, out, err = ended(process)
@@ -369,7 +387,7 @@ def test_a_file_that_cannot_grow_ends_the_run_with_one_line(
     """A limit on the size of files stands in for a full disk: writing fails in the middle."""
 
     def no_large_files() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, 6000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))
 
     code, _, err = call("run", "recipe.toml", *INLINE, preexec_fn=no_large_files)
     assert code == ExitCode.FAILED
@@ -427,16 +445,9 @@ def test_an_input_file_changed_or_removed_during_the_run(
 def _publish(root: str, number: int, times: int) -> None:
     store = Store(root)
     for turn in range(times):
-        store.commit(
-            output="tokens",
-            partition="p",
-            suffix=".parquet",
-            write=lambda path, content=f"{number}.{turn}." * 50: path.write_text(content),  # type: ignore[misc]
-            check=lambda path: None,
-            rows=1,
-            fingerprint=str(number),
-            counts={},
-        )
+        with store.draft(output="tokens", partition="p", suffix=".parquet") as draft:
+            draft.path.write_text(f"{number}.{turn}." * 50)
+            store.publish([draft.finish(check=lambda path: None, rows=1, fingerprint=str(number), counts={})])
 
 
 def test_of_two_attempts_at_a_partition_one_wins_whole(tmp_path: Path) -> None:
@@ -448,7 +459,7 @@ def test_of_two_attempts_at_a_partition_one_wins_whole(tmp_path: Path) -> None:
     for attempt in attempts:
         attempt.join(LIMIT_SECONDS)
         assert attempt.exitcode == 0
-    record = Store(str(tmp_path)).record("tokens", "p")
+    record = committed_record(str(tmp_path), "tokens", "p")
     assert record is not None
     assert file_sha256(tmp_path / record.path) == record.sha256
     assert [path.name for path in (tmp_path / "tokens").iterdir()] == ["p.parquet"]

@@ -19,12 +19,11 @@ def shard(number: int, *options: str, count: int = 3) -> Called:
 
 
 def content(output: Path) -> dict[str, bytes]:
-    """The files of a run, without its times and without the shards' own files."""
+    """The files of a run, without its times, without the shards' own files and the segments of records."""
     files = (path for path in output.rglob("*") if path.is_file())
     names = {path.relative_to(output).as_posix(): path for path in files}
-    return {
-        name: path.read_bytes() for name, path in names.items() if not name.startswith(("shards/", "report/", "rates"))
-    }
+    others = ("shards/", "report/", "rates", "records/segment-")
+    return {name: path.read_bytes() for name, path in names.items() if not name.startswith(others)}
 
 
 def test_shards_in_any_order_make_the_files_of_one_run(project: Path, templates: Path) -> None:

@@ -14,6 +14,7 @@ from rich.console import Console
 from colophon.pipeline.runs.status import print_status, status_of
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.lock import locked
+from tests.pipeline.commit_records import drop_records
 from tests.pipeline.project import LAYOUTS, colophon, manifest, resolved_recipe, run, snapshot
 
 OUTPUTS = ["annotations/url", "annotations/crawl", "annotations/edu_score", "tokens", *(f"packed/{n}" for n in LAYOUTS)]
@@ -79,14 +80,14 @@ def test_a_deleted_file_is_missing_until_the_next_run(finished: Path) -> None:
     record = manifest().outputs["tokens"].records[0]
     Path("out", record.path).unlink()
     assert counted(states(), "stale") == {"tokens": 1}
-    Path("out/records/tokens", f"{record.partition}.json").unlink()
+    drop_records("tokens", record.partition)
     assert counted(states(), "missing") == {"tokens": 1}
 
 
 def test_running_and_left_behind(finished: Path) -> None:
     """A temporary file counts as running while a run holds the lock; without one a dead process left it."""
     record = manifest().outputs["packed/plain"].records[0]
-    Path("out/records/packed/plain", f"{record.partition}.json").unlink()
+    drop_records("packed/plain", record.partition)
     Path("out/packed/plain", f".{record.partition}.0123456789ab.arrow.tmp").touch()
     assert counted(states(), "missing") == {"packed/plain": 1}
     with locked(Store("out"), log=print):

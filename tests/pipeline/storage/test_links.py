@@ -32,6 +32,8 @@ CALLS: dict[str, Callable[[LocalFiles], object]] = {
     "remove": lambda files: files.remove("tokens/a.parquet"),
     "size": lambda files: files.size("tokens/a.parquet"),
     "names": lambda files: files.names("tokens"),
+    "sizes": lambda files: files.sizes("tokens"),
+    "remove all": lambda files: files.remove_all("tokens", ["a.parquet"]),
     "copy": lambda files: enter(files.local_copy("tokens/a.parquet")),
     "temporary": lambda files: enter(files.temporary_file("tokens", "a.parquet")),
     "move": lambda files: files.move(files.path / "new", "tokens/a.parquet"),
@@ -54,7 +56,11 @@ def test_every_call_refuses_them(tmp_path: Path, kind: str, place: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["tokens", "tokens/x", "records", "records/tokens", "records/tokens/a.json", "report"]
+    "place",
+    [
+        *("tokens", "tokens/x", "records", "records/tokens", "records/tokens/a.json"),
+        *("records/pending", "records/pending/a.json", "report"),
+    ],
 )
 @pytest.mark.parametrize("kind", ["a link to a directory", "a pipe"])
 def test_a_sweep_deletes_nothing_elsewhere(tmp_path: Path, kind: str, place: str) -> None:
@@ -67,8 +73,9 @@ def test_a_sweep_deletes_nothing_elsewhere(tmp_path: Path, kind: str, place: str
         if place != "report":
             with pytest.raises(OutputPathError, match=MESSAGE), store.draft(**DRAFT) as draft:
                 draft.path.write_text(PRECIOUS)
-                draft.commit(check=lambda path: None, rows=1, fingerprint="new", counts={})
+                store.publish([draft.finish(check=lambda path: None, rows=1, fingerprint="new", counts={})])
                 store.files.names("tokens")
+                store.ledger()
 
 
 DRAFT = {"output": "tokens", "partition": "a", "suffix": ".parquet"}
@@ -83,7 +90,8 @@ def test_a_lock_that_becomes_a_link_ends_the_run(tmp_path: Path) -> None:
 
 def test_a_sweep_deletes_our_temporary_files_alone(tmp_path: Path) -> None:
     names = {".a.0123456789ab.parquet.tmp": True, ".manifest.json.0123456789ab.tmp": True, ".notes.tmp": False}
-    for directory in ("tokens", "records/tokens", "report", "."):
+    directories = ("tokens", "records", "records/pending", "records/tokens", "report", ".")
+    for directory in directories:
         (tmp_path / directory).mkdir(parents=True, exist_ok=True)
         for name in names:
             (tmp_path / directory / name).write_text("x")
@@ -91,7 +99,7 @@ def test_a_sweep_deletes_our_temporary_files_alone(tmp_path: Path) -> None:
     (tmp_path / ".linked.0123456789ab.tmp").symlink_to("tokens")
     assert Store(str(tmp_path)).drafts("tokens") == {"a", "d", "manifest"}
     Store(str(tmp_path)).sweep(["tokens"])
-    for directory in ("tokens", "records/tokens", "report", "."):
+    for directory in directories:
         assert [name for name in names if not (tmp_path / directory / name).exists()] == [n for n in names if names[n]]
 
 
@@ -153,6 +161,8 @@ PLACES = (
     "records",
     "records/tokens/.settings.json",
     "records/packed/plain/new.json",
+    "records/pending/new.json",
+    "records/new.parquet",
     "report",
     "report/summary.json",
     "calibration",

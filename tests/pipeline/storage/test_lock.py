@@ -18,11 +18,13 @@ import fsspec
 import pytest
 
 from colophon.pipeline.errors import StoreError
-from colophon.pipeline.storage.commits import LOCK_NAME, Store
+from colophon.pipeline.storage.commits import LOCK_NAME, Draft, Store
 from colophon.pipeline.storage.lock import locked, owners_of
 from colophon.pipeline.storage.owner import Owner
+from colophon.pipeline.storage.publication import Finished
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.manifest import Manifest, Record
+from tests.pipeline.commit_records import committed_record, committed_records
 from tests.pipeline.project import hashes, manifest, run
 
 HOLD = """
@@ -119,7 +121,12 @@ def committed(store: Store, *, content: str) -> Record:
     """Commit a file with that content, which is its fingerprint too."""
     with store.draft(**DRAFT) as draft:
         draft.path.write_text(content)
-        return draft.commit(check=lambda path: None, rows=1, fingerprint=content, counts={})
+        (record,) = store.publish([finished(draft, fingerprint=content)])
+        return record
+
+
+def finished(draft: Draft, *, fingerprint: str) -> Finished:
+    return draft.finish(check=lambda path: None, rows=1, fingerprint=fingerprint, counts={})
 
 
 def write_lock(store: Store, owner: Owner) -> None:
@@ -199,7 +206,7 @@ def test_a_run_that_has_lost_its_lease_publishes_nothing_more(leased: Store) -> 
             committed(store, content="late")
         with pytest.raises(StoreError, match="another run has taken over the lock"):
             store.write_manifest(Manifest(colophon_version="0", recipe={}, partitions=[], outputs={}))
-        assert store.record("tokens", "p") == before
+        assert committed_record(store.root, "tokens", "p") == before
     owner = owners_of(leased).get(None)
     assert owner is not None
     assert owner.token == "theirs"
@@ -221,12 +228,13 @@ class TestAWorkerThatOutlivesItsRun:
         root = str(tmp_path)
         with locked(Store(root), log=print) as killed, Store(root, run=killed.token).draft(**DRAFT) as draft:
             draft.path.write_text("of the killed run")
+            late = Store(root, run=killed.token)
             (tmp_path / LOCK_NAME).unlink()  # as the system does when the owner dies
             with locked(Store(root), log=print) as owner:
                 committed(Store(root, run=owner.token), content="of the next run")
                 with pytest.raises(StoreError, match=f"{root}: another run has taken over the lock"):
-                    draft.commit(check=lambda path: None, rows=1, fingerprint="other", counts={})
-                record = Store(root).record("tokens", "p")
+                    late.publish([finished(draft, fingerprint="other")])
+                record = committed_record(root, "tokens", "p")
                 assert record is not None
                 assert record.fingerprint == "of the next run"
                 assert (tmp_path / record.path).read_text() == "of the next run"
@@ -240,10 +248,10 @@ class TestAWorkerThatOutlivesItsRun:
                 record = committed(Store(root, run=owner.token), content="of the next run")
             late = Store(root, run=killed.token)
             with pytest.raises(StoreError, match="the run of this process has ended"):
-                draft.commit(check=lambda path: None, rows=1, fingerprint="other", counts={})
+                late.publish([finished(draft, fingerprint="other")])
             with pytest.raises(StoreError, match="the run of this process has ended"), late.draft(**DRAFT):
                 pytest.fail("writes a file that nobody would sweep")
-        assert Store(root).record("tokens", "p") == record
+        assert committed_record(root, "tokens", "p") == record
         assert {path.name for path in (tmp_path / "tokens").iterdir()} == {"p.parquet"}
 
     def test_withdraws_its_record_where_no_lock_of_the_directory_stopped_it(
@@ -258,10 +266,10 @@ class TestAWorkerThatOutlivesItsRun:
             if step == "before record":
                 write_lock(store, other_owner(token="next"))
 
-        monkeypatch.setattr("colophon.pipeline.storage.commits.reached", taken_over)
+        monkeypatch.setattr("colophon.pipeline.storage.publication.reached", taken_over)
         with pytest.raises(StoreError, match="another run has taken over the lock"):
             committed(store, content="late")
-        assert store.recorded("tokens") == set()
+        assert committed_records(store.root) == []
 
     def test_may_finish_a_publication_before_the_next_run_sweeps(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -273,7 +281,7 @@ class TestAWorkerThatOutlivesItsRun:
                 publishing.set()
                 assert resume.wait(60)
 
-        monkeypatch.setattr("colophon.pipeline.storage.commits.reached", wait)
+        monkeypatch.setattr("colophon.pipeline.storage.publication.reached", wait)
         root = str(tmp_path)
         write_lock(Store(root), other_owner(token="killed"))  # as a process that was killed leaves it
         with ThreadPoolExecutor(2) as pool:
@@ -284,7 +292,7 @@ class TestAWorkerThatOutlivesItsRun:
                 assert not swept.wait(0.2)
                 resume.set()
                 sweep.result(60)
-                assert Store(root).record("tokens", "p") == late.result(60)
+                assert committed_record(root, "tokens", "p") == late.result(60)
 
 
 def test_a_lock_file_that_cannot_be_read_is_replaced(leased: Store) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import types
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import fsspec
 import pytest
 
 from colophon.pipeline import retry as transient
+from colophon.pipeline.storage.commits import Store
 from colophon.shards.common.errors import ExitCode
 from colophon.shards.manifest import Manifest
 from tests.pipeline.project import (
@@ -125,10 +127,16 @@ def settings(paths: str, output: str) -> list[str]:
     return [word for pair in pairs for word in ("--set", pair)]
 
 
+def paths(manifest: Manifest) -> dict[tuple[str, str], str]:
+    """The path of every committed file by output and partition."""
+    return {(r.output, r.partition): r.path for content in manifest.outputs.values() for r in content.records}
+
+
 def stored(s3: Any, output: str) -> Manifest:
     """The manifest of a run on S3."""
-    s3.invalidate_cache()
-    return Manifest.model_validate_json(s3.cat_file(f"{output}/manifest.json"))
+    found = Store(output).manifest()
+    assert found is not None
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +234,7 @@ def test_a_file_that_cannot_be_read_is_quarantined_and_the_next_run_reads_it(
     called = run(*where)
     assert (called.code, called.err) == (ExitCode.QUARANTINED, "")
     first = stored(s3, out)
+    committed, before = hashes(first), paths(first)
     (entry,) = first.quarantine
     assert entry.source == "s3://bucket/in/part-1.jsonl"
     assert entry.reason.endswith("(retries exhausted)")
@@ -237,9 +246,8 @@ def test_a_file_that_cannot_be_read_is_quarantined_and_the_next_run_reads_it(
     second = stored(s3, out)
     assert hashes(second) == undisturbed("s3://bucket/in/*.jsonl")
     assert second.quarantine == []
-    assert hashes(first).items() <= hashes(second).items()
-    kept = {(r.output, r.partition): r.path for stage in second.outputs.values() for r in stage.records}
-    assert all(kept[r.output, r.partition] == r.path for s in first.outputs.values() for r in s.records)
+    assert committed.items() <= hashes(second).items()
+    assert before == {file: path for file, path in paths(second).items() if file in before}
 
 
 @pytest.mark.usefixtures("impatient")
@@ -262,7 +270,7 @@ def test_a_store_that_begins_to_refuse_writes_ends_the_run_and_nothing_is_lost(
 ) -> None:
     """No partition is quarantined: the partitions are not the cause."""
     where = settings("s3://bucket/in/*.jsonl", out)
-    proxy.faults = [Fault("500", lambda method, path: writes(method, path) and "/tokens/" in path, after=3)]
+    proxy.faults = [Fault("500", lambda method, path: writes(method, path) and "/tokens/" in path, after=2)]
     called = run(*where)
     assert called.code == ExitCode.FAILED
     assert called.line.startswith(f"{out}/tokens/part-1-")
@@ -276,7 +284,7 @@ def test_a_store_that_begins_to_refuse_writes_ends_the_run_and_nothing_is_lost(
 def test_writing_does_not_depend_on_the_clients_retries(
     s3: Any, proxy: Proxy, out: str, undisturbed: Undisturbed
 ) -> None:
-    faults = [Fault("500", writes, every=3, limit=5), Fault("500", heads, every=4, limit=5), Fault("500", reads, 7, 5)]
+    faults = [Fault("500", writes, every=3, limit=5), Fault("500", heads, every=4, limit=5), Fault("500", reads, 4, 5)]
     proxy.faults = faults
     called = run(*settings("s3://bucket/in/*.jsonl", out))
     assert (called.code, called.err) == (0, "")
@@ -325,6 +333,34 @@ def test_ten_thousand_files_are_planned_with_few_requests(s3: Any, proxy: Proxy)
     assert len({partition.name for partition in partitions}) == LISTED
     assert {partition.bytes for partition in partitions} == {14}
     assert len(proxy.requests) <= LISTED // 1000 + 5
+
+
+def requests_of(proxy: Proxy, *arguments: str) -> Counter[str]:
+    """The requests of a run, by kind, without those that read the input."""
+    proxy.reset()
+    called = run(*arguments)
+    assert (called.code, called.err) == (0, "")
+    return Counter("list" if lists(*request) else request[0] for request in proxy.requests if "in-" not in request[1])
+
+
+def test_a_resume_costs_the_same_requests_for_any_number_of_partitions(s3: Any, proxy: Proxy) -> None:
+    """One listing of the records and of each output for 1,000 objects, one read for each segment.
+
+    The numbers are in docs/reliability.md.
+    """
+    first, again = {}, {}
+    for number in (2, 8):
+        for file in range(number):
+            put_object("bucket", f"in-{number}/part-{file}.jsonl", json_lines(file))
+        where = settings(f"s3://bucket/in-{number}/*.jsonl", f"s3://bucket/counted-{number}")
+        first[number], again[number] = requests_of(proxy, *where), requests_of(proxy, *where)
+    assert again[2] == again[8]
+    assert again[8]["list"] <= 2 + OUTPUTS + 6, "records twice, each output, tables, and files that are missing"
+    assert again[8].total() <= 60
+    more = {kind: (first[8][kind] - first[2][kind]) / 6 for kind in first[8]}
+    assert more["PUT"] == OUTPUTS + 2, "each file, and a record for each of two passes"
+    assert more["list"] == more["POST"] == 0, "records are deleted 1,000 at a time"
+    assert sum(more.values()) == OUTPUTS + 2 + 6, "packing reads two files, and the lock is read before each record"
 
 
 def test_a_listing_and_a_request_give_the_same_size_and_identity(s3: Any) -> None:

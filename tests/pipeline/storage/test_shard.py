@@ -115,17 +115,10 @@ def test_what_outlives_a_killed_command_publishes_nothing_beside_the_next(
     killed.files.replace_text(killed.lock_name, owner.model_dump_json())
     with lock(root, next_one):
         assert set(owners_of(Store(root))) == {next_one}
-        with pytest.raises(StoreError, match="the run of this process has ended"):
-            killed.commit(
-                output="tokens",
-                partition="p",
-                suffix=".arrow",
-                write=lambda path: path.write_text("late") and None,
-                check=lambda path: None,
-                rows=1,
-                fingerprint="",
-                counts={},
-            )
+        message, late = "the run of this process has ended", {"output": "tokens", "partition": "p", "suffix": ".arrow"}
+        with pytest.raises(StoreError, match=message), killed.draft(**late) as draft:
+            draft.path.write_text("late")
+            killed.publish([draft.finish(check=lambda path: None, rows=1, fingerprint="", counts={})])
     assert killed.files.read_text(killed.lock_name) is None
 
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from colophon.pipeline.storage.commits import record_path
+from colophon.pipeline.storage.commits import Store
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.state_files import with_checksum
-from colophon.shards.manifest import Manifest, Record, manifest_text
+from colophon.shards.manifest import Manifest, Record
+from tests.pipeline.commit_records import edit_records
 from tests.pipeline.project import Called, colophon, manifest
 
 EDITED = "manifest.json: its checksum is wrong: it was edited or damaged, or an older version wrote it. "
@@ -44,11 +45,14 @@ def record_of(output: str) -> Record:
 
 
 def edit_manifest(edit: Callable[[Any], object], *, is_noticed: bool = True) -> None:
-    """Change the manifest's JSON value; unless `is_noticed`, with a checksum that is right."""
+    """Change `manifest.json`; unless `is_noticed`, the manifest with its tables as one value, with right checksums."""
     path = Path("out/manifest.json")
-    value = json.loads(path.read_text())
+    value = json.loads(path.read_text() if is_noticed else manifest().model_dump_json())
     edit(value)
-    path.write_text(json.dumps(value) if is_noticed else manifest_text(Manifest.model_validate(value)))
+    if is_noticed:
+        path.write_text(json.dumps(value))
+    else:
+        Store("out").write_manifest(Manifest.model_validate(value))
 
 
 def record_as_it_is(record: Record, **changes: Any) -> None:
@@ -56,7 +60,8 @@ def record_as_it_is(record: Record, **changes: Any) -> None:
     path = Path("out", record.path)
     size_and_hash = {"bytes": path.stat().st_size, "sha256": file_sha256(path)}
     changed = record.model_copy(update={**size_and_hash, **changes})
-    Path("out", record_path(record.output, record.partition)).write_text(changed.model_dump_json())
+    names = (record.output, record.partition)
+    edit_records(lambda r: (r["output"], r["partition"]) == names and r.update(changed.model_dump(mode="json")))
 
     def replace(value: Any) -> None:
         records = value["outputs"][record.output]["records"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable
@@ -12,9 +11,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from colophon.pipeline.storage.commits import record_path, settings_path
+from colophon.pipeline.storage.pass_record import settings_path
 from colophon.pipeline.verification.report_numbers import report_findings
 from colophon.pipeline.verification.verification import Verification
+from tests.pipeline.commit_records import drop_records, edit_records
 from tests.pipeline.project import colophon, manifest, resolved_recipe, run, write_documents, write_json_lines
 from tests.pipeline.verification.helpers import EDITED, edit_manifest, edit_report, findings, verify
 
@@ -40,7 +40,8 @@ def layout_of_another(value: Any) -> None:
 def rows_of_tokens(value: Any) -> None:
     record = records(value)[0]
     record["rows"] += 1
-    Path("out", record_path("tokens", record["partition"])).write_text(json.dumps(record))
+    names = ("tokens", record["partition"])
+    edit_records(lambda r: (r["output"], r["partition"]) == names and r.update(rows=record["rows"]))
 
 
 EDITS: dict[str, tuple[Callable[[Any], object], str]] = {
@@ -86,7 +87,7 @@ EDITS: dict[str, tuple[Callable[[Any], object], str]] = {
     "a record's counts": (lambda value: records(value)[0]["counts"].update(tokens=1), "differs from the manifest"),
     "a record's content": (lambda value: records(value)[0]["content"].clear(), "differs from the manifest"),
     "a layout dropped with its files": (
-        lambda value: (value["outputs"].pop("packed/plain"), shutil.rmtree("out/records/packed/plain")),
+        lambda value: (value["outputs"].pop("packed/plain"), drop_records("packed/plain")),
         "packed/plain: is not listed, though the manifest's recipe has it",
     ),
     "the recipe's seed": (lambda value: value["recipe"]["pack"].update(seed=7), "its recipe differs from the one that"),
@@ -133,7 +134,8 @@ def test_an_edited_manifest_with_a_right_checksum_is_found(finished: Path) -> No
         found = [f"{finding.path}: {finding.message}" for finding in Verification(resolved).findings()]
         assert any(message in line for line in found), (name, found)
         assert not any(line.startswith(EDITED) for line in found), name
-        shutil.copytree("kept", "out", dirs_exist_ok=True)
+        shutil.rmtree("out")
+        shutil.copytree("kept", "out")
 
 
 REPORT_EDITS: dict[str, tuple[str, Callable[[Any], object], str]] = {
@@ -214,22 +216,18 @@ RECORD_EDITS: dict[str, Callable[[Any], object]] = {
     "counts": lambda record: record["counts"].clear(),
     "content": lambda record: record["content"].update(text="0" * 64),
     "path": lambda record: record.update(path="../x"),
-    "key": lambda record: record.update(more=1),
-    "output": lambda record: record.update(output="packed/plain"),
 }
 
 
 def test_edited_records_are_each_named(finished: Path) -> None:
     names = [record.partition for record in manifest().outputs["tokens"].records]
     assert len(names) >= len(RECORD_EDITS)
-    for name, edit in zip(names, RECORD_EDITS.values(), strict=False):
-        path = Path("out", record_path("tokens", name))
-        value = json.loads(path.read_text())
-        edit(value)
-        path.write_text(json.dumps(value))
+    edits = dict(zip(names, RECORD_EDITS.values(), strict=False))
+    edit_records(lambda r: r["output"] == "tokens" and r["partition"] in edits and edits[r["partition"]](r))
     found = findings()
     edited = {f"tokens/{name}.arrow" for name in names[: len(RECORD_EDITS)]}
-    assert {line.split(": ")[0] for line in found if "its commit record" in line} == edited
+    of_records = [line for line in found if "its commit record" in line or "the record of tokens of" in line]
+    assert {line.split(": ")[0] for line in of_records} == edited
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""The commit records of a run's output, read and edited as they are stored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.pass_record import RECORDS
+from colophon.pipeline.storage.segments import SEGMENT_SCHEMA, segment_names, write_segment
+from colophon.shards.manifest import Record
+
+_JSON = ("counts", "content", "problems")
+
+
+def committed_record(root: str, output: str, partition: str) -> Record | None:
+    """The commit record of a file that exists in full size."""
+    return Store(root).ledger().sound(output).get(partition)
+
+
+def committed_records(root: str = "out") -> list[Record]:
+    """The commit records of all files that exist in full size."""
+    ledger = Store(root).ledger()
+    return [record for output in ledger.outputs for record in ledger.sound(output)]
+
+
+def edit_records(edit: Callable[[Any], object], *, root: str = "out") -> None:
+    """Rewrite all records as one segment. `edit` gets each as JSON and changes it; `clear` drops it."""
+    files, ledger = Store(root).files, Store(root).ledger()
+    values = [record.model_dump(mode="json") for output in ledger.outputs for record in ledger.records(output)]
+    for value in values:
+        edit(value)
+    for name in segment_names(files.sizes(RECORDS)):
+        Path(root, RECORDS, name).unlink()
+    rows = [{**value, **{key: json.dumps(value[key]) for key in _JSON if value[key]}} for value in values if value]
+    rows = [{key: row[key] or None for key in SEGMENT_SCHEMA.names} for row in rows]
+    write_segment(files, pa.Table.from_pylist(rows, SEGMENT_SCHEMA), after=[])
+
+
+def drop_records(output: str, *partitions: str, root: str = "out") -> None:
+    """Delete the records of some partitions of an output, or all of its records."""
+    edit_records(
+        lambda r: r["output"] == output and (not partitions or r["partition"] in partitions) and r.clear(), root=root
+    )
