@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import ValidationError
@@ -59,7 +60,9 @@ class RecordTable(TableRows[Record]):
         return pc.fill_null(pc.index_in(partitions, self._partitions), -1).to_numpy().astype("int64")  # type: ignore[no-any-return]
 
     def chosen(self, places: NumPyArray) -> RecordTable:
-        """The records of these rows, in the order of `places`."""
+        """The records of these rows, in the order of `places`; this table itself for all of its rows."""
+        if np.array_equal(places, np.arange(len(self))):
+            return self
         return RecordTable(self.output, self.table.take(pa.array(places)))
 
     @property
@@ -114,6 +117,11 @@ class PartitionTable(TableRows[PartitionInfo]):
 
     def _row(self, values: dict[str, Any]) -> PartitionInfo:
         return PartitionInfo(**values)
+
+
+def filtered(table: pa.Table, mask: pa.ChunkedArray) -> pa.Table:
+    """The rows for which `mask` is true; the table itself, without a copy, where all are."""
+    return table if pc.all(mask).as_py() else table.filter(mask)
 
 
 def totals(records: Sequence[Record]) -> Counter[str]:

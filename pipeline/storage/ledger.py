@@ -36,7 +36,7 @@ from colophon.shards.common.errors import DamagedFileError, ShardError
 from colophon.shards.manifest import REMEDY, Record
 from colophon.shards.outputs import Output
 from colophon.shards.record_table import RECORDS as COLUMNS
-from colophon.shards.record_table import RecordTable
+from colophon.shards.record_table import RecordTable, filtered
 
 SEGMENT_PARTITIONS = 4096
 SEGMENT_SECONDS = 30.0
@@ -96,9 +96,10 @@ class Ledger:
     def records(self, output: str) -> RecordTable:
         """The records of an output, whether or not their files exist."""
         if output not in self._tables:
-            chunks = [chunk.filter(pc.equal(chunk.column("output"), output)) for chunk in (*self._chunks, self._loose)]
-            table = latest(pa.concat_tables(chunks))
-            kept = table.filter(pc.is_valid(table.column("path"))).select(COLUMNS.names)
+            chunks = (*self._chunks, self._loose)
+            of_output = [filtered(chunk, pc.equal(chunk.column("output"), output)) for chunk in chunks]
+            table = latest(pa.concat_tables(of_output))
+            kept = filtered(table, pc.is_valid(table.column("path"))).select(COLUMNS.names)
             self._tables[output] = RecordTable(output, kept)
         return self._tables[output]
 
@@ -109,7 +110,7 @@ class Ledger:
             paths = pa.array([f"{output}/{name}" for name in sizes], pa.string())
             found = pa.array(sizes.values(), pa.int64()).take(pc.index_in(records.table.column("path"), paths))
             full = pc.fill_null(pc.equal(found, records.table.column("bytes")), False)
-            self._sound[output] = RecordTable(output, records.table.filter(full))
+            self._sound[output] = RecordTable(output, filtered(records.table, full))
         return self._sound[output]
 
     def report(self, records: Sequence[Record]) -> None:
