@@ -205,10 +205,10 @@ def write(job: Job) -> Result:
 def _write_annotations(
     store: Any, partition: str, annotator: Any, batches: Sequence[pa.RecordBatch], *, watch: Stopwatch
 ) -> None:
-    from colophon.pipeline.stages.annotation import AnnotationFile
+    from colophon.pipeline.stages.annotation import AnnotationFile, with_ids
     from colophon.shards.outputs import Output
 
-    annotated = [annotator.annotate(batch) for batch in batches]
+    annotated = [with_ids(batch.column("id"), annotator.annotate(batch)) for batch in batches]
     output = Output.annotations(annotator.name)
     with (
         store.draft(output=output, partition=partition, suffix=output.suffix) as draft,

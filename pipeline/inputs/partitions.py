@@ -221,7 +221,11 @@ def _plan_source(
         partitions=[part for plan in planned for part in plan if part.source not in incomplete],
         quarantine=[
             *quarantine,
-            *(QuarantineEntry(source=file, stage="input", reason=reason) for file, reason in incomplete.items()),
+            *(
+                QuarantineEntry(source=file.source, stage="input", reason=incomplete[file.source])
+                for file in files
+                if file.source in incomplete
+            ),
         ],
         absent=mappings.absent,
     )

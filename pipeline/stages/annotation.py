@@ -121,7 +121,7 @@ class AnnotationSink:
         for annotator in self._wanted:
             with clock.measure("annotate"):
                 output = annotate_batch(annotator, columns, num_rows=batch.num_rows)
-            later(partial(clock.call, "write", self._files[annotator.name].add, _with_ids(ids, output)))
+            later(partial(clock.call, "write", self._files[annotator.name].add, with_ids(ids, output)))
             # A name of the input wins: `url` stays the input's column for the annotators that follow.
             columns = dict(zip(output.schema.names, output.columns, strict=True)) | columns
 
@@ -233,7 +233,8 @@ def _file_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field(ID, pa.string()), *schema], metadata=schema.metadata)
 
 
-def _with_ids(ids: pa.Array, batch: pa.RecordBatch) -> pa.RecordBatch:
+def with_ids(ids: pa.Array, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """An annotator's output as its file has it: with the documents' ids as the first column."""
     return pa.RecordBatch.from_arrays([ids, *batch.columns], schema=_file_schema(batch.schema))
 
 

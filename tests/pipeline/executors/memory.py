@@ -88,8 +88,8 @@ class PassPeak(NamedTuple):
 
 def pass_peaks(resolved: ResolvedRecipe, *, stages: Sequence[str] = STAGES) -> Iterator[PassPeak]:
     """Runs what is not up to date of the named stages, as one worker does, and measures each pass."""
-    plan = Plan(resolved)
-    for names in plan.passes(stages):
+    for names in Plan(resolved).passes(stages):
+        plan = Plan(resolved)  # it reads the records of the passes before
         tasks = [task for task in plan.tasks(names, without={}) if task.outputs]
         with watched() as peak:
             begun = time.monotonic()

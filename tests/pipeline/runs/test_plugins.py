@@ -192,7 +192,8 @@ def test_the_list_of_annotators_has_columns_and_origins(place: Path) -> None:
 
 
 def test_a_submitted_recipe_has_its_plugins_uploaded(place: Path) -> None:
-    options = ("--address", "http://127.0.0.1:1", "--no-install", "--set", "output.path=/shared/out")
+    paths = ("--set", "input.paths=/shared/documents.parquet", "--set", "output.path=/shared/out")
+    options = ("--address", "http://127.0.0.1:1", "--no-install", *paths)
     Path(".gitignore").write_text("mine.py\n")
     called = colophon("submit", "recipe.toml", *options)
     assert called.line.startswith("submit: no Ray job server at ")

@@ -151,7 +151,7 @@ def test_a_run_over_text_files() -> None:
     }
     records = manifest().annotators["place"].records
     rows = [row for record in records for row in pq.read_table(Path("out", record.path)).to_pylist()]
-    assert rows == [{"file_path": "data/empty.txt"}, {"file_path": "data/good.txt"}]
+    assert rows == [{"id": path, "file_path": path} for path in ("data/empty.txt", "data/good.txt")]
     for options in ((), ("--inputs",), ("--deep", "--executor", "inline")):
         assert colophon("verify", "recipe.toml", *options).code in (0, 3)
     exported = colophon("export", "recipe.toml", "--to", "exported", "--executor", "inline")
