@@ -220,10 +220,12 @@ def test_a_wrong_search_is_one_line(calls: Calls, body: dict[str, Any], message:
 
 
 def test_documents_that_an_annotator_has_no_file_of(run: RunOutput) -> None:
-    manifest = run.manifest.model_copy(deep=True)
-    missing = manifest.outputs["annotations/own"].records.pop(1).partition
+    outputs = run.manifest.outputs
+    own = outputs["annotations/own"]
+    missing = own.records[1].partition
+    others = own.model_copy(update={"records": [*own.records[:1], *own.records[2:]]})
     partial = RunOutput(run.path)
-    partial.__dict__["manifest"] = manifest
+    partial.__dict__["manifest"] = run.manifest.model_copy(update={"outputs": outputs | {"annotations/own": others}})
     calls = Calls(partial, load_tokenizer=lambda: tokenizer_of(run))
     found = all_pages(calls, filters=[CONDITIONS["no value"][0]])
     without = [n for n in range(120) if Documents(run).locate(n)[0] == missing]
