@@ -151,22 +151,21 @@ def jobs(environment: Environment) -> Iterator[str]:
 
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize("uploaded", ["the checkout", "a recipe alone"])
-def test_a_ray_job_imports_colophon(
-    jobs: str, environment: Environment, source: Path, tmp_path: Path, uploaded: str
+@pytest.mark.parametrize("beside", ["a checkout", "a recipe alone"])
+def test_a_ray_job_runs_the_code_that_submits_it(
+    jobs: str, environment: Environment, source: Path, tmp_path: Path, beside: str
 ) -> None:
     recipe = write_small_run(tmp_path / "data", num_files=1, num_documents=12)
-    if uploaded == "the checkout":
+    if beside == "a checkout":
         working_dir = tmp_path / "checkout"
         shutil.copytree(source, working_dir, symlinks=True, ignore=shutil.ignore_patterns("build", "*.egg-info"))
-        version = "0.1.0+uploaded"
         face = working_dir / "colophon" / "__init__.py"
-        face.write_text(face.read_text().replace(f'"{__version__}"', f'"{version}"'))
+        face.write_text(face.read_text().replace(f'"{__version__}"', '"0.1.0+other"'))
     else:
-        working_dir, version = tmp_path / "upload", __version__
+        working_dir = tmp_path / "upload"
         working_dir.mkdir()
     shutil.copy(recipe, working_dir)
     command = (environment.root / "bin" / "colophon", "submit", "recipe.toml", "--address", jobs, "--no-install")
     done = environment.call(*command, "--working-dir", working_dir, cwd=working_dir)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert read_manifest(tmp_path / "data" / "out").colophon_version == version
+    assert read_manifest(tmp_path / "data" / "out").colophon_version == __version__

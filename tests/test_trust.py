@@ -556,7 +556,12 @@ class TestPlugins:
     """Python code beside a recipe runs only with `--plugins`, or in a directory that COLOPHON_PLUGINS lists."""
 
     COMMANDS = {
-        name: [word for parameter in command.params if parameter.required for word in (parameter.opts[-1], "x")][2:]
+        name: [
+            word
+            for parameter in command.params[1:]
+            if parameter.required
+            for word in (parameter.opts[-1], "http://127.0.0.1:1" if parameter.name == "address" else "x")
+        ]
         for name, command in typer.main.get_command(cli.app).commands.items()  # type: ignore[attr-defined]
         if command.params and command.params[0].name == "recipe"
     }

@@ -26,6 +26,6 @@ def test_long_values_are_written_before_they_fill_memory(
         for first in range(0, len(urls), 10):
             some = urls[first : first + 10]
             file.add(pa.record_batch([[url[:5] for url in some], some], names=["id", "url"]))
-        file.commit("", rows=400, problems=(), counts={}, content={})
+        file.finish("", rows=400, problems=(), counts={}, content={})
     assert pq.read_metadata(path).num_row_groups == row_groups
     assert pq.read_table(path)["url"].to_pylist() == urls
