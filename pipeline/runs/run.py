@@ -159,7 +159,7 @@ class Run:
         self._write_settings()
         keep_sizes(self._resolved.store, self._resolved.planned.inputs.chosen_bytes)
         self._sweep()
-        self._plan.ledger.compact()  # of a run that was killed, or of an older version
+        self._move_records()
         timings = tuple(self._run_pass(stages) for stages in self._passes)
         self._sweep()
         manifest = self._plan.manifest(self._quarantined_in_order())
@@ -192,6 +192,17 @@ class Run:
             text = json.dumps(self._resolved.settings.by_output[output], sort_keys=True, indent=1)
             if store.files.read_text(settings_path(output)) != text:
                 store.files.replace_text(settings_path(output), text)
+
+    def _move_records(self) -> None:
+        """Move the records of a run that was killed, or of an older version, into a segment."""
+        older = self._plan.ledger.compact()
+        if older:
+            self._console.print(
+                f"commit records of an earlier version that are now in one table: {older:,}. Earlier versions cannot "
+                "read this output any more",
+                highlight=False,
+                soft_wrap=True,
+            )
 
     def _stages(self) -> list[StageName]:
         return [stage for stages in self._passes for stage in stages]

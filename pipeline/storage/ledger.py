@@ -126,18 +126,22 @@ class Ledger:
         if len(self._reported) >= SEGMENT_PARTITIONS or now - self._reported_since >= SEGMENT_SECONDS:
             self._move([f"{_PENDING_NAME}/{partition}.json" for partition in self._reported])
 
-    def compact(self) -> None:
+    def compact(self) -> int:
         """Move all records that are in no segment into one, and merge segments if they are many.
 
         Afterwards the ledger knows what other processes have recorded, and which files exist. The caller must hold the
         run's lock.
+
+        Returns:
+            The number of moved records that an older version wrote, which cannot read the output from now on.
         """
-        self._move(self._loose_names(self._files.sizes(RECORDS)))
-        if not self._chunks or self._share is not None:  # other shards read and write segments beside this one
-            return
-        whole = latest(pa.concat_tables(self._chunks))
-        if len(self._segments) > MAX_SEGMENTS or sum(chunk.num_rows for chunk in self._chunks) > 2 * whole.num_rows:
-            self._merge(whole)
+        names = self._loose_names(self._files.sizes(RECORDS))
+        self._move(names)
+        if self._chunks and self._share is None:  # other shards read and write segments beside this one
+            whole = latest(pa.concat_tables(self._chunks))
+            if len(self._segments) > MAX_SEGMENTS or sum(chunk.num_rows for chunk in self._chunks) > 2 * whole.num_rows:
+                self._merge(whole)
+        return sum(not name.startswith(f"{_PENDING_NAME}/") for name in names)
 
     def _move(self, names: Sequence[str]) -> None:
         """Write a segment of the named records, then delete them."""

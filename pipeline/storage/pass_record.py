@@ -46,6 +46,11 @@ def pending_path(partition: str) -> str:
     return f"{PENDING}/{partition}.json"
 
 
+def older_path(output: str, partition: str) -> str:
+    """The path under the root at which older versions kept the commit record of one file."""
+    return f"{RECORDS}/{output}/{partition}.json"
+
+
 def settings_path(output: str) -> str:
     """The path of the settings that an output's files were written with."""
     return f"{RECORDS}/{output}/.settings.json"

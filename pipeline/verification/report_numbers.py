@@ -16,6 +16,8 @@ from colophon.shards.manifest import Manifest
 
 _REMEDY = "`colophon run` writes it"
 _SHOWN_DIFFERENCES = 4
+_NOT_IN_OLDER = ("null_in_sources",)
+"""Keys that a summary of an older version does not have."""
 
 
 def report_findings(store: Store, manifest: Manifest) -> Iterator[Finding]:
@@ -37,6 +39,7 @@ def _summary(text: str, store: Store, manifest: Manifest) -> Iterator[str]:
         expected = counted(manifest, store=store)
     except (DamagedFileError, pl.exceptions.PolarsError, OSError):
         return  # a damaged file that it counts has a finding of its own
+    expected = {key: value for key, value in expected.items() if key in found or key not in _NOT_IN_OLDER}
     lines = differences(expected, {key: found.get(key) for key in expected})
     if lines:
         yield f"differs from the manifest and its files: {'; '.join(lines[:_SHOWN_DIFFERENCES])}. {_REMEDY}"

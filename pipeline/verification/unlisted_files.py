@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from colophon.pipeline.runs.resolve import ResolvedRecipe
-from colophon.pipeline.storage.pass_record import RECORDS, settings_path
+from colophon.pipeline.storage.pass_record import RECORDS, older_path, settings_path
 from colophon.pipeline.storage.segments import segment_names
 from colophon.shards.manifest import Manifest
 from colophon.shards.outputs import STAGES, Output
@@ -32,12 +32,15 @@ def unlisted_notes(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[str
 
 def _files(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[str]:
     files = resolved.store.files
+    found = files.sizes(RECORDS)
+    records = {f"{RECORDS}/{name}" for name in found.keys() - {*segment_names(found)}}
+    records -= {settings_path(output) for output in manifest.outputs}
     for output, content in manifest.by_output.items():
         listed = {PurePosixPath(record.path).name for record in content.records}
         yield from (f"{output}/{name}" for name in files.names(output) if name not in listed)
-    records = {settings_path(output).removeprefix(f"{RECORDS}/") for output in manifest.outputs}
-    found = files.sizes(RECORDS)
-    yield from (f"{RECORDS}/{name}" for name in found.keys() - records - {*segment_names(found)})
+        if records:  # only of an older version, or of a run that did not end
+            records.difference_update(older_path(output, record.partition) for record in content.records)
+    yield from records
 
 
 def _directories(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import pyarrow as pa
 
 from colophon.pipeline.storage.commits import Store
-from colophon.pipeline.storage.pass_record import RECORDS
+from colophon.pipeline.storage.pass_record import RECORDS, older_path
 from colophon.pipeline.storage.segments import SEGMENT_SCHEMA, segment_names, write_segment
-from colophon.shards.manifest import Record
+from colophon.shards.common.state_files import with_checksum
+from colophon.shards.manifest import MANIFEST_NAME, TABLES, Record, read_manifest
 
 _JSON = ("counts", "content", "problems")
 
@@ -46,3 +48,23 @@ def drop_records(output: str, *partitions: str, root: str = "out") -> None:
     edit_records(
         lambda r: r["output"] == output and (not partitions or r["partition"] in partitions) and r.clear(), root=root
     )
+
+
+def as_an_older_version(root: str = "out") -> int:
+    """Give a finished output the form of the version before segments; the number of its records.
+
+    A record is a file of its own, the manifest has no tables, and the summary does not have the newest key.
+    """
+    records = committed_records(root)
+    for name in segment_names(Store(root).files.sizes(RECORDS)):
+        Path(root, RECORDS, name).unlink()
+    for record in records:
+        Path(root, older_path(record.output, record.partition)).write_text(record.model_dump_json(indent=1))
+    value = read_manifest(Path(root)).model_dump(mode="json")
+    shutil.rmtree(Path(root, TABLES))
+    Path(root, MANIFEST_NAME).write_text(with_checksum(json.dumps(value, indent=1)))
+    summary = Path(root, "report/summary.json")
+    counts = json.loads(summary.read_text())
+    del counts["null_in_sources"]
+    summary.write_text(with_checksum(json.dumps(counts, indent=1)))
+    return len(records)

@@ -14,7 +14,7 @@ import pytest
 from colophon.pipeline.storage.pass_record import settings_path
 from colophon.pipeline.verification.report_numbers import report_findings
 from colophon.pipeline.verification.verification import Verification
-from tests.pipeline.commit_records import drop_records, edit_records
+from tests.pipeline.commit_records import as_an_older_version, drop_records, edit_records
 from tests.pipeline.project import colophon, manifest, resolved_recipe, run, write_documents, write_json_lines
 from tests.pipeline.verification.helpers import EDITED, edit_manifest, edit_report, findings, verify
 
@@ -182,6 +182,26 @@ def test_files_that_nothing_reads_are_noted(finished: Path) -> None:
     assert (called.code, called.err) == (0, "")
     names = "packed/unknown, records/tokens/more.json, tokens/.part.0123456789ab.arrow.tmp, ..."
     assert called.out.splitlines()[0] == f"4 files or directories that no reader opens: {names}"
+
+
+def test_a_sound_output_of_an_older_version_is_sound_before_and_after_a_run_moves_its_records(finished: Path) -> None:
+    num_records = as_an_older_version()
+    sound = verify()
+    assert (sound.code, sound.err, len(sound.out.splitlines())) == (0, "", 1)
+    assert len([path for path in Path("out/records").rglob("*.json") if path.name[0] != "."]) == num_records
+    moved, again = run(), run()
+    line = f"commit records of an earlier version that are now in one table: {num_records:,}. Earlier versions cannot "
+    assert moved.out.splitlines()[0] == f"{line}read this output any more"
+    assert (moved.code, again.code, "earlier version" in again.out) == (0, 0, False)
+    assert (verify().code, verify().out) == (0, sound.out)
+
+
+def test_a_key_that_older_summaries_have_is_missed(finished: Path) -> None:
+    as_an_older_version()
+    edit_report(Path("out/report/summary.json"), lambda value: value.pop("left_aside"), is_noticed=False)
+    assert [line.split(" -> ")[0] for line in findings()] == [
+        "report/summary.json: differs from the manifest and its files: left_aside: []"
+    ]
 
 
 def test_a_stage_that_has_not_been_run_is_noted(project: Path) -> None:
