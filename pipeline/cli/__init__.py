@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import atexit
 import gc
+import os
+import re
 import sys
+import textwrap
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
@@ -29,34 +30,53 @@ from colophon.pipeline.cli import (
 )
 from colophon.pipeline.cli.recipe_command import with_plugins_option
 from colophon.pipeline.cli.terminal import echo, guarded_streams
-from colophon.pipeline.errors import one_line
+from colophon.pipeline.errors import UsageError, one_line
 from colophon.shards.common.errors import ColophonError, ExitCode, panics_as_errors
 from colophon.shards.common.url_secrets import without_secrets
 
 
 class _Commands(TyperGroup):
-    """The commands. The parser's errors repeat arguments, and are cut into lines before they reach a stream."""
+    """The commands. An error of the parser is one line, as all others are, in place of its box."""
 
-    def make_context(self, *arguments: Any, **options: Any) -> Any:
+    def make_context(self, info_name: str | None, args: list[str], *arguments: Any, **options: Any) -> Any:
         """The context of a call, see click."""
-        with _masked_errors():
-            return super().make_context(*arguments, **options)
+        if not args:  # its "error" prints the help
+            return super().make_context(info_name, args, *arguments, **options)
+        try:
+            return super().make_context(info_name, args, *arguments, **options)
+        except _ParserError as error:
+            raise UsageError(_parser_line(error, None)) from None
 
     def invoke(self, context: Any) -> Any:
         """The result of the call, see click."""
-        with _masked_errors():
+        try:
             return super().invoke(context)
+        except _ParserError as error:
+            raise UsageError(_parser_line(error, context.invoked_subcommand)) from None
 
 
-@contextmanager
-def _masked_errors() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        message = getattr(error, "message", None)
-        if isinstance(message, str):
-            error.message = without_secrets(message)  # type: ignore[attr-defined]
-        raise
+_ParserError: type[Any] = typer.BadParameter.__mro__[1]
+"""The base class of all errors of the parser: click's `UsageError`, or that of typer's copy of click."""
+_EXTRA = re.compile(r"Got unexpected extra argument(?:\(s\)|s)? \((?P<words>.*)\)")
+_LONGEST_EXTRA = 200
+
+
+def _parser_line(error: Any, command: str | None) -> str:
+    """The message of an error of the parser: `convert: --to: 'foo' is not one of 'megatron', 'mds', ...`."""
+    place = f"{command}: " if command else ""
+    message = without_secrets(error.message)
+    if message and getattr(error, "param", None) is not None:
+        reason = message.removeprefix("Value error, ").replace("Input should be", "must be").rstrip(".")
+        return f"{place}{error.param.opts[0]}: {reason}"
+    message = without_secrets(" ".join(error.format_message().split())).rstrip(".")
+    if extra := _EXTRA.match(message):
+        words = extra["words"].split()
+        is_glob = any(os.path.exists(word) for word in words)  # noqa: PTH110 (pathlib raises for a very long word)
+        remedy = ". If they are the files of one pattern, quote the pattern" if is_glob else ""
+        message = f"{textwrap.shorten(message, _LONGEST_EXTRA, placeholder=' ...)')}{remedy}"
+    call = f"colophon {command}" if command else "colophon"
+    end = "" if message.endswith("?") else "."
+    return f"{place}{message[:1].lower()}{message[1:]}{end} See `{call} --help`"
 
 
 app = typer.Typer(

@@ -59,6 +59,7 @@ def _stage_command(name: str, stages: tuple[StageName, ...], docstring: str) -> 
                 loaded,
                 stages,
                 where=recipe,
+                settings=settings,
                 executor=executor,
                 shard=share,
                 rebuild=rebuild,
@@ -121,6 +122,7 @@ def _run(
     stages: tuple[StageName, ...],
     *,
     where: str,
+    settings: list[str],
     executor: ExecutorName,
     shard: Shard | None,
     rebuild: bool,
@@ -137,6 +139,7 @@ def _run(
         rebuild=rebuild,
         strict=strict,
         name=where,
+        settings=settings,
         console=make_console(err=as_json),
         shows_summary=not as_json,
         log=progress_log(as_json),
@@ -161,12 +164,13 @@ def finish(recipe: RecipeArgument, settings: SetOption = None, as_json: JsonOpti
 
     Example: `colophon finish recipes/web.toml`
     """
-    loaded = _loaded(recipe, settings or [])
+    settings = settings or []
+    loaded = _loaded(recipe, settings)
     from colophon.pipeline.reports.summary import print_summary
     from colophon.pipeline.runs.sharded.finish import finish_run
 
     console = make_console(err=as_json)
-    result = finish_run(loaded, where=recipe, console=console, log=progress_log(as_json))
+    result = finish_run(loaded, where=recipe, settings=settings, console=console, log=progress_log(as_json))
     if as_json:
         echo_json({"exit_code": int(result.exit_code), "output": loaded.output.path, **result.summary})
     else:

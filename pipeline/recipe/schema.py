@@ -227,12 +227,16 @@ class Recipe(Section):
                 raise ValueError(f"two sources have the name {name!r}")
         return inputs
 
-    @field_validator("input")
+    @field_validator("input", mode="before")
     @classmethod
-    def _one_of_both(cls, section: InputSection | None, info: ValidationInfo) -> InputSection | None:
+    def _one_of_both(cls, section: Any, info: ValidationInfo) -> Any:
+        """Checked before the section's keys: one without paths is not asked for them beside `[[inputs]]`."""
         has_inputs = info.data.get("inputs") is not None
         if section is not None and has_inputs:
-            raise ValueError("[input] is the short form of one [[inputs]]: a recipe has one of them")
+            raise ValueError(
+                "[input] is the short form of one [[inputs]]: a recipe has one of them. Each table of [[inputs]] has "
+                "its own keys, such as partition_bytes"
+            )
         if section is None and not has_inputs and "inputs" in info.data:
             raise PydanticCustomError("missing", "Field required")
         return section

@@ -237,12 +237,14 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
     _print_quarantine(manifest, console=console)
 
 
-def print_share(shard: Shard, result: RunResult, *, where: str, console: Console) -> None:
-    """Print the lines that end a shard of the recipe `where`."""
+def print_share(shard: Shard, result: RunResult, *, arguments: str, console: Console) -> None:
+    """Print the lines that end a shard; `arguments` are its recipe and `--set` options."""
     partitions = len(result.manifest.partitions)
     work = "" if result.has_worked else ", nothing to do"
     line = f"shard {shard}: {partitions:,} partitions are complete{work}"
-    console.print(f"{line}. When all shards are: colophon finish {where}", highlight=False, soft_wrap=True)
+    console.print(
+        f"{line}. When all shards are: colophon finish {arguments}", highlight=False, markup=False, soft_wrap=True
+    )
     _print_quarantine(result.manifest, console=console)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -34,6 +35,7 @@ def run_recipe(
     strict: bool = False,
     plugins: bool = False,
     name: str | None = None,
+    settings: Sequence[str] = (),
     console: Console | None = None,
     shows_summary: bool = True,
     log: Callable[[str], None] = lambda line: None,
@@ -50,6 +52,7 @@ def run_recipe(
         strict: stop at the first input that cannot be read, instead of quarantining it.
         plugins: run the Python files of `[plugins]` of a recipe file, which is an error otherwise.
         name: the recipe's name in errors. None: the path or the name, `recipe` for a recipe.
+        settings: the `--set` options that the recipe was loaded with, for the command that a shard names as the next.
         console: shows progress and the summary. None: nothing is shown.
         shows_summary: False shows the progress alone.
         log: gets a line on where workers run.
@@ -112,10 +115,15 @@ def run_recipe(
             if result.has_worked and not session.spans_machines:
                 remember_rates(result, resolved, workers=session.num_workers)
     if console is not None and shows_summary and shard is not None:
-        print_share(shard, result, where=where, console=console)
+        print_share(shard, result, arguments=recipe_arguments(where, settings), console=console)
     elif console is not None and shows_summary:
         print_summary(dict(result.summary), result.manifest, console=console, has_worked=result.has_worked)
     return result
+
+
+def recipe_arguments(where: str, settings: Sequence[str]) -> str:
+    """Return a recipe and its `--set` options, quoted for a shell: `web.toml --set output.path=out/b`."""
+    return shlex.join([where, *(word for setting in settings for word in ("--set", setting))])
 
 
 def _check_visible(recipe: Recipe, *, where: str) -> None:

@@ -48,10 +48,11 @@ def submit_run(
     file, in_job = _inside(recipe, working_dir)
     upload = plan_upload(loaded, where=recipe, recipe_file=file, working_dir=working_dir)
     packages = _packages(requirements) if install else []
+    if not dry_run:
+        check_job_server(url)
     log("".join(f"{line}\n" for line in upload.lines(**({"most": None} if dry_run else {}))))
     if dry_run:
         return 0
-    check_job_server(url)
     from colophon.pipeline.executors.on_ray.job_submission import follow_job, send_job
 
     set_options = [word for override in overrides for word in ("--set", override)]

@@ -15,8 +15,8 @@ was saved several times. Cost: one listing of each directory, and for each file 
 from __future__ import annotations
 
 from colophon.pipeline.errors import UsageError, one_line
-from colophon.pipeline.inputs.search.formats import AVAILABLE, meaning_of
-from colophon.pipeline.inputs.search.found import Found, InputFile, Search, describe_left_aside
+from colophon.pipeline.inputs.search.formats import AVAILABLE, UNASKED_TEXT, meaning_of
+from colophon.pipeline.inputs.search.found import Found, InputFile, Search, describe_left_aside, shown
 from colophon.pipeline.inputs.search.listings import Entry, Listing, Spot
 from colophon.pipeline.inputs.search.local_listing import LocalListing
 from colophon.pipeline.inputs.search.pattern import Glob, is_glob, split_glob
@@ -82,9 +82,16 @@ def _named_file(listing: Listing, spot: Spot, entry: Entry, *, declared: InputFo
 
 
 def _nothing_found(path: str, found: Found) -> str:
-    lines = describe_left_aside(found.result().left_aside)
+    kinds = found.result().left_aside
+    lines = describe_left_aside(kinds)
     left_aside = f". Left aside: {'; '.join(lines)}" if lines else ""
-    return f"{path}: no such file, or no data file in it{left_aside}"
+    texts = next((kind.examples[0] for kind in kinds if kind.kind == UNASKED_TEXT.left_aside), None)
+    remedy = ""
+    if texts is not None:
+        directory, slash, name = texts.rpartition("/")
+        pattern = f"{directory}{slash}*.txt{'' if name.lower().endswith('.txt') else '*'}"
+        remedy = f'. A path that has .txt reads text files too, such as paths = ["{shown(pattern)}"]'
+    return f"{path}: no such file, or no data file in it{left_aside}{remedy}"
 
 
 def listing_of(path: str) -> Listing:

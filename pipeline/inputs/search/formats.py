@@ -60,7 +60,7 @@ class Meaning(NamedTuple):
     """The kind of files that are no data."""
 
 
-_UNASKED_TEXT = Meaning(left_aside="text file (format = 'text' reads it)")
+UNASKED_TEXT = Meaning(left_aside="text file (format = 'text' reads it)")
 """The meaning of a text file that a search meets: most are notes and licences beside data."""
 NO_SUFFIX = Meaning(left_aside="no suffix")
 """The meaning of a name without a dot. A link with such a name may have been a directory."""
@@ -83,7 +83,7 @@ def meaning_of(
         return Meaning(left_aside="cache file of datasets")
     meaning = _meaning_of_suffixes(*_suffixes(name), declared)
     is_asked = is_named or declared == "text" or any(".txt" in glob.lower() for glob in globs)
-    return meaning if meaning.format != "text" or is_asked else _UNASKED_TEXT
+    return meaning if meaning.format != "text" or is_asked else UNASKED_TEXT
 
 
 def format_of(name: str) -> InputFormat | None:

@@ -17,6 +17,7 @@ from colophon.pipeline.recipe.schema import Recipe
 from colophon.pipeline.reports.summary import summarize, write_report
 from colophon.pipeline.runs.calibration import calibrated
 from colophon.pipeline.runs.plan import Plan
+from colophon.pipeline.runs.recipe_run import recipe_arguments
 from colophon.pipeline.runs.resolve import ResolvedRecipe, resolve
 from colophon.pipeline.runs.run import VISIBLE_PAUSES_SECONDS, PassTiming, Run, RunResult
 from colophon.pipeline.runs.sharded.state import ShardState, completed, shard_states
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-def finish_run(recipe: Recipe, *, where: str, console: Console, log: Callable[[str], None]) -> RunResult:
+def finish_run(
+    recipe: Recipe, *, where: str, settings: Sequence[str] = (), console: Console, log: Callable[[str], None]
+) -> RunResult:
     """Write the manifest, the quarantine and the report of a run whose shards have ended.
 
     Where that was done before and nothing has changed since, the result has no times and every file keeps its bytes.
@@ -39,6 +42,7 @@ def finish_run(recipe: Recipe, *, where: str, console: Console, log: Callable[[s
     Args:
         recipe: the recipe of the shards.
         where: its name in errors.
+        settings: the `--set` options that it was loaded with, for the command that an error names.
         console: shows how many partitions are complete.
         log: see `locked`.
 
@@ -56,7 +60,8 @@ def finish_run(recipe: Recipe, *, where: str, console: Console, log: Callable[[s
         known = completed(resolved, states)
         quarantined = [entry for _, state in sorted(known.items()) for entry in state.quarantine]
         is_all_there = bool(known) and len(known) == next(iter(known)).count
-        _check_complete(resolved, stages, states, quarantined, may_wait=is_all_there)
+        arguments = recipe_arguments(where, settings)
+        _check_complete(resolved, stages, states, quarantined, may_wait=is_all_there, arguments=arguments)
         before = _manifest(resolved)
         result = Run(
             resolved, stages=stages, executor=InlineExecutor(), console=console, quarantined=quarantined, begun=begun
@@ -75,11 +80,12 @@ def _check_complete(
     quarantined: Sequence[QuarantineEntry],
     *,
     may_wait: bool,
+    arguments: str,
 ) -> None:
     """Check that every partition has a record for every output, or a quarantine entry.
 
     `may_wait`: every shard has completed this plan. Then missing files are waited for: a network file system may show
-    those of other machines only after a minute.
+    those of other machines only after a minute. `arguments`: see `recipe_arguments`.
 
     Raises:
         ColophonError: files are missing.
@@ -92,7 +98,7 @@ def _check_complete(
         if not missing:
             return
     if missing:
-        raise ColophonError(_missing_message(resolved, missing, states))
+        raise ColophonError(_missing_message(resolved, missing, states, arguments))
 
 
 def _missing(resolved: ResolvedRecipe, stages: Sequence[StageName], without: Mapping[str, QuarantineEntry]) -> set[str]:
@@ -102,18 +108,20 @@ def _missing(resolved: ResolvedRecipe, stages: Sequence[StageName], without: Map
     return {partition.name for _, partition in files}
 
 
-def _missing_message(resolved: ResolvedRecipe, missing: set[str], states: Mapping[Shard, ShardState]) -> str:
+def _missing_message(
+    resolved: ResolvedRecipe, missing: set[str], states: Mapping[Shard, ShardState], arguments: str
+) -> str:
     partitions = resolved.inputs.partitions
     line = f"{resolved.store.root}: {len(missing):,} of {len(partitions):,} partitions are missing or out of date"
-    command = f"`colophon run {resolved.where} --shard"
+    command = f"`colophon run {arguments} --shard"
     if not states:
         return f"{line}, and no shard has begun. {command} NUMBER/COUNT` runs one"
     count = next(iter(states)).count
     numbers = shard_numbers([partition.bytes for partition in partitions], count=count)
     incomplete = sorted({int(n) for n, p in zip(numbers, partitions, strict=True) if p.name in missing})
     return (
-        f"{line}, of shards {_ranges(incomplete)} of {count}. {command} {incomplete[0]}/{count}` "
-        "completes the first; then finish again"
+        f"{line}, of shards {_ranges(incomplete)} of {count}. Run each of them again, such as "
+        f"{command} {incomplete[0]}/{count}`, then `colophon finish {arguments}`"
     )
 
 

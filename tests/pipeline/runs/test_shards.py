@@ -38,8 +38,8 @@ def test_shards_in_any_order_make_the_files_of_one_run(project: Path, templates:
     assert early.code == 1
     total = len(manifest(str(templates / "finished/out")).partitions)
     assert early.line.endswith(
-        f" of {total} partitions are missing or out of date, of shards 1 of 3. `colophon run recipe.toml --shard 1/3` "
-        "completes the first; then finish again"
+        f" of {total} partitions are missing or out of date, of shards 1 of 3. Run each of them again, such as "
+        "`colophon run recipe.toml --shard 1/3`, then `colophon finish recipe.toml`"
     )
     assert not Path("out/manifest.json").exists()
     assert shard(1).code == 0
@@ -55,6 +55,15 @@ def test_shards_in_any_order_make_the_files_of_one_run(project: Path, templates:
     assert {path: path.read_bytes() for path in Path("out").rglob("*") if path.is_file()} == files
     assert colophon("verify", "recipe.toml").code == 0
     assert "nothing to do" in run().out
+
+
+def test_the_commands_that_shards_and_finish_name_have_the_options_of_the_call(project: Path) -> None:
+    options, quoted = ("--set", "output.path=out 2"), "recipe.toml --set 'output.path=out 2'"
+    ended = shard(1, *options, count=2)
+    assert ended.out.splitlines()[-1].endswith(f"When all shards are: colophon finish {quoted}")
+    early = colophon("finish", "recipe.toml", *options)
+    assert early.code == 1
+    assert early.line.endswith(f"`colophon run {quoted} --shard 2/2`, then `colophon finish {quoted}`")
 
 
 def test_a_shard_that_runs_again_does_nothing_twice_and_keeps_its_times(project: Path) -> None:

@@ -212,6 +212,10 @@ PROBLEMS = {
     "no name": (('[[inputs]]\npaths = "web"\n',), "inputs.0.name: is required"),
     "a name of two lines": ((WEB.replace('"web"', '"a\\nb"', 1),), "inputs.0.name: must be printable characters"),
     "both": ((WEB, '[input]\npaths = "wiki"\n'), "input: [input] is the short form of one [[inputs]]"),
+    "both, without paths": (
+        (WEB, "[input]\npartition_bytes = 1000\n"),
+        "input: [input] is the short form of one [[inputs]]: a recipe has one of them. Each table of [[inputs]] has",
+    ),
     "neither": ((), "input: is required"),
     "no sources": (("inputs = []\n",), "inputs: must have at least 1 item"),
     "too many": (tuple(WEB.replace("web", f"web{n}") for n in range(1001)), "inputs: must have at most 1000 items"),

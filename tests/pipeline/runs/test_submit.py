@@ -110,6 +110,7 @@ def test_a_job_server_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     done = colophon("submit", str(recipe), *options, cwd=tmp_path, environment=dict(os.environ))
     assert done.returncode == 2
     assert done.stderr.strip().splitlines()[-1].startswith(f"colophon: submit: no Ray job server at {address}")
+    assert done.stdout == ""  # no list of an upload that will not be
 
 
 def test_a_recipe_outside_the_working_directory_is_refused(tmp_path: Path) -> None:

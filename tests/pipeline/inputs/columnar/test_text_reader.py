@@ -102,6 +102,8 @@ def test_text_files_are_read_where_a_path_or_the_format_asks_for_them(
             UsageError, match=r"no data file in it\. Left aside: text file \(format = .text. reads it\)"
         ):
             planned(path, format=format)
+        with pytest.raises(UsageError, match=r'text files too, such as paths = \["data/\*\.txt"\]$'):
+            planned(path, format=format)
         return
     inputs = planned(path, format=format)
     assert [part.source for part in inputs.partitions] == read_files
