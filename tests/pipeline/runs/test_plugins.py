@@ -195,6 +195,6 @@ def test_a_submitted_recipe_has_its_plugins_uploaded(place: Path) -> None:
     paths = ("--set", "input.paths=/shared/documents.parquet", "--set", "output.path=/shared/out")
     options = ("--address", "http://127.0.0.1:1", "--no-install", *paths)
     Path(".gitignore").write_text("mine.py\n")
-    called = colophon("submit", "recipe.toml", *options)
-    assert called.line.startswith("submit: no Ray job server at ")
+    called = colophon("submit", "recipe.toml", "--dry-run", *options)
+    assert called.code == 0
     assert "  mine.py  " in called.out

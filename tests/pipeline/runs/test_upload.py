@@ -106,13 +106,13 @@ def test_only_what_the_recipe_names_is_uploaded(project: Path, tmp_path: Path) -
     assert not (tmp_path / "copies/models/same.tiktoken").is_symlink()
 
 
-def test_the_files_are_listed_before_anything_is_sent(project: Path) -> None:
+def test_a_dry_run_lists_the_files_and_sends_nothing(project: Path) -> None:
     options = ("--no-install", "--dry-run", "--set", INPUT, "--set", OUTPUT)
     called = colophon("submit", "recipe.toml", "--address", "127.0.0.1:1", *options)
     assert (called.code, called.err) == (0, "")
     assert re.fullmatch(r"upload: \d+\.\d MB: \d{3} files of Colophon \S+ and", called.out.splitlines()[0])
     assert [line.split()[0] for line in called.out.splitlines()[1:]] == ["recipe.toml", "small.tiktoken"]
-    assert "small.tiktoken" in submit(INPUT, OUTPUT).out
+    assert submit(INPUT, OUTPUT).out == ""  # no server answers, and a list of what is not sent would mislead
     wrong = colophon("submit", "recipe.toml", "--address", "head", *options)
     assert (wrong.code, wrong.line) == (2, "submit: --address head: must be http://HOST:8265")
 
