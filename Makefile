@@ -15,7 +15,7 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test test-cluster test-image browser screenshots bench bench-scale bench-trainer soak clean
+.PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test test-slow test-cluster test-image browser screenshots bench bench-scale bench-trainer soak clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -82,8 +82,11 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-test: setup ## run all tests, on as many processes as there are cores
+test: setup ## run the tests, on as many processes as there are cores; a quarter of an hour on two
 	$(BIN)/pytest --numprocesses auto --dist loadgroup $(ARGS)
+
+test-slow: setup ## run the tests that `make test` leaves out for their time: some minutes
+	$(BIN)/pytest -m slow $(ARGS)
 
 browser: setup ## test the report and the live page in this machine's Chromium, which must be there
 	COLOPHON_NEEDS_BROWSER=1 $(BIN)/pytest tests/browser $(ARGS)

@@ -151,7 +151,7 @@ def jobs(environment: Environment) -> Iterator[str]:
 
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize("beside", ["a checkout", "a recipe alone"])
+@pytest.mark.parametrize("beside", ["a checkout", pytest.param("a recipe alone", marks=pytest.mark.slow)])
 def test_a_ray_job_runs_the_code_that_submits_it(
     jobs: str, environment: Environment, source: Path, tmp_path: Path, beside: str
 ) -> None:

@@ -82,7 +82,14 @@ def in_process(contestant: Contestant) -> Contestant:
 
 
 @pytest.mark.parametrize(
-    "name", [COLOPHON, pytest.param(COLOPHON_ON_RAY, marks=pytest.mark.ray), "datatrove", "ray_data", "dolma"]
+    "name",
+    [
+        COLOPHON,
+        pytest.param(COLOPHON_ON_RAY, marks=[pytest.mark.ray, pytest.mark.slow]),
+        "datatrove",
+        pytest.param("ray_data", marks=pytest.mark.slow),
+        "dolma",
+    ],
 )
 def test_every_contestant_writes_the_same(name: str, workload: Workload, work: Path, reference: pa.Table) -> None:
     dolma = dolma_environment(ROOT / "out" / "bench") / "bin" / "python"
@@ -159,6 +166,7 @@ def test_a_failure_after_the_first_run_is_an_error(workload: Workload, work: Pat
         )
 
 
+@pytest.mark.slow
 def test_all_sections_from_the_command_line(
     workload: Workload, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

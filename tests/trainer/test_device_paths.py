@@ -149,6 +149,7 @@ def test_operations_a_token_are_those_of_the_matrix_products_that_run(preset: st
     assert products / 2048 == pytest.approx(model.flops_per_token(2048) - attention, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_eight_sequences_of_4096_of_the_papers_model_fit_one_gpu() -> None:
     """Not compiled, which stores more; internal memory of attention and matrix products is not counted."""
     from torch.distributed._tools.mem_tracker import MemTracker

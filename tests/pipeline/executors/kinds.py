@@ -16,6 +16,11 @@ from colophon.pipeline.recipe.schema import RaySection
 
 EXECUTORS = ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.xdist_group("ray")])]
 """For `pytest.mark.parametrize`. All tests on Ray run in one process, one after the other."""
+SLOW_ON_RAY = [
+    "local",
+    pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.slow]),
+]
+"""The same, for tests that wait long on Ray, and whose code is that of local workers up to the pool."""
 
 
 def started_executor(kind: str, config: RaySection, *, num_cpus: int = 4) -> Scheduler:

@@ -52,7 +52,13 @@ if __name__ == "__main__":
 @pytest.mark.skipif(
     not Path("/proc/self/smaps_rollup").exists(), reason="memory is measured through Linux's smaps_rollup"
 )
-@pytest.mark.parametrize("row_group_rows", [None, 1000], ids=["one row group", "one partition of many row groups"])
+@pytest.mark.parametrize(
+    "row_group_rows",
+    [
+        pytest.param(None, id="one row group"),
+        pytest.param(1000, id="one partition of many row groups", marks=pytest.mark.slow),
+    ],
+)
 def test_a_worker_holds_neither_a_row_group_nor_a_partition(tmp_path: Path, row_group_rows: int | None) -> None:
     recipe = write_small_run(tmp_path / "run", num_files=1)
     recipe.write_text(recipe.read_text().partition("[layouts.append-host]")[0])

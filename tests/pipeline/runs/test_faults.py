@@ -24,7 +24,7 @@ from colophon.pipeline.storage.fault_injection import VARIABLE
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.errors import ExitCode
 from tests.pipeline.commit_records import committed_record, committed_records, edit_records
-from tests.pipeline.executors.kinds import EXECUTORS
+from tests.pipeline.executors.kinds import EXECUTORS, SLOW_ON_RAY
 from tests.pipeline.executors.nodes import ROOT, two_nodes
 from tests.pipeline.project import (
     ROWS_OF_FILES,
@@ -216,6 +216,7 @@ def test_workers_killed_mid_run_are_replaced(
     assert_whole(expected)
 
 
+@pytest.mark.parametrize("on_two_workers", SLOW_ON_RAY, indirect=True)
 def test_a_worker_that_hangs_is_replaced(
     project: Path, marks: Path, expected: dict[tuple[str, str], str], on_two_workers: tuple[str, ...]
 ) -> None:
@@ -226,6 +227,7 @@ def test_a_worker_that_hangs_is_replaced(
     assert_whole(expected)
 
 
+@pytest.mark.parametrize("on_two_workers", SLOW_ON_RAY, indirect=True)
 def test_a_worker_that_grows_past_its_memory_is_replaced(
     project: Path, marks: Path, expected: dict[tuple[str, str], str], on_two_workers: tuple[str, ...]
 ) -> None:
@@ -329,6 +331,7 @@ def test_a_node_removed_mid_run(project: Path, marks: Path, expected: dict[tuple
     assert_whole(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_node_that_joins_mid_run_is_used(project: Path, marks: Path, expected: dict[tuple[str, str], str]) -> None:
@@ -350,6 +353,7 @@ def test_a_node_that_joins_mid_run_is_used(project: Path, marks: Path, expected:
     assert_whole(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_node_where_no_worker_starts_is_avoided(
