@@ -31,7 +31,7 @@ BLOCKS = [block for page in [*TOP, *PAGES] for block in code_blocks(page)]
 LESS_WORK = {
     **{stage: ["--executor", "inline", "--no-probe"] for stage in ("run", "annotate", "tokenize", "pack")},
     "train": ["--set", "train.tiny.steps=2", "--set", "train.tiny.batch_size=1"],
-    "probe": ["--layers", "1", "--permutations", "1", "--documents", "60"],
+    "probe": ["--layers", "1", "--permutations", "1", "--documents", "160"],
 }
 """Options that tests add, by command: without processes of its own, or with a fraction of the numbers."""
 TRAININGS = """
