@@ -31,6 +31,11 @@ _TOO_DEEP = "tables or lists in it are nested too deeply"
 _PLAIN = re.compile(r"[\w.-]*")
 
 
+def set_options(overrides: Sequence[str]) -> list[str]:
+    """The words of a command line that repeat the overrides: `--set`, `output.path=out/b`, ..."""
+    return [word for override in overrides for word in ("--set", override)]
+
+
 def load_recipe(name: str, *, overrides: Sequence[str] = (), plugins: bool = False) -> Recipe:
     """Read a recipe: a TOML file's path, or the name of a bundled recipe.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from colophon.pipeline.addresses import protocol_of
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
-from colophon.pipeline.recipe.loading import load_recipe
+from colophon.pipeline.recipe.loading import load_recipe, set_options
 from colophon.pipeline.recipe.schema import Recipe
 from colophon.pipeline.storage.files import files_at
 from colophon.pipeline.storage.shard import Shard
@@ -123,7 +123,7 @@ def run_recipe(
 
 def recipe_arguments(where: str, settings: Sequence[str]) -> str:
     """Return a recipe and its `--set` options, quoted for a shell: `web.toml --set output.path=out/b`."""
-    return shlex.join([where, *(word for setting in settings for word in ("--set", setting))])
+    return shlex.join([where, *set_options(settings)])
 
 
 def _check_visible(recipe: Recipe, *, where: str) -> None:

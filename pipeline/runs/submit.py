@@ -13,7 +13,7 @@ from packaging.utils import canonicalize_name
 
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.on_ray.address import check_job_server, job_server_url
-from colophon.pipeline.recipe.loading import load_recipe
+from colophon.pipeline.recipe.loading import load_recipe, set_options
 from colophon.pipeline.runs.upload import plan_upload
 from colophon.shards.common.paths import SUBMITTED
 
@@ -48,16 +48,15 @@ def submit_run(
     file, in_job = _inside(recipe, working_dir)
     upload = plan_upload(loaded, where=recipe, recipe_file=file, working_dir=working_dir)
     packages = _packages(requirements) if install else []
-    if not dry_run:
-        check_job_server(url)
-    log("".join(f"{line}\n" for line in upload.lines(**({"most": None} if dry_run else {}))))
     if dry_run:
+        log("".join(f"{line}\n" for line in upload.lines(most=None)))
         return 0
+    check_job_server(url)
+    log("".join(f"{line}\n" for line in upload.lines()))
     from colophon.pipeline.executors.on_ray.job_submission import follow_job, send_job
 
-    set_options = [word for override in overrides for word in ("--set", override)]
     allowed = ["--plugins"] if loaded.plugins.files else []  # else the recipe would not have been loaded here
-    options = ["--executor", "ray", *set_options, *allowed, *flags]
+    options = ["--executor", "ray", *set_options(overrides), *allowed, *flags]
     command = ["python", "-m", "colophon", "run", in_job, *options]
     with tempfile.TemporaryDirectory(prefix="colophon-upload-") as copies:
         upload.copy_to(Path(copies))

@@ -10,7 +10,6 @@ import os
 import shutil
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,12 +22,12 @@ from rich.terminal_theme import MONOKAI
 from colophon.pipeline.cli.options import load_and_check
 from colophon.pipeline.reports.inspection import sequence_at, show_sequence
 from colophon.pipeline.reports.view.calls import Calls
-from colophon.pipeline.reports.view.server import ViewServer
 from colophon.pipeline.runs.calibration import calibrated
 from colophon.shards.run_output import open_run
 from tests.browser.conftest import NAMES
 from tests.browser.example import write_example_run
 from tests.pipeline.project import colophon
+from tests.view_server import served
 
 IMAGES = Path(__file__).parents[2] / "docs/images"
 _LARGEST = 150_000
@@ -79,14 +78,8 @@ def _inspect(browser: Browser, recipe: Path) -> None:
 @contextmanager
 def _served(recipe: Path) -> Iterator[str]:
     resolved = load_and_check(str(recipe), None)
-    with ViewServer(Calls(open_run(resolved.store.files.path), load_tokenizer=lambda: resolved.tokenizer)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server.url
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(Calls(open_run(resolved.store.files.path), load_tokenizer=lambda: resolved.tokenizer)) as server:
+        yield server.url
 
 
 def _view(browser: Browser, url: str) -> None:

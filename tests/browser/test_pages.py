@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from colophon.shards.run_output import open_run
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
 from tests.hostile import LONG_TEXT, NUM_DOCUMENTS, STRINGS, text_of, write_hostile_run
 from tests.pipeline.project import colophon
+from tests.view_server import served
 
 pytestmark = pytest.mark.xdist_group("browser")
 WIDE: ViewportSize = {"width": 1280, "height": 800}
@@ -49,14 +49,8 @@ def root(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def server(root: Path) -> Iterator[ViewServer]:
     config = TokenizerConfig(path=str(root / "bytes.tiktoken"), pattern="gpt2")
     calls = Calls(open_run(root / "out"), load_tokenizer=lambda: load_tokenizer(config))
-    with ViewServer(calls) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(calls) as server:
+        yield server
 
 
 @pytest.fixture
@@ -245,16 +239,12 @@ def test_the_live_page_is_dark_and_narrow(server: ViewServer, watch: Callable[..
 
 
 def test_a_command_that_has_ended_is_a_message(root: Path, watch: Callable[..., Watched]) -> None:
-    with ViewServer(Calls(open_run(root / "out"), load_tokenizer=_no_tokenizer)) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with served(Calls(open_run(root / "out"), load_tokenizer=_no_tokenizer)) as server:
         watched = watch(server.url)
         page = watched.page
         expect(page.get_by_text("No texts are shown: the vocabulary is missing")).to_be_visible()
         expect(page.get_by_role("searchbox", name="Search the texts")).to_be_hidden()
         expect(page.get_by_role("group", name="label")).to_be_visible()
-        server.shutdown()
-        thread.join()
     page.get_by_role("button", name="Show more").click()
     expect(page.get_by_role("status").first).to_contain_text("Failed: ")
     assert [problem for problem in watched.problems if not problem.startswith("Failed to load resource")] == []

@@ -14,12 +14,10 @@ from colophon.pipeline.executors.local.pool import LocalPool
 from colophon.pipeline.executors.scheduler import Scheduler
 from colophon.pipeline.recipe.schema import RaySection
 
-EXECUTORS = ["local", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.xdist_group("ray")])]
+_ON_RAY = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+EXECUTORS = ["local", pytest.param("ray", marks=_ON_RAY)]
 """For `pytest.mark.parametrize`. All tests on Ray run in one process, one after the other."""
-SLOW_ON_RAY = [
-    "local",
-    pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.slow]),
-]
+SLOW_ON_RAY = ["local", pytest.param("ray", marks=[*_ON_RAY, pytest.mark.slow])]
 """The same, for tests that wait long on Ray, and whose code is that of local workers up to the pool."""
 
 

@@ -8,7 +8,6 @@ import signal
 import socket
 import subprocess
 import sys
-import threading
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator
@@ -34,6 +33,7 @@ from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load
 from tests.pipeline.project import colophon, snapshot
 from tests.pipeline.small_run import run_recipe, write_small_run
 from tests.shards.tokenizer import kinds
+from tests.view_server import served
 
 OWN = """
 [annotators.own]
@@ -346,14 +346,8 @@ def test_a_file_that_changed_is_one_line(finished: Path) -> None:
 
 @pytest.fixture(scope="module")
 def server(calls: Calls) -> Iterator[ViewServer]:
-    with ViewServer(calls) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()
+    with served(calls) as server:
+        yield server
 
 
 def request(
