@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from colophon.shards.common.errors import ShardError, did_you_mean, one_line
-from colophon.shards.manifest import Manifest, Record, checked_path
+from colophon.shards.manifest import Manifest, checked_path
+from colophon.shards.records import Record
 
 if TYPE_CHECKING:
     import polars as pl

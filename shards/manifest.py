@@ -28,46 +28,8 @@ from colophon.shards.common.state_tables import parse_table, table_bytes
 from colophon.shards.common.table_rows import TableRows
 from colophon.shards.outputs import Output, StageName
 from colophon.shards.record_table import PARTITIONS, RECORDS, PartitionTable, RecordTable
-from colophon.shards.records import (
-    LINES_OF_PIECE,
-    MAX_EXAMPLES,
-    OF_WRONG_TYPE,
-    RECORDS_OF_KIND,
-    REMEDY,
-    TOO_LONG,
-    Frozen,
-    PartitionInfo,
-    QuarantineEntry,
-    QuarantineExample,
-    Record,
-    file_of,
-    parse_quarantine,
-)
+from colophon.shards.records import REMEDY, Frozen, PartitionInfo, QuarantineEntry, Record
 from colophon.shards.schema import FORMAT_VERSION
-
-__all__ = [
-    "LINES_OF_PIECE",
-    "MANIFEST_NAME",
-    "MAX_EXAMPLES",
-    "OF_WRONG_TYPE",
-    "RECORDS_OF_KIND",
-    "REMEDY",
-    "TABLES",
-    "TOO_LONG",
-    "LeftAside",
-    "Manifest",
-    "OutputManifest",
-    "PartitionInfo",
-    "QuarantineEntry",
-    "QuarantineExample",
-    "Record",
-    "checked_path",
-    "file_of",
-    "parse_manifest",
-    "parse_quarantine",
-    "read_manifest",
-    "written_files",
-]
 
 MANIFEST_NAME = "manifest.json"
 TABLES = "manifest"

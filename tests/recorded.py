@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from colophon.shards.manifest import Record
+from colophon.shards.records import Record
 
 
 def record_of(output: Path, path: Path, *, rows: int) -> Record:

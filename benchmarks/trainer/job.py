@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 
 from colophon.shards.arrow_files import packed_table, write_table
 from colophon.shards.layouts import Layout
-from colophon.shards.manifest import Manifest, OutputManifest, Record
+from colophon.shards.manifest import Manifest, OutputManifest
 from colophon.shards.metadata import DocumentMetadata
 from colophon.shards.packing.pack import pack
+from colophon.shards.records import Record
 from colophon.shards.schema import PackedInfo, SpecialIds, TokenizerInfo
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.training_data import TrainingData

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.storage.commits import Store
-from colophon.shards.manifest import Record
+from colophon.shards.records import Record
 
 _BATCH_ROWS = 1 << 14
 

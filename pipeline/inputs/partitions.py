@@ -34,7 +34,8 @@ from colophon.pipeline.retry import retried_for
 from colophon.pipeline.storage.stores import filesystem_of
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.common.url_secrets import without_query
-from colophon.shards.manifest import LeftAside, QuarantineEntry
+from colophon.shards.manifest import LeftAside
+from colophon.shards.records import QuarantineEntry
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,14 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from colophon.pipeline.inputs.partitions import Partition
-from colophon.shards.manifest import (
-    LINES_OF_PIECE,
-    MAX_EXAMPLES,
-    QuarantineEntry,
-    QuarantineExample,
-    Record,
-    file_of,
-)
+from colophon.shards.records import LINES_OF_PIECE, MAX_EXAMPLES, QuarantineEntry, QuarantineExample, Record, file_of
 
 _MAX_REASON = 500
 """Characters of a reason; a reason may list the keys of a line, of which there can be any number."""

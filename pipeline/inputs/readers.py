@@ -28,7 +28,7 @@ from colophon.pipeline.inputs.limits import MAX_VALUE_BYTES, TOO_LARGE, text_too
 from colophon.pipeline.inputs.partitions import SCHEMAS, Partition, present_identity
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.warc.reader import warc_batches
-from colophon.shards.manifest import LINES_OF_PIECE, OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, QuarantineEntry
+from colophon.shards.records import LINES_OF_PIECE, OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, QuarantineEntry
 
 _ANY_COLUMN = ColumnNeed("row", "id", required=False, occurrence=0)
 

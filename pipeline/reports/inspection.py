@@ -21,9 +21,10 @@ from colophon.shards.annotations import ID
 from colophon.shards.arrow_files import list_values, read_table
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.layouts import describe_weights
-from colophon.shards.manifest import Manifest, Record
+from colophon.shards.manifest import Manifest
 from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.reader import PackedDataset
+from colophon.shards.records import Record
 from colophon.shards.schema import ROLE_NAMES, Role, full_role_weights
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 

@@ -25,9 +25,10 @@ from colophon.shards.annotations import scan_annotations
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import is_as_written, with_checksum
-from colophon.shards.manifest import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, Manifest, Record
+from colophon.shards.manifest import Manifest
 from colophon.shards.outputs import TOKENS
 from colophon.shards.record_table import num_rows, totals
+from colophon.shards.records import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, Record
 from colophon.shards.schema import ROLE_NAMES
 from colophon.shards.tokenizer.losses import LOSS_COUNTS
 

@@ -29,9 +29,10 @@ from colophon.pipeline.stages.tokenization import TokenizeStage
 from colophon.pipeline.storage.ledger import Ledger
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.digests import fingerprint
-from colophon.shards.manifest import Manifest, OutputManifest, PartitionInfo, QuarantineEntry, Record
+from colophon.shards.manifest import Manifest, OutputManifest
 from colophon.shards.outputs import STAGES, TOKENS, Output, StageName
 from colophon.shards.record_table import PartitionTable, RecordTable
+from colophon.shards.records import PartitionInfo, QuarantineEntry, Record
 
 _STAGES_OVER_THE_INPUT: tuple[StageName, ...] = ("annotate", "tokenize")
 

@@ -31,8 +31,9 @@ from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import QUARANTINE
 from colophon.pipeline.storage.pass_record import settings_path
 from colophon.shards.common.errors import ColophonError, ExitCode
-from colophon.shards.manifest import Manifest, QuarantineEntry
+from colophon.shards.manifest import Manifest
 from colophon.shards.outputs import STAGES, Output, StageName
+from colophon.shards.records import QuarantineEntry
 
 VISIBLE_PAUSES_SECONDS = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 """Pauses until a file that another machine wrote is given up: a network file system caches directories for a minute."""

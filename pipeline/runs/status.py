@@ -21,8 +21,8 @@ from colophon.pipeline.storage.owner import Owner
 from colophon.pipeline.storage.shard import Shard
 from colophon.pipeline.verification.settings_and_models import settings_findings
 from colophon.shards.common.errors import DamagedFileError, ShardError
-from colophon.shards.manifest import QuarantineEntry, parse_quarantine
 from colophon.shards.outputs import STAGES, Output
+from colophon.shards.records import QuarantineEntry, parse_quarantine
 
 _SHOWN_ENTRIES = 10
 _STATES = ("done", "stale", "running", "quarantined", "missing")

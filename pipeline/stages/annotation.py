@@ -24,8 +24,8 @@ from colophon.pipeline.storage.commits import Draft, Store
 from colophon.pipeline.storage.publication import Finished
 from colophon.shards.annotations import ID
 from colophon.shards.common.errors import ColophonError
-from colophon.shards.manifest import QuarantineEntry
 from colophon.shards.outputs import Output
+from colophon.shards.records import QuarantineEntry
 
 ROW_GROUP_ROWS = 1 << 16
 _ROW_GROUP_BYTES = 64 << 20

@@ -23,11 +23,11 @@ from colophon.pipeline.storage.publication import Finished
 from colophon.shards.arrow_files import list_chunks, packed_table, read_table, write_table
 from colophon.shards.common.errors import TokenizerError
 from colophon.shards.layouts import Layout
-from colophon.shards.manifest import Record
 from colophon.shards.metadata import document_metadata, most_column_bytes, shortened
 from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.packing.pack import Packed, pack
 from colophon.shards.reader import PackedFile
+from colophon.shards.records import Record
 from colophon.shards.schema import PackedInfo, TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from colophon.pipeline.inputs.partitions import Partition
-from colophon.shards.manifest import Record
 from colophon.shards.outputs import Output
+from colophon.shards.records import Record
 
 
 @dataclass(frozen=True, kw_only=True)

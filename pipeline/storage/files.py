@@ -23,7 +23,7 @@ from colophon.shards.common import durable, output_paths
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.common.file_locks import flock_within
 from colophon.shards.common.state_files import read_regular
-from colophon.shards.manifest import REMEDY
+from colophon.shards.records import REMEDY
 
 Result = TypeVar("Result")
 _PUBLISHING_SECONDS = 120.0

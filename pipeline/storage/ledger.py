@@ -33,10 +33,10 @@ from colophon.pipeline.storage.segments import (
     write_segment,
 )
 from colophon.shards.common.errors import DamagedFileError, ShardError
-from colophon.shards.manifest import REMEDY, Record
 from colophon.shards.outputs import Output
 from colophon.shards.record_table import RECORDS as COLUMNS
 from colophon.shards.record_table import RecordTable, filtered
+from colophon.shards.records import REMEDY, Record
 
 SEGMENT_PARTITIONS = 4096
 SEGMENT_SECONDS = 30.0

@@ -36,7 +36,7 @@ from colophon.pipeline.storage.shard import LOCK_NAME, SHARDS, Shard, excludes, 
 from colophon.shards.common.errors import ColophonError, DamagedFileError
 from colophon.shards.common.file_locks import LOCKED_ERRNOS, describe_process, holder_of
 from colophon.shards.common.output_paths import OutputPathError, open_regular
-from colophon.shards.manifest import REMEDY
+from colophon.shards.records import REMEDY
 
 BEAT_SECONDS = 10.0
 _SILENT_BEATS = 3

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
-from colophon.shards.manifest import Record
+from colophon.shards.records import Record
 
 RECORDS = "records"
 PENDING = f"{RECORDS}/pending"

@@ -28,7 +28,7 @@ from colophon.pipeline.storage.pass_record import PENDING, PassRecord, pending_p
 from colophon.pipeline.storage.run_files import disk_full_as_store_error
 from colophon.shards.common.durable import sync
 from colophon.shards.common.errors import DamagedFileError
-from colophon.shards.manifest import REMEDY, Record
+from colophon.shards.records import REMEDY, Record
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ from colophon.shards.common.digests import file_sha256, fingerprint
 from colophon.shards.common.errors import DamagedFileError, ShardError
 from colophon.shards.common.output_paths import OutputPathError
 from colophon.shards.laws import broken_laws
-from colophon.shards.manifest import Manifest, Record
+from colophon.shards.manifest import Manifest
 from colophon.shards.metadata import document_metadata
 from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.reader import PackedFile
+from colophon.shards.records import Record
 from colophon.shards.schema import PackedInfo
 
 

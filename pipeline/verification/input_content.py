@@ -11,8 +11,9 @@ from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.verification.findings import Finding
-from colophon.shards.manifest import Manifest, Record
+from colophon.shards.manifest import Manifest
 from colophon.shards.outputs import TOKENS, Output
+from colophon.shards.records import Record
 
 _THREADS = 4
 

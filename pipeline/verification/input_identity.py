@@ -11,7 +11,8 @@ from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.common.differences import differences
 from colophon.shards.common.url_secrets import without_query
-from colophon.shards.manifest import MANIFEST_NAME, Manifest, PartitionInfo, QuarantineEntry, file_of
+from colophon.shards.manifest import MANIFEST_NAME, Manifest
+from colophon.shards.records import PartitionInfo, QuarantineEntry, file_of
 
 
 def input_findings(resolved: ResolvedRecipe, manifest: Manifest, inputs: Inputs) -> Iterator[Finding]:

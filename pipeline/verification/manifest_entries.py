@@ -14,8 +14,9 @@ from colophon.pipeline.storage.ledger import Ledger
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.state_files import is_as_written
-from colophon.shards.manifest import MANIFEST_NAME, Manifest, OutputManifest, Record, parse_quarantine
+from colophon.shards.manifest import MANIFEST_NAME, Manifest, OutputManifest
 from colophon.shards.outputs import TOKENS, Output
+from colophon.shards.records import Record, parse_quarantine
 
 
 def manifest_findings(resolved: ResolvedRecipe, manifest: Manifest, ledger: Ledger) -> Iterator[Finding]:

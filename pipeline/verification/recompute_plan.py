@@ -19,8 +19,9 @@ from colophon.pipeline.stages.tokenization import TokenizeStage
 from colophon.pipeline.storage.ledger import Ledger
 from colophon.pipeline.verification.findings import Finding
 from colophon.pipeline.verification.recomputed import Recomputed, RecomputeStage
-from colophon.shards.manifest import Manifest, PartitionInfo, Record
+from colophon.shards.manifest import Manifest
 from colophon.shards.outputs import STAGES, Output, StageName
+from colophon.shards.records import PartitionInfo, Record
 
 
 def recomputed_findings(

@@ -33,8 +33,8 @@ from colophon.shards.annotations import ID
 from colophon.shards.arrow_files import read_table
 from colophon.shards.common.differences import differences
 from colophon.shards.common.errors import ShardError
-from colophon.shards.manifest import QuarantineEntry, Record
 from colophon.shards.outputs import TOKENS, Output
+from colophon.shards.records import QuarantineEntry, Record
 from colophon.shards.schema import METADATA_KEY, packed_info
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 

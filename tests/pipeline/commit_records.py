@@ -14,7 +14,8 @@ from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.pass_record import RECORDS, older_path
 from colophon.pipeline.storage.segments import SEGMENT_SCHEMA, segment_names, write_segment
 from colophon.shards.common.state_files import with_checksum
-from colophon.shards.manifest import MANIFEST_NAME, TABLES, Record, read_manifest
+from colophon.shards.manifest import MANIFEST_NAME, TABLES, read_manifest
+from colophon.shards.records import Record
 
 _JSON = ("counts", "content", "problems")
 

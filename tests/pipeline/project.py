@@ -32,7 +32,8 @@ from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.runs.calibration import calibrated
 from colophon.pipeline.runs.resolve import ResolvedRecipe, resolve
 from colophon.pipeline.runs.run import Run, RunResult
-from colophon.shards.manifest import Manifest, QuarantineEntry, read_manifest
+from colophon.shards.manifest import Manifest, read_manifest
+from colophon.shards.records import QuarantineEntry
 
 RECIPE = """
 [input]

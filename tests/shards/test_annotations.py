@@ -10,7 +10,8 @@ import pytest
 
 from colophon.shards.annotations import AnnotationColumn, annotators_by_column, find_column
 from colophon.shards.common.errors import ShardError
-from colophon.shards.manifest import Manifest, OutputManifest, Record
+from colophon.shards.manifest import Manifest, OutputManifest
+from colophon.shards.records import Record
 from tests.recorded import record_of
 
 ANNOTATIONS: dict[str, list[dict[str, list[Any]]]] = {

@@ -17,15 +17,13 @@ from colophon.shards.manifest import (
     MANIFEST_NAME,
     Manifest,
     OutputManifest,
-    PartitionInfo,
-    QuarantineEntry,
-    Record,
     parse_manifest,
     read_manifest,
     written_files,
 )
 from colophon.shards.reader import PackedDataset
 from colophon.shards.record_table import RecordTable
+from colophon.shards.records import PartitionInfo, QuarantineEntry, Record
 from tests.shards.cases import Case, documents_of, make_layout
 
 CASE = Case(layout=make_layout("plain"), documents=documents_of([20, 21], [30]), sequence_length=4)

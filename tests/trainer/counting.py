@@ -12,9 +12,10 @@ import torch
 
 from colophon.shards.arrow_files import packed_table, tokens_table, write_table
 from colophon.shards.layouts import Layout, parse_layout
-from colophon.shards.manifest import Manifest, OutputManifest, Record
+from colophon.shards.manifest import Manifest, OutputManifest
 from colophon.shards.metadata import document_metadata
 from colophon.shards.packing.pack import pack
+from colophon.shards.records import Record
 from colophon.shards.schema import PackedInfo
 from colophon.trainer.checkpoint import TrainingState
 from colophon.trainer.inference.contexts import TrainedLayout

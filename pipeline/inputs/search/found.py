@@ -11,7 +11,8 @@ from colophon.pipeline.errors import UsageError, printable
 from colophon.pipeline.inputs.search.listings import Spot
 from colophon.pipeline.inputs.search.pattern import Glob, Positions
 from colophon.pipeline.recipe.schema import InputFormat
-from colophon.shards.manifest import LeftAside, QuarantineEntry
+from colophon.shards.manifest import LeftAside
+from colophon.shards.records import QuarantineEntry
 
 Value = TypeVar("Value")
 _MAX_EXAMPLES = 3

@@ -17,8 +17,9 @@ from colophon.pipeline.reports.comparison.columns import ComparedColumn
 from colophon.pipeline.reports.page.scans import ROWS_PER_QUERY, collected, summed
 from colophon.shards.annotations import annotators_by_column, scan_annotations
 from colophon.shards.common.errors import ShardError
-from colophon.shards.manifest import Record, checked_path
+from colophon.shards.manifest import checked_path
 from colophon.shards.outputs import TOKENS, Output
+from colophon.shards.records import Record
 from colophon.shards.run_output import RunOutput
 
 NUM_EXAMPLES = 20

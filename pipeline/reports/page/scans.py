@@ -10,7 +10,8 @@ import polars as pl
 
 from colophon.shards.annotations import scan_annotations
 from colophon.shards.common.errors import ShardError, one_line
-from colophon.shards.manifest import Record, checked_path
+from colophon.shards.manifest import checked_path
+from colophon.shards.records import Record
 from colophon.shards.run_output import RunOutput
 
 ROWS_PER_QUERY = 1_000_000

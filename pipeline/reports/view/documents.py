@@ -20,8 +20,8 @@ from colophon.pipeline.reports.page.scans import Block, blocks, collected, parti
 from colophon.shards.annotations import annotators_by_column
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.errors import ShardError
-from colophon.shards.manifest import Record
 from colophon.shards.outputs import TOKENS
+from colophon.shards.records import Record
 from colophon.shards.run_output import RunOutput
 
 ROWS_PER_BLOCK = 250_000

@@ -16,8 +16,9 @@ import pyarrow as pa
 from colophon.shards.arrow_files import list_values, read_table
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.errors import ShardError, TokenizerError
-from colophon.shards.manifest import Record, checked_path
+from colophon.shards.manifest import checked_path
 from colophon.shards.outputs import TOKENS
+from colophon.shards.records import Record
 from colophon.shards.run_output import RunOutput
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 

@@ -25,8 +25,9 @@ from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.lock import locked
 from colophon.pipeline.storage.shard import Shard, shard_numbers
 from colophon.shards.common.errors import ColophonError, ShardError
-from colophon.shards.manifest import Manifest, QuarantineEntry
+from colophon.shards.manifest import Manifest
 from colophon.shards.outputs import STAGES, StageName
+from colophon.shards.records import QuarantineEntry
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -18,8 +18,8 @@ from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.shard import SHARDS, Shard, shard_numbers, shard_of_lock
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.state_files import with_checksum
-from colophon.shards.manifest import QuarantineEntry
 from colophon.shards.outputs import StageName
+from colophon.shards.records import QuarantineEntry
 
 _REMEDY = "Delete it, and run the shard again"
 

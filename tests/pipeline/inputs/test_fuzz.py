@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from colophon.shards.arrow_files import list_values, read_table
-from colophon.shards.manifest import QuarantineEntry
+from colophon.shards.records import QuarantineEntry
 from tests.pipeline.project import (
     colophon,
     document,

@@ -8,7 +8,8 @@ import pytest
 
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.runs.run import describe
-from colophon.shards.manifest import Manifest, QuarantineEntry, QuarantineExample
+from colophon.shards.manifest import Manifest
+from colophon.shards.records import QuarantineEntry, QuarantineExample
 from tests.pipeline.inputs.test_readers import partitions
 from tests.pipeline.project import colophon, manifest, quarantine, run
 

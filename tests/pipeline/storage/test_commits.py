@@ -18,7 +18,8 @@ from colophon.pipeline.storage.pass_record import pending_path
 from colophon.shards.common import durable
 from colophon.shards.common.digests import file_sha256, fingerprint
 from colophon.shards.common.errors import ColophonError
-from colophon.shards.manifest import Manifest, OutputManifest, Record
+from colophon.shards.manifest import Manifest, OutputManifest
+from colophon.shards.records import Record
 from tests.pipeline.commit_records import committed_record
 from tests.pipeline.project import colophon, execute, hashes, manifest, run
 from tests.pipeline.servers import s3_environment, s3_server

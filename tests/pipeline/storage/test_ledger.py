@@ -20,7 +20,7 @@ from colophon.pipeline.storage.ledger import MAX_SEGMENTS, Ledger
 from colophon.pipeline.storage.owner import Owner
 from colophon.pipeline.storage.pass_record import pending_path
 from colophon.shards.common.errors import DamagedFileError
-from colophon.shards.manifest import Record
+from colophon.shards.records import Record
 from tests.pipeline.commit_records import committed_record
 
 OUTPUTS = ("annotations/url", "tokens")

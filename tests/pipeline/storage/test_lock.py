@@ -23,7 +23,8 @@ from colophon.pipeline.storage.lock import locked, owners_of
 from colophon.pipeline.storage.owner import Owner
 from colophon.pipeline.storage.publication import Finished
 from colophon.shards.common.errors import ColophonError
-from colophon.shards.manifest import Manifest, Record
+from colophon.shards.manifest import Manifest
+from colophon.shards.records import Record
 from tests.pipeline.commit_records import committed_record, committed_records
 from tests.pipeline.project import hashes, manifest, run
 

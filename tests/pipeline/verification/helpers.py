@@ -10,7 +10,8 @@ from typing import Any
 from colophon.pipeline.storage.commits import Store
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.state_files import with_checksum
-from colophon.shards.manifest import Manifest, Record
+from colophon.shards.manifest import Manifest
+from colophon.shards.records import Record
 from tests.pipeline.commit_records import edit_records
 from tests.pipeline.project import Called, colophon, manifest
 

@@ -25,7 +25,7 @@ from colophon.pipeline.inputs.partitions import Inputs, plan_inputs
 from colophon.pipeline.inputs.problems import problems_in_files
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.schema import InputSection
-from colophon.shards.manifest import Record
+from colophon.shards.records import Record
 from tests.pipeline.inputs.test_readers import reason_of
 from tests.pipeline.servers import files_serving
 
