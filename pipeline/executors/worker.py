@@ -19,11 +19,11 @@ import pyarrow as pa
 from colophon import __version__
 from colophon.annotators.base import AnnotatorError
 from colophon.pipeline.errors import InputError, NodeError, one_line
-from colophon.pipeline.retry import is_transient, retried
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task, Worker
 from colophon.shards.common.errors import ColophonError, PanicError, ShardError, panics_as_errors
 from colophon.shards.common.output_paths import OutputPathError
 from colophon.shards.common.url_secrets import without_secrets
+from colophon.shards.stores.retry import is_transient, retried
 
 MEMORY_EXIT_CODE = 70
 """The exit code of a worker that holds far more memory than it may."""

@@ -24,7 +24,7 @@ from fsspec.core import OpenFile
 from fsspec.implementations.local import LocalFileSystem
 
 from colophon.pipeline.inputs.search.formats import compression_of
-from colophon.pipeline.storage.stores import open_url
+from colophon.shards.stores.filesystems import open_url
 
 _BLOCK_BYTES = 1 << 20
 _ARROW_WINDOW_BYTES = 128 << 20

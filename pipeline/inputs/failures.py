@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from colophon.pipeline.errors import InputError, one_line
-from colophon.pipeline.retry import is_transient
 from colophon.shards.common.errors import ColophonError
+from colophon.shards.stores.retry import is_transient
 
 _ENVIRONMENT = {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EROFS}
 """The machine's disk is full or its limits are reached: no fault of the file that was read."""

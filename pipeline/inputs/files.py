@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from colophon.pipeline.storage.stores import filesystem_of
+from colophon.shards.stores.filesystems import filesystem_of
 
 _VERSIONS = ("ETag", "etag", "blob_id", "mtime", "Last-Modified", "LastModified")
 """The keys under which file systems report a file's version, the most reliable first; `blob_id` is the hub's."""

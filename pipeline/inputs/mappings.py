@@ -9,8 +9,8 @@ from colophon.pipeline.inputs.columns import SHOWN_COLUMNS, ColumnNeed
 from colophon.pipeline.inputs.jsonl.sample import SAMPLED_FILES, sampled
 from colophon.pipeline.inputs.search.found import InputFile
 from colophon.pipeline.recipe.schema import InputSection
-from colophon.pipeline.retry import is_transient, retried
 from colophon.shards.common.errors import did_you_mean
+from colophon.shards.stores.retry import is_transient, retried
 
 WARC_COLUMNS = ("text", "id", "url", "date")
 """The columns of a WARC record."""

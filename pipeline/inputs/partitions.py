@@ -30,12 +30,12 @@ from colophon.pipeline.inputs.search.find import find_files
 from colophon.pipeline.inputs.search.formats import stem_of
 from colophon.pipeline.inputs.search.found import InputFile, Search, shown
 from colophon.pipeline.recipe.schema import DEFAULT_MAX_DOCUMENT_BYTES, InputFormat, InputSection
-from colophon.pipeline.retry import retried_for
-from colophon.pipeline.storage.stores import filesystem_of
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.common.url_secrets import without_query
 from colophon.shards.manifest import LeftAside
 from colophon.shards.records import QuarantineEntry
+from colophon.shards.stores.filesystems import filesystem_of
+from colophon.shards.stores.retry import retried_for
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

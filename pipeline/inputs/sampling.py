@@ -25,9 +25,9 @@ from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.partitions import Partition, row_group_partition
 from colophon.pipeline.inputs.readers import PartitionReader
-from colophon.pipeline.retry import retried_for
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.digests import hashes
+from colophon.shards.stores.retry import retried_for
 
 Result = TypeVar("Result")
 SAMPLED_BYTES = 256 << 20

@@ -11,13 +11,13 @@ from typing import Any
 
 from colophon.annotators.base import AnnotatorConfig, AnnotatorError
 from colophon.annotators.registry import Offer, found, offers
-from colophon.pipeline.addresses import check_local, protocol_of, secret_problem
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.recipe.error_messages import choices, validated
 from colophon.pipeline.recipe.plugins import read_plugins
 from colophon.pipeline.recipe.schema import PluginsSection, Recipe
 from colophon.shards.common.errors import did_you_mean, with_place
 from colophon.shards.common.url_secrets import has_secret
+from colophon.shards.stores.addresses import check_local, protocol_of, secret_problem
 from colophon.shards.templates import MAX_TEXT
 
 if sys.version_info >= (3, 11):

@@ -20,10 +20,10 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from colophon.annotators.base import AnnotatorConfig
-from colophon.pipeline.addresses import check_address, check_cluster
 from colophon.shards.common.paths import local_path
 from colophon.shards.layouts import Layout, MetaTokensLayout
 from colophon.shards.packing.methods import PackingMethod
+from colophon.shards.stores.addresses import check_address, check_cluster
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig
 from colophon.trainer.config import TrainConfig
 
@@ -43,7 +43,7 @@ class Section(BaseModel):
 
 
 Place = Annotated[str, Field(min_length=1), AfterValidator(check_address)]
-"""A path or URL, see `pipeline.addresses`."""
+"""A path or URL, see `shards.stores.addresses`."""
 
 
 def _one_line(name: str) -> str:

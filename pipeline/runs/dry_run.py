@@ -20,13 +20,13 @@ from colophon.pipeline.inputs.found_columns import FoundColumn, found_columns
 from colophon.pipeline.inputs.partitions import Partition
 from colophon.pipeline.inputs.search.found import describe_left_aside, shown
 from colophon.pipeline.reports.tables import print_table
-from colophon.pipeline.retry import retried_for
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.progress import duration
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.run import describe
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.outputs import STAGES
+from colophon.shards.stores.retry import retried_for
 
 _SHOWN_PARTITIONS = 20
 _SHOWN_COLUMNS = 40

@@ -9,7 +9,6 @@ from dataclasses import replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
-from colophon.pipeline.addresses import protocol_of
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
 from colophon.pipeline.recipe.loading import load_recipe, set_options
@@ -18,6 +17,7 @@ from colophon.pipeline.storage.files import files_at
 from colophon.pipeline.storage.shard import Shard
 from colophon.shards.manifest import MANIFEST_NAME
 from colophon.shards.outputs import STAGES, StageName
+from colophon.shards.stores.addresses import protocol_of
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -17,7 +17,6 @@ from colophon.pipeline.concurrency import WriteBehind
 from colophon.pipeline.errors import InputError, NodeError, one_line
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.readers import PartitionReader
-from colophon.pipeline.retry import is_transient
 from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.storage.commits import Draft, Store
@@ -26,6 +25,7 @@ from colophon.shards.annotations import ID
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.outputs import Output
 from colophon.shards.records import QuarantineEntry
+from colophon.shards.stores.retry import is_transient
 
 ROW_GROUP_ROWS = 1 << 16
 _ROW_GROUP_BYTES = 64 << 20

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from colophon.pipeline.errors import NodeError, one_line
-from colophon.pipeline.retry import is_transient
+from colophon.shards.stores.retry import is_transient
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
 
 

@@ -16,14 +16,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from colophon.pipeline.errors import StoreError, one_line
-from colophon.pipeline.retry import retried
 from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error
-from colophon.pipeline.storage.stores import filesystem_of
 from colophon.shards.common import durable, output_paths
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.common.file_locks import flock_within
 from colophon.shards.common.state_files import read_regular
 from colophon.shards.records import REMEDY
+from colophon.shards.stores.filesystems import filesystem_of
+from colophon.shards.stores.retry import retried
 
 Result = TypeVar("Result")
 _PUBLISHING_SECONDS = 120.0

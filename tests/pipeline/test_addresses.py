@@ -22,15 +22,15 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from colophon.annotators.registry import found, offers
 from colophon.pipeline import cli
-from colophon.pipeline.addresses import PROTOCOLS, check_address, check_local
 from colophon.pipeline.cli.options import local_only
 from colophon.pipeline.cli.terminal import GuardedStream
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.on_ray.address import check_cluster_address, job_server_url
 from colophon.pipeline.inputs.training_texts import read_texts
 from colophon.pipeline.recipe.loading import load_recipe
-from colophon.pipeline.storage.stores import filesystem_of
 from colophon.shards.common.errors import ColophonError
+from colophon.shards.stores.addresses import PROTOCOLS, check_address, check_local
+from colophon.shards.stores.filesystems import filesystem_of
 from tests.pipeline.project import colophon, manifest, quarantine, resolved_recipe, run
 
 ROOT = Path(__file__).parents[2]
@@ -174,7 +174,7 @@ def test_fsspec_is_asked_for_file_systems_in_one_place() -> None:
                     named = {alias.name for alias in node.names}
                 if named & {*asking}:
                     found.add(str(path.relative_to(ROOT)))
-    assert found == {"pipeline/storage/stores.py"}
+    assert found == {"shards/stores/filesystems.py"}
 
 
 def test_protocols_that_read_through_others_are_not_on_the_list() -> None:

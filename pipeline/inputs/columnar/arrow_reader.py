@@ -15,7 +15,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from colophon.pipeline.errors import InputError, one_line
 from colophon.pipeline.inputs.columns import ColumnNeed, column_problem, named_columns, positions
-from colophon.pipeline.storage.stores import filesystem_of
+from colophon.shards.stores.filesystems import filesystem_of
 
 _MAGIC = b"ARROW1"
 _MAGIC_BYTES = 8

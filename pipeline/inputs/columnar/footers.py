@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
-from colophon.pipeline.storage.stores import open_url
+from colophon.shards.stores.filesystems import open_url
 
 _KEPT_BYTES = 32 << 20
 """The size in their files of the footers that are kept, beside the last; parsed they take some ten times as much."""

@@ -26,7 +26,7 @@ from colophon.pipeline.inputs.columns import (
     positions,
 )
 from colophon.pipeline.inputs.partitions import Partition
-from colophon.pipeline.storage.stores import filesystem_of
+from colophon.shards.stores.filesystems import filesystem_of
 
 _READ_BYTES = 2 << 20
 _COLUMN_BUFFER_BYTES = 1 << 20

@@ -23,7 +23,7 @@ from colophon.pipeline.inputs.compression import open_as
 from colophon.pipeline.inputs.jsonl.lines import Block, check_encoding, line_blocks, open_lines
 from colophon.pipeline.inputs.jsonl.zstd_frames import Frame, frames_of
 from colophon.pipeline.inputs.search.formats import compression_of
-from colophon.pipeline.retry import is_transient
+from colophon.shards.stores.retry import is_transient
 
 MIN_PIECE_BYTES = 256 << 10
 """The fewest bytes of a piece, but for the last of a file, whatever the recipe wants: each costs files and records."""

@@ -11,7 +11,7 @@ from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.jsonl.documents import NO_OBJECT, BadLineError, LineParser
 from colophon.pipeline.inputs.jsonl.lines import open_lines, other_format
 from colophon.pipeline.inputs.jsonl.start import Start
-from colophon.pipeline.retry import is_transient
+from colophon.shards.stores.retry import is_transient
 
 SAMPLED_FILES = 64
 """The files of an input that are sampled, from the first; what the others hold is found when they are read."""

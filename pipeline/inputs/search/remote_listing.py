@@ -15,9 +15,9 @@ from colophon.pipeline.errors import UsageError, one_line
 from colophon.pipeline.inputs.files import size_and_identity
 from colophon.pipeline.inputs.search.listings import Entry, Listing, Spot
 from colophon.pipeline.inputs.search.pattern import is_glob
-from colophon.pipeline.retry import is_transient, retried
-from colophon.pipeline.storage.stores import filesystem_of
 from colophon.shards.common.url_secrets import without_query
+from colophon.shards.stores.filesystems import filesystem_of
+from colophon.shards.stores.retry import is_transient, retried
 
 Result = TypeVar("Result")
 _MISSING = (404, 410)

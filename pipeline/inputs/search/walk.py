@@ -12,8 +12,8 @@ from colophon.pipeline.inputs.search.listings import Entry, Listing, Spot, escap
 from colophon.pipeline.inputs.search.pattern import Glob, Positions
 from colophon.pipeline.inputs.search.saved_datasets import EARLIER_SAVE, earlier_saves
 from colophon.pipeline.recipe.schema import InputFormat
-from colophon.pipeline.retry import retried
 from colophon.shards.common.url_secrets import without_query
+from colophon.shards.stores.retry import retried
 
 _MAX_STATE_BYTES = 64 << 20
 _NOT_TEXT = "its name is not UTF-8; rename it"

@@ -13,10 +13,10 @@ from typing import Any
 import fsspec
 import pytest
 
-from colophon.pipeline import retry as transient
 from colophon.pipeline.storage.commits import Store
 from colophon.shards.common.errors import ExitCode
 from colophon.shards.manifest import Manifest
+from colophon.shards.stores import retry as transient
 from tests.pipeline.project import (
     colophon,
     document,

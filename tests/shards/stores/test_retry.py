@@ -24,9 +24,9 @@ from s3fs.errors import translate_boto_error
 from s3fs.utils import FileExpired
 from yarl import URL
 
-from colophon.pipeline import retry
 from colophon.pipeline.errors import InputError
-from colophon.pipeline.retry import is_transient, retried
+from colophon.shards.stores import retry
+from colophon.shards.stores.retry import is_transient, retried
 
 WHERE = "http://127.0.0.1:1"
 

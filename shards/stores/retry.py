@@ -14,8 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from typing import Any, TypeVar
 
-from colophon.pipeline.errors import one_line
-from colophon.shards.common.errors import ColophonError
+from colophon.shards.common.errors import ColophonError, one_line
 
 Result = TypeVar("Result")
 

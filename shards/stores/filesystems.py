@@ -1,4 +1,4 @@
-"""fsspec's file systems for the addresses of `pipeline.addresses`. Nothing else asks fsspec for one.
+"""fsspec's file systems for the addresses of `shards.stores.addresses`. Nothing else asks fsspec for one.
 
 The protocol and the path are taken apart here: fsspec would read `::` in a key of a store as a chain of protocols.
 """
@@ -11,8 +11,8 @@ import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.core import OpenFile
 
-from colophon.pipeline.addresses import PROTOCOLS, protocol_of
 from colophon.shards.common.errors import ColophonError
+from colophon.shards.stores.addresses import PROTOCOLS, protocol_of
 
 
 def filesystem_of(url: str, **options: Any) -> tuple[AbstractFileSystem, str]:

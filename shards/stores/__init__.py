@@ -1,0 +1,1 @@
+"""Object stores: which addresses are allowed, their file systems, and retries."""
