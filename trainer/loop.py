@@ -55,6 +55,8 @@ class TrainResult:
     directory: Path
     """The directory of its metrics and checkpoints."""
     state: TrainingState
+    steps: int
+    """Updates of the complete run."""
     stopped_by: str | None
     """The signal that ended the run; it may have arrived after the last step."""
     loss: float | None
@@ -116,7 +118,7 @@ def _train(
         while not (stopped := world.highest(stop.requested)):
             if run.is_due(config.validation_every):
                 run.validate(metrics)
-            if run.state.step == config.steps:
+            if run.state.step == run.steps:
                 stopped = world.highest(stop.requested)
                 break
             run.step(batches, metrics)
@@ -131,11 +133,14 @@ class _Run:
     """The model, data and state of one call of `train`."""
 
     def __init__(self, config: TrainConfig, *, output: Path, name: str, report: Report, world: World) -> None:
-        self.config, self._world = config, world
+        self._world, self._settings = world, config
         self.report = report if world.is_first else lambda line: None
         self._directory = RunDirectory(output, name, world=world)
         check_trackers(config)
         self.data = TrainingData(config, output=output)
+        self.config = config = self.data.config
+        self.steps = config.num_steps
+        """Updates of the run."""
         self._with_metadata = bool(self.data.role_weights[Role.METADATA])
         self._arithmetic = Arithmetic.of(config, device=world.device, with_hits=self._with_metadata)
         self._masked_ids = masked_ids(config, self.data)
@@ -160,7 +165,7 @@ class _Run:
 
     def start(self, *, resume: bool, overwrite: bool) -> None:
         """Load the newest checkpoint, if there is one, and write the run's settings."""
-        path = self._directory.prepare(steps=self.config.steps, resume=resume, overwrite=overwrite)
+        path = self._directory.prepare(steps=self.steps, resume=resume, overwrite=overwrite)
         if path is not None:
             checkpoint = load_checkpoint(path, shared=self._shared(step_of(path)))
             check_weights(checkpoint.weights, self.config.model, self.data.tokenizer, where=path / MODEL_NAME)
@@ -169,7 +174,7 @@ class _Run:
             self.state, self._saved_step = checkpoint.state, checkpoint.state.step
             self.report(f"resumed after step {self.state.step} from {path}")
         changes = self._directory.write_config(
-            self.config, resumed=self.state.step > 0, description=self._description()
+            self._settings, resumed=self.state.step > 0, description=self._description()
         )
         for change in changes:
             self.report(f"changed since the checkpoint: {change}")
@@ -179,6 +184,8 @@ class _Run:
             f"{self.data.num_rows:,} rows of {self.data.sequence_length} tokens, "
             f"{len(self.data.validation_rows):,} validation rows"
         )
+        if self.config.text_tokens is not None:
+            self.report(f"{self.config.text_tokens:,} text tokens: {self.steps:,} steps")
         for line in self.data.summary():
             self.report(line)
 
@@ -188,6 +195,7 @@ class _Run:
             "layouts": [one.model_dump(mode="json") for one in self.data.description(self.state.step).layouts],
             "sequence_length": self.data.sequence_length,
             "num_parameters": self._num_parameters,
+            "steps": self.steps,
             "masked_ids": self._masked_ids,
             "torch": str(torch.__version__),
             "shared": self._shared(self.state.step),
@@ -218,7 +226,7 @@ class _Run:
     def is_due(self, every: int) -> bool:
         """Whether an action of every `every` steps (0: never), and after the last step, is due now."""
         step = self.state.step
-        return step > 0 and every > 0 and (step % every == 0 or step == self.config.steps)
+        return step > 0 and every > 0 and (step % every == 0 or step == self.steps)
 
     def step(self, batches: Iterator[Batch], metrics: MetricsLog) -> None:
         """One update of the weights from this rank's part of the next global batch."""
@@ -226,7 +234,7 @@ class _Run:
         batch = next(batches)
         waited = time.perf_counter() - started
         config, number = self.config, self.state.step + 1
-        rate = learning_rate(number, steps=config.steps, peak=config.learning_rate, schedule=config.schedule)
+        rate = learning_rate(number, steps=self.steps, peak=config.learning_rate, schedule=config.schedule)
         self._optimizer.zero_grad()
         totals = accumulate_gradients(
             self._model, batch, micro_batch_size=config.rows_at_once, arithmetic=self._arithmetic
@@ -252,7 +260,7 @@ class _Run:
         if number == 1 or self.is_due(config.log_every):
             recent = self._pace.since_line()
             record = {**self._last_record, "tokens_per_second": recent, **self._speed.record(recent)}
-            self.report(step_line(record, steps=config.steps, pace=self._pace))
+            self.report(step_line(record, steps=self.steps, pace=self._pace))
 
     def _update(self, number: int, *, rate: float) -> float:
         """Clip the gradients and update the weights; returns the gradients' norm."""
@@ -274,7 +282,7 @@ class _Run:
             return
         record = validation_record(totals, step=self.state.step, with_metadata=self._with_metadata)
         metrics.write(record)
-        self.report(validation_line(record, steps=self.config.steps))
+        self.report(validation_line(record, steps=self.steps))
 
     def save(self, metrics: MetricsLog) -> None:
         """Write a checkpoint, after the metrics up to it are on disk."""
@@ -290,7 +298,7 @@ class _Run:
                 shared=self._shared(self.state.step),
                 keep=self.config.keep_checkpoints,
             )
-            self.report(f"step {self.state.step}/{self.config.steps}  saved {path}")
+            self.report(f"step {self.state.step}/{self.steps}  saved {path}")
         self._world.wait()
         self._saved_step = self.state.step
 
@@ -299,6 +307,7 @@ class _Run:
         return TrainResult(
             directory=self._directory.path,
             state=self.state,
+            steps=self.steps,
             stopped_by=stopped_by,
             loss=self._last_record.get("loss"),
             text_loss=self._last_record.get("text_loss"),

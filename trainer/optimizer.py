@@ -168,7 +168,7 @@ def _optimizers(model: Decoder, config: TrainConfig) -> list[torch.optim.Optimiz
     settings, parameters = config.optimizer, list(model.parameters())
     betas, eps = (settings.beta1, settings.beta2), settings.eps
     if isinstance(settings, AdEMAMixConfig):
-        warmup = config.steps if settings.warmup_steps is None else settings.warmup_steps
+        warmup = config.num_steps if settings.warmup_steps is None else settings.warmup_steps
         return [AdEMAMix(parameters, config=settings, warmup_steps=warmup)]
     matrices: list[Tensor] = []
     if isinstance(settings, MuonConfig):

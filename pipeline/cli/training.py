@@ -73,7 +73,7 @@ def train(
                 echo(f"colophon: {label}{error}", err=True)
             continue
         is_last = number == len(names)
-        if result.stopped_by is not None and not (is_last and result.state.step == config.steps):
+        if result.stopped_by is not None and not (is_last and result.state.step == result.steps):
             line = f"{label}stopped by {result.stopped_by} after step {result.state.step}; {advice}"
             raise _stopped(f"{line}{_also_failed(failed)}", by=result.stopped_by)
     if as_json and _is_first_process():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -96,7 +97,8 @@ class PhaseConfig(Settings):
     from_step: int | None = Field(None, ge=2)
     """The first update with this data, counted from 1."""
     from_fraction: float | None = Field(None, gt=0, lt=1)
-    """Instead: the share of all steps before the phase; 0.9 leaves the last tenth to it."""
+    """Instead: the share of all steps before the phase, or of all text tokens in a run with `text_tokens`; 0.9 leaves
+    the last tenth to it."""
     layout: str | None = None
     """Name of a packed layout of the run."""
     sources: tuple[SourceConfig, ...] = ()
@@ -146,6 +148,15 @@ def check_weights(sources: Sequence[SourceConfig]) -> None:
     """Refuse sources of which some have a weight and others have none."""
     if len({source.weight is None for source in sources}) > 1:
         raise ValueError("sources: give all of them a weight, or none")
+
+
+def check_phase_starts(starts: Sequence[int], *, steps: int) -> None:
+    """Refuse phases whose first steps, counted from 1, do not ascend or are after the run's last step."""
+    for number, (before, start) in enumerate(pairwise([1, *starts])):
+        if start <= before:
+            raise ValueError(f"phases.{number} starts at step {start}, after data that starts at step {before}")
+    if starts and starts[-1] > steps:
+        raise ValueError(f"phases.{len(starts) - 1} starts at step {starts[-1]}, of {steps} steps")
 
 
 def with_curriculum(sources: Sequence[SourceConfig], curriculum: CurriculumConfig | None) -> tuple[SourceConfig, ...]:

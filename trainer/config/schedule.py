@@ -25,6 +25,14 @@ class _Schedule(Settings):
         """Steps over which the rate falls at the end of a run of `steps` steps."""
         return steps - self.warmup(steps)
 
+    def check(self, steps: int) -> None:
+        """Refuse a warm-up and a decay that are longer than a run of `steps` steps."""
+        warmup, decay = self.warmup(steps), self.decay_steps(steps)
+        if warmup > steps:
+            raise ValueError(f"schedule.warmup_steps {warmup} is more than the run's {steps} steps")
+        if warmup + decay > steps:
+            raise ValueError(f"warm-up of {warmup} and decay of {decay} steps are more than the run's {steps}")
+
 
 class CosineSchedule(_Schedule):
     """Warm-up, then half a cosine down to the lowest rate.

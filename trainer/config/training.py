@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -14,6 +13,7 @@ from colophon.trainer.config.data import (
     GoldfishConfig,
     PhaseConfig,
     SourceConfig,
+    check_phase_starts,
     check_weights,
     with_curriculum,
 )
@@ -48,8 +48,11 @@ class TrainConfig(Settings):
     """The curriculum of all sources without one of their own; phases have theirs."""
     model: ModelConfig
     """The name of a preset, or a table."""
-    steps: int = Field(ge=1)
-    """Updates of the weights."""
+    steps: int | None = Field(None, ge=1)
+    """Updates of the weights. A run has either `steps` or `text_tokens`."""
+    text_tokens: int | None = Field(None, ge=1)
+    """Tokens of documents' text to train on, instead of `steps`: the run ends with the update that reaches this number.
+    Metadata, wrappers and other special tokens do not count, so runs on different layouts read equally much text."""
     batch_size: int = Field(504, ge=1)
     """Sequences per update, over all devices."""
     micro_batch_size: int | None = Field(None, ge=1)
@@ -132,12 +135,8 @@ class TrainConfig(Settings):
         layouts = [source.layout for source in self.mixed_sources]
         if self.layout not in layouts:
             raise ValueError(f"layout {self.layout!r} is none of the sources'; available: {', '.join(layouts)}")
-        starts = [1, *self.phase_starts()]
-        for number, (before, start) in enumerate(pairwise(starts)):
-            if start <= before:
-                raise ValueError(f"phases.{number} starts at step {start}, after data that starts at step {before}")
-        if starts[-1] > self.steps:
-            raise ValueError(f"phases.{len(starts) - 2} starts at step {starts[-1]}, of {self.steps} steps")
+        if self.steps is not None:
+            check_phase_starts(self.phase_starts(), steps=self.steps)
         return self
 
     @model_validator(mode="after")
@@ -149,12 +148,11 @@ class TrainConfig(Settings):
         return self
 
     @model_validator(mode="after")
-    def _check_schedule(self) -> TrainConfig:
-        warmup, decay = self.schedule.warmup(self.steps), self.schedule.decay_steps(self.steps)
-        if warmup > self.steps:
-            raise ValueError(f"schedule.warmup_steps {warmup} is more than the run's {self.steps} steps")
-        if warmup + decay > self.steps:
-            raise ValueError(f"warm-up of {warmup} and decay of {decay} steps are more than the run's {self.steps}")
+    def _check_length(self) -> TrainConfig:
+        if (self.steps is None) == (self.text_tokens is None):
+            raise ValueError("a run has either steps or text_tokens")
+        if self.steps is not None:
+            self.schedule.check(self.steps)
         return self
 
     @property
@@ -165,13 +163,35 @@ class TrainConfig(Settings):
         return next(size for size in range(min(8, self.batch_size), 0, -1) if self.batch_size % size == 0)
 
     @property
+    def num_steps(self) -> int:
+        """Updates of the run. With `text_tokens`, only settings that `with_length` returned have it."""
+        if self.steps is None:
+            raise ValueError("the number of steps for text_tokens is known once the data is opened")
+        return self.steps
+
+    def with_length(self, steps: int, *, phase_starts: Sequence[int]) -> TrainConfig:
+        """The settings of a run of `steps` updates whose phases start at these updates.
+
+        Raises:
+            ValueError: a phase would start after the run's end, or not after the phase before it; the schedule does not
+                fit the number of steps.
+        """
+        check_phase_starts(phase_starts, steps=steps)
+        self.schedule.check(steps)
+        phases = tuple(
+            phase.model_copy(update={"from_step": start, "from_fraction": None})
+            for phase, start in zip(self.phases, phase_starts, strict=True)
+        )
+        return self.model_copy(update={"steps": steps, "phases": phases})
+
+    @property
     def mixed_sources(self) -> tuple[SourceConfig, ...]:
         """The sources before the first phase; `layout` alone counts as one source."""
         return with_curriculum(self.sources or (SourceConfig(layout=self.layout),), self.curriculum)
 
     def phase_starts(self) -> list[int]:
         """The first update of each phase, counted from 1."""
-        return [phase.first_step(self.steps) for phase in self.phases]
+        return [phase.first_step(self.num_steps) for phase in self.phases]
 
     def layouts_of_this_run(self) -> dict[str, str]:
         """The layouts that the run itself must pack, by key; layouts of other outputs are not included."""

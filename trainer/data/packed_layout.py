@@ -13,7 +13,8 @@ import numpy as np
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.layouts import parse_layout
 from colophon.shards.manifest import Manifest, read_manifest
-from colophon.shards.reader import PackedDataset
+from colophon.shards.reader import PackedDataset, PackedFile
+from colophon.shards.schema import Role
 from colophon.trainer.config import SourceConfig
 from colophon.trainer.data.annotation_compatibility import AnnotatorRecord
 from colophon.trainer.data.description import LayoutDescription
@@ -52,6 +53,11 @@ class PackedLayout:
         return sha256("\n".join(parts).encode()).hexdigest()
 
     @cached_property
+    def text_tokens(self) -> NumPyArray:
+        """int64 [num_rows]: tokens of text in each row. Each is a label, since a row begins with bos."""
+        return np.concatenate([_text_tokens(file) for file in self.dataset.files])
+
+    @cached_property
     def annotators(self) -> AnnotatorRecord:
         """The annotators whose columns the template has, with the settings that they had when it was packed."""
         layout = parse_layout(self.dataset.info.layout, where=self.output)
@@ -68,6 +74,14 @@ class PackedLayout:
             pack=self.manifest.layouts[self.layout].settings.get("pack", {}),
             annotators=self.annotators,
         )
+
+
+def _text_tokens(file: PackedFile) -> NumPyArray:
+    """int64 [num_rows]: tokens of text in each row of a file."""
+    offsets, lengths, roles, _ = file.all_runs()
+    sums = np.cumsum(np.where(roles == Role.TEXT, lengths, 0), dtype=np.int64)
+    found: NumPyArray = np.diff(np.concatenate([[0], sums])[offsets])
+    return found
 
 
 class PackedLayouts:

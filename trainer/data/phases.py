@@ -31,6 +31,11 @@ class Phase:
                 yield source, source.rows(start - first + own_places)
             first += stop - start
 
+    def text_tokens(self, step: int) -> int:
+        """Tokens of text in the global batch of update `step` of the run."""
+        rows = self.rows(step, part=slice(None))
+        return sum(int(source.packed.text_tokens[of_source].sum()) for source, of_source in rows)
+
     def summary(self) -> str:
         """One human-readable line: `from step 1: 75.0% prepend (1,000 rows), 25.0% append (990 rows)`."""
         names = [source.layout for source in self.sources]
@@ -47,22 +52,26 @@ class Phase:
         return {str(number): source.fingerprint(share=share) for number, (source, share) in enumerate(with_shares)}
 
 
-def open_phases(config: TrainConfig, *, layouts: PackedLayouts, held_out: HeldOut) -> list[Phase]:
-    """Open the sources of a run, then those of its phases, in order.
+def open_sources(config: TrainConfig, *, layouts: PackedLayouts, held_out: HeldOut) -> list[list[Source]]:
+    """Open the sources of a run before its first phase, then those of each phase.
 
     Raises:
         ShardError, TrainerError: as `Source`.
     """
-    starts = [1, *config.phase_starts()]
     mixed_sources = [config.mixed_sources, *(phase.mixed_sources for phase in config.phases)]
     return [
-        Phase(
-            [
-                Source(source, layouts=layouts, held_out=held_out, seed=config.seed, stream=(number << 16) + index)
-                for index, source in enumerate(sources)
-            ],
-            first_step=start,
-            batch_size=config.batch_size,
-        )
-        for number, (start, sources) in enumerate(zip(starts, mixed_sources, strict=True))
+        [
+            Source(source, layouts=layouts, held_out=held_out, seed=config.seed, stream=(number << 16) + index)
+            for index, source in enumerate(sources)
+        ]
+        for number, sources in enumerate(mixed_sources)
+    ]
+
+
+def phases_of(config: TrainConfig, sources_of_phases: Sequence[Sequence[Source]]) -> list[Phase]:
+    """The data before the first phase, as a phase that starts at step 1, then the phases of settings with a length."""
+    starts = [1, *config.phase_starts()]
+    return [
+        Phase(sources, first_step=start, batch_size=config.batch_size)
+        for start, sources in zip(starts, sources_of_phases, strict=True)
     ]

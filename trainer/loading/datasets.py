@@ -73,15 +73,15 @@ class TrainingDataset(Dataset[Sample]):
         Args:
             output: the output directory of a finished run.
             settings: a `[train.<name>]` of a recipe, or its keys: layout or sources, phases, curriculum, batch_size,
-                steps, seed, validation_rows, goldfish. Others have no effect. Unless `validation_rows` is 0, the rows
-                that `colophon train` holds out are excluded.
+                steps or text_tokens, seed, validation_rows, goldfish. Others have no effect. Unless `validation_rows`
+                is 0, the rows that `colophon train` holds out are excluded.
 
         Raises:
             ShardError: a layout is missing, or a file differs from its record.
             TrainerError: a setting is invalid, or no row or label is left to train on.
         """
         self._output, self.config = Path(output), train_config(settings)
-        _ = self.data  # errors belong here, not in a worker
+        self.config = self.data.config  # errors belong here, not in a worker
 
     @cached_property
     def data(self) -> TrainingData:
@@ -94,7 +94,7 @@ class TrainingDataset(Dataset[Sample]):
         return self.data.dataset
 
     def __len__(self) -> int:
-        return self.config.steps * self.config.batch_size
+        return self.config.num_steps * self.config.batch_size
 
     def __getitem__(self, sample: SupportsIndex) -> Sample:
         """One sample; a negative number counts from the end."""

@@ -52,4 +52,5 @@ def train_config(settings: TrainConfig | Mapping[str, Any]) -> TrainConfig:
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
-        raise TrainerError(f"settings: {f'{key}: ' if key else ''}{first['msg']}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise TrainerError(f"settings: {f'{key}: ' if key else ''}{message}") from None

@@ -68,7 +68,7 @@ class PackedIterableDataset(IterableDataset[Sample]):
 
     def __len__(self) -> int:
         """Samples of the updates that are left."""
-        return (self.config.steps - self.step) * self.rows_of_update
+        return (self.config.num_steps - self.step) * self.rows_of_update
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples of the updates that are left."""
@@ -96,9 +96,9 @@ class PackedIterableDataset(IterableDataset[Sample]):
         Raises:
             TrainerError: the state is of other data, or of a different order.
         """
-        step = state.get("step")
-        if not isinstance(step, int) or not 0 <= step <= self.config.steps:
-            raise TrainerError(f"state: step {step!r} is invalid: expected 0 to {self.config.steps}")
+        step, steps = state.get("step"), self.config.num_steps
+        if not isinstance(step, int) or not 0 <= step <= steps:
+            raise TrainerError(f"state: step {step!r} is invalid: expected 0 to {steps}")
         for key, expected in self.state_dict(step).items():
             if state.get(key) != expected:
                 raise TrainerError(f"state: {_difference(key, state.get(key), expected)}")

@@ -147,7 +147,7 @@ def test_the_end_of_a_data_set(packed_run: Path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"layout": "plain"}, "settings: steps: Field required"),
+        ({"layout": "plain"}, "settings: a run has either steps or text_tokens"),
         ({"layout": "plain", "steps": 1, "batchsize": 3}, "settings: batchsize: Extra inputs are not permitted"),
         ({"layout": "plain", "steps": 1, "validation_rows": 1000}, "none is left to train on"),
     ],
