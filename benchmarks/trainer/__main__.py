@@ -78,7 +78,7 @@ def run_job(job: TrainingJob, *, rounds: int, contestants: Sequence[str]) -> dic
             if name in failed:
                 continue
             try:
-                found[name].append(_run(CONTESTANTS[name], path))
+                found[name].append(run_contestant(CONTESTANTS[name], path))
             except ContestantError as error:
                 failed[name] = str(error)
                 print(f"round {number + 1}, {name}: failed: {error}", flush=True)
@@ -88,7 +88,7 @@ def run_job(job: TrainingJob, *, rounds: int, contestants: Sequence[str]) -> dic
     if "colophon" in failed:
         raise ContestantError(f"colophon: {failed['colophon']}")
     found = {name: runs for name, runs in found.items() if name not in failed}
-    _check_losses(found, job)
+    check_losses(found, job)
     seconds = {name: Spread.of([Spread.of(run["seconds"]).median for run in runs]) for name, runs in found.items()}
     return {
         "format": 1,
@@ -145,7 +145,12 @@ def _speeds(seconds: dict[str, float], *, tokens: int) -> str:
     return f"{median:,.0f} ({lowest:,.0f}–{highest:,.0f})"
 
 
-def _run(module: Sequence[str], job: Path) -> dict[str, Any]:
+def run_contestant(module: Sequence[str], job: Path) -> dict[str, Any]:
+    """Run a contestant, a module and its arguments, in a new process; return what it reports.
+
+    Raises:
+        ContestantError: it failed.
+    """
     name, *arguments = module
     command = [sys.executable, "-m", name, str(job), *arguments]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -155,7 +160,12 @@ def _run(module: Sequence[str], job: Path) -> dict[str, Any]:
     return found
 
 
-def _check_losses(found: dict[str, list[dict[str, Any]]], job: TrainingJob) -> None:
+def check_losses(found: dict[str, list[dict[str, Any]]], job: TrainingJob) -> None:
+    """Compare the losses of contestants with the same arithmetic.
+
+    Raises:
+        LossesDifferError: they differ by more than the type of the numbers explains.
+    """
     tolerance = 2e-2 if job.dtype == "bfloat16" else 1e-3
     expected = found["colophon"][0]["losses"]
     for name in set(found) & set(_SAME_ARITHMETIC):

@@ -11,7 +11,6 @@ import time
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, Trainer, TrainerCallback, TrainingArguments
 
@@ -61,7 +60,7 @@ def main(path: str) -> None:
     """Train the job at `path`."""
     job = read_job(path)
     config = job.config(document_masking=False).model
-    weights = load_file(job.weights)
+    weights = job.initial_weights()
     model = LlamaForCausalLM(
         LlamaConfig(
             vocab_size=weights["embed_tokens.weight"].shape[0],

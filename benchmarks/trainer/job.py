@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import TypeAdapter
-from safetensors.torch import save_file
+from torch import Tensor
 
 from colophon.shards.arrow_files import packed_table, write_table
 from colophon.shards.layouts import Layout
@@ -45,7 +45,7 @@ class TrainingJob:
     device: str
     dtype: str
     work: str
-    """Directory of the shards and the initial weights."""
+    """Directory of the shards."""
 
     @property
     def output(self) -> Path:
@@ -53,17 +53,13 @@ class TrainingJob:
         return Path(self.work) / "out"
 
     @property
-    def weights(self) -> Path:
-        """Initial weights, by the decoder's names."""
-        return Path(self.work) / "initial.safetensors"
-
-    @property
     def tokens_per_step(self) -> int:
         """Labels of a global batch."""
         return self.batch_size * self.sequence_length
 
-    def config(self, *, document_masking: bool) -> TrainConfig:
-        """Return Colophon's configuration: constant rate, no decay, no clipping, as the other contestants have."""
+    def config(self, *, document_masking: bool, **settings: Any) -> TrainConfig:
+        """Return Colophon's configuration: constant rate, no decay, no clipping, as the other contestants have;
+        `settings` as in a recipe."""
         return TrainConfig.model_validate(
             {
                 "layout": LAYOUT,
@@ -79,6 +75,7 @@ class TrainingJob:
                 "checkpoint_every": 0,
                 "device": self.device,
                 "dtype": self.dtype,
+                **settings,
             }
         )
 
@@ -87,6 +84,18 @@ class TrainingJob:
         data = TrainingData(self.config(document_masking=False), output=self.output)
         return np.stack([data.batch(step).tokens.numpy().astype(np.int64) for step in range(1, self.steps + 1)])
 
+    def flops_per_token(self) -> int:
+        """Return the operations of the model per token of an update, see `Decoder.flops_per_token`."""
+        with torch.device("meta"):
+            model = Decoder(self.config(document_masking=False).model, tokenizer=tokenizer_of(self.num_ids))
+        return model.flops_per_token(self.sequence_length)
+
+    def initial_weights(self) -> dict[str, Tensor]:
+        """Draw the weights that a run of Colophon begins with, by the decoder's names."""
+        model = Decoder(self.config(document_masking=False).model, tokenizer=tokenizer_of(self.num_ids))
+        model.initialise(seed=0)
+        return dict(model.state_dict())
+
 
 def read_job(path: str) -> TrainingJob:
     """Read a job that `write_job` wrote."""
@@ -94,13 +103,10 @@ def read_job(path: str) -> TrainingJob:
 
 
 def write_job(job: TrainingJob) -> Path:
-    """Write shards, initial weights and the job's description; return the description's path."""
-    tokenizer = _tokenizer(job.num_ids)
+    """Write shards and the job's description; return the description's path."""
+    tokenizer = tokenizer_of(job.num_ids)
     rows = job.batch_size * max(job.steps, 8)
     _write_shards(job.output, tokenizer=tokenizer, sequence_length=job.sequence_length, rows=rows)
-    model = Decoder(job.config(document_masking=False).model, tokenizer=tokenizer)
-    model.initialise(seed=0)
-    save_file(dict(model.state_dict()), job.weights)
     path = Path(job.work) / "job.json"
     path.write_text(json.dumps(asdict(job)))
     return path
@@ -116,7 +122,8 @@ def report(*, losses: list[float], seconds: list[float], job: TrainingJob, **mor
     print(json.dumps({"losses": losses, "seconds": timed, "memory_bytes": memory, **more}))
 
 
-def _tokenizer(num_ids: int) -> TokenizerInfo:
+def tokenizer_of(num_ids: int) -> TokenizerInfo:
+    """Return a vocabulary of `num_ids` ids, of which the last five are special."""
     base = num_ids - 5
     special = SpecialIds(bos=base, eos=base + 1, pad=base + 2, boc=base + 3, eoc=base + 4)
     return TokenizerInfo(name="zipf", sha256="0" * 64, num_base_ids=base, num_ids=num_ids, special=special)

@@ -1,6 +1,6 @@
 """Contestant: Colophon's trainer, its own loop from shards to `metrics.jsonl`.
 
-python -m benchmarks.trainer.ours JOB (plain|documents)
+python -m benchmarks.trainer.ours JOB (plain|documents) [SETTINGS]
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from benchmarks.trainer.job import read_job, report
 from colophon.trainer.loop import train
 
 
-def main(path: str, masking: str) -> None:
-    """Train the job at `path`; `documents`: tokens attend within their document."""
+def main(path: str, masking: str, settings: str = "{}") -> None:
+    """Train the job at `path`; `documents`: tokens attend within their document. `settings`: further ones, in JSON."""
     job = read_job(path)
     name = f"bench-{masking}"
-    config = job.config(document_masking=masking == "documents")
+    config = job.config(document_masking=masking == "documents", **json.loads(settings))
     result = train(config, name=name, output=job.output, overwrite=True)
     lines = [json.loads(line) for line in (result.directory / "metrics.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "loss" in line]
@@ -32,4 +32,4 @@ def main(path: str, masking: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(*sys.argv[1:])

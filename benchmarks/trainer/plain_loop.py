@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the usual name
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmarks.trainer.job import TrainingJob, read_job, report
@@ -116,7 +115,7 @@ def main(path: str) -> None:
     """Train the job at `path`."""
     job = read_job(path)
     config = job.config(document_masking=False).model
-    weights = {_renamed(name): tensor for name, tensor in load_file(job.weights).items()}
+    weights = {_renamed(name): tensor for name, tensor in job.initial_weights().items()}
     size = weights["embed.weight"].shape[0]
     model: Any = Llama(config, vocabulary_size=size, num_ids=job.num_ids)
     model.load_state_dict(weights, strict=not config.tie_embeddings)

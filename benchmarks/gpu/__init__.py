@@ -1,0 +1,1 @@
+"""Checks and measures the trainer on one GPU in nine minutes, in the order of worth."""

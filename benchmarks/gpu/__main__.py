@@ -1,0 +1,52 @@
+"""Checks and measures the trainer on this machine's GPU in nine minutes, and prints the table of the results.
+
+    python -m benchmarks.gpu                   into benchmarks/results/gpu
+    python -m benchmarks.gpu --output DIR --minutes 5 --part equality
+    python -m benchmarks.gpu page              Markdown of the results
+
+The input is made on the spot. The parts run in the order of worth, each in a process with its own time limit, and
+append to result files as they go: a run that is cut short keeps what it has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.gpu.page import page
+from benchmarks.gpu.plan import parts
+from benchmarks.gpu.running import run_parts
+
+RESULTS = Path(__file__).parents[1] / "results" / "gpu"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; return 1 if a part failed."""
+    options = _parser().parse_args(arguments)
+    if options.command == "page":
+        sys.stdout.write(page(options.output))
+        return 0
+    chosen = [part for part in parts(options.size) if not options.part or part.name in options.part]
+    run = run_parts(chosen, output=options.output, minutes=options.minutes, size=options.size)
+    sys.stdout.write(page(options.output))
+    return int(any(ended["end"].startswith("failed") for ended in run["parts"].values()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    names = [part.name for part in parts("full")]
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("command", choices=["run", "page"], nargs="?", default="run")
+    add("--output", type=Path, default=RESULTS, help="directory of the result files (default: benchmarks/results/gpu)")
+    add("--minutes", type=float, default=9.0, help="end of the run (default: 9)")
+    add("--part", action="append", metavar="NAME", help=f"run this part; repeatable: {', '.join(names)}")
+    add("--size", choices=["full", "tiny"], default="full", help="tiny: for tests on a CPU (default: full)")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
