@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from os import PathLike, fspath
 from typing import TYPE_CHECKING
 
@@ -22,6 +22,7 @@ from colophon.shards.stores.addresses import protocol_of
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from colophon.pipeline.runs.resolve import ResolvedRecipe
     from colophon.pipeline.runs.run import RunResult
 
 
@@ -68,57 +69,117 @@ def run_recipe(
     begun = time.monotonic()
     where = name or ("recipe" if isinstance(recipe, Recipe) else fspath(recipe))
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(fspath(recipe), plugins=plugins)
+    run = RecipeRun(
+        recipe=loaded,
+        where=where,
+        stages=stages,
+        shard=shard,
+        rebuild=rebuild,
+        strict=strict,
+        console=console or _silent_console(),
+        log=log,
+        begun=begun,
+    )
     with ExecutorSession(_executor_name(executor, shard=shard), loaded.ray, log=log) as session:
+        result = run.within(session)
+    if console is not None and shows_summary:
+        _print_result(result, shard=shard, arguments=recipe_arguments(where, settings), console=console)
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeRun:
+    """One run of a recipe, or of a shard of it; the fields are arguments of `run_recipe`."""
+
+    recipe: Recipe
+    where: str
+    """The recipe's name in errors."""
+    stages: Sequence[StageName] = STAGES
+    shard: Shard | None = None
+    rebuild: bool = False
+    strict: bool = False
+    console: Console
+    log: Callable[[str], None]
+    begun: float
+    """When the command started, by `time.monotonic`."""
+
+    def within(self, session: ExecutorSession) -> RunResult:
+        """Run it on the session's executor, and write its report; for a shard, its state.
+
+        Modules are imported, and the recipe is checked, while workers start. Raises: see `run_recipe`.
+        """
         if session.has_workers:
-            _check_visible(loaded, where=where)
-        is_first = files_at(loaded.output.path).size(MANIFEST_NAME) is None  # else there may be nothing to do
+            _check_visible(self.recipe, where=self.where)
+        is_first = files_at(self.recipe.output.path).size(MANIFEST_NAME) is None  # else there may be nothing to do
         if is_first:
             session.begin()
-        # Everything else is imported and checked while workers start.
+        resolved = self._resolved()
+        if is_first:
+            session.connect()  # nothing is written without workers
         from colophon.pipeline.estimates.earlier_runs import remember_rates
-        from colophon.pipeline.reports.summary import print_share, print_summary, summarize, write_report
-        from colophon.pipeline.runs.calibration import calibrated
-        from colophon.pipeline.runs.resolve import resolve
-        from colophon.pipeline.runs.run import Run
-        from colophon.pipeline.runs.sharded.state import begin_shard, end_shard
         from colophon.pipeline.storage.lock import locked
 
-        resolved = resolve(loaded, where=where)
-        for line in resolved.check_tokenizer(stages):  # fails now rather than after an hour of annotating
-            log(line)
-        _ = resolved.inputs  # nothing is written for input that cannot be read
-        if is_first:
-            session.connect()  # nor without workers
-        resolved = resolved.for_shard(shard)
-        with locked(resolved.store, log=log) as owner:
-            resolved = resolved.for_run(owner.token)
-            resolved = calibrated(resolved, write="annotate" in stages, log=log, rebuild=rebuild)
-            if shard is not None:
-                begin_shard(resolved, stages)
-            result = Run(
-                resolved,
-                stages=stages,
-                executor=session.executor,
-                console=console or _silent_console(),
-                connect=session.connect,
-                rebuild=rebuild,
-                strict=strict,
-                begun=begun,
-            ).execute()
+        with locked(resolved.store, log=self.log) as owner:
+            resolved = self._calibrated(resolved.for_run(owner.token))
+            result = self._executed(resolved, session)
             session.leave()
-            if shard is not None:
-                end_shard(resolved, stages, result)
-            else:
-                summary = summarize(result, store=resolved.store)
-                write_report(summary, result, store=resolved.store)
-                result = replace(result, summary=summary)
+            result = self._reported(resolved, result)
             if result.has_worked and not session.spans_machines:
                 remember_rates(result, resolved, workers=session.num_workers)
-    if console is not None and shows_summary and shard is not None:
-        print_share(shard, result, arguments=recipe_arguments(where, settings), console=console)
-    elif console is not None and shows_summary:
+        return result
+
+    def _resolved(self) -> ResolvedRecipe:
+        """The checked recipe. It fails now rather than after an hour, and before anything is written."""
+        from colophon.pipeline.runs.resolve import resolve
+
+        resolved = resolve(self.recipe, where=self.where)
+        for line in resolved.check_tokenizer(self.stages):
+            self.log(line)
+        _ = resolved.inputs
+        return resolved.for_shard(self.shard)
+
+    def _calibrated(self, resolved: ResolvedRecipe) -> ResolvedRecipe:
+        from colophon.pipeline.runs.calibration import calibrated
+
+        return calibrated(resolved, write="annotate" in self.stages, log=self.log, rebuild=self.rebuild)
+
+    def _executed(self, resolved: ResolvedRecipe, session: ExecutorSession) -> RunResult:
+        from colophon.pipeline.runs.run import Run
+        from colophon.pipeline.runs.sharded.state import begin_shard
+
+        if self.shard is not None:
+            begin_shard(resolved, self.stages)
+        return Run(
+            resolved,
+            stages=self.stages,
+            executor=session.executor,
+            console=self.console,
+            connect=session.connect,
+            rebuild=self.rebuild,
+            strict=self.strict,
+            begun=self.begun,
+        ).execute()
+
+    def _reported(self, resolved: ResolvedRecipe, result: RunResult) -> RunResult:
+        """The result with its summary, which becomes a file; that of a shard has none."""
+        from colophon.pipeline.reports.summary import summarize, write_report
+        from colophon.pipeline.runs.sharded.state import end_shard
+
+        if self.shard is not None:
+            end_shard(resolved, self.stages, result)
+            return result
+        summary = summarize(result, store=resolved.store)
+        write_report(summary, result, store=resolved.store)
+        return replace(result, summary=summary)
+
+
+def _print_result(result: RunResult, *, shard: Shard | None, arguments: str, console: Console) -> None:
+    from colophon.pipeline.reports.summary import print_share, print_summary
+
+    if shard is not None:
+        print_share(shard, result, arguments=arguments, console=console)
+    else:
         print_summary(dict(result.summary), result.manifest, console=console, has_worked=result.has_worked)
-    return result
 
 
 def recipe_arguments(where: str, settings: Sequence[str]) -> str:
