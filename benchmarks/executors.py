@@ -27,7 +27,7 @@ from benchmarks.machine import machine
 from colophon.pipeline.executors.pool import Event, Finished, Pool, Started
 from colophon.pipeline.executors.scheduler import Scheduler
 from colophon.pipeline.executors.worker import Reply, greeting
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.recipe.schema import RaySection
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task, TaskResult, Worker
 

@@ -98,7 +98,7 @@ def _planned_bytes(paths: list[str], columns: dict[str, str]) -> int:
 
     renamed = {ours: theirs for ours, theirs in columns.items() if ours != theirs}
     inputs = plan_inputs(InputSection(paths=paths, columns=renamed), needs=[ColumnNeed("text", columns["text"])])
-    return sum(partition.bytes for partition in inputs.partitions)
+    return int(inputs.partitions.sizes.sum())
 
 
 def _check(text: str, *, where: str) -> None:

@@ -16,8 +16,8 @@ from colophon.shards.outputs import STAGES
 def check_input(resolved: ResolvedRecipe) -> Finding:
     """Whether the input is found and has the columns that the recipe needs."""
     inputs = resolved.inputs
-    size = sum(partition.bytes for partition in inputs.partitions)
-    files = len({partition.source for partition in inputs.partitions})
+    size = int(inputs.partitions.sizes.sum())
+    files = len({source for _, source, _ in inputs.partitions.files()})
     found = f"{files:,} files, {size_text(size)}, {len(inputs.partitions):,} partitions"
     if inputs.quarantine:
         first = inputs.quarantine[0]

@@ -12,7 +12,7 @@ from typing import Any
 from colophon.pipeline.estimates.rates import Rate, remembered_rate
 from colophon.pipeline.executors.cpus import num_cpus_here
 from colophon.pipeline.executors.memory_limit import TYPICAL_WORKER_BYTES, available_memory
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition, Partitions
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.stages.tasks import Task
@@ -107,7 +107,7 @@ def estimate(plan: Plan, stages: Sequence[str], *, may_probe: bool = True) -> Es
         ColophonError: the probe failed.
     """
     resolved = plan.resolved
-    work = {names: plan.tasks(names, without=()) for names in plan.passes(stages)}
+    work = {names: list(plan.tasks(names, without=())) for names in plan.passes(stages)}
     rates, sources = _rates(plan, {names: tasks for names, tasks in work.items() if tasks}, may_probe=may_probe)
     workers = resolved.recipe.ray.num_workers or num_cpus_here()
     measured = [rate.worker_bytes for rate in rates.values() if rate.worker_bytes is not None]
@@ -141,7 +141,8 @@ def _rates(
     rates: dict[tuple[StageName, ...], Rate] = {}
     sources: dict[tuple[StageName, ...], str] = {}
     for names, tasks in work.items():
-        rate = remembered_rate(plan.resolved.recipe, outputs_of(tasks), [task.partition for task in tasks])
+        partitions = Partitions.of(task.partition for task in tasks)
+        rate = remembered_rate(plan.resolved.recipe, outputs_of(tasks), partitions)
         if rate is not None:
             rates[names] = rate
             sources[names] = f"a run of {size_text(rate.measured_bytes)} on this machine, {rate.day}"

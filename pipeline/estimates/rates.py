@@ -7,7 +7,7 @@ outputs: the same annotators, tokenizer, layouts and formats of the input.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from datetime import date
 from pathlib import Path
@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from colophon import __version__
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.model_cache import cache_dir
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partitions
 from colophon.pipeline.inputs.search.formats import compression_of
 from colophon.pipeline.recipe.schema import Recipe
 from colophon.shards.common.digests import fingerprint
@@ -69,14 +69,14 @@ def rate_of(
     )
 
 
-def remembered_rate(recipe: Recipe, outputs: Collection[Output], partitions: Sequence[Partition]) -> Rate | None:
+def remembered_rate(recipe: Recipe, outputs: Collection[Output], partitions: Partitions) -> Rate | None:
     """Return the rate of the last long run of these outputs on this machine; None if there was none."""
     with suppress(OSError, AnnotatorError, ValidationError):
         return Rate.model_validate_json(_path(recipe, outputs, partitions).read_text(encoding="utf-8"))
     return None
 
 
-def remember_rate(rate: Rate, recipe: Recipe, outputs: Collection[Output], partitions: Sequence[Partition]) -> None:
+def remember_rate(rate: Rate, recipe: Recipe, outputs: Collection[Output], partitions: Partitions) -> None:
     """Store a rate. A cache that cannot be written is not a fault of the run."""
     with suppress(OSError, AnnotatorError):
         path = _path(recipe, outputs, partitions)
@@ -84,8 +84,8 @@ def remember_rate(rate: Rate, recipe: Recipe, outputs: Collection[Output], parti
         replace_text(path, json.dumps(rate.model_dump(), indent=1))
 
 
-def _path(recipe: Recipe, outputs: Collection[Output], partitions: Sequence[Partition]) -> Path:
-    formats = sorted({(partition.format, compression_of(partition.source) or "") for partition in partitions})
+def _path(recipe: Recipe, outputs: Collection[Output], partitions: Partitions) -> Path:
+    formats = sorted({(kind, compression_of(source) or "") for kind, source, _ in partitions.files()})
     settings = {str(output): _settings(recipe, output) for output in outputs}
     return cache_dir() / "rates" / f"{fingerprint([__version__, formats, settings])}.json"
 

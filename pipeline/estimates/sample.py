@@ -13,7 +13,7 @@ import pyarrow as pa
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.compression import open_as
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.inputs.search.formats import compression_of
 from colophon.shards.common.errors import ColophonError

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
 
-from colophon.pipeline.stages.tasks import Task
+import numpy as np
+
+from colophon.pipeline.stages.tasks import Task, Tasks
 from colophon.shards.common.errors import ColophonError
 
 
@@ -13,7 +16,7 @@ class TaskQueue:
     """Hands tasks out, largest partition first, so that no worker is left alone with a large one at the end.
 
     A task that may have ended its worker waits behind all others, and is worked on alone, so that its next failure is
-    surely its own. Every operation costs O(log n).
+    surely its own. Every operation costs O(log n), and only tasks that were handed out take more than some bytes.
     """
 
     def __init__(self, tasks: Sequence[Task], *, max_attempts: int) -> None:
@@ -22,50 +25,65 @@ class TaskQueue:
         Raises:
             ValueError: two tasks have the same partition.
         """
-        self._tasks = tuple(tasks)
+        tasks = Tasks.of(tasks)
         self._max_attempts = max_attempts
-        self._places = {task.partition.name: place for place, task in enumerate(self._tasks)}
-        if len(self._places) < len(self._tasks):
-            raise ValueError("two tasks of a stage have the same partition")
-        self._failures = [0] * len(self._tasks)
-        self._suspicions = [0] * len(self._tasks)
-        self._open = set(self._places)
-        # E.g. (0, -900, 1): never suspected, 900 bytes, second of the tasks.
-        self._waiting = [(0, -task.partition.bytes, place) for place, task in enumerate(self._tasks)]
-        heapify(self._waiting)
+        self._fresh = tasks.in_order(np.argsort(-tasks.sizes, kind="stable"))
+        self._next = next(self._fresh, None)
+        """The largest task that was never handed out."""
+        self._returned: list[tuple[int, int, int, Task]] = []
+        """A heap of tasks that wait again, e.g. (1, -900, 2, task): suspected once, 900 bytes, second to return."""
+        self._num_returned = 0
+        self._taken: dict[str, Task] = {}
+        """The tasks that were handed out and have no outcome, by partition; those that wait again among them."""
+        self._failures: Counter[str] = Counter()
+        self._suspicions: Counter[str] = Counter()
+        self._num_unfinished = len(tasks)
 
     @property
     def num_unfinished(self) -> int:
         """How many tasks have no outcome yet: those that wait and those that are being worked on."""
-        return len(self._open)
+        return self._num_unfinished
 
     def peek(self) -> Task | None:
         """Return the task that `take` would return; None if none waits."""
-        return self._tasks[self._waiting[0][2]] if self._waiting else None
+        return self._returned[0][3] if self._returns_first() else self._next
 
     def take(self) -> Task:
         """Return the next waiting task; it waits no more."""
-        return self._tasks[heappop(self._waiting)[2]]
+        if self._returns_first():
+            return heappop(self._returned)[3]
+        task = self._next
+        if task is None:
+            raise IndexError("no task waits")
+        self._next = next(self._fresh, None)
+        self._taken[task.partition.name] = task
+        return task
+
+    def _returns_first(self) -> bool:
+        """Whether a task that waits again comes before those that were never handed out."""
+        if not self._returned or self._next is None:
+            return bool(self._returned)
+        return self._returned[0][:2] <= (0, -self._next.partition.bytes)
 
     def put_back(self, task: Task) -> None:
         """Let a task wait again that nobody has begun to work on."""
-        place = self._places[task.partition.name]
-        heappush(self._waiting, (self._suspicions[place], -task.partition.bytes, place))
+        self._num_returned += 1
+        suspicions = self._suspicions[task.partition.name]
+        heappush(self._returned, (suspicions, -task.partition.bytes, self._num_returned, task))
 
     def suspect(self, task: Task) -> None:
         """Let a task wait again that may have ended its worker, or may have been finished or not begun."""
-        self._suspicions[self._places[task.partition.name]] += 1
+        self._suspicions[task.partition.name] += 1
         self.put_back(task)
 
     def is_suspect(self, task: Task) -> bool:
         """Whether the task may have ended a worker."""
-        return self._suspicions[self._places[task.partition.name]] > 0
+        return self._suspicions[task.partition.name] > 0
 
     def blame(self, task: Task) -> bool:
         """Count a failed attempt. Return whether the task waits for another one; if not, it is finished."""
-        place = self._places[task.partition.name]
-        self._failures[place] += 1
-        if self._failures[place] >= self._max_attempts:
+        self._failures[task.partition.name] += 1
+        if self._failures[task.partition.name] >= self._max_attempts:
             self.finish(task)
             return False
         self.suspect(task)
@@ -77,7 +95,6 @@ class TaskQueue:
         Raises:
             ColophonError: it has one already.
         """
-        try:
-            self._open.remove(task.partition.name)
-        except KeyError:
-            raise ColophonError(f"{task.partition.name}: two outcomes of one task. This is a defect.") from None
+        if self._taken.pop(task.partition.name, None) is None:
+            raise ColophonError(f"{task.partition.name}: two outcomes of one task. This is a defect.")
+        self._num_unfinished -= 1

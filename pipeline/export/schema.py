@@ -15,7 +15,8 @@ import pyarrow as pa
 from colophon.pipeline.export.column_types import common_type, export_type
 from colophon.pipeline.export.survey import InputColumn, Survey
 from colophon.pipeline.inputs.columns import ColumnNeed
-from colophon.pipeline.inputs.partitions import SCHEMAS, Partition
+from colophon.pipeline.inputs.partition_table import Partition
+from colophon.pipeline.inputs.partitions import SCHEMAS
 from colophon.shards.outputs import Output
 
 _UNNAMED = "unnamed"

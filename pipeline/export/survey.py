@@ -24,7 +24,7 @@ from colophon.pipeline.inputs.jsonl.lines import Line, lines_of
 from colophon.pipeline.inputs.jsonl.pieces import open_blocks
 from colophon.pipeline.inputs.limits import line_limit
 from colophon.pipeline.inputs.mappings import WARC_COLUMNS
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.readers import PartitionReader, schema_of
 from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.storage.commits import Store

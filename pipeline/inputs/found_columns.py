@@ -15,7 +15,7 @@ from colophon.pipeline.inputs.columnar.conversion import is_text
 from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed, column_names, paths_of
 from colophon.pipeline.inputs.jsonl.sample import first_rows, members
 from colophon.pipeline.inputs.mappings import WARC_COLUMNS
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.readers import PartitionReader, schema_of
 
 _JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "list", dict: "object"}

@@ -1,4 +1,4 @@
-"""Partitions, the unit of work, of retry and of resume, planned from the paths of a recipe.
+"""The partitions of an input, planned from the paths of a recipe.
 
 A Parquet file is cut at row groups, from its footer alone; a large JSONL file at line ends, without reading it (see
 `jsonl.pieces`); any other file is one partition. A partition's name depends only on the file's place and on the
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from colophon.pipeline.concurrency import in_threads
 from colophon.pipeline.errors import InputError, UsageError
@@ -23,13 +22,14 @@ from colophon.pipeline.inputs.columnar.text_reader import text_schema
 from colophon.pipeline.inputs.columns import ColumnNeed, column_names, column_problem
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
-from colophon.pipeline.inputs.jsonl.pieces import Piece, cut, is_large
+from colophon.pipeline.inputs.jsonl.pieces import Piece, cut, most_uncut_bytes
 from colophon.pipeline.inputs.mappings import Mappings
 from colophon.pipeline.inputs.partition_size import ASSUMED_WORKERS, automatic_bytes
+from colophon.pipeline.inputs.partition_table import Partition, Partitions
 from colophon.pipeline.inputs.search.find import find_files
 from colophon.pipeline.inputs.search.formats import stem_of
 from colophon.pipeline.inputs.search.found import InputFile, Search, shown
-from colophon.pipeline.recipe.schema import DEFAULT_MAX_DOCUMENT_BYTES, InputFormat, InputSection
+from colophon.pipeline.recipe.schema import InputSection
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.common.url_secrets import without_query
 from colophon.shards.manifest import LeftAside
@@ -37,72 +37,17 @@ from colophon.shards.records import QuarantineEntry
 from colophon.shards.stores.filesystems import filesystem_of
 from colophon.shards.stores.retry import retried_for
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Partition:
-    """A file, a range of its row groups or a piece of its lines, that one worker processes as a unit."""
-
-    name: str
-    source: str
-    url: str
-    format: InputFormat
-    row_groups: tuple[int, int] | None
-    """First and one past the last row group; None: no Parquet file."""
-    first_row: int
-    """The partition's first row in its file; ids generated for rows without one count from it. 0 of pieces, whose
-    ids do not count rows."""
-    rows: int | None
-    """The number of documents; None where no footer states it."""
-    bytes: int
-    """Uncompressed bytes of the row groups, else the file's or the piece's size: roughly the cost of the work."""
-    identity: str
-    """A digest of the file's size, its time of change or the store's version, and a Parquet file's footer. A plan
-    trusts it. `colophon verify --inputs` finds content that was edited with all of these restored."""
-    text: str = "text"
-    """The input's name for the text column: a JSON line without it is not a document, whatever columns are read."""
-    max_document_bytes: int = DEFAULT_MAX_DOCUMENT_BYTES
-    """UTF-8 bytes of the longest text that is read."""
-    source_name: str | None = None
-    """The name of the source in the recipe."""
-    piece: Piece | None = None
-    """The part of a JSONL file; None: the whole file, or no JSONL file."""
-
-    @property
-    def extent(self) -> list[Any]:
-        """The part of a fingerprint that is of the input: the identity of the content and its rows.
-
-        Of JSON lines it also names the rule for ids, which was a different one before files were cut at lines; of a
-        text file its path, which is the id.
-        """
-        rows = [self.identity, self.row_groups, self.first_row]
-        if self.format == "text":
-            return [*rows, self.source]  # the document's id
-        if self.format != "jsonl":
-            return rows
-        piece = self.piece
-        return [
-            *rows,
-            "ids by line",
-            *([] if piece is None else [piece.number, piece.content_begin, piece.content_end]),
-        ]
-
-    @property
-    def file_name(self) -> str:
-        """The part of `name` that all partitions of the file have; ids of rows without one begin with it."""
-        is_whole = self.row_groups is None and self.piece is None
-        return self.name if is_whole else self.name.rpartition("-")[0]
-
-
 SCHEMAS = {"arrow": arrow_schema, "csv": csv_schema, "text": text_schema}
 """By format: the schema of a file, from one read near its beginning."""
 _MANY_TEXT_FILES = 10_000
+_PLANNED_AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True)
 class Inputs:
     """The partitions of an input, and the files that cannot be read."""
 
-    partitions: tuple[Partition, ...]
+    partitions: Partitions
     quarantine: tuple[QuarantineEntry, ...]
     left_aside: tuple[LeftAside, ...] = ()
     """Files and directories that the search did not take for data, counted by kind."""
@@ -150,7 +95,7 @@ def plan_inputs(
         for source in sources
     )
     planned = [_plan_source(source, files[source.key], needs, search.quarantine) for source in sources]
-    partitions = tuple(partition for plan in planned for partition in plan.partitions)
+    partitions = Partitions.joined([plan.partitions for plan in planned])
     check_names(partitions)
     quarantine = (*search.quarantine, *(entry for plan in planned for entry in plan.quarantine))
     notes = [
@@ -183,7 +128,7 @@ def _stored_bytes(file: InputFile) -> int:
 class _PlannedSource:
     """The plan of one source."""
 
-    partitions: list[Partition]
+    partitions: Partitions
     quarantine: list[QuarantineEntry]
     """The files that cannot be used."""
     absent: list[ColumnNeed]
@@ -192,7 +137,7 @@ class _PlannedSource:
     @property
     def has_lines(self) -> bool:
         """Whether it has JSONL files, each of whose lines has its own keys."""
-        return any(partition.format == "jsonl" for partition in self.partitions)
+        return "jsonl" in self.partitions.formats
 
 
 def _plan_source(
@@ -209,17 +154,24 @@ def _plan_source(
     def plan_file(file: InputFile) -> list[Partition] | QuarantineEntry:
         return retried_for(file.source, lambda: _plan_file(file, mappings, config=config, needs=needs))
 
-    plans = in_threads(plan_file, files)
-    planned = [plan for plan in plans if not isinstance(plan, QuarantineEntry)]
-    quarantine = [plan for plan in plans if isinstance(plan, QuarantineEntry)]
-    if not planned:
+    parts: list[Partitions] = []
+    is_any = False
+    quarantine: list[QuarantineEntry] = []
+    for start in range(0, len(files), _PLANNED_AT_ONCE):
+        plans = in_threads(plan_file, files[start : start + _PLANNED_AT_ONCE])
+        quarantine += [plan for plan in plans if isinstance(plan, QuarantineEntry)]
+        planned = [plan for plan in plans if not isinstance(plan, QuarantineEntry)]
+        is_any = is_any or bool(planned)
+        parts.append(Partitions.of(partition for plan in planned for partition in plan))
+    if not is_any:
         first = (*unreadable, *quarantine)[0] if config.key == "input" else (*quarantine, *unreadable)[0]
         where = "" if config.key == "input" else f"{config.key}: "
         raise UsageError(f"{where}no input file can be read; the first, {first.source}: {first.reason}")
     mappings.check()
     incomplete = mappings.incomplete()
+    partitions = Partitions.joined(parts)
     return _PlannedSource(
-        partitions=[part for plan in planned for part in plan if part.source not in incomplete],
+        partitions=partitions.without_sources(incomplete) if incomplete else partitions,
         quarantine=[
             *quarantine,
             *(
@@ -250,9 +202,8 @@ def _notes(config: InputSection, plan: _PlannedSource) -> Iterator[str]:
             yield f"source {config.name}: no {need.in_input!r} in its first lines: null in all documents without it"
         else:
             yield f"source {config.name}: no column {need.in_input!r}: null for all its documents"
-    whole = [p for p in plan.partitions if p.format == "jsonl" and p.piece is None]
-    large = [p for p in whole if is_large(p.bytes, piece_bytes=_bytes_of(config))]
-    if large:
+    large = plan.partitions.uncut_lines(larger_than=most_uncut_bytes(_bytes_of(config)))
+    if len(large):
         yield (
             f"{config.key}: JSONL files larger than partition_bytes that are not cut: {len(large):,}, the first "
             f"{shown(large[0].source)} of {large[0].bytes / 1e6:,.0f} MB. Plain files are cut, and zstd in several "
@@ -262,7 +213,7 @@ def _notes(config: InputSection, plan: _PlannedSource) -> Iterator[str]:
 
 def _text_notes(config: InputSection, plan: _PlannedSource) -> Iterator[str]:
     """A line if there are very many text files."""
-    num_files = sum(partition.format == "text" for partition in plan.partitions)
+    num_files = plan.partitions.formats["text"]
     if num_files > _MANY_TEXT_FILES:
         yield (
             f"{config.key}: {num_files:,} text files are one partition each, with files and records of their own. "
@@ -270,13 +221,13 @@ def _text_notes(config: InputSection, plan: _PlannedSource) -> Iterator[str]:
         )
 
 
-def check_names(partitions: Collection[Partition]) -> None:
+def check_names(partitions: Partitions) -> None:
     """Check that no two partitions have one name: the files of one would replace those of the other.
 
     Raises:
         ColophonError: two have.
     """
-    if len({partition.name for partition in partitions}) == len(partitions):  # a set of names takes little memory
+    if len(partitions.names.unique()) == len(partitions):
         return
     known: dict[str, Partition] = {}
     for partition in partitions:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.shards.records import LINES_OF_PIECE, MAX_EXAMPLES, QuarantineEntry, QuarantineExample, Record, file_of
 
 _MAX_REASON = 500

@@ -25,7 +25,8 @@ from colophon.pipeline.inputs.content import ColumnContent
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl.reader import jsonl_batches
 from colophon.pipeline.inputs.limits import MAX_VALUE_BYTES, TOO_LARGE, text_too_large
-from colophon.pipeline.inputs.partitions import SCHEMAS, Partition, present_identity
+from colophon.pipeline.inputs.partition_table import Partition
+from colophon.pipeline.inputs.partitions import SCHEMAS, present_identity
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.warc.reader import warc_batches
 from colophon.shards.records import LINES_OF_PIECE, OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, QuarantineEntry

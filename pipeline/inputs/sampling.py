@@ -23,7 +23,8 @@ import pyarrow.compute as pc
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
-from colophon.pipeline.inputs.partitions import Partition, row_group_partition
+from colophon.pipeline.inputs.partition_table import Partition
+from colophon.pipeline.inputs.partitions import row_group_partition
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.digests import hashes

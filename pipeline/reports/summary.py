@@ -27,7 +27,7 @@ from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import is_as_written, with_checksum
 from colophon.shards.manifest import Manifest
 from colophon.shards.outputs import TOKENS
-from colophon.shards.record_table import num_rows, totals
+from colophon.shards.record_table import PartitionTable, counted_records, num_rows, totals
 from colophon.shards.records import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, Record
 from colophon.shards.schema import ROLE_NAMES
 from colophon.shards.tokenizer.losses import LOSS_COUNTS
@@ -92,10 +92,10 @@ def document_counts(manifest: Manifest) -> dict[str, int]:
     """Files, partitions, documents, and texts that are empty, null or repaired, over the whole input."""
     tokens = manifest.outputs.get(TOKENS)
     counts = totals(tokens.records) if tokens else Counter()
-    rows = [p.rows for p in manifest.partitions]
-    documents = num_rows(tokens.records) if tokens else sum(r for r in rows if r is not None)
+    partitions = PartitionTable.of(manifest.partitions)
+    documents = num_rows(tokens.records) if tokens else partitions.num_rows
     return {
-        "files": len({partition.file for partition in manifest.partitions}),
+        "files": len(partitions.files),
         "partitions": len(manifest.partitions),
         "documents": documents,
         **{key: counts[key] for key in ("text_bytes", "tokens", "documents_empty", "texts_null", "texts_repaired")},
@@ -109,17 +109,18 @@ def document_counts(manifest: Manifest) -> dict[str, int]:
 
 def source_counts(manifest: Manifest) -> dict[str, dict[str, int]]:
     """The counts of each named source: files, documents, bytes of text and tokens; empty if no source has a name."""
-    source_of = {partition.name: partition.source_name for partition in manifest.partitions}
-    counts: dict[str, Counter[str]] = {name: Counter() for name in source_of.values() if name is not None}
-    files = {(partition.source_name, partition.source) for partition in manifest.partitions}
+    partitions = PartitionTable.of(manifest.partitions)
+    source_of = partitions.source_names
+    counts: dict[str, Counter[str]] = {name: Counter() for name in source_of.values()}
+    files = partitions.num_files_of_sources
     tokens = manifest.outputs.get(TOKENS)
-    for record in tokens.records if tokens else ():
-        name = source_of.get(record.partition)
+    for partition, rows, of_record in counted_records(tokens.records) if tokens and source_of else ():
+        name = source_of.get(partition)
         if name is not None:
-            counts[name].update(documents=record.rows, **{key: record.counts.get(key, 0) for key in _OF_TEXT})
+            counts[name].update(documents=rows, **{key: of_record.get(key, 0) for key in _OF_TEXT})
     return {
         name: {
-            "files": sum(source == name for source, _ in files),
+            "files": files[name],
             **{key: each[key] for key in ("documents", *_OF_TEXT)},
         }
         for name, each in counts.items()
@@ -159,15 +160,15 @@ def all_null(manifest: Manifest) -> list[str]:
 
 def null_in_sources(manifest: Manifest) -> dict[str, list[str]]:
     """By named source, the annotation columns without any value in its documents, of those with values in others."""
-    source_of = {partition.name: partition.source_name for partition in manifest.partitions}
+    source_of = PartitionTable.of(manifest.partitions).source_names
     found: dict[str, list[str]] = {}
-    for output in manifest.annotators.values():
+    for output in manifest.annotators.values() if source_of else ():
         rows, nulls = Counter[str](), defaultdict[str, Counter[str]](Counter)
-        for record in output.records:
-            name = source_of.get(record.partition)
+        for partition, num_documents, counts in counted_records(output.records):
+            name = source_of.get(partition)
             if name is not None:
-                rows[name] += record.rows
-                nulls[name].update({key: n for key, n in record.counts.items() if key.endswith("_null")})
+                rows[name] += num_documents
+                nulls[name].update({key: n for key, n in counts.items() if key.endswith("_null")})
         for key in dict.fromkeys(key for of_source in nulls.values() for key in of_source):
             empty = [name for name, n in rows.items() if n and nulls[name][key] == n]
             for name in empty if len(empty) < sum(map(bool, rows.values())) else ():

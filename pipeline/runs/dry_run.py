@@ -17,7 +17,7 @@ from rich.table import Table
 from colophon.pipeline.errors import InputError, one_line
 from colophon.pipeline.estimates.estimate import Estimate, estimate, size_text
 from colophon.pipeline.inputs.found_columns import FoundColumn, found_columns
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.search.found import describe_left_aside, shown
 from colophon.pipeline.reports.tables import print_table
 from colophon.pipeline.runs.plan import Plan

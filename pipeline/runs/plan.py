@@ -7,9 +7,10 @@ ledger, output by output, and builds no object for a partition that has no work.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice, repeat
 
 import numpy as np
 import pyarrow as pa
@@ -17,24 +18,26 @@ import pyarrow.compute as pc
 
 from colophon import __version__
 from colophon.pipeline.errors import UsageError
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.problems import problems_in_files
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.stages.annotation import AnnotateStage
 from colophon.pipeline.stages.input_pass import InputPass, InputStage
 from colophon.pipeline.stages.packing import PackStage
 from colophon.pipeline.stages.settings import changed_lines
-from colophon.pipeline.stages.tasks import Stage, Task
+from colophon.pipeline.stages.tasks import Stage, Task, Tasks
 from colophon.pipeline.stages.tokenization import TokenizeStage
 from colophon.pipeline.storage.ledger import Ledger
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.manifest import Manifest, OutputManifest
 from colophon.shards.outputs import STAGES, TOKENS, Output, StageName
-from colophon.shards.record_table import PartitionTable, RecordTable
+from colophon.shards.record_table import RecordTable
 from colophon.shards.records import PartitionInfo, QuarantineEntry, Record
 
 _STAGES_OVER_THE_INPUT: tuple[StageName, ...] = ("annotate", "tokenize")
+
+_AT_A_TIME = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ class Plan:
     def ledger(self) -> Ledger:
         """The commit records, read once; for a shard those of its share."""
         resolved = self.resolved
-        share = None if resolved.shard is None else {partition.name for partition in resolved.inputs.partitions}
+        share = None if resolved.shard is None else set(self._names.to_pylist())
         return resolved.store.ledger(share=share)
 
     def outputs(self, stage: StageName) -> list[Output]:
@@ -97,22 +100,24 @@ class Plan:
 
     def fingerprint(self, output: Output, partition: Partition) -> str:
         """sha256 of everything that the output's file for a partition is made from."""
-        return self._fingerprint(output, partition, [self.fingerprint(o, partition) for o in self.upstream(output)])
+        settings = self.resolved.settings.fingerprints_in_sources[output, partition.source_name]
+        made_from = [self.fingerprint(source, partition) for source in self.upstream(output)]
+        return fingerprint([settings, partition.extent, made_from])
 
     def fingerprints(self, output: Output) -> pa.Array:
         """string [partitions]: the fingerprint of each partition's file, computed once."""
         if output not in self._fingerprints:
-            partitions, upstream = self.resolved.inputs.partitions, self.upstream(output)
-            sources = [self.fingerprints(source).to_pylist() for source in upstream]
-            made_from = zip(*sources, strict=True) if sources else [()] * len(partitions)
-            rows = zip(partitions, made_from, strict=True)
-            found = [self._fingerprint(output, partition, each) for partition, each in rows]
-            self._fingerprints[output] = pa.array(found, pa.string())
+            partitions = self.resolved.inputs.partitions
+            sources = [_in_blocks(self.fingerprints(source)) for source in self.upstream(output)]
+            made_from = zip(*sources, strict=True) if sources else repeat((), len(partitions))
+            settings = self.resolved.settings.fingerprints_in_sources
+            found = (
+                fingerprint([settings[output, source_name], extent, each])
+                for (extent, source_name), each in zip(partitions.extents(), made_from, strict=True)
+            )
+            blocks = iter(lambda: pa.array(islice(found, _AT_A_TIME), pa.string()), pa.array([], pa.string()))
+            self._fingerprints[output] = pa.concat_arrays([pa.array([], pa.string()), *blocks])
         return self._fingerprints[output]
-
-    def _fingerprint(self, output: Output, partition: Partition, made_from: Sequence[str]) -> str:
-        settings = self.resolved.settings.fingerprints_in_sources[output, partition.source_name]
-        return fingerprint([settings, partition.extent, made_from])
 
     def state(self, output: Output) -> OutputState:
         """The output's files compared with the ledger; once, until `compare_again`."""
@@ -133,9 +138,9 @@ class Plan:
         """Forget the states: the ledger has changed."""
         self._states.clear()
 
-    @cached_property
+    @property
     def _names(self) -> pa.Array:
-        return pa.array([partition.name for partition in self.resolved.inputs.partitions], pa.string())
+        return self.resolved.inputs.partitions.names
 
     def record(self, output: Output, partition: Partition) -> Record | None:
         """The commit record of the output's file, if that file is up to date."""
@@ -148,54 +153,63 @@ class Plan:
         shared = tuple(stage for stage in wanted if stage in _STAGES_OVER_THE_INPUT)
         return [*([shared] if shared else []), *((stage,) for stage in wanted if stage not in shared)]
 
-    def tasks(self, stages: Sequence[StageName], *, without: Collection[str]) -> list[Task]:
+    def tasks(self, stages: Sequence[StageName], *, without: Collection[str]) -> Tasks:
         """A task of a pass for each partition that has work and is not in `without`."""
         outputs = [output for stage in stages for output in self.outputs(stage)]
         read = dict.fromkeys(source for output in outputs for source in self.upstream(output))
         states = {output: self.state(output) for output in dict.fromkeys([*outputs, *read])}
-        is_kept = np.array([partition.name not in without for partition in self.resolved.inputs.partitions], bool)
-        numbers = np.flatnonzero(is_kept & ~np.all([states[output].is_done for output in outputs], axis=0))
-        upstream = {output: state.chosen(numbers) for output, state in states.items()}
-        wanted = {output: self._stale_fingerprints(output, numbers) for output in outputs}
-        replaced = np.any([states[output].has_record & ~states[output].is_done for output in outputs], axis=0)
-        return [
-            Task(
-                partition=self.resolved.inputs.partitions[number],
-                outputs={output: found for output, each in wanted.items() if (found := each[row]) is not None},
-                upstream={output: known for output, each in upstream.items() if (known := each[row]) is not None},
-                replaces=bool(replaced[number]),
-            )
-            for row, number in enumerate(numbers.tolist())
-        ]
+        fingerprints = {output: self.fingerprints(output) for output in outputs}
+        is_done = {output: states[output].is_done for output in outputs}
+        replaced = np.any([states[output].has_record & ~is_done[output] for output in outputs], axis=0)
+        numbers = np.flatnonzero(self.is_kept(without) & ~np.all([*is_done.values()], axis=0))
+        partitions = self.resolved.inputs.partitions
 
-    def _stale_fingerprints(self, output: Output, numbers: NumPyArray) -> list[str | None]:
-        """The fingerprint that the file of each of these partitions will have; None where it is up to date."""
-        is_done = self.state(output).is_done[numbers]
-        found: list[str | None] = self.fingerprints(output).take(pa.array(numbers, mask=is_done)).to_pylist()
-        return found
+        def build(chosen: NumPyArray) -> list[Task]:
+            rows = numbers[chosen]
+            upstream = {output: state.chosen(rows) for output, state in states.items()}
+            wanted = {o: _stale(found, is_done[o][rows], rows) for o, found in fingerprints.items()}
+            return [
+                Task(
+                    partition=partition,
+                    outputs={output: found for output, each in wanted.items() if (found := each[row]) is not None},
+                    upstream={output: known for output, each in upstream.items() if (known := each[row]) is not None},
+                    replaces=bool(replaced[number]),
+                )
+                for row, (number, partition) in enumerate(zip(rows.tolist(), partitions.chosen(rows), strict=True))
+            ]
+
+        return Tasks(partitions.sizes[numbers], build)
+
+    def is_kept(self, without: Collection[str]) -> NumPyArray:
+        """bool [partitions]: whether the partition's name is not in `without`."""
+        is_in: NumPyArray = pc.is_in(self._names, pa.array(list(without), pa.string())).to_numpy(zero_copy_only=False)
+        return ~is_in
 
     def missing(self, stages: Sequence[StageName], *, without: Collection[str]) -> list[tuple[Output, Partition]]:
         """The files of a pass without a valid commit record, for partitions that are not in `without`."""
         partitions = self.resolved.inputs.partitions
         return [
-            (output, partitions[number])
+            (output, partition)
             for stage in stages
             for output in self.outputs(stage)
-            for number in np.flatnonzero(~self.state(output).is_done).tolist()
-            if partitions[number].name not in without
+            for partition in partitions.chosen(np.flatnonzero(~self.state(output).is_done & self.is_kept(without)))
         ]
 
-    def check_upstream(self, task: Task) -> None:
-        """Check that the files which a task reads are up to date.
+    def check_upstream(self, stages: Sequence[StageName], *, without: Collection[str]) -> None:
+        """Check that the files which the tasks of a pass read are up to date, or are written in the same pass.
 
         Raises:
             UsageError: an earlier stage has not been run with this recipe.
         """
-        for output in task.outputs:
-            for source in self.upstream(output):
-                if source not in task.upstream and source not in task.outputs:
+        outputs = [output for stage in stages for output in self.outputs(stage)]
+        for output in outputs:
+            for source in (source for source in self.upstream(output) if source not in outputs):
+                is_wanted = ~self.state(output).is_done & self.is_kept(without)
+                unusable = np.flatnonzero(is_wanted & ~self.state(source).is_done)
+                if len(unusable):
+                    partition = self.resolved.inputs.partitions[int(unusable[0])]
                     raise UsageError(
-                        f"{output}: {source} of partition {task.partition.name} is missing or not up to date: "
+                        f"{output}: {source} of partition {partition.name} is missing or not up to date: "
                         f"run `colophon {source.stage}` first, or `colophon run` for all stages"
                     )
 
@@ -217,8 +231,8 @@ class Plan:
             quarantined: the partitions that a pass could not use, by name; none of their files is listed.
         """
         resolved = self.resolved
-        is_kept = np.array([p.name not in quarantined for p in resolved.inputs.partitions], bool)
-        partitions = [p for p in resolved.inputs.partitions if p.name not in quarantined]
+        is_kept = self.is_kept(quarantined)
+        partitions = resolved.inputs.partitions
         outputs: dict[str, OutputManifest] = {}
         problems: list[QuarantineEntry] = []
         for output, settings in resolved.settings.by_output.items():
@@ -230,7 +244,7 @@ class Plan:
         return Manifest(
             colophon_version=__version__,
             recipe=resolved.recipe.model_dump(mode="json"),
-            partitions=PartitionTable.of([partition_info(partition) for partition in partitions]),
+            partitions=(partitions if is_kept.all() else partitions.chosen(np.flatnonzero(is_kept))).infos(),
             outputs=outputs,
             quarantine=[*resolved.inputs.quarantine, *quarantined.values(), *each_once(problems)],
             left_aside=list(resolved.inputs.left_aside),
@@ -273,6 +287,18 @@ class Plan:
             resolved.tokenizer.sha256,
             resolved.columns.tokenize_needs,
         )
+
+
+def _in_blocks(array: pa.Array) -> Iterator[str]:
+    """The values of an array, of which some at a time become Python objects."""
+    for start in range(0, len(array), _AT_A_TIME):
+        yield from array.slice(start, _AT_A_TIME).to_pylist()
+
+
+def _stale(fingerprints: pa.Array, is_done: NumPyArray, rows: NumPyArray) -> list[str | None]:
+    """The fingerprint that the file of each of these partitions will have; None where it is up to date."""
+    found: list[str | None] = fingerprints.take(pa.array(rows, mask=is_done)).to_pylist()
+    return found
 
 
 def partition_info(partition: Partition) -> PartitionInfo:

@@ -74,6 +74,6 @@ def _packages(plan: Plan) -> Iterator[tuple[str, str]]:
 
 def _some_inputs(plan: Plan) -> tuple[str, ...]:
     """A local file of each directory of the input: a node may lack a disk. Of very many directories, some."""
-    partitions = plan.resolved.inputs.partitions
-    files = {Path(p.url).parent: p.url for p in partitions if "://" not in p.url}
+    urls = (url for _, _, url in plan.resolved.inputs.partitions.files())
+    files = {Path(url).parent: url for url in urls if "://" not in url}
     return tuple(files.values())[:: len(files) // _INPUT_DIRECTORIES + 1]

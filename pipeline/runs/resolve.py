@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+import numpy as np
+
 from colophon.annotators.base import Annotator, AnnotatorConfig, explained
 from colophon.annotators.plugin_files import PluginFile
 from colophon.annotators.registry import contract_problem, origin_of
@@ -128,8 +130,7 @@ class ResolvedRecipe:
         """The shard's partitions. Input that cannot be read is in no share: `colophon finish` reports it."""
         assert self.shard is not None
         partitions = self.planned.inputs.partitions
-        share = self.shard.share([partition.bytes for partition in partitions])
-        return Inputs(tuple(partitions[index] for index in share), quarantine=())
+        return Inputs(partitions.chosen(np.array(self.shard.share(partitions.sizes), np.int64)), quarantine=())
 
     @property
     def tokenizer(self) -> Tokenizer:

@@ -15,10 +15,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 from rich.console import Console
 
 from colophon.pipeline.executors.base import Executor
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.problems import problems_in_files
 from colophon.pipeline.inputs.search.found import shown
 from colophon.pipeline.runs.partition_sizes import keep_sizes
@@ -178,8 +180,9 @@ class Run:
 
     def _quarantined_in_order(self) -> dict[str, QuarantineEntry]:
         """The quarantined partitions in the order of the input, not in that in which workers or shards ended."""
-        known = self._quarantined
-        return {p.name: known[p.name] for p in self._resolved.inputs.partitions if p.name in known}
+        numbers = np.flatnonzero(~self._plan.is_kept(self._quarantined))
+        names = self._resolved.inputs.partitions.names.take(pa.array(numbers)).to_pylist()
+        return {name: self._quarantined[name] for name in names}
 
     def _check_settings(self) -> None:
         for stage in self._stages():
@@ -218,9 +221,8 @@ class Run:
     def _run_pass(self, stages: Sequence[StageName]) -> PassTiming:
         stage = self._plan.stage(stages)
         planned = self._num_planned()
+        self._plan.check_upstream(stages, without=self._quarantined)
         tasks = self._plan.tasks(stages, without=self._quarantined)
-        for task in tasks:
-            self._plan.check_upstream(task)
         if len(tasks) < planned:
             self._console.print(
                 f"{stage.name}: {planned - len(tasks)} of {planned} partitions are up to date", highlight=False
@@ -233,7 +235,7 @@ class Run:
             outcomes = watch(
                 self._executor.run(stage, tasks),
                 name=stage.name,
-                total_bytes=sum(task.partition.bytes for task in tasks),
+                total_bytes=int(tasks.sizes.sum()),
                 total_tasks=len(tasks),
                 console=self._console,
             )
@@ -247,13 +249,13 @@ class Run:
             text_bytes=work.text_bytes,
             seconds=time.monotonic() - begun if tasks else 0.0,
             worker_seconds={step: work.seconds[step] for step in STEPS},
-            partition_bytes=sum(task.partition.bytes for task in tasks),
+            partition_bytes=int(tasks.sizes.sum()),
             written_bytes=work.written_bytes,
         )
 
     def _num_planned(self) -> int:
         """The number of partitions that are not quarantined."""
-        return sum(partition.name not in self._quarantined for partition in self._resolved.inputs.partitions)
+        return int(self._plan.is_kept(self._quarantined).sum())
 
     def _begin(self, stages: Sequence[StageName], *, num_tasks: int) -> None:
         """Show how the pass will run, and start its workers."""

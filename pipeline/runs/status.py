@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
@@ -107,8 +108,9 @@ def _output_status(plan: Plan, output: Output, *, is_running: bool, quarantined:
     store, state = plan.resolved.store, plan.state(output)
     drafts = store.drafts(output) if is_running else set()
     counts = {**dict.fromkeys(_STATES, 0), "done": int(state.is_done.sum())}
-    for number in np.flatnonzero(~state.is_done).tolist():
-        name = plan.resolved.inputs.partitions[number].name
+    numbers = np.flatnonzero(~state.is_done)
+    names = plan.resolved.inputs.partitions.names.take(pa.array(numbers)).to_pylist()
+    for number, name in zip(numbers.tolist(), names, strict=True):
         if name in drafts:
             counts["running"] += 1
         elif name in quarantined:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, overload
 
-from colophon.pipeline.inputs.partitions import Partition
+import numpy as np
+
+from colophon.pipeline.inputs.partition_table import Partition
+from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.outputs import Output
 from colophon.shards.records import Record
+
+_BUILT_AT_ONCE = 256
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +27,57 @@ class Task:
     """The committed files that the work reads."""
     replaces: bool = False
     """Whether older files of the outputs were committed; see `Store.publish`."""
+
+
+class Tasks(Sequence[Task]):
+    """The tasks of a pass, each built when it is asked for: a million that wait take some megabytes."""
+
+    def __init__(self, sizes: NumPyArray, build: Callable[[NumPyArray], list[Task]]) -> None:
+        """Describe tasks of different partitions.
+
+        Args:
+            sizes: int64 [tasks]: `Partition.bytes` of each.
+            build: returns the tasks with these numbers, int64 [any].
+        """
+        self.sizes = sizes
+        self._build = build
+
+    @classmethod
+    def of(cls, tasks: Sequence[Task]) -> Tasks:
+        """These tasks; themselves if they are `Tasks`.
+
+        Raises:
+            ValueError: two have the same partition.
+        """
+        if isinstance(tasks, Tasks):
+            return tasks
+        if len({task.partition.name for task in tasks}) < len(tasks):
+            raise ValueError("two tasks of a stage have the same partition")
+        sizes = np.array([task.partition.bytes for task in tasks], np.int64)
+        return cls(sizes, lambda numbers: [tasks[number] for number in numbers.tolist()])
+
+    def in_order(self, numbers: NumPyArray) -> Iterator[Task]:
+        """The tasks with these numbers, built some at a time."""
+        for start in range(0, len(numbers), _BUILT_AT_ONCE):
+            yield from self._build(numbers[start : start + _BUILT_AT_ONCE])
+
+    def __iter__(self) -> Iterator[Task]:
+        return self.in_order(np.arange(len(self)))
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    @overload
+    def __getitem__(self, number: int) -> Task: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> list[Task]: ...
+
+    def __getitem__(self, number: int | slice) -> Task | list[Task]:
+        """A task, or some; IndexError where there is none."""
+        if isinstance(number, slice):
+            return list(self.in_order(np.arange(len(self))[number]))
+        return self._build(np.array([range(len(self))[number]]))[0]
 
 
 @dataclass(frozen=True, kw_only=True)

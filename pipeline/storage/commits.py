@@ -169,11 +169,11 @@ class Store:
                 return
             for output in outputs:
                 for directory in (output, f"{RECORDS}/{output}"):
-                    _delete_temporary_files(files.entries(directory))
+                    _delete_temporary_files(files.entries(directory, hidden_only=True))
             for directory in (RECORDS, PENDING):
-                _delete_temporary_files(files.entries(directory))
+                _delete_temporary_files(files.entries(directory, hidden_only=True))
         for directory in _WRITTEN_BY_THE_DRIVER:
-            _delete_temporary_files(files.entries(directory))
+            _delete_temporary_files(files.entries(directory, hidden_only=True))
         for name in (MANIFEST_NAME, QUARANTINE):
             files.inside(name)
         _delete_temporary_files(path for path in files.path.glob(f".*{TEMPORARY_SUFFIX}") if not path.is_symlink())

@@ -15,8 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pyarrow as pa
+
 from colophon.pipeline.errors import StoreError, one_line
-from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error
+from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error, table_of_sizes
 from colophon.shards.common import durable, output_paths
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.common.file_locks import flock_within
@@ -54,9 +56,9 @@ class LocalFiles(RunFiles):
         """The full path of a file or directory, see `output_paths.inside`."""
         return output_paths.inside(self.path, path, is_directory=is_directory)
 
-    def entries(self, directory: str) -> list[Path]:
+    def entries(self, directory: str, *, hidden_only: bool = False) -> list[Path]:
         """The files and directories in a directory, see `output_paths.entries`."""
-        return list(output_paths.entries(self.path, directory))
+        return list(output_paths.entries(self.path, directory, hidden_only=hidden_only))
 
     def read_bytes(self, path: str) -> bytes | None:
         """The content of a small file; None if it does not exist."""
@@ -101,7 +103,11 @@ class LocalFiles(RunFiles):
 
     def sizes(self, directory: str) -> dict[str, int]:
         """The bytes of all files in a directory and below, see `output_paths.file_sizes`."""
-        return output_paths.file_sizes(self.path, directory)
+        return dict(output_paths.file_sizes(self.path, directory))
+
+    def size_table(self, directory: str) -> pa.Table:
+        """The files in a directory and below, see `RunFiles.size_table`."""
+        return table_of_sizes(output_paths.file_sizes(self.path, directory))
 
     def names(self, directory: str) -> list[str]:
         """The names of the files in a directory; none if it does not exist."""
@@ -203,6 +209,10 @@ class RemoteFiles(RunFiles):
     def sizes(self, directory: str) -> dict[str, int]:
         """The bytes of all objects below a directory as they are now."""
         return self._call(directory, _sizes_uncached)
+
+    def size_table(self, directory: str) -> pa.Table:
+        """The objects below a directory as they are now, see `RunFiles.size_table`."""
+        return table_of_sizes(self.sizes(directory).items())
 
     def names(self, directory: str) -> list[str]:
         """The names of the objects in a directory as they are now; none if it does not exist."""

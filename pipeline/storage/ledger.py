@@ -12,7 +12,7 @@ point from which a loss of power undoes nothing. Reading costs one listing and o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import PurePosixPath
 
@@ -25,8 +25,9 @@ from colophon.pipeline.storage.files import LocalFiles
 from colophon.pipeline.storage.pass_record import PENDING, RECORDS, PassRecord
 from colophon.pipeline.storage.run_files import RunFiles
 from colophon.pipeline.storage.segments import (
+    by_output,
     latest,
-    outputs_of,
+    of_output,
     read_segments,
     segment_names,
     segment_table,
@@ -34,7 +35,6 @@ from colophon.pipeline.storage.segments import (
 )
 from colophon.shards.common.errors import DamagedFileError, ShardError
 from colophon.shards.outputs import Output
-from colophon.shards.record_table import RECORDS as COLUMNS
 from colophon.shards.record_table import RecordTable, filtered
 from colophon.shards.records import REMEDY, Record
 
@@ -42,8 +42,10 @@ SEGMENT_PARTITIONS = 4096
 SEGMENT_SECONDS = 30.0
 """A driver writes a segment when workers have reported so many partitions, or so long after the last one."""
 MAX_SEGMENTS = 32
-"""More segments than these are merged at the end of a pass."""
-_MERGED_ROWS = 1 << 20
+"""More segments than these, beside those that many records need, are merged at the end of a pass."""
+_MERGED_ROWS = 1 << 18
+"""Records of a merged segment: some 50 MB."""
+_READ_AT_ONCE = 64
 _READ_ATTEMPTS = 3
 _PENDING_NAME = PurePosixPath(PENDING).name
 
@@ -69,8 +71,13 @@ class Ledger:
         self._share = share
         self._reported: dict[str, tuple[Record, ...]] = {}
         self._reported_since = 0.0
-        self._chunks: list[pa.Table] = []
-        self._loose = segment_table(())
+        self._chunks: dict[str, list[pa.Table]] = {}
+        """By output, the rows of its records in segments, in the order of the segments."""
+        self._loose: dict[str, pa.Table] = {}
+        """By output, the rows of its records that are in no segment."""
+        self._latest: dict[str, pa.Table] = {}
+        """By output, the rows that no later one overrides; computed when they are asked for."""
+        self._sound: dict[str, RecordTable] = {}
         attempts = 1
         while not self._read(may_retry=attempts < _READ_ATTEMPTS):
             attempts += 1
@@ -78,39 +85,48 @@ class Ledger:
     def _read(self, *, may_retry: bool) -> bool:
         """Read segments and loose records; False if one has disappeared since it was listed: a run moves them."""
         listed = self._files.sizes(RECORDS)
-        self._segments = segment_names(listed)
-        chunks = read_segments(self._files, self._segments)
-        if chunks is None:
-            if may_retry:
-                return False
-            raise DamagedFileError(f"{self._files.root}/{RECORDS}: segments disappear while they are read. Try again")
-        self._chunks = chunks
+        self._segments, self._chunks = segment_names(listed), {}
+        for start in range(0, len(self._segments), _READ_AT_ONCE):
+            tables = read_segments(self._files, self._segments[start : start + _READ_AT_ONCE])
+            if tables is None:
+                if may_retry:
+                    return False
+                where = f"{self._files.root}/{RECORDS}"
+                raise DamagedFileError(f"{where}: segments disappear while they are read. Try again")
+            for table in tables:
+                self._add(table)
         names = self._loose_names(listed)
         return self._set_loose(names) == len(names) or not may_retry
 
     @property
     def outputs(self) -> list[str]:
         """The outputs that have records, valid or not, in no order."""
-        return [*{output for chunk in (*self._chunks, self._loose) for output in outputs_of(chunk)}]
+        return [*{*self._chunks, *self._loose}]
 
     def records(self, output: str) -> RecordTable:
         """The records of an output, whether or not their files exist."""
-        if output not in self._tables:
-            chunks = (*self._chunks, self._loose)
-            of_output = [filtered(chunk, pc.equal(chunk.column("output"), output)) for chunk in chunks]
-            table = latest(pa.concat_tables(of_output))
-            kept = filtered(table, pc.is_valid(table.column("path"))).select(COLUMNS.names)
-            self._tables[output] = RecordTable(output, kept)
-        return self._tables[output]
+        rows = self._rows(output)
+        return RecordTable(output, filtered(rows, pc.is_valid(rows.column("path"))))
+
+    def _rows(self, output: str) -> pa.Table:
+        """The last row of each partition of an output, withdrawals included."""
+        if output not in self._latest:
+            chunks = [*self._chunks.get(output, ()), *([self._loose[output]] if output in self._loose else [])]
+            self._latest[output] = latest(pa.concat_tables(chunks)) if chunks else RecordTable.of(output, ()).table
+        return self._latest[output]
 
     def sound(self, output: str) -> RecordTable:
         """The records of an output whose files have their full size. Cost: one listing of the output, once."""
         if output not in self._sound:
-            records, sizes = self.records(output), self._files.sizes(output)
-            paths = pa.array([f"{output}/{name}" for name in sizes], pa.string())
-            found = pa.array(sizes.values(), pa.int64()).take(pc.index_in(records.table.column("path"), paths))
-            full = pc.fill_null(pc.equal(found, records.table.column("bytes")), False)
-            self._sound[output] = RecordTable(output, filtered(records.table, full))
+            rows, files = self.records(output).table, self._files.size_table(output)
+            names = pc.if_else(  # "tokens/a.arrow" -> "a.arrow"
+                pc.starts_with(rows.column("path"), f"{output}/"),
+                pc.utf8_slice_codeunits(rows.column("path"), len(output) + 1),
+                None,
+            )
+            found = files.column("bytes").take(pc.index_in(names, files.column("name"), skip_nulls=True))
+            full = pc.fill_null(pc.equal(found, rows.column("bytes")), False)
+            self._sound[output] = RecordTable(output, filtered(rows, full))
         return self._sound[output]
 
     def report(self, records: Sequence[Record]) -> None:
@@ -138,9 +154,10 @@ class Ledger:
         names = self._loose_names(self._files.sizes(RECORDS))
         self._move(names)
         if self._chunks and self._share is None:  # other shards read and write segments beside this one
-            whole = latest(pa.concat_tables(self._chunks))
-            if len(self._segments) > MAX_SEGMENTS or sum(chunk.num_rows for chunk in self._chunks) > 2 * whole.num_rows:
-                self._merge(whole)
+            num_rows = sum(self._rows(output).num_rows for output in self._chunks)
+            overridden = sum(chunk.num_rows for chunks in self._chunks.values() for chunk in chunks) > 2 * num_rows
+            if overridden or len(self._segments) > MAX_SEGMENTS + 2 * num_rows // _MERGED_ROWS:
+                self._merge()
         return sum(not name.startswith(f"{_PENDING_NAME}/") for name in names)
 
     def _move(self, names: Sequence[str]) -> None:
@@ -159,26 +176,45 @@ class Ledger:
 
     def _write(self, table: pa.Table) -> None:
         if isinstance(self._files, LocalFiles):
-            for output in outputs_of(table):
+            for output in pc.unique(table.column("output")).to_pylist():
                 self._files.sync_directory(output)  # a file whose record survives a loss of power has its name
         reached("before segment")
         self._segments.append(write_segment(self._files, table, after=self._segments))
-        self._chunks.append(table)
+        self._add(table)
 
-    def _merge(self, whole: pa.Table) -> None:
+    def _add(self, segment: pa.Table) -> None:
+        for output, rows in by_output(segment).items():
+            self._chunks.setdefault(output, []).append(rows)
+            self._latest.pop(output, None)
+
+    def _merge(self) -> None:
         """Write the rows that no later one overrides as new segments, then delete the old ones.
 
         Withdrawals stay: while an older segment exists, its records must not become valid again.
         """
         self._check_lock()
         old, self._segments = self._segments, self._segments[-1:]
-        for start in range(0, whole.num_rows, _MERGED_ROWS):
-            part = whole.slice(start, _MERGED_ROWS)
+        for part in self._merged():
             self._segments.append(write_segment(self._files, part, after=self._segments))
         del self._segments[:1]
         reached("before removal")
         self._files.remove_all(RECORDS, old)
-        self._chunks = [whole]
+        self._chunks = {output: [self._rows(output)] for output in self._chunks}
+
+    def _merged(self) -> Iterator[pa.Table]:
+        """The rows that no later one overrides, as segments of up to `_MERGED_ROWS` rows."""
+        parts: list[pa.Table] = []
+        room = _MERGED_ROWS
+        for output in self._chunks:
+            rows = self._rows(output)
+            while rows.num_rows:
+                parts.append(of_output(rows.slice(0, room), output))
+                rows, room = rows.slice(room), room - parts[-1].num_rows
+                if not room:
+                    yield pa.concat_tables(parts)
+                    parts, room = [], _MERGED_ROWS
+        if parts:
+            yield pa.concat_tables(parts)
 
     def _loose_names(self, listed: Iterable[str]) -> list[str]:
         """The records among the paths below `records/` that are in no segment: of older versions, then pending."""
@@ -191,9 +227,11 @@ class Ledger:
     def _set_loose(self, names: Sequence[str]) -> int:
         """Take the named records as those that are in no segment; the number that exist."""
         found = self._named(names)
-        self._loose = segment_table(found.values())
-        self._tables: dict[str, RecordTable] = {}
-        self._sound: dict[str, RecordTable] = {}
+        loose = by_output(segment_table(found.values()))
+        for output in (*self._loose, *loose):
+            self._latest.pop(output, None)
+        self._loose = loose
+        self._sound.clear()
         return len(found)
 
     def _named(self, names: Sequence[str]) -> dict[str, PassRecord]:
@@ -211,8 +249,12 @@ class Ledger:
         """
         directory, _, file = name.rpartition("/")
         partition = file.removesuffix(".json")
-        if directory == _PENDING_NAME and not self._files.is_local and partition in self._reported:
-            return PassRecord(partition=partition, records=list(self._reported[partition]))
+        if directory == _PENDING_NAME and partition in self._reported:
+            reported = PassRecord(partition=partition, records=list(self._reported[partition]))
+            # On a disk a later attempt may have replaced it. If not, its bytes need not be parsed.
+            files, expected = self._files, reported.model_dump_json().encode()
+            if not files.is_local or files.read_bytes(f"{RECORDS}/{name}") == expected:
+                return reported
         try:
             if directory == _PENDING_NAME:
                 found = self._files.read_model(PassRecord, f"{RECORDS}/{name}", remedy=REMEDY)

@@ -19,7 +19,7 @@ from colophon.pipeline.storage.pass_record import RECORDS, PassRecord
 from colophon.pipeline.storage.run_files import RunFiles
 from colophon.shards.common.state_tables import parse_table, table_bytes
 from colophon.shards.record_table import RECORDS as COLUMNS
-from colophon.shards.record_table import row_of
+from colophon.shards.record_table import filtered, row_of
 
 SEGMENT_SCHEMA = pa.schema([pa.field("output", pa.string()), *COLUMNS])
 """A row for each output and partition, in the order in which they were committed."""
@@ -73,15 +73,19 @@ def segment_table(records: Iterable[PassRecord]) -> pa.Table:
     return pa.Table.from_pylist(rows, SEGMENT_SCHEMA)
 
 
-def outputs_of(table: pa.Table) -> list[str]:
-    """The outputs of a segment's rows, each once."""
-    found: list[str] = pc.unique(table.column("output")).to_pylist()
-    return found
+def by_output(table: pa.Table) -> dict[str, pa.Table]:
+    """The rows of a segment by their output, with the columns of `RECORDS`."""
+    outputs, rows = table.column("output"), table.select(COLUMNS.names)
+    return {output: filtered(rows, pc.equal(outputs, output)) for output in pc.unique(outputs).to_pylist()}
 
 
-def latest(table: pa.Table) -> pa.Table:
-    """The last row of each output and partition, in the order of the table."""
-    keys = ["output", "partition"]
-    numbered = table.select(keys).append_column("row", pa.array(np.arange(table.num_rows)))
-    rows = numbered.group_by(keys, use_threads=False).aggregate([("row", "max")]).column("row_max").to_numpy()
-    return table if len(rows) == table.num_rows else table.take(pa.array(np.sort(rows)))
+def of_output(rows: pa.Table, output: str) -> pa.Table:
+    """The rows of a segment that `by_output` gave for an output."""
+    return rows.add_column(0, SEGMENT_SCHEMA.field(0), pa.repeat(pa.scalar(output, pa.string()), rows.num_rows))
+
+
+def latest(rows: pa.Table) -> pa.Table:
+    """The last row of each partition of an output, in the order of the rows."""
+    numbered = rows.select(["partition"]).append_column("row", pa.array(np.arange(rows.num_rows)))
+    last = numbered.group_by("partition", use_threads=False).aggregate([("row", "max")]).column("row_max").to_numpy()
+    return rows if len(last) == rows.num_rows else rows.take(pa.array(np.sort(last)))

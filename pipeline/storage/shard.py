@@ -56,13 +56,13 @@ class Shard:
         """The path of its lock under the output."""
         return f"{self.path}.lock"
 
-    def share(self, sizes: Sequence[int]) -> list[int]:
+    def share(self, sizes: Sequence[int] | NumPyArray) -> list[int]:
         """The indices, ascending, of the shard's partitions among all. `sizes` are theirs, in the plan's order."""
         share: list[int] = np.flatnonzero(shard_numbers(sizes, count=self.count) == self.number).tolist()
         return share
 
 
-def shard_numbers(sizes: Sequence[int], *, count: int) -> NumPyArray:
+def shard_numbers(sizes: Sequence[int] | NumPyArray, *, count: int) -> NumPyArray:
     """int64 [partitions]: the number of each partition's shard. `sizes` are in the plan's order."""
     largest_first = np.argsort(-np.asarray(sizes, np.int64), kind="stable")
     turn, place = np.divmod(np.arange(len(largest_first)), count)

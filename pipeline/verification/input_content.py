@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from colophon.pipeline.errors import InputError, one_line
 from colophon.pipeline.inputs.columns import ColumnNeed
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.verification.findings import Finding

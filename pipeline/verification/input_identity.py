@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
-from colophon.pipeline.inputs.partitions import Inputs, Partition
+from colophon.pipeline.inputs.partition_table import Partition
+from colophon.pipeline.inputs.partitions import Inputs
 from colophon.pipeline.runs.plan import Plan, partition_info
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.verification.findings import Finding

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from colophon.pipeline.executors.base import Executor
-from colophon.pipeline.inputs.partitions import Inputs, Partition
+from colophon.pipeline.inputs.partition_table import Partition
+from colophon.pipeline.inputs.partitions import Inputs
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.requirements import requirements
 from colophon.pipeline.runs.resolve import ResolvedRecipe

@@ -45,11 +45,11 @@ def inside(root: Path, path: str | Path, *, is_directory: bool = False) -> Path:
     parts = Path(path).parts
     if Path(path).is_absolute() or ".." in parts:
         raise OutputPathError(f"{str(path)!r} leaves the directory {root}")
-    place = root
+    place = os.fspath(root)  # as a string: a `Path` for each part takes longer than the calls of the system
     for number, part in enumerate(parts, start=1):
-        place /= part
+        place = f"{place}/{part}"
         try:
-            mode = place.lstat().st_mode
+            mode = os.lstat(place).st_mode
         except (FileNotFoundError, NotADirectoryError, PermissionError):  # the caller's use of the path reports it
             break
         except ValueError:
@@ -58,8 +58,13 @@ def inside(root: Path, path: str | Path, *, is_directory: bool = False) -> Path:
     return root.joinpath(*parts)
 
 
-def entries(root: Path, directory: str | Path) -> Iterator[Path]:
+def entries(root: Path, directory: str | Path, *, hidden_only: bool = False) -> Iterator[Path]:
     """The files and directories in a directory below `root`, in no order; none if it does not exist.
+
+    Args:
+        root: see `inside`.
+        directory: relative to `root`.
+        hidden_only: leave out those whose name does not begin with a dot; they are checked all the same.
 
     Raises:
         OutputPathError: the directory or an entry is a link, a pipe or the like.
@@ -73,18 +78,19 @@ def entries(root: Path, directory: str | Path) -> Iterator[Path]:
         for entry in found:
             if not (entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)):
                 inside(place, entry.name)
-            yield place / entry.name
+            if entry.name[0] == "." or not hidden_only:
+                yield place / entry.name
 
 
-def file_sizes(root: Path, directory: str | Path) -> dict[str, int]:
-    """The bytes of all files in a directory below `root` and its subdirectories, by path relative to the directory.
+def file_sizes(root: Path, directory: str | Path) -> Iterator[tuple[str, int]]:
+    """The files in a directory below `root` and its subdirectories: path relative to the directory, and bytes.
 
     Cost: one listing of each directory and a few microseconds a file.
 
     Raises:
         OutputPathError: the directory or an entry is a link, a pipe or the like.
     """
-    place, found, waiting = inside(root, directory, is_directory=True), {}, [""]
+    place, waiting = inside(root, directory, is_directory=True), [""]
     while waiting:
         prefix = waiting.pop()
         try:
@@ -99,8 +105,7 @@ def file_sizes(root: Path, directory: str | Path) -> dict[str, int]:
                 if not entry.is_file(follow_symlinks=False):
                     inside(place, f"{prefix}{entry.name}")
                 with suppress(FileNotFoundError):  # it was deleted meanwhile
-                    found[f"{prefix}{entry.name}"] = entry.stat(follow_symlinks=False).st_size
-    return found
+                    yield f"{prefix}{entry.name}", entry.stat(follow_symlinks=False).st_size
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
@@ -124,7 +129,7 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
     return handle
 
 
-def _check_kind(place: Path, mode: int, *, is_directory: bool) -> None:
+def _check_kind(place: str | Path, mode: int, *, is_directory: bool) -> None:
     if stat.S_ISDIR(mode) if is_directory else stat.S_ISREG(mode):
         return
     kind = next((name for is_kind, name in _KINDS if is_kind(mode)), "a device")

@@ -18,7 +18,8 @@ def table_bytes(table: pa.Table) -> bytes:
     """The table as a Parquet file."""
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
-    return bytes(sink.getvalue().to_pybytes())
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
 
 
 def parse_table(content: bytes, *, schema: pa.Schema, digest: str, where: str, remedy: str) -> pa.Table:

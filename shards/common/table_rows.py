@@ -41,7 +41,8 @@ class TableRows(Sequence[Row], Generic[Row]):
     def __getitem__(self, place: int | slice) -> Row | list[Row]:
         """The object of a row, or those of some rows; IndexError where there is none."""
         if isinstance(place, slice):
-            return [self[number] for number in range(*place.indices(len(self)))]
+            rows = self.table.take(pa.array(range(*place.indices(len(self))), pa.int64()))
+            return list(map(self._row, rows.to_pylist()))
         number = range(len(self))[place]
         (values,) = self.table.slice(number, 1).to_pylist()
         return self._row(values)

@@ -31,7 +31,7 @@ from colophon.pipeline.inputs.limits import (
 from colophon.pipeline.inputs.search.formats import delimiter_of
 
 if TYPE_CHECKING:  # planning imports this module
-    from colophon.pipeline.inputs.partitions import Partition
+    from colophon.pipeline.inputs.partition_table import Partition
     from colophon.pipeline.inputs.problems import Problems
 
 _HEADER_BYTES = 4 << 20

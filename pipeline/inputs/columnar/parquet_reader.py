@@ -25,7 +25,7 @@ from colophon.pipeline.inputs.columns import (
     named_columns,
     positions,
 )
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.shards.stores.filesystems import filesystem_of
 
 _READ_BYTES = 2 << 20

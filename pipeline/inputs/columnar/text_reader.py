@@ -13,7 +13,7 @@ from colophon.pipeline.inputs.jsonl.lines import open_lines
 from colophon.pipeline.inputs.limits import TooLargeError, line_too_large
 
 if TYPE_CHECKING:  # planning imports this module
-    from colophon.pipeline.inputs.partitions import Partition
+    from colophon.pipeline.inputs.partition_table import Partition
 
 _BLOCK_BYTES = 1 << 20
 _MARK = b"\xef\xbb\xbf"

@@ -62,7 +62,7 @@ def cut(url: str, size: int, *, piece_bytes: int) -> tuple[Piece, ...]:
     """
     compression, is_remote = compression_of(url), "://" in url
     content_bytes = size * (1 if compression is None else _MOST_COMPRESSION)
-    if compression not in (None, "zstd") or not is_large(content_bytes, piece_bytes=piece_bytes):
+    if compression not in (None, "zstd") or content_bytes <= most_uncut_bytes(piece_bytes):
         return ()
     piece_bytes = max(piece_bytes, MIN_PIECE_BYTES)
     if is_remote and not _sends_parts(url, size):
@@ -77,9 +77,9 @@ def cut(url: str, size: int, *, piece_bytes: int) -> tuple[Piece, ...]:
     return _numbered(_joined(frames, size, piece_bytes=piece_bytes)) if frames else ()
 
 
-def is_large(size: int, *, piece_bytes: int) -> bool:
-    """Whether a file of `size` bytes has several pieces, if it can be cut."""
-    return size > max(piece_bytes, MIN_PIECE_BYTES)
+def most_uncut_bytes(piece_bytes: int) -> int:
+    """The most bytes of a file that is one piece although it can be cut."""
+    return max(piece_bytes, MIN_PIECE_BYTES)
 
 
 def _sends_parts(url: str, size: int) -> bool:

@@ -15,7 +15,7 @@ from colophon.pipeline.inputs.jsonl.lines import Line, LongLine, lines_of
 from colophon.pipeline.inputs.jsonl.pieces import open_blocks
 from colophon.pipeline.inputs.jsonl.start import Start
 from colophon.pipeline.inputs.limits import TOO_LARGE, line_limit, line_too_large
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.row_batches import row_batches
 

@@ -14,7 +14,7 @@ from colophon.pipeline.inputs.compression import open_to_the_damage
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.limits import TOO_LARGE, TooLargeError
 from colophon.pipeline.inputs.mappings import WARC_COLUMNS
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.row_batches import row_batches
 from colophon.pipeline.inputs.search.formats import compression_of

@@ -118,7 +118,7 @@ def _missing_message(
     if not states:
         return f"{line}, and no shard has begun. {command} NUMBER/COUNT` runs one"
     count = next(iter(states)).count
-    numbers = shard_numbers([partition.bytes for partition in partitions], count=count)
+    numbers = shard_numbers(partitions.sizes, count=count)
     incomplete = sorted({int(n) for n, p in zip(numbers, partitions, strict=True) if p.name in missing})
     return (
         f"{line}, of shards {_ranges(incomplete)} of {count}. Run each of them again, such as "

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from pydantic import BaseModel, ConfigDict
 
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.runs.run import PassTiming, RunResult
 from colophon.pipeline.storage.commits import Store
@@ -96,7 +96,7 @@ def _plans(resolved: ResolvedRecipe, states: Iterable[Shard]) -> dict[Shard, str
     """The digest of each shard's plan."""
     partitions, shares = resolved.inputs.partitions, defaultdict[Shard, list[Partition]](list)
     for count in {shard.count for shard in states}:
-        numbers = shard_numbers([partition.bytes for partition in partitions], count=count)
+        numbers = shard_numbers(partitions.sizes, count=count)
         for number, partition in zip(numbers.tolist(), partitions, strict=True):
             shares[Shard(number, count)].append(partition)
     return {shard: _plan(resolved, shares[shard]) for shard in states}

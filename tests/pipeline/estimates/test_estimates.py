@@ -15,7 +15,8 @@ from colophon.pipeline.estimates.estimate import Estimate, estimate, size_text
 from colophon.pipeline.estimates.rates import rate_of, remember_rate
 from colophon.pipeline.estimates.sample import sampled_rows
 from colophon.pipeline.inputs.columns import ColumnNeed
-from colophon.pipeline.inputs.partitions import Partition, plan_inputs
+from colophon.pipeline.inputs.partition_table import Partition
+from colophon.pipeline.inputs.partitions import plan_inputs
 from colophon.pipeline.recipe.schema import InputSection
 from colophon.pipeline.runs.dry_run import dry_run, print_dry_run
 from colophon.pipeline.runs.plan import Plan

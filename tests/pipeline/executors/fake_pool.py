@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from colophon.pipeline.executors.pool import Died, Event, Finished, Pool, Refused, Started
 from colophon.pipeline.executors.worker import Greeting, Reply, greeting
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task, TaskResult, Worker
 
 

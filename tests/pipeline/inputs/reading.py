@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
+from colophon.pipeline.inputs.partition_table import Partitions
 from colophon.pipeline.inputs.partitions import Inputs, plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.schema import InputSection
@@ -22,7 +23,7 @@ def planned(*paths: str, needs: Sequence[ColumnNeed] = NEEDS) -> Inputs:
     """The plan of these files, beside one that can be read: a plan in which no file can be read is an error."""
     pq.write_table(pa.table({need.in_input: ["good"] for need in needs}), "good.parquet")
     inputs = plan_inputs(InputSection(paths=["good.parquet", *paths]), needs=needs)
-    return Inputs(inputs.partitions[1:], inputs.quarantine)
+    return Inputs(Partitions.of(inputs.partitions[1:]), inputs.quarantine)
 
 
 def refusal(path: str, *, needs: Sequence[ColumnNeed] = NEEDS) -> str:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.columns import ColumnNeed
+from colophon.pipeline.inputs.partition_table import Partitions
 from colophon.pipeline.inputs.partitions import Inputs, check_names, plan_inputs
 from colophon.pipeline.recipe.schema import InputSection
 from colophon.shards.common.errors import ColophonError
@@ -96,9 +97,9 @@ def test_two_partitions_of_one_name_are_refused_with_both_sources(here: Path) ->
     for name in ("a", "b"):
         write_documents(Path(f"{name}.parquet"), range(4))
     one, other = plan("*.parquet").partitions
-    check_names([one, other])
+    check_names(Partitions.of([one, other]))
     with pytest.raises(ColophonError, match=rf"a.parquet and b.parquet both have the partition name {one.name}"):
-        check_names([one, replace(other, name=one.name)])
+        check_names(Partitions.of([one, replace(other, name=one.name)]))
 
 
 @pytest.mark.parametrize("suffix", ["parquet", "jsonl"])

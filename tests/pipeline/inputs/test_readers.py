@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import BATCH_ROWS, ColumnNeed
-from colophon.pipeline.inputs.partitions import Partition, plan_inputs
+from colophon.pipeline.inputs.partition_table import Partition
+from colophon.pipeline.inputs.partitions import plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.schema import InputSection
 from tests.pipeline.project import document, generated_id, line_places, write_json_lines

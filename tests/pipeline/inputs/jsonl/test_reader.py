@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.jsonl import documents
-from colophon.pipeline.inputs.partitions import Partition
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.readers import PartitionReader
 from tests.pipeline.inputs.test_readers import reason_of, rows_of, texts_of
 
