@@ -127,7 +127,7 @@ def plan_best_fit(lengths: list[int], *, overhead: Overhead, width: int) -> Segm
     rests = np.flatnonzero(last)
     rests = rests[np.argsort(-used_[rests], kind="stable")]  # longest first, then in document order
     group = np.empty(len(last), np.int64)
-    group[rests] = _best_fit(used_[rests].tolist(), width=width)
+    group[rests] = best_fit_bins(used_[rests].tolist(), width=width)
     group[~last] = len(rests) + np.arange(len(last) - len(rests))
     # Rows are in the order of their first document, so that a file has roughly the order of its input.
     _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
@@ -142,7 +142,7 @@ def plan_best_fit(lengths: list[int], *, overhead: Overhead, width: int) -> Segm
     )
 
 
-def _best_fit(sizes: list[int], *, width: int) -> list[int]:
+def best_fit_bins(sizes: list[int], *, width: int) -> list[int]:
     """The bin of each size, sizes descending; O(n log n + n · distinct capacities moved).
 
     Sizes [6, 5, 3, 2] in bins of 8 give [0, 1, 1, 0]: 3 fits bin 1 (3 left) but not bin 0 (2 left).

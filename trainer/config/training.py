@@ -53,8 +53,13 @@ class TrainConfig(Settings):
     text_tokens: int | None = Field(None, ge=1)
     """Tokens of documents' text to train on, instead of `steps`: the run ends with the update that reaches this number.
     Metadata, wrappers and other special tokens do not count, so runs on different layouts read equally much text."""
+    order: Literal["rows", "documents"] = "rows"
+    """`rows`: an update has `batch_size` rows of the layout, drawn at random. `documents`: update n of every layout of
+    a run trains on the same `batch_size` x `sequence_length` text tokens, so that layouts can be compared; the number
+    of rows varies."""
     batch_size: int = Field(504, ge=1)
-    """Sequences per update, over all devices."""
+    """Sequences per update, over all devices; with `order = "documents"` this many times `sequence_length` text
+    tokens."""
     micro_batch_size: int | None = Field(None, ge=1)
     """Sequences per forward and backward pass of one device. None: the largest divisor of `batch_size` up to 8."""
     learning_rate: float = Field(3e-4, gt=0, allow_inf_nan=False)
@@ -137,6 +142,20 @@ class TrainConfig(Settings):
             raise ValueError(f"layout {self.layout!r} is none of the sources'; available: {', '.join(layouts)}")
         if self.steps is not None:
             check_phase_starts(self.phase_starts(), steps=self.steps)
+        return self
+
+    @model_validator(mode="after")
+    def _check_order(self) -> TrainConfig:
+        if self.order == "rows":
+            return self
+        parts = [self.mixed_sources, *(phase.mixed_sources for phase in self.phases)]
+        one_each = all(len(sources) == 1 and sources[0].output is None for sources in parts)
+        weighted = any(source.row_weights or source.curriculum for sources in parts for source in sources)
+        if not one_each or weighted:
+            raise ValueError(
+                'order = "documents" takes one layout of the run itself at a time, without row_weights and curriculum: '
+                'every layout has the same order of documents. For a mixture, use order = "rows" and text_tokens'
+            )
         return self
 
     @model_validator(mode="after")

@@ -13,6 +13,7 @@ from torch import Tensor
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.reader import PackedDataset, PackedRows
 from colophon.trainer.config import GoldfishConfig
+from colophon.trainer.data.documents.assembly import Assembly
 from colophon.trainer.data.goldfish import goldfish_drops
 
 
@@ -80,11 +81,16 @@ class BatchBuffer:
 
     def __init__(self, n: int, *, width: int, dtype: np.dtype[Any], pin: bool = False) -> None:
         """Allocate `n` rows of `width` ids of type `dtype`; with `pin` in page-locked memory, for copies to a GPU."""
+        self._width, self._dtype, self._pin = width, dtype, pin
+        self._allocate(n)
+
+    def _allocate(self, n: int) -> None:
+        width = self._width
 
         def empty(width: int, dtype: torch.dtype) -> Tensor:
-            return torch.empty((n, width), dtype=dtype, pin_memory=pin)
+            return torch.empty((n, width), dtype=dtype, pin_memory=self._pin)
 
-        ids = torch.from_numpy(np.empty(0, dtype)).dtype
+        ids = torch.from_numpy(np.empty(0, self._dtype)).dtype
         self.batch = Batch(
             tokens=empty(width, ids),
             roles=empty(width, torch.uint8),
@@ -102,13 +108,34 @@ class BatchBuffer:
     def fill(self, start: int, dataset: PackedDataset, rows: NumPyArray, *, goldfish: GoldfishConfig | None) -> int:
         """Copy `rows` of a data set into the buffer from row `start` on; returns the first row after them."""
         part = slice(start, start + len(rows))
-        arrays = {field.name: getattr(self._rows, field.name)[part] for field in fields(PackedRows)}
-        packed = dataset.rows(rows, into=PackedRows(**arrays))
+        packed = dataset.rows(rows, into=self._part(part))
+        self._weigh(packed, part, dataset=dataset, goldfish=goldfish)
+        return part.stop
+
+    def assemble(self, assembly: Assembly, dataset: PackedDataset, *, goldfish: GoldfishConfig | None) -> Batch:
+        """Build the rows of an assembly from a data set's segments; the batch has as many rows, and the buffer grows
+        where it is too small."""
+        if assembly.num_rows > len(self.batch):
+            self._allocate(assembly.num_rows)
+        part = slice(0, assembly.num_rows)
+        packed = self._part(part)
+        assembly.read(dataset, packed)
+        weights = self._weigh(packed, part, dataset=dataset, goldfish=goldfish)
+        assembly.mask(packed.roles, weights)
+        return next(self.batch.split(assembly.num_rows))
+
+    def _part(self, part: slice) -> PackedRows:
+        return PackedRows(**{field.name: getattr(self._rows, field.name)[part] for field in fields(PackedRows)})
+
+    def _weigh(
+        self, packed: PackedRows, part: slice, *, dataset: PackedDataset, goldfish: GoldfishConfig | None
+    ) -> NumPyArray:
+        """The loss weights of these rows, written to the buffer's."""
         weights = packed.loss_weights(dataset.role_weights, out=self._loss_weights[part])
         if goldfish is not None:
             drops = goldfish_drops(packed.input_ids, packed.roles, packed.segments, k=goldfish.k, h=goldfish.h)
             weights[drops] = 0.0
-        return part.stop
+        return weights
 
 
 def read_batch(dataset: PackedDataset, rows: NumPyArray, *, goldfish: GoldfishConfig | None = None) -> Batch:

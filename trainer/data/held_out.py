@@ -86,7 +86,7 @@ def hold_out_rows(packed: PackedLayout, config: TrainConfig) -> HeldOut:
     """
     if config.validation_output is not None:
         other = PackedLayout.open(Path(config.validation_output), config.layout)
-        _check_same_layout(packed, other)
+        check_same_layout(packed, other)
         num_rows = len(other.dataset)
         count = num_rows if config.validation_rows is None else config.validation_rows
         return HeldOut(packed=other, rows=choose_rows(num_rows, count=count, seed=config.seed))
@@ -101,7 +101,7 @@ def hold_out_rows(packed: PackedLayout, config: TrainConfig) -> HeldOut:
     return HeldOut(packed=packed, rows=rows, whole_documents=documents)
 
 
-def _check_same_layout(packed: PackedLayout, other: PackedLayout) -> None:
+def check_same_layout(packed: PackedLayout, other: PackedLayout) -> None:
     """Refuse a layout of a different run in which a model of `packed` would read other ids or other metadata."""
     if other.dataset.tokenizer != packed.dataset.tokenizer:
         raise TrainerError(f"validation_output {other.output} was tokenized with a different tokenizer")

@@ -14,9 +14,10 @@ import numpy as np
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import NO_DOCUMENT
+from colophon.trainer.data.documents.text_line import TextLine
 from colophon.trainer.data.packed_layout import PackedLayout
 
-_MIN_DOCUMENTS, _SHORT = 16, 4
+FEWEST_DOCUMENTS, MOST_ROWS_OF_A_DOCUMENT = 16, 4
 _STREAM = 1  # of random numbers under the run's seed; `trainer.data.mixture` has streams 0 and 2
 
 
@@ -33,7 +34,7 @@ def choose_documents(packed: PackedLayout, *, count: int, seed: int) -> tuple[Nu
     not make up the validation. Random rows fill the number where no further document fits. Costs a hash for each
     document of the layout.
     """
-    most_rows = max(_SHORT, count // _MIN_DOCUMENTS)
+    most_rows = max(MOST_ROWS_OF_A_DOCUMENT, count // FEWEST_DOCUMENTS)
     rows, documents = set[int](), dict[str, list[int]]()
     for file, document, of_document in _by_hash(packed, count=count, seed=seed):
         added = [row for row in of_document if row not in rows]
@@ -44,6 +45,28 @@ def choose_documents(packed: PackedLayout, *, count: int, seed: int) -> tuple[Nu
     filling = others[choose_rows(len(others), count=count - len(rows), seed=seed)]
     by_partition = {partition: np.sort(np.array(found, np.int64)) for partition, found in documents.items()}
     return np.sort(np.array([*rows, *filling], np.int64)), by_partition
+
+
+def choose_by_text(line: TextLine, *, num_tokens: int, seed: int, most: int | None) -> NumPyArray:
+    """bool [num_documents] of a line: documents in the order of their hashes, until they have `num_tokens` of text.
+
+    They depend on the documents' places and lengths and on the seed, and a smaller number gives a part of the documents
+    of a larger one.
+
+    Args:
+        line: the documents to choose from.
+        num_tokens: of text; the last document may exceed it.
+        seed: of the run.
+        most: documents with more tokens are never drawn; None: any may be.
+    """
+    lengths, partitions = line.lengths, line.by_partition()
+    hashes = [document_hashes(documents, partition=name, seed=seed) for name, documents in partitions.items()]
+    order = np.argsort(np.concatenate([np.empty(0, np.uint64), *hashes]), kind="stable")
+    drawn = order if most is None else order[lengths[order] <= most]
+    before = np.cumsum(lengths[drawn]) - lengths[drawn]
+    chosen = np.zeros(len(lengths), bool)
+    chosen[drawn[before < num_tokens]] = True
+    return chosen
 
 
 def _by_hash(packed: PackedLayout, *, count: int, seed: int) -> Iterator[tuple[int, int, list[int]]]:
@@ -64,7 +87,7 @@ def _lowest_hashes(packed: PackedLayout, *, count: int, seed: int) -> tuple[NumP
     for number, (file, partition) in enumerate(zip(packed.dataset.files, packed.partitions, strict=True)):
         own = np.unique(file.all_runs()[3])
         own = own[own != NO_DOCUMENT]
-        keys = _document_hashes(own, partition=partition, seed=seed)
+        keys = document_hashes(own, partition=partition, seed=seed)
         lowest = np.argsort(keys, kind="stable")[:count]
         hashes.append(keys[lowest])
         files.append(np.full(len(lowest), number))
@@ -73,7 +96,7 @@ def _lowest_hashes(packed: PackedLayout, *, count: int, seed: int) -> tuple[NumP
     return np.concatenate(files)[order], np.concatenate(documents)[order]
 
 
-def _document_hashes(documents: NumPyArray, *, partition: str, seed: int) -> NumPyArray:
+def document_hashes(documents: NumPyArray, *, partition: str, seed: int) -> NumPyArray:
     """uint64 [n]: a hash of (seed, partition, document), by the finalizer of SplitMix64 (Steele et al., 2014)."""
     key = int.from_bytes(blake2b(f"{seed} {partition}".encode(), digest_size=8).digest(), "little")
     mixed: NumPyArray = documents.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(key)  # modulo 2^64

@@ -29,8 +29,17 @@ def with_length(config: TrainConfig, sources_of_phases: Sequence[Sequence[Source
     if config.text_tokens is None:
         return config
     steps, starts = _length(config.text_tokens, config=config, sources_of_phases=sources_of_phases)
+    return checked_length(config, steps, phase_starts=starts)
+
+
+def checked_length(config: TrainConfig, steps: int, *, phase_starts: Sequence[int]) -> TrainConfig:
+    """The settings of a run with `text_tokens`, of `steps` updates and with phases that start at these updates.
+
+    Raises:
+        TrainerError: phases or schedule do not fit the number of steps.
+    """
     try:
-        return config.with_length(steps, phase_starts=starts)
+        return config.with_length(steps, phase_starts=phase_starts)
     except ValueError as error:
         raise TrainerError(f"text_tokens {config.text_tokens:,} is {steps:,} steps: {error}") from None
 

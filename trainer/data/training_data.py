@@ -3,29 +3,27 @@
 The rows of an epoch are permuted by (seed, epoch). The permutations of all epochs, joined, are cut into global batches;
 rank r takes every world_size-th row from the r-th on. So each row is in a batch once an epoch, a batch may hold the end
 of one epoch and the start of the next, and neither the number of devices nor a resume changes the rows of update
-`step`. `trainer.data.mixture` computes this order, and that of several sources.
+`step`. `trainer.data.mixture` computes this order, and that of several sources. With `order = "documents"`,
+`trainer.data.documents.order` decides the text of an update instead, and the rows are built from segments.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.shards.schema import Role, TokenizerInfo
+from colophon.shards.schema import TokenizerInfo
 from colophon.trainer.config import TrainConfig
-from colophon.trainer.data.batch import Batch, BatchBuffer, read_batch
+from colophon.trainer.data.batch import Batch, BatchBuffer
 from colophon.trainer.data.description import DataDescription
-from colophon.trainer.data.held_out import hold_out_rows
-from colophon.trainer.data.length import phase_at, text_tokens_by_step, with_length
+from colophon.trainer.data.documents.updates import DocumentUpdates
 from colophon.trainer.data.packed_layout import PackedLayouts
-from colophon.trainer.data.phases import open_sources, phases_of
+from colophon.trainer.data.row_updates import RowUpdates
 from colophon.trainer.errors import TrainerError
 
 
@@ -44,13 +42,13 @@ class TrainingData:
         packed = self._layouts.open(next(source for source in config.mixed_sources if source.layout == config.layout))
         self.dataset = packed.dataset
         """The layout that validation uses, as packed for training."""
-        self._packed, self._held_out = packed, hold_out_rows(packed, config)
-        held_out = self._held_out
-        self.validation_dataset, self.validation_rows = held_out.packed.dataset, held_out.rows
-        sources = open_sources(config, layouts=self._layouts, held_out=held_out)
-        self.config = with_length(config, sources)
+        kind = DocumentUpdates if config.order == "documents" else RowUpdates
+        self.updates: DocumentUpdates | RowUpdates = kind(config, layouts=self._layouts, packed=packed)
+        """The data by update; `config.order` decides which."""
+        self.config = self.updates.config
         """The settings with their number of steps."""
-        self._phases = phases_of(self.config, sources)
+        held_out = self.updates.held_out
+        self.validation_dataset, self.validation_rows = held_out.packed.dataset, held_out.rows
         if not self.role_weights.any():
             raise TrainerError("no label of this run has loss weight: set role_weights of a layout above 0")
 
@@ -77,48 +75,32 @@ class TrainingData:
         return DataDescription(
             tokenizer=self.tokenizer,
             layouts=self._layouts.descriptions(sources),
-            held_out=self._held_out.descriptions(),
+            held_out=self.updates.held_out.descriptions(),
         )
 
     @property
     def num_rows(self) -> int:
-        """Training rows of all sources before the first phase."""
-        return sum(map(len, self._phases[0].sources))
+        """Rows that the run trains on before its first phase."""
+        return self.updates.num_rows
 
     def text_tokens(self) -> int:
-        """Tokens of text in all updates of the run; costs some tens of microseconds an update."""
-        return sum(text_tokens_by_step(self._phases, steps=self.config.num_steps))
+        """Tokens of text in all updates of the run; costs up to some tens of microseconds an update."""
+        return self.updates.text_tokens()
 
     def summary(self) -> list[str]:
-        """One human-readable line for each phase; no line where the whole run has one source."""
-        lines = [phase.summary() for phase in self._phases]
-        return lines if len(lines) > 1 or len(self._phases[0].sources) > 1 else []
+        """Human-readable lines on the data and its order; none where the whole run has one source of rows."""
+        return self.updates.summary()
 
     def fingerprints(self, step: int) -> dict[str, Any]:
         """JSON values that must be the same when the run is resumed after update `step`: the data of all updates so
-        far. A phase that has not begun may change."""
-        first, *phases = self._phases
-        shared: dict[str, Any] = {
-            "layouts": {one.key: one.meaning() for one in self.description(step).layouts},
-            "shards": self._packed.fingerprint,
-            "training rows": self.num_rows,
-            "validation shards": self._held_out.packed.fingerprint,
-            "validation rows": sha256(self.validation_rows.astype("<i8").tobytes()).hexdigest(),
-        }
-        if self.config.sources or self.config.curriculum:
-            shared["sources"] = first.fingerprint()
-        begun = {str(n): phase for n, phase in enumerate(phases) if phase.first_step <= step}
-        if begun:
-            shared["phases"] = {n: {"first step": p.first_step, "sources": p.fingerprint()} for n, p in begun.items()}
-        return shared
+        far."""
+        layouts = {one.key: one.meaning() for one in self.description(step).layouts}
+        return {"layouts": layouts, **self.updates.fingerprints(step)}
 
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1, buffer: BatchBuffer | None = None) -> Batch:
         """Rank `rank`'s part of the global batch of update `step` (from 1); in `buffer`, if given."""
         buffer = self._buffer(rank=rank, world_size=world_size) if buffer is None else buffer
-        filled = 0
-        for source, rows in phase_at(self._phases, step).rows(step, part=slice(rank, None, world_size)):
-            filled = buffer.fill(filled, source.dataset, rows, goldfish=self.config.goldfish)
-        return buffer.batch
+        return self.updates.batch(step, rank=rank, world_size=world_size, buffer=buffer)
 
     def batches(self, step: int, *, rank: int = 0, world_size: int = 1, pin: bool = False) -> Generator[Batch]:
         """The rank's parts of the batches from update `step` on, without end; a thread reads one batch ahead.
@@ -154,20 +136,8 @@ class TrainingData:
         return BatchBuffer(rows, width=self.sequence_length + 1, dtype=self.dataset.id_dtype, pin=pin)
 
     def validation_batches(self, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
-        """The rank's part of the validation rows, in micro-batches; every rank has equally many.
-
-        Where the rows do not divide evenly, some ranks get a row a second time, marked as padding.
-        """
-        rows = self.validation_rows
-        own_rows = rows[rank::world_size]
-        num_fillers = -(-len(rows) // world_size) - len(own_rows)
-        own_rows = np.concatenate([own_rows, rows[:num_fillers]])
-        size = self.config.rows_at_once
-        for start in range(0, len(own_rows), size):
-            batch = read_batch(self.validation_dataset, own_rows[start : start + size])
-            if num_fillers and start + size >= len(own_rows):
-                batch.roles[-num_fillers:], batch.loss_weights[-num_fillers:] = Role.PAD, 0.0
-            yield batch
+        """The rank's part of the validation rows, in micro-batches; every rank has equally many."""
+        return self.updates.validation_batches(rank=rank, world_size=world_size)
 
 
 def _recorded_event() -> torch.cuda.Event:

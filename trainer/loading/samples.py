@@ -42,15 +42,20 @@ def train_config(settings: TrainConfig | Mapping[str, Any]) -> TrainConfig:
     """The settings of a run, from those of a recipe or from keys of a table `[train.<name>]`.
 
     Raises:
-        TrainerError: a key is unknown, missing or has a wrong value.
+        TrainerError: a key is unknown, missing or has a wrong value; or updates have no fixed number of rows.
     """
-    if isinstance(settings, TrainConfig):
-        return settings
     try:
         # The data does not depend on the model, which a table of a recipe must have.
-        return TrainConfig.model_validate({"model": "124m", **settings})
+        found = (
+            settings if isinstance(settings, TrainConfig) else TrainConfig.model_validate({"model": "124m", **settings})
+        )
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(map(str, first["loc"]))
         message = first["msg"].removeprefix("Value error, ")
         raise TrainerError(f"settings: {f'{key}: ' if key else ''}{message}") from None
+    if found.order != "rows":
+        raise TrainerError(
+            f'settings: order = "{found.order}" has a different number of rows in each update; available here: "rows"'
+        )
+    return found

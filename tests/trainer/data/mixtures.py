@@ -10,6 +10,8 @@ import numpy as np
 from colophon.shards.reader import PackedDataset
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import read_batch
+from colophon.trainer.data.row_updates import RowUpdates
+from colophon.trainer.data.sources import Source
 from colophon.trainer.data.training_data import TrainingData
 from tests.trainer.runs import config
 
@@ -24,6 +26,12 @@ ONE = {"batch_size": 1, "micro_batch_size": 1}
 
 def mixed(**settings: Any) -> TrainConfig:
     return config(**{"layout": "prepend", **MIXED, **settings})
+
+
+def first_sources(data: TrainingData) -> tuple[Source, ...]:
+    """The sources before the first phase."""
+    assert isinstance(data.updates, RowUpdates)
+    return data.updates.phases[0].sources
 
 
 def rows_of(output: Path, layout: str) -> dict[tuple[int, ...], int]:

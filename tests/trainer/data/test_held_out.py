@@ -12,7 +12,7 @@ from colophon.trainer.data.held_out import choose_rows
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import TrainerError
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate, text_tokens
-from tests.trainer.data.mixtures import mixed, rows_of, sampled_rows
+from tests.trainer.data.mixtures import first_sources, mixed, rows_of, sampled_rows
 from tests.trainer.runs import LAYOUTS, config, write_run
 
 
@@ -115,13 +115,8 @@ def test_held_out_documents_are_excluded_from_every_layout(packed_run: Path) -> 
         assert rows
         assert not text_tokens(dataset)[rows][:, held].any()
         without = (~text_tokens(dataset)[:, held].any(axis=1)).sum()
-        (source,) = (
-            TrainingData(
-                mixed(validation_rows=5, sources=[{"layout": "prepend"}, {"layout": layout}]), output=packed_run
-            )
-            ._phases[0]
-            .sources[1:]
-        )
+        both = mixed(validation_rows=5, sources=[{"layout": "prepend"}, {"layout": layout}])
+        (source,) = first_sources(TrainingData(both, output=packed_run))[1:]
         assert len(source) == without
 
 

@@ -13,7 +13,7 @@ from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.masked_ids import zero_weight_ids
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate, text_tokens
-from tests.trainer.data.mixtures import ONE, mixed, rows_of, sampled_rows
+from tests.trainer.data.mixtures import ONE, first_sources, mixed, rows_of, sampled_rows
 from tests.trainer.runs import config, write_run
 
 
@@ -21,7 +21,7 @@ def test_every_row_of_every_source_is_drawn_once_an_epoch(packed_run: Path) -> N
     sources = [{"layout": "prepend"}, {"layout": "append"}, {"layout": "plain"}]
     data = TrainingData(config(sources=sources, batch_size=4), output=packed_run)
     known = {layout: rows_of(packed_run, layout) for layout in ("prepend", "append", "plain")}
-    lengths = {name: len(source) for name, source in zip(known, data._phases[0].sources, strict=True)}
+    lengths = {name: len(source) for name, source in zip(known, first_sources(data), strict=True)}
     # In proportion to their rows, so all epochs end together.
     samples = [sample for batch in sampled_rows(data, range(1, data.num_rows // 4 + 1), known) for sample in batch]
     for name, length in lengths.items():
