@@ -106,7 +106,7 @@ class Store:
         if isinstance(storage, LocalFiles):
             return publication.on_disk(storage, replaces=replaces)
         assert isinstance(storage, RemoteFiles)
-        return publication.on_store(storage)
+        return publication.on_store(storage, run=self.run)
 
     def _check_lock(self) -> None:
         """Raise StoreError if another run has the lock, or nobody because the run of this process has ended."""
@@ -130,7 +130,7 @@ class Store:
         Raises:
             DamagedFileError: a segment is damaged.
         """
-        return Ledger(self.files, check_lock=self._check_lock, share=share)
+        return Ledger(self.files, check_lock=self._check_lock, share=share, run=self.run, lock=self.lock_name)
 
     def settings(self, output: str) -> dict[str, Any] | None:
         """The settings that an output's files were written with, as JSON; None if they are missing or damaged.
@@ -192,13 +192,16 @@ class Store:
 
         Tables that the manifest before had and this one does not are deleted.
         """
-        self._check_lock()
-        reached("before manifest")
         files, (text, tables) = self.files, written_files(manifest)
-        for path, content in tables.items():
-            files.replace_bytes(path, content)
-        files.replace_text(MANIFEST_NAME, text)
-        old = [name for name in files.sizes(TABLES) if f"{TABLES}/{name}" not in tables]
+        is_written = False
+        while not is_written:  # the check ends a run that has lost the lock to one that has written its manifest
+            version = files.version(MANIFEST_NAME)
+            old = [name for name in files.sizes(TABLES) if f"{TABLES}/{name}" not in tables]
+            self._check_lock()
+            reached("before manifest")
+            for path, content in tables.items():
+                files.replace_bytes(path, content)
+            is_written = files.replace_version(MANIFEST_NAME, text, version=version)
         files.remove_all(TABLES, [name for name in old if name.endswith(".parquet")])
         return manifest.model_copy(update={"checksum": checksum_of(text)})
 

@@ -18,14 +18,16 @@ from typing import Any, TypeVar
 import pyarrow as pa
 
 from colophon.pipeline.errors import StoreError, one_line
+from colophon.pipeline.storage import conditional_writes
 from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error, table_of_sizes
 from colophon.shards.common import durable, output_paths
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.common.file_locks import flock_within
 from colophon.shards.common.state_files import read_regular
 from colophon.shards.records import REMEDY
+from colophon.shards.stores.addresses import protocol_of
 from colophon.shards.stores.filesystems import filesystem_of
-from colophon.shards.stores.retry import retried
+from colophon.shards.stores.retry import is_transient, retried
 
 Result = TypeVar("Result")
 _PUBLISHING_SECONDS = 120.0
@@ -191,7 +193,7 @@ class RemoteFiles(RunFiles):
     def read_bytes(self, path: str) -> bytes | None:
         """The content of a small object; None if it does not exist."""
         try:
-            return bytes(self._call(path, lambda filesystem, full: filesystem.cat_file(full)))
+            return self._call(path, _content)
         except FileNotFoundError:
             return None
 
@@ -219,11 +221,34 @@ class RemoteFiles(RunFiles):
         return [path.rsplit("/", 1)[-1] for path in self._call(directory, _find_uncached)]
 
     def create_text(self, path: str, text: str) -> bool:
-        """Create a small object unless it exists. Two processes in the same instant may both create it."""
-        if self._call(path, _exists_uncached):  # past the cache of listings
+        """Create a small object unless it exists.
+
+        Without conditional writes two processes in the same instant may both create it. With them the answer may be
+        False although this process has created it: an answer was lost, and the request was sent again.
+        """
+        if self._call(path, _exists_uncached):  # past the cache of listings; some stores ignore the condition
             return False
+        if self.may_create_once:
+            return self.create_once(path, text)
         self.replace_text(path, text)
         return True
+
+    @property
+    def may_create_once(self) -> bool:
+        """Whether the store's library has `create_once`; the store may still ignore its condition."""
+        return protocol_of(self.root) in conditional_writes.CREATING_PROTOCOLS
+
+    def create_once(self, path: str, text: str) -> bool:
+        """As `create_text`, by the condition of the request alone."""
+        return self._call(path, partial(conditional_writes.create, content=text.encode()))
+
+    def version(self, path: str) -> str | None:
+        """The object's ETag; None if it does not exist, or the store cannot replace an object of one version only."""
+        return self._call(path, conditional_writes.version)
+
+    def replace_version(self, path: str, text: str, *, version: str | None) -> bool:
+        """Replace an object if it has this version; whether it is replaced. Exact where `version` is."""
+        return self._call(path, partial(conditional_writes.replace, content=text.encode(), unless_after=version))
 
     @contextmanager
     def local_copy(self, path: str) -> Iterator[Path]:
@@ -293,6 +318,18 @@ def _delete_all(filesystem: Any, path: str, *, names: Sequence[str]) -> None:
     with suppress(FileNotFoundError):
         filesystem.rm([f"{path}/{name}" for name in names])
     filesystem.invalidate_cache()
+
+
+def _content(filesystem: Any, path: str) -> bytes:
+    """The content of a small object in one request: without a start s3fs asks for the size first."""
+    try:
+        return bytes(filesystem.cat_file(path, start=0))
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        if is_transient(error):
+            raise
+        return bytes(filesystem.cat_file(path))  # of an empty object there is no first byte
 
 
 def _exists_uncached(filesystem: Any, path: str) -> bool:

@@ -6,7 +6,8 @@
 
 A run that holds the lock moves the last two into a segment (`compact`): when it starts, every few thousand partitions
 or half a minute, and after each pass. A worker's own record is the commit point until then, and the segment is the
-point from which a loss of power undoes nothing. Reading costs one listing and one read for each segment.
+point from which a loss of power undoes nothing. Reading costs one listing and one read for each segment. On an object
+store with conditional writes the head names the segments and the runs that count, see `storage.head`.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ import pyarrow.compute as pc
 
 from colophon.pipeline.concurrency import in_threads
 from colophon.pipeline.storage.fault_injection import reached
-from colophon.pipeline.storage.files import LocalFiles
-from colophon.pipeline.storage.pass_record import PENDING, RECORDS, PassRecord
+from colophon.pipeline.storage.files import LocalFiles, RemoteFiles
+from colophon.pipeline.storage.head import Head, Heads, is_head, newest_number, read_head
+from colophon.pipeline.storage.pass_record import PENDING, RECORDS, PassRecord, pending_path
 from colophon.pipeline.storage.run_files import RunFiles
 from colophon.pipeline.storage.segments import (
     by_output,
@@ -33,6 +35,7 @@ from colophon.pipeline.storage.segments import (
     segment_table,
     write_segment,
 )
+from colophon.pipeline.storage.shard import LOCK_NAME
 from colophon.shards.common.errors import DamagedFileError, ShardError
 from colophon.shards.outputs import Output
 from colophon.shards.record_table import RecordTable, filtered
@@ -54,7 +57,13 @@ class Ledger:
     """The commit records of a run's output directory."""
 
     def __init__(
-        self, files: RunFiles, *, check_lock: Callable[[], None] = lambda: None, share: Collection[str] | None = None
+        self,
+        files: RunFiles,
+        *,
+        check_lock: Callable[[], None] = lambda: None,
+        share: Collection[str] | None = None,
+        run: str = "",
+        lock: str = LOCK_NAME,
     ) -> None:
         """Read them: one listing, each segment, and each record that is in none.
 
@@ -62,6 +71,8 @@ class Ledger:
             files: the output directory.
             check_lock: raises if another run has taken over the output's lock; called before records are moved.
             share: see `Store.ledger`.
+            run: the token of the writing run.
+            lock: the path of its lock.
 
         Raises:
             DamagedFileError: a segment is damaged.
@@ -69,6 +80,9 @@ class Ledger:
         self._files = files
         self._check_lock = check_lock
         self._share = share
+        self._run = "" if files.is_local else run
+        self._heads = Heads(files, lock, run) if isinstance(files, RemoteFiles) else None
+        self._head: Head | None = None
         self._reported: dict[str, tuple[Record, ...]] = {}
         self._reported_since = 0.0
         self._chunks: dict[str, list[pa.Table]] = {}
@@ -85,7 +99,12 @@ class Ledger:
     def _read(self, *, may_retry: bool) -> bool:
         """Read segments and loose records; False if one has disappeared since it was listed: a run moves them."""
         listed = self._files.sizes(RECORDS)
-        self._segments, self._chunks = segment_names(listed), {}
+        number = 0 if self._heads is None else newest_number(listed)
+        self._head = read_head(self._files, number)
+        if number and self._head is None and may_retry:
+            return False
+        self._segments = segment_names(listed) if self._head is None else [*self._head.segments]
+        self._chunks = {}
         for start in range(0, len(self._segments), _READ_AT_ONCE):
             tables = read_segments(self._files, self._segments[start : start + _READ_AT_ONCE])
             if tables is None:
@@ -140,7 +159,7 @@ class Ledger:
         self._reported_since = self._reported_since if self._reported else now
         self._reported[records[0].partition] = tuple(records)
         if len(self._reported) >= SEGMENT_PARTITIONS or now - self._reported_since >= SEGMENT_SECONDS:
-            self._move([f"{_PENDING_NAME}/{partition}.json" for partition in self._reported])
+            self._move([self._pending_name(partition) for partition in self._reported])
 
     def compact(self) -> int:
         """Move all records that are in no segment into one, and merge segments if they are many.
@@ -151,14 +170,32 @@ class Ledger:
         Returns:
             The number of moved records that an older version wrote, which cannot read the output from now on.
         """
-        names = self._loose_names(self._files.sizes(RECORDS))
+        listed = self._files.sizes(RECORDS)
+        names = self._loose_names(listed)
         self._move(names)
+        self._close_earlier_runs(listed)
         if self._chunks and self._share is None:  # other shards read and write segments beside this one
             num_rows = sum(self._rows(output).num_rows for output in self._chunks)
             overridden = sum(chunk.num_rows for chunks in self._chunks.values() for chunk in chunks) > 2 * num_rows
             if overridden or len(self._segments) > MAX_SEGMENTS + 2 * num_rows // _MERGED_ROWS:
                 self._merge()
         return sum(not name.startswith(f"{_PENDING_NAME}/") for name in names)
+
+    def _close_earlier_runs(self, listed: Collection[str]) -> None:
+        """Make the records of earlier runs invalid, now that they are moved; delete what does not count.
+
+        On a disk the heads of an output that was copied from a store are deleted: segments written here count.
+        """
+        unused = [name for name in listed if is_head(name)] if self._heads is None else []
+        if self._heads is not None and self._head is not None:
+            if self._share is None:
+                loose, segments = {*self._loose_names(listed)}, {*self._segments}
+                unused = [name for name in listed if name.startswith(f"{_PENDING_NAME}/") and name not in loose]
+                unused += [name for name in segment_names(listed) if name not in segments]
+            lock, run = self._heads.lock, self._heads.run
+            self._head = self._heads.change(lambda head: head.closing(lock, run))
+        if unused:
+            self._files.remove_all(RECORDS, unused)
 
     def _move(self, names: Sequence[str]) -> None:
         """Write a segment of the named records, then delete them."""
@@ -179,8 +216,15 @@ class Ledger:
             for output in pc.unique(table.column("output")).to_pylist():
                 self._files.sync_directory(output)  # a file whose record survives a loss of power has its name
         reached("before segment")
-        self._segments.append(write_segment(self._files, table, after=self._segments))
+        name = write_segment(self._files, table, after=self._segments)
+        self._count([name])
+        self._segments.append(name)
         self._add(table)
+
+    def _count(self, new: Sequence[str], *, instead_of: Sequence[str] = ()) -> None:
+        """Name new segments in the head, if there is one: from now on they count, and old ones do not."""
+        if self._heads is not None and self._head is not None:
+            self._head = self._heads.change(lambda head: head.replacing(new, old=instead_of))
 
     def _add(self, segment: pa.Table) -> None:
         for output, rows in by_output(segment).items():
@@ -197,6 +241,7 @@ class Ledger:
         for part in self._merged():
             self._segments.append(write_segment(self._files, part, after=self._segments))
         del self._segments[:1]
+        self._count(self._segments, instead_of=old)
         reached("before removal")
         self._files.remove_all(RECORDS, old)
         self._chunks = {output: [self._rows(output)] for output in self._chunks}
@@ -221,8 +266,18 @@ class Ledger:
         names = [path for path in map(PurePosixPath, listed) if path.suffix == ".json" and path.name[0] != "."]
         if self._share is not None:
             names = [path for path in names if path.stem in self._share]
-        pending = [str(path) for path in names if str(path.parent) == _PENDING_NAME]
-        return [*(str(path) for path in names if _is_an_output(str(path.parent))), *pending]
+        older = [str(path) for path in names if _is_an_output(str(path.parent))]
+        pending = [path for path in names if path.parts[0] == _PENDING_NAME and self._counts(path)]
+        return [*older, *map(str, sorted(pending, key=lambda path: path.parent.name == self._run))]
+
+    def _counts(self, pending: PurePosixPath) -> bool:
+        """Whether a record in `pending/`, or in a run's directory there, is of a run whose records count."""
+        *runs, _ = pending.parts[1:]
+        return not runs or self._head is None or runs == [run for run in runs if run in self._head.runs]
+
+    def _pending_name(self, partition: str) -> str:
+        """The name of a record of this run."""
+        return pending_path(partition, run=self._run).removeprefix(f"{RECORDS}/")
 
     def _set_loose(self, names: Sequence[str]) -> int:
         """Take the named records as those that are in no segment; the number that exist."""
@@ -249,14 +304,15 @@ class Ledger:
         """
         directory, _, file = name.rpartition("/")
         partition = file.removesuffix(".json")
-        if directory == _PENDING_NAME and partition in self._reported:
+        is_pending = directory.split("/", 1)[0] == _PENDING_NAME
+        if partition in self._reported and name == self._pending_name(partition):
             reported = PassRecord(partition=partition, records=list(self._reported[partition]))
             # On a disk a later attempt may have replaced it. If not, its bytes need not be parsed.
             files, expected = self._files, reported.model_dump_json().encode()
             if not files.is_local or files.read_bytes(f"{RECORDS}/{name}") == expected:
                 return reported
         try:
-            if directory == _PENDING_NAME:
+            if is_pending:
                 found = self._files.read_model(PassRecord, f"{RECORDS}/{name}", remedy=REMEDY)
             else:
                 record = self._files.read_model(Record, f"{RECORDS}/{name}", remedy=REMEDY)
@@ -265,7 +321,7 @@ class Ledger:
             found = PassRecord(partition="")
         if found is None or found.partition == partition:
             return found
-        return PassRecord(partition=partition, withdrawn=self.outputs if directory == _PENDING_NAME else [directory])
+        return PassRecord(partition=partition, withdrawn=self.outputs if is_pending else [directory])
 
 
 def _is_an_output(directory: str) -> bool:

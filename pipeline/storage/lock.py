@@ -2,9 +2,10 @@
 
 On a disk the system holds the lock (flock) and releases it when the owner's process ends, however it ends; the lock
 file only names the owner. Object stores and some network file systems have no locks: there the owner rewrites a small
-file every few seconds, a lease, and a run that finds one waits to see whether it still changes. Two runs that start on
-an object store in the same instant may both continue, until one of them finds the other's lock when it publishes, and
-ends.
+file every few seconds, a lease, and a run that finds one waits to see whether it still changes. Where the store has
+conditional writes, one of two runs that start in the same instant creates the file, and one of two that find a dead
+owner takes its place in the output's head (see `storage.head`). Elsewhere both may continue, until one of them finds
+the other's lock when it publishes, and ends.
 
 The lock does not stop workers that outlive a killed run. Therefore every publication checks the owner, see
 `Store.publish`.
@@ -29,7 +30,8 @@ from pathlib import Path
 
 from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage.commits import Store
-from colophon.pipeline.storage.files import LocalFiles
+from colophon.pipeline.storage.files import LocalFiles, RemoteFiles
+from colophon.pipeline.storage.head import Heads
 from colophon.pipeline.storage.owner import Owner
 from colophon.pipeline.storage.run_files import RunFiles
 from colophon.pipeline.storage.shard import LOCK_NAME, SHARDS, Shard, excludes, shard_of_lock
@@ -62,8 +64,7 @@ class _Lock:
 
     def create(self, owner: Owner) -> bool:
         """Create the file unless it exists; whether it is this owner's now."""
-        if not self.files.create_text(self.name, owner.model_dump_json()):
-            return False
+        self.files.create_text(self.name, owner.model_dump_json())
         current = self.owner()
         return current is not None and current.token == owner.token
 
@@ -104,6 +105,8 @@ def locked(store: Store, *, log: Callable[[str], None], beat_seconds: float = BE
     with _on_disk(lock, owner, without_locks=leased, log=log) if files.is_local else leased():
         others = [other for other in _locks(files) if excludes(lock.name, other.name)]
         _end(others, log=log, beat_seconds=beat_seconds)
+        if store.shard is not None and (heads := _heads(lock, owner)) is not None and heads.holder() is not None:
+            heads.change(lambda head: head.ending(lock.name))  # a whole run closes all others when it moves records
         yield owner
 
 
@@ -270,16 +273,8 @@ def _refuse_hard_links(handle: int, path: Path) -> None:
 
 @contextmanager
 def _leased(lock: _Lock, owner: Owner, *, log: Callable[[str], None], beat_seconds: float) -> Iterator[None]:
-    root = lock.files.root
-    while not lock.create(owner):
-        other = lock.owner()
-        if other is not None and not other.is_dead:
-            log(f"{root}: locked by {other.describe()}; waiting to see whether it is alive")
-            if _first_to_beat({lock: other}, seconds=_SILENT_BEATS * beat_seconds):
-                raise lock.error(lock.owner())
-        if other is not None:
-            log(f"{root}: taking over the lock of {other.describe()}, which is dead")
-        lock.delete(other)
+    while not _take_lease(lock, owner, log=log, beat_seconds=beat_seconds):
+        pass
     ended = threading.Event()
     thread = threading.Thread(target=_beat, args=(lock, owner, ended, beat_seconds), name="lock", daemon=True)
     thread.start()
@@ -292,16 +287,55 @@ def _leased(lock: _Lock, owner: Owner, *, log: Callable[[str], None], beat_secon
             lock.delete(owner)
 
 
+def _take_lease(lock: _Lock, owner: Owner, *, log: Callable[[str], None], beat_seconds: float) -> bool:
+    """Create a lock, or delete that of a dead owner; whether it is this owner's now.
+
+    Raises:
+        ColophonError: another owner is alive.
+    """
+    root, heads = lock.files.root, _heads(lock, owner)
+    before = None if heads is None else heads.holder()
+    if lock.create(owner):
+        if heads is None or (before is None and _ignores_conditions(lock, owner)) or heads.take(after=before):
+            return True
+        lock.delete(owner)
+        return False
+    other = lock.owner()
+    if other is not None and not other.is_dead:
+        log(f"{root}: locked by {other.describe()}; waiting to see whether it is alive")
+        if _first_to_beat({lock: other}, seconds=_SILENT_BEATS * beat_seconds):
+            raise lock.error(lock.owner())
+    if heads is not None and not (heads.holder() is None if before is None else heads.take(after=before)):
+        return False  # another run has taken over in the meantime
+    if other is not None:
+        log(f"{root}: taking over the lock of {other.describe()}, which is dead")
+    lock.delete(other)
+    return False
+
+
+def _ignores_conditions(lock: _Lock, owner: Owner) -> bool:
+    """Whether the store creates a lock that exists."""
+    assert isinstance(lock.files, RemoteFiles)
+    return lock.files.create_once(lock.name, owner.model_dump_json())
+
+
+def _heads(lock: _Lock, owner: Owner) -> Heads | None:
+    """The heads of an output on a store that may have conditional writes."""
+    files = lock.files
+    return Heads(files, lock.name, owner.token) if isinstance(files, RemoteFiles) and files.may_create_once else None
+
+
 def _beat(lock: _Lock, owner: Owner, ended: threading.Event, seconds: float) -> None:
     """Rewrite the lock every few seconds until `ended`, or until it is no longer this owner's."""
     number = 0
     while not ended.wait(seconds):
         number += 1
         with suppress(Exception):  # of the network; the next beat tries again
-            current = lock.owner()
+            version, current = lock.files.version(lock.name), lock.owner()
             if current is None or current.token != owner.token:
                 return  # this run was silent for too long and has lost the lock
-            lock.files.replace_text(lock.name, owner.model_copy(update={"beat": number}).model_dump_json())
+            text = owner.model_copy(update={"beat": number}).model_dump_json()
+            lock.files.replace_version(lock.name, text, version=version)
 
 
 def _first_to_beat(owners: Mapping[_Lock, Owner], *, seconds: float) -> _Lock | None:

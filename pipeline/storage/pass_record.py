@@ -41,9 +41,12 @@ class PassRecord(BaseModel):
         )
 
 
-def pending_path(partition: str) -> str:
-    """The path of a partition's commit record under the root, until it is in a segment."""
-    return f"{PENDING}/{partition}.json"
+def pending_path(partition: str, *, run: str = "") -> str:
+    """The path of a partition's commit record under the root, until it is in a segment.
+
+    On an object store each run has its own directory, named by its token: see `storage.head`.
+    """
+    return f"{PENDING}/{run}/{partition}.json" if run else f"{PENDING}/{partition}.json"
 
 
 def older_path(output: str, partition: str) -> str:

@@ -59,15 +59,15 @@ class Publication:
     def _partition(self) -> str:
         return self._records[0].partition
 
-    def on_store(self, files: RemoteFiles) -> tuple[Record, ...]:
-        """Upload the files, then their record."""
+    def on_store(self, files: RemoteFiles, *, run: str) -> tuple[Record, ...]:
+        """Upload the files, then their record, which counts as long as the output's head names the run."""
         for file in self.finished:
             reached("before rename", file.record.output)
             files.upload(file.path, file.record.path)
         self._reached_record()
         self.check_lock()
         record = PassRecord(partition=self._partition, records=self._records)
-        files.replace_text(pending_path(self._partition), record.model_dump_json())
+        files.replace_text(pending_path(self._partition, run=run), record.model_dump_json())
         return tuple(self._records)
 
     def on_disk(self, files: LocalFiles, *, replaces: bool) -> tuple[Record, ...]:

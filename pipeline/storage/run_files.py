@@ -91,7 +91,16 @@ class RunFiles(ABC):
 
     @abstractmethod
     def create_text(self, path: str, text: str) -> bool:
-        """Create a small file unless it exists. Return whether this call created it, on object stores perhaps."""
+        """Create a small file unless it exists; whether this call created it, see `RemoteFiles.create_text`."""
+
+    def version(self, path: str) -> str | None:
+        """A value that changes with each write of a file, for `replace_version`; None where nothing is known."""
+        return None
+
+    def replace_version(self, path: str, text: str, *, version: str | None) -> bool:
+        """Replace a file of this version, where the store can check it; whether it is replaced."""
+        self.replace_text(path, text)
+        return True
 
     @abstractmethod
     def remove(self, path: str) -> None:

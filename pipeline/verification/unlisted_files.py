@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 
 from colophon.pipeline.runs.resolve import ResolvedRecipe
+from colophon.pipeline.storage.head import is_head
 from colophon.pipeline.storage.pass_record import RECORDS, older_path, settings_path
 from colophon.pipeline.storage.segments import segment_names
 from colophon.shards.manifest import Manifest
@@ -33,7 +34,7 @@ def unlisted_notes(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[str
 def _files(resolved: ResolvedRecipe, manifest: Manifest) -> Iterator[str]:
     files = resolved.store.files
     found = files.sizes(RECORDS)
-    records = {f"{RECORDS}/{name}" for name in found.keys() - {*segment_names(found)}}
+    records = {f"{RECORDS}/{name}" for name in found.keys() - {*segment_names(found)} if not is_head(name)}
     records -= {settings_path(output) for output in manifest.outputs}
     for output, content in manifest.by_output.items():
         listed = {PurePosixPath(record.path).name for record in content.records}

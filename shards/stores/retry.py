@@ -51,6 +51,7 @@ _TRANSIENT_STATUSES = {408, 425, 429}
 _PERMANENT_STATUSES = {501, 505}
 _TRANSIENT_CODES = {
     *("InternalError", "RequestTimeout", "RequestTimeoutException", "ServiceUnavailable", "SlowDown"),
+    "ConditionalRequestConflict",  # two conditional writes of one object at once
     *("OperationAborted", "PriorRequestNotComplete", "RequestLimitExceeded", "BandwidthLimitExceeded"),
     *("Throttling", "ThrottlingException", "ThrottledException", "TooManyRequestsException"),
 }

@@ -12,7 +12,7 @@ import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -131,7 +131,8 @@ def s3_environment(address: str) -> Iterator[None]:
 
 # The proxy
 
-Action = Literal["500", "503", "cut"]
+Action = Literal["500", "503", "cut", "lost"]
+"""`cut`: before the server gets a PUT, in the middle of the answer of other requests. `lost`: no answer is sent."""
 
 
 @dataclass
@@ -171,6 +172,10 @@ class Proxy:
     requests: list[tuple[str, str]] = field(default_factory=list)
     """Method and path of each request, failed ones included."""
     lock: threading.Lock = field(default_factory=threading.Lock)
+    ignores_conditions: bool = False
+    """As stores that know no conditional writes."""
+    conditional: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a conditional write is forwarded: moto looks and writes in two steps, a store in one."""
 
     def fault(self, method: str, path: str) -> Action | None:
         """Record a request; gives the action of the fault that strikes it, or None."""
@@ -181,7 +186,7 @@ class Proxy:
     def reset(self) -> None:
         """Remove all faults and recorded requests."""
         with self.lock:
-            self.faults, self.requests = [], []
+            self.faults, self.requests, self.ignores_conditions = [], [], False
 
     @property
     def methods(self) -> Counter[str]:
@@ -209,26 +214,32 @@ def proxy_before(target: str) -> Iterator[Proxy]:
             body, action = self.body(), proxy.fault(self.command, self.path)
             if action == "cut" and self.command == "PUT":  # before the server gets the request
                 self.hang_up()
-            elif action is None or action == "cut":
-                self._forward_answer(body, cut=action == "cut")
+            elif action in (None, "cut", "lost"):
+                is_conditional = self.command == "PUT" and {"If-Match", "If-None-Match"} & {*self.headers}
+                with proxy.conditional if is_conditional else nullcontext():
+                    self._forward_answer(body, action=action)
             else:
                 status, text = _ERRORS[action]
                 self.answer(status, text.encode(), {"Content-Type": "application/xml"})
 
-        def _forward_answer(self, body: bytes, *, cut: bool) -> None:
+        def _forward_answer(self, body: bytes, *, action: Action | None) -> None:
             connection = HTTPConnection(str(place.hostname), place.port, timeout=60)
             try:
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in _HOP_BY_HOP}
+                if proxy.ignores_conditions and self.command == "PUT":
+                    headers = {name: value for name, value in headers.items() if not name.lower().startswith("if-")}
                 connection.request(self.command, self.path, body=body or None, headers=headers)
                 answer = connection.getresponse()
                 content = answer.read()
                 kept = {name: value for name, value in answer.getheaders() if name.lower() not in _HOP_BY_HOP}
                 if self.command == "HEAD":
                     kept["Content-Length"] = answer.getheader("Content-Length") or "0"
-                if not cut:
+                if action is None:
                     self.answer(answer.status, content, kept)
                     return
-                if content:  # the cut is in the middle of the body; without a body, before the first byte
+                if (
+                    content and action == "cut"
+                ):  # the cut is in the middle of the body; without a body, before the first byte
                     self.answer(
                         answer.status, content[: len(content) // 2], kept | {"Content-Length": str(len(content))}
                     )

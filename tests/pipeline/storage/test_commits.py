@@ -278,6 +278,11 @@ def test_on_s3_an_error_before_the_record_leaves_the_old_record_valid(s3: Any) -
     assert s3_files(s3, "bucket/errors") == {old.path, "records/pending/part.json"}
 
 
+def without_heads(names: set[str]) -> set[str]:
+    """The files without those that each run writes to show that it has the lock."""
+    return {name for name in names if not name.startswith("records/head-")}
+
+
 def test_a_run_from_s3_to_s3_writes_the_same_content_as_a_local_run(s3: Any, project: Path) -> None:
     s3.put("data", "bucket/in", recursive=True)
     there = ["--set", 'input.paths=["s3://bucket/in/*.parquet"]', "--set", "input.partition_bytes=1000000"]
@@ -295,11 +300,11 @@ def test_a_run_from_s3_to_s3_writes_the_same_content_as_a_local_run(s3: Any, pro
 
     verified = colophon("verify", "recipe.toml", *settings)
     assert (verified.code, verified.err) == (0, "")
-    before = s3_files(s3, "bucket/out")
+    before = without_heads(s3_files(s3, "bucket/out"))
     again = run(*settings)
     assert again.code == 0
     assert "up to date" in again.out
-    assert s3_files(s3, "bucket/out") == before
+    assert without_heads(s3_files(s3, "bucket/out")) == before
 
 
 def test_a_run_on_s3_rebuilds_a_deleted_file(s3: Any, project: Path) -> None:
