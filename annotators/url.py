@@ -103,9 +103,9 @@ class UrlAnnotator(Annotator):
     def annotate(self, batch: pa.RecordBatch) -> pa.RecordBatch:
         """See `Annotator.annotate`; the columns are those of the class."""
         urls = string_column(batch, "url").cast(pa.string())
-        prefixes, domains, suffixes = _split(urls)
-        hosts = _map_distinct(domains, host_of)
-        registered = _map_distinct(hosts, self._registered_domain)
+        prefixes, domains, suffixes = split_urls(urls)
+        hosts = map_distinct(domains, host_of)
+        registered = map_distinct(hosts, self._registered_domain)
         return pa.record_batch([urls, prefixes, domains, suffixes, hosts, registered], schema=self.schema)
 
     def _registered_domain(self, host: str) -> str | None:
@@ -147,7 +147,8 @@ def _suffix_list(private_suffixes: bool) -> TLDExtract:
     return tldextract.TLDExtract(suffix_list_urls=(), cache_dir=None, include_psl_private_domains=private_suffixes)
 
 
-def _split(urls: pa.Array) -> list[pa.Array]:
+def split_urls(urls: pa.Array) -> list[pa.Array]:
+    """The columns `url_prefix`, `url_domain` and `url_suffix` of `UrlAnnotator`, each string [urls]."""
     try:
         return list(pc.extract_regex(urls, _PARTS).flatten())
     except pa.ArrowInvalid:  # a URL of the batch is not UTF-8: it gets no parts
@@ -165,7 +166,7 @@ def _decode(value: bytes | None) -> str | None:
         return None
 
 
-def _map_distinct(values: pa.Array, function: Callable[[str], str | None]) -> pa.Array:
+def map_distinct(values: pa.Array, function: Callable[[str], str | None]) -> pa.Array:
     """`values` mapped by `function`, which is called once for each distinct value; null stays null."""
     encoded = values.dictionary_encode()
     mapped = pa.array([function(value) for value in encoded.dictionary.to_pylist()], pa.string())

@@ -117,6 +117,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f". Did you mean {lowered[found[0]]!r}?" if found else ""
 
 
+def missing_library(what: str, package: str, *, extra: str) -> str:
+    """The error for a library of an extra that is not installed; `what` needs it."""
+    return f"{what} needs the package {package}: pip install 'colophon[{extra}]'"
+
+
 def listed(names: Sequence[str], *, most: int) -> str:
     """The first `most` names, for an error: `a, b, c and 2 more`."""
     rest = len(names) - most

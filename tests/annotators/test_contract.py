@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
+from copy import deepcopy
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,16 @@ from colophon.annotators.base import Annotator, annotator_types
 
 # Settings for annotators that require some; a new annotator with a required setting adds its line here.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
+    "blocklist": [
+        {"lists": {"a": {"kind": "domains", "entries": ["bbc.co.uk", "x"], "date": "2025-01-31"}}},
+        {
+            "lists": {
+                "ids": {"kind": "ids", "entries": ["theorem", "none"]},
+                "urls": {"kind": "url_prefixes", "path": "urls.txt"},
+                "hosts": {"kind": "hosts", "entries": ["münchen.de", "::1"]},
+            }
+        },
+    ],
     "columns": [
         {"columns": ["text", "score", "dump"]},
         {
@@ -35,8 +47,16 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"model": "ova.bin", "score": {"expected": {"high": 2, "low": 0, "Science & Tech": 1}}, "clip": [0, 1]},
         {"model": "chars.bin", "score": {"probability_of": "low"}, "bins": {"quantiles": 3, "labels": ["a", "b", "c"]}},
     ],
+    "robots": [{"files": "robots.jsonl"}, {"files": "robots.jsonl", "agents": ["*"], "registered_domain": True}],
 }
-CASES = [(name, number) for name in annotator_types() for number in range(len(SETTINGS.get(name, [{}])))]
+LIBRARIES = {"robots": "protego"}
+"""Libraries of extras that an annotator needs; where one is not installed, its tests are skipped."""
+CASES = [
+    (name, number)
+    for name in annotator_types()
+    if name not in LIBRARIES or find_spec(LIBRARIES[name])
+    for number in range(len(SETTINGS.get(name, [{}])))
+]
 
 TEXTS = [
     "theorem proof of energy",
@@ -63,6 +83,7 @@ def batch_of(picks: list[int]) -> pa.RecordBatch:
         {
             "text": column(TEXTS, pa.string()),
             "url": column(URLS, pa.string()),
+            "id": column(["1", None, "", "none"], pa.string()),
             "dump": column(DUMPS, pa.string()),
             "score": column(SCORES, pa.float64()),
             "unrelated": column(SCORES, pa.float64()),
@@ -81,13 +102,19 @@ ALL = batch_of(list(range(72)))
 
 @pytest.fixture(scope="session")
 def built(models: Path) -> dict[tuple[str, int], Annotator]:
+    (models / "urls.txt").write_text("# a list\nbbc.co.uk/a\nhttp://[::1]\n")
+    (models / "robots.jsonl").write_text(
+        json.dumps({"domain": "bbc.co.uk", "robots_txt": "user-agent: *\ndisallow: /a"})
+    )
     return {case: build(*case, models=models) for case in CASES}
 
 
 def build(name: str, number: int, *, models: Path) -> Annotator:
-    settings = dict(SETTINGS.get(name, [{}])[number])
-    if "model" in settings:
-        settings["model"] = str(models / settings["model"])
+    settings = deepcopy(SETTINGS.get(name, [{}])[number])
+    for key in {"model", "files"} & settings.keys():
+        settings[key] = str(models / settings[key])
+    for each in [each for each in settings.get("lists", {}).values() if "path" in each]:
+        each["path"] = str(models / each["path"])
     annotator = annotator_types()[name].model_validate(settings).build(f"my_{name}")
     if annotator.num_calibration_documents is not None:
         annotator = annotator.with_calibration(annotator.calibrate([ALL]))

@@ -1,0 +1,1 @@
+"""Lists of the user's, such as blocked domains: files of them, and sorted keys that all processes of a machine map."""
