@@ -20,13 +20,17 @@ from colophon.shards.reader import PackedFile
 from colophon.shards.schema import NO_DOCUMENT, ROLE_NAMES, Role
 
 
-def broken_laws(file: PackedFile, tokens: pa.Table, metadata: DocumentMetadata | None = None) -> list[str]:
+def broken_laws(
+    file: PackedFile, tokens: pa.Table, metadata: DocumentMetadata | None = None, *, kept: NumPyArray | None = None
+) -> list[str]:
     """One line for each law that `file` breaks; empty if all hold.
 
     Args:
         file: the packed file.
         tokens: the token file of the same partition.
         metadata: the metadata that the documents should have; None skips this comparison.
+        kept: bool [documents]: those that the layout should have; None: all, or those of the file itself if its layout
+            has conditions, so that only these documents are compared.
 
     Raises:
         ShardError: the schema metadata does not hold a valid layout.
@@ -45,7 +49,7 @@ def broken_laws(file: PackedFile, tokens: pa.Table, metadata: DocumentMetadata |
     damage = _document_damage(view, num_documents=len(tokens))
     if damage:
         return [*broken, damage]
-    return [*broken, *_text(view, tokens), *(_metadata(view, metadata) if metadata is not None else [])]
+    return [*broken, *_text(view, tokens, kept=kept), *(_metadata(view, metadata) if metadata is not None else [])]
 
 
 def _damage(file: PackedFile) -> str | None:
@@ -185,18 +189,22 @@ def _document_damage(view: _View, *, num_documents: int) -> str | None:
     return None
 
 
-def _text(view: _View, tokens: pa.Table) -> list[str]:
+def _text(view: _View, tokens: pa.Table, *, kept: NumPyArray | None) -> list[str]:
     """The text runs, joined by document, must equal the token file; eos must close each document once.
 
     A document's segments are ordered by position, but the segment that eos closes is its last: best_fit may place the
     rest of a long document in an earlier row.
     """
     offsets, ids = list_values(tokens.column("input_ids"))
-    broken = []
-    expected_eos = np.flatnonzero(np.diff(offsets) > 0)
+    lengths, broken = np.diff(offsets), []
+    runs = view.where(Role.TEXT)
+    if kept is None:
+        present = np.bincount(view.documents[runs], minlength=len(lengths)) > 0
+        kept = present if view.layout.where else np.ones(len(lengths), bool)
+    ids = ids[np.repeat(kept, lengths)] if not kept.all() else ids
+    expected_eos = np.flatnonzero(np.where(kept, lengths, 0) > 0)
     if not np.array_equal(np.sort(view.documents[view.where(Role.EOS)]), expected_eos):
         broken.append("eos does not close each document with text exactly once")
-    runs = view.where(Role.TEXT)
     closed = np.bincount(view.segments[view.where(Role.EOS)], minlength=view.num_segments)
     order = np.lexsort((runs, closed[view.segments[runs]], view.documents[runs]))
     if not np.array_equal(view.tokens(runs[order]), ids):

@@ -18,11 +18,21 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    TypeAdapter,
+    ValidationError,
+    field_validator,
+    model_serializer,
+)
 
 from colophon.shards.common.digests import hashes
 from colophon.shards.common.errors import ShardError
 from colophon.shards.schema import ROLE_NAMES, RoleName
+from colophon.shards.selection import Condition
 from colophon.shards.templates import MAX_TEXT, template_of
 
 _DEFAULT_WEIGHTS: dict[RoleName, float] = {name: int(name in ("eos", "text")) for name in ROLE_NAMES}
@@ -40,6 +50,17 @@ class LayoutConfig(BaseModel):
     """Loss weights that differ from the position's defaults, by role: `pad`, `bos`, `eos`, `wrapper`, `metadata`,
     `meta_token`, `text`."""
 
+    where: dict[str, Condition] = Field(default={}, max_length=100)
+    """Conditions on annotation columns, all of which a document must fulfil; the layout has no other documents."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_conditions(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Layouts of earlier versions have no `where`, and keep their fingerprints."""
+        settings: dict[str, Any] = handler(self)
+        if not self.where:
+            settings.pop("where", None)
+        return settings
+
     @field_validator("role_weights")
     @classmethod
     def _padding_has_no_weight(cls, weights: dict[RoleName, float]) -> dict[RoleName, float]:
@@ -55,6 +76,11 @@ class LayoutConfig(BaseModel):
     def fields(self) -> tuple[str, ...]:
         """The annotation columns that the layout's template needs."""
         return ()
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The annotation columns that packing reads: those of the template and of `where`."""
+        return tuple(dict.fromkeys((*self.fields, *self.where)))
 
 
 class _Droppable(LayoutConfig):

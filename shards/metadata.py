@@ -51,7 +51,13 @@ class DocumentMetadata:
 
 
 def document_metadata(
-    layout: Layout, *, ids: pa.Array, columns: Mapping[str, pa.Array], tokenizer: TextEncoder, seed: int
+    layout: Layout,
+    *,
+    ids: pa.Array,
+    columns: Mapping[str, pa.Array],
+    tokenizer: TextEncoder,
+    seed: int,
+    kept: NumPyArray | None = None,
 ) -> DocumentMetadata:
     """The metadata ids of each document in `layout`.
 
@@ -61,6 +67,7 @@ def document_metadata(
         columns: the annotation columns of the template, each [num_documents].
         tokenizer: encodes the distinct metadata strings.
         seed: the seed of the recipe's `[pack]`; with the id it decides which documents are dropped.
+        kept: bool [num_documents]: the documents that the layout has, which alone are counted; None: all.
     """
     num_documents = len(ids)
     if isinstance(layout, PlainLayout):
@@ -76,11 +83,12 @@ def document_metadata(
     empty = drop | missing
     cut = np.where(empty, 0, cut)
     wrapped = ~empty if layout.when_dropped == "nothing" else np.ones(num_documents, bool)
+    counted = slice(None) if kept is None else kept
     counts = {
-        "documents_dropped": int(drop.sum()),
-        "documents_without_metadata": int(missing.sum()),
-        "metadata_cut": int((cut > 0).sum()),
-        "metadata_tokens_cut": int(cut.sum()),
+        "documents_dropped": int(drop[counted].sum()),
+        "documents_without_metadata": int(missing[counted].sum()),
+        "metadata_cut": int((cut[counted] > 0).sum()),
+        "metadata_tokens_cut": int(cut[counted].sum()),
     }
     return DocumentMetadata(
         wrapped=wrapped, starts=starts, lengths=np.where(empty, 0, lengths - cut), ids=pool, counts=counts

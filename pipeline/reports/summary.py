@@ -232,6 +232,8 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
     for table in tables:
         if table.row_count:
             print_table(table, console=console)
+    for line in selection_lines(summary):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
     if not has_worked:
         console.print("nothing to do: all files are up to date", highlight=False)
     for line in describe_left_aside(manifest.left_aside):
@@ -318,6 +320,17 @@ def layout_table(summary: dict[str, Any]) -> Table:
             f"{layout.get('documents_dropped', 0):,}",
         )
     return table
+
+
+def selection_lines(summary: dict[str, Any]) -> list[str]:
+    """A line for each layout with conditions (`where`): the number of its documents."""
+    total = summary["documents"]["documents"]
+    excluded = {name: layout.get("documents_excluded") for name, layout in summary["layouts"].items()}
+    return [
+        f"layout {name}: {total - number:,} of {total:,} documents are selected"
+        for name, number in excluded.items()
+        if number is not None
+    ]
 
 
 def pass_table(summary: dict[str, Any]) -> Table:

@@ -92,8 +92,8 @@ class Plan:
         if output.stage == "tokenize":
             return []
         if output.stage == "pack":
-            fields = self.resolved.recipe.layouts[output.name].fields
-            return [TOKENS, *dict.fromkeys(Output.annotations(columns.annotator_of[name]) for name in fields)]
+            read = self.resolved.recipe.layouts[output.name].columns
+            return [TOKENS, *dict.fromkeys(Output.annotations(columns.annotator_of[name]) for name in read)]
         annotator = next(annotator for annotator in self.resolved.annotators if annotator.name == output.name)
         sources = (columns.source(column) for column in annotator.columns)
         return list(dict.fromkeys(Output.annotations(name) for name in sources if name is not None))

@@ -263,6 +263,11 @@ def _check_templates(resolved: ResolvedRecipe) -> None:
     for name, layout in resolved.recipe.layouts.items():
         for field in layout.fields:
             _check_annotated(resolved, field, key=f"layouts.{name}.template")
+        for column, condition in layout.where.items():
+            key = f"layouts.{name}.where.{column}"
+            _check_annotated(resolved, column, key=key)
+            if problem := condition.misfit(types[column]):
+                raise UsageError(f"{resolved.where}: {key}: {problem}")
         if not isinstance(layout, PrependLayout | AppendLayout):
             continue
         for column, problem in template_of(layout.template).misfits(types):

@@ -34,7 +34,7 @@ def check_unchanged(recipe: Recipe, name: str, *, where: str) -> None:
     manifest, train = read_manifest(Path(recipe.output.path)), recipe.train[name]
     layouts = dict.fromkeys(train.layouts_of_this_run().values())
     columns = dict.fromkeys(train.columns_of_this_run().values())
-    needs_annotators = columns or any(recipe.layouts[layout].fields for layout in layouts)
+    needs_annotators = columns or any(recipe.layouts[layout].columns for layout in layouts)
     resolved = (_resolved_if_possible if needs_annotators else without_annotators)(recipe, where=where)
     annotator_of = resolved.columns.annotator_of
     annotators = dict.fromkeys(annotator_of[column] for column in columns if column in annotator_of)
@@ -57,7 +57,7 @@ def _resolved_if_possible(recipe: Recipe, *, where: str) -> ResolvedRecipe:
 
 def _with_upstream(resolved: ResolvedRecipe, output: Output) -> list[Output]:
     """The output and all that it is made from; all annotations of the recipe where its annotators are unknown."""
-    shows_columns = output.stage == "pack" and resolved.recipe.layouts[output.name].fields
+    shows_columns = output.stage == "pack" and resolved.recipe.layouts[output.name].columns
     if shows_columns and not resolved.annotators:
         return [output, TOKENS, *map(Output.annotations, resolved.recipe.annotators)]
     upstream = Plan(resolved).upstream(output)

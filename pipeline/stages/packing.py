@@ -29,6 +29,7 @@ from colophon.shards.packing.pack import Packed, pack
 from colophon.shards.reader import PackedFile
 from colophon.shards.records import Record
 from colophon.shards.schema import PackedInfo, TokenizerInfo
+from colophon.shards.selection import selected
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig
 
 _READ_ROWS = 1 << 10
@@ -131,7 +132,7 @@ class LayoutFile:
         return Output.packed(self._name)
 
     def columns(self, tokens: pa.Table) -> dict[str, pa.Array]:
-        """Read the annotation columns that the layout shows."""
+        """Read the annotation columns that the layout shows or selects by."""
         return annotation_columns(
             self._layout,
             tokens=tokens,
@@ -154,6 +155,7 @@ class LayoutFile:
     def _pack(self, tokens: pa.Table, columns: Mapping[str, pa.Array]) -> Packed:
         section = self._stage.pack
         offsets, chunks = list_chunks(tokens.column("input_ids"))
+        kept = selected(self._layout.where, columns, num_rows=tokens.num_rows)
         return pack(
             self._layout,
             text_offsets=offsets,
@@ -164,10 +166,12 @@ class LayoutFile:
                 columns=columns,
                 tokenizer=self._tokenizer,
                 seed=section.seed,
+                kept=kept,
             ),
             special=self._tokenizer.special,
             sequence_length=section.sequence_length,
             method=section.method,
+            kept=kept,
             allocate=self._stage.store.files.scratch_array,
         )
 
@@ -199,7 +203,7 @@ class LayoutFile:
 def annotation_columns(
     layout: Layout, *, tokens: pa.Table, records: Mapping[Output, Record], providers: Mapping[str, str], store: Store
 ) -> dict[str, pa.Array]:
-    """The annotation columns that a layout's template names, read from the files in `records`.
+    """The annotation columns that a layout shows or selects by, read from the files in `records`.
 
     Strings are cut to what the layout can show, so that memory does not depend on the length of URLs.
 
@@ -207,8 +211,8 @@ def annotation_columns(
         InputError: a file and `tokens` differ in their number of rows.
     """
     columns: dict[str, pa.Array] = {}
-    for annotator in dict.fromkeys(providers[field] for field in layout.fields):
-        names = [field for field in layout.fields if providers[field] == annotator]
+    for annotator in dict.fromkeys(providers[column] for column in layout.columns):
+        names = [column for column in layout.columns if providers[column] == annotator]
         record = records[Output.annotations(annotator)]
         with store.files.local_copy(record.path) as path, pq.ParquetFile(path) as parquet:
             batches = parquet.iter_batches(_READ_ROWS, columns=names, use_threads=False)

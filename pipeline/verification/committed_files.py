@@ -31,6 +31,7 @@ from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.reader import PackedFile
 from colophon.shards.records import Record
 from colophon.shards.schema import PackedInfo
+from colophon.shards.selection import selected
 
 
 def file_findings(
@@ -132,7 +133,8 @@ class _Checks:
             tokenizer=resolved.tokenizer,
             seed=resolved.recipe.pack.seed,
         )
-        return [*stated, *broken_laws(file, tokens, metadata)]
+        kept = selected(layout.where, columns, num_rows=tokens.num_rows)
+        return [*stated, *broken_laws(file, tokens, metadata, kept=kept)]
 
     def _stated(self, info: PackedInfo, output: Output, record: Record) -> Iterator[str]:
         """The differences of a packed file's metadata from the settings of its output and from its partition."""

@@ -44,7 +44,8 @@ class Packed:
     runs_per_row: NumPyArray
     num_tokens: dict[RoleName, int]
     counts: dict[str, int]
-    """`documents`, `documents_empty`, `documents_cut`, `segments` and those of `DocumentMetadata.counts`."""
+    """`documents`, `documents_empty`, `documents_cut`, `segments`, those of `DocumentMetadata.counts`, and
+    `documents_excluded` with a selection."""
 
 
 def smallest_row(layout: Layout) -> int:
@@ -64,6 +65,7 @@ def pack(
     special: SpecialIds,
     sequence_length: int,
     method: PackingMethod = "concat",
+    kept: NumPyArray | None = None,
     allocate: Callable[[tuple[int, int], Any], NumPyArray] = np.empty,
 ) -> Packed:
     """Arrange a partition's documents in rows of `sequence_length + 1` ids.
@@ -77,6 +79,7 @@ def pack(
         special: ids of the special tokens.
         sequence_length: inputs of a row.
         method: `concat` or `best_fit`.
+        kept: bool [num_documents]: the documents to arrange; the others are excluded and counted. None: all.
         allocate: returns the array for the rows, given its shape and dtype.
 
     Raises:
@@ -89,7 +92,8 @@ def pack(
         )
     if width < smallest_row(layout):
         raise ValueError(f"sequence_length must be at least {smallest_row(layout) - 1} for this layout")
-    lengths = np.diff(text_offsets)
+    num_tokens = np.diff(text_offsets)
+    lengths = num_tokens if kept is None else np.where(kept, num_tokens, 0)  # of no tokens nothing is arranged
     plan = plan_concat if method == "concat" else plan_best_fit
     segments = plan(lengths.tolist(), overhead=Overhead(layout, metadata), width=width)
     ids = SourceIds(special, metadata=metadata, text=[text_ids] if isinstance(text_ids, np.ndarray) else text_ids)
@@ -105,10 +109,11 @@ def pack(
     per_role = np.bincount(run_roles, weights=run_lengths, minlength=len(ROLE_NAMES))
     counts = {
         "documents": len(lengths),
-        "documents_empty": int((lengths == 0).sum()),
+        "documents_empty": int((num_tokens == 0).sum()),
         "documents_cut": int(np.count_nonzero(segments.last & (segments.start > 0))),
         "segments": len(segments.row),
         **metadata.counts,
+        **({} if kept is None else {"documents_excluded": int(np.count_nonzero(~kept))}),
     }
     return Packed(
         input_ids=rows,

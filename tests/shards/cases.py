@@ -53,6 +53,7 @@ class Case:
     method: PackingMethod = "concat"
     seed: int = 0
     special: SpecialIds = SPECIAL
+    kept: tuple[bool, ...] | None = None
 
     @property
     def width(self) -> int:
@@ -82,6 +83,7 @@ class Case:
             special=self.special,
             sequence_length=self.sequence_length,
             method=self.method,
+            kept=None if self.kept is None else np.array(self.kept, bool),
         )
 
     def info(self, packed: Packed, *, fingerprint: str = "f" * 64) -> PackedInfo:
