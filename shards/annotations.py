@@ -7,7 +7,7 @@ has the documents' ids too, unless an older version wrote it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from colophon.shards.common.errors import ShardError, did_you_mean, one_line
 from colophon.shards.manifest import Manifest, checked_path
 from colophon.shards.records import Record
+from colophon.shards.stores.places import RunPlace
 
 if TYPE_CHECKING:
     import polars as pl
@@ -47,7 +48,7 @@ class AnnotationColumn:
     """One column of one annotator."""
 
     name: str
-    output: Path
+    output: RunPlace
     annotator: str
     records: Mapping[str, Record]
     """The annotator's files by partition."""
@@ -70,7 +71,7 @@ class AnnotationColumn:
         return column
 
 
-def find_column(output: Path, manifest: Manifest, name: str) -> AnnotationColumn:
+def find_column(output: RunPlace, manifest: Manifest, name: str) -> AnnotationColumn:
     """The column `name` of the run under `output`.
 
     Raises:
@@ -86,7 +87,7 @@ def find_column(output: Path, manifest: Manifest, name: str) -> AnnotationColumn
     return AnnotationColumn(name=name, output=output, annotator=annotator, records=records)
 
 
-def annotators_by_column(output: Path, manifest: Manifest) -> dict[str, str]:
+def annotators_by_column(output: RunPlace, manifest: Manifest) -> dict[str, str]:
     """Column to annotator, from the first file of each annotator.
 
     Raises:
@@ -106,10 +107,23 @@ def annotated_columns(schema: pa.Schema) -> list[str]:
 
 
 @contextmanager
-def _opened(output: Path, record: Record) -> Iterator[pq.ParquetFile]:
-    path = checked_path(output, record)
+def _opened(output: RunPlace, record: Record) -> Iterator[pq.ParquetFile]:
+    path = checked_path(output, record) if isinstance(output, Path) else output / record.path
     try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+        with (
+            _content(path, record) as content,
+            pq.ParquetFile(content, page_checksum_verification=True, pre_buffer=True) as parquet,
+        ):
             yield parquet
     except (OSError, pa.ArrowException) as error:
         raise ShardError(f"{path}: cannot be read: {one_line(error)}") from None
+
+
+def _content(path: RunPlace, record: Record) -> AbstractContextManager[object]:
+    """The file that Parquet is read from: a path, or an object in a store, of which the needed parts are read."""
+    if isinstance(path, Path):
+        return nullcontext(path)
+    from colophon.shards.stores.objects import StoredObject  # fsspec is needed for stores alone
+
+    file: AbstractContextManager[object] = pa.PythonFile(StoredObject(path, num_bytes=record.bytes).as_file(), mode="r")
+    return file

@@ -9,6 +9,7 @@ and field numbers are those of Arrow's `File.fbs` and `Message.fbs`. Cost: some 
 from __future__ import annotations
 
 from struct import Struct
+from typing import NamedTuple
 
 _MAGIC = b"ARROW1"
 _HEAD_BYTES = 8
@@ -24,24 +25,58 @@ _BATCH_ROWS, _BATCH_NODES, _BATCH_BUFFERS, _BATCH_COMPRESSION = 0, 1, 2, 3
 
 def check_bounds(data: memoryview) -> None:
     """Raise ValueError unless every buffer of the file in `data` is uncompressed and inside the file."""
+    for batch in batches(data):
+        buffers(data, batch)
+
+
+class Batch(NamedTuple):
+    """The place of a record batch in a file, in bytes: its metadata, and after them its buffers."""
+
+    at: int
+    head_bytes: int
+    body_bytes: int
+
+
+def footer_start(data: memoryview) -> int:
+    """The offset of the footer, from the first 6 and the last 10 bytes of a file.
+
+    Raises:
+        ValueError: it is not the file that an Arrow writer has completed.
+    """
     tail = len(data) - len(_MAGIC) - _INT32.size
     if tail < _HEAD_BYTES or bytes(data[: len(_MAGIC)]) != _MAGIC or bytes(data[-len(_MAGIC) :]) != _MAGIC:
         raise ValueError("it does not begin and end with ARROW1")
     (footer_bytes,) = _INT32.unpack_from(data, tail)
-    start = tail - footer_bytes
+    start: int = tail - footer_bytes
     if footer_bytes <= 0 or start < _HEAD_BYTES:
         raise ValueError("the size of its footer is invalid")
-    footer = _root(data, start, end=tail)
+    return start
+
+
+def batches(data: memoryview) -> list[Batch]:
+    """The places of the record batches, from the footer.
+
+    Raises:
+        ValueError: the footer is invalid, or names dictionaries.
+    """
+    start = footer_start(data)
+    footer = _root(data, start, end=len(data) - len(_MAGIC) - _INT32.size)
     if footer.places(_FOOTER_DICTIONARIES, _BLOCK.size):
         raise ValueError("it has dictionaries, which are not supported")
-    for place in footer.places(_FOOTER_BATCHES, _BLOCK.size):
-        at, head_bytes, body_bytes = footer.read(_BLOCK, place)
+    found = [Batch(*footer.read(_BLOCK, place)) for place in footer.places(_FOOTER_BATCHES, _BLOCK.size)]
+    for at, head_bytes, body_bytes in found:
         if at < _HEAD_BYTES or min(head_bytes, body_bytes) < 0 or at + head_bytes + body_bytes > start:
             raise ValueError("its footer names a record batch outside the file")
-        _check_batch(data, at, end=at + head_bytes, body_bytes=body_bytes)
+    return found
 
 
-def _check_batch(data: memoryview, at: int, *, end: int, body_bytes: int) -> None:
+def buffers(data: memoryview, place: Batch) -> list[tuple[int, int]]:
+    """The offset in the file and the size of each buffer of a record batch, from the batch's metadata.
+
+    Raises:
+        ValueError: the metadata are invalid, a buffer is outside the batch, or buffers are compressed.
+    """
+    at, end, body_bytes = place.at, place.at + place.head_bytes, place.body_bytes
     prefix = _Table(data, at, end)
     if prefix.read(_INT32, at) != (_CONTINUATION,):
         raise ValueError("a message does not begin with a continuation marker")
@@ -57,10 +92,10 @@ def _check_batch(data: memoryview, at: int, *, end: int, body_bytes: int) -> Non
     nodes = [batch.read(_NODE_OR_BUFFER, place) for place in batch.places(_BATCH_NODES, _NODE_OR_BUFFER.size)]
     if batch.number(_BATCH_ROWS, _INT64) < 0 or any(not 0 <= nulls <= rows for rows, nulls in nodes):
         raise ValueError("the number of rows or nulls of a record batch is invalid")
-    for place in batch.places(_BATCH_BUFFERS, _NODE_OR_BUFFER.size):
-        offset, size = batch.read(_NODE_OR_BUFFER, place)
-        if min(offset, size) < 0 or offset + size > body_bytes:
-            raise ValueError("a column is outside its record batch")
+    found = [batch.read(_NODE_OR_BUFFER, place) for place in batch.places(_BATCH_BUFFERS, _NODE_OR_BUFFER.size)]
+    if any(min(offset, size) < 0 or offset + size > body_bytes for offset, size in found):
+        raise ValueError("a column is outside its record batch")
+    return [(end + offset, size) for offset, size in found]
 
 
 def _root(data: memoryview, at: int, *, end: int) -> _Table:

@@ -78,7 +78,7 @@ class _View:
         self.file = file
         self.layout = parse_layout(file.info.layout, where=file.path)
         _, self.lengths, self.roles, self.documents = file.all_runs()
-        self.ids = file.input_ids.reshape(-1)
+        self.ids = np.asarray(file.input_ids).reshape(-1)
         self.starts = np.cumsum(self.lengths.astype(np.int64)) - self.lengths
         self.segments = np.cumsum((self.roles == Role.BOS) | (self.roles == Role.PAD)) - 1
         self.num_segments = int(self.segments[-1]) + 1 if len(self.segments) else 0

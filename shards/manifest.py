@@ -30,6 +30,7 @@ from colophon.shards.outputs import Output, StageName
 from colophon.shards.record_table import PARTITIONS, RECORDS, PartitionTable, RecordTable
 from colophon.shards.records import REMEDY, Frozen, PartitionInfo, QuarantineEntry, Record
 from colophon.shards.schema import FORMAT_VERSION
+from colophon.shards.stores.places import RunPlace
 
 MANIFEST_NAME = "manifest.json"
 TABLES = "manifest"
@@ -109,12 +110,20 @@ class Manifest(Frozen):
             ShardError: the run has no such layout, a file is not as large as its record states, or one is reached
                 through a link.
         """
+        checked = [(checked_path(output, record), record.rows) for record in self.packed_records(output, layout)]
+        return [path for path, rows in checked if rows]
+
+    def packed_records(self, output: RunPlace, layout: str) -> Sequence[Record]:
+        """The records of the layout's files, in partition order; `output` is the run's place in errors.
+
+        Raises:
+            ShardError: the run has no such layout.
+        """
         layouts = self.layouts
         if layout not in layouts:
             guess, available = did_you_mean(layout, layouts), ", ".join(sorted(layouts)) or "none"
             raise ShardError(f"{output} has no layout {layout!r}; available: {available}{guess}")
-        checked = [(checked_path(output, record), record.rows) for record in layouts[layout].records]
-        return [path for path, rows in checked if rows]
+        return layouts[layout].records
 
 
 def checked_path(output: Path, record: Record) -> Path:
@@ -152,22 +161,36 @@ def written_files(manifest: Manifest) -> tuple[str, dict[str, bytes]]:
     return with_checksum(json.dumps(value, indent=1, ensure_ascii=False)), tables
 
 
-def read_manifest(output: Path) -> Manifest:
+def read_manifest(output: RunPlace) -> Manifest:
     """The manifest of the run whose `output.path` is `output`.
 
     Raises:
         ShardError: it is missing, is a link, or see `parse_manifest`.
+        StoreReadError: the object store fails.
     """
-    path = inside(output, MANIFEST_NAME)
-    content = read_regular(path, remedy=REMEDY)
+    content = _read_file(output, MANIFEST_NAME)
     if content is None:
-        raise ShardError(f"{path} does not exist: {output} is not the output of a finished run")
-    read = partial(_read_table, output)
-    return parse_manifest(content, where=str(output), read=read)
+        raise ShardError(f"{output / MANIFEST_NAME} does not exist: {output} is not the output of a finished run")
+    return parse_manifest(content, where=str(output), read=partial(_read_file, output))
 
 
-def _read_table(output: Path, path: str) -> bytes | None:
-    return read_regular(inside(output, path), remedy=REMEDY)
+def has_manifest(output: RunPlace) -> bool:
+    """Whether `output` is that of a run that has ended.
+
+    Raises:
+        StoreReadError: the object store fails.
+    """
+    return (
+        (output / MANIFEST_NAME).exists() if isinstance(output, Path) else _read_file(output, MANIFEST_NAME) is not None
+    )
+
+
+def _read_file(output: RunPlace, path: str) -> bytes | None:
+    if isinstance(output, Path):
+        return read_regular(inside(output, path), remedy=REMEDY)
+    from colophon.shards.stores.objects import read_object  # fsspec is needed for stores alone
+
+    return read_object(output / path)
 
 
 def parse_manifest(content: str | bytes, *, where: str, read: Callable[[str], bytes | None]) -> Manifest:

@@ -7,19 +7,21 @@ microseconds, no Python object for a token.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from colophon.shards.arrow_files import list_values, read_table
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.errors import ShardError
-from colophon.shards.manifest import read_manifest
+from colophon.shards.manifest import Manifest, read_manifest
 from colophon.shards.schema import PackedInfo, Role, TokenizerInfo, full_role_weights, packed_info
+from colophon.shards.stores.cache_settings import CacheSettings
+from colophon.shards.stores.places import RunPlace
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +70,23 @@ class PackedRows:
         return np.concatenate([np.flatnonzero(starts.reshape(-1)), [inputs.size]]).astype(np.int32)
 
 
+class IdRows(Protocol):
+    """The ids of a file as an array of rows, in memory or elsewhere."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """uint16 or uint32."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows, and ids of a row."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        """The ids of a row, or of a slice of rows."""
+
+
 class PackedFile:
     """One packed file, memory-mapped.
 
@@ -75,13 +94,21 @@ class PackedFile:
         ShardError: the file cannot be read, is not a packed shard, or its columns do not fit each other.
     """
 
-    def __init__(self, path: Path) -> None:
-        table = read_table(path)
+    def __init__(self, path: RunPlace, *, table: Any = None, input_ids: IdRows | None = None) -> None:
+        """Open a file.
+
+        Args:
+            path: a local file; with `table`, the name of the file in errors.
+            table: the file's content, if it has been opened otherwise.
+            input_ids: the ids in place of the table's.
+        """
+        table = read_table(Path(path)) if table is None and isinstance(path, Path) else table
         self.path = path
         self.info: PackedInfo = packed_info(table.schema, path=path)
         self._table = table  # keeps the mapping alive
         _refuse_nulls(table, path=path)
-        self.input_ids = _rows_of_ids(table.column("input_ids"), width=self.info.sequence_length + 1)
+        width = self.info.sequence_length + 1
+        self.input_ids = _rows_of_ids(table.column("input_ids"), width=width) if input_ids is None else input_ids
         self._offsets, self._lengths = list_values(table.column("run_lengths"))
         role_offsets, self._roles = list_values(table.column("run_roles"))
         document_offsets, self._documents = list_values(table.column("run_documents"))
@@ -117,10 +144,15 @@ class PackedFile:
 class PackedDataset:
     """All packed files of one layout as one sequence of rows."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        if not paths:
+    def __init__(self, files: Sequence[Path | PackedFile]) -> None:
+        """Open local files, or take files that are open.
+
+        Raises:
+            ShardError: there is none, one cannot be read, or they were packed with different settings.
+        """
+        if not files:
             raise ShardError("no packed files to read")
-        self.files = [PackedFile(path) for path in paths]
+        self.files = [file if isinstance(file, PackedFile) else PackedFile(file) for file in files]
         self.info = self.files[0].info
         first = _settings(self.files[0])
         for file in self.files:
@@ -133,14 +165,36 @@ class PackedDataset:
         self._first_rows = np.cumsum([0] + [len(file) for file in self.files])
 
     @classmethod
-    def open(cls, output: Path, layout: str) -> PackedDataset:
+    def open(
+        cls,
+        output: RunPlace,
+        layout: str,
+        *,
+        manifest: Manifest | None = None,
+        cache: CacheSettings | None = None,
+        report: Callable[[str], None] = lambda line: None,
+    ) -> PackedDataset:
         """The files of `layout` in the manifest of the run in `output`.
+
+        Args:
+            output: a local directory, or one in an object store, whose rows are read by ranges.
+            layout: the layout's name.
+            manifest: the run's; None: it is read.
+            cache: of rows of an object store, see `stores.row_cache`; None: the default.
+            report: receives a line if the cache stops growing.
 
         Raises:
             ShardError: the manifest or the layout is missing (the message lists the layouts), a file differs from its
                 record, or a file is reached through a link.
+            StoreReadError: the store fails.
+            CacheError: the cache cannot be used.
         """
-        return cls(read_manifest(output).packed_files(output, layout))
+        manifest = read_manifest(output) if manifest is None else manifest
+        if isinstance(output, Path):
+            return cls(manifest.packed_files(output, layout))
+        from colophon.shards.stores.packed import open_stored  # fsspec is needed for stores alone
+
+        return open_stored(output, manifest.packed_records(output, layout), cache=cache, report=report)
 
     def __len__(self) -> int:
         return int(self._first_rows[-1])
@@ -153,8 +207,7 @@ class PackedDataset:
     @property
     def id_dtype(self) -> np.dtype[Any]:
         """uint16 or uint32."""
-        dtype: np.dtype[Any] = self.files[0].input_ids.dtype
-        return dtype
+        return self.files[0].input_ids.dtype
 
     @property
     def tokenizer(self) -> TokenizerInfo:
@@ -171,6 +224,21 @@ class PackedDataset:
         """sha256 of settings, file names and numbers of rows; it must be unchanged when training resumes."""
         parts = [self.info.fingerprint, *(f"{file.path.name} {len(file)}" for file in self.files)]
         return sha256("\n".join(parts).encode()).hexdigest()
+
+    is_stored = False
+    """Whether the rows are in an object store."""
+
+    def read_ahead(self, rows: NumPyArray) -> None:
+        """Start reading rows that will be asked for; does nothing for local files, which the system reads ahead."""
+
+    def traffic(self) -> str | None:
+        """A human-readable line of what was read from an object store so far; None for local files."""
+        return None
+
+    def _copy_ids(self, rows: NumPyArray, located: Sequence[tuple[PackedFile, int]], *, into: NumPyArray) -> None:
+        """Copy the ids of rows int64 [n], `located` in files, into uint16 or uint32 [n, sequence_length + 1]."""
+        for i, (file, row) in enumerate(located):
+            into[i] = file.input_ids[row]
 
     def locate(self, row: int) -> tuple[PackedFile, int]:
         """The file that holds `row` and the row's number in it."""
@@ -196,8 +264,7 @@ class PackedDataset:
         files = np.searchsorted(self._first_rows, numbers, side="right") - 1
         places = zip(files.tolist(), (numbers - self._first_rows[files]).tolist(), strict=True)
         located = [(self.files[file], row) for file, row in places]
-        for i, (file, row) in enumerate(located):
-            filled.input_ids[i] = file.input_ids[row]
+        self._copy_ids(numbers, located, into=filled.input_ids)
         runs = [file.runs(row) for file, row in located]
         # One repeat over the runs of all rows; one for each row would take longer than the copies.
         lengths, roles, documents = (np.concatenate(column) for column in zip(*runs, strict=True))
@@ -233,7 +300,7 @@ def _settings(file: PackedFile) -> tuple[np.dtype[Any], PackedInfo]:
     return file.input_ids.dtype, file.info.model_copy(update={"sources": [], "num_tokens": {}})
 
 
-def _refuse_nulls(table: Any, *, path: Path) -> None:
+def _refuse_nulls(table: Any, *, path: RunPlace) -> None:
     for name in ("input_ids", "run_lengths", "run_roles", "run_documents"):
         if any(chunk.null_count or chunk.values.null_count for chunk in table.column(name).chunks):
             raise ShardError(f"{path}: column {name} has nulls")

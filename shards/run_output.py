@@ -15,6 +15,8 @@ from colophon.shards.common.errors import ShardError
 from colophon.shards.manifest import Manifest, checked_path, read_manifest
 from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.reader import PackedDataset
+from colophon.shards.stores.cache_settings import CacheSettings
+from colophon.shards.stores.places import RunPlace, run_place
 
 if TYPE_CHECKING:
     import polars as pl
@@ -22,9 +24,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunOutput:
-    """The output directory of a finished run."""
+    """The output of a finished run."""
 
-    path: Path
+    path: RunPlace
+
+    @property
+    def directory(self) -> Path:
+        """The local directory.
+
+        Raises:
+            ShardError: the run is in an object store.
+        """
+        if not isinstance(self.path, Path):
+            raise ShardError(f"{self.path} is in an object store, where packed rows alone are read: copy the run")
+        return self.path
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -61,13 +74,15 @@ class RunOutput:
 
         return pl.scan_ipc(self._files(TOKENS))
 
-    def packed(self, layout: str) -> PackedDataset:
-        """The packed sequences of a layout, memory-mapped.
+    def packed(self, layout: str, *, cache: CacheSettings | None = None) -> PackedDataset:
+        """The packed sequences of a layout: memory-mapped, or read by ranges from an object store through `cache`.
 
         Raises:
             ShardError: the run has no such layout (the error lists those it has), or a file is not as recorded.
+            StoreReadError: the store fails.
+            CacheError: the cache cannot be used.
         """
-        return PackedDataset(self.manifest.packed_files(self.path, layout))
+        return PackedDataset.open(self.path, layout, manifest=self.manifest, cache=cache)
 
     def _files(self, output: Output) -> list[Path]:
         """The paths of an output's files in the order of the token files, so that rows of all outputs align.
@@ -85,17 +100,19 @@ class RunOutput:
             raise ShardError(
                 f"{self.path}: {output} and {first} differ in partition {incomplete}: run `colophon run` again"
             )
-        return [checked_path(self.path, records[partition]) for partition in wanted]
+        return [checked_path(self.directory, records[partition]) for partition in wanted]
 
 
-def open_run(output: str | Path) -> RunOutput:
-    """The run whose `output.path` is `output`, a local directory.
+def open_run(output: str | RunPlace) -> RunOutput:
+    """The run whose `output.path` is `output`, a local directory or a URL of an object store.
 
     Raises:
-        ShardError: `output` is a URL, or holds no manifest that can be read.
+        ShardError: `output` holds no manifest that can be read, or is a URL that is not allowed.
+        StoreReadError: the store fails.
     """
-    if "://" in str(output):
-        raise ShardError(f"{output} is on an object store: copy the run to a local directory to open it")
-    run = RunOutput(Path(output))
+    try:
+        run = RunOutput(run_place(output))
+    except ValueError as error:
+        raise ShardError(f"an address that cannot be opened: {error}") from None
     _ = run.manifest  # a wrong directory is an error here, not at the first use
     return run

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from colophon.shards.schema import Role
+from colophon.shards.stores.places import RunPlace
 from colophon.trainer.checkpoint import (
     MODEL_NAME,
     OPTIMIZER_NAME,
@@ -30,7 +31,7 @@ from colophon.trainer.compilation import should_compile
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
 from colophon.trainer.data.training_data import TrainingData
-from colophon.trainer.errors import DivergedError
+from colophon.trainer.errors import DivergedError, TrainerError
 from colophon.trainer.masked_ids import masked_ids
 from colophon.trainer.model import Decoder
 from colophon.trainer.monitoring.metrics import MetricsLog, step_line, step_record, validation_line, validation_record
@@ -73,7 +74,8 @@ def train(
     config: TrainConfig,
     *,
     name: str,
-    output: Path,
+    output: RunPlace,
+    directory: Path | None = None,
     resume: bool = False,
     overwrite: bool = False,
     report: Report = lambda line: None,
@@ -85,8 +87,9 @@ def train(
 
     Args:
         config: the settings.
-        name: of the training run; its directory under `output/training`.
+        name: of the training run; its directory under `training/`.
         output: the `output.path` of the run that packed the layout.
+        directory: the local directory with `training/`; None: `output`, which is local.
         resume: continue from the newest checkpoint, or from the start where there is none. On CPU a resumed run has the
             same losses and weights, to the bit, as an unbroken one.
         overwrite: remove the files of an earlier training run of this name.
@@ -101,14 +104,37 @@ def train(
     """
     with joined_world(config) as world, out_of_memory_advice(config):
         # In a frame of its own, so that no part of the model is left when `joined_world` closes the connections.
-        return _train(config, output=output, name=name, resume=resume, overwrite=overwrite, report=report, world=world)
+        return _train(
+            config,
+            output=output,
+            directory=_local_directory(output) if directory is None else directory,
+            name=name,
+            resume=resume,
+            overwrite=overwrite,
+            report=report,
+            world=world,
+        )
+
+
+def _local_directory(output: RunPlace) -> Path:
+    if not isinstance(output, Path):
+        raise TrainerError(f"{output} is an object store: a training needs a local directory for its files")
+    return output
 
 
 def _train(
-    config: TrainConfig, *, name: str, output: Path, resume: bool, overwrite: bool, report: Report, world: World
+    config: TrainConfig,
+    *,
+    name: str,
+    output: RunPlace,
+    directory: Path,
+    resume: bool,
+    overwrite: bool,
+    report: Report,
+    world: World,
 ) -> TrainResult:
     """`train` as one of the processes of `world`."""
-    run = _Run(config, output=output, name=name, report=report, world=world)
+    run = _Run(config, output=output, directory=directory, name=name, report=report, world=world)
     run.start(resume=resume, overwrite=overwrite)
     with (
         run.metrics_log() as metrics,
@@ -132,12 +158,14 @@ def _train(
 class _Run:
     """The model, data and state of one call of `train`."""
 
-    def __init__(self, config: TrainConfig, *, output: Path, name: str, report: Report, world: World) -> None:
+    def __init__(
+        self, config: TrainConfig, *, output: RunPlace, directory: Path, name: str, report: Report, world: World
+    ) -> None:
         self._world, self._settings = world, config
         self.report = report if world.is_first else lambda line: None
-        self._directory = RunDirectory(output, name, world=world)
+        self._directory = RunDirectory(directory, name, world=world)
         check_trackers(config)
-        self.data = TrainingData(config, output=output)
+        self.data = TrainingData(config, output=output, report=self.report)
         self.config = config = self.data.config
         self.steps = config.num_steps
         """Updates of the run."""
@@ -304,6 +332,8 @@ class _Run:
 
     def result(self, *, stopped_by: str | None) -> TrainResult:
         """The state and the last losses of the run."""
+        for line in self.data.traffic():
+            self.report(line)
         return TrainResult(
             directory=self._directory.path,
             state=self.state,

@@ -1,7 +1,6 @@
 """A cache on this machine for what is derived from model files: tables, which all processes map, and sha256 digests.
 
-It is in `$COLOPHON_CACHE_DIR`, else `$XDG_CACHE_HOME/colophon`, else `~/.cache/colophon`. If that cannot be written, it
-is in a directory of this user in the system's temporary directory. It can be deleted at any time, whole or in parts.
+`shards.common.cache_directory` has its place. It can be deleted at any time, whole or in parts.
 
 What is trusted: the directory itself, which must be this user's and writable by nobody else (the cache's own path may
 be a link to such a directory; no link in it is followed), the directories above it, and a file whose size, times and
@@ -16,85 +15,55 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.cache_lock import locked
+from colophon.shards.common import cache_directory
 from colophon.shards.common.digests import file_sha256, fingerprint
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, created_directory, replaced_file, temporary_path
 from colophon.shards.common.errors import ExitCode
 
 T = TypeVar("T")
 
-_REMEDY = "set COLOPHON_CACHE_DIR to a new directory, which is then created"
 _LEFT_SECONDS = 24 * 3600
 _SHA256 = re.compile("[0-9a-f]{64}")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class CacheError(AnnotatorError):
+class CacheError(AnnotatorError, cache_directory.CacheError):
     """The cache cannot be written or is not private; no model and no input is at fault."""
 
     exit_code = ExitCode.FAILED
 
 
 def cache_dir() -> Path:
-    """The cache's directory, created if it is missing, for this user alone.
+    """The directory of this user's caches, see `shards.common.cache_directory`.
 
     Raises:
-        CacheError: neither the cache's own directory nor the one in the temporary directory can be written, or it
-            belongs to or can be written by other users.
+        CacheError: it cannot be written, or is not private.
     """
-    chosen = os.environ.get("COLOPHON_CACHE_DIR")
-    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    candidates = [Path(chosen)] if chosen else [Path(home, "colophon"), Path(tempfile.gettempdir(), _user_directory())]
-    for candidate in candidates:
-        with suppress(OSError, RuntimeError):  # no home directory is a RuntimeError
-            path = candidate.expanduser()
-            _create(path)
-            is_own = path.stat().st_uid == path.lstat().st_uid == os.geteuid()  # the directory and a link to it
-            if os.access(path, os.W_OK) and (is_own or candidate == candidates[-1]):
-                _check_private(path, is_own=is_own, mode=path.stat().st_mode)
-                return path
-    raise CacheError(f"{candidates[-1]}: not writable; set COLOPHON_CACHE_DIR to a directory that is")
-
-
-def _create(path: Path) -> None:
-    """Create a directory and those above it for this user alone."""
-    if not path.is_dir():
-        if path.parent != path:
-            _create(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
-
-
-def _check_private(path: Path, *, is_own: bool, mode: int) -> None:
-    if not stat.S_ISDIR(mode):
-        raise CacheError(f"{path}: not a directory; delete it, or {_REMEDY}")
-    if not is_own:
-        raise CacheError(f"{path}: the cache belongs to another user; {_REMEDY}")
-    if mode & (stat.S_IWGRP | stat.S_IWOTH):
-        others = f"other users can write to the cache (mode {stat.S_IMODE(mode):04o})"
-        raise CacheError(f"{path}: {others}; run chmod go-w on it, or {_REMEDY}")
+    with _as_annotator_error():
+        return cache_directory.cache_dir()
 
 
 def _part(name: str) -> Path:
     """A directory in the cache, which is no link."""
-    path = cache_dir() / name
+    with _as_annotator_error():
+        return cache_directory.cache_part(name)
+
+
+@contextmanager
+def _as_annotator_error() -> Iterator[None]:
     try:
-        path.mkdir(mode=0o700, exist_ok=True)
-        status = path.lstat()
-    except FileExistsError:  # a file, or a link that leads nowhere
-        raise CacheError(f"{path}: not a directory; delete it, or {_REMEDY}") from None
-    except OSError as error:
-        raise _not_written(path, error) from None
-    _check_private(path, is_own=status.st_uid == os.geteuid(), mode=status.st_mode)
-    return path
+        yield
+    except cache_directory.CacheError as error:
+        raise CacheError(str(error)) from None
 
 
 def _not_written(path: Path, error: OSError) -> CacheError:
@@ -132,7 +101,7 @@ def cached_directory(part: str, name: str, *, build: Callable[[Path], None], rea
                 return found
             raise _not_written(final, error) from None
     if (found := read(final)) is None:
-        raise CacheError(f"{final}: damaged again after it was built; {_REMEDY}")
+        raise CacheError(f"{final}: damaged again after it was built; {cache_directory.REMEDY}")
     return found
 
 
@@ -237,7 +206,3 @@ def _boot_id() -> str | None:
     with suppress(OSError):
         return _BOOT_ID.read_text().strip() or None
     return None
-
-
-def _user_directory() -> str:
-    return f"colophon-{os.geteuid()}"

@@ -28,6 +28,7 @@ from colophon.pipeline.cli.terminal import echo, echo_json, make_console, progre
 from colophon.pipeline.cli.trained_models import trained_model
 from colophon.shards.common.durable import replace_text
 from colophon.shards.common.output_paths import inside
+from colophon.shards.stores.places import run_place
 
 if TYPE_CHECKING:
     from colophon.shards.tokenizer.tokenizer import Tokenizer
@@ -81,7 +82,7 @@ def evaluate(
     results_at = [inside(own, Path("training", each, f"{_evaluation_name(call, each, names)}.json")) for each in names]
     evaluation = score(
         models,
-        documents=held_out_documents(models) if other is None else RunDocuments(Path(other)),
+        documents=held_out_documents(models) if other is None else RunDocuments(run_place(other)),
         tokenizer=loaded_models[0][1],
         settings=EvaluationSettings(
             documents=documents,

@@ -138,19 +138,31 @@ def load_and_check(recipe: str, settings: list[str] | None) -> ResolvedRecipe:
 
 
 def recipe_and_output(recipe: str, settings: list[str] | None) -> tuple[Recipe, Path]:
-    """Load the recipe with its overrides; return it and its output, the local directory that holds its models.
+    """Load the recipe with its overrides; return it and the local directory that holds its models.
 
     Commands call it before they import `trainer`: torch takes seconds, and a wrong recipe is reported in less than one.
 
     Raises:
-        UsageError: the recipe has a mistake, or its output is not a local directory.
+        UsageError: the recipe has a mistake, or no local directory for models.
     """
     from colophon.pipeline.recipe.loading import load_recipe
 
     loaded = load_recipe(recipe, overrides=settings or [])
-    if "://" in loaded.output.path:
-        raise UsageError(f"{recipe}: output.path {loaded.output.path}: models are read from a local directory")
-    return loaded, Path(loaded.output.path)
+    return loaded, training_root(loaded, where=recipe)
+
+
+def training_root(recipe: Recipe, *, where: str) -> Path:
+    """Return the local directory with the `training/` of a recipe; `where` names the recipe in errors.
+
+    Raises:
+        UsageError: the output is in an object store, and the recipe names no local directory.
+    """
+    if recipe.output.training_root is None:
+        raise UsageError(
+            f"{where}: output.path {recipe.output.path} is in an object store: set output.local_path, the local "
+            "directory for training/"
+        )
+    return recipe.output.training_root
 
 
 def tokenizer_of(recipe: Recipe, *, where: str, num_meta_tokens: int) -> Tokenizer:

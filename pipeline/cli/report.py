@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colophon.pipeline.cli.options import JsonOption, SetOption, local_only, recipe_and_output, tokenizer_of
+from colophon.pipeline.cli.options import JsonOption, SetOption, local_only, tokenizer_of
 from colophon.pipeline.cli.terminal import echo, echo_json, make_console
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common.durable import replace_text
@@ -74,8 +74,8 @@ def report(
     from colophon.pipeline.reports.page.page import REPORT, page_of
 
     load = tokenizer_loader(run, loaded, where=recipe)
-    page = page_of(run, load_tokenizer=load, trainings=_trainings(run.path))
-    path = inside(run.path, REPORT) if to is None else to
+    page = page_of(run, load_tokenizer=load, trainings=_trainings(run.directory))
+    path = inside(run.directory, REPORT) if to is None else to
     written = _written(page, path, charts=charts)
     if as_json:
         echo_json(written)
@@ -98,7 +98,7 @@ def _compare(
 
     found = compare(before, after)
     page = comparison_page(found)
-    path = inside(after.path, COMPARISON) if to is None else to
+    path = inside(after.directory, COMPARISON) if to is None else to
     written = _written(page, path, charts=charts)
     if as_json:
         echo_json({**written, **found.as_dict()})
@@ -139,11 +139,12 @@ def opened(command: str, recipe: str, settings: list[str] | None) -> tuple[RunOu
         UsageError: the recipe has a mistake, or `--set` is used with a directory.
         ShardError: there is no finished run.
     """
+    from colophon.pipeline.recipe.loading import load_recipe
     from colophon.shards.run_output import open_run
 
     if not Path(recipe).is_dir():
-        loaded, output = recipe_and_output(recipe, settings)
-        return open_run(output), loaded
+        loaded = load_recipe(recipe, overrides=settings or [])
+        return open_run(loaded.output.path), loaded
     if settings:
         raise UsageError(f"{command}: --set changes a recipe, and {recipe} is a directory")
     return open_run(recipe), None

@@ -27,6 +27,7 @@ from colophon.pipeline.cli.trained_models import trained_model
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common.durable import replace_text
 from colophon.shards.common.output_paths import inside
+from colophon.shards.stores.places import RunPlace, run_place
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -82,7 +83,7 @@ def probe(
     result_at = _result_path(own, name, "probe", call)
     report = study(
         trained,
-        output=own,
+        output=run_place(loaded.output.path),
         documents_output=output or _validation_output(trained),
         decode=tokenizer.decode,
         columns=list(dict.fromkeys(columns)),
@@ -104,7 +105,7 @@ def probe(
         for line in report.notes:
             echo(line)
         echo(DOCUMENT_INTERVALS)
-    _warn_if_trained_on(Path(report.output), trained, log=progress_log(as_json))
+    _warn_if_trained_on(run_place(report.output), trained, log=progress_log(as_json))
     _write_result(result_at, result, {"": lambda: draw_probes(report)}, as_json=as_json)
 
 
@@ -145,7 +146,7 @@ def attention(
     result_at = _result_path(own, name, "attention", call)
     report = study_attention(
         trained,
-        output=own,
+        output=run_place(loaded.output.path),
         documents_output=output or _validation_output(trained),
         tokenizer=tokenizer,
         layout=layout,
@@ -224,13 +225,13 @@ def plot(
             echo(path)
 
 
-def _validation_output(trained: TrainedModel) -> Path | None:
+def _validation_output(trained: TrainedModel) -> RunPlace | None:
     """Return the output with documents that a model was validated on, or None if it has none."""
     output = trained.config.validation_output
-    return None if output is None else Path(output)
+    return None if output is None else run_place(output)
 
 
-def _warn_if_trained_on(documents: Path, trained: TrainedModel, *, log: Callable[[str], None]) -> None:
+def _warn_if_trained_on(documents: RunPlace, trained: TrainedModel, *, log: Callable[[str], None]) -> None:
     """Print a line if the model was trained on the documents that it is studied on."""
     if documents.resolve() in {layout.output.resolve() for layout in trained.layouts.values() if layout.output}:
         log(f"The model was trained on documents of {documents}; --output reads them from another run.")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from colophon.pipeline.cli.options import tokenizer_of
+from colophon.pipeline.cli.options import tokenizer_of, training_root
 from colophon.pipeline.cli.terminal import echo
 
 if TYPE_CHECKING:
@@ -30,11 +29,13 @@ def trained_model(
         UsageError: the recipe has no tokenizer, or it cannot be loaded.
         TrainerError: the run or checkpoint does not exist or is damaged, or the tokenizer is not that of the training.
     """
+    from colophon.shards.stores.places import run_place
     from colophon.trainer.inference.contexts import layout_changes
     from colophon.trainer.inference.trained_model import load_trained
     from colophon.trainer.inference.vocabulary import check_tokenizer
 
-    trained = load_trained(Path(recipe.output.path), name, step=step, device=device)
+    root, run = training_root(recipe, where=where), run_place(recipe.output.path)
+    trained = load_trained(root, name, run=run, step=step, device=device)
     tokenizer = tokenizer_of(recipe, where=where, num_meta_tokens=len(trained.tokenizer.special.meta))
     check_tokenizer(tokenizer, trained.tokenizer, training=name, where=where)
     changes = layout_changes(trained.layout)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colophon.pipeline.cli.options import JsonOption, RecipeArgument, SetOption, local_only
+from colophon.pipeline.cli.options import JsonOption, RecipeArgument, SetOption, local_only, training_root
 from colophon.pipeline.cli.terminal import echo, echo_json, progress_log
 from colophon.pipeline.errors import StoppedError, UsageError
 from colophon.shards.common.errors import ColophonError, did_you_mean
@@ -40,9 +40,10 @@ def train(
     from colophon.pipeline.runs.staleness import check_unchanged
 
     loaded = load_recipe(recipe, overrides=settings or [])
-    names = _run_names(loaded, name, where=recipe)
+    names, root = _run_names(loaded, name, where=recipe), training_root(loaded, where=recipe)
     for each in names:
         check_unchanged(loaded, each, where=recipe)
+    from colophon.shards.stores.places import run_place
     from colophon.trainer.loop import train as train_one  # it imports torch: a wrong recipe is reported before
 
     log = progress_log(as_json)
@@ -57,7 +58,8 @@ def train(
             result = train_one(
                 config,
                 name=each,
-                output=Path(loaded.output.path),
+                output=run_place(loaded.output.path),
+                directory=root,
                 resume=resume,
                 overwrite=overwrite,
                 report=log,
@@ -121,7 +123,7 @@ def _run_names(recipe: Recipe, name: str | None, *, where: str) -> list[str]:
     """Return `name` alone, or the names of all training runs of the recipe.
 
     Raises:
-        UsageError: the recipe has no such run, or its output is not a local directory.
+        UsageError: the recipe has no such run.
     """
     if not recipe.train:
         raise UsageError(f"{where}: no [train.NAME] to train")
@@ -129,8 +131,6 @@ def _run_names(recipe: Recipe, name: str | None, *, where: str) -> list[str]:
         raise UsageError(
             f"{where}: no [train.{name}]; available: {', '.join(recipe.train)}{did_you_mean(name, recipe.train)}"
         )
-    if "://" in recipe.output.path:
-        raise UsageError(f"{where}: output.path {recipe.output.path}: training reads shards from a local directory")
     return [name] if name is not None else list(recipe.train)
 
 

@@ -17,7 +17,7 @@ from colophon.pipeline.recipe.plugins import read_plugins
 from colophon.pipeline.recipe.schema import PluginsSection, Recipe
 from colophon.shards.common.errors import did_you_mean, with_place
 from colophon.shards.common.url_secrets import has_secret
-from colophon.shards.stores.addresses import check_local, protocol_of, secret_problem
+from colophon.shards.stores.addresses import check_address, check_local, protocol_of, secret_problem
 from colophon.shards.templates import MAX_TEXT
 
 if sys.version_info >= (3, 11):
@@ -97,7 +97,7 @@ def parse_recipe(raw: Mapping[str, Any], *, where: str, directory: Path | None =
     among = _offers(raw, where=where, directory=directory, plugins=plugins)
     configs = {name: _annotator_config(name, section, among, where=where) for name, section in annotators.items()}
     recipe = validated(Recipe, {**raw, "annotators": configs}, where=where)
-    _check_local_paths(recipe, where=where)
+    _check_addresses(recipe, where=where)
     for name, train in recipe.train.items():
         for key, layout in train.layouts_of_this_run().items():
             if layout not in recipe.layouts:
@@ -113,9 +113,6 @@ def local_paths(recipe: Recipe) -> Iterator[tuple[str, str]]:
         yield from ((f"annotators.{name}", path) for path in config.paths)
     if recipe.tokenizer is not None and recipe.tokenizer.path is not None:
         yield "tokenizer.path", recipe.tokenizer.path
-    for name, train in recipe.train.items():
-        if train.validation_output is not None:
-            yield f"train.{name}.validation_output", train.validation_output
 
 
 def find_recipe(name: str) -> Path:
@@ -180,10 +177,18 @@ def _texts(value: Any, key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
             yield from _texts(inner, key)
 
 
-def _check_local_paths(recipe: Recipe, *, where: str) -> None:
-    for key, path in local_paths(recipe):
+def _check_addresses(recipe: Recipe, *, where: str) -> None:
+    checks = (
+        *((check_local, key, path) for key, path in local_paths(recipe)),
+        *(
+            (check_local if key.endswith("cache_directory") else check_address, f"train.{name}.{key}", address)
+            for name, train in recipe.train.items()
+            for key, address in train.addresses()
+        ),
+    )
+    for check, key, address in checks:
         try:
-            check_local(path)
+            check(address)
         except ValueError as error:
             raise UsageError(f"{where}: {key}: {error}") from None
 

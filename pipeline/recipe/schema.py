@@ -6,6 +6,7 @@ Sections are frozen pydantic models that forbid unknown keys. They find every er
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -16,6 +17,7 @@ from pydantic import (
     SerializeAsAny,
     ValidationInfo,
     field_validator,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError
 
@@ -23,7 +25,7 @@ from colophon.annotators.base import AnnotatorConfig
 from colophon.shards.common.paths import local_path
 from colophon.shards.layouts import Layout, MetaTokensLayout
 from colophon.shards.packing.methods import PackingMethod
-from colophon.shards.stores.addresses import check_address, check_cluster
+from colophon.shards.stores.addresses import check_address, check_cluster, check_local
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig
 from colophon.trainer.config import TrainConfig
 
@@ -138,11 +140,33 @@ class OutputSection(Section):
     """A local path, in which `~` is the home directory, or a URL. A `file:` URL is its path. On a cluster a local path
     is the driver's, made absolute, and all nodes must share it."""
 
+    local_path: str | None = None
+    """Where `path` is a URL: the local directory for `training/`, which has checkpoints, metrics and evaluations. A
+    training reads its shards from `path` and writes here."""
+
     @field_validator("path")
     @classmethod
     def _normalized(cls, path: str) -> str:
         path = local_path(path)
         return path.rstrip("/") if "://" in path else path
+
+    @field_validator("local_path")
+    @classmethod
+    def _is_local(cls, path: str | None) -> str | None:
+        return None if path is None else local_path(check_local(path))
+
+    @model_validator(mode="after")
+    def _has_one_place(self) -> OutputSection:
+        if self.local_path is not None and "://" not in self.path:
+            raise ValueError("local_path is for a path that is a URL: training/ is in path itself")
+        return self
+
+    @property
+    def training_root(self) -> Path | None:
+        """The local directory with `training/`; None where `path` is a URL and `local_path` is not set."""
+        if "://" not in self.path:
+            return Path(self.path)
+        return None if self.local_path is None else Path(self.local_path)
 
 
 class PackSection(Section):

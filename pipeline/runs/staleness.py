@@ -7,7 +7,6 @@ the sha256 of the classifiers whose columns a layout shows (1 to 5 s a GB) and t
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from colophon.annotators.base import Annotator
@@ -19,6 +18,7 @@ from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings, res
 from colophon.pipeline.stages.settings import SOURCES, changed_lines
 from colophon.shards.manifest import Manifest, read_manifest
 from colophon.shards.outputs import TOKENS, Output
+from colophon.shards.stores.places import run_place
 
 
 def check_unchanged(recipe: Recipe, name: str, *, where: str) -> None:
@@ -31,7 +31,7 @@ def check_unchanged(recipe: Recipe, name: str, *, where: str) -> None:
         UsageError: one line that names the layout, what differs, and what to do.
         ShardError: there is no manifest under the recipe's output.
     """
-    manifest, train = read_manifest(Path(recipe.output.path)), recipe.train[name]
+    manifest, train = read_manifest(run_place(recipe.output.path)), recipe.train[name]
     layouts = dict.fromkeys(train.layouts_of_this_run().values())
     columns = dict.fromkeys(train.columns_of_this_run().values())
     needs_annotators = columns or any(recipe.layouts[layout].columns for layout in layouts)

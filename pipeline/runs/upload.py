@@ -85,7 +85,7 @@ def plan_upload(recipe: Recipe, *, where: str, recipe_file: Path | None, working
         for name in recipe.plugins.files:
             files |= directory.files("plugins.files", name, [recipe_file.absolute().parent / name])
     for key, path in local_paths(recipe):
-        if _is_relative(path) and not key.startswith("train."):  # `colophon run` does not train
+        if _is_relative(path):
             place = directory.path / path
             beside = [sidecar_path(place)] if key == "tokenizer.path" and sidecar_path(place).is_file() else []
             files |= directory.files(key, path, [place, *beside])

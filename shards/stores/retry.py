@@ -10,7 +10,7 @@ import asyncio
 import errno
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from typing import Any, TypeVar
 
@@ -102,13 +102,13 @@ def _response_verdict(error: BaseException) -> bool | None:
     return status is not None and status >= 500 and status not in _PERMANENT_STATUSES
 
 
-def retried(call: Callable[[], Result]) -> Result:
-    """The result of `call()`, repeated after each of `PAUSES_SECONDS` while its errors are transient.
+def retried(call: Callable[[], Result], *, pauses: Sequence[float] | None = None) -> Result:
+    """The result of `call()`, repeated after each of `pauses`, by default `PAUSES_SECONDS`, while errors are transient.
 
     Raises:
         Exception: the error of the last attempt.
     """
-    for pause in PAUSES_SECONDS:
+    for pause in PAUSES_SECONDS if pauses is None else pauses:
         try:
             return call()
         except Exception as error:

@@ -36,7 +36,7 @@ from tests.pipeline.project import colophon, manifest, quarantine, resolved_reci
 ROOT = Path(__file__).parents[2]
 KEYS = (
     *("input.paths", "output.path", "tokenizer.path", "annotators.topic.model", "train.tiny.validation_output"),
-    "ray.address",
+    *("ray.address", "output.local_path", "train.tiny.cache_directory", "train.tiny.sources.0.output"),
 )
 FORBIDDEN = (
     *("reference://x", "reference://**::file:///x/evil.json", "simplecache::s3://b/x.jsonl", "a::https://h/x.jsonl"),
@@ -61,6 +61,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def overrides(key: str, address: str) -> list[str]:
     others = {"annotators.topic.model": ["annotators.topic.type=fasttext", "annotators.topic.score={argmax=true}"]}
+    if key == "train.tiny.sources.0.output":
+        return [f'train.tiny.sources=[{{layout="plain", output={json.dumps(address)}}}]', 'train.tiny.layout="plain"']
     return [*others.get(key, []), f"{key}={json.dumps(address)}"]
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import fsspec
 import pytest
 import typer
 
 from colophon.shards.common.errors import ExitCode
 from tests.pipeline.project import RECIPE, Called, colophon, run, write_project
+from tests.pipeline.servers import s3_environment, s3_server
+from tests.trainer.courses import metrics_of
 
 TINY = "{ num_layers = 1, hidden_size = 16, ffn_size = 16, num_heads = 2, num_kv_heads = 1 }"
 RUNS = "".join(
@@ -53,6 +57,37 @@ def stopped(
     with monkeypatch.context() as patch:
         patch.setattr("colophon.pipeline.cli.terminal.echo", echo)
         return colophon("train", "recipe.toml", *arguments)
+
+
+def test_a_training_from_a_store_needs_a_local_directory(project: Path) -> None:
+    on_store = ["--set", "output.path=memory://runs/web"]
+    for command in (["train"], ["evaluate", "--name=first"], ["curves"]):
+        assert colophon(command[0], "recipe.toml", *command[1:], *on_store).line == (
+            "recipe.toml: output.path memory://runs/web is in an object store: set output.local_path, the "
+            "local directory for training/"
+        )
+    called = colophon("train", "recipe.toml", *on_store, "--set", "output.local_path=here")
+    assert called.code == ExitCode.USAGE
+    assert called.line.startswith("memory://runs/web/manifest.json does not exist")
+    called = colophon("train", "recipe.toml", "--set", "output.local_path=here")
+    assert "output: local_path is for a path that is a URL" in called.line
+    assert not Path("here").exists()
+
+
+@pytest.mark.slow
+def test_the_recipe_of_a_run_in_a_store_is_trained_and_evaluated(project: Path) -> None:
+    settings = ["--set", "train.first.validation_rows=4", "--set", "input.partition_bytes=1000000"]
+    places = {"disk": ["output.path=disk"], "local": ["output.path=s3://bucket/out", "output.local_path=local"]}
+    with s3_server() as address, s3_environment(address):
+        fsspec.filesystem("s3").mkdir("bucket")
+        for place in places.values():
+            options = [*settings, *(word for setting in place for word in ("--set", setting))]
+            for command in (["run", "--executor", "inline"], ["train"], ["evaluate", "--name=first", "--documents=4"]):
+                called = colophon(command[0], "recipe.toml", *command[1:], *options)
+                assert called.code == 0, called.err
+    assert metrics_of(Path("local"), "first") == metrics_of(Path("disk"), "first")
+    results = [json.loads(Path(name, "training/first/evaluation.json").read_text()) for name in places]
+    assert results[0]["models"] == results[1]["models"]
 
 
 def started_runs() -> list[str]:

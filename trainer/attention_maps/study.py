@@ -6,11 +6,10 @@ Masses (`trainer.attention_maps.masses`) are averaged over a document's text tok
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from colophon.shards.layouts import MetaTokensLayout
+from colophon.shards.stores.places import RunPlace
 from colophon.trainer.attention_maps.bins import compare_bins
 from colophon.trainer.attention_maps.masses import AttentionMasses, attention_masses, meta_token_attention
 from colophon.trainer.attention_maps.parts import LabelledRows, labelled_rows, required_columns
@@ -27,8 +26,8 @@ from colophon.trainer.inference.trained_model import TrainedModel, untrained
 def study_attention(
     trained: TrainedModel,
     *,
-    output: Path,
-    documents_output: Path | None = None,
+    output: RunPlace,
+    documents_output: RunPlace | None = None,
     tokenizer: Codec,
     layout: str | None = None,
     column: str | None = None,

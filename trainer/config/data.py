@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from colophon.shards.stores.places import RunPlace, run_place
 from colophon.trainer.config.base import Settings
 
 
@@ -69,7 +69,7 @@ class SourceConfig(Settings):
     layout: str
     """Name of a packed layout."""
     output: str | None = None
-    """Output directory of the run that packed the layout. None: of this run."""
+    """Output of the run that packed the layout: a directory, or a URL of an object store. None: of this run."""
     weight: float | None = Field(None, gt=0, allow_inf_nan=False)
     """Share of the samples, on any scale, of all sources or of none. None: the number of its rows, so that the epochs
     of all sources end together."""
@@ -78,9 +78,9 @@ class SourceConfig(Settings):
     curriculum: CurriculumConfig | None = None
     """None: that of the run or phase, if it has one."""
 
-    def output_directory(self, own: Path) -> Path:
-        """Output directory of the run that packed the layout; `own` is that of the run that is trained."""
-        return own if self.output is None else Path(self.output)
+    def output_directory(self, own: RunPlace) -> RunPlace:
+        """Output of the run that packed the layout; `own` is that of the run that is trained."""
+        return own if self.output is None else run_place(self.output)
 
 
 class PhaseConfig(Settings):

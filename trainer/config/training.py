@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from colophon.shards.common.paths import local_path
+from colophon.shards.stores.cache_settings import DEFAULT_CACHE_BYTES, CacheSettings
 from colophon.trainer.config.base import Settings
 from colophon.trainer.config.data import (
     CurriculumConfig,
@@ -74,8 +77,8 @@ class TrainConfig(Settings):
     """Tokens attend within their own segment only, and positions restart there. False: plain causal attention over the
     whole sequence, as in the paper's code; document k then reads the metadata of document k - 1."""
     validation_output: str | None = None
-    """Output directory of a different run, whose layout of the same name is used for validation. None: rows are held
-    out."""
+    """Output of a different run, a directory or a URL of an object store, whose layout of the same name is used for
+    validation. None: rows are held out."""
     validation_rows: int | None = Field(None, ge=0)
     """Rows for validation; 0: no validation. None: all rows of `validation_output`, or else a hundredth of the layout's
     rows (1 to 256), held out of training."""
@@ -96,6 +99,11 @@ class TrainConfig(Settings):
     probability, so that all layouts predict over one vocabulary."""
     goldfish: GoldfishConfig | None = None
     """Masks some text labels; `{}` for all defaults. None: none."""
+    cache_bytes: int = Field(DEFAULT_CACHE_BYTES, ge=0)
+    """Most bytes on a machine's disk for rows that were read from an object store, of all its processes and layouts
+    together; 0: none are kept."""
+    cache_directory: str | None = None
+    """Local directory of these rows; only trainings share it. None: `shards/` in Colophon's directory of caches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU if there is one."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -237,6 +245,24 @@ class TrainConfig(Settings):
             for number, source in enumerate(part.mixed_sources):
                 if source.output is None:
                     yield f"{key}sources.{number}." if part.sources else key, source
+
+    @property
+    def cache(self) -> CacheSettings:
+        """The cache of rows of object stores."""
+        directory = None if self.cache_directory is None else Path(local_path(self.cache_directory))
+        return CacheSettings(max_bytes=self.cache_bytes, directory=directory)
+
+    def addresses(self) -> Iterator[tuple[str, str]]:
+        """The directories and outputs of other runs that the settings name, each with its key."""
+        if self.cache_directory is not None:
+            yield "cache_directory", self.cache_directory
+        if self.validation_output is not None:
+            yield "validation_output", self.validation_output
+        parts = [("", self.sources), *((f"phases.{n}.", phase.sources) for n, phase in enumerate(self.phases))]
+        for prefix, sources in parts:
+            for number, source in enumerate(sources):
+                if source.output is not None:
+                    yield f"{prefix}sources.{number}.output", source.output
 
     def resume_settings(self) -> dict[str, Any]:
         """The settings that a resumed run must share with its checkpoint. `TrainingData.fingerprints` has those of the

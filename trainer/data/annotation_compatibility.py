@@ -19,7 +19,8 @@ from colophon.shards.annotations import annotators_by_column
 from colophon.shards.common.errors import ShardError
 from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import read_state
-from colophon.shards.manifest import MANIFEST_NAME, Manifest, read_manifest
+from colophon.shards.manifest import Manifest, has_manifest, read_manifest
+from colophon.shards.stores.places import RunPlace
 from colophon.trainer.data.annotator_settings import EDGES, first_difference, is_version, value_settings
 from colophon.trainer.errors import TrainerError
 
@@ -35,7 +36,7 @@ class AnnotatorRecord(BaseModel):
     """The annotator of each column of the template; empty where the run's annotation files were missing."""
 
     @classmethod
-    def of(cls, output: Path, manifest: Manifest, columns: Sequence[str]) -> AnnotatorRecord:
+    def of(cls, output: RunPlace, manifest: Manifest, columns: Sequence[str]) -> AnnotatorRecord:
         """The annotators of `columns` in the run under `output`; all annotators if the annotation files are missing."""
         if not columns:
             return cls()
@@ -60,12 +61,12 @@ class TrainedAnnotators:
 
     training: str
     """The name of the training, for messages."""
-    output: Path
+    output: RunPlace
     """`output.path` of the run that packed the layout; it may have been rebuilt since."""
     record: AnnotatorRecord
 
     @classmethod
-    def of_run(cls, output: Path, columns: Sequence[str]) -> TrainedAnnotators:
+    def of_run(cls, output: RunPlace, columns: Sequence[str]) -> TrainedAnnotators:
         """The annotators of `columns` as the run under `output` has them now.
 
         Raises:
@@ -74,7 +75,7 @@ class TrainedAnnotators:
         record = AnnotatorRecord.of(output, read_manifest(output), columns)
         return cls(training=str(output), output=output, record=record)
 
-    def settings(self, column: str, annotator: str, *, other: Path) -> dict[str, Any]:
+    def settings(self, column: str, annotator: str, *, other: RunPlace) -> dict[str, Any]:
         """The settings of the annotator of `column` in training; empty where they are unknown.
 
         A column that the template does not have was not part of the training. Its settings are those of the run now.
@@ -87,7 +88,7 @@ class TrainedAnnotators:
         name = self.record.columns.get(column, annotator)
         if name in self.record.settings:
             return self.record.settings[name]
-        if self.output.resolve() == other.resolve() or not (self.output / MANIFEST_NAME).exists():
+        if self.output.resolve() == other.resolve() or not has_manifest(self.output):
             return {}
         manifest = read_manifest(self.output)
         if annotator in manifest.annotators:
@@ -109,11 +110,11 @@ class _ChangedAnnotator:
     origin: str
     """The training, or the run whose settings now are compared because the training did not read the column."""
 
-    def remedy(self, *, trained: Path, other: Path) -> str:
+    def remedy(self, *, trained: RunPlace, other: RunPlace) -> str:
         """A change of the other run after which the meanings are the same."""
         if not self.difference.startswith(EDGES):
             return f"annotate {other} with the settings of the training"
-        calibration = Path("calibration") / f"{self.annotator}.json"
+        calibration = f"calibration/{self.annotator}.json"
         is_same_config = self.trained.get("config") == self.other.get("config")
         if is_same_config and _stored_edges(trained, self.annotator) == self.trained.get(EDGES):
             return f"copy {trained / calibration} to {other / calibration} and run that recipe with --rebuild"
@@ -121,8 +122,10 @@ class _ChangedAnnotator:
         return f"write bins = {{ edges = {edges} }} in that recipe and run it with --rebuild"
 
 
-def _stored_edges(output: Path, annotator: str) -> object:
-    """The edges in the calibration of an annotator; None if it is missing or damaged."""
+def _stored_edges(output: RunPlace, annotator: str) -> object:
+    """The edges in the calibration of an annotator; None if it is missing, damaged or in an object store."""
+    if not isinstance(output, Path):
+        return None
     try:
         stored = read_state(inside(output, f"calibration/{annotator}.json"), remedy="Delete it") or {}
         return stored["calibration"][EDGES]
@@ -130,7 +133,9 @@ def _stored_edges(output: Path, annotator: str) -> object:
         return None
 
 
-def check_annotations(columns: Sequence[str], *, trained: TrainedAnnotators, other: Path, instead: str = "") -> None:
+def check_annotations(
+    columns: Sequence[str], *, trained: TrainedAnnotators, other: RunPlace, instead: str = ""
+) -> None:
     """Refuse annotations that have a different meaning than those of the training.
 
     Versions of code and libraries may differ: they seldom change a value, and `colophon run` reports them.
@@ -152,7 +157,7 @@ def check_annotations(columns: Sequence[str], *, trained: TrainedAnnotators, oth
         )
 
 
-def different_annotators(columns: Sequence[str], *, trained: TrainedAnnotators, other: Path) -> list[str]:
+def different_annotators(columns: Sequence[str], *, trained: TrainedAnnotators, other: RunPlace) -> list[str]:
     """One human-readable line for each annotator of `columns` whose values have a different meaning than in training.
 
     Raises:
@@ -165,7 +170,7 @@ def different_annotators(columns: Sequence[str], *, trained: TrainedAnnotators, 
 
 
 def _changed_annotators(
-    columns: Sequence[str], *, trained: TrainedAnnotators, other: Path
+    columns: Sequence[str], *, trained: TrainedAnnotators, other: RunPlace
 ) -> Iterator[_ChangedAnnotator]:
     if not columns:
         return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -11,6 +10,7 @@ from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.outputs import TOKENS
 from colophon.shards.reader import PackedFile
 from colophon.shards.schema import NO_DOCUMENT
+from colophon.shards.stores.places import run_place
 from colophon.shards.templates import template_of
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.annotation_compatibility import TrainedAnnotators, check_annotations
@@ -85,7 +85,7 @@ def hold_out_rows(packed: PackedLayout, config: TrainConfig) -> HeldOut:
             annotations.
     """
     if config.validation_output is not None:
-        other = PackedLayout.open(Path(config.validation_output), config.layout)
+        other = PackedLayout.open(run_place(config.validation_output), config.layout, cache=config.cache)
         check_same_layout(packed, other)
         num_rows = len(other.dataset)
         count = num_rows if config.validation_rows is None else config.validation_rows

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from hashlib import sha256
-from pathlib import Path
 
 import numpy as np
 
@@ -15,17 +14,21 @@ from colophon.shards.layouts import parse_layout
 from colophon.shards.manifest import Manifest, read_manifest
 from colophon.shards.reader import PackedDataset, PackedFile
 from colophon.shards.schema import Role
+from colophon.shards.stores.cache_settings import CacheSettings
+from colophon.shards.stores.places import RunPlace
 from colophon.trainer.config import SourceConfig
 from colophon.trainer.data.annotation_compatibility import AnnotatorRecord
 from colophon.trainer.data.description import LayoutDescription
 from colophon.trainer.errors import TrainerError
+
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class PackedLayout:
     """A packed layout of a run, and the run's manifest."""
 
-    output: Path
+    output: RunPlace
     layout: str
     dataset: PackedDataset
     manifest: Manifest
@@ -33,14 +36,16 @@ class PackedLayout:
     """The partition of each file of `dataset`."""
 
     @classmethod
-    def open(cls, output: Path, layout: str) -> PackedLayout:
-        """Open a layout that the run under `output` has packed.
+    def open(
+        cls, output: RunPlace, layout: str, *, cache: CacheSettings | None = None, report: Report = lambda line: None
+    ) -> PackedLayout:
+        """Open a layout that the run under `output` has packed; `cache` and `report` as in `PackedDataset.open`.
 
         Raises:
             ShardError: no manifest, no such layout (the choices are listed), or files that differ from their records.
         """
         manifest = read_manifest(output)
-        dataset = PackedDataset(manifest.packed_files(output, layout))
+        dataset = PackedDataset.open(output, layout, manifest=manifest, cache=cache, report=report)
         records = manifest.layouts[layout].records
         partitions = tuple(record.partition for record in records if record.rows)
         return cls(output=output, layout=layout, dataset=dataset, manifest=manifest, partitions=partitions)
@@ -87,10 +92,12 @@ def _text_tokens(file: PackedFile) -> NumPyArray:
 class PackedLayouts:
     """The layouts that a run trains on, each opened once. They have one tokenizer, sequence length and type of ids."""
 
-    def __init__(self, output: Path) -> None:
-        """No layouts yet; `output` is the output directory of the run that is trained."""
-        self._output = output
-        self._layouts: dict[tuple[Path, str], PackedLayout] = {}
+    def __init__(
+        self, output: RunPlace, *, cache: CacheSettings | None = None, report: Report = lambda line: None
+    ) -> None:
+        """No layouts yet; `output` is that of the run that is trained, the others as in `PackedDataset.open`."""
+        self._output, self._cache, self._report = output, cache, report
+        self._layouts: dict[tuple[RunPlace, str], PackedLayout] = {}
 
     def open(self, source: SourceConfig) -> PackedLayout:
         """The layout of a source.
@@ -102,7 +109,7 @@ class PackedLayouts:
         output = source.output_directory(self._output)
         key = (output.resolve(), source.layout)
         if key not in self._layouts:
-            packed = PackedLayout.open(output, source.layout)
+            packed = PackedLayout.open(output, source.layout, cache=self._cache, report=self._report)
             if self._layouts:
                 _check_compatible(next(iter(self._layouts.values())), packed)
             self._layouts[key] = packed
@@ -112,6 +119,11 @@ class PackedLayouts:
         """The layouts of `sources` for a checkpoint, each once."""
         used = {(source.output_directory(self._output).resolve(), source.layout): source for source in sources}
         return [self.open(source).description(output=source.output) for source in used.values()]
+
+    @property
+    def datasets(self) -> list[PackedDataset]:
+        """The rows of the layouts that have been opened."""
+        return [packed.dataset for packed in self._layouts.values()]
 
     @property
     def role_weights(self) -> NumPyArray:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import Role
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch, BatchBuffer, read_batch
@@ -75,9 +77,14 @@ class RowUpdates:
     def batch(self, step: int, *, rank: int, world_size: int, buffer: BatchBuffer) -> Batch:
         """Rank `rank`'s part of the global batch of update `step`, in `buffer`."""
         filled = 0
-        for source, rows in phase_at(self.phases, step).rows(step, part=slice(rank, None, world_size)):
-            filled = buffer.fill(filled, source.dataset, rows, goldfish=self.config.goldfish)
+        for dataset, rows in self.rows(step, rank=rank, world_size=world_size):
+            filled = buffer.fill(filled, dataset, rows, goldfish=self.config.goldfish)
         return buffer.batch
+
+    def rows(self, step: int, *, rank: int, world_size: int) -> Iterator[tuple[PackedDataset, NumPyArray]]:
+        """Yield the data sets and rows, int64, of the rank's part of update `step`."""
+        for source, rows in phase_at(self.phases, step).rows(step, part=slice(rank, None, world_size)):
+            yield source.dataset, rows
 
     def validation_batches(self, *, rank: int, world_size: int) -> Iterator[Batch]:
         """The rank's part of the validation rows, in micro-batches; every rank has equally many.
@@ -89,6 +96,7 @@ class RowUpdates:
         num_fillers = -(-len(rows) // world_size) - len(own_rows)
         own_rows = np.concatenate([own_rows, rows[:num_fillers]])
         size = self.config.rows_at_once
+        self.held_out.packed.dataset.read_ahead(own_rows)
         for start in range(0, len(own_rows), size):
             batch = read_batch(self.held_out.packed.dataset, own_rows[start : start + size])
             if num_fillers and start + size >= len(own_rows):

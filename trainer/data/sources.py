@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from hashlib import sha256
-from pathlib import Path
 from typing import Any
 
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.reader import PackedDataset
+from colophon.shards.stores.places import RunPlace
 from colophon.trainer.config import SourceConfig
 from colophon.trainer.data.held_out import HeldOut
 from colophon.trainer.data.mixture import RowOrder
@@ -38,7 +38,7 @@ class Source:
         packed = layouts.open(config)
         self._config = config
         self.packed = packed
-        self.output: Path = packed.output
+        self.output: RunPlace = packed.output
         self.dataset: PackedDataset = packed.dataset
         self._rows = held_out.training_rows(packed)
         if not len(self._rows):

@@ -9,15 +9,15 @@ of one epoch and the start of the next, and neither the number of devices nor a 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.schema import TokenizerInfo
+from colophon.shards.stores.places import RunPlace
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch, BatchBuffer
 from colophon.trainer.data.description import DataDescription
@@ -26,19 +26,24 @@ from colophon.trainer.data.packed_layout import PackedLayouts
 from colophon.trainer.data.row_updates import RowUpdates
 from colophon.trainer.errors import TrainerError
 
+UPDATES_AHEAD = 4
+"""Updates whose rows are requested from an object store before they are needed."""
+
 
 class TrainingData:
     """The training rows and the validation rows of a run."""
 
-    def __init__(self, config: TrainConfig, *, output: Path) -> None:
-        """Open all layouts of a run; `output` is the output directory of the recipe.
+    def __init__(
+        self, config: TrainConfig, *, output: RunPlace, report: Callable[[str], None] = lambda line: None
+    ) -> None:
+        """Open all layouts of a run; `output` is the output of the recipe, `report` receives human-readable lines.
 
         Raises:
             ShardError: a layout is missing, or its files differ from their records; no annotator has a column.
             TrainerError: no row or no label is left to train on; layouts differ in what they must share; the length in
                 `text_tokens` does not fit the phases or the schedule.
         """
-        self._layouts = PackedLayouts(output)
+        self._layouts = PackedLayouts(output, cache=config.cache, report=report)
         packed = self._layouts.open(next(source for source in config.mixed_sources if source.layout == config.layout))
         self.dataset = packed.dataset
         """The layout that validation uses, as packed for training."""
@@ -91,6 +96,11 @@ class TrainingData:
         """Human-readable lines on the data and its order; none where the whole run has one source of rows."""
         return self.updates.summary()
 
+    def traffic(self) -> list[str]:
+        """One human-readable line for each layout in an object store: what this process has read of it so far."""
+        datasets = {id(dataset): dataset for dataset in (*self._layouts.datasets, self.validation_dataset)}
+        return [line for dataset in datasets.values() if (line := dataset.traffic()) is not None]
+
     def fingerprints(self, step: int) -> dict[str, Any]:
         """JSON values that must be the same when the run is resumed after update `step`: the data of all updates so
         far."""
@@ -115,10 +125,12 @@ class TrainingData:
                 queued on the current stream when the next batch is requested are completed before the overwriting.
         """
         buffers = [self._buffer(rank=rank, world_size=world_size, pin=pin) for _ in range(2)]
+        self.read_ahead(range(step, step + UPDATES_AHEAD), rank=rank, world_size=world_size)
 
         def read(step: int, copied: torch.cuda.Event | None) -> Batch:
             if copied is not None:
                 copied.synchronize()
+            self.read_ahead(range(step + UPDATES_AHEAD, step + UPDATES_AHEAD + 1), rank=rank, world_size=world_size)
             return self.batch(step, rank=rank, world_size=world_size, buffer=buffers[step % 2])
 
         # A new thread uses GPU 0; waiting there for an event of another GPU would open a context on GPU 0 in every
@@ -130,6 +142,14 @@ class TrainingData:
                 batch, step = ahead.result(), step + 1
                 ahead = reader.submit(read, step, _recorded_event() if pin else None)
                 yield batch
+
+    def read_ahead(self, steps: range, *, rank: int = 0, world_size: int = 1) -> None:
+        """Start to read the rank's rows of some updates, where they are in an object store."""
+        if not any(dataset.is_stored for dataset in self._layouts.datasets):
+            return
+        for step in range(steps.start, min(steps.stop, self.config.num_steps + 1)):
+            for dataset, rows in self.updates.rows(step, rank=rank, world_size=world_size):
+                dataset.read_ahead(rows)
 
     def _buffer(self, *, rank: int, world_size: int, pin: bool = False) -> BatchBuffer:
         rows = len(range(rank, self.config.batch_size, world_size))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
+from colophon.shards.stores.places import RunPlace
 from colophon.trainer.data.annotation_compatibility import check_annotations, different_annotators
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.evaluation.settings import DEFAULT_CROP, EvaluatedModel
@@ -35,7 +35,7 @@ def chosen_conditions(
 
 
 def check_metadata(
-    models: Sequence[EvaluatedModel], conditions: Sequence[tuple[Condition, ...]], documents_output: Path
+    models: Sequence[EvaluatedModel], conditions: Sequence[tuple[Condition, ...]], documents_output: RunPlace
 ) -> None:
     """Refuse metadata that means something else than in training: `true` would not be true.
 
@@ -87,7 +87,7 @@ def _default_crop(models: Sequence[EvaluatedModel], *, report: Callable[[str], N
     return size
 
 
-def annotation_notes(models: Sequence[EvaluatedModel], columns: Sequence[str], documents_output: Path) -> list[str]:
+def annotation_notes(models: Sequence[EvaluatedModel], columns: Sequence[str], documents_output: RunPlace) -> list[str]:
     """A line for each annotator of `columns` whose values mean something else than in a model's training."""
     lines = [
         f"{line}: its groups are not those of the training"
@@ -98,7 +98,7 @@ def annotation_notes(models: Sequence[EvaluatedModel], columns: Sequence[str], d
     return list(dict.fromkeys(lines))
 
 
-def _packing_outputs(models: Sequence[EvaluatedModel]) -> list[Path]:
+def _packing_outputs(models: Sequence[EvaluatedModel]) -> list[RunPlace]:
     """The outputs of the runs that packed the models' layouts, each once."""
     found = dict.fromkeys(model.layout.output for model in models)
     return [output for output in found if output is not None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,10 @@ from colophon.shards.common.differences import differences
 from colophon.shards.common.errors import ShardError
 from colophon.shards.manifest import checked_path, read_manifest
 from colophon.shards.outputs import TOKENS
+from colophon.shards.records import Record
 from colophon.shards.schema import TokenizerInfo
+from colophon.shards.stores.places import RunPlace
+from colophon.shards.stores.tokens import stored_lists
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.codec import Decode
 
@@ -46,7 +50,7 @@ class DocumentCrops:
 class RunDocuments:
     """The documents of a run: its token files and annotations, as its manifest lists them."""
 
-    def __init__(self, output: Path, *, only: Mapping[str, Sequence[int]] | None = None) -> None:
+    def __init__(self, output: RunPlace, *, only: Mapping[str, Sequence[int]] | None = None) -> None:
         """Read the manifest under `output`.
 
         Args:
@@ -63,7 +67,7 @@ class RunDocuments:
             raise ShardError(f"{output} has no tokens: run `colophon run` first")
         self._tokenizer_settings, self._records = tokens.settings.get("tokenizer", {}), tokens.records
         self._first_rows = np.cumsum([0, *(record.rows for record in self._records)])
-        self._opened: dict[int, tuple[NumPyArray, list[NumPyArray]]] = {}
+        self._opened: dict[int, tuple[NumPyArray, Sequence[Any]]] = {}
         self.is_held_out = only is not None
         """Whether the models were not trained on the documents, which are of their own run."""
         self._candidates = None if only is None else self._rows_of(only)
@@ -162,10 +166,10 @@ class RunDocuments:
                 chunk = int(np.searchsorted(firsts, offsets[row], side="right")) - 1
                 yield chunks[chunk][offsets[row] - firsts[chunk] : offsets[row + 1] - firsts[chunk]]
 
-    def _tokens(self, partition: int) -> tuple[NumPyArray, list[NumPyArray]]:
-        """A partition's ids by chunk, and the documents' offsets into all chunks, int64 [num_documents + 1]."""
+    def _tokens(self, partition: int) -> tuple[NumPyArray, Sequence[Any]]:
+        """The documents' offsets into all chunks, int64 [num_documents + 1], and the ids by chunk, read by slices."""
         if partition not in self._opened:
-            self._opened[partition] = _token_lists(checked_path(self.output, self._records[partition]))
+            self._opened[partition] = _token_lists(self.output, self._records[partition])
         return self._opened[partition]
 
     def _column(self, column: AnnotationColumn, rows: NumPyArray) -> pa.Array:
@@ -195,7 +199,10 @@ def _whole_characters(ids: NumPyArray, *, is_cut: bool, decode: Decode) -> tuple
     return ids, text
 
 
-def _token_lists(path: Path) -> tuple[NumPyArray, list[NumPyArray]]:
+def _token_lists(output: RunPlace, record: Record) -> tuple[NumPyArray, Sequence[Any]]:
+    if not isinstance(output, Path):
+        return stored_lists(output / record.path, record, column="input_ids")
+    path = checked_path(output, record)
     table = read_table(path)
     if "input_ids" not in table.column_names or not pa.types.is_list(table.schema.field("input_ids").type):
         raise ShardError(f"{path}: not a token file: it has no list column input_ids")

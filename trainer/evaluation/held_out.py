@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from colophon.shards.manifest import read_manifest
 from colophon.shards.outputs import TOKENS
+from colophon.shards.stores.places import RunPlace
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.evaluation.document_crops import RunDocuments
 from colophon.trainer.evaluation.settings import EvaluatedModel
@@ -40,7 +40,7 @@ def _documents(model: EvaluatedModel) -> dict[str, set[int]]:
     return {part.partition: set(part.documents) for part in model.trained.held_out}
 
 
-def _common_output(models: Sequence[EvaluatedModel]) -> Path:
+def _common_output(models: Sequence[EvaluatedModel]) -> RunPlace:
     outputs = {model.layout.output for model in models}
     output = outputs.pop()
     if outputs or output is None:
@@ -48,7 +48,7 @@ def _common_output(models: Sequence[EvaluatedModel]) -> Path:
     return output
 
 
-def _check_unchanged(models: Sequence[EvaluatedModel], output: Path) -> None:
+def _check_unchanged(models: Sequence[EvaluatedModel], output: RunPlace) -> None:
     tokens = read_manifest(output).outputs.get(TOKENS)
     now = {record.partition: record.sha256 for record in tokens.records} if tokens else {}
     for model in models:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.stores.places import RunPlace
 from colophon.trainer.evaluation.bootstrap import RatioDraws
 from colophon.trainer.evaluation.document_crops import DocumentCrops
 from colophon.trainer.evaluation.groups import Group, by_value, groups_of
@@ -53,7 +53,7 @@ class Evaluation:
     documents: DocumentCrops
     measurements: Sequence[Measurement]
     settings: EvaluationSettings
-    output: Path
+    output: RunPlace
     """`output.path` of the run that the documents come from."""
     origin: Origin
     crop: int

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -17,10 +16,11 @@ from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.differences import differences
 from colophon.shards.common.errors import ShardError
 from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PrependLayout, parse_layout
-from colophon.shards.manifest import MANIFEST_NAME, read_manifest
+from colophon.shards.manifest import has_manifest, read_manifest
 from colophon.shards.metadata import TextEncoder, document_metadata
 from colophon.shards.packing.pack import smallest_row
 from colophon.shards.schema import SpecialIds
+from colophon.shards.stores.places import RunPlace, run_place
 from colophon.trainer.data.annotation_compatibility import TrainedAnnotators
 from colophon.trainer.data.description import DataDescription
 from colophon.trainer.errors import TrainerError
@@ -51,7 +51,7 @@ class TrainedLayout:
     """Those whose columns the template has, as in the training; None for an exported model."""
 
     @property
-    def output(self) -> Path | None:
+    def output(self) -> RunPlace | None:
         """`output.path` of the run that packed it, and may have been rebuilt since; None for an exported model."""
         return None if self.annotators is None else self.annotators.output
 
@@ -145,7 +145,7 @@ class TrainedLayout:
         return [self.prefix(contexts.get(condition))] * len(metadata)
 
 
-def trained_layouts(data: DataDescription, *, training: str, output: Path) -> dict[str, TrainedLayout]:
+def trained_layouts(data: DataDescription, *, training: str, output: RunPlace) -> dict[str, TrainedLayout]:
     """The layouts in a checkpoint by name, that of validation first; of two with one name, the first.
 
     Args:
@@ -155,7 +155,7 @@ def trained_layouts(data: DataDescription, *, training: str, output: Path) -> di
     """
     found: dict[str, TrainedLayout] = {}
     for described in data.layouts:
-        packed_by = output if described.output is None else Path(described.output)
+        packed_by = output if described.output is None else run_place(described.output)
         annotators = TrainedAnnotators(training=training, output=packed_by, record=described.annotators)
         layout = TrainedLayout(
             name=described.name,
@@ -173,14 +173,14 @@ def layout_changes(trained: TrainedLayout) -> list[str]:
 
     Empty where the run's manifest is missing, or does not describe the layout.
     """
-    if trained.output is None or not (trained.output / MANIFEST_NAME).exists():
+    if trained.output is None or not has_manifest(trained.output):
         return []
     packed = read_manifest(trained.output).layouts.get(trained.name)
     now = None if packed is None else packed.settings.get("layout")
     return [] if now is None else differences(trained.layout.model_dump(mode="json"), now)
 
 
-def max_text_tokens_by_layout(output: Path) -> dict[str, int]:
+def max_text_tokens_by_layout(output: RunPlace) -> dict[str, int]:
     """`TrainedLayout.max_text_tokens` of each layout that the run under `output` has packed, by name.
 
     Raises:

@@ -12,6 +12,7 @@ from colophon.shards.common.errors import did_you_mean, one_line
 from colophon.shards.common.output_paths import entries, inside
 from colophon.shards.common.state_files import read_state
 from colophon.shards.schema import TokenizerInfo
+from colophon.shards.stores.places import RunPlace
 from colophon.trainer.checkpoint import MODEL_NAME, TrainingState, checkpoints, read_trained, step_of
 from colophon.trainer.config import TrainConfig, with_current_keys
 from colophon.trainer.data.description import HeldOutDocuments
@@ -64,6 +65,7 @@ def load_trained(
     output: Path,
     name: str,
     *,
+    run: RunPlace | None = None,
     step: int | None = None,
     device: torch.device | str | None = None,
     dtype: torch.dtype = torch.float32,
@@ -71,8 +73,9 @@ def load_trained(
     """Load a checkpoint of the training run `name` under `output`.
 
     Args:
-        output: the `output.path` of the recipe.
+        output: the local directory with `training/`.
         name: the training run's.
+        run: the `output.path` of the recipe; None: `output`.
         step: the checkpoint's; None: the newest.
         device: None: CUDA where it is available, else the CPU.
         dtype: the type of activations and matrix products.
@@ -103,7 +106,7 @@ def load_trained(
         state=saved.state,
         device=where,
         dtype=dtype,
-        layouts=trained_layouts(saved.data, training=name, output=output),
+        layouts=trained_layouts(saved.data, training=name, output=output if run is None else run),
         held_out=saved.data.held_out,
     )
 

@@ -1,12 +1,13 @@
 """Map-style data sets: the rows of a layout as stored, and the samples of a training in its order.
 
-Both are pickled by path and opened again in workers; rows are memory-mapped, so workers share their pages. They have
-what torch's `DataLoader` and a source of `grain` ask for: `__len__` and `__getitem__`.
+Both are pickled by path and opened again in workers; rows are memory-mapped, so workers share their pages, or read by
+ranges from an object store through one cache. They have what torch's `DataLoader` and a source of `grain` ask for:
+`__len__` and `__getitem__`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -15,6 +16,8 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from colophon.shards.reader import PackedDataset as PackedReader
+from colophon.shards.stores.cache_settings import CacheSettings
+from colophon.shards.stores.places import run_place
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import read_batch
 from colophon.trainer.data.training_data import TrainingData
@@ -24,23 +27,24 @@ from colophon.trainer.loading.samples import Sample, samples_of, train_config
 class PackedDataset(Dataset[Sample]):
     """The rows of one layout in the order in which they are stored, for loops that shuffle."""
 
-    def __init__(self, output: str | Path, layout: str) -> None:
+    def __init__(self, output: str | Path, layout: str, *, cache: CacheSettings | None = None) -> None:
         """Open a layout.
 
         Args:
-            output: the output directory of a finished run.
+            output: the output directory of a finished run, or its URL in an object store.
             layout: the name of a packed layout.
+            cache: of rows of an object store; None: the default.
 
         Raises:
             ShardError: the run or the layout is missing, or a file differs from its record.
         """
-        self._output, self._layout = Path(output), layout
+        self._output, self._layout, self._cache = run_place(output), layout, cache
         self._num_rows = len(self.reader)
 
     @cached_property
     def reader(self) -> PackedReader:
-        """The memory-mapped rows."""
-        return PackedReader.open(self._output, self._layout)
+        """The rows as arrays."""
+        return PackedReader.open(self._output, self._layout, cache=self._cache)
 
     def __len__(self) -> int:
         return self._num_rows
@@ -71,16 +75,16 @@ class TrainingDataset(Dataset[Sample]):
         """Open the layouts of a training.
 
         Args:
-            output: the output directory of a finished run.
+            output: the output directory of a finished run, or its URL in an object store.
             settings: a `[train.<name>]` of a recipe, or its keys: layout or sources, phases, curriculum, batch_size,
-                steps or text_tokens, seed, validation_rows, goldfish. Others have no effect. Unless `validation_rows`
-                is 0, the rows that `colophon train` holds out are excluded.
+                steps or text_tokens, seed, validation_rows, goldfish, cache_bytes, cache_directory. Others have no
+                effect. Unless `validation_rows` is 0, the rows that `colophon train` holds out are excluded.
 
         Raises:
             ShardError: a layout is missing, or a file differs from its record.
             TrainerError: a setting is invalid, or no row or label is left to train on.
         """
-        self._output, self.config = Path(output), train_config(settings)
+        self._output, self.config = run_place(output), train_config(settings)
         self.config = self.data.config  # errors belong here, not in a worker
 
     @cached_property
@@ -102,6 +106,17 @@ class TrainingDataset(Dataset[Sample]):
         # The part of one of batch_size ranks is one row.
         batch = self.data.batch(step + 1, rank=place, world_size=self.config.batch_size)
         return samples_of(batch)[0]
+
+    def __getitems__(self, samples: Sequence[SupportsIndex]) -> list[Sample]:
+        """Several samples; those in an object store are requested together."""
+        self.read_ahead([_checked(sample, len(self)) for sample in samples])
+        return [self[sample] for sample in samples]
+
+    def read_ahead(self, samples: Iterable[int]) -> None:
+        """Start to read samples that will be asked for, where they are in an object store."""
+        batch_size = self.config.batch_size
+        for step, place in (divmod(sample, batch_size) for sample in samples):
+            self.data.read_ahead(range(step + 1, step + 2), rank=place, world_size=batch_size)
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the open files."""

@@ -75,10 +75,19 @@ class PackedIterableDataset(IterableDataset[Sample]):
         worker = get_worker_info()
         number, count = (0, 1) if worker is None else (worker.id, worker.num_workers)
         first, total = self.step * self.rows_of_update, len(self)
-        for start in range(number * self.rows_at_once, total, count * self.rows_at_once):
-            for place in range(start, min(start + self.rows_at_once, total)):
-                step, row = divmod(first + place, self.rows_of_update)
-                yield self._samples[step * self.config.batch_size + self._rank + row * self._world_size]
+        distance = count * self.rows_at_once
+        for start in range(number * self.rows_at_once, total, distance):
+            ahead = (start, start + distance) if start < distance else (start + distance,)
+            for begin in ahead:
+                self._samples.read_ahead(self._numbers(first, begin, total))
+            for sample in self._numbers(first, start, total):
+                yield self._samples[sample]
+
+    def _numbers(self, first: int, start: int, total: int) -> Iterator[int]:
+        """Yield the numbers, in the whole training, of up to `rows_at_once` samples of this rank from `start` on."""
+        for place in range(start, min(start + self.rows_at_once, total)):
+            step, row = divmod(first + place, self.rows_of_update)
+            yield step * self.config.batch_size + self._rank + row * self._world_size
 
     def state_dict(self, step: int) -> dict[str, Any]:
         """JSON values from which a different process, with any world size and workers, continues.

@@ -12,13 +12,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.stores.places import RunPlace
 from colophon.trainer.data.annotation_compatibility import different_annotators
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.evaluation.bootstrap import Estimate
@@ -55,8 +55,8 @@ _ROUNDING = 1e-9
 def probe(
     trained: TrainedModel,
     *,
-    output: Path,
-    documents_output: Path | None = None,
+    output: RunPlace,
+    documents_output: RunPlace | None = None,
     decode: Decode,
     columns: Sequence[str],
     num_documents: int = 2000,
@@ -144,7 +144,7 @@ def _chosen_context(name: str, layout: TrainedLayout) -> ProbeContext:
     raise TrainerError(f"layout {layout.name!r} has no context {name!r}; available: {', '.join(known)}")
 
 
-def _notes(layout: TrainedLayout, columns: Sequence[str], documents_output: Path) -> tuple[str, ...]:
+def _notes(layout: TrainedLayout, columns: Sequence[str], documents_output: RunPlace) -> tuple[str, ...]:
     if layout.annotators is None:
         return ()
     lines = different_annotators(columns, trained=layout.annotators, other=documents_output)

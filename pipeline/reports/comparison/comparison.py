@@ -63,7 +63,7 @@ def compare(before: RunOutput, after: RunOutput) -> Comparison:
     has_ids = all(TOKENS in run.manifest.outputs for run in (before, after))
     documents = matched(before, after, columns) if has_ids else None
     return Comparison(
-        paths=(before.path, after.path),
+        paths=(before.directory, after.directory),
         counts=(document_counts(before.manifest), document_counts(after.manifest)),
         tokenizers=(_tokenizer(before.manifest)[0], _tokenizer(after.manifest)[0]),
         notes=list(_notes(before, after, documents)),

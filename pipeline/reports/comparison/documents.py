@@ -135,7 +135,7 @@ class _Side:
         """The ids and columns of some partitions."""
         files = [self._files[name] for name in partitions]
         paths = [
-            [checked_path(self.run.path, record) for record in of_output] for of_output in zip(*files, strict=True)
+            [checked_path(self.run.directory, record) for record in of_output] for of_output in zip(*files, strict=True)
         ]
         frames = [pl.scan_ipc(paths[0]).select("id"), *map(scan_annotations, paths[1:])]
         return pl.concat(frames, how="horizontal").select("id", *self.columns)

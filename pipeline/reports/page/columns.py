@@ -84,7 +84,7 @@ def distributions(run: RunOutput) -> Iterator[Distribution]:
     Raises:
         ShardError: a file cannot be read or differs from its record.
     """
-    for name, annotator in annotators_by_column(run.path, run.manifest).items():
+    for name, annotator in annotators_by_column(run.directory, run.manifest).items():
         found = distribution(run, name, annotator=annotator)
         if found is not None:
             yield found

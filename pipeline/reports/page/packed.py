@@ -55,7 +55,7 @@ def lengths(run: RunOutput) -> Lengths:
     documents = np.zeros(_LONGEST + 1, np.int64)
     tokens = run.manifest.outputs.get(TOKENS)
     for record in tokens.records if tokens else ():
-        offsets, _ = list_chunks(read_table(checked_path(run.path, record)).column("input_ids"))
+        offsets, _ = list_chunks(read_table(checked_path(run.directory, record)).column("input_ids"))
         found = np.bincount(np.minimum(np.diff(offsets), _LONGEST))
         documents[: len(found)] += found
     return Lengths(documents=documents)
@@ -68,7 +68,7 @@ def sequences(run: RunOutput, layout: str, tokenizer: Tokenizer, *, most: int) -
         ShardError: the file cannot be read or differs from its record, or a different tokenizer wrote it.
         TokenizerError: the tokenizer does not have an id.
     """
-    dataset = opened(run.manifest.packed_files(run.path, layout)[:1], tokenizer)
+    dataset = opened(run.manifest.packed_files(run.directory, layout)[:1], tokenizer)
     for row in np.unique(np.linspace(0, len(dataset) - 1, most).astype(int)).tolist():
         yield shown_sequence(dataset, tokenizer, layout=layout, row=row, tokens=_TOKENS_SHOWN)
 

@@ -79,7 +79,7 @@ def page_of(run: RunOutput, *, load_tokenizer: Callable[[], Tokenizer], training
         "Provenance": list(_provenance(run)),
     }
     documents = document_counts(run.manifest)["documents"]
-    return page_of_sections(f"Report of {run.path}", content, figures, documents=documents)
+    return page_of_sections(f"Report of {run.directory}", content, figures, documents=documents)
 
 
 def page_of_sections(
@@ -307,7 +307,7 @@ def _run_text(run: Mapping[str, Any]) -> str:
 
 
 def _times(run: RunOutput, figures: markup.Charts) -> Iterator[Html]:
-    found = read_state(inside(run.path, RUN), remedy="Remove it; the next `colophon run` that has work writes it")
+    found = read_state(inside(run.directory, RUN), remedy="Remove it; the next `colophon run` that has work writes it")
     try:
         passes = dict(found["passes"]) if found else {}
         summary = {"passes": passes, "start_seconds": float(found["start"]["seconds"]) if found else 0.0}

@@ -59,7 +59,7 @@ def partition_frame(run: RunOutput, record: Record) -> pl.LazyFrame:
     Raises:
         ShardError: it is missing, or is not as large as its record states.
     """
-    return scan_annotations([checked_path(run.path, record)])
+    return scan_annotations([checked_path(run.directory, record)])
 
 
 def _common_records(run: RunOutput, annotators: Sequence[str]) -> Iterator[list[Record]]:
@@ -80,7 +80,7 @@ def _block(run: RunOutput, records: Sequence[Sequence[Record]]) -> Block:
 
 
 def _paths(run: RunOutput, records: Sequence[Record]) -> list[Path]:
-    return [checked_path(run.path, record) for record in records]
+    return [checked_path(run.directory, record) for record in records]
 
 
 def collected(query: pl.LazyFrame, run: RunOutput) -> pl.DataFrame:
@@ -92,7 +92,7 @@ def collected(query: pl.LazyFrame, run: RunOutput) -> pl.DataFrame:
     try:
         return query.collect(engine="streaming")
     except (pl.exceptions.PolarsError, OSError) as error:
-        message = f"{run.path}/annotations: cannot be read: {one_line(error)}. `colophon verify` checks every file"
+        message = f"{run.directory}/annotations: cannot be read: {one_line(error)}. `colophon verify` checks every file"
         raise ShardError(message) from None
 
 

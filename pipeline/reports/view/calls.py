@@ -158,7 +158,7 @@ class Calls:
         varied = documents.are_varied()
         names = sorted(documents.types, key=lambda name: name in varied)  # what has few values is easier to choose from
         return {
-            "run": shown(str(documents.run.path)),
+            "run": shown(str(documents.run.directory)),
             "documents": self.num_documents,
             "layouts": list(documents.run.manifest.layouts),
             "roles": ROLE_NAMES,

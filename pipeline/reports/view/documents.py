@@ -45,7 +45,7 @@ class Documents:
     @cached_property
     def columns(self) -> dict[str, str]:
         """The annotation columns, each with its annotator."""
-        return annotators_by_column(self.run.path, self.run.manifest)
+        return annotators_by_column(self.run.directory, self.run.manifest)
 
     @cached_property
     def types(self) -> dict[str, pl.DataType]:
@@ -118,7 +118,7 @@ class Documents:
         outputs = self.run.manifest.outputs
         output = outputs.get(TOKENS) or next(iter(self.run.manifest.annotators.values()), None)
         if output is None:
-            raise ShardError(f"{self.run.path} has neither annotations nor tokens: run `colophon run` first")
+            raise ShardError(f"{self.run.directory} has neither annotations nor tokens: run `colophon run` first")
         return output.records
 
     @cached_property

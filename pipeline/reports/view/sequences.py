@@ -33,7 +33,7 @@ def sequence_of(documents: Documents, number: int, *, layout: str, place: int, t
     run, layouts = documents.run, documents.run.manifest.layouts
     if layout not in layouts:
         available, guess = ", ".join(layouts) or "none", did_you_mean(layout, layouts)
-        raise ShardError(f"{run.path} has no layout {layout!r}; available: {available}{guess}")
+        raise ShardError(f"{run.directory} has no layout {layout!r}; available: {available}{guess}")
     partition, row = documents.locate(number)
     before = 0
     for record in layouts[layout].records:
@@ -41,8 +41,8 @@ def sequence_of(documents: Documents, number: int, *, layout: str, place: int, t
             break
         before += record.rows
     else:
-        raise ShardError(f"{run.path}: {layout} has no file of partition {partition}")
-    dataset = opened([checked_path(run.path, record)], tokenizer)
+        raise ShardError(f"{run.directory}: {layout} has no file of partition {partition}")
+    dataset = opened([checked_path(run.directory, record)], tokenizer)
     offsets, _, _, run_documents = dataset.files[0].all_runs()
     runs = np.flatnonzero(run_documents == row)
     rows = np.unique(np.searchsorted(offsets, runs, side="right") - 1)

@@ -80,10 +80,10 @@ class Texts:
     def __init__(self, run: RunOutput, tokenizer: Tokenizer) -> None:
         tokens = run.manifest.outputs.get(TOKENS)
         if tokens is None:
-            raise ShardError(f"{run.path} has no tokens, which texts are decoded from: run `colophon tokenize`")
+            raise ShardError(f"{run.directory} has no tokens, which texts are decoded from: run `colophon tokenize`")
         recorded = tokens.settings.get("tokenizer")
         if not isinstance(recorded, dict) or recorded.get("sha256") != tokenizer.sha256:
-            raise ShardError(f"{run.path}: tokenizer {tokenizer.name} is not the one that wrote the tokens")
+            raise ShardError(f"{run.directory}: tokenizer {tokenizer.name} is not the one that wrote the tokens")
         self._run, self._decoder = run, Decoder(tokenizer)
         self._records: dict[str, Record] = {record.partition: record for record in tokens.records}
 
@@ -94,8 +94,8 @@ class Texts:
             ShardError: the file cannot be read or differs from its record.
         """
         if partition not in self._records:
-            raise ShardError(f"{self._run.path} has no tokens of partition {partition}")
-        return read_table(checked_path(self._run.path, self._records[partition]))
+            raise ShardError(f"{self._run.directory} has no tokens of partition {partition}")
+        return read_table(checked_path(self._run.directory, self._records[partition]))
 
     def whole(self, ids: NumPyArray) -> str:
         """The text of a document's ids."""

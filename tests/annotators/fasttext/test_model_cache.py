@@ -24,6 +24,7 @@ from colophon.annotators.fasttext.kernel.tables import build_model
 from colophon.annotators.fasttext.model import FastTextModel
 from colophon.annotators.fasttext.model_cache import CacheError, cache_dir, cached_directory, remembered_sha256
 from colophon.annotators.fasttext.model_file import read_layout
+from colophon.shards.common import cache_directory
 from colophon.shards.common.digests import file_sha256, fingerprint
 
 
@@ -137,7 +138,7 @@ def test_the_directory_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert cache_dir() == tmp_path / "xdg" / "colophon"
     assert [path.stat().st_mode & 0o777 for path in (tmp_path / "xdg", tmp_path / "xdg" / "colophon")] == [0o700] * 2
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-    monkeypatch.setattr(model_cache.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
+    monkeypatch.setattr(cache_directory.tempfile, "gettempdir", lambda: str(tmp_path / "temporary"))
     assert cache_dir().parent == tmp_path / "temporary"
 
 

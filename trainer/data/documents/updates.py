@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
+from colophon.shards.reader import PackedDataset
+from colophon.shards.stores.places import run_place
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch, BatchBuffer
 from colophon.trainer.data.documents.assembly import Assembly
@@ -109,10 +110,19 @@ class DocumentUpdates:
 
         Rows of padding fill the last places where the rows do not divide evenly.
         """
+        dataset, part = self._part(step, rank=rank, world_size=world_size)
+        return buffer.assemble(part, dataset, goldfish=self.config.goldfish)
+
+    def rows(self, step: int, *, rank: int, world_size: int) -> Iterator[tuple[PackedDataset, NumPyArray]]:
+        """Yield the data set and the rows, int64, that have the segments of the rank's part of update `step`."""
+        dataset, part = self._part(step, rank=rank, world_size=world_size)
+        yield dataset, np.unique(part.segments.row)
+
+    def _part(self, step: int, *, rank: int, world_size: int) -> tuple[PackedDataset, Assembly]:
         line = self._lines[sum(start <= step for start in self.config.phase_starts())]
         whole = self._assembly(line, (step - 1) * self._tokens, step * self._tokens)
         part = whole.part(rank, step=world_size, count=-(-whole.num_rows // world_size))
-        return buffer.assemble(part, line.packed.dataset, goldfish=self.config.goldfish)
+        return line.packed.dataset, part
 
     def _assembly(self, line: TextLine, first: int, last: int) -> Assembly:
         """The rows for the stream's text tokens from `first` to before `last`."""
@@ -131,6 +141,7 @@ class DocumentUpdates:
         ends = segments.start + segments.num_text
         whole = Assembly.of(segments, label_from=segments.start, label_to=ends, width=self._width)
         own = whole.part(rank, step=world_size, count=-(-whole.num_rows // world_size))
+        line.packed.dataset.read_ahead(np.unique(own.segments.row))
         for start in range(0, own.num_rows, size):
             micro = own.part(start, count=min(size, own.num_rows - start))
             buffer = BatchBuffer(micro.num_rows, width=self._width, dtype=line.packed.dataset.id_dtype)
@@ -144,7 +155,7 @@ def _hold_out(whole: TextLine, config: TrainConfig) -> tuple[NumPyArray, TextLin
     """
     length, rows = whole.packed.dataset.sequence_length, config.validation_rows
     if config.validation_output is not None:
-        other = PackedLayout.open(Path(config.validation_output), config.layout)
+        other = PackedLayout.open(run_place(config.validation_output), config.layout, cache=config.cache)
         check_same_layout(whole.packed, other)
         line = TextLine.of(other)
         wanted = line.num_tokens if rows is None else rows * length
