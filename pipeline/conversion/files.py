@@ -1,16 +1,25 @@
-"""The files of a conversion: written once, hashed on the way, and read back before the conversion is complete."""
+"""The files of a conversion: written once, hashed on the way, and read back before the conversion is complete.
+
+Hashing takes about as long as writing. Large pieces are hashed in a thread while they are written and the next ones are
+derived, and files are read back several at a time.
+"""
 
 from __future__ import annotations
 
 import io
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from colophon.pipeline.concurrency import in_threads
 from colophon.pipeline.errors import StoreError
 from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.output_paths import inside
+
+_LARGE_BYTES = 1 << 18
+"""Smaller pieces are hashed sooner than a thread would begin."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +40,21 @@ class OutputFile(io.RawIOBase):
         self.path = path
         self.bytes = 0
         self._digest = sha256()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="hashing")  # without a thread until it is used
+        self._hashing: Future[None] | None = None
         self._file = path.open("xb")
 
     def write(self, data: Any) -> int:
-        """Append the bytes of a buffer, such as a contiguous array."""
+        """Append the bytes of a buffer, such as a contiguous array, which must not change afterwards."""
         view = memoryview(data)
         if not view.nbytes:
             return 0
         view = view.cast("B")
-        self._digest.update(view)
+        self._wait()
+        if len(view) < _LARGE_BYTES:
+            self._digest.update(view)
+        else:
+            self._hashing = self._thread.submit(self._digest.update, view)
         self._file.write(view)
         self.bytes += len(view)
         return len(view)
@@ -60,7 +75,15 @@ class OutputFile(io.RawIOBase):
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+        self._wait()
+        self._thread.shutdown()
         super().close()
+
+    def _wait(self) -> None:
+        """Wait until the piece before is hashed."""
+        if self._hashing is not None:
+            self._hashing.result()
+            self._hashing = None
 
     @property
     def sha256(self) -> str:
@@ -92,12 +115,11 @@ class OutputFiles:
         Raises:
             StoreError: a file is not on the disk as it was written.
         """
-        found = []
-        for name, file in self._files.items():
-            size, digest = file.path.stat().st_size, file_sha256(file.path)
-            if (size, digest) != (file.bytes, file.sha256):
-                raise StoreError(
-                    f"{name}: the disk returned other bytes than were written ({size:,} of {file.bytes:,})"
-                )
-            found.append(WrittenFile(path=name, bytes=size, sha256=digest))
-        return found
+        return in_threads(self._checked, [*self._files])
+
+    def _checked(self, name: str) -> WrittenFile:
+        file = self._files[name]
+        size, digest = file.path.stat().st_size, file_sha256(file.path)
+        if (size, digest) != (file.bytes, file.sha256):
+            raise StoreError(f"{name}: the disk returned other bytes than were written ({size:,} of {file.bytes:,})")
+        return WrittenFile(path=name, bytes=size, sha256=digest)

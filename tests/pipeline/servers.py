@@ -131,8 +131,9 @@ def s3_environment(address: str) -> Iterator[None]:
 
 # The proxy
 
-Action = Literal["500", "503", "cut", "lost"]
-"""`cut`: before the server gets a PUT, in the middle of the answer of other requests. `lost`: no answer is sent."""
+Action = Literal["500", "503", "cut", "lost", "silent"]
+"""`cut`: before the server gets a PUT, in the middle of the answer of other requests. `lost`: no answer is sent.
+`silent`: the server does not get the request, and the connection stays open until the client closes it."""
 
 
 @dataclass
@@ -214,6 +215,10 @@ def proxy_before(target: str) -> Iterator[Proxy]:
             body, action = self.body(), proxy.fault(self.command, self.path)
             if action == "cut" and self.command == "PUT":  # before the server gets the request
                 self.hang_up()
+            elif action == "silent":
+                self.connection.settimeout(60)
+                self.rfile.read(1)
+                self.close_connection = True
             elif action in (None, "cut", "lost"):
                 is_conditional = self.command == "PUT" and {"If-Match", "If-None-Match"} & {*self.headers}
                 with proxy.conditional if is_conditional else nullcontext():
