@@ -11,13 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.attention import activate_flash_attention_impl, current_flash_attention_impl
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
 from torch.nn.functional import scaled_dot_product_attention
+
+from colophon.shards.common.errors import one_line
+
+_FLASH_ATTENTION_3 = "flash_attn_interface"
+_SHORTEST_BOUND = 512
 
 AttentionKind: TypeAlias = Literal["varlen", "flex", "sdpa"]
 
@@ -29,7 +36,8 @@ class SegmentBounds:
     cu_seqlens: Tensor
     """int32 [num_segments + 1], from 0 to b * L."""
     max_length: int
-    """An upper bound of the segments' lengths: the row's length, which is the same for every micro-batch."""
+    """An upper bound of the segments' lengths: 512 or the next power of 2, and at most the row's length. A kernel
+    starts as many blocks for every segment as the longest may need; a graph is compiled for each bound."""
 
 
 Mask: TypeAlias = Tensor | BlockMask | SegmentBounds | None
@@ -59,6 +67,26 @@ def _without_varlen(device: torch.device, dtype: torch.dtype, *, head_size: int)
         return f"it needs a head size that is a multiple of 8 up to 256, not {head_size}"
     if torch.cuda.get_device_capability(device) < (8, 0):
         return f"it needs a GPU of compute capability 8.0 or more, not {torch.cuda.get_device_name(device)}"
+    return None
+
+
+def activate_flash_attention_3(device: torch.device) -> str | None:
+    """Let torch's flash attention use FlashAttention 3, for all models of this process.
+
+    Its library is `flash_attn_interface`; it runs on GPUs of compute capability 9, such as the H100 and H200.
+
+    Returns:
+        None if it is used; else the reason why FlashAttention 2, which torch has, is.
+    """
+    if torch.cuda.get_device_capability(device)[0] != 9:
+        return f"{torch.cuda.get_device_name(device)} is not of compute capability 9"
+    if find_spec(_FLASH_ATTENTION_3) is None:
+        return f"{_FLASH_ATTENTION_3} is not installed"
+    if current_flash_attention_impl() != "FA3":
+        try:
+            activate_flash_attention_impl("FA3")
+        except (ImportError, OSError, RuntimeError) as error:  # built for a different torch or CUDA
+            return one_line(error)
     return None
 
 
@@ -93,18 +121,21 @@ def block_mask(segments: Tensor, *, compiled: bool) -> BlockMask:
 def segment_bounds(segments: Tensor, *, device: torch.device | None = None) -> SegmentBounds:
     """The same mask for attention with variable lengths, on `device` (None: that of `segments`).
 
-    Segments [0, 0, 1] of one row give the bounds [0, 2, 3]. Their number is a shape, so for `segments` on a device the
-    host waits for all operations queued there: `segments` should be in host memory.
+    Segments [0, 0, 1] of one row give the bounds [0, 2, 3]. Their number is a shape, and the longest a number: for
+    `segments` on a device the host waits for all operations queued there, so they should be in host memory.
     """
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
     end = torch.tensor([segments.numel()], device=segments.device)
     bounds = torch.cat([starts.flatten().nonzero()[:, 0], end]).int()
+    longest = int(bounds.diff().amax().cpu().numpy())
     if device is not None and device.type == "cuda" and not bounds.is_cuda:
         bounds = bounds.pin_memory()  # a copy from other memory may wait for queued operations
     bounds = bounds.to(device, non_blocking=True)
     torch._dynamo.mark_dynamic(bounds, 0)  # so that compiled layers accept any number of segments
-    return SegmentBounds(bounds, max_length=segments.shape[1])
+    return SegmentBounds(
+        bounds, max_length=min(max(_SHORTEST_BOUND, 1 << (longest - 1).bit_length()), segments.shape[1])
+    )
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, *, mask: Mask) -> Tensor:

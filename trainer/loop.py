@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import signal
 import time
@@ -15,9 +16,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from colophon.shards.schema import Role
 from colophon.shards.stores.places import RunPlace
+from colophon.trainer.attention import activate_flash_attention_3
 from colophon.trainer.checkpoint import (
     MODEL_NAME,
     OPTIMIZER_NAME,
@@ -32,7 +35,10 @@ from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import DivergedError, TrainerError
+from colophon.trainer.host_values import HostCopy
+from colophon.trainer.loss import LossTotals
 from colophon.trainer.masked_ids import masked_ids
+from colophon.trainer.micro_batch import rows_at_once
 from colophon.trainer.model import Decoder
 from colophon.trainer.monitoring.metrics import MetricsLog, step_line, step_record, validation_line, validation_record
 from colophon.trainer.monitoring.speed import Pace, Speed
@@ -144,15 +150,30 @@ def _train(
         while not (stopped := world.highest(stop.requested)):
             if run.is_due(config.validation_every):
                 run.validate(metrics)
-            if run.state.step == run.steps:
+            if run.updates == run.steps:
                 stopped = world.highest(stop.requested)
                 break
             run.step(batches, metrics)
             if run.is_due(config.checkpoint_every):
                 run.save(metrics)
+        run.settle(metrics)
         if not run.is_saved:
             run.save(metrics)
         return run.result(stopped_by=signal.Signals(stopped).name if stopped else None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _QueuedStep:
+    """An update that the device may still be computing."""
+
+    number: int
+    rate: float
+    values: HostCopy
+    """The norm of the gradient and the sums of the losses."""
+    waited: float
+    """Seconds that the host waited for the batch."""
+    seconds: float
+    """From the request of the batch until everything was queued."""
 
 
 class _Run:
@@ -184,6 +205,8 @@ class _Run:
         self._num_parameters = decoder.num_parameters
         self._optimizer = ModelOptimizer(decoder, config)
         self.state = TrainingState(step=0)
+        self._rows_at_once = self.config.rows_at_once
+        self._queued: _QueuedStep | None = None
         self._saved_step = -1
         self._pace = Pace()
         flops = decoder.flops_per_token(self.data.sequence_length)
@@ -216,6 +239,37 @@ class _Run:
             self.report(f"{self.config.text_tokens:,} text tokens: {self.steps:,} steps")
         for line in self.data.summary():
             self.report(line)
+        if self._arithmetic.attention == "varlen":
+            reason = activate_flash_attention_3(self._world.device)
+            self.report(f"FlashAttention {'3' if reason is None else f'2: {reason}'}")
+        self._choose_micro_batch()
+
+    def _choose_micro_batch(self) -> None:
+        """Search the number of rows at once, if the settings do not have it."""
+        self._rows_at_once = rows_at_once(
+            self.config,
+            world=self._world,
+            sequence_length=self.data.sequence_length,
+            file=self._directory.micro_batch,
+            attempt=self._attempt,
+            report=self.report,
+        )
+
+    def _attempt(self, num_rows: int) -> None:
+        """Compute the gradient of rows of the next batch, with room left for the optimizer's state, and drop it."""
+        state_bytes = 0 if self.state.step else self._optimizer.num_state_bytes()
+        reserved = torch.empty(state_bytes, dtype=torch.uint8, device=self._world.device)
+        part = next(self.data.batch(self.state.step + 1).split(num_rows))
+        try:
+            accumulate_gradients(self._model, part, micro_batch_size=num_rows, arithmetic=self._arithmetic)
+            if reserved.is_cuda:
+                torch.cuda.synchronize()
+        finally:
+            self._optimizer.zero_grad()
+            del reserved
+            gc.collect()
+            if self._world.device.type == "cuda":
+                torch.cuda.empty_cache()
 
     def _description(self) -> dict[str, Any]:
         """The part of `config.json` that is not settings."""
@@ -251,58 +305,93 @@ class _Run:
         """Whether no checkpoint is needed: the current step has one, no step has been made, or none are kept."""
         return self._saved_step == self.state.step or not (self.state.step and self.config.checkpoint_every)
 
+    @property
+    def reads_late(self) -> bool:
+        """Whether the losses of an update are read when the next one is queued."""
+        return self._world.device.type == "cuda"
+
+    @property
+    def updates(self) -> int:
+        """Updates that are computed or queued; `state` has those whose losses have been read."""
+        return self.state.step + (self._queued is not None)
+
     def is_due(self, every: int) -> bool:
         """Whether an action of every `every` steps (0: never), and after the last step, is due now."""
-        step = self.state.step
+        return self._is_due_after(self.updates, every)
+
+    def _is_due_after(self, step: int, every: int) -> bool:
         return step > 0 and every > 0 and (step % every == 0 or step == self.steps)
 
     def step(self, batches: Iterator[Batch], metrics: MetricsLog) -> None:
-        """One update of the weights from this rank's part of the next global batch."""
+        """Queue one update of the weights from this rank's part of the next global batch; then read and log the losses
+        of the update before, so that a GPU has work meanwhile. A CPU has done it by then, and it is read too."""
         started = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - started
-        config, number = self.config, self.state.step + 1
+        config, number = self.config, self.updates + 1
         rate = learning_rate(number, steps=self.steps, peak=config.learning_rate, schedule=config.schedule)
         self._optimizer.zero_grad()
-        totals = accumulate_gradients(
-            self._model, batch, micro_batch_size=config.rows_at_once, arithmetic=self._arithmetic
+        sums = accumulate_gradients(
+            self._model, batch, micro_batch_size=self._rows_at_once, arithmetic=self._arithmetic
         )
-        norm = self._update(number, rate=rate) if totals.weight else None
-        self.state = self.state.after(totals)
+        norm = self._update(rate) if sums.weight else torch.zeros((), device=self._world.device)
+        values = HostCopy(torch.cat([norm.double()[None], sums.losses.over_all_ranks()]))
         seconds = time.perf_counter() - started
+        self.settle(metrics)
+        self._queued = _QueuedStep(number=number, rate=rate, values=values, waited=waited, seconds=seconds)
+        if not self.reads_late:
+            self.settle(metrics)
+
+    def _update(self, rate: float) -> Tensor:
+        """Clip the gradients and update the weights; returns the gradients' norm, on the device."""
+        norm = self._optimizer.clip()
+        self._optimizer.step(rate)
+        return norm
+
+    def settle(self, metrics: MetricsLog) -> None:
+        """Read, check and log the losses of the queued update, if there is one."""
+        queued, self._queued = self._queued, None
+        if queued is None:
+            return
+        started = time.perf_counter()
+        norm, *sums = queued.values.read()
+        if not math.isfinite(norm):
+            raise DivergedError(
+                f"step {queued.number}: the gradient is {norm}; no checkpoint has this update. Try a lower "
+                "learning_rate or a longer schedule.warmup_steps, and resume from the last checkpoint, if there is one"
+            )
+        totals = LossTotals.of(sums)
+        self.state = self.state.after(totals)
+        seconds = queued.seconds + (time.perf_counter() - started)
+        self._log(queued, totals, norm=norm if totals.weight else None, seconds=seconds, metrics=metrics)
+
+    def _log(
+        self, queued: _QueuedStep, totals: LossTotals, *, norm: float | None, seconds: float, metrics: MetricsLog
+    ) -> None:
+        """Write the record of an update, and its line where one is due."""
         self._pace.add(seconds, tokens=totals.tokens)
         tokens_per_second = totals.tokens / seconds
         self._last_record = step_record(
             totals,
             state=self.state,
             with_metadata=self._with_metadata,
-            rate=rate,
+            rate=queued.rate,
             norm=norm,
             timing={
                 "tokens_per_second": tokens_per_second,
-                "data_wait": waited / seconds,
+                "data_wait": queued.waited / seconds,
                 **self._speed.record(tokens_per_second),
             },
         )
         metrics.write(self._last_record)
-        if number == 1 or self.is_due(config.log_every):
+        if queued.number == 1 or self._is_due_after(queued.number, self.config.log_every):
             recent = self._pace.since_line()
             record = {**self._last_record, "tokens_per_second": recent, **self._speed.record(recent)}
             self.report(step_line(record, steps=self.steps, pace=self._pace))
 
-    def _update(self, number: int, *, rate: float) -> float:
-        """Clip the gradients and update the weights; returns the gradients' norm."""
-        norm = self._optimizer.clip()
-        if not math.isfinite(norm):
-            raise DivergedError(
-                f"step {number}: the gradient is {norm}; the weights are unchanged. Try a lower learning_rate or "
-                "a longer schedule.warmup_steps, and resume from the last checkpoint, if there is one"
-            )
-        self._optimizer.step(rate)
-        return norm
-
     def validate(self, metrics: MetricsLog) -> None:
         """Compute and log the losses of all validation rows, if there are any."""
+        self.settle(metrics)
         batches = self.data.validation_batches(rank=self._world.rank, world_size=self._world.size)
         totals = validation_losses(self._model, batches, arithmetic=self._arithmetic)
         self._validation_loss = totals.mean(Role.TEXT)
@@ -314,6 +403,7 @@ class _Run:
 
     def save(self, metrics: MetricsLog) -> None:
         """Write a checkpoint, after the metrics up to it are on disk."""
+        self.settle(metrics)
         metrics.sync()
         writes = self._world.is_first  # all processes contribute their shares
         weights, optimizer = self._model.weights(keep=writes), self._optimizer.tensors(keep=writes)

@@ -7,7 +7,7 @@ computed for a few tokens at a time, together with their gradient: one pass, wit
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
@@ -163,6 +163,20 @@ class LossTotals:
     hits_by_role: tuple[int, ...]
     """[7]: number of labels that no other id exceeds in probability; 0 without `with_hits`."""
 
+    @classmethod
+    def of(cls, values: Sequence[float]) -> LossTotals:
+        """The totals of the values that `LossSums.over_all_ranks` has."""
+        weighted, weight, *sums = values
+        roles = len(ROLE_NAMES)
+        losses, labels, hits = sums[:roles], sums[roles : 2 * roles], sums[2 * roles :]
+        return cls(
+            weighted=weighted,
+            weight=weight,
+            losses_by_role=tuple(losses),
+            labels_by_role=tuple(map(round, labels)),
+            hits_by_role=tuple(map(round, hits)),
+        )
+
     @property
     def loss(self) -> float | None:
         """The training objective: the weighted mean; None where no label has loss weight."""
@@ -202,18 +216,13 @@ class LossSums:
             counted.append(has_role & found.hits)
         self._by_role[: len(counted)] += torch.stack([part.sum(dim=1, dtype=torch.float64) for part in counted])
 
+    def over_all_ranks(self) -> Tensor:
+        """float64 [n]: the sums over all ranks, on the device, for `LossTotals.of`."""
+        return global_sum(torch.cat([self._overall, self._by_role.flatten()]))
+
     def totals(self) -> LossTotals:
         """The sums over all ranks, on the host; waits for the device, once."""
-        weighted, weight, *sums = global_sum(torch.cat([self._overall, self._by_role.flatten()])).tolist()
-        roles = len(ROLE_NAMES)
-        losses, labels, hits = sums[:roles], sums[roles : 2 * roles], sums[2 * roles :]
-        return LossTotals(
-            weighted=weighted,
-            weight=weight,
-            losses_by_role=tuple(losses),
-            labels_by_role=tuple(map(round, labels)),
-            hits_by_role=tuple(map(round, hits)),
-        )
+        return LossTotals.of(self.over_all_ranks().tolist())
 
 
 def global_sum(values: Tensor) -> Tensor:

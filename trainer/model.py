@@ -59,6 +59,18 @@ class Norm(nn.RMSNorm):
         return rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
+def joined_products(states: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
+    """The outputs of several layers for the same input, [..., out_features] each.
+
+    In training they are one product, which is faster than several narrower ones: the weights are joined while they are
+    cast. Without gradients, as when one token is generated, copying the weights would cost more than the product.
+    """
+    if not torch.is_grad_enabled():
+        return [layer(states) for layer in layers]
+    weight = torch.cat([layer.weight.to(states.dtype) for layer in layers])
+    return torch.split(linear(states, weight), [layer.out_features for layer in layers], dim=-1)
+
+
 class Attention(nn.Module):
     """Grouped-query attention with rotary positions."""
 
@@ -82,7 +94,7 @@ class Attention(nn.Module):
 
     def project(self, states: Tensor, rotation: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Queries [b, heads, L, head_size], keys and values [b, kv_heads, L, head_size] of `states`, rotated."""
-        query, key, value = (self._heads(proj(states)) for proj in (self.q_proj, self.k_proj, self.v_proj))
+        query, key, value = map(self._heads, joined_products(states, (self.q_proj, self.k_proj, self.v_proj)))
         if self.q_norm is not None and self.k_norm is not None:
             query, key = self.q_norm(query), self.k_norm(key)
         return rotate(query, rotation), rotate(key, rotation), value
@@ -103,7 +115,8 @@ class FeedForward(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """[b, L, hidden_size] to the same shape."""
-        out: Tensor = self.down_proj(silu(self.gate_proj(states)) * self.up_proj(states))
+        gate, up = joined_products(states, (self.gate_proj, self.up_proj))
+        out: Tensor = self.down_proj(silu(gate) * up)
         return out
 
 

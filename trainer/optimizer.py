@@ -6,67 +6,21 @@ The decay is applied here, before the optimizer's own step, which has none: p �
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from colophon.trainer.ademamix import AdEMAMix
 from colophon.trainer.config import AdEMAMixConfig, MuonConfig, TrainConfig
 from colophon.trainer.model import Decoder
-from colophon.trainer.parallel import full_tensor, gathered_tensors, sharded_like
+from colophon.trainer.muon import Muon
+from colophon.trainer.parallel import full_tensor, gathered_tensors, own_part, sharded_like
 from colophon.trainer.tensor_checks import check_tensors
-
-
-class AdEMAMix(torch.optim.Optimizer):
-    """AdEMAMix without weight decay: AdamW's update with alpha x a slow average of the gradients added to the fast one.
-
-    m1 = β1 m1 + (1 − β1) g;  m2 = β3(t) m2 + (1 − β3(t)) g;  v = β2 v + (1 − β2) g²
-    p ← p − rate · (m1 / (1 − β1^t) + α(t) m2) / (sqrt(v / (1 − β2^t)) + ε)
-
-    as in arXiv 2409.03137, algorithm 1, with its schedules of α and β3 over `warmup_steps`.
-    """
-
-    def __init__(self, params: Any, *, config: AdEMAMixConfig, warmup_steps: int) -> None:
-        super().__init__(params, {"lr": 0.0})
-        self._config, self._warmup_steps = config, warmup_steps
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        """One update from the current gradients."""
-        config = self._config
-        for group in self.param_groups:
-            for parameter in (p for p in group["params"] if p.grad is not None):
-                state = self.state[parameter]
-                if not state:
-                    state["step"] = torch.zeros(())
-                    for name in ("exp_avg", "exp_avg_slow", "exp_avg_sq"):
-                        state[name] = torch.zeros_like(parameter)
-                state["step"] += 1
-                step = int(state["step"].item())
-                alpha, beta3 = slow_average(step, config=config, warmup_steps=self._warmup_steps)
-                fast, slow, squares, grad = state["exp_avg"], state["exp_avg_slow"], state["exp_avg_sq"], parameter.grad
-                fast.lerp_(grad, 1 - config.beta1)
-                slow.lerp_(grad, 1 - beta3)
-                squares.mul_(config.beta2).addcmul_(grad, grad, value=1 - config.beta2)
-                update = fast / (1 - config.beta1**step) + alpha * slow
-                spread = (squares / (1 - config.beta2**step)).sqrt_().add_(config.eps)
-                parameter.addcdiv_(update, spread, value=-group["lr"])
-
-
-def slow_average(step: int, *, config: AdEMAMixConfig, warmup_steps: int) -> tuple[float, float]:
-    """alpha and beta3 of update `step` (from 1): alpha grows linearly, the half-life of beta3 almost linearly."""
-    done = min(step / warmup_steps, 1.0)
-    if done == 1.0 or config.beta3 <= config.beta1 or not config.beta1:
-        return config.alpha * done, config.beta3
-    log1, log3 = math.log(config.beta1), math.log(config.beta3)
-    return config.alpha * done, math.exp(log1 * log3 / ((1 - done) * log3 + done * log1))
-
 
 _PARTS: Mapping[type[torch.optim.Optimizer], Sequence[str]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    torch.optim.Muon: ("momentum_buffer",),
+    Muon: ("momentum_buffer",),
     AdEMAMix: ("step", "exp_avg", "exp_avg_slow", "exp_avg_sq"),
 }
 """The tensors that each optimizer keeps for a parameter."""
@@ -89,14 +43,24 @@ class ModelOptimizer:
         """Remove the gradients."""
         self._model.zero_grad(set_to_none=True)
 
-    def clip(self) -> float:
-        """Scale all gradients down to a joint norm of `max_grad_norm`; returns their norm before that."""
+    def num_state_bytes(self) -> int:
+        """Bytes that the state of all parameters takes, or will take after the first update, on this process."""
+        num_bytes = 0
+        for optimizer in self._optimizers:
+            num_tensors = sum(part != "step" for part in _PARTS[type(optimizer)])
+            for group in optimizer.param_groups:
+                num_bytes += num_tensors * sum(own_part(p).nbytes for p in group["params"])
+        return num_bytes
+
+    def clip(self) -> Tensor:
+        """Scale all gradients down to a joint norm of `max_grad_norm`; returns their norm before that, a scalar on the
+        device."""
         limit = self._config.optimizer.max_grad_norm
         if limit is None:
             norm = nn.utils.get_total_norm([p.grad for p in self._model.parameters() if p.grad is not None])
         else:
             norm = nn.utils.clip_grad_norm_(self._model.parameters(), limit)
-        return float(full_tensor(norm).item())
+        return full_tensor(norm)
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
@@ -177,14 +141,7 @@ def _optimizers(model: Decoder, config: TrainConfig) -> list[torch.optim.Optimiz
     adamw = torch.optim.AdamW(rest, lr=0.0, betas=betas, eps=eps, weight_decay=0.0, fused=True)
     if not isinstance(settings, MuonConfig):
         return [adamw]
-    muon = torch.optim.Muon(
-        matrices,
-        lr=0.0,
-        weight_decay=0.0,
-        momentum=settings.momentum,
-        ns_steps=settings.newton_schulz_steps,
-        adjust_lr_fn="match_rms_adamw",
-    )
+    muon = Muon(matrices, momentum=settings.momentum, newton_schulz_steps=settings.newton_schulz_steps)
     return [muon, adamw]
 
 

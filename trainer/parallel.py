@@ -42,13 +42,26 @@ class World:
         """Whether this process writes files and reports lines."""
         return self.rank == 0
 
+    @property
+    def device_name(self) -> str:
+        """The name of the GPU, or `cpu`."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
     def highest(self, value: int) -> int:
         """The highest value of all processes; every process gets the same."""
         if self.size == 1:
             return value
-        values = torch.tensor(value, device=self.device)
-        dist.all_reduce(values, op=dist.ReduceOp.MAX)
+        values = torch.tensor(value)
+        dist.all_reduce(values, op=dist.ReduceOp.MAX)  # on hosts: no process waits for a device
         return int(values.item())
+
+    def total(self, value: float) -> float:
+        """The sum of the values of all processes; every process gets the same."""
+        if self.size == 1:
+            return value
+        values = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(values)
+        return float(values.item())
 
     def wait(self) -> None:
         """Wait until all processes have called this."""
@@ -73,7 +86,7 @@ def joined_world(config: TrainConfig) -> Iterator[World]:
     if device.type == "cuda":
         device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
         torch.cuda.set_device(device)
-        dist.init_process_group("nccl", device_id=device)
+        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
     else:
         dist.init_process_group("gloo")
     try:
@@ -146,6 +159,11 @@ class SharedModel:
             TrainerError: names or shapes are not those of the model.
         """
         self.decoder.load_weights(weights, shard=sharded_like)
+
+
+def own_part(tensor: Tensor) -> Tensor:
+    """This process's shard of a tensor, or the tensor where each process has all of it; they share memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 def full_tensor(tensor: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 config.json                  settings, layouts, sizes; written at each start
 metrics.jsonl                one line per step and validation
+micro_batch.json             the sequences at once that were found to fit, see `trainer.micro_batch`
 checkpoints/step-XXXXXXXX/   see `trainer.checkpoint`
 """
 
@@ -48,6 +49,11 @@ class RunDirectory:
     def metrics(self) -> Path:
         """The metrics file."""
         return inside(self.path, "metrics.jsonl")
+
+    @property
+    def micro_batch(self) -> Path:
+        """The file of the micro-batch's size."""
+        return inside(self.path, "micro_batch.json")
 
     @property
     def checkpoints(self) -> Path:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
 from colophon.trainer.attention import AttentionKind, choose_attention, document_mask, why_not
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
 from colophon.trainer.errors import TrainerError
-from colophon.trainer.loss import LossSums, LossTotals, TokenLosses, global_sum
+from colophon.trainer.loss import LossSums, LossTotals, TokenLosses
 from colophon.trainer.model import row_positions
 from colophon.trainer.parallel import SharedModel
 
@@ -53,13 +54,24 @@ class Arithmetic:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class GradientSums:
+    """The end of the micro-batches of one update."""
+
+    losses: LossSums
+    """Of this rank, on the device."""
+    weight: float
+    """Sum of the weights of the labels, over all ranks. 0: there is no gradient."""
+
+
 def accumulate_gradients(
     model: SharedModel, batch: Batch, *, micro_batch_size: int, arithmetic: Arithmetic
-) -> LossTotals:
+) -> GradientSums:
     """Add the gradient of a global batch's loss to `model`, micro-batch by micro-batch.
 
     The loss is the sum of weight x cross-entropy divided by the sum of weights over *all* ranks and micro-batches, so
-    it does not depend on how the batch is divided. A batch whose weights sum to 0 adds no gradient.
+    it does not depend on how the batch is divided. A batch whose weights sum to 0 adds no gradient. Nothing here waits
+    for the device.
 
     Args:
         model: on the device of `arithmetic`.
@@ -67,8 +79,7 @@ def accumulate_gradients(
         micro_batch_size: rows at a time.
         arithmetic: device, dtype, masks.
     """
-    weights = batch.loss_weights.sum(dtype=torch.float64)
-    total_weight = (weights if model.world.size == 1 else global_sum(weights.to(arithmetic.device))).item()
+    total_weight = model.world.total(float(batch.loss_weights.numpy().sum(dtype=np.float64)))
     sums = LossSums(arithmetic.device)
     micros = list(batch.split(micro_batch_size))
     for number, micro in enumerate(micros, 1):
@@ -77,7 +88,7 @@ def accumulate_gradients(
             if total_weight:
                 # DDP and FSDP average gradients over the ranks; the loss needs their sum.
                 torch.autograd.backward(weighted * (model.world.size / total_weight))
-    return sums.totals()
+    return GradientSums(losses=sums, weight=total_weight)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from colophon.shards.reader import PackedDataset
+from colophon.trainer import attention
 from colophon.trainer.attention import (
     AttentionKind,
     attend,
@@ -130,6 +131,48 @@ def test_the_bounds_of_segments(packed_run: Path) -> None:
     bounds = segment_bounds(torch.from_numpy(rows.segments[:, :-1].copy()))
     assert bounds.cu_seqlens.tolist() == rows.cu_seqlens().tolist()
     assert bounds.max_length == 48
+
+
+@pytest.mark.parametrize(
+    ("lengths", "bound"), [([500, 1548], 2048), ([1000, 1048], 2048), ([600, 448, 1000], 1024), ([256] * 8, 512)]
+)
+def test_the_bound_of_the_lengths_is_512_or_the_next_power_of_2(lengths: list[int], bound: int) -> None:
+    segments = torch.arange(len(lengths), dtype=torch.int32).repeat_interleave(torch.tensor(lengths))
+    bounds = segment_bounds(segments[None])
+    assert bounds.max_length == bound >= max(lengths)
+    assert bounds.cu_seqlens.diff().tolist() == lengths
+
+
+@pytest.mark.parametrize(
+    ("capability", "is_installed", "error", "expected"),
+    [
+        ((8, 0), True, None, "a GPU is not of compute capability 9"),
+        ((9, 0), False, None, "flash_attn_interface is not installed"),
+        ((9, 0), True, ImportError("undefined symbol\nmore"), "undefined symbol"),
+        ((9, 0), True, None, None),
+    ],
+)
+def test_flash_attention_3_is_used_where_it_can_be(
+    capability: tuple[int, int],
+    is_installed: bool,
+    error: Exception | None,
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    activated = []
+
+    def activate(name: str) -> None:
+        if error is not None:
+            raise error
+        activated.append(name)
+
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    monkeypatch.setattr(attention, "find_spec", lambda name: object() if is_installed else None)
+    monkeypatch.setattr(attention, "activate_flash_attention_impl", activate)
+    reason = attention.activate_flash_attention_3(torch.device("cuda"))
+    assert activated == (["FA3"] if expected is None else [])
+    assert reason is None if expected is None else (reason or "").startswith(expected)
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import SpecialIds, TokenizerInfo
 from colophon.trainer.attention import dense_mask
 from colophon.trainer.config import ModelConfig
 from colophon.trainer.data.batch import read_batch
-from colophon.trainer.model import Decoder, initialise_meta_tokens, rotate, rotation_at
+from colophon.trainer.model import (
+    Decoder,
+    Linear,
+    initialise_meta_tokens,
+    joined_products,
+    rotate,
+    rotation_at,
+)
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER
 
 
@@ -177,3 +186,40 @@ def test_operations_of_the_papers_model_a_token() -> None:
     # 6 N without the embedding's lookup, and 6 x 16 x 2048 x 4096 for attention.
     weights = model.num_parameters - 131_136 * 2048 - 2048
     assert model.flops_per_token(4096) == 6 * weights + 6 * 16 * 2048 * 4096
+
+
+class _Products(TorchDispatchMode):
+    """Counts the products of matrices."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += func is torch.ops.aten.mm.default
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2e-2)])
+def test_layers_of_one_input_are_one_product_in_training(dtype: torch.dtype, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    layers = [
+        Linear(32, width).to(torch.float64 if dtype == torch.float64 else torch.float32) for width in (32, 16, 16)
+    ]
+    for layer in layers:
+        layer.weight.data.normal_(generator=generator)
+    states = torch.randn(2, 5, 32, generator=generator).to(dtype).requires_grad_()
+    upstream = [torch.randn(2, 5, layer.out_features, generator=generator).to(dtype) for layer in layers]
+    with _Products() as products:
+        joined = joined_products(states, layers)
+    assert products.number == 1
+    separate = [layer(states) for layer in layers]
+    weights = [layer.weight for layer in layers]
+    found = torch.autograd.grad(joined, [states, *weights], upstream)
+    expected = torch.autograd.grad(separate, [states, *weights], upstream)
+    for one, other in zip([*joined, *found], [*separate, *expected], strict=True):
+        assert one.dtype == other.dtype
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance * float(other.detach().abs().max()))
+    with torch.no_grad(), _Products() as products:
+        joined_products(states, layers)
+    assert products.number == 3

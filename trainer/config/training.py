@@ -64,7 +64,12 @@ class TrainConfig(Settings):
     """Sequences per update, over all devices; with `order = "documents"` this many times `sequence_length` text
     tokens."""
     micro_batch_size: int | None = Field(None, ge=1)
-    """Sequences per forward and backward pass of one device. None: the largest divisor of `batch_size` up to 8."""
+    """Sequences per forward and backward pass of one device. None: as many as `micro_batch_tokens` allows; on a CPU the
+    largest divisor of `batch_size` up to 8."""
+    micro_batch_tokens: int | None = Field(None, ge=1)
+    """Without `micro_batch_size`: the most tokens per forward and backward pass of one device. At the start the largest
+    divisor of its sequences that fits into the memory is searched, and kept in `micro_batch.json` for a resume; with
+    several processes there is no search. None: 65,536 on a GPU (32,768 with several), no limit by tokens on a CPU."""
     learning_rate: float = Field(3e-4, gt=0, allow_inf_nan=False)
     """The highest rate; `schedule` gives the warm-up and the decay."""
     optimizer: OptimizerConfig = AdamWConfig()
@@ -184,7 +189,7 @@ class TrainConfig(Settings):
 
     @property
     def rows_at_once(self) -> int:
-        """Sequences of a micro-batch."""
+        """Sequences of a micro-batch where none are searched, see `trainer.micro_batch`."""
         if self.micro_batch_size is not None:
             return self.micro_batch_size
         return next(size for size in range(min(8, self.batch_size), 0, -1) if self.batch_size % size == 0)
