@@ -34,12 +34,17 @@ def train_on_ranks(
 ) -> list[str]:
     """Train, and return the output of each process; every process must end by itself with code 0. `first` is Python
     code that each of them runs before."""
+    arguments = json.dumps([settings.model_dump(mode="json"), name, str(output), resume, first])
+    return run_on_ranks(_RANK, arguments, num_ranks=num_ranks)
+
+
+def run_on_ranks(code: str, *arguments: str, num_ranks: int) -> list[str]:
+    """Run Python code in connected processes, and return the output of each; every one must end with code 0."""
     [port] = free_ports(1)
     common = {"WORLD_SIZE": str(num_ranks), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    arguments = json.dumps([settings.model_dump(mode="json"), name, str(output), resume, first])
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", _RANK, arguments],
+            [sys.executable, "-c", code, *arguments],
             env={**os.environ, **common, "RANK": str(rank), "LOCAL_RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
