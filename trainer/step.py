@@ -59,7 +59,7 @@ class GradientSums:
     """The end of the micro-batches of one update."""
 
     losses: LossSums
-    """Of this rank, on the device."""
+    """The sums of this rank, on the device."""
     weight: float
     """Sum of the weights of the labels, over all ranks. 0: there is no gradient."""
 
