@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -61,7 +60,7 @@ def stopped(
 
 def test_a_training_from_a_store_needs_a_local_directory(project: Path) -> None:
     on_store = ["--set", "output.path=memory://runs/web"]
-    for command in (["train"], ["evaluate", "--name=first"], ["curves"]):
+    for command in (["train"], ["evaluate", "--name=first"]):
         assert colophon(command[0], "recipe.toml", *command[1:], *on_store).line == (
             "recipe.toml: output.path memory://runs/web is in an object store: set output.local_path, the "
             "local directory for training/"
@@ -70,7 +69,7 @@ def test_a_training_from_a_store_needs_a_local_directory(project: Path) -> None:
     assert called.code == ExitCode.USAGE
     assert called.line.startswith("memory://runs/web/manifest.json does not exist")
     called = colophon("train", "recipe.toml", "--set", "output.local_path=here")
-    assert "output: local_path is for a path that is a URL" in called.line
+    assert "local_path is for a path that is a URL" in called.line
     assert not Path("here").exists()
 
 
@@ -86,8 +85,8 @@ def test_the_recipe_of_a_run_in_a_store_is_trained_and_evaluated(project: Path) 
                 called = colophon(command[0], "recipe.toml", *command[1:], *options)
                 assert called.code == 0, called.err
     assert metrics_of(Path("local"), "first") == metrics_of(Path("disk"), "first")
-    results = [json.loads(Path(name, "training/first/evaluation.json").read_text()) for name in places]
-    assert results[0]["models"] == results[1]["models"]
+    disk, stored = (next(Path(name, "training/first").glob("evaluation*.json")).read_text() for name in places)
+    assert stored.replace("s3://bucket/out", "disk") == disk
 
 
 def started_runs() -> list[str]:
