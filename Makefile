@@ -15,7 +15,7 @@ $(STAMP): constraints.txt pyproject.toml
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
-.PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test test-slow test-cluster test-image browser screenshots bench bench-scale bench-trainer gpu soak clean
+.PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test test-slow test-cluster test-image browser screenshots bench bench-scale bench-trainer known-answer gpu soak clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -109,6 +109,9 @@ bench-scale: setup ## measure the planning of 10,000 to 1,000,000 partitions: ha
 
 bench-trainer: setup ## measure the trainer beside a plain loop and Hugging Face's, on the GPU if there is one
 	$(BIN)/python -m benchmarks.trainer $(ARGS)
+
+known-answer: setup ## train tiny models on text whose exact loss is known, with and without its class: ten minutes
+	$(BIN)/python examples/known_answer/study.py $(ARGS)
 
 gpu: setup ## check and measure the trainer on this machine's GPU, in the order of worth: nine minutes
 	$(BIN)/python -m benchmarks.gpu $(ARGS)

@@ -47,7 +47,7 @@ QUICK: dict[str, Any] = {
     "seeds": 1,
     "length": 10,
     "held_out": 500,
-    "training": {"text_tokens": 200_000, "batch_size": 16},
+    "training": {"text_tokens": 240_000, "batch_size": 16},
 }
 """Settings of a study that takes half a minute: both floors, the gain by prompt length, the cost of a wrong class."""
 Record: TypeAlias = dict[str, Any]
@@ -142,7 +142,7 @@ def _prepare(study: Study, recipe: Recipe, *, num_documents: int) -> HeldOut:
 
 
 def _settings(study: Study, config: TrainConfig) -> Record:
-    """What a training in the results depends on, apart from its layout and seed."""
+    """The settings that decide a result, apart from the layout and the seed."""
     varied = {"layout", "seed", "device"}
     return {"length": study.length, **config.model_dump(mode="json", exclude=varied, exclude_unset=True)}
 
