@@ -38,6 +38,19 @@ def promises(records: Sequence[Record]) -> list[Promise]:
     return found
 
 
+def markdown(records: Sequence[Record]) -> str:
+    """The promises as a table of a page."""
+    rows = [
+        f"| {each.claim.replace('|', chr(92) + '|')} | {each.found} | {_yes(each.holds)} |"
+        for each in promises(records)
+    ]
+    return "\n".join(["| promise, in nats | found | holds |", "| --- | ---: | --- |", *rows])
+
+
+def _yes(holds: bool) -> str:
+    return "yes" if holds else "**no**"
+
+
 def _plain(results: Results) -> Iterator[Promise]:
     yield Promise(claim="plain: at most 0.04 above its floor", found=results.excess("plain"), high=0.04)
 

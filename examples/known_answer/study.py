@@ -47,7 +47,7 @@ QUICK: dict[str, Any] = {
     "seeds": 1,
     "length": 10,
     "held_out": 500,
-    "training": {"text_tokens": 240_000, "batch_size": 16},
+    "training": {"text_tokens": 240_000, "batch_size": 12},
 }
 """Settings of a study that takes half a minute: both floors, the gain by prompt length, the cost of a wrong class."""
 Record: TypeAlias = dict[str, Any]

@@ -20,7 +20,7 @@ from colophon.trainer.config import TrainConfig
 from colophon.trainer.model import Decoder
 from tests.trainer.models import info_of, small_tokenizer
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "known_answer"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "known_answer"
 MODULES = ("hidden_markov", "text_files", "measuring", "results", "promises", "figure", "study")
 
 
