@@ -138,6 +138,20 @@ class Annotator(ABC):
         """
 
 
+class TextRewriter(Annotator):
+    """An annotator whose replaced text can be tokenized in place of the document's: `[tokenizer] rewritten_by`."""
+
+    @abstractmethod
+    def rewrite(self, texts: pa.Array) -> pa.Array:
+        """The replaced texts: of the same type, length and nulls, each a function of its text and `settings` alone.
+
+        It is called after `load`, perhaps in a run that does not annotate.
+
+        Args:
+            texts: string or large_string.
+        """
+
+
 def explained(error: Exception, *, by: Annotator | AnnotatorConfig, name: str) -> str:
     """A line on an error that the code of an annotator raised, with its file and line; `name` is the annotator's."""
     module = sys.modules.get(type(by).__module__)

@@ -115,6 +115,18 @@ class PluginModules:
         return _imported, (self.files,)
 
 
+class ImportsPlugins:
+    """A mix-in for a dataclass with `plugins`, whose modules are imported where it is unpickled, before its fields."""
+
+    plugins: tuple[PluginFile, ...]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {"modules": PluginModules(self.plugins), **vars(self)}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update({name: value for name, value in state.items() if name != "modules"})
+
+
 def _imported(files: tuple[PluginFile, ...]) -> PluginModules:
     for file in files:
         file.module()

@@ -286,6 +286,8 @@ class Plan:
             resolved.recipe.num_meta_tokens,
             resolved.tokenizer.sha256,
             resolved.columns.tokenize_needs,
+            rewriters=resolved.settings.rewriters,
+            plugins=resolved.plugins if resolved.settings.rewriters else (),
         )
 
 

@@ -25,30 +25,32 @@ def requirements(plan: Plan, stages: Collection[StageName], *, directories: Coll
 
     Args:
         plan: the run.
-        stages: models are needed to annotate, a tokenizer to tokenize and pack, input for both of the former.
+        stages: models are needed to annotate and to rewrite text, a tokenizer to tokenize and pack, input for the first
+            two stages.
         directories: local directories besides the output that workers and this process must share.
 
     Raises:
         UsageError: a model or the tokenizer cannot be read here.
     """
-    store = plan.resolved.store.absolute
+    store, rewrites = plan.resolved.store.absolute, bool(plan.resolved.settings.rewriters)
+    annotates = "annotate" in stages or ("tokenize" in stages and rewrites)
     try:
-        files = tuple(required_file(path) for path in _files(plan, stages))
+        files = tuple(required_file(path) for path in _files(plan, stages, annotates=annotates))
     except AnnotatorError as error:
         raise UsageError(str(error)) from error
     return Requirements(
         files=files,
-        modules=tuple(_foreign_modules(plan)) if "annotate" in stages else (),
-        packages=tuple(_packages(plan)) if "annotate" in stages else (),
-        plugins=plan.resolved.plugins if "annotate" in stages else (),
+        modules=tuple(_foreign_modules(plan)) if annotates else (),
+        packages=tuple(_packages(plan)) if annotates else (),
+        plugins=plan.resolved.plugins if annotates else (),
         inputs=_some_inputs(plan) if {"annotate", "tokenize"} & set(stages) else (),
         directories=(*([store.root] if store.files.is_local else []), *directories),
     )
 
 
-def _files(plan: Plan, stages: Collection[StageName]) -> Iterator[str]:
+def _files(plan: Plan, stages: Collection[StageName], *, annotates: bool) -> Iterator[str]:
     recipe = plan.resolved.recipe
-    if "annotate" in stages:
+    if annotates:
         for config in recipe.annotators.values():
             yield from config.with_absolute_paths().paths
     if {"tokenize", "pack"} & set(stages) and recipe.tokenizer is not None and recipe.tokenizer.path is not None:

@@ -186,6 +186,7 @@ def resolve(recipe: Recipe, *, where: str) -> ResolvedRecipe:
     """
     resolved = _resolved(recipe, where=where, annotators=_sorted(_build(recipe, where=where), where=where))
     _check_templates(resolved)
+    _check_rewriters(resolved)
     _check_training(resolved)
     _check_lengths(resolved)
     _check_output(resolved)
@@ -274,6 +275,19 @@ def _check_templates(resolved: ResolvedRecipe) -> None:
             typed = writers[column][0]
             remedy = f". Set annotators.{typed.name}.columns.{column}.type" if typed.typed else ""
             raise UsageError(f"{resolved.where}: layouts.{name}.template: {problem}{remedy}")
+
+
+def _check_rewriters(resolved: ResolvedRecipe) -> None:
+    try:
+        rewriters = resolved.settings.rewriters
+    except UsageError as error:
+        raise UsageError(f"{resolved.where}: {error}") from None
+    for each in rewriters:
+        if each.columns != ("text",) or each.num_calibration_documents is not None:
+            raise UsageError(
+                f"{resolved.where}: tokenizer.rewritten_by: annotators.{each.name} needs other columns than the text, "
+                "or a sample; tokens must depend on the text alone"
+            )
 
 
 def _check_training(resolved: ResolvedRecipe) -> None:

@@ -34,7 +34,8 @@ def check_unchanged(recipe: Recipe, name: str, *, where: str) -> None:
     manifest, train = read_manifest(run_place(recipe.output.path)), recipe.train[name]
     layouts = dict.fromkeys(train.layouts_of_this_run().values())
     columns = dict.fromkeys(train.columns_of_this_run().values())
-    needs_annotators = columns or any(recipe.layouts[layout].columns for layout in layouts)
+    rewrites = recipe.tokenizer is not None and recipe.tokenizer.rewritten_by
+    needs_annotators = columns or rewrites or any(recipe.layouts[layout].columns for layout in layouts)
     resolved = (_resolved_if_possible if needs_annotators else without_annotators)(recipe, where=where)
     annotator_of = resolved.columns.annotator_of
     annotators = dict.fromkeys(annotator_of[column] for column in columns if column in annotator_of)
@@ -105,7 +106,7 @@ def _recipe_part(recipe: dict[str, Any], output: Output) -> dict[str, Any]:
     if output.stage == "annotate":
         return {"annotator": recipe.get("annotators", {}).get(output.name), **_columns(recipe)}
     if output.stage == "tokenize":
-        return {"tokenizer": tokenizer, **_columns(recipe)}
+        return {"tokenizer": tokenizer, "rewritten_by": _rewriters(recipe, tokenizer), **_columns(recipe)}
     layouts = recipe.get("layouts", {})
     num_meta_tokens = [layout["num_meta_tokens"] for layout in layouts.values() if "num_meta_tokens" in layout]
     return {
@@ -114,6 +115,12 @@ def _recipe_part(recipe: dict[str, Any], output: Output) -> dict[str, Any]:
         "tokenizer": tokenizer,
         "num_meta_tokens": max([DEFAULT_META_TOKENS, *num_meta_tokens]),
     }
+
+
+def _rewriters(recipe: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
+    """The annotators whose replaced text is tokenized, as the recipe describes them."""
+    names = tokenizer.get("rewritten_by") if isinstance(tokenizer, dict) else None
+    return {str(name): recipe.get("annotators", {}).get(name) for name in names or ()}
 
 
 def _columns(recipe: dict[str, Any]) -> dict[str, Any]:

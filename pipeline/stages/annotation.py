@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from colophon.annotators.base import Annotator, AnnotatorError, explained
-from colophon.annotators.plugin_files import PluginFile, PluginModules
+from colophon.annotators.plugin_files import ImportsPlugins, PluginFile
 from colophon.pipeline.concurrency import WriteBehind
 from colophon.pipeline.errors import InputError, NodeError, one_line
 from colophon.pipeline.inputs.columns import ColumnNeed
@@ -33,7 +33,7 @@ _ROW_GROUP_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
-class AnnotateStage:
+class AnnotateStage(ImportsPlugins):
     """The annotators of a recipe, each after those whose columns it reads."""
 
     store: Store
@@ -42,14 +42,6 @@ class AnnotateStage:
     """The input columns that the annotators read, and the ids."""
     plugins: tuple[PluginFile, ...] = ()
     """The files that define some of the annotators."""
-
-    def __getstate__(self) -> dict[str, object]:
-        """A worker imports plugins where it unpickles them: before the annotators, whose classes they define."""
-        return {"modules": PluginModules(self.plugins), **vars(self)}
-
-    def __setstate__(self, state: dict[str, object]) -> None:
-        """Restore the fields."""
-        vars(self).update({name: value for name, value in state.items() if name != "modules"})
 
     @property
     def name(self) -> str:
@@ -80,11 +72,17 @@ class AnnotateWorker:
     def _load(self, annotators: Sequence[Annotator]) -> None:
         for annotator in annotators:
             if annotator.name not in self._loaded:
-                _load(annotator)
+                load_annotator(annotator)
                 self._loaded.add(annotator.name)
 
 
-def _load(annotator: Annotator) -> None:
+def load_annotator(annotator: Annotator) -> None:
+    """Load an annotator's models in this process.
+
+    Raises:
+        NodeError: this machine cannot load them.
+        ColophonError: the annotator's own code failed, or a transient error of a file, as it is.
+    """
     try:
         annotator.load()
     except (AnnotatorError, ImportError, OSError) as error:

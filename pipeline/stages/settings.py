@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from colophon.annotators.base import TextRewriter
 from colophon.annotators.registry import recorded_settings
+from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.columns import SOURCE_NAME, ColumnNeed
 from colophon.pipeline.recipe.schema import DEFAULT_MAX_DOCUMENT_BYTES, InputSection, Recipe
 from colophon.pipeline.stages.column_sources import ColumnSources
@@ -18,6 +20,7 @@ from colophon.pipeline.stages.packing import tokenizer_info
 from colophon.pipeline.stages.tokenization import Vocabulary
 from colophon.shards.common.differences import differences
 from colophon.shards.common.digests import fingerprint
+from colophon.shards.common.errors import did_you_mean
 from colophon.shards.outputs import TOKENS, Output
 from colophon.shards.schema import FORMAT_VERSION
 
@@ -59,6 +62,24 @@ class Settings:
             for source in self.recipe.sources
         }
 
+    @property
+    def rewriters(self) -> tuple[TextRewriter, ...]:
+        """The annotators whose replaced text is tokenized.
+
+        Raises:
+            UsageError: the recipe has no such annotator, or it replaces no text.
+        """
+        names = self.recipe.tokenizer.rewritten_by if self.recipe.tokenizer is not None else ()
+        known = {each.name: each for each in self.columns.annotators if isinstance(each, TextRewriter)}
+        for name in names:
+            if name not in known:
+                available = ", ".join(known) or "none (of the built-in annotators, `pii` replaces text)"
+                raise UsageError(
+                    f"tokenizer.rewritten_by: {name!r} is no annotator of the recipe that replaces text; "
+                    f"available: {available}{did_you_mean(name, known)}"
+                )
+        return tuple(known[name] for name in names)
+
     def of(self, output: Output) -> dict[str, Any]:
         """The settings of one output. Reads only the models and the vocabulary that they name.
 
@@ -77,7 +98,9 @@ class Settings:
             return {"annotator": recorded, **self._of_input(needs)}
         if output.stage == "tokenize":
             tokenizer = self.vocabulary.tokenizer.settings
-            return {"tokenizer": tokenizer, **self._of_input(self.columns.tokenize_needs)}
+            rewriters = [recorded_settings(each, self.recipe.annotators[each.name]) for each in self.rewriters]
+            rewritten = {"rewritten_by": rewriters} if rewriters else {}  # settings of earlier versions do not have it
+            return {"tokenizer": tokenizer, **rewritten, **self._of_input(self.columns.tokenize_needs)}
         return {
             "layout": self.recipe.layouts[output.name].model_dump(mode="json"),
             "pack": self.recipe.pack.model_dump(mode="json"),

@@ -12,10 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from colophon.annotators.base import TextRewriter
+from colophon.annotators.plugin_files import ImportsPlugins, PluginFile
 from colophon.pipeline.concurrency import WriteBehind
 from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.readers import PartitionReader
+from colophon.pipeline.stages.annotation import load_annotator
 from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.stages.vocabulary import load_planned_tokenizer
@@ -76,7 +79,7 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class TokenizeStage:
+class TokenizeStage(ImportsPlugins):
     """The recipe's tokenizer over the text column."""
 
     store: Store
@@ -85,6 +88,11 @@ class TokenizeStage:
     tokenizer_sha256: str
     """The vocabulary with which the run was planned; see `Tokenizer.sha256`."""
     needs: tuple[ColumnNeed, ...]
+    rewriters: tuple[TextRewriter, ...] = ()
+    """The annotators whose replaced text is encoded, one after the other. They read the text alone, so that tokens do
+    not depend on whether annotations exist."""
+    plugins: tuple[PluginFile, ...] = ()
+    """The files that define some of them."""
 
     @property
     def name(self) -> str:
@@ -114,6 +122,8 @@ class TokenizeWorker:
                     num_meta_tokens=self._stage.num_meta_tokens,
                     sha256=self._stage.tokenizer_sha256,
                 )
+                for rewriter in self._stage.rewriters:
+                    load_annotator(rewriter)
                 _ = self._tokenizer.engine  # built on first use: its time counts as loading, not as tokenizing
         return TokenSink(self._stage, task, self._tokenizer, stack=stack)
 
@@ -123,6 +133,7 @@ class TokenSink:
 
     def __init__(self, stage: TokenizeStage, task: Task, tokenizer: Tokenizer, *, stack: ExitStack) -> None:
         self._tokenizer = tokenizer
+        self._rewriters = stage.rewriters
         self._fingerprint = task.outputs[TOKENS]
         self._counts = Counter({"tokens": 0, "documents_empty": 0})
         self._draft = stack.enter_context(
@@ -135,12 +146,25 @@ class TokenSink:
 
     def take(self, batch: pa.RecordBatch, *, first_row: int, clock: Clock, later: WriteBehind) -> None:
         """Encode the texts of a batch."""
+        texts = batch.column("text")
+        if self._rewriters:
+            with clock.measure("annotate"):
+                texts = self._rewritten(texts)
         with clock.measure("tokenize"):
-            input_ids = self._tokenizer.encode_batch(batch.column("text"))
-            self._counts.update(self._tokenizer.count_losses(batch.column("text"), input_ids))
+            input_ids = self._tokenizer.encode_batch(texts)
+            self._counts.update(self._tokenizer.count_losses(texts, input_ids))
             table = tokens_table(batch.column("id"), input_ids, dtype=self._tokenizer.dtype)
             self._counts.update(token_counts(table))
         later(partial(clock.call, "write", self._write, table))
+
+    def _rewritten(self, texts: pa.Array) -> pa.Array:
+        """The texts as all rewriters leave them; changed ones are counted."""
+        replaced = texts
+        for rewriter in self._rewriters:
+            replaced = rewriter.rewrite(replaced)
+        changed = pc.sum(pc.not_equal(texts, replaced)).as_py() or 0
+        self._counts.update({"documents_rewritten": changed})
+        return replaced
 
     def finish(self, reader: PartitionReader, *, rows: int) -> tuple[Finished, ...]:
         """The file."""

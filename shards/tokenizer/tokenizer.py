@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from colophon.shards.common.errors import TokenizerError
 from colophon.shards.common.paths import absolute_path, local_path
@@ -68,6 +68,17 @@ class TokenizerConfig(BaseModel):
     allow_lossy: bool = False
     """Whether a vocabulary that loses text is accepted: one without a token for a character, or one that lower-cases.
     The losses are counted for each document."""
+    rewritten_by: tuple[str, ...] = Field(default=(), max_length=10)
+    """Annotators of the recipe whose replaced text is encoded, one after the other, in place of the document's: of the
+    built-in ones `pii`."""
+
+    @model_serializer(mode="wrap")
+    def _without_empty_list(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Tokenizers in the manifests of earlier versions do not have the key."""
+        settings: dict[str, Any] = handler(self)
+        if not self.rewritten_by:
+            settings.pop("rewritten_by", None)
+        return settings
 
     @model_validator(mode="after")
     def _check(self) -> TokenizerConfig:

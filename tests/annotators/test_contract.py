@@ -47,9 +47,10 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"model": "ova.bin", "score": {"expected": {"high": 2, "low": 0, "Science & Tech": 1}}, "clip": [0, 1]},
         {"model": "chars.bin", "score": {"probability_of": "low"}, "bins": {"quantiles": 3, "labels": ["a", "b", "c"]}},
     ],
+    "pii": [{}, {"kinds": ["phone", "email"], "phone_regions": ["CH"]}],
     "robots": [{"files": "robots.jsonl"}, {"files": "robots.jsonl", "agents": ["*"], "registered_domain": True}],
 }
-LIBRARIES = {"robots": "protego"}
+LIBRARIES = {"pii": "phonenumbers", "robots": "protego"}
 """Libraries of extras that an annotator needs; where one is not installed, its tests are skipped."""
 CASES = [
     (name, number)
@@ -68,6 +69,7 @@ TEXTS = [
     "unseen words",
     "é </s> high",
     "x" * 9999,
+    "a@uni.ch, 91.20.30.40 or +41 44 668 18 00",
 ]
 URLS = ["https://www.bbc.co.uk/a?b#c", None, "", "mailto:a@b", "http://[::1]/", "http://münchen.de", "http://[x/", "x"]
 DUMPS = ["CC-MAIN-2022-21", None, "", "2009", "none", "CC-MAIN-2013-20"]

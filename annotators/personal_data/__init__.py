@@ -1,0 +1,1 @@
+"""Personal data in texts: e-mail addresses, public IP addresses, IBANs and telephone numbers."""
