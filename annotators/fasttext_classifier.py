@@ -22,7 +22,6 @@ from colophon.annotators.fasttext.score_rules import Bins, Floats, ScoreRule, as
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 
 _CODE_VERSION = 3
-_SLICE_BYTES = 4 << 20
 
 
 class FastTextConfig(AnnotatorConfig):
@@ -196,14 +195,7 @@ class FastTextAnnotator(Annotator):
 
     def _probabilities(self, batch: pa.RecordBatch) -> Iterator[Floats]:
         """float32 [rows, num_labels] for one slice of `batch` after the other, so that memory does not grow with it."""
-        texts = string_column(batch, "text")
-        start, most = 0, self._model.header.rows_at_once
-        while start < len(texts):
-            part = texts.slice(start, most)
-            while len(part) > 1 and part.nbytes > _SLICE_BYTES:
-                part = part.slice(0, len(part) // 2)
-            yield self._model.probabilities(part, preparation=self._normalize)
-            start += len(part)
+        return self._model.slices(string_column(batch, "text"), preparation=self._normalize)
 
     def _scores(self, rows: Floats) -> Floats:
         scores = self._score_function.scores(rows)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ LABEL_PREFIX = "__label__"
 # fastText ends a word at these characters, so they would split a label in a training file; `%` begins an escape.
 _SEPARATORS = re.compile(r"[ \n\r\t\v\f\0%]")
 _RAW = TextPreparation()
+_SLICE_BYTES = 4 << 20
 _ESCAPE = re.compile(r"%(20|0A|0D|09|0B|0C|00|25)")
 
 
@@ -78,6 +80,16 @@ class FastTextModel:
             from colophon.annotators.fasttext.kernel.model import ClassifierKernel
 
             self._kernel = ClassifierKernel(self.path, self.header, cached=self._cached)
+
+    def slices(self, texts: pa.Array, *, preparation: TextPreparation = _RAW) -> Iterator[npt.NDArray[np.float32]]:
+        """`probabilities` for one slice of the texts after the other, so that memory does not grow with them."""
+        start, most = 0, self.header.rows_at_once
+        while start < len(texts):
+            part = texts.slice(start, most)
+            while len(part) > 1 and part.nbytes > _SLICE_BYTES:
+                part = part.slice(0, len(part) // 2)
+            yield self.probabilities(part, preparation=preparation)
+            start += len(part)
 
     def probabilities(self, texts: pa.Array, *, preparation: TextPreparation = _RAW) -> npt.NDArray[np.float32]:
         """float32 [len(texts), num_labels], in the order of `header.labels`; cost: see `annotators.fasttext.kernel`.

@@ -98,7 +98,10 @@ class Settings:
             return {"annotator": recorded, **self._of_input(needs)}
         if output.stage == "tokenize":
             tokenizer = self.vocabulary.tokenizer.settings
-            rewriters = [recorded_settings(each, self.recipe.annotators[each.name]) for each in self.rewriters]
+            rewriters = {
+                f"{number} {each.name}": recorded_settings(each, self.recipe.annotators[each.name])
+                for number, each in enumerate(self.rewriters, 1)
+            }
             rewritten = {"rewritten_by": rewriters} if rewriters else {}  # settings of earlier versions do not have it
             return {"tokenizer": tokenizer, **rewritten, **self._of_input(self.columns.tokenize_needs)}
         return {

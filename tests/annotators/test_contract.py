@@ -47,6 +47,11 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"model": "ova.bin", "score": {"expected": {"high": 2, "low": 0, "Science & Tech": 1}}, "clip": [0, 1]},
         {"model": "chars.bin", "score": {"probability_of": "low"}, "bins": {"quantiles": 3, "labels": ["a", "b", "c"]}},
     ],
+    "gopher": [{"min_words": 1}],
+    "language": [
+        {"model": "softmax.bin"},
+        {"model": "chars.bin", "scores": ["high"], "thresholds": {"default": 0.2, "low": 0.9}, "rename": {"low": "l"}},
+    ],
     "pii": [{}, {"kinds": ["phone", "email"], "phone_regions": ["CH"]}],
     "robots": [{"files": "robots.jsonl"}, {"files": "robots.jsonl", "agents": ["*"], "registered_domain": True}],
 }

@@ -1,0 +1,1 @@
+"""Rules of other pipelines through datatrove's filters: the common part of `gopher`, `c4` and `fineweb`."""
