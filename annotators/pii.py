@@ -34,7 +34,7 @@ _NEEDED: dict[Kind, str] = {
     "iban": r"[A-Z]{2}[0-9]{2}[A-Z0-9 \x{a0}\x{202f}-]{11}",
     "phone": r"[0-9][^\pL]{0,5}[0-9][^\pL]{0,5}[0-9][^\pL]{0,5}[0-9]",
 }
-"""What a text with a match of each kind has."""
+"""A text with a match of a kind has this: a substring of e-mail addresses, regular expressions of the others."""
 
 
 class PiiConfig(AnnotatorConfig):
@@ -53,7 +53,7 @@ class PiiConfig(AnnotatorConfig):
     type_name: ClassVar[str] = "pii"
 
     kinds: tuple[Kind, ...] = Field(default=("email", "ip", "iban"), min_length=1)
-    """What is found: `email`, `ip` (public addresses of version 4 and 6), `iban` (with its checksum) and `phone`
+    """The kinds to find: `email`, `ip` (public addresses of version 4 and 6), `iban` (with its checksum) and `phone`
     (valid numbers; needs the extra `pii`)."""
     phone_regions: tuple[str, ...] = Field(default=(), max_length=50)
     """With `phone`: countries whose national numbers count too, as `CH` or `US`. Without any, only numbers that begin
