@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from colophon.shards.common.digests import file_sha256
 from colophon.shards.common.durable import TEMPORARY_SUFFIX
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.paths import absolute_path
-from colophon.shards.common.state_files import checksum_of
+from colophon.shards.common.state_files import checksum_of, parse_state
 from colophon.shards.manifest import MANIFEST_NAME, TABLES, Manifest, parse_manifest, written_files
 from colophon.shards.records import REMEDY, QuarantineEntry, Record
 
@@ -113,7 +114,8 @@ class Store:
         if not self.run:
             return
         try:
-            owner = self.files.read_state(self.lock_name, remedy=REMEDY)
+            content = self.files.read_bytes(self.lock_name)
+            owner = None if content is None else _owner(content)
         except DamagedFileError:  # a run is taking the lock; it waits, in `sweep`, for the process that publishes
             return
         if owner is None:
@@ -251,6 +253,12 @@ class Draft:
             content=dict(content or {}),
         )
         return Finished(self.path, record)
+
+
+@lru_cache(4)
+def _owner(content: bytes) -> dict[str, Any]:
+    """The JSON object in the content of a lock's file. It seldom changes, and is read several times a partition."""
+    return parse_state(content, where=LOCK_NAME, remedy=REMEDY)
 
 
 def _delete_temporary_files(paths: Iterable[Path]) -> None:

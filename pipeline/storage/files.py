@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -45,7 +45,7 @@ class LocalFiles(RunFiles):
         """True."""
         return True
 
-    @property
+    @cached_property
     def path(self) -> Path:
         """The directory."""
         return Path(self.root)
@@ -295,6 +295,7 @@ class RemoteFiles(RunFiles):
             raise StoreError(f"{url}: {one_line(error)}") from error
 
 
+@lru_cache(16)
 def files_at(root: str) -> RunFiles:
     """The files at a local path or at a URL."""
     return RemoteFiles(root) if "://" in root else LocalFiles(root)

@@ -55,7 +55,7 @@ def inside(root: Path, path: str | Path, *, is_directory: bool = False) -> Path:
         except ValueError:
             raise OutputPathError(f"{str(path)!r} is not a path") from None
         _check_kind(place, mode, is_directory=is_directory or number < len(parts))
-    return root.joinpath(*parts)
+    return Path(os.fspath(root), *parts)
 
 
 def entries(root: Path, directory: str | Path, *, hidden_only: bool = False) -> Iterator[Path]:
@@ -119,8 +119,11 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:
         OutputPathError: it is a link, a directory, a pipe or the like.
         OSError: it cannot be opened, or is missing.
     """
-    inside(path.parent, path.name)
-    handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    try:
+        handle = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError:
+        inside(path.parent, path.name)  # a link or a socket is named as one
+        raise
     try:
         _check_kind(path, os.fstat(handle).st_mode, is_directory=False)
     except BaseException:

@@ -7,6 +7,7 @@ of content and attributes, of a file of a store the size and version. No program
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,6 +23,7 @@ from colophon.shards.stores.filesystems import open_url
 
 _KEPT_BYTES = 32 << 20
 """The size in their files of the footers that are kept, beside the last; parsed they take some ten times as much."""
+_END_BYTES = 64 << 10
 
 
 class Footer(NamedTuple):
@@ -89,9 +91,19 @@ def _state(url: str) -> tuple[object, str]:
 def open_footer(url: str) -> Iterator[pq.ParquetFile]:
     """Open a file and parse its footer. Little else is read."""
     with ExitStack() as stack:
-        file = open_url(url) if "://" in url else pa.OSFile(url)
-        source = stack.enter_context(file)  # pyarrow takes 40 µs to find the file system of a path
+        source = stack.enter_context(open_url(url) if "://" in url else _end_of(url))
         yield stack.enter_context(pq.ParquetFile(source))
+
+
+def _end_of(path: str) -> pa.NativeFile:
+    """The end of a local file, with all of its footer: one read takes 8 µs, pyarrow's own open and reads 25 to 60."""
+    with Path(path).open("rb", buffering=0) as file:
+        size = os.fstat(file.fileno()).st_size
+        end = os.pread(file.fileno(), _END_BYTES, max(size - _END_BYTES, 0))
+        length = int.from_bytes(end[-8:-4], "little") + 8  # the footer, its length in 4 bytes, and `PAR1`
+        if len(end) < min(length, size):
+            end = os.pread(file.fileno(), length, max(size - length, 0))
+    return pa.BufferReader(end)
 
 
 def parquet_identity(of_file: str, metadata: pq.FileMetaData) -> str:

@@ -1,0 +1,1 @@
+"""How the time and memory of a run grow with the number of its partitions."""
