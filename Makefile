@@ -104,7 +104,7 @@ bench: setup ## measure the whole job beside other tools, each part alone, scali
 	test -x out/bench/dolma/bin/python || $(BIN)/python -m benchmarks install-dolma || true
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-scale: setup ## measure the planning of 10,000 to 1,000,000 partitions: half an hour
+bench-scale: setup ## measure plans and runs of 10,000 to 1,000,000 partitions: hours
 	$(BIN)/python -m benchmarks.scale $(ARGS)
 
 bench-trainer: setup ## measure the trainer beside a plain loop and Hugging Face's, on the GPU if there is one
