@@ -26,6 +26,12 @@ from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.errors import ColophonError, ExitCode, with_place
 from colophon.shards.common.paths import absolute_path
 
+INPUT_IDS = "input_ids"
+"""A column that an annotator can read besides those of the input: the ids of each text by the recipe's tokenizer.
+
+list<uint16> or list<uint32>, without special tokens; an empty list for a null text. A pass that tokenizes gives the ids
+that it writes; any other pass reads them from the token files, or encodes the texts itself."""
+
 
 class AnnotatorError(ColophonError, ValueError):
     """A setting, a model file or a column that an annotator cannot use. The message is one line."""
@@ -85,7 +91,10 @@ class Annotator(ABC):
     schema: pa.Schema
     """The output columns. Column names are unique over all annotators of a recipe."""
     columns: tuple[str, ...]
-    """The columns it needs: of the input (`text`, `url`, `dump`, `score`, ...) or of another annotator's output."""
+    """The columns it needs: of the input (`text`, `url`, `dump`, `score`, ...), of another annotator's output, or
+    `input_ids`, see `INPUT_IDS`."""
+    tokenizer_sha256: str | None = None
+    """The sha256 of the vocabulary whose ids it reads; a recipe with a different one is refused. None: any."""
     typed: Mapping[str, TypedColumn] = MappingProxyType({})
     """Those of `columns` that are always the input's, and are read in a type of their own, by their names in `columns`.
     Annotators that give the same name must mean the same column and type."""

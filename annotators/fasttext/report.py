@@ -75,14 +75,23 @@ def evaluate_classifier(
     texts = texts.combine_chunks() if isinstance(texts, pa.ChunkedArray) else texts
     if len(texts) != len(labels):
         raise AnnotatorError(f"{len(texts)} texts have {len(labels)} labels")
-    predicted = pl.Series("predicted", _predicted_labels(model, texts, normalize), pl.String)
-    true = pl.Series(
-        "true", labels.to_pylist() if isinstance(labels, pa.Array | pa.ChunkedArray) else labels, pl.String
-    )
-    pairs = pl.DataFrame([true, predicted]).drop_nulls()
+    true = labels.to_pylist() if isinstance(labels, pa.Array | pa.ChunkedArray) else labels
+    return compare_labels(true, _predicted_labels(model, texts, normalize), known=model.label_names)
+
+
+def compare_labels(
+    true: Sequence[str | None], predicted: Sequence[str | None], *, known: Sequence[str]
+) -> ClassifierReport:
+    """Compare a classifier's label of each text with its label; `known` are the classifier's labels.
+
+    Raises:
+        AnnotatorError: more than 5,000 labels, or no row with both.
+    """
+    series = [pl.Series("true", true, pl.String), pl.Series("predicted", predicted, pl.String)]
+    pairs = pl.DataFrame(series).drop_nulls()
     if pairs.is_empty():
         raise AnnotatorError("no row has both a text and a label to evaluate on")
-    return _report(pairs, model.label_names, num_left_out=len(texts) - len(pairs))
+    return _report(pairs, known, num_left_out=len(true) - len(pairs))
 
 
 def format_report(report: ClassifierReport) -> str:

@@ -10,12 +10,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colophon.pipeline.cli.options import JsonOption, RecipeArgument, SetOption, local_only, training_root
+from colophon.pipeline.cli.options import (
+    ClassifierKind,
+    JsonOption,
+    RecipeArgument,
+    SetOption,
+    load_tokenizer_option,
+    local_only,
+    training_root,
+)
 from colophon.pipeline.cli.terminal import echo, echo_json, progress_log
 from colophon.pipeline.errors import StoppedError, UsageError
 from colophon.shards.common.errors import ColophonError, did_you_mean
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from colophon.pipeline.recipe.schema import Recipe
     from colophon.trainer.loop import TrainResult
 
@@ -157,31 +167,85 @@ def train_classifier(
     ],
     test: Annotated[list[str] | None, typer.Option(help="Labelled file to test on. Repeatable.")] = None,
     text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
-    label: Annotated[str, typer.Option(help="Name of the label column.")] = "label",
+    label: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of the label column. Repeatable for pooled: a head for each.", show_default="label"),
+    ] = None,
+    kind: Annotated[
+        ClassifierKind,
+        typer.Option(
+            help="fasttext: reads words. pooled: reads the ids of a tokenizer, which a pass that tokenizes has anyway."
+        ),
+    ] = ClassifierKind.FASTTEXT,
+    tokenizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="For pooled: the tokenizer, as in a recipe's [tokenizer]: name=gpt2, or path=FILE. Repeatable.",
+        ),
+    ] = None,
     normalize: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Text preparation, as in the annotator's normalize table: lower=true, ... Repeatable.",
+            help="For fasttext: text preparation, as in the annotator's normalize table: lower=true, ... Repeatable.",
         ),
     ] = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
             metavar="KEY=VALUE",
-            help="Training setting: dim=64, epoch=10, word_ngrams=2, buckets=200000, ... Repeatable.",
+            help="Training setting. fasttext: dim=64, epoch=10, word_ngrams=2, buckets=200000, ...; "
+            "pooled: dim=64, epochs=5, ngrams=2, bucket_bits=18, ... Repeatable.",
         ),
     ] = None,
     autotune: Annotated[
         int | None,
-        typer.Option(metavar="SECONDS", help="Search for better settings for this time, on held-out rows."),
+        typer.Option(
+            metavar="SECONDS", help="For fasttext: search for better settings for this time, on held-out rows."
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a fastText classifier; print precision, recall, F1 and the confusion matrix on the test files.
+    """Train a classifier; print precision, recall, F1 and the confusion matrix on the test files.
 
     Example: `colophon train-classifier --train train.parquet --test test.parquet --output models/quality.bin`
     """
+    labels = label or ["label"]
+    if kind is ClassifierKind.POOLED:
+        if normalize or autotune is not None:
+            raise UsageError("--normalize and --autotune are for --kind fasttext")
+        _train_pooled(
+            train, output, test, text=text, labels=labels, tokenizer=tokenizer, setting=setting, as_json=as_json
+        )
+        return
+    if len(labels) > 1 or tokenizer:
+        raise UsageError("several --label and --tokenizer are for --kind pooled")
+    _train_fasttext(
+        train,
+        output,
+        test,
+        text=text,
+        label=labels[0],
+        normalize=normalize,
+        setting=setting,
+        autotune=autotune,
+        as_json=as_json,
+    )
+
+
+def _train_fasttext(
+    train: list[str],
+    output: Path,
+    test: list[str] | None,
+    *,
+    text: str,
+    label: str,
+    normalize: list[str] | None,
+    setting: list[str] | None,
+    autotune: int | None,
+    as_json: bool,
+) -> None:
     from colophon.annotators.fasttext.report import format_report
     from colophon.annotators.fasttext.text_preparation import TextPreparation
     from colophon.annotators.fasttext.training.classifier import DEFAULT_PREPARATION
@@ -213,7 +277,58 @@ def train_classifier(
         return
     if trained.report is not None:
         echo(format_report(trained.report))
-    echo(f"{trained.path}: {trained.path.stat().st_size / 1e6:.1f} MB; model card: {trained.path}.json")
+    _echo_model(trained.path)
+
+
+def _train_pooled(
+    train: list[str],
+    output: Path,
+    test: list[str] | None,
+    *,
+    text: str,
+    labels: list[str],
+    tokenizer: list[str] | None,
+    setting: list[str] | None,
+    as_json: bool,
+) -> None:
+    from colophon.annotators.fasttext.report import format_report
+    from colophon.pipeline.classifiers.pooled_training import check_heads, train_pooled
+    from colophon.pipeline.inputs.training_texts import read_labels
+    from colophon.pipeline.recipe.error_messages import validated
+    from colophon.pipeline.recipe.loading import parse_settings
+    from colophon.trainer.classifiers.settings import PooledSettings
+
+    check_heads(labels)
+    settings = validated(PooledSettings, parse_settings("--setting", setting or []), where="--setting")
+    loaded = load_tokenizer_option(tokenizer)
+    rows = read_labels(train, text=text, labels=labels)
+    tests = read_labels(test, text=text, labels=labels) if test else None
+    texts, columns = _texts_and_labels(rows, labels)
+    trained = train_pooled(
+        texts,
+        columns,
+        tokenizer=loaded,
+        output=output,
+        settings=settings,
+        test=None if tests is None else _texts_and_labels(tests, labels),
+        report=progress_log(as_json),
+    )
+    if as_json:
+        reports = {name: report.as_dict() for name, report in trained.reports.items()}
+        echo_json({"path": str(trained.path), "bytes": trained.path.stat().st_size, "test": reports or None})
+        return
+    for name, report in trained.reports.items():
+        echo(f"{name}:\n{format_report(report)}" if len(labels) > 1 else format_report(report))
+    _echo_model(trained.path)
+
+
+def _texts_and_labels(rows: pa.Table, labels: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:
+    texts, *columns = (rows.column(place).combine_chunks() for place in range(rows.num_columns))
+    return texts, dict(zip(labels, columns, strict=True))
+
+
+def _echo_model(path: Path) -> None:
+    echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB; model card: {path}.json")
 
 
 def train_tokenizer(

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import reduce
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from colophon.pipeline.errors import InputError, UsageError
+from colophon.pipeline.errors import InputError, UsageError, one_line
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.partitions import plan_inputs
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.error_messages import validated
 from colophon.pipeline.recipe.schema import InputSection
 
-_READ_AS = {"label": pa.string()}
-"""The types of the columns that FineWeb does not have."""
+_LABEL = "label"
+"""How the names of label columns begin here, whatever the files name them; they are read as text."""
 
 
 def read_labelled(paths: Sequence[str], *, text: str, label: str) -> tuple[pa.Array, pa.Array]:
@@ -25,12 +26,46 @@ def read_labelled(paths: Sequence[str], *, text: str, label: str) -> tuple[pa.Ar
     Raises:
         UsageError: a file that cannot be read or lacks a column, or no row at all.
     """
-    batches = [_strings(batch) for batch in _read(paths, {"text": text, "label": label})]
-    table = pa.Table.from_batches(batches, pa.schema([("text", pa.string()), ("label", pa.string())]))
-    table = table.filter(pc.and_(pc.is_valid(table["text"]), pc.is_valid(table["label"])))
+    table = read_labels(paths, text=text, labels=[label])
+    texts, labels = (table.column(place).combine_chunks() for place in (0, 1))
+    return texts, labels
+
+
+def read_labels(paths: Sequence[str], *, text: str, labels: Sequence[str]) -> pa.Table:
+    """The column `text` and a column for each of `labels`, all string; rows without a text or any label are dropped.
+
+    Raises:
+        UsageError: a file that cannot be read or lacks a column, or no row at all.
+    """
+    names = {"text": text, **{f"{_LABEL}{number}": label for number, label in enumerate(labels)}}
+    batches = [batch.select(list(names)) for batch in _read(paths, names)]
+    columns = [pa.chunked_array([batch.column(name).cast(pa.string()) for batch in batches]) for name in names]
+    table = pa.table(columns, names=["text", *labels])
+    has_label = reduce(pc.or_, (pc.is_valid(table[label]) for label in labels))
+    table = table.filter(pc.and_(pc.is_valid(table["text"]), has_label)).combine_chunks()
     if not table.num_rows:
-        raise UsageError(f"{', '.join(paths)}: no row has both {text!r} and {label!r}")
-    return table["text"].combine_chunks(), table["label"].combine_chunks()
+        raise UsageError(f"{', '.join(paths)}: no row has both {text!r} and {', '.join(map(repr, labels))}")
+    return table
+
+
+def read_columns(paths: Sequence[str], names: Mapping[str, str], *, optional: Collection[str] = ()) -> pa.Table:
+    """Columns by our names for them, in the types that they have in the files, or FineWeb's.
+
+    Args:
+        paths: the files.
+        names: the files' name of each column.
+        optional: those that are null where no file has them.
+
+    Raises:
+        UsageError: a file that cannot be read or lacks another column, or columns whose types differ between files.
+    """
+    batches = [batch.select(list(names)) for batch in _read(paths, dict(names), optional=optional)]
+    if not batches:
+        raise UsageError(f"{', '.join(paths)}: no row")
+    try:
+        return pa.concat_tables([pa.Table.from_batches([batch]) for batch in batches], promote_options="permissive")
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise UsageError(f"{', '.join(paths)}: the files' types of a column differ: {one_line(error)}") from None
 
 
 def read_texts(paths: Sequence[str], *, text: str, max_bytes: int) -> Iterator[pa.Array]:
@@ -48,9 +83,12 @@ def read_texts(paths: Sequence[str], *, text: str, max_bytes: int) -> Iterator[p
             return
 
 
-def _read(paths: Sequence[str], columns: dict[str, str]) -> Iterator[pa.RecordBatch]:
+def _read(paths: Sequence[str], columns: dict[str, str], *, optional: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
     """All rows of the files. Training quarantines nothing: a row that cannot be read is an error."""
-    needs = [ColumnNeed(name, in_input, read_as=_READ_AS.get(name)) for name, in_input in columns.items()]
+    needs = [
+        ColumnNeed(name, in_input, name not in optional, read_as=pa.string() if name.startswith(_LABEL) else None)
+        for name, in_input in columns.items()
+    ]
     config = validated(
         InputSection, {"paths": list(paths), "columns": columns, "partition_bytes": sys.maxsize}, where="training files"
     )
@@ -65,8 +103,3 @@ def _read(paths: Sequence[str], columns: dict[str, str]) -> Iterator[pa.RecordBa
             raise UsageError(f"{partition.source}: {error}") from error
         for problem in reader.problems:
             raise UsageError(f"{problem.source}:{problem.line}: {problem.reason}")
-
-
-def _strings(batch: pa.RecordBatch) -> pa.RecordBatch:
-    columns = [batch.column(name).cast(pa.string()) for name in ("text", "label")]
-    return pa.RecordBatch.from_arrays(columns, ["text", "label"])

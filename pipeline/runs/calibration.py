@@ -12,11 +12,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from colophon.annotators.base import Annotator, AnnotatorError, explained
+from colophon.annotators.base import INPUT_IDS, Annotator, AnnotatorError, explained
 from colophon.annotators.registry import recorded_settings
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.sampling import sample_of
 from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
+from colophon.pipeline.stages.column_sources import input_columns
+from colophon.pipeline.stages.timing import Clock
+from colophon.pipeline.stages.token_ids import TokenSource
 from colophon.shards.common.differences import differences
 from colophon.shards.common.errors import ColophonError, DamagedFileError
 from colophon.shards.outputs import Output
@@ -90,12 +93,16 @@ def _fit(
     where = f"annotators.{annotator.name}"
     log(f"{where}: fitting quantiles on a sample of up to {num_documents:,} documents")
     columns = resolved.columns
-    needs = [need for need in columns.annotate_needs if need.name in annotator.columns and need.name != "id"]
+    needs = [need for need in columns.annotate_needs if need.name in input_columns(annotator) and need.name != "id"]
     needs.append(columns.need("id", required=False))
     sample = sample_of(resolved.planned.inputs.partitions, needs, num_documents=num_documents)
     try:
         annotator.load()
-        calibration = annotator.calibrate(sample.batches())
+        batches = sample.batches()
+        if INPUT_IDS in annotator.columns:
+            with_ids = TokenSource(resolved.store, resolved.encoding).encoder(Clock())
+            batches = (with_ids(batch, 0) for batch in batches)
+        calibration = annotator.calibrate(batches)
     except AnnotatorError as error:
         raise UsageError(str(error)) from error
     except ColophonError:

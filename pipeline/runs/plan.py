@@ -157,6 +157,8 @@ class Plan:
         """A task of a pass for each partition that has work and is not in `without`."""
         outputs = [output for stage in stages for output in self.outputs(stage)]
         read = dict.fromkeys(source for output in outputs for source in self.upstream(output))
+        if "annotate" in stages and self.resolved.reads_ids:
+            read[TOKENS] = None  # where they are up to date, annotators read them; elsewhere the texts are encoded
         states = {output: self.state(output) for output in dict.fromkeys([*outputs, *read])}
         fingerprints = {output: self.fingerprints(output) for output in outputs}
         is_done = {output: states[output].is_done for output in outputs}
@@ -261,7 +263,12 @@ class Plan:
         """The description of a pass that an executor sends to its workers; `stages` are one of `passes`."""
         if stages[0] in _STAGES_OVER_THE_INPUT:
             store = self.resolved.store.absolute
-            return InputPass(store, tuple(self._input_stage(stage) for stage in stages))
+            reads_ids = "tokenize" in stages or self.resolved.reads_ids
+            return InputPass(
+                store,
+                tuple(self._input_stage(stage) for stage in stages),
+                self.resolved.encoding if reads_ids else None,
+            )
         resolved, recipe = self.resolved, self.resolved.recipe
         return PackStage(
             store=resolved.store.absolute,
@@ -269,9 +276,7 @@ class Plan:
             layouts=recipe.layouts,
             providers=resolved.columns.annotator_of,
             settings=resolved.settings.fingerprints,
-            tokenizer=resolved.tokenizer.config,
-            num_meta_tokens=recipe.num_meta_tokens,
-            tokenizer_sha256=resolved.tokenizer.sha256,
+            tokenizer=resolved.planned_tokenizer,
         )
 
     def _input_stage(self, stage: StageName) -> InputStage:
@@ -280,15 +285,7 @@ class Plan:
             return AnnotateStage(
                 resolved.store.absolute, resolved.annotators, resolved.columns.annotation_file_needs, resolved.plugins
             )
-        return TokenizeStage(
-            resolved.store.absolute,
-            resolved.tokenizer.config,
-            resolved.recipe.num_meta_tokens,
-            resolved.tokenizer.sha256,
-            resolved.columns.tokenize_needs,
-            rewriters=resolved.settings.rewriters,
-            plugins=resolved.plugins if resolved.settings.rewriters else (),
-        )
+        return TokenizeStage(resolved.store.absolute, resolved.columns.tokenize_needs)
 
 
 def _in_blocks(array: pa.Array) -> Iterator[str]:

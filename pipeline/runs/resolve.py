@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from colophon.annotators.base import Annotator, AnnotatorConfig, explained
+from colophon.annotators.base import INPUT_IDS, Annotator, AnnotatorConfig, explained
 from colophon.annotators.plugin_files import PluginFile
 from colophon.annotators.registry import contract_problem, origin_of
 from colophon.pipeline.errors import UsageError
@@ -25,7 +25,9 @@ from colophon.pipeline.recipe.schema import Recipe
 from colophon.pipeline.runs.partition_sizes import kept_sizes
 from colophon.pipeline.stages.column_sources import ColumnSources
 from colophon.pipeline.stages.settings import Settings
+from colophon.pipeline.stages.token_ids import TokenEncoding
 from colophon.pipeline.stages.tokenization import Vocabulary
+from colophon.pipeline.stages.vocabulary import PlannedTokenizer
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.shard import LOCK_NAME, SHARDS, Shard
 from colophon.shards.annotations import ID
@@ -137,13 +139,29 @@ class ResolvedRecipe:
         """The recipe's tokenizer, see `Vocabulary.tokenizer`."""
         return self.vocabulary.tokenizer
 
+    @property
+    def planned_tokenizer(self) -> PlannedTokenizer:
+        """The recipe's tokenizer, for workers."""
+        return PlannedTokenizer.of(self.tokenizer, num_meta_tokens=self.recipe.num_meta_tokens)
+
+    @property
+    def encoding(self) -> TokenEncoding:
+        """How texts become ids, for workers."""
+        rewriters = self.settings.rewriters
+        return TokenEncoding(self.planned_tokenizer, rewriters, self.plugins if rewriters else ())
+
+    @property
+    def reads_ids(self) -> bool:
+        """Whether an annotator reads the ids of texts."""
+        return any(INPUT_IDS in annotator.columns for annotator in self.annotators)
+
     def check_tokenizer(self, stages: Sequence[str]) -> tuple[str, ...]:
         """Load and probe the tokenizer if one of `stages` needs it; lines to show.
 
         Raises:
             UsageError: the recipe has none, it cannot be loaded, or it loses text and the recipe does not allow that.
         """
-        if not {"tokenize", "pack"} & {*stages}:
+        if not {"tokenize", "pack"} & {*stages} and not ("annotate" in stages and self.reads_ids):
             return ()
         return (*self.vocabulary.origin, *self.vocabulary.check_losses())
 
@@ -185,6 +203,7 @@ def resolve(recipe: Recipe, *, where: str) -> ResolvedRecipe:
         UsageError: one line that names what does not fit, where, and the choices.
     """
     resolved = _resolved(recipe, where=where, annotators=_sorted(_build(recipe, where=where), where=where))
+    _check_ids(resolved)
     _check_templates(resolved)
     _check_rewriters(resolved)
     _check_training(resolved)
@@ -220,6 +239,11 @@ def _build(recipe: Recipe, *, where: str) -> list[Annotator]:
     for name, config in recipe.annotators.items():
         annotator = _built(name, config, where=where)
         for column in annotator.schema.names:
+            if column == INPUT_IDS:
+                raise UsageError(
+                    f"{where}: annotators.{name} writes a column {INPUT_IDS!r}, the name of the ids of texts. "
+                    "Give the column a different name"
+                )
             if column == ID:
                 raise UsageError(
                     f"{where}: annotators.{name} writes a column {ID!r}; every annotation file has the documents' ids "
@@ -256,6 +280,24 @@ def _sorted(annotators: Sequence[Annotator], *, where: str) -> tuple[Annotator, 
         waiting.remove(ready[0])
         known.update(ready[0].schema.names)
     return tuple(order)
+
+
+def _check_ids(resolved: ResolvedRecipe) -> None:
+    """Check that annotators which read ids read those of the vocabulary that they need; loads it for them alone."""
+    for annotator in resolved.annotators:
+        if INPUT_IDS not in annotator.columns:
+            continue
+        if resolved.recipe.tokenizer is None:
+            raise UsageError(
+                f"{resolved.where}: annotators.{annotator.name} reads the ids of texts: a [tokenizer] is required"
+            )
+        needed, tokenizer = annotator.tokenizer_sha256, resolved.tokenizer
+        if needed is not None and tokenizer.sha256 != needed:
+            raise UsageError(
+                f"{resolved.where}: annotators.{annotator.name}: its model reads the ids of a different vocabulary "
+                f"(sha256 {needed[:12]}…) than [tokenizer] {tokenizer.name} (sha256 {tokenizer.sha256[:12]}…). "
+                "Train the model with this tokenizer"
+            )
 
 
 def _check_templates(resolved: ResolvedRecipe) -> None:

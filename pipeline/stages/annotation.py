@@ -7,16 +7,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from colophon.annotators.base import Annotator, AnnotatorError, explained
+from colophon.annotators.base import INPUT_IDS, Annotator, AnnotatorError, explained
 from colophon.annotators.plugin_files import ImportsPlugins, PluginFile
 from colophon.pipeline.concurrency import WriteBehind
 from colophon.pipeline.errors import InputError, NodeError, one_line
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.readers import PartitionReader
+from colophon.pipeline.stages.column_sources import input_columns
 from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.storage.commits import Draft, Store
@@ -25,6 +27,9 @@ from colophon.shards.annotations import ID
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.outputs import Output
 from colophon.shards.records import QuarantineEntry
+
+if TYPE_CHECKING:  # it loads the annotators that rewrite texts by a function of this module
+    from colophon.pipeline.stages.token_ids import TokenSource
 from colophon.shards.stores.retry import is_transient
 
 ROW_GROUP_ROWS = 1 << 16
@@ -60,7 +65,7 @@ class AnnotateWorker:
         self._stage = stage
         self._loaded: set[str] = set()
 
-    def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> AnnotationSink | None:
+    def open(self, task: Task, *, tokens: TokenSource, clock: Clock, stack: ExitStack) -> AnnotationSink | None:
         """Load the annotators of the task's outputs and begin a file for each; None if there are none."""
         wanted = [a for a in self._stage.annotators if Output.annotations(a.name) in task.outputs]
         if not wanted:
@@ -103,7 +108,8 @@ class AnnotationSink:
 
     def __init__(self, stage: AnnotateStage, task: Task, wanted: Sequence[Annotator], *, stack: ExitStack) -> None:
         self._stage, self._task, self._wanted = stage, task, wanted
-        self._read = {ID, *(column for annotator in wanted for column in annotator.columns)}
+        self._read = {ID, *(column for annotator in wanted for column in input_columns(annotator))}
+        self.reads_ids = any(INPUT_IDS in annotator.columns for annotator in wanted)
         self._stored = self._stored_columns(stack)
         self._files = {a.name: stack.enter_context(self._file(a)) for a in wanted}
 
@@ -132,8 +138,8 @@ class AnnotationSink:
                 self._task.outputs[Output.annotations(a.name)],
                 rows=rows,
                 problems=reader.problems,
-                counts=reader.counts(a.columns),
-                content={name: read[name] for name in (ID, *a.columns) if name in from_input},
+                counts=reader.counts(input_columns(a)),
+                content={name: read[name] for name in (ID, *input_columns(a)) if name in from_input},
             )
             for a in self._wanted
         )

@@ -6,8 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-from colophon.annotators.base import Annotator, TypedColumn
+from colophon.annotators.base import INPUT_IDS, Annotator, TypedColumn
 from colophon.pipeline.inputs.columns import FINEWEB_TYPES, ColumnNeed
+
+
+def input_columns(annotator: Annotator) -> tuple[str, ...]:
+    """The columns that an annotator reads, with the text in place of its ids: they are encoded from it."""
+    return tuple(dict.fromkeys("text" if column == INPUT_IDS else column for column in annotator.columns))
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class ColumnSources:
     @property
     def annotate_needs(self) -> tuple[ColumnNeed, ...]:
         """The input columns that the annotators read."""
-        columns = dict.fromkeys(c for a in self.annotators for c in a.columns if self.source(c) is None)
+        columns = dict.fromkeys(c for a in self.annotators for c in input_columns(a) if self.source(c) is None)
         return tuple(self.need(column) for column in columns)
 
     @property

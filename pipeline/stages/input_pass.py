@@ -17,6 +17,7 @@ from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.stages.timing import Clock
+from colophon.pipeline.stages.token_ids import TokenEncoding, TokenSource
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.fault_injection import reached
 from colophon.pipeline.storage.publication import Finished
@@ -28,6 +29,11 @@ class Sink(Protocol):
     @property
     def needs(self) -> Sequence[ColumnNeed]:
         """The input columns that the stage reads."""
+        ...
+
+    @property
+    def reads_ids(self) -> bool:
+        """Whether `take` needs the column `input_ids` besides those of the input."""
         ...
 
     @property
@@ -47,7 +53,7 @@ class Sink(Protocol):
 class InputWorker(Protocol):
     """Holds a stage's models in one process."""
 
-    def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> Sink | None:
+    def open(self, task: Task, *, tokens: TokenSource, clock: Clock, stack: ExitStack) -> Sink | None:
         """Begin the files that the task wants of this stage, closed by `stack`; None if it wants none."""
         ...
 
@@ -71,6 +77,8 @@ class InputPass:
 
     store: Store
     stages: tuple[InputStage, ...]
+    encoding: TokenEncoding | None = None
+    """How texts become ids, if a stage or an annotator reads them."""
 
     @property
     def name(self) -> str:
@@ -79,30 +87,35 @@ class InputPass:
 
     def start(self) -> InputPassWorker:
         """A worker of each stage."""
-        return InputPassWorker(self.name, self.store, [stage.start() for stage in self.stages])
+        tokens = TokenSource(self.store, self.encoding)
+        return InputPassWorker(self.name, self.store, [stage.start() for stage in self.stages], tokens)
 
 
 class InputPassWorker:
     """Reads partitions and gives their batches to the workers of the stages."""
 
-    def __init__(self, name: str, store: Store, workers: Sequence[InputWorker]) -> None:
+    def __init__(self, name: str, store: Store, workers: Sequence[InputWorker], tokens: TokenSource) -> None:
         self._name = name
         self._store = store
         self._workers = workers
+        self._tokens = tokens
 
     def work(self, task: Task) -> TaskResult:
         """Read one partition, give its batches to every sink, and publish their files together."""
         clock = Clock()
         rows = 0
         with ExitStack() as stack:
-            opened = [worker.open(task, clock=clock, stack=stack) for worker in self._workers]
+            opened = [worker.open(task, tokens=self._tokens, clock=clock, stack=stack) for worker in self._workers]
             sinks = [sink for sink in opened if sink is not None]
+            reads_ids = any(sink.reads_ids for sink in sinks)
+            with_ids = self._tokens.ids_of(task, clock=clock, stack=stack) if reads_ids else None
             reader = PartitionReader(task.partition, _needs(sinks), stage=self._name)
             with (
                 closing(read_ahead(clock.each("read", reader))) as batches,
                 WriteBehind() as later,
             ):
-                for batch in batches:
+                for read in batches:
+                    batch = read if with_ids is None else with_ids(read, rows)
                     for sink in sinks:
                         sink.take(batch, first_row=rows, clock=clock, later=later)
                     reached("mid-write", self._name)

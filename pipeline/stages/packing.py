@@ -16,7 +16,7 @@ from colophon.pipeline.errors import InputError, one_line
 from colophon.pipeline.recipe.schema import PackSection
 from colophon.pipeline.stages.tasks import Task, TaskResult
 from colophon.pipeline.stages.timing import Clock
-from colophon.pipeline.stages.vocabulary import load_planned_tokenizer
+from colophon.pipeline.stages.vocabulary import PlannedTokenizer
 from colophon.pipeline.storage.commits import Draft, Store
 from colophon.pipeline.storage.fault_injection import reached
 from colophon.pipeline.storage.publication import Finished
@@ -30,7 +30,7 @@ from colophon.shards.reader import PackedFile
 from colophon.shards.records import Record
 from colophon.shards.schema import PackedInfo, TokenizerInfo
 from colophon.shards.selection import selected
-from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig
+from colophon.shards.tokenizer.tokenizer import Tokenizer
 
 _READ_ROWS = 1 << 10
 
@@ -46,10 +46,7 @@ class PackStage:
     """The annotator that writes each annotation column."""
     settings: Mapping[Output, str]
     """The fingerprint of each layout's settings."""
-    tokenizer: TokenizerConfig
-    num_meta_tokens: int
-    tokenizer_sha256: str
-    """The vocabulary with which the run was planned; see `Tokenizer.sha256`."""
+    tokenizer: PlannedTokenizer
 
     @property
     def name(self) -> str:
@@ -58,10 +55,7 @@ class PackStage:
 
     def start(self) -> PackWorker:
         """A worker, with the vocabulary that encodes metadata."""
-        tokenizer = load_planned_tokenizer(
-            self.tokenizer, num_meta_tokens=self.num_meta_tokens, sha256=self.tokenizer_sha256
-        )
-        return PackWorker(self, tokenizer)
+        return PackWorker(self, self.tokenizer.load())
 
 
 class PackWorker:

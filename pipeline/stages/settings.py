@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from colophon.annotators.base import TextRewriter
+from colophon.annotators.base import INPUT_IDS, Annotator, TextRewriter
 from colophon.annotators.registry import recorded_settings
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.columns import SOURCE_NAME, ColumnNeed
 from colophon.pipeline.recipe.schema import DEFAULT_MAX_DOCUMENT_BYTES, InputSection, Recipe
-from colophon.pipeline.stages.column_sources import ColumnSources
+from colophon.pipeline.stages.column_sources import ColumnSources, input_columns
 from colophon.pipeline.stages.packing import tokenizer_info
 from colophon.pipeline.stages.tokenization import Vocabulary
 from colophon.shards.common.differences import differences
@@ -88,28 +88,38 @@ class Settings:
         """
         if output.stage == "annotate":
             annotator = next(annotator for annotator in self.columns.annotators if annotator.name == output.name)
-            from_input = [column for column in annotator.columns if self.columns.source(column) is None]
+            from_input = [column for column in input_columns(annotator) if self.columns.source(column) is None]
             recorded = recorded_settings(annotator, self.recipe.annotators.get(annotator.name))
             needs = [self.columns.need(column) for column in from_input]
             ids = self.columns.need("id", required=False)
             # Settings of earlier versions, whose files have no ids, do not name the column.
             if any(ids.in_source(source.name).in_input != "id" for source in self.recipe.sources):
                 needs.append(ids)
-            return {"annotator": recorded, **self._of_input(needs)}
+            return {"annotator": recorded, **self._of_ids(annotator), **self._of_input(needs)}
         if output.stage == "tokenize":
             tokenizer = self.vocabulary.tokenizer.settings
-            rewriters = {
-                f"{number} {each.name}": recorded_settings(each, self.recipe.annotators[each.name])
-                for number, each in enumerate(self.rewriters, 1)
-            }
-            rewritten = {"rewritten_by": rewriters} if rewriters else {}  # settings of earlier versions do not have it
-            return {"tokenizer": tokenizer, **rewritten, **self._of_input(self.columns.tokenize_needs)}
+            return {"tokenizer": tokenizer, **self._of_rewriters(), **self._of_input(self.columns.tokenize_needs)}
         return {
             "layout": self.recipe.layouts[output.name].model_dump(mode="json"),
             "pack": self.recipe.pack.model_dump(mode="json"),
             "tokenizer": tokenizer_info(self.vocabulary.tokenizer).model_dump(mode="json"),
             "format_version": FORMAT_VERSION,
         }
+
+    def _of_rewriters(self) -> dict[str, Any]:
+        """The annotators that rewrite what is encoded; nothing without any: earlier versions have no such key."""
+        rewriters = {
+            f"{number} {each.name}": recorded_settings(each, self.recipe.annotators[each.name])
+            for number, each in enumerate(self.rewriters, 1)
+        }
+        return {"rewritten_by": rewriters} if rewriters else {}
+
+    def _of_ids(self, annotator: Annotator) -> dict[str, Any]:
+        """The vocabulary of an annotator that reads ids; added tokens and the dtype change no id of a text."""
+        if INPUT_IDS not in annotator.columns:
+            return {}
+        settings = self.vocabulary.tokenizer.settings
+        return {"tokenizer": {name: settings[name] for name in ("name", "sha256")}, **self._of_rewriters()}
 
     def _of_input(self, needs: Sequence[ColumnNeed]) -> dict[str, Any]:
         """The settings of the input, of each source where there are several: columns, and which lines are documents."""

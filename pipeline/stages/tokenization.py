@@ -1,4 +1,4 @@
-"""tokenize: encode a partition's texts once, for every layout."""
+"""tokenize: write the ids of a partition's texts once, for every layout."""
 
 from __future__ import annotations
 
@@ -12,16 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from colophon.annotators.base import TextRewriter
-from colophon.annotators.plugin_files import ImportsPlugins, PluginFile
+from colophon.annotators.base import INPUT_IDS
 from colophon.pipeline.concurrency import WriteBehind
 from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.readers import PartitionReader
-from colophon.pipeline.stages.annotation import load_annotator
 from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
-from colophon.pipeline.stages.vocabulary import load_planned_tokenizer
+from colophon.pipeline.stages.token_ids import TokenSource, encoded_texts, is_rewritten
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.publication import Finished
 from colophon.shards.arrow_files import growing_table, read_table, tokens_table
@@ -79,20 +77,11 @@ class Vocabulary:
 
 
 @dataclass(frozen=True)
-class TokenizeStage(ImportsPlugins):
+class TokenizeStage:
     """The recipe's tokenizer over the text column."""
 
     store: Store
-    tokenizer: TokenizerConfig
-    num_meta_tokens: int
-    tokenizer_sha256: str
-    """The vocabulary with which the run was planned; see `Tokenizer.sha256`."""
     needs: tuple[ColumnNeed, ...]
-    rewriters: tuple[TextRewriter, ...] = ()
-    """The annotators whose replaced text is encoded, one after the other. They read the text alone, so that tokens do
-    not depend on whether annotations exist."""
-    plugins: tuple[PluginFile, ...] = ()
-    """The files that define some of them."""
 
     @property
     def name(self) -> str:
@@ -100,40 +89,30 @@ class TokenizeStage(ImportsPlugins):
         return "tokenize"
 
     def start(self) -> TokenizeWorker:
-        """A worker; the vocabulary is loaded when a task first needs it."""
+        """A worker."""
         return TokenizeWorker(self)
 
 
 class TokenizeWorker:
-    """Holds the tokenizer of one process."""
+    """Begins the token files of one process."""
 
     def __init__(self, stage: TokenizeStage) -> None:
         self._stage = stage
-        self._tokenizer: Tokenizer | None = None
 
-    def open(self, task: Task, *, clock: Clock, stack: ExitStack) -> TokenSink | None:
+    def open(self, task: Task, *, tokens: TokenSource, clock: Clock, stack: ExitStack) -> TokenSink | None:
         """Begin a file of tokens, loading the tokenizer for the first; None if the task does not want tokens."""
         if TOKENS not in task.outputs:
             return None
-        if self._tokenizer is None:
-            with clock.measure("load"):
-                self._tokenizer = load_planned_tokenizer(
-                    self._stage.tokenizer,
-                    num_meta_tokens=self._stage.num_meta_tokens,
-                    sha256=self._stage.tokenizer_sha256,
-                )
-                for rewriter in self._stage.rewriters:
-                    load_annotator(rewriter)
-                _ = self._tokenizer.engine  # built on first use: its time counts as loading, not as tokenizing
-        return TokenSink(self._stage, task, self._tokenizer, stack=stack)
+        return TokenSink(self._stage, task, tokens.tokenizer(clock), stack=stack)
 
 
 class TokenSink:
-    """Encodes a partition's texts and writes their ids to one row-aligned file."""
+    """Writes the ids of a partition's texts to one row-aligned file."""
+
+    reads_ids = True
 
     def __init__(self, stage: TokenizeStage, task: Task, tokenizer: Tokenizer, *, stack: ExitStack) -> None:
         self._tokenizer = tokenizer
-        self._rewriters = stage.rewriters
         self._fingerprint = task.outputs[TOKENS]
         self._counts = Counter({"tokens": 0, "documents_empty": 0})
         self._draft = stack.enter_context(
@@ -145,26 +124,16 @@ class TokenSink:
         self.notes = (f"tokenizer {tokenizer.name}: {tokenizer.engine}",)
 
     def take(self, batch: pa.RecordBatch, *, first_row: int, clock: Clock, later: WriteBehind) -> None:
-        """Encode the texts of a batch."""
-        texts = batch.column("text")
-        if self._rewriters:
-            with clock.measure("annotate"):
-                texts = self._rewritten(texts)
+        """Count the ids of a batch, and queue them."""
         with clock.measure("tokenize"):
-            input_ids = self._tokenizer.encode_batch(texts)
+            texts, input_ids = encoded_texts(batch), batch.column(INPUT_IDS)
+            if is_rewritten(batch):
+                changed = pc.sum(pc.not_equal(batch.column("text"), texts)).as_py() or 0
+                self._counts.update({"documents_rewritten": changed})
             self._counts.update(self._tokenizer.count_losses(texts, input_ids))
             table = tokens_table(batch.column("id"), input_ids, dtype=self._tokenizer.dtype)
             self._counts.update(token_counts(table))
         later(partial(clock.call, "write", self._write, table))
-
-    def _rewritten(self, texts: pa.Array) -> pa.Array:
-        """The texts as all rewriters leave them; changed ones are counted."""
-        replaced = texts
-        for rewriter in self._rewriters:
-            replaced = rewriter.rewrite(replaced)
-        changed = pc.sum(pc.not_equal(texts, replaced)).as_py() or 0
-        self._counts.update({"documents_rewritten": changed})
-        return replaced
 
     def finish(self, reader: PartitionReader, *, rows: int) -> tuple[Finished, ...]:
         """The file."""
@@ -189,7 +158,7 @@ class TokenSink:
 
 def token_counts(table: pa.Table) -> dict[str, int]:
     """The counts of a token file that its rows give."""
-    lengths = pc.list_value_length(table.column("input_ids"))
+    lengths = pc.list_value_length(table.column(INPUT_IDS))
     return {
         "tokens": pc.sum(lengths).as_py() or 0,
         "documents_empty": int(np.count_nonzero(lengths.to_numpy() == 0)),

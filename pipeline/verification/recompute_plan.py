@@ -83,15 +83,16 @@ class _Recomputation:
     def stage(self) -> RecomputeStage:
         """The work, for an executor."""
         over_the_input: list[AnnotateStage | TokenizeStage] = []
-        packing = None
+        packing = encoding = None
         for stages in self.plan.passes([*self.stages]):
             described = self.plan.stage(stages)
             if isinstance(described, InputPass):
                 over_the_input += [s for s in described.stages if isinstance(s, AnnotateStage | TokenizeStage)]
+                encoding = described.encoding
             else:
                 assert isinstance(described, PackStage)
                 packing = described
-        return RecomputeStage(self.plan.resolved.store.absolute, tuple(over_the_input), packing)
+        return RecomputeStage(self.plan.resolved.store.absolute, tuple(over_the_input), encoding, packing)
 
     def tasks(self, inputs: Inputs | None) -> Iterator[Task]:
         """One task for each partition in the manifest, and for each that was quarantined."""

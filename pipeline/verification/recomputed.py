@@ -25,8 +25,8 @@ from colophon.pipeline.stages.annotation import AnnotateStage
 from colophon.pipeline.stages.input_pass import InputPass, InputPassWorker
 from colophon.pipeline.stages.packing import LayoutFile, PackStage
 from colophon.pipeline.stages.tasks import Task, TaskResult
+from colophon.pipeline.stages.token_ids import TokenEncoding
 from colophon.pipeline.stages.tokenization import TokenizeStage
-from colophon.pipeline.stages.vocabulary import load_planned_tokenizer
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.verification.findings import Finding
 from colophon.shards.annotations import ID
@@ -59,6 +59,8 @@ class RecomputeStage:
 
     store: Store
     over_the_input: tuple[AnnotateStage | TokenizeStage, ...]
+    encoding: TokenEncoding | None
+    """See `InputPass.encoding`."""
     packing: PackStage | None
 
     @property
@@ -160,17 +162,14 @@ class RecomputeWorker:
 
     @cached_property
     def _input(self) -> InputPassWorker:
-        return InputPass(
-            self._files, tuple(replace(stage, store=self._files) for stage in self._stage.over_the_input)
-        ).start()
+        stages = tuple(replace(stage, store=self._files) for stage in self._stage.over_the_input)
+        return InputPass(self._files, stages, self._stage.encoding).start()
 
     @cached_property
     def _tokenizer(self) -> Tokenizer:
         packing = self._stage.packing
         assert packing is not None
-        return load_planned_tokenizer(
-            packing.tokenizer, num_meta_tokens=packing.num_meta_tokens, sha256=packing.tokenizer_sha256
-        )
+        return packing.tokenizer.load()
 
 
 def _findings(record: Record, compare: Callable[[], Sequence[str]]) -> list[Finding]:

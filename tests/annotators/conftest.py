@@ -12,6 +12,7 @@ from colophon.annotators.fasttext.model import encode_label
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 from colophon.annotators.fasttext.training.classifier import train_classifier
 from colophon.annotators.fasttext.training.settings import TrainingSettings
+from tests.annotators.pooled.small_model import write_small_model
 
 WORDS = {
     "high": [
@@ -49,7 +50,7 @@ def train(path: Path, names: list[str], **settings: object) -> Path:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder: `softmax.bin`, `ova.bin`, `hs.bin` (high, low, Science & Tech), `chars.bin`, `words.bin` (two of them),
-    `many.bin` (260 labels)."""
+    `many.bin` (260 labels), and `pooled.safetensors` (random weights)."""
     folder = tmp_path_factory.mktemp("models")
     for loss in ("softmax", "ova", "hs"):
         train(folder / f"{loss}.bin", list(WORDS), loss=loss)
@@ -58,6 +59,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     names = [f"label {number}" for number in range(260)]  # the library quantizes an output matrix from 256 labels on
     many = TrainingSettings(dim=4, buckets=300, epoch=1, loss="softmax")
     train_classifier(names * 2, names * 2, output=folder / "many.bin", settings=many)
+    write_small_model(folder / "pooled.safetensors")
     return folder
 
 

@@ -54,6 +54,16 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     ],
     "pii": [{}, {"kinds": ["phone", "email"], "phone_regions": ["CH"]}],
     "robots": [{"files": "robots.jsonl"}, {"files": "robots.jsonl", "agents": ["*"], "registered_domain": True}],
+    "pooled": [
+        {"model": "pooled.safetensors"},
+        {
+            "model": "pooled.safetensors",
+            "heads": {
+                "quality": {"score": {"probability_of": "high"}, "bins": {"quantiles": 3}},
+                "tags": {"score": {"expected": {"a": 1, "b": 2, "c": 3}}, "clip": [1, 2]},
+            },
+        },
+    ],
 }
 LIBRARIES = {"pii": "phonenumbers", "robots": "protego"}
 """Libraries of extras that an annotator needs; where one is not installed, its tests are skipped."""
@@ -78,6 +88,7 @@ TEXTS = [
 ]
 URLS = ["https://www.bbc.co.uk/a?b#c", None, "", "mailto:a@b", "http://[::1]/", "http://münchen.de", "http://[x/", "x"]
 DUMPS = ["CC-MAIN-2022-21", None, "", "2009", "none", "CC-MAIN-2013-20"]
+IDS = [[0, 1, 2], None, [], [299] * 300, list(range(300)), [7]]
 LISTS = [["a", None, "b"], [], None, [""], ["c"]]
 SCORES = [2.5, None, float("nan"), float("inf"), float("-inf"), -1.0, 4.1, 99.0]
 
@@ -99,6 +110,7 @@ def batch_of(picks: list[int]) -> pa.RecordBatch:
                 for name, values in (("text", TEXTS), ("url", URLS), ("dump", DUMPS))
             },
             "score as number": column(SCORES, pa.float64()),
+            "input_ids": column(IDS, pa.list_(pa.uint16())),
             "tags as list": column(LISTS, pa.list_(pa.string())),
         }
     )
@@ -138,8 +150,8 @@ def same(left: pa.RecordBatch, right: pa.RecordBatch) -> bool:
     return left.schema.equals(right.schema) and left.to_pydict() == right.to_pydict()
 
 
-def test_the_five_annotators_are_found() -> None:
-    assert {"columns", "crawl", "edu_score", "fasttext", "url"} <= set(annotator_types())
+def test_the_annotators_are_found() -> None:
+    assert {"columns", "crawl", "edu_score", "fasttext", "pooled", "url"} <= set(annotator_types())
 
 
 def test_rows_schema_and_purity(annotator: Annotator) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ class LabelledRows:
 
     texts: pa.Array
     labels: pa.Array
+    """One label a text, or several with a space between them."""
     num_dropped: int = 0
     """Rows of the input without a text or a label."""
 
@@ -39,14 +41,12 @@ class LabelledRows:
         Raises:
             AnnotatorError: columns of unequal length or of other types than strings, or an empty label.
         """
-        texts, labels = _string_array(texts), _string_array(labels)
+        texts, labels = _string_array(texts), _label_array(labels)
         if len(texts) != len(labels):
             raise AnnotatorError(f"{len(texts)} texts have {len(labels)} labels")
         complete = pc.and_(pc.fill_null(pc.greater(pc.binary_length(texts), 0), False), labels.is_valid())
-        encoded = labels.filter(complete).dictionary_encode()
-        names = pa.array([encode_label(name) for name in encoded.dictionary.to_pylist()], pa.large_string())
         kept = texts.filter(complete)
-        return LabelledRows(texts=kept, labels=names.take(encoded.indices), num_dropped=len(texts) - len(kept))
+        return LabelledRows(texts=kept, labels=_encoded(labels.filter(complete)), num_dropped=len(texts) - len(kept))
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -67,8 +67,9 @@ class LabelledRows:
         Raises:
             AnnotatorError: fewer than two labels.
         """
-        if len(self.labels.unique()) < 2:
-            names = ", ".join(map(decode_label, self.labels.unique().to_pylist())) or "none"
+        counts = self.count_by_label()
+        if len(counts) < 2:
+            names = ", ".join(counts) or "none"
             raise AnnotatorError(f"a classifier needs at least two labels; labels of the {len(self)} texts: {names}")
 
     def write(self, path: Path, normalize: TextPreparation) -> None:
@@ -88,8 +89,29 @@ class LabelledRows:
 
     def count_by_label(self) -> dict[str, int]:
         """The number of rows with each label, by name."""
-        counts = {decode_label(row["values"]): row["counts"] for row in self.labels.value_counts().to_pylist()}
+        counts = Counter[str]()
+        for row in self.labels.value_counts().to_pylist():
+            counts.update({decode_label(label): row["counts"] for label in row["values"].split(" ")})
         return dict(sorted(counts.items()))
+
+
+def _label_array(values: Strings) -> pa.Array:
+    """Labels as large_string, or list<string> for several a text; an empty list is null."""
+    if isinstance(values, pa.Array) and pa.types.is_list(values.type):
+        return pc.if_else(pc.greater(pc.list_value_length(values), 0), values, None)
+    return _string_array(values)
+
+
+def _encoded(labels: pa.Array) -> pa.Array:
+    """The labels as fastText reads them: large_string, several of a text with a space between them."""
+    is_list = pa.types.is_list(labels.type)
+    flat = (labels.flatten() if is_list else labels).dictionary_encode()
+    names = pa.array([encode_label(name) for name in flat.dictionary.to_pylist()], pa.string())
+    encoded = names.take(flat.indices)
+    if is_list:
+        offsets = np.concatenate([[0], np.cumsum(pc.list_value_length(labels).to_numpy())]).astype(np.int32)
+        encoded = pc.binary_join(pa.ListArray.from_arrays(pa.array(offsets), encoded), " ")
+    return encoded.cast(pa.large_string())
 
 
 def _string_array(values: Strings) -> pa.Array:

@@ -93,7 +93,7 @@ def test_the_settings_of_the_annotator_are_part_of_the_fingerprint_of_tokens(rec
 
 def test_the_stage_is_sent_to_workers(recipe: Path) -> None:
     stage = pickle.loads(pickle.dumps(Plan(resolved_recipe(recipe)).stage(("tokenize",))))
-    (rewriter,) = stage.stages[0].rewriters
+    (rewriter,) = stage.encoding.rewriters
     assert rewriter.rewrite(pa.array(TEXTS)).to_pylist()[4] == REWRITTEN[4]
 
 

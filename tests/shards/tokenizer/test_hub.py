@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from colophon.pipeline.stages.vocabulary import load_planned_tokenizer
+from colophon.pipeline.stages.vocabulary import PlannedTokenizer
 from colophon.shards.tokenizer.patterns import PATTERNS
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
 from tests.pipeline.servers import ModelHub, model_hub_serving, use_model_hub
@@ -81,7 +81,7 @@ def test_a_worker_elsewhere_gets_the_commit_of_the_plan(
     edit_json(tmp_path / "tokenizer.json", normalizer={"type": "Lowercase"})
     hub.repositories["org/model"] = {"tokenizer.json": (tmp_path / "tokenizer.json").read_bytes()}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "other"))
-    worker = load_planned_tokenizer(planned.config, num_meta_tokens=5, sha256=planned.sha256)
+    worker = PlannedTokenizer.of(planned, num_meta_tokens=5).load()
     assert (worker.sha256, worker.name, worker.config) == (planned.sha256, planned.name, planned.config)
     moved = load("hf:org/model")
     assert moved.sha256 != planned.sha256

@@ -13,6 +13,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from colophon.annotators.fasttext.kernel.strips import STRIP
+
 VECTOR = 8
 """Floats of a vector."""
 FLOAT_BYTES = 4
@@ -72,6 +74,48 @@ def add_four_vectors(_: Any, total: Any, at: Any, data: Any, a: Any, b: Any, c: 
         return context.get_dummy_value()
 
     return types.void(total, types.intp, data, *[types.intp] * 4), generate
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def add_byte_rows(_: Any, total: Any, data: Any, rows: Any, num_rows: Any, strip: Any, size: Any) -> Any:
+    """total[strip : strip + 64] += the same columns of the int8 rows rows[i] of `data`, each of `size` columns.
+
+    `total` is int32. The sums are int16 in registers, so there can be at most 256 rows of -127 to 127; rows that come
+    later are prefetched.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        total, data, rows, num_rows, strip, size = arguments
+        numbers = context.make_array(signature.args[2])(context, builder, rows).data
+        bytes_type, sums_type, total_type = (ir.VectorType(ir.IntType(bits), STRIP) for bits in (8, 16, 32))
+        sums = cgutils.alloca_once_value(builder, ir.Constant(sums_type, None))
+        last = builder.sub(num_rows, num_rows.type(1))
+
+        def place(i: Any) -> Any:
+            row = builder.sext(builder.load(builder.gep(numbers, [i])), num_rows.type)
+            return builder.add(builder.mul(row, size), strip)
+
+        with cgutils.for_range(builder, num_rows) as loop:
+            ahead = builder.add(loop.index, num_rows.type(_ROWS_AHEAD))
+            _prefetch(
+                context,
+                builder,
+                signature.args[1],
+                data,
+                place(builder.select(builder.icmp_signed("<", ahead, last), ahead, last)),
+            )
+            pointer = builder.gep(
+                context.make_array(signature.args[1])(context, builder, data).data, [place(loop.index)]
+            )
+            value = builder.load(builder.bitcast(pointer, bytes_type.as_pointer()), align=1)
+            builder.store(builder.add(builder.load(sums), builder.sext(value, sums_type)), sums)
+        pointer = builder.gep(context.make_array(signature.args[0])(context, builder, total).data, [strip])
+        target = builder.bitcast(pointer, total_type.as_pointer())
+        added = builder.sext(builder.load(sums), total_type)
+        builder.store(builder.add(builder.load(target, align=FLOAT_BYTES), added), target, align=FLOAT_BYTES)
+        return context.get_dummy_value()
+
+    return types.void(total, data, rows, types.intp, types.intp, types.intp), generate
 
 
 @intrinsic  # type: ignore[untyped-decorator]

@@ -1,0 +1,1 @@
+"""The kinds of classifiers side by side: `python -m benchmarks.classifiers`."""

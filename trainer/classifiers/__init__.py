@@ -1,0 +1,1 @@
+"""Training of `pooled` classifiers; their scoring, without torch, is in `annotators.pooled`."""
