@@ -37,9 +37,19 @@ COMMON = "colophon.shards.common"
 SETTINGS_EXCEPTION = ("pipeline/recipe/schema.py", "colophon.trainer.config")
 LAZY_EXCEPTIONS = (
     "pipeline/classifiers/pooled_training.py",
+    "pipeline/classifiers/students.py",
     *(
         f"pipeline/cli/{name}.py"
-        for name in ("training", "evaluation", "exports", "studies", "trained_models", "doctor", "report")
+        for name in (
+            "training",
+            "distillation",
+            "evaluation",
+            "exports",
+            "studies",
+            "trained_models",
+            "doctor",
+            "report",
+        )
     ),
 )
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)

@@ -1,4 +1,4 @@
-"""How well a classifier agrees with its teacher on held-out texts, with intervals from samples of their domains."""
+"""The agreement of a classifier with its teacher on held-out texts, with intervals from samples of their domains."""
 
 from __future__ import annotations
 
@@ -118,9 +118,8 @@ def auc(scores: Ranks, is_positive: NumPyArray, weights: NumPyArray) -> float:
 def calibration(probabilities: NumPyArray, right: NumPyArray) -> list[CalibrationBin | None]:
     """For each tenth of 0 to 1: the texts whose best label has such a probability; None without any."""
     places = np.clip((probabilities * _CALIBRATION_BINS).astype(int), 0, _CALIBRATION_BINS - 1)
-    return [
-        _calibration_bin(probabilities[places == place], right[places == place]) for place in range(_CALIBRATION_BINS)
-    ]
+    tenths = [places == place for place in range(_CALIBRATION_BINS)]
+    return [_calibration_bin(probabilities[tenth], right[tenth]) for tenth in tenths]
 
 
 def calibration_error(bins: list[CalibrationBin | None]) -> float:

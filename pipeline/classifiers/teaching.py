@@ -1,4 +1,4 @@
-"""What a teacher says about texts, and which texts are held out: the input of `colophon distill`."""
+"""The judgements of a teacher on texts, and which texts are held out: the input of `colophon distill`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class Teaching:
-    """Texts with what a teacher says about them, as labels that a classifier can learn."""
+    """Texts with the judgements of a teacher, as labels that a classifier can learn."""
 
     texts: pa.Array
     """string [n]"""
@@ -49,9 +49,9 @@ class Teaching:
     labels: pa.Array
     """string [n], or list<string> [n] of tags: the classes that are learnt."""
     numbers: dict[str, float] | None
-    """Of a number: the mean of the teacher's numbers in each class."""
+    """The mean of the teacher's numbers in each class; None for labels and tags."""
     counts: dict[str, int]
-    """What was left out, and why."""
+    """The number of rows that were left out, by reason."""
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from colophon import __version__
 from colophon.pipeline.cli import (
     conversion,
+    distillation,
     doctor,
     evaluation,
     exports,
@@ -112,6 +113,7 @@ for command in (
     studies.attention,
     studies.plot,
     training.train_classifier,
+    distillation.distill,
     training.train_tokenizer,
     training.demo_corpus,
     starting.recipes,

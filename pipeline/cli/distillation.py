@@ -1,0 +1,125 @@
+"""The command that teaches a fast classifier."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from colophon.pipeline.cli.options import ClassifierKind, JsonOption, load_tokenizer_option, local_only
+from colophon.pipeline.cli.terminal import echo, echo_json, progress_log
+from colophon.pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from colophon.pipeline.classifiers.students import StudentKind
+
+
+def distill(
+    texts: Annotated[
+        list[str],
+        typer.Option("--input", help="Files with texts: file, directory or glob, as in [input] paths. Repeatable."),
+    ],
+    column: Annotated[
+        str,
+        typer.Option(help="The teacher's column: numbers, a label a text, or lists of tags."),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="Model file to write; its model card is written beside it, with .json appended.", callback=local_only
+        ),
+    ],
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="File with ids and the teacher's column, such as a run's annotations. Repeatable.",
+            show_default="the input has the column",
+        ),
+    ] = None,
+    kind: Annotated[ClassifierKind, typer.Option(help="Kind of classifier to write.")] = ClassifierKind.POOLED,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Teach the other kind too, and show the agreement of both.")
+    ] = False,
+    tokenizer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="For pooled: the tokenizer, as in a recipe's [tokenizer]: name=gpt2, or path=FILE. Repeatable.",
+        ),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUE",
+            help="Training setting of the kind that is written, as in train-classifier. Repeatable.",
+        ),
+    ] = None,
+    classes: Annotated[
+        int, typer.Option(min=2, max=100, help="Classes of equal size for numbers that are not a few whole ones.")
+    ] = 6,
+    most_labels: Annotated[
+        int, typer.Option(min=2, max=2000, help="Labels or tags to learn: the most frequent ones.")
+    ] = 200,
+    held_out: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of registered domains whose texts are held out.")
+    ] = 0.2,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed for the split, the training and the intervals.")] = 0,
+    text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
+    document_id: Annotated[str, typer.Option("--id", help="Name of the id column, in both kinds of files.")] = "id",
+    url: Annotated[str, typer.Option(help="Name of the URL column; without one, ids are split.")] = "url",
+    as_json: JsonOption = False,
+) -> None:
+    """Teach a fast classifier what a slow one says about a sample; print how well they agree on held-out domains.
+
+    Example: `colophon distill --input "data/*.parquet" --column score --tokenizer name=gpt2 --output models/edu.st`
+    """
+    from colophon.pipeline.classifiers.distillation import distill as teach
+    from colophon.pipeline.classifiers.teaching import Columns, described, read_teaching
+    from colophon.pipeline.reports.distillation import format_agreements, recipe_lines
+
+    kinds = _kinds(kind, compare=compare, tokenizer=tokenizer, setting=setting, head=column, seed=seed)
+    names = Columns(teacher=column, text=text, id=document_id, url=url)
+    teaching = read_teaching(texts, names, teacher=teacher or [], classes=classes, most_labels=most_labels)
+    log = progress_log(as_json)
+    if left_out := described(teaching.counts):
+        log(left_out)
+    found = teach(teaching, kinds, output=output, teacher=column, share=held_out, seed=seed, report=log)
+    if as_json:
+        agreements = [agreement.as_dict() for agreement in found.agreements]
+        echo_json({"path": str(found.path), "texts": found.texts, "agreement": agreements, "card": found.card})
+        return
+    echo(format_agreements(found))
+    echo(f"\n{found.path}: {found.path.stat().st_size / 1e6:.1f} MB; model card: {found.path}.json. In a recipe:\n")
+    echo(recipe_lines(found, name=column))
+
+
+def _kinds(
+    kind: ClassifierKind,
+    *,
+    compare: bool,
+    tokenizer: list[str] | None,
+    setting: list[str] | None,
+    head: str,
+    seed: int,
+) -> list[StudentKind]:
+    """Return the kinds to teach, the one that is written first."""
+    from colophon.annotators.fasttext.training.settings import TrainingSettings
+    from colophon.pipeline.classifiers.students import FastTextKind, PooledKind
+    from colophon.pipeline.recipe.error_messages import validated
+    from colophon.pipeline.recipe.loading import parse_settings
+    from colophon.trainer.classifiers.settings import PooledSettings
+
+    wanted = [kind, *(other for other in ClassifierKind if compare and other is not kind)]
+    if tokenizer and ClassifierKind.POOLED not in wanted:
+        raise UsageError("--tokenizer is for --kind pooled")
+    settings = {"seed": seed, **parse_settings("--setting", setting or [])}
+    kinds: list[StudentKind] = []
+    for each in wanted:
+        own = settings if each is kind else {"seed": seed}
+        if each is ClassifierKind.FASTTEXT:
+            kinds.append(FastTextKind(settings=validated(TrainingSettings, own, where="--setting")))
+        else:
+            pooled = validated(PooledSettings, own, where="--setting")
+            kinds.append(PooledKind(tokenizer=load_tokenizer_option(tokenizer), settings=pooled, head=head))
+    return kinds
