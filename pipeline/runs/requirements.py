@@ -53,7 +53,8 @@ def _files(plan: Plan, stages: Collection[StageName], *, annotates: bool) -> Ite
     if annotates:
         for config in recipe.annotators.values():
             yield from config.with_absolute_paths().paths
-    if {"tokenize", "pack"} & set(stages) and recipe.tokenizer is not None and recipe.tokenizer.path is not None:
+    encodes = bool({"tokenize", "pack"} & {*stages}) or ("annotate" in stages and plan.resolved.reads_ids)
+    if encodes and recipe.tokenizer is not None and recipe.tokenizer.path is not None:
         path = Path(absolute_path(recipe.tokenizer.path))
         yield str(path)
         if sidecar_path(path).is_file():
