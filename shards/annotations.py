@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from colophon.shards.arrow_files import read_table
 from colophon.shards.common.errors import ShardError, did_you_mean, one_line
 from colophon.shards.manifest import Manifest, checked_path
+from colophon.shards.outputs import TOKENS
 from colophon.shards.records import Record
 from colophon.shards.stores.places import RunPlace
 
@@ -85,6 +87,32 @@ def find_column(output: RunPlace, manifest: Manifest, name: str) -> AnnotationCo
     annotator = annotators[name]
     records = {record.partition: record for record in manifest.annotators[annotator].records}
     return AnnotationColumn(name=name, output=output, annotator=annotator, records=records)
+
+
+def documents_of(
+    output: RunPlace, manifest: Manifest, partition: str, rows: Sequence[int]
+) -> list[tuple[str | None, dict[str, Any]]]:
+    """The id of some documents of a partition, and their annotations by column, in the order of `rows`.
+
+    The id is None where the run has no file of annotations with ids for the partition, and no local file of tokens.
+
+    Raises:
+        ShardError: a file cannot be read, or differs from its record.
+    """
+    columns: dict[str, list[Any]] = {}
+    for files in manifest.annotators.values():
+        for record in files.records:
+            if record.partition == partition:
+                with _opened(output, record) as parquet:
+                    columns |= parquet.read().take(list(rows)).to_pydict()
+    tokens = manifest.outputs.get(TOKENS)
+    if tokens is not None and ID not in columns and isinstance(output, Path):
+        for record in tokens.records:
+            if record.partition == partition:
+                table = read_table(checked_path(output, record))
+                columns[ID] = table.column(ID).take(list(rows)).to_pylist()
+    ids = columns.pop(ID, [None] * len(rows))
+    return [(id, {name: values[i] for name, values in columns.items()}) for i, id in enumerate(ids)]
 
 
 def annotators_by_column(output: RunPlace, manifest: Manifest) -> dict[str, str]:

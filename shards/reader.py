@@ -245,6 +245,11 @@ class PackedDataset:
         index = int(np.searchsorted(self._first_rows, row, side="right")) - 1
         return self.files[index], row - int(self._first_rows[index])
 
+    def file_numbers(self, rows: NumPyArray) -> NumPyArray:
+        """int64 [n]: the place in `files` of the file that holds each of the rows int64 [n]."""
+        numbers: NumPyArray = np.searchsorted(self._first_rows, rows, side="right") - 1
+        return numbers
+
     def rows(self, rows: Sequence[int] | NumPyArray, *, into: PackedRows | None = None) -> PackedRows:
         """Copies of `rows`, in their order.
 

@@ -49,6 +49,7 @@ LAZY_EXCEPTIONS = (
             "trained_models",
             "doctor",
             "report",
+            "tracing",
         )
     ),
 )

@@ -191,7 +191,10 @@ class _Run:
         self.steps = config.num_steps
         """Updates of the run."""
         self._with_metadata = bool(self.data.role_weights[Role.METADATA])
-        self._arithmetic = Arithmetic.of(config, device=world.device, with_hits=self._with_metadata)
+        self._groups = [] if self.data.groups is None else self.data.groups.groups
+        self._arithmetic = Arithmetic.of(
+            config, device=world.device, with_hits=self._with_metadata, num_groups=len(self._groups)
+        )
         self._masked_ids = masked_ids(config, self.data)
         decoder = Decoder(
             config.model,
@@ -375,6 +378,7 @@ class _Run:
             totals,
             state=self.state,
             with_metadata=self._with_metadata,
+            groups=self._groups,
             rate=queued.rate,
             norm=norm,
             timing={
@@ -397,7 +401,7 @@ class _Run:
         self._validation_loss = totals.mean(Role.TEXT)
         if self._validation_loss is None:
             return
-        record = validation_record(totals, step=self.state.step, with_metadata=self._with_metadata)
+        record = validation_record(totals, step=self.state.step, with_metadata=self._with_metadata, groups=self._groups)
         metrics.write(record)
         self.report(validation_line(record, steps=self.steps))
 

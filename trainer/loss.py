@@ -162,19 +162,30 @@ class LossTotals:
     """[7]: number of labels."""
     hits_by_role: tuple[int, ...]
     """[7]: number of labels that no other id exceeds in probability; 0 without `with_hits`."""
+    losses_by_group: tuple[float, ...] = ()
+    """[num_groups]: sum of the losses of text labels, by the group of their document."""
+    labels_by_group: tuple[int, ...] = ()
+    """[num_groups]: number of text labels."""
 
     @classmethod
     def of(cls, values: Sequence[float]) -> LossTotals:
         """The totals of the values that `LossSums.over_all_ranks` has."""
         weighted, weight, *sums = values
         roles = len(ROLE_NAMES)
-        losses, labels, hits = sums[:roles], sums[roles : 2 * roles], sums[2 * roles :]
+        losses, labels, hits, groups = (
+            sums[:roles],
+            sums[roles : 2 * roles],
+            sums[2 * roles : 3 * roles],
+            sums[3 * roles :],
+        )
         return cls(
             weighted=weighted,
             weight=weight,
             losses_by_role=tuple(losses),
             labels_by_role=tuple(map(round, labels)),
             hits_by_role=tuple(map(round, hits)),
+            losses_by_group=tuple(groups[: len(groups) // 2]),
+            labels_by_group=tuple(map(round, groups[len(groups) // 2 :])),
         )
 
     @property
@@ -201,24 +212,32 @@ class LossTotals:
 class LossSums:
     """Losses summed on the device over micro-batches, for reporting."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, *, num_groups: int = 0) -> None:
         self._overall = torch.zeros(2, dtype=torch.float64, device=device)
         self._by_role = torch.zeros((3, len(ROLE_NAMES)), dtype=torch.float64, device=device)
+        self._by_group = torch.zeros((2, num_groups), dtype=torch.float64, device=device)
         self._roles = torch.arange(len(ROLE_NAMES), device=device)[:, None]
 
-    def add(self, found: TokenLosses, *, label_roles: Tensor, loss_weights: Tensor) -> None:
-        """Add one micro-batch: the losses of its labels, and the labels' roles, int64 [n]."""
+    def add(
+        self, found: TokenLosses, *, label_roles: Tensor, loss_weights: Tensor, label_groups: Tensor | None = None
+    ) -> None:
+        """Add one micro-batch: the losses of its labels, the labels' roles, int64 [n], and their groups, int64
+        [num_columns, n]."""
         weight = loss_weights.sum(dtype=torch.float64)
         self._overall += torch.stack([found.weighted.detach().double(), weight])
         has_role = label_roles == self._roles  # [7, n]
         counted = [torch.where(has_role, found.losses.double(), 0.0), has_role]
         if found.hits is not None:
             counted.append(has_role & found.hits)
+        if label_groups is not None:
+            of_text = torch.stack([part[Role.TEXT].double() for part in counted[:2]])  # [2, n]
+            of_groups = of_text.repeat(1, len(label_groups))
+            self._by_group.index_add_(1, label_groups.flatten(), of_groups)
         self._by_role[: len(counted)] += torch.stack([part.sum(dim=1, dtype=torch.float64) for part in counted])
 
     def over_all_ranks(self) -> Tensor:
         """float64 [n]: the sums over all ranks, on the device, for `LossTotals.of`."""
-        return global_sum(torch.cat([self._overall, self._by_role.flatten()]))
+        return global_sum(torch.cat([self._overall, self._by_role.flatten(), self._by_group.flatten()]))
 
     def totals(self) -> LossTotals:
         """The sums over all ranks, on the host; waits for the device, once."""

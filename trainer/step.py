@@ -28,9 +28,13 @@ class Arithmetic:
     document_masking: bool = True
     with_hits: bool = False
     """Whether each label is compared with the most probable id."""
+    num_groups: int = 0
+    """Groups of text by which losses are summed, too."""
 
     @classmethod
-    def of(cls, config: TrainConfig, *, device: torch.device, with_hits: bool = False) -> Arithmetic:
+    def of(
+        cls, config: TrainConfig, *, device: torch.device, with_hits: bool = False, num_groups: int = 0
+    ) -> Arithmetic:
         """The arithmetic of a run on a device.
 
         Raises:
@@ -51,6 +55,7 @@ class Arithmetic:
             attention=attention,
             document_masking=config.document_masking,
             with_hits=with_hits,
+            num_groups=num_groups,
         )
 
 
@@ -80,7 +85,7 @@ def accumulate_gradients(
         arithmetic: device, dtype, masks.
     """
     total_weight = model.world.total(float(batch.loss_weights.numpy().sum(dtype=np.float64)))
-    sums = LossSums(arithmetic.device)
+    sums = LossSums(arithmetic.device, num_groups=arithmetic.num_groups)
     micros = list(batch.split(micro_batch_size))
     for number, micro in enumerate(micros, 1):
         with model.accumulating(is_last=number == len(micros)):
@@ -94,7 +99,7 @@ def accumulate_gradients(
 @torch.no_grad()
 def validation_losses(model: SharedModel, batches: Iterable[Batch], *, arithmetic: Arithmetic) -> LossTotals:
     """Losses by role over `batches`, without gradients; all ranks have equally many batches."""
-    sums = LossSums(arithmetic.device)
+    sums = LossSums(arithmetic.device, num_groups=arithmetic.num_groups)
     for batch in batches:
         _forward(model, batch, sums, arithmetic=arithmetic)
     model.release()
@@ -103,7 +108,19 @@ def validation_losses(model: SharedModel, batches: Iterable[Batch], *, arithmeti
 
 def _forward(model: SharedModel, batch: Batch, sums: LossSums, *, arithmetic: Arithmetic) -> TokenLosses:
     """Losses of one micro-batch, also added to `sums`."""
-    on_host, batch = batch, batch.to(arithmetic.device)
+    there = batch.to(arithmetic.device)
+    losses = token_losses(model, there, on_host=batch, arithmetic=arithmetic)
+    sums.add(
+        losses,
+        label_roles=there.label_roles.flatten(),
+        loss_weights=there.loss_weights,
+        label_groups=there.label_groups,
+    )
+    return losses
+
+
+def token_losses(model: SharedModel, batch: Batch, *, on_host: Batch, arithmetic: Arithmetic) -> TokenLosses:
+    """Losses of one micro-batch on the device of `arithmetic`; `on_host` is the same batch in host memory."""
     if arithmetic.document_masking:
         # The number of varlen's bounds is needed on the host; the other masks are built on the device.
         source = on_host if arithmetic.attention == "varlen" else batch
@@ -112,6 +129,4 @@ def _forward(model: SharedModel, batch: Batch, sums: LossSums, *, arithmetic: Ar
     else:
         mask, positions = None, row_positions(batch.input_segments)
     inputs = (batch.input_ids, positions, mask, batch.labels, batch.loss_weights)
-    losses = model.forward(*inputs, dtype=arithmetic.dtype, with_hits=arithmetic.with_hits)
-    sums.add(losses, label_roles=batch.label_roles.flatten(), loss_weights=batch.loss_weights)
-    return losses
+    return model.forward(*inputs, dtype=arithmetic.dtype, with_hits=arithmetic.with_hits)

@@ -26,6 +26,7 @@ from colophon.pipeline.cli import (
     stages,
     starting,
     studies,
+    tracing,
     training,
     view,
 )
@@ -112,6 +113,7 @@ for command in (
     studies.probe,
     studies.attention,
     studies.plot,
+    tracing.trace,
     training.train_classifier,
     distillation.distill,
     training.train_tokenizer,

@@ -224,18 +224,18 @@ def result_name(stem: str, call: typer.Context, *, exclude: Collection[str] = ()
         exclude: names of parameters that the result's directory or stem contains, or that do not change the result.
         beside: the other models in the result.
     """
-    parts = [stem, *([f"beside={','.join(map(_file_name_part, beside))}"] if beside else [])]
+    parts = [stem, *([f"beside={','.join(map(file_name_part, beside))}"] if beside else [])]
     for parameter in sorted(call.command.params, key=lambda parameter: str(parameter.name)):
         name, value = str(parameter.name), call.params.get(str(parameter.name))
         if name in _EXCLUDED_PARAMETERS or name in exclude or value in (None, [], (), parameter.get_default(call)):
             continue
         values = value if isinstance(value, list | tuple) else [value]
-        parts.append(f"{name}={','.join(map(_file_name_part, values))}")
+        parts.append(f"{name}={','.join(map(file_name_part, values))}")
     name = "-".join(parts)
     return name if len(name) <= _MAX_NAME_LENGTH else f"{name[:_MAX_NAME_LENGTH]}_{_digest(name)}"
 
 
-def _file_name_part(value: object) -> str:
+def file_name_part(value: object) -> str:
     """Return a value in characters that are safe in a file name, with a digest if a character was replaced or cut.
 
     `topic` stays `topic`; `out/val` becomes `out_val_` and 6 hexadecimal digits.

@@ -18,6 +18,7 @@ from colophon.pipeline.cli.options import (
     SeedOption,
     SetOption,
     StepOption,
+    file_name_part,
     local_only,
     recipe_and_output,
     result_name,
@@ -186,6 +187,15 @@ def plot(
             "for an unknown quantity lists the available ones.",
         ),
     ] = "text_loss",
+    by: Annotated[
+        str | None,
+        typer.Option(
+            "--by",
+            metavar="COLUMN",
+            help="Column of the runs' group_by: a curve for each of its values, of text_loss or validation_text_loss.",
+            show_default="one curve a run",
+        ),
+    ] = None,
     smooth: Annotated[
         float | None,
         typer.Option(
@@ -213,10 +223,11 @@ def plot(
     from colophon.trainer.plots.curves import read_curves
     from colophon.trainer.plots.figures import save_figure
 
-    figure = draw_curves(read_curves(output, names or None, x=x, y=y), x=x, y=y, smooth=smooth)
+    figure = draw_curves(read_curves(output, names or None, x=x, y=y, by=by), x=x, y=y, smooth=smooth)
     if to is None:
-        to = output / "training" / y
-        _check_files(inside(output, "training", is_directory=True), y)
+        stem = y if by is None else f"{y}-by={file_name_part(by)}"
+        to = output / "training" / stem
+        _check_files(inside(output, "training", is_directory=True), stem)
     written = [str(path) for path in save_figure(figure, to)]
     if as_json:
         echo_json({"files": written})

@@ -93,6 +93,9 @@ class TrainConfig(Settings):
     """Steps between checkpoints; the last step is followed by one too. 0: none at all, so nothing to resume."""
     keep_checkpoints: int = Field(2, ge=1)
     """The number of newest checkpoints to keep."""
+    group_by: tuple[str, ...] = ()
+    """Annotation columns: the metrics have the text loss by each value of them, in training and validation: the twenty
+    values with the most documents, and all others together; of a column of numbers, fifths."""
     log_every: int = Field(10, ge=1)
     """Steps between console lines; `metrics.jsonl` has every step."""
     tensorboard: bool = False
@@ -238,6 +241,8 @@ class TrainConfig(Settings):
             if source.curriculum is not None:
                 inherited = source.curriculum is self.curriculum
                 columns[f"{'' if inherited else key}curriculum.column"] = source.curriculum.column
+        if next(self._own_sources(), None) is not None:
+            columns |= {f"group_by.{number}": column for number, column in enumerate(self.group_by)}
         return columns
 
     def _own_sources(self) -> Iterator[tuple[str, SourceConfig]]:

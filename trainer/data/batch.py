@@ -15,6 +15,7 @@ from colophon.shards.reader import PackedDataset, PackedRows
 from colophon.trainer.config import GoldfishConfig
 from colophon.trainer.data.documents.assembly import Assembly
 from colophon.trainer.data.goldfish import goldfish_drops
+from colophon.trainer.data.groups import TokenGroups
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,8 @@ class Batch:
     """int32 [b, L + 1]: the segment of each token in its row."""
     loss_weights: Tensor
     """float32 [b, L]: the weight of each label."""
+    groups: Tensor | None = None
+    """int16 or int64 [b, num_columns, L + 1]: the group of each token by each column; None without `group_by`."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -47,6 +50,11 @@ class Batch:
     def label_roles(self) -> Tensor:
         """int64 [b, L]: the `Role` of each label."""
         return self.roles[:, 1:].long()
+
+    @property
+    def label_groups(self) -> Tensor | None:
+        """int64 [num_columns, b * L]: the group of each label by each column; None without any."""
+        return None if self.groups is None else self.groups[:, :, 1:].long().transpose(0, 1).flatten(1)
 
     @property
     def input_segments(self) -> Tensor:
@@ -73,29 +81,43 @@ class Batch:
             yield self._map(lambda tensor, part=slice(start, start + size): tensor[part])
 
     def _map(self, function: Any) -> Batch:
-        return replace(self, **{field.name: function(getattr(self, field.name)) for field in fields(self)})
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: function(value) for name, value in values.items() if value is not None})
 
 
 class BatchBuffer:
     """Memory for one batch, reused for later batches. Its arrays and tensors share the memory."""
 
-    def __init__(self, n: int, *, width: int, dtype: np.dtype[Any], pin: bool = False) -> None:
-        """Allocate `n` rows of `width` ids of type `dtype`; with `pin` in page-locked memory, for copies to a GPU."""
-        self._width, self._dtype, self._pin = width, dtype, pin
+    def __init__(
+        self, n: int, *, width: int, dtype: np.dtype[Any], pin: bool = False, groups: TokenGroups | None = None
+    ) -> None:
+        """Allocate `n` rows of `width` ids of type `dtype`.
+
+        Args:
+            n: rows.
+            width: ids of a row.
+            dtype: of the ids.
+            pin: whether in page-locked memory, for copies to a GPU.
+            groups: of the tokens; None: batches have none.
+        """
+        self._width, self._dtype, self._pin, self._text_groups = width, dtype, pin, groups
         self._allocate(n)
 
     def _allocate(self, n: int) -> None:
         width = self._width
 
-        def empty(width: int, dtype: torch.dtype) -> Tensor:
-            return torch.empty((n, width), dtype=dtype, pin_memory=self._pin)
+        def empty(*shape: int, dtype: torch.dtype) -> Tensor:
+            return torch.empty((n, *shape), dtype=dtype, pin_memory=self._pin)
 
-        ids = torch.from_numpy(np.empty(0, self._dtype)).dtype
+        groups = self._text_groups
+        columns = 0 if groups is None else groups.num_columns
+        groups_type = torch.int16 if groups is None else torch.from_numpy(np.empty(0, groups.dtype)).dtype
         self.batch = Batch(
-            tokens=empty(width, ids),
-            roles=empty(width, torch.uint8),
-            segments=empty(width, torch.int32),
-            loss_weights=empty(width - 1, torch.float32),
+            tokens=empty(width, dtype=torch.from_numpy(np.empty(0, self._dtype)).dtype),
+            roles=empty(width, dtype=torch.uint8),
+            segments=empty(width, dtype=torch.int32),
+            loss_weights=empty(width - 1, dtype=torch.float32),
+            groups=empty(columns, width, dtype=groups_type) if columns else None,
         )
         self._rows = PackedRows(
             input_ids=self.batch.tokens.numpy(),
@@ -104,12 +126,16 @@ class BatchBuffer:
             documents=np.empty((n, width), np.uint32),
         )
         self._loss_weights: NumPyArray = self.batch.loss_weights.numpy()
+        self._groups: NumPyArray | None = None if self.batch.groups is None else self.batch.groups.numpy()
 
     def fill(self, start: int, dataset: PackedDataset, rows: NumPyArray, *, goldfish: GoldfishConfig | None) -> int:
         """Copy `rows` of a data set into the buffer from row `start` on; returns the first row after them."""
         part = slice(start, start + len(rows))
         packed = dataset.rows(rows, into=self._part(part))
         self._weigh(packed, part, dataset=dataset, goldfish=goldfish)
+        if self._text_groups is not None and self._groups is not None:
+            numbers = self._text_groups.numbers.of(dataset, rows, packed.documents)
+            self._groups[part] = self._text_groups.of(numbers)
         return part.stop
 
     def assemble(self, assembly: Assembly, dataset: PackedDataset, *, goldfish: GoldfishConfig | None) -> Batch:
@@ -120,6 +146,9 @@ class BatchBuffer:
         part = slice(0, assembly.num_rows)
         packed = self._part(part)
         assembly.read(dataset, packed)
+        if self._text_groups is not None and self._groups is not None:
+            numbers = assembly.document_numbers(self._text_groups.numbers, dataset, packed)
+            self._groups[part] = self._text_groups.of(numbers)
         weights = self._weigh(packed, part, dataset=dataset, goldfish=goldfish)
         assembly.mask(packed.roles, weights)
         return next(self.batch.split(assembly.num_rows))
@@ -138,8 +167,14 @@ class BatchBuffer:
         return weights
 
 
-def read_batch(dataset: PackedDataset, rows: NumPyArray, *, goldfish: GoldfishConfig | None = None) -> Batch:
+def read_batch(
+    dataset: PackedDataset,
+    rows: NumPyArray,
+    *,
+    goldfish: GoldfishConfig | None = None,
+    groups: TokenGroups | None = None,
+) -> Batch:
     """`rows` of a data set as tensors in ordinary memory; `goldfish` sets the weights of some labels to 0."""
-    buffer = BatchBuffer(len(rows), width=dataset.sequence_length + 1, dtype=dataset.id_dtype)
+    buffer = BatchBuffer(len(rows), width=dataset.sequence_length + 1, dtype=dataset.id_dtype, groups=groups)
     buffer.fill(0, dataset, rows, goldfish=goldfish)
     return buffer.batch

@@ -115,6 +115,11 @@ class PackedLayouts:
             self._layouts[key] = packed
         return self._layouts[key]
 
+    @property
+    def opened(self) -> list[PackedLayout]:
+        """The layouts, in the order in which they were opened."""
+        return list(self._layouts.values())
+
     def descriptions(self, sources: Iterable[SourceConfig]) -> list[LayoutDescription]:
         """The layouts of `sources` for a checkpoint, each once."""
         used = {(source.output_directory(self._output).resolve(), source.layout): source for source in sources}

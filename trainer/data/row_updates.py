@@ -13,6 +13,7 @@ from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import Role
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch, BatchBuffer, read_batch
+from colophon.trainer.data.groups import TextGroups
 from colophon.trainer.data.held_out import hold_out_rows
 from colophon.trainer.data.length import phase_at, text_tokens_by_step, with_length
 from colophon.trainer.data.packed_layout import PackedLayout, PackedLayouts
@@ -86,7 +87,7 @@ class RowUpdates:
         for source, rows in phase_at(self.phases, step).rows(step, part=slice(rank, None, world_size)):
             yield source.dataset, rows
 
-    def validation_batches(self, *, rank: int, world_size: int) -> Iterator[Batch]:
+    def validation_batches(self, *, rank: int, world_size: int, groups: TextGroups | None = None) -> Iterator[Batch]:
         """The rank's part of the validation rows, in micro-batches; every rank has equally many.
 
         Where the rows do not divide evenly, some ranks get a row a second time, marked as padding.
@@ -98,7 +99,7 @@ class RowUpdates:
         size = self.config.rows_at_once
         self.held_out.packed.dataset.read_ahead(own_rows)
         for start in range(0, len(own_rows), size):
-            batch = read_batch(self.held_out.packed.dataset, own_rows[start : start + size])
+            batch = read_batch(self.held_out.packed.dataset, own_rows[start : start + size], groups=groups)
             if num_fillers and start + size >= len(own_rows):
                 batch.roles[-num_fillers:], batch.loss_weights[-num_fillers:] = Role.PAD, 0.0
             yield batch

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -21,7 +23,9 @@ from colophon.shards.stores.places import RunPlace
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch, BatchBuffer
 from colophon.trainer.data.description import DataDescription
+from colophon.trainer.data.document_numbers import DocumentNumbers
 from colophon.trainer.data.documents.updates import DocumentUpdates
+from colophon.trainer.data.groups import EachDocument, TextGroups
 from colophon.trainer.data.packed_layout import PackedLayouts
 from colophon.trainer.data.row_updates import RowUpdates
 from colophon.trainer.errors import TrainerError
@@ -54,6 +58,8 @@ class TrainingData:
         """The settings with their number of steps."""
         held_out = self.updates.held_out
         self.validation_dataset, self.validation_rows = held_out.packed.dataset, held_out.rows
+        self.groups = TextGroups(config.group_by, self.numbers) if config.group_by else None
+        """The groups of `group_by`."""
         if not self.role_weights.any():
             raise TrainerError("no label of this run has loss weight: set role_weights of a layout above 0")
 
@@ -107,6 +113,12 @@ class TrainingData:
         layouts = {one.key: one.meaning() for one in self.description(step).layouts}
         return {"layouts": layouts, **self.updates.fingerprints(step)}
 
+    @cached_property
+    def numbers(self) -> DocumentNumbers:
+        """Numbers of the documents in all batches."""
+        opened, validation = self._layouts.opened, self.updates.held_out.packed
+        return DocumentNumbers(opened if any(one is validation for one in opened) else [*opened, validation])
+
     def batch(self, step: int, *, rank: int = 0, world_size: int = 1, buffer: BatchBuffer | None = None) -> Batch:
         """Rank `rank`'s part of the global batch of update `step` (from 1); in `buffer`, if given."""
         buffer = self._buffer(rank=rank, world_size=world_size) if buffer is None else buffer
@@ -151,13 +163,24 @@ class TrainingData:
             for dataset, rows in self.updates.rows(step, rank=rank, world_size=world_size):
                 dataset.read_ahead(rows)
 
+    def traced(self, step: int) -> tuple[Batch, NumPyArray]:
+        """The global batch of update `step`, and int64 [b, L + 1]: the number of each token's document in `numbers`;
+        -1 for padding."""
+        width, size = self.sequence_length + 1, self.config.batch_size
+        groups = EachDocument(self.numbers)
+        batch = self.batch(step, buffer=BatchBuffer(size, width=width, dtype=self.dataset.id_dtype, groups=groups))
+        assert batch.groups is not None
+        return replace(batch, groups=None), batch.groups[:, 0].numpy()
+
     def _buffer(self, *, rank: int, world_size: int, pin: bool = False) -> BatchBuffer:
         rows = len(range(rank, self.config.batch_size, world_size))
-        return BatchBuffer(rows, width=self.sequence_length + 1, dtype=self.dataset.id_dtype, pin=pin)
+        return BatchBuffer(
+            rows, width=self.sequence_length + 1, dtype=self.dataset.id_dtype, pin=pin, groups=self.groups
+        )
 
     def validation_batches(self, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:
         """The rank's part of the validation rows, in micro-batches; every rank has equally many."""
-        return self.updates.validation_batches(rank=rank, world_size=world_size)
+        return self.updates.validation_batches(rank=rank, world_size=world_size, groups=self.groups)
 
 
 def _recorded_event() -> torch.cuda.Event:

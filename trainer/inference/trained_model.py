@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -85,13 +86,8 @@ def load_trained(
     """
     directory = run_directory(output, name)
     path = _checkpoint(directory, step)
-    described = read_state(inside(directory, "config.json"), remedy=_REMEDY) or {}
-    try:
-        config = TrainConfig.model_validate(with_current_keys(described["config"]))
-        masked_ids = [int(id) for id in described["masked_ids"]]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = "damaged" if isinstance(error, KeyError | TypeError | AttributeError) else one_line(error)
-        raise TrainerError(f"{directory / 'config.json'}: cannot be read: {reason}. {_REMEDY}") from None
+    described = trained_run(output, name)
+    config, masked_ids = described.config, described.masked_ids
     saved = read_trained(path)
     check_weights(saved.weights, config.model, saved.data.tokenizer, where=path / MODEL_NAME)
     check_masked_ids(masked_ids, saved.data.tokenizer, where=directory / "config.json", remedy=_REMEDY)
@@ -111,14 +107,47 @@ def load_trained(
     )
 
 
-def _checkpoint(directory: Path, step: int | None) -> Path:
-    if not directory.is_dir():
-        runs = directory.parent
-        known = sorted(path.name for path in entries(runs.parent, runs.name) if path.is_dir())
-        choices = (
-            f"available: {', '.join(known)}" if known else "no model has been trained yet: run `colophon train` first"
+@dataclass(frozen=True, kw_only=True)
+class TrainedRun:
+    """The content of a training's `config.json`."""
+
+    config: TrainConfig
+    masked_ids: list[int]
+    shared: dict[str, Any]
+    """The values that a resumed run must share, when the file was written."""
+
+
+def trained_run(output: Path, name: str) -> TrainedRun:
+    """The settings of the training `name` under `output`.
+
+    Raises:
+        TrainerError: the training does not exist (the choices are listed), or its `config.json` cannot be read.
+    """
+    directory = run_directory(output, name)
+    _check_exists(directory)
+    described = read_state(inside(directory, "config.json"), remedy=_REMEDY) or {}
+    try:
+        return TrainedRun(
+            config=TrainConfig.model_validate(with_current_keys(described["config"])),
+            masked_ids=[int(id) for id in described["masked_ids"]],
+            shared=dict(described.get("shared") or {}),
         )
-        raise TrainerError(f"{directory}: no such training run; {choices}{did_you_mean(directory.name, known)}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = "damaged" if isinstance(error, KeyError | TypeError | AttributeError) else one_line(error)
+        raise TrainerError(f"{directory / 'config.json'}: cannot be read: {reason}. {_REMEDY}") from None
+
+
+def _check_exists(directory: Path) -> None:
+    if directory.is_dir():
+        return
+    runs = directory.parent
+    known = sorted(path.name for path in entries(runs.parent, runs.name) if path.is_dir())
+    choices = f"available: {', '.join(known)}" if known else "no model has been trained yet: run `colophon train` first"
+    raise TrainerError(f"{directory}: no such training run; {choices}{did_you_mean(directory.name, known)}")
+
+
+def _checkpoint(directory: Path, step: int | None) -> Path:
+    _check_exists(directory)
     found = {step_of(path): path for path in checkpoints(inside(directory, "checkpoints", is_directory=True))}
     if not found:
         raise TrainerError(f"{directory}: no checkpoint has been written yet")

@@ -7,11 +7,13 @@ One object per step:
     loss weight in any layout), tokens and text_tokens (labels since the start, without padding), lr, grad_norm (before
     clipping), tokens_per_second, data_wait (share of the step's time spent waiting for its batch), mfu (share of the
     devices' peak that the model's own arithmetic takes; null where the peak is unknown), memory_gb (highest so far on
-    one device; of the process on CPU), skipped_batches (batches since the start in which no label has loss weight)
+    one device; of the process on CPU), skipped_batches (batches since the start in which no label has loss weight);
+    with `group_by` also text_loss_by and text_tokens_by: by column and value, of this update's text
 
 and one per validation: step, validation_text_loss, validation_text_tokens, validation_metadata_loss,
-validation_metadata_accuracy. Losses are in nats per token; a skipped batch has null for `loss` and `grad_norm`. Wrapper
-and eos count in `loss` where they have loss weight, and in no other field.
+validation_metadata_accuracy, with `group_by` also validation_text_loss_by and validation_text_tokens_by. Losses are in
+nats per token; a skipped batch has null for `loss` and `grad_norm`. Wrapper and eos count in `loss` where they have
+loss weight, and in no other field.
 """
 
 from __future__ import annotations
@@ -107,6 +109,7 @@ def step_record(
     *,
     state: TrainingState,
     with_metadata: bool,
+    groups: Sequence[tuple[str, str]],
     rate: float,
     norm: float | None,
     timing: Mapping[str, float | None],
@@ -117,6 +120,7 @@ def step_record(
         totals: losses of the global batch.
         state: after the update.
         with_metadata: whether metadata has loss weight in any layout.
+        groups: column and value of each group of text.
         rate: learning rate.
         norm: of the gradient, before clipping; None where the update was skipped.
         timing: the fields that depend on the machine.
@@ -126,6 +130,7 @@ def step_record(
         "loss": totals.loss,
         "text_loss": totals.mean(Role.TEXT),
         **_metadata_record(totals, with_metadata=with_metadata),
+        **_group_record(totals, groups),
         "tokens": state.tokens,
         "text_tokens": state.text_tokens,
         "lr": rate,
@@ -135,14 +140,16 @@ def step_record(
     }
 
 
-def validation_record(totals: LossTotals, *, step: int, with_metadata: bool) -> dict[str, Any]:
+def validation_record(
+    totals: LossTotals, *, step: int, with_metadata: bool, groups: Sequence[tuple[str, str]]
+) -> dict[str, Any]:
     """The fields of one validation."""
-    metadata = _metadata_record(totals, with_metadata=with_metadata)
+    more = {**_metadata_record(totals, with_metadata=with_metadata), **_group_record(totals, groups)}
     return {
         "step": step,
         "validation_text_loss": totals.mean(Role.TEXT),
         "validation_text_tokens": totals.labels_by_role[Role.TEXT],
-        **{f"validation_{name}": value for name, value in metadata.items()},
+        **{f"validation_{name}": value for name, value in more.items()},
     }
 
 
@@ -151,6 +158,16 @@ def _metadata_record(totals: LossTotals, *, with_metadata: bool) -> dict[str, fl
         "metadata_loss": totals.mean(Role.METADATA) if with_metadata else None,
         "metadata_accuracy": totals.accuracy(Role.METADATA) if with_metadata else None,
     }
+
+
+def _group_record(totals: LossTotals, groups: Sequence[tuple[str, str]]) -> dict[str, dict[str, dict[str, float]]]:
+    """Mean loss and number of text labels by column and value; values without text are missing."""
+    losses: dict[str, dict[str, float]] = {column: {} for column, _ in groups}
+    tokens: dict[str, dict[str, float]] = {column: {} for column, _ in groups}
+    for (column, value), loss, labels in zip(groups, totals.losses_by_group, totals.labels_by_group, strict=True):
+        if labels:
+            losses[column][value], tokens[column][value] = loss / labels, labels
+    return {"text_loss_by": losses, "text_tokens_by": tokens} if groups else {}
 
 
 def step_line(record: Mapping[str, Any], *, steps: int, pace: Pace) -> str:

@@ -101,4 +101,11 @@ def open_trackers(config: TrainConfig, directory: Path, *, resumed_at: int) -> l
 
 
 def _scalars(record: Mapping[str, Any]) -> dict[str, float]:
-    return {name: value for name, value in record.items() if name != "step" and value is not None}
+    """The numbers of a record by name; those of groups are named `text_loss_by/topic/Games`."""
+    found: dict[str, float] = {}
+    for name, value in record.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}/{key}": number for key, number in _scalars(value).items()}
+        elif name != "step" and value is not None:
+            found[name] = value
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -37,6 +38,8 @@ Y_LABELS = {
     "data_wait": "share of the step spent waiting for data",
     "memory_gb": "memory (GB)",
 }
+GROUPED = ("text_loss", "validation_text_loss")
+"""The quantities that metrics have by annotation value, too."""
 _VALIDATIONS = {
     "text_loss": "validation_text_loss",
     "loss": "validation_text_loss",
@@ -90,13 +93,7 @@ def read_curve(output: Path, name: str, *, x: str = "step", y: str = "text_loss"
         if value not in known:
             guess = did_you_mean(value, known)
             raise TrainerError(f"{option}: unknown quantity {value!r}; available: {', '.join(known)}{guess}")
-    path = inside(output, Path("training", name, "metrics.jsonl"))
-    if not path.is_file():
-        runs = training_runs(output)
-        raise TrainerError(
-            f"{output}: no metrics of a training run {name!r}; "
-            f"available: {', '.join(runs) or 'none'}{did_you_mean(name, runs)}"
-        )
+    path = _metrics_of(output, name)
     records = _records(path)
     steps = [record for record in records if "loss" in record]
     places = _places(steps, x)
@@ -114,18 +111,98 @@ def read_curve(output: Path, name: str, *, x: str = "step", y: str = "text_loss"
     )
 
 
-def read_curves(output: Path, names: Sequence[str] | None, *, x: str = "step", y: str = "text_loss") -> list[Curve]:
-    """The curves of the named training runs; None: of all runs that logged the quantity.
+def _metrics_of(output: Path, name: str) -> Path:
+    path = inside(output, Path("training", name, "metrics.jsonl"))
+    if not path.is_file():
+        runs = training_runs(output)
+        raise TrainerError(
+            f"{output}: no metrics of a training run {name!r}; "
+            f"available: {', '.join(runs) or 'none'}{did_you_mean(name, runs)}"
+        )
+    return path
+
+
+def read_group_curves(output: Path, name: str, *, by: str, x: str = "step", y: str = "text_loss") -> list[Curve]:
+    """The curves of a training run's text loss for each value of an annotation column, the most text first.
+
+    Args:
+        output, name, x: as of `read_curve`.
+        by: a column of the run's `group_by`.
+        y: one of `GROUPED`.
 
     Raises:
-        TrainerError: as for `read_curve`, or no run has metrics.
+        TrainerError: as `read_curve`, or the run has no losses by this column; the choices are listed.
     """
+    if y not in GROUPED:
+        raise TrainerError(f"by: {y} has no groups; available: {', '.join(GROUPED)}")
+    whole = read_curve(output, name, x=x, y=y)  # checks the names
+    path = _metrics_of(output, name)
+    records = _records(path)
+    known = sorted({column for record in records for column in _group_table(record, "loss")})
+    if by not in known:
+        available = ", ".join(known) or "none (see group_by)"
+        raise TrainerError(f"{path}: no losses by {by!r}; available: {available}{did_you_mean(by, known)}")
+    places = _places([record for record in records if "loss" in record], x)
+    tokens: Counter[str] = Counter()
+    for record in records:
+        tokens.update(_group_values(record, "tokens", by=by))
+    return [
+        _group_curve(records, name=f"{whole.name}: {value}", by=by, value=value, places=places, y=y)
+        for value, _ in tokens.most_common()
+    ]
+
+
+def _group_table(record: Mapping[str, Any], kind: str) -> Mapping[str, Any]:
+    """The losses or tokens of a record by column and value; empty where it has none."""
+    table = record.get(f"text_{kind}_by" if "loss" in record else f"validation_text_{kind}_by")
+    return table if isinstance(table, Mapping) else {}
+
+
+def _group_values(record: Mapping[str, Any], kind: str, *, by: str) -> dict[str, float]:
+    values = _group_table(record, kind).get(by)
+    return {value: n for value, n in values.items() if _is_number(n)} if isinstance(values, Mapping) else {}
+
+
+def _group_curve(
+    records: Sequence[Mapping[str, Any]], *, name: str, by: str, value: str, places: Mapping[int, float], y: str
+) -> Curve:
+    points: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
+    for record in records:
+        loss = _group_values(record, "loss", by=by).get(value)
+        if loss is not None and record["step"] in places:
+            points["loss" in record].append((places[record["step"]], loss))
+    steps, validations = points[True] if y == "text_loss" else [], points[False]
+    return Curve(
+        name=name,
+        x=_floats(place for place, _ in steps),
+        y=_floats(loss for _, loss in steps),
+        validation_x=_floats(place for place, _ in validations),
+        validation_y=_floats(loss for _, loss in validations),
+    )
+
+
+def read_curves(
+    output: Path, names: Sequence[str] | None, *, x: str = "step", y: str = "text_loss", by: str | None = None
+) -> list[Curve]:
+    """The curves of the named training runs; None: of all runs that logged the quantity.
+
+    With `by`, each run has a curve for each value of that annotation column.
+
+    Raises:
+        TrainerError: as for `read_curve` and `read_group_curves`, or no run has metrics.
+    """
+
+    def read(name: str) -> list[Curve]:
+        if by is None:
+            return [read_curve(output, name, x=x, y=y)]
+        return read_group_curves(output, name, x=x, y=y, by=by)
+
     if names is not None:
-        return [read_curve(output, name, x=x, y=y) for name in dict.fromkeys(names)]
+        return [curve for name in dict.fromkeys(names) for curve in read(name)]
     found, missing = [], TrainerError(f"{output}: no training run has metrics yet: run `colophon train` first")
     for name in training_runs(output):
         try:
-            found.append(read_curve(output, name, x=x, y=y))
+            found += read(name)
         except TrainerError as error:
             missing = error
     if not found:
@@ -146,9 +223,13 @@ def _records(path: Path) -> list[dict[str, Any]]:
 def _is_record(record: Mapping[str, Any]) -> bool:
     """Whether the values of a line that are drawn are numbers, and none that a curve needs is missing."""
     numbers = [record[name] for name in _NUMBERS if record.get(name) is not None]
-    are_numbers = all(type(number) in (int, float) and abs(number) < _LARGEST for number in numbers)
+    are_numbers = all(map(_is_number, numbers))
     has_place = all(record.get(name) is not None for name in _X_NUMBERS) and "tokens_per_second" in record
     return are_numbers and type(record.get("step")) is int and (has_place or "loss" not in record)
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and abs(value) < _LARGEST  # type: ignore[arg-type]
 
 
 def _places(steps: Sequence[Mapping[str, Any]], x: str) -> dict[int, float]:

@@ -17,6 +17,7 @@ from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.packing.methods import best_fit_bins
 from colophon.shards.reader import PackedDataset, PackedRows
 from colophon.shards.schema import NO_DOCUMENT, Role
+from colophon.trainer.data.document_numbers import DocumentNumbers
 from colophon.trainer.data.documents.text_line import Segments
 
 
@@ -85,6 +86,15 @@ class Assembly:
             into.documents[row, target] = packed.documents[source, part]
             into.segments[row, target] = numbers_in_row[row]
             numbers_in_row[row] += 1
+
+    def document_numbers(self, numbers: DocumentNumbers, dataset: PackedDataset, read: PackedRows) -> NumPyArray:
+        """int64 [num_rows, L + 1]: the number of the document of each token of the rows in `read`; -1 for padding."""
+        found = np.full(read.documents.shape, -1, np.int64)
+        columns = (self.rows, self._at, self.segments.length)
+        firsts = numbers.of(dataset, self.segments.row, read.documents[self.rows, self._at][:, None])[:, 0]
+        for row, at, length, number in zip(*(column.tolist() for column in (*columns, firsts)), strict=True):
+            found[row, at : at + length] = number
+        return found
 
     def mask(self, roles: NumPyArray, loss_weights: NumPyArray) -> None:
         """Mask the labels of an update's segments that belong to other updates.

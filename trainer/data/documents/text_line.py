@@ -1,8 +1,8 @@
 """The text of a layout's documents as one line, and the parts of rows in which it is packed.
 
 The line joins the text of documents in the order of the input. A position is a token's number in it, from 0. Every
-layout of a run packs the same text tokens of the same documents (`shards.laws`), so a position is the same token in all
-of them, although their rows differ.
+layout of a run that selects the same documents packs the same text tokens (`shards.laws`), so a position is the same
+token in all of them, although their rows differ.
 
 Memory: 40 bytes a segment and 16 bytes a document. Cost: a sort of each file's segments.
 """

@@ -15,6 +15,7 @@ from colophon.trainer.data.batch import Batch, BatchBuffer
 from colophon.trainer.data.documents.assembly import Assembly
 from colophon.trainer.data.documents.order import DocumentOrder
 from colophon.trainer.data.documents.text_line import Segments, TextLine
+from colophon.trainer.data.groups import TextGroups
 from colophon.trainer.data.held_out import HeldOut, check_same_layout
 from colophon.trainer.data.held_out_choice import FEWEST_DOCUMENTS, MOST_ROWS_OF_A_DOCUMENT, choose_by_text
 from colophon.trainer.data.length import checked_length
@@ -132,7 +133,7 @@ class DocumentUpdates:
         segments = Segments.joined(parts)
         return Assembly.of(segments, label_from=starts, label_to=ends, width=self._width)
 
-    def validation_batches(self, *, rank: int, world_size: int) -> Iterator[Batch]:
+    def validation_batches(self, *, rank: int, world_size: int, groups: TextGroups | None = None) -> Iterator[Batch]:
         """The rank's part of the held-out documents, in micro-batches; every rank has equally many."""
         line, size = self._validation, self.config.rows_at_once
         if not line.num_tokens:
@@ -144,8 +145,9 @@ class DocumentUpdates:
         line.packed.dataset.read_ahead(np.unique(own.segments.row))
         for start in range(0, own.num_rows, size):
             micro = own.part(start, count=min(size, own.num_rows - start))
-            buffer = BatchBuffer(micro.num_rows, width=self._width, dtype=line.packed.dataset.id_dtype)
-            yield buffer.assemble(micro, line.packed.dataset, goldfish=None)
+            dataset = line.packed.dataset
+            buffer = BatchBuffer(micro.num_rows, width=self._width, dtype=dataset.id_dtype, groups=groups)
+            yield buffer.assemble(micro, dataset, goldfish=None)
 
 
 def _hold_out(whole: TextLine, config: TrainConfig) -> tuple[NumPyArray, TextLine]:

@@ -19,6 +19,7 @@ from colophon.shards.schema import Role
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import TrainerError
+from colophon.trainer.inference.trained_model import load_trained
 from colophon.trainer.loop import train
 from tests.trainer.courses import Killed, assert_same_end, kill_at
 from tests.trainer.data.documents.numbered import FIRST_TEXT_ID, SEQUENCE_LENGTH, text_labels, write_numbered
@@ -139,6 +140,17 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run_to_the_bit(numbered: Path,
     assert_same_end(output, "unbroken", "killed")
     with pytest.raises(TrainerError, match="order: 'documents' -> None"):
         train(options.model_copy(update={"order": "rows"}), name="killed", output=output, resume=True)
+
+
+def test_all_layouts_begin_with_the_same_weights(numbered: Path) -> None:
+    options = {"learning_rate": 1e-30, "optimizer": {"weight_decay": 0.0}, "steps": 1, "validation_rows": 0}
+    weights = []
+    for name in ("plain-concat", "meta_tokens-concat"):
+        settings = by_documents(name, model={**TINY_MODEL, "num_layers": 1}, **options)
+        train(settings, name=f"first-{name}", output=numbered)
+        weights.append(load_trained(numbered, f"first-{name}").model.state_dict())
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
 def test_a_budget_in_text_is_the_same_number_of_steps_in_every_layout(numbered: Path) -> None:
