@@ -45,16 +45,18 @@ def _draw_excess(axes: Axes, results: Results) -> None:
         axes.plot([limit, limit], [place - 0.35, place + 0.35], color=_FLOOR)
         _points(axes, place, [results.excess(arm)], colour=colour, upright=False)
     axes.set_yticks(range(len(arms)), arms)
-    axes.set(title="Above the floor", xlabel="nats per word; grey: the limit", xlim=(0, None))
+    axes.set(title="Above the floor", xlabel="nats per word; grey: the limit", xlim=(0, 0.045))
 
 
 def _draw_class(axes: Axes, results: Results) -> None:
-    arms, exact = ("append", "append-control"), results.exact
-    for place, (arm, floor) in enumerate(zip(arms, (exact["class_after_text"], exact["class"]), strict=True)):
+    exact = results.exact
+    floors = {"append": ("H(class | text)", exact["class_after_text"]), "append-control": ("H(class)", exact["class"])}
+    for place, (arm, (name, floor)) in enumerate(floors.items()):
         axes.plot([place - 0.35, place + 0.35], [floor, floor], color=_FLOOR)
+        axes.annotate(name, (place, floor), xytext=(0, 6), textcoords="offset points", ha="center", fontsize="small")
         _points(axes, place, [results.of(arm, lambda record: float(record["class_after_text"]))], colour=_OTHER)
-    axes.set_xticks(range(2), ["append\ngrey: H(class | text)", "append-control\ngrey: H(class)"])
-    axes.set(title="The class after the text", ylabel="nats", xlim=(-0.6, 1.6), ylim=(0, None))
+    axes.set_xticks(range(2), list(floors))
+    axes.set(title="The class after the text", ylabel="nats; grey: exact", xlim=(-0.6, 1.6), ylim=(0, 1.6))
 
 
 def _points(axes: Axes, places: object, found: Sequence[Estimate], *, colour: str, upright: bool = True) -> None:

@@ -181,6 +181,13 @@ def test_promises_that_do_not_hold(example: Example) -> None:
     assert (first.holds, second.holds) == (False, False)  # the exact gains are 0.3 and 0.1
 
 
+def test_the_page_has_the_results(example: Example) -> None:
+    page = (EXAMPLE / "README.md").read_text(encoding="utf-8")
+    records = [json.loads(line) for line in (EXAMPLE / "results.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert example.promises.markdown(records) in page, "paste the table that `promises.markdown` makes of results.jsonl"
+    assert [str(promise) for promise in example.promises.promises(records) if not promise.holds] == []
+
+
 def test_intervals_over_seeds_are_student_s(example: Example) -> None:
     """2.776 standard errors of five values: 1 ... 5 have a standard deviation of sqrt(2.5)."""
     estimate = example.results.Estimate(values=[1.0, 2.0, 3.0, 4.0, 5.0])
