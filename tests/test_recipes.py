@@ -15,7 +15,7 @@ NAMES = sorted(shipped_recipes())
 
 
 def test_the_bundled_recipes_exist() -> None:
-    assert {"demo", "fineweb-edu", "web"} <= set(NAMES)
+    assert {"annotate-everything", "demo", "fineweb-edu", "web"} <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
