@@ -174,7 +174,8 @@ def train_classifier(
     kind: Annotated[
         ClassifierKind,
         typer.Option(
-            help="fasttext: reads words. pooled: reads the ids of a tokenizer, which a pass that tokenizes has anyway."
+            help="Kind of classifier. fasttext: reads words. pooled: reads the ids of a tokenizer, which a pass that "
+            "tokenizes has anyway."
         ),
     ] = ClassifierKind.FASTTEXT,
     tokenizer: Annotated[

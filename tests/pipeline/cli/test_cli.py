@@ -87,7 +87,7 @@ def test_the_version_is_the_packages() -> None:
 @pytest.mark.parametrize(
     ("call", "line"),
     [
-        ("trian", "no such command 'trian'. Did you mean 'train'\\? See `colophon --help`"),
+        ("trian", "no such command 'trian'. Did you mean 'train', 'trace'\\? See `colophon --help`"),
         ("--nonsense", "no such option: --nonsense. See `colophon --help`"),
         ("run", "run: missing argument "),
         ("run a.toml b.toml", r"run: got unexpected extra argument\S* \(b.toml\). See `colophon run --help`"),

@@ -156,4 +156,5 @@ def test_a_bundled_recipe_is_shown_as_it_is() -> None:
     assert [one["name"] for one in listed] == list(shipped_recipes())
     called = colophon("recipes", "--show", "wob")
     assert called.code == 2
-    assert called.line == "--show wob: no such recipe; bundled recipes: demo, fineweb-edu, web. Did you mean 'web'?"
+    bundled = "annotate-everything, demo, fineweb-edu, web"
+    assert called.line == f"--show wob: no such recipe; bundled recipes: {bundled}. Did you mean 'web'?"
