@@ -86,9 +86,9 @@ def in_process(contestant: Contestant) -> Contestant:
     [
         COLOPHON,
         pytest.param(COLOPHON_ON_RAY, marks=[pytest.mark.ray, pytest.mark.slow]),
-        "datatrove",
+        pytest.param("datatrove", marks=pytest.mark.slow),
         pytest.param("ray_data", marks=pytest.mark.slow),
-        "dolma",
+        pytest.param("dolma", marks=pytest.mark.slow),
     ],
 )
 def test_every_contestant_writes_the_same(name: str, workload: Workload, work: Path, reference: pa.Table) -> None:

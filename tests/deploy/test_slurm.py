@@ -50,6 +50,7 @@ def submit(slurm: Path, *arguments: str, **environment: str) -> dict[str, dict[s
     return {job.stem: json.loads(job.read_text()) for job in jobs}
 
 
+@pytest.mark.slow
 def test_an_array_of_which_three_tasks_are_killed(project: Path, templates: Path, slurm: Path, tmp_path: Path) -> None:
     (tmp_path / "marks").mkdir()
     fault = {"step": "before record", "stage": "tokens", "action": "kill", "times": 3, "directory": f"{tmp_path}/marks"}
