@@ -31,7 +31,8 @@ def load_example(code: str) -> Recipe:
         if not train.get("sources"):
             train.setdefault("layout", "plain")
         train.setdefault("model", "1m")
-        train.setdefault("steps", 20_000)
+        if "text_tokens" not in train:
+            train.setdefault("steps", 20_000)
     if "train" in raw:
         standing_in = {
             "plain": {"position": "plain"},

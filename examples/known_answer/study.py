@@ -19,7 +19,7 @@ import torch
 from figure import save_figure
 from hidden_markov import answer, draw_process, sample
 from measuring import HeldOut, exact_record, measure
-from promises import promises
+from promises import markdown, promises
 from text_files import write_documents, write_vocabulary
 
 import colophon
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     settings = {name: getattr(chosen, name) for name in names}
     records = run(Study(**{**settings, **(QUICK if chosen.quick else {})}))
     found = promises(records)
-    print("\n".join(map(str, found)))
+    print(markdown(records) if chosen.table else "\n".join(map(str, found)))
     if chosen.figure is not None:
         save_figure(records, chosen.figure)
     return int(not all(promise.holds for promise in found))
@@ -212,6 +212,7 @@ def _arguments() -> argparse.ArgumentParser:
     add("--minutes", type=float, help="begin no model that would end later (default: no limit)")
     add("--quick", action="store_true", help="one seed of plain and prepend, on shorter documents: half a minute")
     add("--figure", type=Path, help="also draw the results into this .png, .svg or .webp")
+    add("--table", action="store_true", help="print the promises as the table of README.md")
     return parser
 
 
