@@ -140,7 +140,7 @@ DOCUMENT, REFERENCE = (
 def test_the_recipes_of_the_documentation_are_valid() -> None:
     blocks = re.findall(r"```toml\n(.*?)```", DOCUMENT, re.DOTALL)
     runs = [run for block in blocks for run in tomllib.loads(block)["train"].values()]
-    assert len(runs) == 6
+    assert len(runs) == 11
     used = [TrainConfig.model_validate(run) for run in runs]
     assert {bool(run.sources) for run in used} == {bool(run.phases) for run in used} == {True, False}
 

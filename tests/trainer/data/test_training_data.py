@@ -49,9 +49,16 @@ def test_a_run_on_one_layout_sees_the_golden_rows(packed_run: Path) -> None:
     assert {key: value if isinstance(value, int) else value[:12] for key, value in found.items()} == GOLDEN_SHARED
 
 
+def tensors(batch: Batch) -> dict[str, torch.Tensor]:
+    """The tensors by name; without `group_by` there are no groups."""
+    found = {field.name: getattr(batch, field.name) for field in fields(Batch)}
+    assert found.pop("groups") is None
+    return found
+
+
 def assert_same(batch: Batch, expected: Batch) -> None:
-    for field in fields(Batch):
-        assert torch.equal(getattr(batch, field.name), getattr(expected, field.name)), field.name
+    for name, tensor in tensors(batch).items():
+        assert torch.equal(tensor.cpu(), tensors(expected)[name]), name
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 4])
@@ -128,9 +135,7 @@ def test_a_gpu_gets_every_batch_though_its_memory_is_filled_again(packed_run: Pa
             assert batch.tokens.is_pinned()
             copied.append(batch.to(device))  # waits for nothing
     for step, batch in enumerate(copied, 1):
-        expected = data.batch(step)
-        for field in fields(Batch):
-            assert torch.equal(getattr(batch, field.name).cpu(), getattr(expected, field.name)), field.name
+        assert_same(batch, data.batch(step))
 
 
 @pytest.mark.parametrize("world_size", [1, 3])
@@ -138,7 +143,7 @@ def test_reading_ahead_reuses_two_buffers(packed_run: Path, world_size: int) -> 
     data = TrainingData(config(batch_size=9, micro_batch_size=3), output=packed_run)
     with closing(data.batches(1, rank=world_size - 1, world_size=world_size)) as stream:
         batches = [next(stream) for _ in range(20)]
-        places = {tuple(getattr(batch, field.name).data_ptr() for field in fields(Batch)) for batch in batches}
+        places = {tuple(tensor.data_ptr() for tensor in tensors(batch).values()) for batch in batches}
     assert len(places) == 2
 
 
