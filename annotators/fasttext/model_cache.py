@@ -36,7 +36,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
-class CacheError(AnnotatorError, cache_directory.CacheError):
+class ModelCacheError(AnnotatorError, cache_directory.CacheError):
     """The cache cannot be written or is not private; no model and no input is at fault."""
 
     exit_code = ExitCode.FAILED
@@ -46,7 +46,7 @@ def cache_dir() -> Path:
     """The directory of this user's caches, see `shards.common.cache_directory`.
 
     Raises:
-        CacheError: it cannot be written, or is not private.
+        ModelCacheError: it cannot be written, or is not private.
     """
     with _as_annotator_error():
         return cache_directory.cache_dir()
@@ -63,11 +63,11 @@ def _as_annotator_error() -> Iterator[None]:
     try:
         yield
     except cache_directory.CacheError as error:
-        raise CacheError(str(error)) from None
+        raise ModelCacheError(str(error)) from None
 
 
-def _not_written(path: Path, error: OSError) -> CacheError:
-    return CacheError(f"{path}: {error.strerror or error}; COLOPHON_CACHE_DIR chooses another")
+def _not_written(path: Path, error: OSError) -> ModelCacheError:
+    return ModelCacheError(f"{path}: {error.strerror or error}; COLOPHON_CACHE_DIR chooses another")
 
 
 def cached_directory(part: str, name: str, *, build: Callable[[Path], None], read: Callable[[Path], T | None]) -> T:
@@ -82,7 +82,7 @@ def cached_directory(part: str, name: str, *, build: Callable[[Path], None], rea
         read: returns None if the directory is missing, incomplete or damaged; then it is replaced.
 
     Raises:
-        CacheError: it cannot be written. Errors of `build` other than OSError are passed on.
+        ModelCacheError: it cannot be written. Errors of `build` other than OSError are passed on.
     """
     final = _part(part) / name
     if (found := read(final)) is not None:
@@ -101,7 +101,7 @@ def cached_directory(part: str, name: str, *, build: Callable[[Path], None], rea
                 return found
             raise _not_written(final, error) from None
     if (found := read(final)) is None:
-        raise CacheError(f"{final}: damaged again after it was built; {cache_directory.REMEDY}")
+        raise ModelCacheError(f"{final}: damaged again after it was built; {cache_directory.REMEDY}")
     return found
 
 
@@ -163,7 +163,7 @@ def remembered_sha256(path: str | Path) -> str:
     it and the others wait.
 
     Raises:
-        CacheError: the cache is not private or cannot be written.
+        ModelCacheError: the cache is not private or cannot be written.
         AnnotatorError: the file cannot be read.
     """
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from colophon.annotators.fasttext.model_cache import CacheError, cached_directory, has_sha256, regular_file
+from colophon.annotators.fasttext.model_cache import ModelCacheError, cached_directory, has_sha256, regular_file
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.digests import file_sha256
 
@@ -31,7 +31,7 @@ def cached_arrays(part: str, name: str, build: Callable[[Path], None]) -> dict[s
         build: writes the arrays into an empty directory, by `write_arrays` or as files `NAME.bin` of bytes.
 
     Raises:
-        CacheError: the cache cannot be written, or is not private. Errors of `build` are passed on.
+        ModelCacheError: the cache cannot be written, or is not private. Errors of `build` are passed on.
     """
 
     def build_all(directory: Path) -> None:
@@ -62,7 +62,7 @@ def _mapped(directory: Path) -> dict[str, NumPyArray] | None:
             if not has_sha256(directory / name, sha256):
                 return None
         return {Path(name).stem: _array(directory / name) for name in files}
-    except CacheError:
+    except ModelCacheError:
         raise
     except _DAMAGE:
         return None

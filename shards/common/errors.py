@@ -9,7 +9,7 @@
     ├── LockedError       1      shards/common/file_locks.py  a lock that another process has held for too long
     ├── StoppedError      128+n  pipeline/errors.py        a training that signal n ended
     ├── AnnotatorError    2      annotators/base.py        a model or a setting of an annotator
-    │   └── CacheError        1  annotators/fasttext/model_cache.py  the next, for models
+    │   └── ModelCacheError   1  annotators/fasttext/model_cache.py  the next, for models
     ├── CacheError        1      shards/common/cache_directory.py  a cache that cannot be written or is not private
     ├── StoreReadError    1      shards/stores/objects.py  an object store that fails while a run is read
     ├── ShardError        2      shards/common/errors.py   a shard or a manifest that cannot be read

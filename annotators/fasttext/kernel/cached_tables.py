@@ -22,7 +22,7 @@ from colophon.annotators.fasttext.kernel.compiled.structures import Shape, Table
 from colophon.annotators.fasttext.kernel.matrices import Matrix
 from colophon.annotators.fasttext.kernel.tables import Allocate, LinearModel, build_model
 from colophon.annotators.fasttext.model_cache import (
-    CacheError,
+    ModelCacheError,
     cached_directory,
     has_sha256,
     regular_file,
@@ -57,7 +57,7 @@ def cached_model(path: str) -> LinearModel:
     """The model in `path` with tables mapped from the cache, where they are built if they are missing or damaged.
 
     Raises:
-        CacheError: the cache cannot be written, or is not private.
+        ModelCacheError: the cache cannot be written, or is not private.
         AnnotatorError: the model cannot be read, changes meanwhile or holds NaN.
     """
     digest = remembered_sha256(path)
@@ -122,12 +122,12 @@ def _mapped_model(path: str, directory: Path, digest: str) -> LinearModel | None
     """The model in `path` with the tables of a directory; None if one of its files is missing or damaged.
 
     Raises:
-        CacheError: the cache is not private.
+        ModelCacheError: the cache is not private.
         OSError: this process may not map or open more files.
     """
     try:
         return _read_model(path, directory, digest)
-    except CacheError:
+    except ModelCacheError:
         raise
     except OSError as error:
         if error.errno in _OWN_LIMITS:

@@ -22,7 +22,7 @@ from colophon.annotators.fasttext import cache_lock, model_cache
 from colophon.annotators.fasttext.kernel import cached_tables
 from colophon.annotators.fasttext.kernel.tables import build_model
 from colophon.annotators.fasttext.model import FastTextModel
-from colophon.annotators.fasttext.model_cache import CacheError, cache_dir, cached_directory, remembered_sha256
+from colophon.annotators.fasttext.model_cache import ModelCacheError, cache_dir, cached_directory, remembered_sha256
 from colophon.annotators.fasttext.model_file import read_layout
 from colophon.shards.common import cache_directory
 from colophon.shards.common.digests import file_sha256, fingerprint
@@ -113,7 +113,7 @@ def test_what_killed_processes_left_is_removed_after_a_day(empty_cache: Path, tm
 
 
 def test_a_build_that_is_damaged_at_once_is_an_error(empty_cache: Path) -> None:
-    with pytest.raises(CacheError, match="things/x: damaged again after it was built; set COLOPHON_CACHE_DIR"):
+    with pytest.raises(ModelCacheError, match="things/x: damaged again after it was built; set COLOPHON_CACHE_DIR"):
         cached_directory("things", "x", build=build_with_a_mark, read=lambda _: None)
 
 
@@ -122,7 +122,7 @@ def test_a_full_disk_is_one_line(models: Path, empty_cache: Path, monkeypatch: p
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(CacheError, match=r"No space left on device; COLOPHON_CACHE_DIR chooses another$"):
+    with pytest.raises(ModelCacheError, match=r"No space left on device; COLOPHON_CACHE_DIR chooses another$"):
         FastTextModel(models / "softmax.bin").load()
     assert not any(path.is_dir() for path in (empty_cache / "fasttext").iterdir())
 
@@ -131,7 +131,7 @@ def test_the_directory_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     (tmp_path / "file").write_text("")
     assert cache_dir() == tmp_path / "cache"
     monkeypatch.setenv("COLOPHON_CACHE_DIR", str(tmp_path / "file" / "cache"))
-    with pytest.raises(CacheError, match="file/cache: not writable; set COLOPHON_CACHE_DIR to"):
+    with pytest.raises(ModelCacheError, match="file/cache: not writable; set COLOPHON_CACHE_DIR to"):
         cache_dir()
     monkeypatch.delenv("COLOPHON_CACHE_DIR")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
@@ -146,20 +146,24 @@ def test_the_directory_of_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_a_directory_that_others_can_write_is_refused(mode: int, empty_cache: Path) -> None:
     empty_cache.mkdir()
     empty_cache.chmod(mode)
-    with pytest.raises(CacheError, match=rf"cache: other users can write to the cache \(mode {mode:04o}\); run chmod"):
+    with pytest.raises(
+        ModelCacheError, match=rf"cache: other users can write to the cache \(mode {mode:04o}\); run chmod"
+    ):
         cache_dir()
     empty_cache.chmod(0o755)  # others may read: there are no secrets in it
     assert cache_dir() == empty_cache
     (empty_cache / "sha256").mkdir()
     (empty_cache / "sha256").chmod(mode)
-    with pytest.raises(CacheError, match="cache/sha256: other users can write"):
+    with pytest.raises(ModelCacheError, match="cache/sha256: other users can write"):
         remembered_sha256(__file__)
 
 
 def test_a_directory_of_another_user_is_refused(empty_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cache_dir()
     monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
-    with pytest.raises(CacheError, match="cache: the cache belongs to another user; set COLOPHON_CACHE_DIR to a new"):
+    with pytest.raises(
+        ModelCacheError, match="cache: the cache belongs to another user; set COLOPHON_CACHE_DIR to a new"
+    ):
         cache_dir()
 
 
@@ -170,13 +174,13 @@ def test_links(empty_cache: Path, tmp_path: Path) -> None:
     assert cache_dir() == empty_cache
     (tmp_path / "elsewhere").mkdir()
     (empty_cache / "sha256").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(CacheError, match="cache/sha256: not a directory; delete it"):
+    with pytest.raises(ModelCacheError, match="cache/sha256: not a directory; delete it"):
         remembered_sha256(__file__)
     assert not any((tmp_path / "elsewhere").iterdir())
     empty_cache.unlink()
     (tmp_path / "own").chmod(0o777)
     empty_cache.symlink_to(tmp_path / "own")
-    with pytest.raises(CacheError, match="other users can write"):
+    with pytest.raises(ModelCacheError, match="other users can write"):
         cache_dir()
 
 
