@@ -560,7 +560,7 @@ class TestPlugins:
             word
             for parameter in command.params[1:]
             if parameter.required
-            for word in (parameter.opts[-1], "http://127.0.0.1:1" if parameter.name == "address" else "x")
+            for word in (parameter.opts[-1], {"address": "http://127.0.0.1:1", "step": "1"}.get(parameter.name, "x"))
         ]
         for name, command in typer.main.get_command(cli.app).commands.items()  # type: ignore[attr-defined]
         if command.params and command.params[0].name == "recipe"
