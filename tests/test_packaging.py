@@ -126,6 +126,7 @@ def test_every_command_works_beside_files_of_our_names(environment: Environment,
         assert done.returncode == 0, (name, done.stderr)
 
 
+@pytest.mark.slow
 def test_torchrun_trains_beside_files_of_our_names(environment: Environment, workplace: Path) -> None:
     python = environment.python
     made = environment.call(python, "-m", "colophon", "run", "recipe.toml", "--executor", "inline", cwd=workplace)

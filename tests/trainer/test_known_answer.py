@@ -136,6 +136,7 @@ def test_the_layouts_of_the_study_cut_no_document(quick: tuple[Any, list[dict[st
         assert (rows.roles != 0).all()
 
 
+@pytest.mark.slow
 def test_a_second_call_trains_what_is_missing(
     example: Example, quick: tuple[Any, list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,7 @@ def test_two_processes_give_the_losses_of_one(run_output: Path, parallel: str, o
             torch.testing.assert_close(found[name], tensor, rtol=1e-2, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_a_different_number_of_processes(run_output: Path) -> None:
     constant = {"type": "wsd", "warmup_steps": 0, "decay_fraction": 0.0}
     settings = config("prepend", learning_rate=1e-2, schedule=constant, validation_rows=0)
