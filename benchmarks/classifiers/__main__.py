@@ -1,6 +1,6 @@
 """Compares `pooled` with fastText on labelled texts, and writes the table of docs/speed.md.
 
-python -m benchmarks.classifiers measure       into benchmarks/results/classifiers.json; half an hour of one core
+python -m benchmarks.classifiers measure       what benchmarks/results/classifiers.json lacks; half an hour of one core
 python -m benchmarks.classifiers table         Markdown, to stdout
 """
 
@@ -10,6 +10,7 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def save(results: dict[str, Any]) -> None:
         options.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
-    save(measure(options.data, log=lambda line: print(line, flush=True), save=save, chosen=set(options.task)))
+    known = json.loads(options.results.read_text(encoding="utf-8")) if options.results.exists() else {}
+    log = partial(print, flush=True)
+    save(measure(options.data, known, log=log, save=save, chosen=set(options.task)))
     return 0
 
 

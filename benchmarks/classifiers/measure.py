@@ -28,17 +28,23 @@ _SPEED_TEXTS = 3000
 
 
 def measure(
-    data: Path, *, log: Callable[[str], None], save: Callable[[dict[str, Any]], None], chosen: set[str]
+    data: Path,
+    results: dict[str, Any],
+    *,
+    log: Callable[[str], None],
+    save: Callable[[dict[str, Any]], None],
+    chosen: set[str],
 ) -> dict[str, Any]:
-    """Results by task, seed and contestant, and speeds; `save` gets what is known after each training.
+    """Results by task, seed and contestant, and speeds: those of `results`, and what it lacks.
+
+    `save` gets what is known after each task.
 
     `data` has `labels/`, `web/` and `vocab/gpt2.tiktoken`; `chosen` are the tasks, all of them if empty.
     """
-    results: dict[str, Any] = {"tasks": {}, "speed": {}}
-    results["speed"] = _speed(data, log=log)
+    results = {"tasks": results.get("tasks", {}), "speed": results.get("speed") or _speed(data, log=log)}
     for seed in SEEDS:
         for name, task_of in tasks(data).items():
-            if chosen and name not in chosen:
+            if (chosen and name not in chosen) or str(seed) in results["tasks"].get(name, {}).get("seeds", {}):
                 continue
             task = task_of(seed)
             found = results["tasks"].setdefault(name, {"train": len(task.texts), "test": len(task.test_texts)})

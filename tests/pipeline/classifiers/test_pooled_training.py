@@ -9,11 +9,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from colophon.annotators.base import INPUT_IDS
 from colophon.annotators.pooled.model_file import read_info
 from colophon.pipeline.classifiers.token_units import token_units
+from colophon.pipeline.stages.timing import Clock
+from colophon.pipeline.stages.token_ids import TokenSource
+from colophon.shards.outputs import Output
 from colophon.shards.tokenizer.tokenizer import TokenizerConfig, load_tokenizer
 from tests.annotators.conftest import labelled
-from tests.pipeline.project import Called, colophon, manifest, run, write_project
+from tests.pipeline.project import Called, colophon, manifest, resolved_recipe, run, write_project
 
 TOKENIZER = ("--tokenizer", "path=small.tiktoken", "--tokenizer", "pattern=gpt2")
 QUICK = ("--setting", "min_steps=60", "--setting", "epochs=1", "--setting", "bucket_bits=10")
@@ -168,3 +172,20 @@ def test_the_name_of_ids_is_taken(here: Path) -> None:
     called = run("--dry-run", "--no-probe", recipe="taken.toml")
     assert called.code == 2
     assert "annotators.mine writes a column 'input_ids', the name of the ids of texts" in called.line
+
+
+def test_a_model_reads_the_ids_of_the_rewritten_text(here: Path) -> None:
+    """`[tokenizer] rewritten_by` is part of the annotation's settings, and of what an annotator alone encodes."""
+    text = Path("recipe.toml").read_text().replace("[tokenizer]\n", '[tokenizer]\nrewritten_by = ["personal"]\n')
+    Path("rewritten.toml").write_text(text + '[annotators.personal]\ntype = "pii"\n')
+    resolved, plain = (resolved_recipe(recipe=name) for name in ("rewritten.toml", "recipe.toml"))
+    output = Output.annotations("known")
+    assert [*resolved.settings.of(output)["rewritten_by"]] == ["1 personal"]
+    assert resolved.settings.fingerprints[output] != plain.settings.fingerprints[output]
+    batch = pa.record_batch({"text": ["Write to a@uni.ch."]})
+    ids = [
+        TokenSource(each.store, each.encoding).encoder(Clock())(batch, 0).column(INPUT_IDS)[0].as_py()
+        for each in (resolved, plain)
+    ]
+    tokenizer = plain.tokenizer
+    assert [tokenizer.decode(each) for each in ids] == ["Write to <email-pii>.", "Write to a@uni.ch."]
