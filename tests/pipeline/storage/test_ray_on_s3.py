@@ -141,7 +141,8 @@ def test_a_new_partition_costs_the_same_requests_on_ray_as_in_one_process(proxy:
         kinds = [(method, place) for method, path in proxy.requests if (place := place_of(path, number))]
         counted[number] = Counter(kinds)
     more = {kind: (counted[9][kind] - counted[3][kind]) / 6 for kind in counted[9]}
-    assert more == {("PUT", "output"): OUTPUTS, ("PUT", "record"): 2, ("GET", "output"): 2}, "packing reads two files"
+    expected = {("PUT", "output"): OUTPUTS, ("PUT", "record"): 2, ("GET", "output"): 2}  # packing reads two files
+    assert {kind: count for kind, count in more.items() if count} == expected
 
 
 def place_of(path: str, number: int) -> str | None:
