@@ -173,8 +173,9 @@ def _texts(value: Any, key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], 
         for name, inner in value.items():
             yield from _texts(inner, (*key, str(name)))
     elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner, key)
+        for number, inner in enumerate(value):
+            # A table of a list is named by its number, as pydantic does it: train.tiny.sources.0.output.
+            yield from _texts(inner, (*key, str(number)) if isinstance(inner, Mapping) else key)
 
 
 def _check_addresses(recipe: Recipe, *, where: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from colophon.annotators.base import annotator_types
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.recipe.loading import load_recipe, parse_settings, shipped_recipes
 from tests.pipeline.project import LAYOUTS, RECIPE, colophon, resolved_recipe, run, snapshot
@@ -18,6 +19,7 @@ COLUMNS = (
     "url_registered_domain, url_suffix"
 )
 URL = 'template = "{url}"'
+ANNOTATORS = ", ".join(sorted(annotator_types()))
 FASTTEXT = '[annotators.topic]\ntype = "fasttext"\n'
 
 WRONG: list[tuple[str, str, str]] = [
@@ -68,12 +70,12 @@ WRONG: list[tuple[str, str, str]] = [
     (
         "[annotators.url]",
         "[annotators.ulr]",
-        "annotators.ulr: unknown annotator 'ulr'; available: columns, crawl, edu_score, fasttext, url",
+        f"annotators.ulr: unknown annotator 'ulr'; available: {ANNOTATORS}. Did you mean 'url'?",
     ),
     (
         "[annotators.url]",
         '[annotators.url]\ntype = ["url"]',
-        "annotators.url: unknown annotator ['url']; available: columns, crawl, edu_score, fasttext, url",
+        f"annotators.url: unknown annotator ['url']; available: {ANNOTATORS}",
     ),
     (
         'position = "prepend"',
