@@ -298,10 +298,16 @@ class _Run:
         return MetricsLog(self._directory.metrics, resumed_at=resumed_at, write=write, trackers=trackers)
 
     def batches(self) -> Generator[Batch]:
-        """This rank's parts of the remaining batches."""
+        """This rank's parts of the remaining batches. Of a compiled model all micro-batches have one number of rows,
+        since each number is compiled."""
         world = self._world
-        on_cuda = world.device.type == "cuda"
-        return self.data.batches(self.state.step + 1, rank=world.rank, world_size=world.size, pin=on_cuda)
+        return self.data.batches(
+            self.state.step + 1,
+            rank=world.rank,
+            world_size=world.size,
+            pin=world.device.type == "cuda",
+            row_multiple=self._rows_at_once if self._model.decoder.compiled else 1,
+        )
 
     @property
     def is_saved(self) -> bool:

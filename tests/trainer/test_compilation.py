@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,9 +14,17 @@ import torch
 from torch._dynamo.testing import CompileCounter
 
 from colophon.trainer.compilation import keep_graphs
-from colophon.trainer.config import ModelConfig
+from colophon.trainer.config import ModelConfig, TrainConfig
+from colophon.trainer.loop import train
+from colophon.trainer.loss import _compiled_losses_and_errors
 from colophon.trainer.model import Layer, rotation_at
-from tests.trainer.runs import TINY_MODEL
+from tests.trainer.courses import metrics_of
+from tests.trainer.runs import TINY_MODEL, config
+
+# Warnings of torch's compiler itself.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:The .grad attribute"
+)
 
 ROOT = Path(__file__).parents[2]
 TRAIN = """
@@ -46,7 +55,25 @@ def test_without_a_compiler_a_line_says_so_and_the_run_is_not_compiled(packed_ru
     assert [json.loads(line)["step"] for line in metrics] == [1, 2, 2]
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
+def test_updates_of_other_numbers_of_rows_are_compiled_once_and_have_the_losses_of_a_run_that_is_not(
+    packed_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settings(*, compiled: bool) -> TrainConfig:
+        return config("prepend", order="documents", batch_size=4, steps=6, validation_rows=0, compile=compiled)
+
+    train(settings(compiled=False), name="not-compiled", output=packed_run)
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    _compiled_losses_and_errors.cache_clear()
+    torch._dynamo.reset()
+    train(settings(compiled=True), name="compiled", output=packed_run)
+    _compiled_losses_and_errors.cache_clear()
+    torch._dynamo.reset()
+    assert counter.frame_count == 3  # the trial, a layer, the loss
+    expected, found = metrics_of(packed_run, "not-compiled"), metrics_of(packed_run, "compiled")
+    assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in expected], rel=1e-5)
+
+
 def test_models_of_many_sizes_stay_compiled_in_one_process() -> None:
     torch._dynamo.reset()
     counter, sizes = CompileCounter(), range(32, 32 + 16 * 12, 16)

@@ -89,7 +89,14 @@ class BatchBuffer:
     """Memory for one batch, reused for later batches. Its arrays and tensors share the memory."""
 
     def __init__(
-        self, n: int, *, width: int, dtype: np.dtype[Any], pin: bool = False, groups: TokenGroups | None = None
+        self,
+        n: int,
+        *,
+        width: int,
+        dtype: np.dtype[Any],
+        pin: bool = False,
+        groups: TokenGroups | None = None,
+        row_multiple: int = 1,
     ) -> None:
         """Allocate `n` rows of `width` ids of type `dtype`.
 
@@ -99,8 +106,10 @@ class BatchBuffer:
             dtype: of the ids.
             pin: whether in page-locked memory, for copies to a GPU.
             groups: of the tokens; None: batches have none.
+            row_multiple: rows of padding are added to an assembly, up to a multiple of this number of rows.
         """
         self._width, self._dtype, self._pin, self._text_groups = width, dtype, pin, groups
+        self._row_multiple = row_multiple
         self._allocate(n)
 
     def _allocate(self, n: int) -> None:
@@ -141,6 +150,7 @@ class BatchBuffer:
     def assemble(self, assembly: Assembly, dataset: PackedDataset, *, goldfish: GoldfishConfig | None) -> Batch:
         """Build the rows of an assembly from a data set's segments; the batch has as many rows, and the buffer grows
         where it is too small."""
+        assembly = assembly.padded(self._row_multiple)
         if assembly.num_rows > len(self.batch):
             self._allocate(assembly.num_rows)
         part = slice(0, assembly.num_rows)

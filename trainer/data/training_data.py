@@ -124,7 +124,9 @@ class TrainingData:
         buffer = self._buffer(rank=rank, world_size=world_size) if buffer is None else buffer
         return self.updates.batch(step, rank=rank, world_size=world_size, buffer=buffer)
 
-    def batches(self, step: int, *, rank: int = 0, world_size: int = 1, pin: bool = False) -> Generator[Batch]:
+    def batches(
+        self, step: int, *, rank: int = 0, world_size: int = 1, pin: bool = False, row_multiple: int = 1
+    ) -> Generator[Batch]:
         """The rank's parts of the batches from update `step` on, without end; a thread reads one batch ahead.
 
         Two buffers alternate, so a batch is overwritten once the next one is requested.
@@ -135,8 +137,9 @@ class TrainingData:
             world_size: number of processes.
             pin: whether batches are in page-locked memory, from which a GPU copies while it computes. Copies that are
                 queued on the current stream when the next batch is requested are completed before the overwriting.
+            row_multiple: with `order = "documents"`, rows of padding are added up to a multiple of this number of rows.
         """
-        buffers = [self._buffer(rank=rank, world_size=world_size, pin=pin) for _ in range(2)]
+        buffers = [self._buffer(rank=rank, world_size=world_size, pin=pin, row_multiple=row_multiple) for _ in range(2)]
         self.read_ahead(range(step, step + UPDATES_AHEAD), rank=rank, world_size=world_size)
 
         def read(step: int, copied: torch.cuda.Event | None) -> Batch:
@@ -172,10 +175,14 @@ class TrainingData:
         assert batch.groups is not None
         return replace(batch, groups=None), batch.groups[:, 0].numpy()
 
-    def _buffer(self, *, rank: int, world_size: int, pin: bool = False) -> BatchBuffer:
-        rows = len(range(rank, self.config.batch_size, world_size))
+    def _buffer(self, *, rank: int, world_size: int, pin: bool = False, row_multiple: int = 1) -> BatchBuffer:
         return BatchBuffer(
-            rows, width=self.sequence_length + 1, dtype=self.dataset.id_dtype, pin=pin, groups=self.groups
+            len(range(rank, self.config.batch_size, world_size)),
+            width=self.sequence_length + 1,
+            dtype=self.dataset.id_dtype,
+            pin=pin,
+            groups=self.groups,
+            row_multiple=row_multiple,
         )
 
     def validation_batches(self, *, rank: int = 0, world_size: int = 1) -> Iterator[Batch]:

@@ -8,7 +8,7 @@ part of the text: the other labels have weight 0 and the role of padding, so the
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -59,6 +59,10 @@ class Assembly:
             label_to=self.label_to[kept],
             num_rows=count,
         )
+
+    def padded(self, multiple: int) -> Assembly:
+        """The same rows, and rows of padding up to a multiple of `multiple` rows."""
+        return replace(self, num_rows=-(-self.num_rows // multiple) * multiple)
 
     @cached_property
     def _at(self) -> NumPyArray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -140,6 +141,22 @@ def test_a_run_killed_and_resumed_is_the_unbroken_run_to_the_bit(numbered: Path,
     assert_same_end(output, "unbroken", "killed")
     with pytest.raises(TrainerError, match="order: 'documents' -> None"):
         train(options.model_copy(update={"order": "rows"}), name="killed", output=output, resume=True)
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_rows_of_padding_give_all_micro_batches_one_size(numbered: Path, world_size: int) -> None:
+    data, place = TrainingData(by_documents("prepend-concat"), output=numbered), {"rank": 0, "world_size": world_size}
+    counts = set()
+    with closing(data.batches(1, row_multiple=4, **place)) as batches:
+        for step in range(1, 9):
+            padded, batch = next(batches), data.batch(step, **place)
+            counts.add(len(batch))
+            assert len(padded) == -(-len(batch) // 4) * 4
+            for one, other in zip(vars(padded).values(), vars(batch).values(), strict=True):
+                assert one is other is None or torch.equal(one[: len(batch)], other)
+            assert (padded.roles[len(batch) :] == Role.PAD).all()
+            assert not padded.loss_weights[len(batch) :].any()
+    assert len(counts) > 1
 
 
 def test_all_layouts_begin_with_the_same_weights(numbered: Path) -> None:
