@@ -14,7 +14,7 @@ import base64
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,16 @@ class _SavedState(BaseModel):
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """The state, weights and optimizer of a run. Tensors are complete and on the host, for any number of processes."""
+    """The state, weights and optimizer of a run. Tensors are complete and on the host, for any number of processes;
+    those of `load_checkpoint` are mapped from the file, which is read where they are used."""
 
     state: TrainingState
     weights: Mapping[str, Tensor]
     """By parameter name."""
     optimizer: Mapping[str, Tensor]
     """By parameter name and part, see `ModelOptimizer.tensors`."""
+    random_state: Tensor = field(default_factory=torch.get_rng_state)
+    """State of torch's generator on the CPU, uint8 [n]; by default that of now: the checkpoint may be written later."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,7 +134,7 @@ def save_checkpoint(
 def _write(checkpoint: Checkpoint, directory: Path, *, data: DataDescription, shared: dict[str, Any]) -> None:
     save_tensors(checkpoint.weights, directory / MODEL_NAME)
     save_tensors(checkpoint.optimizer, directory / OPTIMIZER_NAME)
-    rng = base64.b64encode(torch.get_rng_state().numpy().tobytes()).decode()
+    rng = base64.b64encode(checkpoint.random_state.numpy().tobytes()).decode()
     saved = _SavedState(training=checkpoint.state, shared=shared, torch_rng=rng, data=data)
     (directory / STATE_NAME).write_text(saved.model_dump_json(indent=1))
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from colophon.trainer.checkpoint import (
     save_checkpoint,
     step_of,
 )
+from colophon.trainer.checkpoint_writer import CheckpointWriter
 from colophon.trainer.compilation import should_compile
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
@@ -88,7 +90,8 @@ def train(
 ) -> TrainResult:
     """Train on a packed layout of the run under `output`.
 
-    SIGTERM, SIGUSR1 and SIGINT end the run after the current step, with a checkpoint. Under torchrun all processes of
+    A thread writes checkpoints while the training continues, see `trainer.checkpoint_writer`. SIGTERM, SIGUSR1 and
+    SIGINT end the run after the current step, with a checkpoint, once that is written. Under torchrun all processes of
     the run call this with the same arguments; the first one reports and writes.
 
     Args:
@@ -145,6 +148,7 @@ def _train(
     with (
         run.metrics_log() as metrics,
         StopRequest(run.report) as stop,
+        run.checkpoint_writer,
         closing(run.batches()) as batches,
     ):
         while not (stopped := world.highest(stop.requested)):
@@ -159,6 +163,7 @@ def _train(
         run.settle(metrics)
         if not run.is_saved:
             run.save(metrics)
+        run.checkpoint_writer.wait()
         return run.result(stopped_by=signal.Signals(stopped).name if stopped else None)
 
 
@@ -211,6 +216,7 @@ class _Run:
         self._rows_at_once = self.config.rows_at_once
         self._queued: _QueuedStep | None = None
         self._saved_step = -1
+        self.checkpoint_writer = CheckpointWriter(written=self._report_saved, report=self.report)
         self._pace = Pace()
         flops = decoder.flops_per_token(self.data.sequence_length)
         self._speed = Speed(flops, device=world.device, world_size=world.size)
@@ -221,11 +227,8 @@ class _Run:
         """Load the newest checkpoint, if there is one, and write the run's settings."""
         path = self._directory.prepare(steps=self.steps, resume=resume, overwrite=overwrite)
         if path is not None:
-            checkpoint = load_checkpoint(path, shared=self._shared(step_of(path)))
-            check_weights(checkpoint.weights, self.config.model, self.data.tokenizer, where=path / MODEL_NAME)
-            self._model.load_weights(checkpoint.weights)
-            self._optimizer.load_tensors(checkpoint.optimizer, where=path / OPTIMIZER_NAME)
-            self.state, self._saved_step = checkpoint.state, checkpoint.state.step
+            with self._world.together():
+                self._load(path)
             self.report(f"resumed after step {self.state.step} from {path}")
         changes = self._directory.write_config(
             self._settings, resumed=self.state.step > 0, description=self._description()
@@ -246,6 +249,15 @@ class _Run:
             reason = activate_flash_attention_3(self._world.device)
             self.report(f"FlashAttention {'3' if reason is None else f'2: {reason}'}")
         self._choose_micro_batch()
+
+    def _load(self, path: Path) -> None:
+        """Continue from a checkpoint, of which this process reads its part."""
+        model, checkpoint = self._model, load_checkpoint(path, shared=self._shared(step_of(path)))
+        where = path / MODEL_NAME
+        check_weights(checkpoint.weights, self.config.model, self.data.tokenizer, where=where, part=model.own_part)
+        model.load_weights(checkpoint.weights)
+        self._optimizer.load_tensors(checkpoint.optimizer, where=path / OPTIMIZER_NAME)
+        self.state, self._saved_step = checkpoint.state, checkpoint.state.step
 
     def _choose_micro_batch(self) -> None:
         """Search the number of rows at once, if the settings do not have it."""
@@ -334,6 +346,7 @@ class _Run:
     def step(self, batches: Iterator[Batch], metrics: MetricsLog) -> None:
         """Queue one update of the weights from this rank's part of the next global batch; then read and log the losses
         of the update before, so that a GPU has work meanwhile. A CPU has done it by then, and it is read too."""
+        self.checkpoint_writer.check()
         started = time.perf_counter()
         batch = next(batches)
         waited = time.perf_counter() - started
@@ -412,23 +425,27 @@ class _Run:
         self.report(validation_line(record, steps=self.steps))
 
     def save(self, metrics: MetricsLog) -> None:
-        """Write a checkpoint, after the metrics up to it are on disk."""
+        """Copy a checkpoint to the host and start to write it, after the metrics up to it are on disk, and after the
+        checkpoint before it."""
         self.settle(metrics)
         metrics.sync()
+        self.checkpoint_writer.wait()  # its copy is freed before the next one is made
         writes = self._world.is_first  # all processes contribute their shares
         weights, optimizer = self._model.weights(keep=writes), self._optimizer.tensors(keep=writes)
         if writes:
-            checkpoint = Checkpoint(state=self.state, weights=weights, optimizer=optimizer)
-            path = save_checkpoint(
+            write = partial(
+                save_checkpoint,
                 self._directory.checkpoints,
-                checkpoint,
+                Checkpoint(state=self.state, weights=weights, optimizer=optimizer),
                 data=self.data.description(self.state.step),
                 shared=self._shared(self.state.step),
                 keep=self.config.keep_checkpoints,
             )
-            self.report(f"step {self.state.step}/{self.steps}  saved {path}")
-        self._world.wait()
+            self.checkpoint_writer.start(write)
         self._saved_step = self.state.step
+
+    def _report_saved(self, path: Path) -> None:
+        self.report(f"step {step_of(path)}/{self.steps}  saved {path}")
 
     def result(self, *, stopped_by: str | None) -> TrainResult:
         """The state and the last losses of the run."""

@@ -15,7 +15,7 @@ from colophon.trainer.ademamix import AdEMAMix
 from colophon.trainer.config import AdEMAMixConfig, MuonConfig, TrainConfig
 from colophon.trainer.model import Decoder
 from colophon.trainer.muon import Muon
-from colophon.trainer.parallel import full_tensor, gathered_tensors, own_part, sharded_like
+from colophon.trainer.parallel import full_tensor, gathered_tensors, own_part, shard_of, sharded_like
 from colophon.trainer.tensor_checks import check_tensors
 
 _PARTS: Mapping[type[torch.optim.Optimizer], Sequence[str]] = {
@@ -97,7 +97,7 @@ class ModelOptimizer:
             TrainerError: a part is missing or unknown, or has a different shape or type; or a number is not finite.
         """
         if tensors:  # else no batch had a label with loss weight
-            check_tensors(tensors, self._shapes(), where=where)
+            check_tensors(tensors, self._shapes(), where=where, part=self._own_part)
         by_name: dict[str, dict[str, Tensor]] = {}
         for key, value in tensors.items():
             name, _, part = key.rpartition(".")
@@ -111,6 +111,11 @@ class ModelOptimizer:
                         else sharded_like(value, parameter)
                         for part, value in by_name.get(name, {}).items()
                     }
+
+    def _own_part(self, key: str, value: Tensor) -> Tensor:
+        """The part of a complete tensor of the state that this process has."""
+        name, _, part = key.rpartition(".")
+        return value if part == "step" else shard_of(value, self._model.get_parameter(name))
 
     def _shapes(self) -> dict[str, Sequence[int]]:
         """The shapes of all parts by parameter name and part."""

@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 from colophon.trainer.config import TrainConfig
@@ -62,6 +62,21 @@ class World:
         values = torch.tensor(value, dtype=torch.float64)
         dist.all_reduce(values)
         return float(values.item())
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """A block without exchanges between processes: where it fails on one of them, all raise.
+
+        Raises:
+            TrainerError: it failed on a different process.
+        """
+        try:
+            yield
+        except Exception:
+            self.highest(1)
+            raise
+        if self.highest(0):
+            raise TrainerError("a different process of the run has failed; its message has the reason")
 
     def wait(self) -> None:
         """Wait until all processes have called this."""
@@ -152,8 +167,13 @@ class SharedModel:
             ((name, parameter.detach()) for name, parameter in self.decoder.named_parameters()), keep=keep
         )
 
+    def own_part(self, name: str, weight: Tensor) -> Tensor:
+        """The part of the complete weight of a parameter that this process has; a view of it."""
+        return shard_of(weight, self.decoder.get_parameter(name))
+
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        """Set all weights from complete ones, by parameter name.
+        """Set all weights from complete ones, by parameter name. Of weights that are mapped from a file, each process
+        reads its own part.
 
         Raises:
             TrainerError: names or shapes are not those of the model.
@@ -172,21 +192,35 @@ def full_tensor(tensor: Tensor) -> Tensor:
 
 
 def gathered_tensors(tensors: Iterable[tuple[str, Tensor]], *, keep: bool) -> dict[str, Tensor]:
-    """Complete tensors by name, on the host; without `keep` the process contributes its shards and gets an empty
-    dict."""
+    """Copies of complete tensors by name, on the host; without `keep` the process contributes its shards and gets an
+    empty dict."""
     found = {}
     for name, tensor in tensors:
         complete = full_tensor(tensor)
         if keep:
-            found[name] = complete.cpu()
+            found[name] = complete.to("cpu", copy=True)
     return found
 
 
+def shard_of(tensor: Tensor, like: Tensor) -> Tensor:
+    """The rows of a complete tensor that correspond to this process's shard `like`; all of it where `like` is complete.
+
+    A view: of a tensor that is mapped from a file, no other rows are read. 5 rows on 2 processes: rows 0-2 and 3-4.
+    """
+    if not isinstance(like, DTensor):
+        return tensor
+    mesh, rows = like.device_mesh, -(-len(tensor) // like.device_mesh.size())
+    return tensor[mesh.get_local_rank() * rows : (mesh.get_local_rank() + 1) * rows]
+
+
 def sharded_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """The shard of a complete tensor that corresponds to the shard `like`, on its device."""
-    if isinstance(like, DTensor):
-        return distribute_tensor(tensor.to(like.device), like.device_mesh, like.placements)
-    return tensor.to(like.device)
+    """A copy of the shard of a complete tensor that corresponds to the shard `like`, on its device. Every process cuts
+    its own; none waits for another."""
+    own = shard_of(tensor, like).to(like.device, copy=True)
+    if not isinstance(like, DTensor):
+        return own
+    mesh, placements = like.device_mesh, like.placements
+    return DTensor.from_local(own, mesh, placements, run_check=False, shape=tensor.shape, stride=tensor.stride())
 
 
 def _is_large(decoder: Decoder, device: torch.device) -> bool:

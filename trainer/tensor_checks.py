@@ -6,7 +6,7 @@ that are not finite are refused: loaded, they would be cut, cast, ignored or spr
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +20,8 @@ from colophon.trainer.model import Decoder, num_rows
 _EMBEDDING = "embed_tokens.weight"
 _SHOWN_NAMES = 3
 _LONGEST_NAME = 80
+Part = Callable[[str, Tensor], Tensor]
+"""From the name of a tensor and the tensor to a part of it."""
 WEIGHT_TYPES = (torch.float32,)
 """The type of a checkpoint's tensors."""
 
@@ -31,6 +33,7 @@ def check_weights(
     *,
     where: object,
     types: Collection[torch.dtype] = WEIGHT_TYPES,
+    part: Part = lambda name, tensor: tensor,
 ) -> None:
     """Check that a file's weights are those of a model of these sizes. Cost: one pass over the weights.
 
@@ -40,6 +43,7 @@ def check_weights(
         tokenizer: of the training.
         where: the file, in errors.
         types: the types that weights may have.
+        part: of a tensor whose numbers are checked, by its name; other parts of a mapped file are not read.
 
     Raises:
         TrainerError: names, shapes or types differ, or a number is not finite.
@@ -53,7 +57,8 @@ def check_weights(
         raise TrainerError(_problem(where, f"no {_EMBEDDING}" if embedding is None else layers))
     with torch.device("meta"):
         parameters = dict(Decoder(config, tokenizer=tokenizer).named_parameters())
-    check_tensors(weights, {name: tuple(p.shape) for name, p in parameters.items()}, where=where, types=types)
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    check_tensors(weights, shapes, where=where, types=types, part=part)
 
 
 def check_tensors(
@@ -62,8 +67,9 @@ def check_tensors(
     *,
     where: object,
     types: Collection[torch.dtype] = WEIGHT_TYPES,
+    part: Part = lambda name, tensor: tensor,
 ) -> None:
-    """Check that tensors have exactly these names and shapes, one of these types, and finite numbers.
+    """Check that tensors have exactly these names and shapes, one of these types, and finite numbers in `part`.
 
     Raises:
         TrainerError: the first difference.
@@ -77,7 +83,7 @@ def check_tensors(
             raise TrainerError(_problem(where, f"{name} is {_shape(tensor)}, the settings give {_spell(shapes[name])}"))
         if tensor.dtype not in types:
             raise TrainerError(_problem(where, f"{name} is {_type(tensor.dtype)}, not {', '.join(map(_type, types))}"))
-        if not torch.isfinite(tensor).all():
+        if not torch.isfinite(part(name, tensor)).all():
             raise TrainerError(_problem(where, f"{name} has numbers that are not finite"))
 
 

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.loop import train
 from colophon.trainer.parallel import joined_world
 from tests.trainer.courses import metrics_of, weights_of
-from tests.trainer.ranks import train_on_ranks
+from tests.trainer.ranks import run_on_ranks, train_on_ranks
 from tests.trainer.runs import config
 
 
@@ -58,6 +59,50 @@ def test_a_run_resumes_with_a_different_number_of_processes(run_output: Path) ->
         train_on_ranks(part, num_ranks=num_ranks, name="moved", output=run_output, resume=True)
     train(settings, name="moved", output=run_output, resume=True)
     assert_same_course(run_output, "unbroken", "moved")
+
+
+_READ_IN_PARTS = """
+import sys
+from pathlib import Path
+import torch
+import torch.distributed as dist
+from safetensors.torch import load_file
+from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.parallel import World, shard_of, sharded_like
+from colophon.trainer.tensor_checks import check_tensors
+
+torch.set_num_threads(1)
+dist.init_process_group("gloo")
+world = World(device=torch.device("cpu"), rank=dist.get_rank(), size=2)
+mesh = init_device_mesh("cpu", (2,))
+tensors = load_file(sys.argv[1])
+likes = {name: distribute_tensor(torch.zeros(t.shape), mesh, [Shard(0)]) for name, t in tensors.items()}
+for name, tensor in tensors.items():
+    expected = distribute_tensor(tensor.clone(), mesh, [Shard(0)])
+    found = sharded_like(tensor, likes[name])
+    assert found.placements == expected.placements and found.shape == expected.shape
+    assert torch.equal(found.to_local(), expected.to_local())
+    assert found.to_local().data_ptr() != tensor.data_ptr()
+tensors["odd"][4] = float("nan")  # of rows 0-2 and 3-4
+shapes, part = {name: t.shape for name, t in tensors.items()}, lambda name, tensor: shard_of(tensor, likes[name])
+try:
+    with world.together():
+        check_tensors(tensors, shapes, where="file", part=part)
+except TrainerError as error:
+    print(error)
+dist.destroy_process_group()
+"""
+
+
+def test_each_process_reads_its_own_rows_and_all_end_where_one_fails(tmp_path: Path) -> None:
+    tensors = {"odd": torch.randn(5, 3), "even": torch.randn(4), "one": torch.randn(1, 2)}
+    save_file(tensors, tmp_path / "file")
+    outputs = run_on_ranks(_READ_IN_PARTS, str(tmp_path / "file"), num_ranks=2)
+    assert outputs == [
+        "a different process of the run has failed; its message has the reason\n",
+        "file: not the tensors of this model: odd has numbers that are not finite\n",
+    ]
 
 
 def test_a_signal_to_one_process_stops_all(run_output: Path) -> None:
