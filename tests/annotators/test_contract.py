@@ -41,6 +41,9 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
             }
         },
     ],
+    "contamination": [
+        {"ngram": 2, "benchmarks": {"a": {"path": "qa.jsonl", "columns": ["q", "a"]}, "b": {"path": "urls.txt"}}},
+    ],
     "fasttext": [
         {"model": "softmax.bin", "score": {"probability_of": "high"}, "bins": {"edges": [0.2, 0.8]}},
         {"model": "softmax.bin", "score": {"argmax": True}},
@@ -125,6 +128,7 @@ def built(models: Path) -> dict[tuple[str, int], Annotator]:
     (models / "robots.jsonl").write_text(
         json.dumps({"domain": "bbc.co.uk", "robots_txt": "user-agent: *\ndisallow: /a"})
     )
+    (models / "qa.jsonl").write_text(json.dumps({"q": "Proof of energy: lol omg", "a": "unseen words"}))
     return {case: build(*case, models=models) for case in CASES}
 
 
@@ -132,7 +136,8 @@ def build(name: str, number: int, *, models: Path) -> Annotator:
     settings = deepcopy(SETTINGS.get(name, [{}])[number])
     for key in {"model", "files"} & settings.keys():
         settings[key] = str(models / settings[key])
-    for each in [each for each in settings.get("lists", {}).values() if "path" in each]:
+    named = [*settings.get("lists", {}).values(), *settings.get("benchmarks", {}).values()]
+    for each in [each for each in named if "path" in each]:
         each["path"] = str(models / each["path"])
     annotator = annotator_types()[name].model_validate(settings).build(f"my_{name}")
     if annotator.num_calibration_documents is not None:
