@@ -7,7 +7,7 @@ Two exceptions, both here and nowhere else:
 - `pipeline/recipe/schema.py` imports `trainer.config` (settings without torch): `[train.<name>]` is part of a
   recipe.
 - the commands that train, and those that work with trained models, import `trainer` inside their functions, or for
-  type checking alone; so does the training of `pooled` classifiers, which a pipeline's tokenizer and annotators serve.
+  type checking alone; so does the training of classifiers, which a pipeline's tokenizer and annotators serve.
 """
 
 from __future__ import annotations
@@ -36,12 +36,15 @@ ALLOWED = {
 COMMON = "colophon.shards.common"
 SETTINGS_EXCEPTION = ("pipeline/recipe/schema.py", "colophon.trainer.config")
 LAZY_EXCEPTIONS = (
+    "pipeline/classifiers/embedding_training.py",
+    "pipeline/classifiers/heads.py",
     "pipeline/classifiers/pooled_training.py",
     "pipeline/classifiers/students.py",
     *(
         f"pipeline/cli/{name}.py"
         for name in (
             "training",
+            "classifier_kinds",
             "distillation",
             "evaluation",
             "exports",

@@ -1,4 +1,4 @@
-"""Everything that numba compiles: the rows of a text's n-grams of ids, their sum, and the heads.
+"""Everything that numba compiles: the rows of a text's n-grams of ids, and their mean.
 
 Numba knows no keyword-only arguments, hence the many positional ones.
 """
@@ -36,20 +36,6 @@ class Features(NamedTuple):
     """64 - k for 2^k buckets."""
     ngrams: int
     """The longest n-gram."""
-
-
-class Head(NamedTuple):
-    """A head: logits = skip · x + second · relu(first · x + first_bias) + bias, for a normalized x."""
-
-    first: npt.NDArray[np.float32]
-    """float32 [hidden, dim]."""
-    first_bias: npt.NDArray[np.float32]
-    second: npt.NDArray[np.float32]
-    """float32 [labels, hidden]."""
-    skip: npt.NDArray[np.float32]
-    """float32 [labels, dim]."""
-    bias: npt.NDArray[np.float32]
-    """float32 [labels]."""
 
 
 @inlined
@@ -141,22 +127,15 @@ def pool_rows(
 
 
 @compiled
-def apply_head(
-    sums: npt.NDArray[np.int32], counts: Any, scale: Any, head: Head, logits: npt.NDArray[np.float32]
+def mean_rows(
+    sums: npt.NDArray[np.int32], counts: npt.NDArray[np.int64], scale: Any, vectors: npt.NDArray[np.float32]
 ) -> None:
-    """Fill `logits` (float32 [texts, labels]) from `sums` and `counts` of `pool_rows`, a text at a time.
+    """Fill `vectors` (float32 [texts, dim]) from `sums` and `counts` of `pool_rows`.
 
-    x is the mean row, sums / counts * `scale` (float32 [dim]), normalized as by a LayerNorm without weights. A product
-    of matrices by BLAS would give other last bits in other batches.
+    A vector is the mean row, sums / counts * `scale` (float32 [dim]), normalized as by a LayerNorm without weights.
     """
-    first, first_bias, second, skip, bias = head.first, head.first_bias, head.second, head.skip, head.bias
-    hidden, x = np.empty(first.shape[0], np.float32), np.empty(scale.size, np.float32)
     for text in range(sums.shape[0]):
-        _normalize(sums[text], counts[text], scale, x)
-        for unit in range(hidden.size):
-            hidden[unit] = max(_dot(first[unit], x) + first_bias[unit], np.float32(0))
-        for label in range(logits.shape[1]):
-            logits[text, label] = _dot(skip[label], x) + _dot(second[label], hidden) + bias[label]
+        _normalize(sums[text], counts[text], scale, vectors[text])
 
 
 @inlined
@@ -172,14 +151,6 @@ def _normalize(sums: Any, count: Any, scale: Any, x: Any) -> None:
     factor = 1 / np.sqrt(squares / x.size + _EPSILON)
     for column in range(x.size):
         x[column] = np.float32((sums[column] * per_row * scale[column] - mean) * factor)
-
-
-@inlined
-def _dot(weights: Any, x: Any) -> Any:
-    total = np.float32(0)
-    for i in range(x.size):
-        total += weights[i] * x[i]
-    return total
 
 
 @inlined

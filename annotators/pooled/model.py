@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,13 +10,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from colophon.annotators.pooled.model_file import HeadInfo, PooledInfo, map_model, read_info
+from colophon.annotators.heads.head import Floats, HeadInfo, head_probabilities
+from colophon.annotators.heads.tensor_file import read_info
+from colophon.annotators.pooled.model_file import PooledInfo, map_model
 from colophon.shards.common.arrays import NumPyArray
 
 if TYPE_CHECKING:  # numba takes half a second to import; only scoring needs it
     from colophon.annotators.pooled.compiled import Features
-
-Floats = npt.NDArray[np.float32]
 
 
 class PooledModel:
@@ -28,8 +29,13 @@ class PooledModel:
             AnnotatorError: see `read_info`.
         """
         self.path = str(path)
-        self.info: PooledInfo = read_info(path)
+        self.info: PooledInfo = read_info(path, PooledInfo)
         self._arrays: dict[str, NumPyArray] | None = None
+
+    @property
+    def heads(self) -> Sequence[HeadInfo]:
+        """Its heads, in the order of their probabilities."""
+        return self.info.heads
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_arrays": None}
@@ -56,7 +62,7 @@ class PooledModel:
             AnnotatorError: see `load`.
             ValueError: an id is outside of the model's vocabulary.
         """
-        from colophon.annotators.pooled.compiled import Head, apply_head, pool_rows
+        from colophon.annotators.pooled.compiled import mean_rows, pool_rows
 
         self.load()
         assert self._arrays is not None
@@ -67,13 +73,9 @@ class PooledModel:
         num_texts = len(offsets) - 1
         sums, counts = np.zeros((num_texts, info.dim), np.int32), np.zeros(num_texts, np.int64)
         pool_rows(ids, offsets, features_of(info, arrays), arrays["rows"], sums, counts)
-        found = []
-        for number, head in enumerate(info.heads):
-            logits = np.empty((num_texts, len(head.labels)), np.float32)
-            parts = (arrays[f"heads.{number}.{name}"] for name in Head._fields)
-            apply_head(sums, counts, arrays["scale"], Head(*parts), logits)
-            found.append(_probabilities(logits, head, is_known=counts > 0))
-        return found
+        vectors = np.empty((num_texts, info.dim), np.float32)
+        mean_rows(sums, counts, arrays["scale"], vectors)
+        return head_probabilities(vectors, info.heads, arrays, is_known=counts > 0)
 
 
 def features_of(info: PooledInfo, arrays: dict[str, NumPyArray]) -> Features:
@@ -94,14 +96,3 @@ def ids_and_offsets(input_ids: pa.Array) -> tuple[NumPyArray, npt.NDArray[np.int
         input_ids = input_ids.fill_null([])
     ids = input_ids.values.to_numpy(zero_copy_only=True)
     return ids, input_ids.offsets.to_numpy(zero_copy_only=True)
-
-
-def _probabilities(logits: Floats, head: HeadInfo, *, is_known: npt.NDArray[np.bool_]) -> Floats:
-    values = logits.astype(np.float64)
-    if head.loss == "ova":
-        rows = 1 / (1 + np.exp(-values))
-    else:
-        rows = np.exp(values - values.max(axis=1, keepdims=True))
-        rows /= rows.sum(axis=1, keepdims=True)
-    rows[~is_known] = np.nan
-    return rows.astype(np.float32)

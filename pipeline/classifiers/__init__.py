@@ -1,1 +1,1 @@
-"""Classifiers that are trained on the texts of an input: `pooled` ones, and the teaching of both kinds."""
+"""Classifiers trained on the texts of an input: `pooled` and `embedding` ones, and the teaching of all kinds."""

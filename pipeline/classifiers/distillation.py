@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,8 @@ class Distilled:
     """The first is that of the model at `path`."""
     texts: int
     """Texts that it was taught with."""
+    annotator: Mapping[str, Any]
+    """The keys of the annotator that uses the model, but for `model` and its score."""
 
 
 def distill(
@@ -106,7 +109,7 @@ def distill(
         teaching: judged texts.
         kinds: the classifiers to teach, all on the same texts.
         output: path of the model.
-        teacher: the name of the teacher's column, for the card.
+        teacher: the name of the teacher's column, for the card and the head.
         share: the share of domains whose texts are held out.
         seed: of the split and of the intervals.
         report: called with a human-readable line for each event.
@@ -123,7 +126,8 @@ def distill(
     with tempfile.TemporaryDirectory(prefix="colophon-") as scratch:
         for number, kind in enumerate(kinds):
             path = Path(scratch, f"other{kind.suffix}") if number else output
-            student = kind.teach(texts, labels, output=path, report=lambda line, k=kind: report(f"{k.name}: {line}"))  # type: ignore[misc]
+            log = partial(_report_of, kind.name, report)
+            student = kind.teach(texts, labels, head=teacher, output=path, report=log)
             agreements.append(_agreement(student, kind.name, teaching, unseen, seed=seed))
             card = card or student.card
     split = {"held_out": share, "seed": seed, "texts": len(texts), "held_out_texts": len(teaching) - len(texts)}
@@ -135,7 +139,13 @@ def distill(
         "agreement": [agreement.as_dict() for agreement in agreements],
     }
     replace_text(card_path(output), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
-    return Distilled(path=output, card=card, agreements=tuple(agreements), texts=len(texts))
+    return Distilled(
+        path=output, card=card, agreements=tuple(agreements), texts=len(texts), annotator=kinds[0].annotator
+    )
+
+
+def _report_of(name: str, report: Callable[[str], None], line: str) -> None:
+    report(f"{name}: {line}")
 
 
 def _agreement(student: Student, kind: str, teaching: Teaching, unseen: pa.Array, *, seed: int) -> Agreement:

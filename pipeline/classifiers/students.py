@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
+from colophon.annotators.embedding.model import EmbeddingModel
+from colophon.annotators.embedding_classifier import EmbedderConfig
 from colophon.annotators.fasttext.model import FastTextModel
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 from colophon.annotators.fasttext.training.classifier import DEFAULT_PREPARATION, train_classifier
 from colophon.annotators.fasttext.training.settings import TrainingSettings
+from colophon.annotators.heads.annotator import HeadsModel
 from colophon.annotators.pooled.model import PooledModel
+from colophon.pipeline.classifiers.embedding_training import train_embedding
+from colophon.pipeline.classifiers.heads import BATCH_ROWS, Labels, TrainedHeads
 from colophon.pipeline.classifiers.pooled_training import train_pooled
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from colophon.trainer.classifiers.settings import PooledSettings
+    from colophon.trainer.classifiers.settings import EmbeddingSettings, PooledSettings
 
-_BATCH_ROWS = 1024
+Test = tuple[pa.Array, Labels]
+"""Texts, string [n], and labels by head."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +48,64 @@ class PooledKind:
 
     tokenizer: Tokenizer
     settings: PooledSettings
-    head: str
     name = "pooled"
     suffix = ".safetensors"
+    annotator: Mapping[str, Any] = field(default_factory=lambda: {"type": "pooled"})
 
-    def teach(self, texts: pa.Array, labels: pa.Array, *, output: Path, report: Callable[[str], None]) -> Student:
-        """Train on texts with labels, string or list<string> [n], and write the model to `output`."""
-        trained = train_pooled(
-            texts, {self.head: labels}, tokenizer=self.tokenizer, output=output, settings=self.settings, report=report
+    def train(
+        self, texts: pa.Array, labels: Labels, *, output: Path, test: Test | None, report: Callable[[str], None]
+    ) -> TrainedHeads:
+        """Train a head for each column of labels, see `train_pooled`."""
+        return train_pooled(
+            texts, labels, tokenizer=self.tokenizer, output=output, settings=self.settings, test=test, report=report
         )
+
+    def teach(
+        self, texts: pa.Array, labels: pa.Array, *, head: str, output: Path, report: Callable[[str], None]
+    ) -> Student:
+        """Train on texts with labels, string or list<string> [n], and write the model to `output`."""
+        trained = self.train(texts, {head: labels}, output=output, test=None, report=report)
         model = PooledModel(trained.path)
+        return _student(trained, model, lambda part: model.probabilities(self.tokenizer.encode_batch(part)))
 
-        def predict(texts: pa.Array) -> NumPyArray:
-            return _in_batches(texts, lambda part: model.probabilities(self.tokenizer.encode_batch(part))[0])
 
-        return Student(path=trained.path, labels=model.info.heads[0].labels, card=trained.card, predict=predict)
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingKind:
+    """How an `embedding` classifier is trained."""
+
+    config: EmbedderConfig
+    """The annotator that will use the model; its `model` and `heads` do not count."""
+    settings: EmbeddingSettings
+    name = "embedding"
+    suffix = ".safetensors"
+
+    @property
+    def annotator(self) -> Mapping[str, Any]:
+        """See `StudentKind`."""
+        keys = self.config.model_dump(mode="json", exclude={"model", "heads"}, exclude_defaults=True)
+        return {"type": self.config.type_name, **keys}
+
+    def train(
+        self, texts: pa.Array, labels: Labels, *, output: Path, test: Test | None, report: Callable[[str], None]
+    ) -> TrainedHeads:
+        """Train a head for each column of labels, see `train_embedding`."""
+        return train_embedding(
+            texts,
+            labels,
+            embedder=self.config.embedder,
+            output=output,
+            settings=self.settings,
+            test=test,
+            report=report,
+        )
+
+    def teach(
+        self, texts: pa.Array, labels: pa.Array, *, head: str, output: Path, report: Callable[[str], None]
+    ) -> Student:
+        """Train on texts with labels, string or list<string> [n], and write the model to `output`."""
+        trained = self.train(texts, {head: labels}, output=output, test=None, report=report)
+        model = EmbeddingModel(trained.path, self.config.embedder)
+        return _student(trained, model, model.probabilities)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,8 +116,11 @@ class FastTextKind:
     normalize: TextPreparation = DEFAULT_PREPARATION
     name = "fasttext"
     suffix = ".bin"
+    annotator: Mapping[str, Any] = field(default_factory=lambda: {"type": "fasttext"})
 
-    def teach(self, texts: pa.Array, labels: pa.Array, *, output: Path, report: Callable[[str], None]) -> Student:
+    def teach(
+        self, texts: pa.Array, labels: pa.Array, *, head: str, output: Path, report: Callable[[str], None]
+    ) -> Student:
         """Train on texts with labels, string or list<string> [n], and write the model to `output`."""
         trained = train_classifier(
             texts, labels, output=output, normalize=self.normalize, settings=self.settings, report=report
@@ -81,9 +133,24 @@ class FastTextKind:
         return Student(path=trained.path, labels=model.label_names, card=trained.card, predict=predict)
 
 
-StudentKind = PooledKind | FastTextKind
+HeadsKind = PooledKind | EmbeddingKind
+"""A kind of classifier with heads."""
+StudentKind = HeadsKind | FastTextKind
+"""A kind of classifier; `annotator` has the keys of the annotator that uses the model, but for model and score."""
+
+
+def _student(
+    trained: TrainedHeads, model: HeadsModel, probabilities: Callable[[pa.Array], Sequence[NumPyArray]]
+) -> Student:
+    """The first head of a model as a student."""
+    return Student(
+        path=trained.path,
+        labels=model.heads[0].labels,
+        card=trained.card,
+        predict=lambda texts: _in_batches(texts, lambda part: probabilities(part)[0]),
+    )
 
 
 def _in_batches(texts: pa.Array, predict: Callable[[pa.Array], NumPyArray]) -> NumPyArray:
-    parts = [predict(texts.slice(start, _BATCH_ROWS)) for start in range(0, len(texts), _BATCH_ROWS)]
+    parts = [predict(texts.slice(start, BATCH_ROWS)) for start in range(0, len(texts), BATCH_ROWS)]
     return np.concatenate(parts)

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from colophon import __version__
 from colophon.pipeline.cli import (
+    classifiers,
     conversion,
     distillation,
     doctor,
@@ -114,7 +115,7 @@ for command in (
     studies.attention,
     studies.plot,
     tracing.trace,
-    training.train_classifier,
+    classifiers.train_classifier,
     distillation.distill,
     training.train_tokenizer,
     training.demo_corpus,

@@ -7,9 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colophon.pipeline.cli.options import ClassifierKind, JsonOption, load_tokenizer_option, local_only
+from colophon.pipeline.cli.classifier_kinds import (
+    ClassifierKind,
+    EmbedderOption,
+    PluginOption,
+    TokenizerOption,
+    check_kind_options,
+    heads_kind,
+)
+from colophon.pipeline.cli.options import JsonOption, local_only
 from colophon.pipeline.cli.terminal import echo, echo_json, progress_log
-from colophon.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from colophon.pipeline.classifiers.students import StudentKind
@@ -39,15 +46,14 @@ def distill(
     ] = None,
     kind: Annotated[ClassifierKind, typer.Option(help="Kind of classifier to write.")] = ClassifierKind.POOLED,
     compare: Annotated[
-        bool, typer.Option("--compare", help="Teach the other kind too, and show the agreement of both.")
-    ] = False,
-    tokenizer: Annotated[
-        list[str] | None,
+        bool,
         typer.Option(
-            metavar="KEY=VALUE",
-            help="For pooled: the tokenizer, as in a recipe's [tokenizer]: name=gpt2, or path=FILE. Repeatable.",
+            "--compare", help="Teach the other kinds too, embedding with --embedder, and show the agreement of all."
         ),
-    ] = None,
+    ] = False,
+    tokenizer: TokenizerOption = None,
+    embedder: EmbedderOption = None,
+    plugin: PluginOption = None,
     setting: Annotated[
         list[str] | None,
         typer.Option(
@@ -74,11 +80,28 @@ def distill(
 
     Example: `colophon distill --input "data/*.parquet" --column score --tokenizer name=gpt2 --output models/edu.st`
     """
+    from colophon.annotators.fasttext.training.settings import TrainingSettings
     from colophon.pipeline.classifiers.distillation import distill as teach
+    from colophon.pipeline.classifiers.students import FastTextKind
     from colophon.pipeline.classifiers.teaching import Columns, described, read_teaching
+    from colophon.pipeline.recipe.error_messages import validated
+    from colophon.pipeline.recipe.loading import parse_settings
     from colophon.pipeline.reports.distillation import format_agreements, recipe_lines
 
-    kinds = _kinds(kind, compare=compare, tokenizer=tokenizer, setting=setting, head=column, seed=seed)
+    wanted = [kind, *(other for other in ClassifierKind if compare and other is not kind)]
+    if ClassifierKind.EMBEDDING in wanted[1:] and not embedder:
+        wanted.remove(ClassifierKind.EMBEDDING)
+    check_kind_options(wanted, tokenizer=tokenizer, embedder=embedder, plugin=plugin)
+    settings = {"seed": seed, **parse_settings("--setting", setting or [])}
+    kinds: list[StudentKind] = []
+    for each in wanted:
+        own = settings if each is kind else {"seed": seed}
+        if each is ClassifierKind.FASTTEXT:
+            kinds.append(FastTextKind(settings=validated(TrainingSettings, own, where="--setting")))
+        else:
+            kinds.append(
+                heads_kind(each, settings=own, tokenizer=tokenizer, embedder=embedder, plugin=plugin, output=output)
+            )
     names = Columns(teacher=column, text=text, id=document_id, url=url)
     teaching = read_teaching(texts, names, teacher=teacher or [], classes=classes, most_labels=most_labels)
     log = progress_log(as_json)
@@ -92,34 +115,3 @@ def distill(
     echo(format_agreements(found))
     echo(f"\n{found.path}: {found.path.stat().st_size / 1e6:.1f} MB; model card: {found.path}.json. In a recipe:\n")
     echo(recipe_lines(found, name=column))
-
-
-def _kinds(
-    kind: ClassifierKind,
-    *,
-    compare: bool,
-    tokenizer: list[str] | None,
-    setting: list[str] | None,
-    head: str,
-    seed: int,
-) -> list[StudentKind]:
-    """Return the kinds to teach, the one that is written first."""
-    from colophon.annotators.fasttext.training.settings import TrainingSettings
-    from colophon.pipeline.classifiers.students import FastTextKind, PooledKind
-    from colophon.pipeline.recipe.error_messages import validated
-    from colophon.pipeline.recipe.loading import parse_settings
-    from colophon.trainer.classifiers.settings import PooledSettings
-
-    wanted = [kind, *(other for other in ClassifierKind if compare and other is not kind)]
-    if tokenizer and ClassifierKind.POOLED not in wanted:
-        raise UsageError("--tokenizer is for --kind pooled")
-    settings = {"seed": seed, **parse_settings("--setting", setting or [])}
-    kinds: list[StudentKind] = []
-    for each in wanted:
-        own = settings if each is kind else {"seed": seed}
-        if each is ClassifierKind.FASTTEXT:
-            kinds.append(FastTextKind(settings=validated(TrainingSettings, own, where="--setting")))
-        else:
-            pooled = validated(PooledSettings, own, where="--setting")
-            kinds.append(PooledKind(tokenizer=load_tokenizer_option(tokenizer), settings=pooled, head=head))
-    return kinds

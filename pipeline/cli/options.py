@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from enum import Enum
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -32,32 +31,6 @@ def local_only(parameter: typer.CallbackParam, value: Path | None) -> Path | Non
     if value is not None and _URL_AS_PATH.match(str(value)):
         raise UsageError(f"{parameter.opts[0]}: must be a local path, not a URL")
     return value
-
-
-class ClassifierKind(str, Enum):
-    """The kinds of classifiers that commands train."""
-
-    FASTTEXT = "fasttext"
-    POOLED = "pooled"
-
-
-def load_tokenizer_option(assignments: Sequence[str] | None) -> Tokenizer:
-    """Return the tokenizer of `--tokenizer KEY=VALUE`, given once for each key of a recipe's `[tokenizer]`.
-
-    Raises:
-        UsageError: it is missing or invalid, or cannot be loaded.
-    """
-    from colophon.pipeline.recipe.error_messages import validated
-    from colophon.pipeline.recipe.loading import parse_settings
-    from colophon.shards.tokenizer.tokenizer import TokenizerConfig, TokenizerError, load_tokenizer
-
-    if not assignments:
-        raise UsageError("--tokenizer is required: the one of the recipes that will use the model, such as name=gpt2")
-    config = validated(TokenizerConfig, parse_settings("--tokenizer", assignments), where="--tokenizer")
-    try:
-        return load_tokenizer(config)
-    except TokenizerError as error:
-        raise UsageError(f"--tokenizer: {error}") from error
 
 
 RecipeArgument = Annotated[

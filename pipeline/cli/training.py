@@ -1,4 +1,4 @@
-"""Commands that train models, classifiers and tokenizers, and the command that writes the demo's corpus."""
+"""Commands that train models and tokenizers, and the command that writes the demo's corpus."""
 
 from __future__ import annotations
 
@@ -11,11 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from colophon.pipeline.cli.options import (
-    ClassifierKind,
     JsonOption,
     RecipeArgument,
     SetOption,
-    load_tokenizer_option,
     local_only,
     training_root,
 )
@@ -24,8 +22,6 @@ from colophon.pipeline.errors import StoppedError, UsageError
 from colophon.shards.common.errors import ColophonError, did_you_mean
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from colophon.pipeline.recipe.schema import Recipe
     from colophon.trainer.loop import TrainResult
 
@@ -152,184 +148,6 @@ def _stopped(line: str, *, by: str) -> StoppedError:
 def _is_first_process() -> bool:
     """Return whether this is the only process of a run, or the first that torchrun started."""
     return os.environ.get("RANK", "0") == "0"
-
-
-def train_classifier(
-    train: Annotated[
-        list[str],
-        typer.Option(help="Labelled file to train on: Parquet or JSONL with a text and a label column. Repeatable."),
-    ],
-    output: Annotated[
-        Path,
-        typer.Option(
-            help="Model file to write; its model card is written beside it, with .json appended.", callback=local_only
-        ),
-    ],
-    test: Annotated[list[str] | None, typer.Option(help="Labelled file to test on. Repeatable.")] = None,
-    text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
-    label: Annotated[
-        list[str] | None,
-        typer.Option(help="Name of the label column. Repeatable for pooled: a head for each.", show_default="label"),
-    ] = None,
-    kind: Annotated[
-        ClassifierKind,
-        typer.Option(
-            help="Kind of classifier. fasttext: reads words. pooled: reads the ids of a tokenizer, which a pass that "
-            "tokenizes has anyway."
-        ),
-    ] = ClassifierKind.FASTTEXT,
-    tokenizer: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="For pooled: the tokenizer, as in a recipe's [tokenizer]: name=gpt2, or path=FILE. Repeatable.",
-        ),
-    ] = None,
-    normalize: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="For fasttext: text preparation, as in the annotator's normalize table: lower=true, ... Repeatable.",
-        ),
-    ] = None,
-    setting: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUE",
-            help="Training setting. fasttext: dim=64, epoch=10, word_ngrams=2, buckets=200000, ...; "
-            "pooled: dim=64, epochs=5, ngrams=2, bucket_bits=18, ... Repeatable.",
-        ),
-    ] = None,
-    autotune: Annotated[
-        int | None,
-        typer.Option(
-            metavar="SECONDS", help="For fasttext: search for better settings for this time, on held-out rows."
-        ),
-    ] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Train a classifier; print precision, recall, F1 and the confusion matrix on the test files.
-
-    Example: `colophon train-classifier --train train.parquet --test test.parquet --output models/quality.bin`
-    """
-    labels = label or ["label"]
-    if kind is ClassifierKind.POOLED:
-        if normalize or autotune is not None:
-            raise UsageError("--normalize and --autotune are for --kind fasttext")
-        _train_pooled(
-            train, output, test, text=text, labels=labels, tokenizer=tokenizer, setting=setting, as_json=as_json
-        )
-        return
-    if len(labels) > 1 or tokenizer:
-        raise UsageError("several --label and --tokenizer are for --kind pooled")
-    _train_fasttext(
-        train,
-        output,
-        test,
-        text=text,
-        label=labels[0],
-        normalize=normalize,
-        setting=setting,
-        autotune=autotune,
-        as_json=as_json,
-    )
-
-
-def _train_fasttext(
-    train: list[str],
-    output: Path,
-    test: list[str] | None,
-    *,
-    text: str,
-    label: str,
-    normalize: list[str] | None,
-    setting: list[str] | None,
-    autotune: int | None,
-    as_json: bool,
-) -> None:
-    from colophon.annotators.fasttext.report import format_report
-    from colophon.annotators.fasttext.text_preparation import TextPreparation
-    from colophon.annotators.fasttext.training.classifier import DEFAULT_PREPARATION
-    from colophon.annotators.fasttext.training.classifier import train_classifier as train_model
-    from colophon.annotators.fasttext.training.settings import TrainingSettings
-    from colophon.pipeline.inputs.training_texts import read_labelled
-    from colophon.pipeline.recipe.error_messages import validated
-    from colophon.pipeline.recipe.loading import parse_settings
-
-    preparation = {**DEFAULT_PREPARATION.model_dump(), **parse_settings("--normalize", normalize or [])}
-    settings = parse_settings("--setting", setting or [])
-    if autotune is not None:
-        settings["autotune_seconds"] = autotune
-    settings_model = validated(TrainingSettings, settings, where="--setting")
-    preparation_model = validated(TextPreparation, preparation, where="--normalize")
-    texts, labels = read_labelled(train, text=text, label=label)
-    trained = train_model(
-        texts,
-        labels,
-        output=output,
-        normalize=preparation_model,
-        settings=settings_model,
-        test=read_labelled(test, text=text, label=label) if test else None,
-        report=progress_log(as_json),
-    )
-    if as_json:
-        report = None if trained.report is None else trained.report.as_dict()
-        echo_json({"path": str(trained.path), "bytes": trained.path.stat().st_size, "test": report})
-        return
-    if trained.report is not None:
-        echo(format_report(trained.report))
-    _echo_model(trained.path)
-
-
-def _train_pooled(
-    train: list[str],
-    output: Path,
-    test: list[str] | None,
-    *,
-    text: str,
-    labels: list[str],
-    tokenizer: list[str] | None,
-    setting: list[str] | None,
-    as_json: bool,
-) -> None:
-    from colophon.annotators.fasttext.report import format_report
-    from colophon.pipeline.classifiers.pooled_training import check_heads, train_pooled
-    from colophon.pipeline.inputs.training_texts import read_labels
-    from colophon.pipeline.recipe.error_messages import validated
-    from colophon.pipeline.recipe.loading import parse_settings
-    from colophon.trainer.classifiers.settings import PooledSettings
-
-    check_heads(labels)
-    settings = validated(PooledSettings, parse_settings("--setting", setting or []), where="--setting")
-    loaded = load_tokenizer_option(tokenizer)
-    rows = read_labels(train, text=text, labels=labels)
-    tests = read_labels(test, text=text, labels=labels) if test else None
-    texts, columns = _texts_and_labels(rows, labels)
-    trained = train_pooled(
-        texts,
-        columns,
-        tokenizer=loaded,
-        output=output,
-        settings=settings,
-        test=None if tests is None else _texts_and_labels(tests, labels),
-        report=progress_log(as_json),
-    )
-    if as_json:
-        reports = {name: report.as_dict() for name, report in trained.reports.items()}
-        echo_json({"path": str(trained.path), "bytes": trained.path.stat().st_size, "test": reports or None})
-        return
-    for name, report in trained.reports.items():
-        echo(f"{name}:\n{format_report(report)}" if len(labels) > 1 else format_report(report))
-    _echo_model(trained.path)
-
-
-def _texts_and_labels(rows: pa.Table, labels: list[str]) -> tuple[pa.Array, dict[str, pa.Array]]:
-    texts, *columns = (rows.column(place).combine_chunks() for place in range(rows.num_columns))
-    return texts, dict(zip(labels, columns, strict=True))
-
-
-def _echo_model(path: Path) -> None:
-    echo(f"{path}: {path.stat().st_size / 1e6:.1f} MB; model card: {path}.json")
 
 
 def train_tokenizer(

@@ -89,8 +89,10 @@ def _read(paths: Sequence[str], columns: dict[str, str], *, optional: Collection
         ColumnNeed(name, in_input, name not in optional, read_as=pa.string() if name.startswith(_LABEL) else None)
         for name, in_input in columns.items()
     ]
+    # A column that is named must exist; an optional one under its own name need not.
+    named = {name: in_input for name, in_input in columns.items() if name not in optional or name != in_input}
     config = validated(
-        InputSection, {"paths": list(paths), "columns": columns, "partition_bytes": sys.maxsize}, where="training files"
+        InputSection, {"paths": list(paths), "columns": named, "partition_bytes": sys.maxsize}, where="training files"
     )
     inputs = plan_inputs(config, needs=needs)
     for entry in inputs.quarantine:

@@ -95,7 +95,7 @@ def parse_recipe(raw: Mapping[str, Any], *, where: str, directory: Path | None =
     if not isinstance(annotators, dict):
         raise UsageError(f"{where}: annotators must be tables, [annotators.<name>]")
     among = _offers(raw, where=where, directory=directory, plugins=plugins)
-    configs = {name: _annotator_config(name, section, among, where=where) for name, section in annotators.items()}
+    configs = {name: annotator_config(name, section, among, where=where) for name, section in annotators.items()}
     recipe = validated(Recipe, {**raw, "annotators": configs}, where=where)
     _check_addresses(recipe, where=where)
     for name, train in recipe.train.items():
@@ -194,7 +194,12 @@ def _check_addresses(recipe: Recipe, *, where: str) -> None:
             raise UsageError(f"{where}: {key}: {error}") from None
 
 
-def _annotator_config(name: str, section: Any, among: Sequence[Offer], *, where: str) -> AnnotatorConfig:
+def annotator_config(name: str, section: Any, among: Sequence[Offer], *, where: str) -> AnnotatorConfig:
+    """The settings of `[annotators.name]`, of the type that the table names, else of the type `name`.
+
+    Raises:
+        UsageError: no such type, or a setting is invalid.
+    """
     if not isinstance(section, dict):
         raise UsageError(f"{where}: annotators.{name} must be a table")
     type_name = section.get("type", name)

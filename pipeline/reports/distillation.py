@@ -32,9 +32,9 @@ def recipe_lines(distilled: Distilled, *, name: str) -> str:
     numbers = distilled.card["distilled"]["numbers"]
     pairs = ", ".join(f"{json.dumps(label)} = {number}" for label, number in (numbers or {}).items())
     score = f"{{ expected = {{ {pairs} }} }}" if numbers else "{ argmax = true }"
-    kind = distilled.agreements[0].kind
-    lines = [f"[annotators.{json.dumps(name)}]", f'type = "{kind}"', f"model = {json.dumps(str(distilled.path))}"]
-    if kind == "pooled":
+    keys = {**distilled.annotator, "model": str(distilled.path)}
+    lines = [f"[annotators.{json.dumps(name)}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
+    if distilled.agreements[0].kind != "fasttext":
         return "\n".join([*lines, f"heads = {{ {json.dumps(name)} = {{ score = {score} }} }}"])
     return "\n".join([*lines, f"score = {score}"])
 

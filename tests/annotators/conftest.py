@@ -12,6 +12,7 @@ from colophon.annotators.fasttext.model import encode_label
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 from colophon.annotators.fasttext.training.classifier import train_classifier
 from colophon.annotators.fasttext.training.settings import TrainingSettings
+from tests.annotators.embedding.small_model import write_heads, write_static_model
 from tests.annotators.pooled.small_model import write_small_model
 
 WORDS = {
@@ -50,7 +51,7 @@ def train(path: Path, names: list[str], **settings: object) -> Path:
 @pytest.fixture(scope="session")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder: `softmax.bin`, `ova.bin`, `hs.bin` (high, low, Science & Tech), `chars.bin`, `words.bin` (two of them),
-    `many.bin` (260 labels), and `pooled.safetensors` (random weights)."""
+    `many.bin` (260 labels), `pooled.safetensors`, and `heads.safetensors` for the static model `static` (random)."""
     folder = tmp_path_factory.mktemp("models")
     for loss in ("softmax", "ova", "hs"):
         train(folder / f"{loss}.bin", list(WORDS), loss=loss)
@@ -60,6 +61,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     many = TrainingSettings(dim=4, buckets=300, epoch=1, loss="softmax")
     train_classifier(names * 2, names * 2, output=folder / "many.bin", settings=many)
     write_small_model(folder / "pooled.safetensors")
+    write_heads(folder / "heads.safetensors", write_static_model(folder / "static"))
     return folder
 
 

@@ -50,6 +50,14 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
         {"model": "ova.bin", "score": {"expected": {"high": 2, "low": 0, "Science & Tech": 1}}, "clip": [0, 1]},
         {"model": "chars.bin", "score": {"probability_of": "low"}, "bins": {"quantiles": 3, "labels": ["a", "b", "c"]}},
     ],
+    "embedding": [
+        {"static": "static", "model": "heads.safetensors"},
+        {
+            "static": "static",
+            "model": "heads.safetensors",
+            "heads": {"quality": {"score": {"probability_of": "high"}, "bins": {"quantiles": 3}}},
+        },
+    ],
     "gopher": [{"min_words": 1}],
     "language": [
         {"model": "softmax.bin"},
@@ -134,7 +142,7 @@ def built(models: Path) -> dict[tuple[str, int], Annotator]:
 
 def build(name: str, number: int, *, models: Path) -> Annotator:
     settings = deepcopy(SETTINGS.get(name, [{}])[number])
-    for key in {"model", "files"} & settings.keys():
+    for key in {"model", "files", "static"} & settings.keys():
         settings[key] = str(models / settings[key])
     named = [*settings.get("lists", {}).values(), *settings.get("benchmarks", {}).values()]
     for each in [each for each in named if "path" in each]:
@@ -156,7 +164,7 @@ def same(left: pa.RecordBatch, right: pa.RecordBatch) -> bool:
 
 
 def test_the_annotators_are_found() -> None:
-    assert {"columns", "crawl", "edu_score", "fasttext", "pooled", "url"} <= set(annotator_types())
+    assert {"columns", "crawl", "edu_score", "embedding", "fasttext", "pooled", "url"} <= set(annotator_types())
 
 
 def test_rows_schema_and_purity(annotator: Annotator) -> None:

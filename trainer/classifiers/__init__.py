@@ -1,1 +1,1 @@
-"""Training of `pooled` classifiers; their scoring, without torch, is in `annotators.pooled`."""
+"""Training of `pooled` and `embedding` classifiers; their scoring, without torch, is in `annotators`."""

@@ -1,29 +1,34 @@
-"""Training of a `pooled` classifier.
+"""Training of classifiers with heads.
 
-Rows are trained by Adagrad, whose steps are as large for rare n-grams as for frequent ones; heads by AdamW. Both
-learning rates fall linearly to zero. One thread, so that equal settings give equal weights on one kind of machine.
-Cost: about 10 s of one core for 10,000 short texts; 4 * dim * rows bytes of memory, twice.
+Rows of `pooled` ones are trained by Adagrad, whose steps are as large for rare n-grams as for frequent ones; heads by
+AdamW. Both learning rates fall linearly to zero. One thread, so that equal settings give equal weights on one kind of
+machine. Cost of a `pooled` one: about 10 s of one core for 10,000 short texts; 4 * dim * rows bytes of memory, twice.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.classifiers.bags import Bags
-from colophon.trainer.classifiers.network import PooledNetwork
-from colophon.trainer.classifiers.settings import PooledSettings
+from colophon.trainer.classifiers.network import EmbeddingNetwork, PooledNetwork
+from colophon.trainer.classifiers.settings import EmbeddingSettings, HeadSettings, PooledSettings
 from colophon.trainer.errors import DivergedError
 
 _REPORTS = 5
+
+Optimizers = dict[torch.optim.Optimizer, float]
+"""Optimizers, each with its learning rate at the start."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +45,7 @@ class Targets:
 def fit(
     bags: Bags, heads: Sequence[Targets], settings: PooledSettings, *, report: Callable[[str], None]
 ) -> dict[str, NumPyArray]:
-    """Train a model, and return its weights: see `PooledNetwork.arrays`.
+    """Train a `pooled` model, and return its weights: see `PooledNetwork.arrays`.
 
     `report` gets a line from time to time.
 
@@ -48,23 +53,73 @@ def fit(
         DivergedError: a loss is not finite.
     """
     random = np.random.default_rng(settings.seed)
-    steps_per_epoch = math.ceil(len(bags) / settings.batch_size)
-    num_steps = steps_per_epoch * max(settings.epochs, math.ceil(settings.min_steps / steps_per_epoch))
     with _seeded(settings.seed):
         network = PooledNetwork(bags.num_rows, [head.num_labels for head in heads], settings)
-        optimizers = _optimizers(network, settings)
-        total, since = 0.0, 0
-        for step, texts in enumerate(_batches(len(bags), num_steps, settings.batch_size, random)):
+        others = [parameter for name, parameter in network.named_parameters() if name != "rows"]
+        optimizers: Optimizers = {
+            torch.optim.Adagrad([network.rows], lr=settings.lr): settings.lr,
+            **_adamw(others, lr=settings.head_lr),
+        }
+
+        def logits(texts: NumPyArray) -> list[Tensor]:
             rows, firsts = bags.batch(texts, crop=settings.crop, word_dropout=settings.word_dropout, random=random)
-            loss = _loss(network(rows, firsts), heads, texts, label_smoothing=settings.label_smoothing)
-            _update(optimizers, loss, left=1 - step / num_steps)
-            total, since = total + loss.item(), since + 1
-            if not math.isfinite(total):
-                raise DivergedError(f"step {step + 1}: the loss is not finite; try a lower lr than {settings.lr}")
-            if (step + 1) % math.ceil(num_steps / _REPORTS) == 0 or step + 1 == num_steps:
-                report(f"step {step + 1:,} of {num_steps:,}: loss {total / since:.4f}")
-                total, since = 0.0, 0
+            return cast("list[Tensor]", network(rows, firsts))
+
+        _train(logits, optimizers, heads, num_texts=len(bags), settings=settings, random=random, report=report)
         return network.arrays()
+
+
+def fit_heads(
+    vectors: npt.NDArray[np.float32],
+    heads: Sequence[Targets],
+    settings: EmbeddingSettings,
+    *,
+    report: Callable[[str], None],
+) -> dict[str, NumPyArray]:
+    """Train heads on vectors float32 [texts, dim], and return their weights: see `EmbeddingNetwork.arrays`.
+
+    `report` gets a line from time to time.
+
+    Raises:
+        DivergedError: a loss is not finite.
+    """
+    random = np.random.default_rng(settings.seed)
+    inputs = torch.from_numpy(vectors)
+    with _seeded(settings.seed):
+        network = EmbeddingNetwork(inputs, [head.num_labels for head in heads], settings)
+
+        def logits(texts: NumPyArray) -> list[Tensor]:
+            return cast("list[Tensor]", network(inputs[torch.from_numpy(texts)]))
+
+        optimizers = _adamw(network.parameters(), lr=settings.head_lr)
+        _train(logits, optimizers, heads, num_texts=len(inputs), settings=settings, random=random, report=report)
+        return network.arrays()
+
+
+def _train(
+    logits: Callable[[NumPyArray], list[Tensor]],
+    optimizers: Optimizers,
+    heads: Sequence[Targets],
+    *,
+    num_texts: int,
+    settings: HeadSettings,
+    random: np.random.Generator,
+    report: Callable[[str], None],
+) -> None:
+    """Take all steps; `logits` are those of each head for the texts of a step."""
+    steps_per_epoch = math.ceil(num_texts / settings.batch_size)
+    num_steps = steps_per_epoch * max(settings.epochs, math.ceil(settings.min_steps / steps_per_epoch))
+    total, since = 0.0, 0
+    for step, texts in enumerate(_batches(num_texts, num_steps, settings.batch_size, random)):
+        loss = _loss(logits(texts), heads, texts, label_smoothing=settings.label_smoothing)
+        _update(optimizers, loss, left=1 - step / num_steps)
+        total, since = total + loss.item(), since + 1
+        if not math.isfinite(total):
+            rates = " or ".join(f"{rate:g}" for rate in optimizers.values())
+            raise DivergedError(f"step {step + 1}: the loss is not finite; try a lower lr than {rates}")
+        if (step + 1) % math.ceil(num_steps / _REPORTS) == 0 or step + 1 == num_steps:
+            report(f"step {step + 1:,} of {num_steps:,}: loss {total / since:.4f}")
+            total, since = 0.0, 0
 
 
 @contextmanager
@@ -82,13 +137,8 @@ def _seeded(seed: int) -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _optimizers(network: PooledNetwork, settings: PooledSettings) -> dict[torch.optim.Optimizer, float]:
-    """The optimizers, each with its learning rate at the start."""
-    others = [parameter for name, parameter in network.named_parameters() if name != "rows"]
-    return {
-        torch.optim.Adagrad([network.rows], lr=settings.lr): settings.lr,
-        torch.optim.AdamW(others, lr=settings.head_lr, weight_decay=0.01): settings.head_lr,
-    }
+def _adamw(parameters: Iterable[nn.Parameter], *, lr: float) -> Optimizers:
+    return {torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01): lr}
 
 
 def _batches(num_texts: int, num_steps: int, batch_size: int, random: np.random.Generator) -> Iterator[NumPyArray]:
@@ -117,7 +167,7 @@ def _loss(logits: Sequence[Tensor], heads: Sequence[Targets], texts: NumPyArray,
     return torch.stack(losses).sum() if losses else logits[0].sum() * 0
 
 
-def _update(optimizers: dict[torch.optim.Optimizer, float], loss: Tensor, *, left: float) -> None:
+def _update(optimizers: Optimizers, loss: Tensor, *, left: float) -> None:
     """One step of each optimizer with `left` times its learning rate at the start."""
     for optimizer, rate in optimizers.items():
         optimizer.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""The network of a `pooled` classifier: the mean of rows, normalised, and for each head a linear part and an MLP."""
+"""The networks of classifiers: for each head a linear part and an MLP, on the mean of rows or on given vectors."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.trainer.classifiers.settings import PooledSettings
+from colophon.trainer.classifiers.settings import HeadSettings, PooledSettings
 
 EPSILON = 1e-5
 """Added to the variance of the mean of rows: the smaller it is, the less sure the heads are."""
@@ -24,7 +24,7 @@ class PooledNetwork(nn.Module):
         self.rows = nn.Parameter(torch.empty(num_rows, settings.dim).uniform_(-bound, bound))
         self.norm = nn.LayerNorm(settings.dim, eps=EPSILON)
         self.dropout = nn.Dropout(settings.dropout)
-        self.heads = nn.ModuleList(_Head(settings, labels) for labels in num_labels)
+        self.heads = nn.ModuleList(_Head(settings.dim, labels, settings) for labels in num_labels)
 
     def forward(self, rows: Tensor, firsts: Tensor) -> list[Tensor]:
         """Logits float32 [texts, labels] of each head, from `Bags.batch`."""
@@ -37,22 +37,40 @@ class PooledNetwork(nn.Module):
 
         `rows` is float32 [num_rows, dim].
         """
-        arrays = {"rows": self.rows.detach().numpy()}
         scale, offset = self.norm.weight.detach(), self.norm.bias.detach()
-        for number, head in enumerate(self.heads):
-            assert isinstance(head, _Head)
-            arrays |= {f"heads.{number}.{name}": array.numpy() for name, array in head.folded(scale, offset).items()}
-        return arrays
+        return {"rows": self.rows.detach().numpy(), **_head_arrays(self.heads, scale, offset)}
+
+
+class EmbeddingNetwork(nn.Module):
+    """Logits of all heads from vectors, whose columns are first brought to mean 0 and variance 1."""
+
+    def __init__(self, vectors: Tensor, num_labels: Sequence[int], settings: HeadSettings) -> None:
+        """`vectors` float32 [texts, dim] are those whose mean and variance count."""
+        super().__init__()
+        deviation, mean = torch.std_mean(vectors.double(), dim=0, correction=0)
+        scale = 1 / deviation.clamp_min(EPSILON)
+        self.scale, self.offset = scale.float(), (-mean * scale).float()
+        self.dropout = nn.Dropout(settings.dropout)
+        self.heads = nn.ModuleList(_Head(vectors.shape[1], labels, settings) for labels in num_labels)
+
+    def forward(self, vectors: Tensor) -> list[Tensor]:
+        """Logits float32 [texts, labels] of each head, from float32 [texts, dim]."""
+        scaled = self.dropout(vectors * self.scale + self.offset)
+        return [head(scaled) for head in self.heads]
+
+    def arrays(self) -> dict[str, NumPyArray]:
+        """The weights as float32 arrays, by the names of the model's file; scale and offset are part of the heads'."""
+        return _head_arrays(self.heads, self.scale, self.offset)
 
 
 class _Head(nn.Module):
     """skip · x + second · relu(first · x + first_bias) + bias."""
 
-    def __init__(self, settings: PooledSettings, num_labels: int) -> None:
+    def __init__(self, dim: int, num_labels: int, settings: HeadSettings) -> None:
         super().__init__()
-        self.first = nn.Linear(settings.dim, settings.hidden) if settings.hidden else None
+        self.first = nn.Linear(dim, settings.hidden) if settings.hidden else None
         self.second = nn.Linear(settings.hidden, num_labels, bias=False) if settings.hidden else None
-        self.skip = nn.Linear(settings.dim, num_labels)
+        self.skip = nn.Linear(dim, num_labels)
         self.dropout = nn.Dropout(settings.dropout)
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -76,3 +94,12 @@ class _Head(nn.Module):
             "skip": (self.skip.weight * scale).detach(),
             "bias": (self.skip.bias + self.skip.weight @ offset).detach(),
         }
+
+
+def _head_arrays(heads: nn.ModuleList, scale: Tensor, offset: Tensor) -> dict[str, NumPyArray]:
+    """The weights of heads that read x where these read scale * x + offset, by the names of the model's file."""
+    arrays: dict[str, NumPyArray] = {}
+    for number, head in enumerate(heads):
+        assert isinstance(head, _Head)
+        arrays |= {f"heads.{number}.{name}": array.numpy() for name, array in head.folded(scale, offset).items()}
+    return arrays

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from colophon.annotators.pooled.model_file import HeadInfo, PooledInfo, TokenizerIdentity, write_model
+from colophon.annotators.heads.head import HeadInfo
+from colophon.annotators.heads.tensor_file import write_model
+from colophon.annotators.pooled.model_file import PooledInfo, TokenizerIdentity
 
 INFO = PooledInfo(
     tokenizer=TokenizerIdentity(name="test", sha256="0" * 64, num_ids=300),

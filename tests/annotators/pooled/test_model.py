@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colophon.annotators.base import AnnotatorError
+from colophon.annotators.heads.tensor_file import read_info
 from colophon.annotators.pooled.model import PooledModel
-from colophon.annotators.pooled.model_file import PooledInfo, map_model, read_info
+from colophon.annotators.pooled.model_file import PooledInfo, map_model
 from colophon.annotators.pooled_classifier import PooledConfig
 from tests.annotators.pooled.small_model import INFO, expected_probabilities, random_arrays, write_small_model
 
@@ -113,7 +114,7 @@ def damaged(content: bytes, **changed: Any) -> bytes:
         (lambda content: damaged(content, rows={"dtype": "I8"}), "rows: missing or damaged"),
         (
             lambda content: damaged(content, scale={"dtype": "F32", "shape": [64], "data_offsets": [-256, 0]}),
-            "scale: expected F32",
+            "scale: missing or damaged",
         ),
         (
             lambda content: damaged(content, units={"dtype": "I32", "shape": [300], "data_offsets": [0, 1200]}),
@@ -141,7 +142,7 @@ def test_numbers_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(AnnotatorError, match=r"gone.safetensors: No such file"):
-        read_info(tmp_path / "gone.safetensors")
+        read_info(tmp_path / "gone.safetensors", PooledInfo)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from colophon.annotators.base import INPUT_IDS
-from colophon.annotators.pooled.model_file import read_info
+from colophon.annotators.heads.tensor_file import read_info
+from colophon.annotators.pooled.model_file import PooledInfo
 from colophon.pipeline.classifiers.token_units import token_units
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.stages.token_ids import TokenSource
@@ -93,7 +94,7 @@ def test_the_ids_come_from_the_pass_from_its_files_or_from_the_texts(here: Path)
     columns = pq.read_table(next(Path("both/annotations/known").glob("*.parquet")))
     assert columns.column_names == ["id", "known_quality", "known_quality_score"]
     settings = manifest("both").outputs["annotations/known"].settings
-    assert settings["tokenizer"]["sha256"] == read_info("known.safetensors").tokenizer.sha256
+    assert settings["tokenizer"]["sha256"] == read_info("known.safetensors", PooledInfo).tokenizer.sha256
     deep = colophon("verify", "recipe.toml", "--deep", "--set", "output.path=both", "--executor", "inline")
     assert deep.code == 0, deep.out + deep.err
 

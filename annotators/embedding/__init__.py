@@ -1,0 +1,1 @@
+"""The `embedding` classifier: a small network for each head, on the vectors of any embedder."""
