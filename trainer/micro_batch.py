@@ -39,6 +39,24 @@ def sizes_to_try(num_rows: int, *, sequence_length: int, tokens: int) -> Iterato
         limit = size // 2
 
 
+def planned_rows_at_once(config: TrainConfig, *, world: World, sequence_length: int) -> tuple[int, bool]:
+    """The sequences of a micro-batch, and whether they are only the first size that a search tries."""
+    tokens = _most_tokens(config, world)
+    if tokens is None:
+        return config.rows_at_once, False
+    sizes = sizes_to_try(config.batch_size // world.size, sequence_length=sequence_length, tokens=tokens)
+    return next(sizes), world.size == 1
+
+
+def _most_tokens(config: TrainConfig, world: World) -> int | None:
+    """The most tokens of a micro-batch; None where the settings have the sequences."""
+    if config.micro_batch_size is not None:
+        return None
+    if config.micro_batch_tokens is None and world.device.type != "cuda":
+        return None
+    return config.micro_batch_tokens or (TOKENS_ON_CUDA if world.size == 1 else TOKENS_ON_SEVERAL)
+
+
 def rows_at_once(
     config: TrainConfig,
     *,
@@ -58,13 +76,11 @@ def rows_at_once(
         attempt: computes the gradient of so many rows, and raises the device's error if its memory ends.
         report: receives one line if a size was searched.
     """
-    tokens = config.micro_batch_tokens or (TOKENS_ON_CUDA if world.device.type == "cuda" else None)
-    if config.micro_batch_size is not None or tokens is None:
-        return config.rows_at_once
-    num_rows = config.batch_size // world.size
-    if world.size > 1:
-        tokens = config.micro_batch_tokens or TOKENS_ON_SEVERAL
-        return next(sizes_to_try(num_rows, sequence_length=sequence_length, tokens=tokens))
+    tokens = _most_tokens(config, world)
+    planned, is_searched = planned_rows_at_once(config, world=world, sequence_length=sequence_length)
+    if tokens is None or not is_searched:
+        return planned
+    num_rows = config.batch_size
     situation = {"device": world.device_name, "tokens": tokens, "sequence_length": sequence_length, **_memory(config)}
     known = _remembered(file, situation)
     if known is not None and num_rows % known == 0:

@@ -91,7 +91,7 @@ def joined_world(config: TrainConfig) -> Iterator[World]:
     Raises:
         TrainerError: `device` is cuda and there is none, or the batch does not divide evenly among the processes.
     """
-    device = _device(config)
+    device = device_of(config)
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World(device=device)
@@ -115,7 +115,12 @@ def joined_world(config: TrainConfig) -> Iterator[World]:
         dist.destroy_process_group()
 
 
-def _device(config: TrainConfig) -> torch.device:
+def device_of(config: TrainConfig) -> torch.device:
+    """The kind of device that a run trains on.
+
+    Raises:
+        TrainerError: `device` is cuda and there is none.
+    """
     available = torch.cuda.is_available()
     if config.device == "cuda" and not available:
         raise TrainerError("device is cuda, but torch finds no CUDA device; available: cpu")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from dataclasses import asdict
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +18,10 @@ from colophon.pipeline.cli.options import (
     local_only,
     training_root,
 )
-from colophon.pipeline.cli.terminal import echo, echo_json, progress_log
+from colophon.pipeline.cli.terminal import echo, echo_json, make_console, output_is_the_result, progress_log
 from colophon.pipeline.errors import StoppedError, UsageError
 from colophon.shards.common.errors import ColophonError, did_you_mean
+from colophon.shards.stores.places import run_place
 
 if TYPE_CHECKING:
     from colophon.pipeline.recipe.schema import Recipe
@@ -36,6 +38,13 @@ def train(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Delete an earlier training run of this name.")
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Print the steps, tokens, sequences at once and memory of each run, side by side; write nothing.",
+        ),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Train a Llama-style decoder on packed shards.
@@ -49,7 +58,9 @@ def train(
     names, root = _run_names(loaded, name, where=recipe), training_root(loaded, where=recipe)
     for each in names:
         check_unchanged(loaded, each, where=recipe)
-    from colophon.shards.stores.places import run_place
+    if dry_run:
+        _print_plans(loaded, names, root=root, as_json=as_json)
+        return
     from colophon.trainer.loop import train as train_one  # it imports torch: a wrong recipe is reported before
 
     log = progress_log(as_json)
@@ -90,6 +101,23 @@ def train(
         line = f"failed: {', '.join(failed)}; the other {len(names) - len(failed)} of {len(names)} runs are complete. "
         advice = "After a change of the recipe, --resume continues from the checkpoints"
         raise ColophonError(line + advice if _is_first_process() else "")
+
+
+def _print_plans(recipe: Recipe, names: Sequence[str], *, root: Path, as_json: bool) -> None:
+    """Print what the named runs would do; start nothing."""
+    from colophon.pipeline.reports.training_plans import print_training_plans
+    from colophon.trainer.training_plan import plan_training
+
+    output_is_the_result()
+    output = run_place(recipe.output.path)
+    plans = []
+    for name in names:
+        plan = plan_training(recipe.train[name], name=name, output=output, directory=root)
+        plans.append({**asdict(plan), "directory": str(plan.directory)})
+    if as_json:
+        echo_json(plans)
+    else:
+        print_training_plans(plans, console=make_console())
 
 
 def _as_dict(name: str, result: TrainResult) -> dict[str, Any]:

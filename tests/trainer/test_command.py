@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import pytest
 import typer
 
 from colophon.shards.common.errors import ExitCode
-from tests.pipeline.project import RECIPE, Called, colophon, run, write_project
+from tests.pipeline.project import RECIPE, Called, colophon, run, snapshot, write_project
 from tests.pipeline.servers import s3_environment, s3_server
 from tests.trainer.courses import metrics_of
 
@@ -87,6 +88,31 @@ def test_the_recipe_of_a_run_in_a_store_is_trained_and_evaluated(project: Path) 
     assert metrics_of(Path("local"), "first") == metrics_of(Path("disk"), "first")
     disk, stored = (next(Path(name, "training/first").glob("evaluation*.json")).read_text() for name in places)
     assert stored.replace("s3://bucket/out", "disk") == disk
+
+
+def test_a_dry_run_prints_the_runs_side_by_side_and_writes_nothing(project: Path) -> None:
+    changed = ["train.first.text_tokens=1000", "train.first.order=documents", "train.second.order=documents"]
+    options = [word for setting in changed for word in ("--set", setting)]
+    Path("recipe.toml").write_text(Path("recipe.toml").read_text().replace("steps = 4\n", "", 1))
+    before = snapshot()
+    called = colophon("train", "recipe.toml", "--dry-run", *options)
+    assert (called.code, called.err) == (0, "")
+    title, heading, *rows = called.out.splitlines()
+    assert title == "training runs that would be started"
+    assert heading.split()[:3] == ["run", "layouts", "steps"]
+    # Updates of 2 rows of 64 tokens: 1,000 text tokens are 8 of them.
+    assert rows[0].split()[:3] == ["first", "plain", "8"]
+    assert rows[1].split()[:3] == ["second", "plain", "4"]
+    assert "  1,024  " in rows[0]
+    assert rows[-1] == "the same text in every update, and the same validation documents: first, second"
+    called = colophon("train", "recipe.toml", "--dry-run", "--name=first", "--json", *options)
+    (plan,) = json.loads(called.out)
+    assert (plan["name"], plan["steps"], plan["text_tokens"], plan["exists"]) == ("first", 8, 1024, False)
+    assert snapshot() == before
+    assert colophon("train", "recipe.toml", "--name=first", *options).code == 0
+    called = colophon("train", "recipe.toml", "--dry-run", "--name=first", *options)
+    expected = "first: out/training/first exists, with step 8: --resume continues it, --overwrite deletes it"
+    assert called.out.splitlines()[-1] == expected
 
 
 def started_runs() -> list[str]:

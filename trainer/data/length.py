@@ -8,7 +8,7 @@ microseconds an update.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from colophon.trainer.config import PhaseConfig, TrainConfig
 from colophon.trainer.data.phases import Phase
@@ -61,12 +61,6 @@ def _length(
         if next_phase is not None:
             starts.append(next_phase.from_step or step + 1)
     return step, starts
-
-
-def text_tokens_by_step(phases: Sequence[Phase], *, steps: int) -> Iterator[int]:
-    """Yield the text tokens in the global batch of each update of a run."""
-    for step in range(1, steps + 1):
-        yield phase_at(phases, step).text_tokens(step)
 
 
 def phase_at(phases: Sequence[Phase], step: int) -> Phase:

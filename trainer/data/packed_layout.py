@@ -60,7 +60,14 @@ class PackedLayout:
     @cached_property
     def text_tokens(self) -> NumPyArray:
         """int64 [num_rows]: tokens of text in each row. Each is a label, since a row begins with bos."""
-        return np.concatenate([_text_tokens(file) for file in self.dataset.files])
+        return np.concatenate([_tokens_by_row(file, of_text=True) for file in self.dataset.files])
+
+    @cached_property
+    def tokens(self) -> NumPyArray:
+        """int64 [num_rows]: labels of each row, without padding."""
+        num_ids = np.concatenate([_tokens_by_row(file, of_text=False) for file in self.dataset.files])
+        found: NumPyArray = np.maximum(num_ids - 1, 0)  # the first id of a row is no label
+        return found
 
     @cached_property
     def annotators(self) -> AnnotatorRecord:
@@ -81,10 +88,11 @@ class PackedLayout:
         )
 
 
-def _text_tokens(file: PackedFile) -> NumPyArray:
-    """int64 [num_rows]: tokens of text in each row of a file."""
+def _tokens_by_row(file: PackedFile, *, of_text: bool) -> NumPyArray:
+    """int64 [num_rows]: ids of text, or of all but padding, in each row of a file."""
     offsets, lengths, roles, _ = file.all_runs()
-    sums = np.cumsum(np.where(roles == Role.TEXT, lengths, 0), dtype=np.int64)
+    counted = roles == Role.TEXT if of_text else roles != Role.PAD
+    sums = np.cumsum(np.where(counted, lengths, 0), dtype=np.int64)
     found: NumPyArray = np.diff(np.concatenate([[0], sums])[offsets])
     return found
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.held_out import HeldOut
 from colophon.trainer.data.mixture import Shares
-from colophon.trainer.data.packed_layout import PackedLayouts
+from colophon.trainer.data.packed_layout import PackedLayout, PackedLayouts
 from colophon.trainer.data.sources import Source
 
 
@@ -33,8 +33,14 @@ class Phase:
 
     def text_tokens(self, step: int) -> int:
         """Tokens of text in the global batch of update `step` of the run."""
-        rows = self.rows(step, part=slice(None))
-        return sum(int(source.packed.text_tokens[of_source].sum()) for source, of_source in rows)
+        return self._sum(step, lambda packed: packed.text_tokens)
+
+    def tokens(self, step: int) -> int:
+        """Labels in the global batch of update `step` of the run, without padding."""
+        return self._sum(step, lambda packed: packed.tokens)
+
+    def _sum(self, step: int, by_row: Callable[[PackedLayout], NumPyArray]) -> int:
+        return sum(int(by_row(source.packed)[rows].sum()) for source, rows in self.rows(step, part=slice(None)))
 
     def summary(self) -> str:
         """One human-readable line: `from step 1: 75.0% prepend (1,000 rows), 25.0% append (990 rows)`."""

@@ -15,7 +15,7 @@ from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch, BatchBuffer, read_batch
 from colophon.trainer.data.groups import TextGroups
 from colophon.trainer.data.held_out import hold_out_rows
-from colophon.trainer.data.length import phase_at, text_tokens_by_step, with_length
+from colophon.trainer.data.length import phase_at, with_length
 from colophon.trainer.data.packed_layout import PackedLayout, PackedLayouts
 from colophon.trainer.data.phases import open_sources, phases_of
 
@@ -51,7 +51,17 @@ class RowUpdates:
 
     def text_tokens(self) -> int:
         """Tokens of text in all updates of the run; costs some tens of microseconds an update."""
-        return sum(text_tokens_by_step(self.phases, steps=self.config.num_steps))
+        return sum(phase_at(self.phases, step).text_tokens(step) for step in range(1, self.config.num_steps + 1))
+
+    def tokens(self) -> int:
+        """Labels in all updates of the run, without padding; costs as `text_tokens`."""
+        return sum(phase_at(self.phases, step).tokens(step) for step in range(1, self.config.num_steps + 1))
+
+    @property
+    def epochs(self) -> float | None:
+        """The number of times that the run reads its rows; None where it has several sources or phases."""
+        (first, *phases), samples = self.phases, self.config.num_steps * self.config.batch_size
+        return None if phases or len(first.sources) > 1 else samples / self.num_rows
 
     def summary(self) -> list[str]:
         """One human-readable line for each phase; no line where the whole run has one source."""

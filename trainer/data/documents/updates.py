@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,32 @@ class DocumentUpdates:
     def text_tokens(self) -> int:
         """Tokens of text in all updates of the run."""
         return self._tokens * self.config.num_steps
+
+    def tokens(self) -> int:
+        """Labels in all updates of the run, without padding, to about a hundredth: each phase has its layout's ratio of
+        labels to text, and rows that are full."""
+        starts = [*self.config.phase_starts(), self.config.num_steps + 1]
+        steps = np.diff(starts, prepend=1)
+        return sum(
+            round(int(n) * self._tokens * self._labels_by_text(line))
+            for n, line in zip(steps, self._lines, strict=True)
+        )
+
+    def _labels_by_text(self, line: TextLine) -> float:
+        num_ids = int(line.all_segments.length.sum())
+        return num_ids * (1 - 1 / self._width) / line.num_tokens  # the first id of a row is no label
+
+    @property
+    def epochs(self) -> float:
+        """The number of times that the run reads its text."""
+        return self.text_tokens() / self._lines[0].num_tokens
+
+    @property
+    def pairing(self) -> str:
+        """Equal for runs whose updates have the same text and whose validations have the same documents, whatever
+        their layouts."""
+        parts = (self._lines[0].digest, self._validation.digest, str(self.config.seed), str(self._tokens))
+        return sha256(" ".join(parts).encode()).hexdigest()
 
     def summary(self) -> list[str]:
         """Human-readable lines: the documents and their order, and the layout of each phase."""
