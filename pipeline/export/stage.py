@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -41,17 +42,16 @@ def export_tasks(plan: Plan) -> list[Task]:
     outputs = plan.outputs("annotate")
     if not outputs:
         raise UsageError(f"{plan.resolved.where}: nothing to export: the recipe has no [annotators.*]")
-    tasks = []
     manifest = plan.resolved.manifest()
     quarantined = {e.partition for e in manifest.quarantine if e.line is None} if manifest is not None else set()
-    for partition in plan.resolved.inputs.partitions:
-        if partition.name in quarantined:
-            continue
-        records = {output: plan.record(output, partition) for output in outputs}
-        missing = [output for output, record in records.items() if record is None]
-        if missing:
+    numbers = np.flatnonzero(plan.is_kept([name for name in quarantined if name is not None]))
+    partitions = plan.resolved.inputs.partitions.chosen(numbers)
+    records = {output: plan.state(output).chosen(numbers) for output in outputs}
+    tasks = []
+    for row, partition in enumerate(partitions):
+        upstream = {output: record for output, found in records.items() if (record := found[row]) is not None}
+        if missing := [output for output in outputs if output not in upstream]:
             raise UsageError(f"export: {missing[0]} of {partition.name} is not up to date: run `colophon annotate`")
-        upstream = {output: record for output, record in records.items() if record is not None}
         tasks.append(Task(partition=partition, outputs={}, upstream=upstream))
     return tasks
 

@@ -6,6 +6,7 @@ for.
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -13,6 +14,7 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -67,16 +69,51 @@ class Partition:
     """The part of a JSONL file; None: the whole file, or no JSONL file."""
 
     @property
-    def extent(self) -> list[Any]:
-        """The part of a fingerprint that is of the input, see `Partitions.extents`."""
-        piece = None if self.piece is None else asdict(self.piece)
-        return _extent([self.identity, self.row_groups, self.first_row], self.format, self.source, piece)
-
-    @property
     def file_name(self) -> str:
         """The part of `name` that all partitions of the file have; ids of rows without one begin with it."""
         is_whole = self.row_groups is None and self.piece is None
         return self.name if is_whole else self.name.rpartition("-")[0]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedFile:
+    """The partitions of one file: the values that they have in common, and the columns in which they differ.
+
+    See `Partition` for the fields. A file of 10,000 row groups is one object instead of 10,000.
+    """
+
+    source: str
+    url: str
+    format: InputFormat
+    identity: str
+    text: str
+    max_document_bytes: int
+    source_name: str | None
+    names: Sequence[str]
+    rows: Sequence[int | None]
+    bytes: Sequence[int]
+    row_groups: Sequence[tuple[int, int] | None]
+    first_rows: Sequence[int]
+    pieces: Sequence[Piece | None]
+
+    @classmethod
+    def of(cls, partition: Partition) -> PlannedFile:
+        """A file that has one partition."""
+        return cls(
+            source=partition.source,
+            url=partition.url,
+            format=partition.format,
+            identity=partition.identity,
+            text=partition.text,
+            max_document_bytes=partition.max_document_bytes,
+            source_name=partition.source_name,
+            names=(partition.name,),
+            rows=(partition.rows,),
+            bytes=(partition.bytes,),
+            row_groups=(partition.row_groups,),
+            first_rows=(partition.first_row,),
+            pieces=(partition.piece,),
+        )
 
 
 class Partitions(TableRows[Partition]):
@@ -85,11 +122,14 @@ class Partitions(TableRows[Partition]):
     @classmethod
     def of(cls, partitions: Iterable[Partition]) -> Partitions:
         """The table of some partitions."""
-        rest = iter(partitions)
-        blocks = []
-        while block := list(islice(rest, _AT_A_TIME)):
-            blocks.append(_table_of(block))
-        return cls.joined([cls(block) for block in blocks])
+        return cls.of_files(map(PlannedFile.of, partitions))
+
+    @classmethod
+    def of_files(cls, files: Iterable[PlannedFile]) -> Partitions:
+        """The table of the partitions of some files."""
+        rest = iter(files)
+        blocks = iter(lambda: list(islice(rest, _AT_A_TIME)), [])
+        return cls.joined([cls(_table_of(block)) for block in blocks])
 
     @classmethod
     def joined(cls, parts: Sequence[Partitions]) -> Partitions:
@@ -132,16 +172,35 @@ class Partitions(TableRows[Partition]):
         """The format, source and URL of each partition's file."""
         return self._values("format", "source", "url")
 
-    def extents(self) -> Iterator[tuple[list[Any], str | None]]:
-        """The part of each partition's fingerprint that is of the input, and the name of its source.
+    def blocks(self) -> Iterator[Partitions]:
+        """The same partitions, some thousand at a time."""
+        return (Partitions(self.table.slice(start, _AT_A_TIME)) for start in range(0, len(self), _AT_A_TIME))
 
-        The part is the identity of the content and its rows. Of JSON lines it also names the rule for ids, which was a
+    @property
+    def extents(self) -> pa.ChunkedArray:
+        """string [partitions]: the part of each partition's fingerprint that is of the input, a JSON list.
+
+        It has the identity of the content and its rows. Of JSON lines it also names the rule for ids, which was a
         different one before files were cut at lines; of a text file its path, which is the id.
         """
-        names = ("format", "source", "identity", "first_row_group", "end_row_group", "first_row", "piece")
-        for kind, source, identity, begin, end, first, piece, of in self._values(*names, "source_name"):
-            rows = [identity, None if begin is None else (begin, end), first]
-            yield _extent(rows, kind, source, piece), of
+        identity, kinds = (self.table.column(name).cast(pa.string()) for name in ("identity", "format"))
+        first_group, end_group, first_row, piece = map(
+            self.table.column, ("first_row_group", "end_row_group", "first_row", "piece")
+        )
+        groups = pc.fill_null(joined_texts("[", first_group, ", ", end_group, "]"), "null")
+        bounds = [pc.struct_field(piece, name) for name in ("number", "content_begin", "content_end")]
+        of_piece = pc.fill_null(joined_texts(*(part for bound in bounds for part in (", ", bound))), "")
+        of_lines = joined_texts(', "ids by line"', of_piece)
+        rest = pc.if_else(pc.equal(kinds, "jsonl"), of_lines, "")
+        if pc.any(pc.equal(kinds, "text")).as_py():
+            paths = [json.dumps(source) for source in self.table.column("source").to_pylist()]
+            rest = pc.if_else(pc.equal(kinds, "text"), joined_texts(", ", pa.array(paths, pa.string())), rest)
+        return joined_texts('["', identity, '", ', groups, ", ", first_row, rest, "]")
+
+    @property
+    def source_names(self) -> pa.ChunkedArray:
+        """string [partitions]: `Partition.source_name`."""
+        return self.table.column("source_name").cast(pa.string())
 
     def infos(self) -> PartitionTable:
         """The partitions as a manifest lists them."""
@@ -157,29 +216,36 @@ class Partitions(TableRows[Partition]):
         return Partition(**values, row_groups=row_groups, piece=None if piece is None else Piece(**piece))
 
 
-def _extent(rows: list[Any], kind: str, source: str, piece: dict[str, int] | None) -> list[Any]:
-    if kind == "text":
-        return [*rows, source]  # the document's id
-    if kind != "jsonl":
-        return rows
-    of_piece = [] if piece is None else [piece["number"], piece["content_begin"], piece["content_end"]]
-    return [*rows, "ids by line", *of_piece]
+def joined_texts(*parts: str | pa.Array | pa.ChunkedArray) -> pa.ChunkedArray:
+    """The texts and numbers of each row, one after the other; null where one of them is."""
+    return pc.binary_join_element_wise(
+        *(part if isinstance(part, str) else part.cast(pa.string()) for part in parts), ""
+    )
 
 
-def _table_of(partitions: Sequence[Partition]) -> pa.Table:
-    arrays = []
-    for field in _SCHEMA:
-        if field.name in ("first_row_group", "end_row_group"):
-            end = field.name == "end_row_group"
-            values: list[Any] = [None if p.row_groups is None else p.row_groups[end] for p in partitions]
-        elif field.name == "piece":
-            values = [None if p.piece is None else asdict(p.piece) for p in partitions]
-        else:
-            values = [getattr(partition, field.name) for partition in partitions]
-        is_shared = field.type == _SHARED
-        array = pa.array(values, pa.string() if is_shared else field.type)
-        arrays.append(array.dictionary_encode() if is_shared else array)
-    return pa.Table.from_arrays(arrays, schema=_SCHEMA)
+def _table_of(files: Sequence[PlannedFile]) -> pa.Table:
+    counts = [len(file.names) for file in files]
+    file_of = pa.array(np.repeat(np.arange(len(files), dtype=np.int32), counts))
+
+    def shared(name: str) -> pa.Array:
+        return pa.array([getattr(file, name) for file in files], pa.string()).dictionary_encode().take(file_of)
+
+    def joined(name: str) -> list[Any]:
+        return [value for file in files for value in getattr(file, name)]
+
+    groups, pieces = joined("row_groups"), joined("pieces")
+    arrays = {
+        "name": joined("names"),
+        **{name: shared(name) for name in ("source", "url", "format", "identity", "text", "source_name")},
+        "first_row_group": [None if group is None else group[0] for group in groups],
+        "end_row_group": [None if group is None else group[1] for group in groups],
+        "first_row": joined("first_rows"),
+        "rows": joined("rows"),
+        "bytes": joined("bytes"),
+        "max_document_bytes": np.repeat(np.array([file.max_document_bytes for file in files], np.int64), counts),
+        "piece": [None if piece is None else asdict(piece) for piece in pieces],
+    }
+    return pa.table(arrays, schema=_SCHEMA)
 
 
 def _array(column: pa.ChunkedArray) -> pa.Array:

@@ -12,12 +12,14 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 
 from colophon.pipeline.concurrency import in_threads
 from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columnar.arrow_reader import arrow_schema
 from colophon.pipeline.inputs.columnar.csv_reader import csv_schema
-from colophon.pipeline.inputs.columnar.footers import footer_of, open_footer, parquet_identity
+from colophon.pipeline.inputs.columnar.footers import footer_of, parquet_identity, read_footer
+from colophon.pipeline.inputs.columnar.schemas import FileSchemas
 from colophon.pipeline.inputs.columnar.text_reader import text_schema
 from colophon.pipeline.inputs.columns import ColumnNeed, column_names, column_problem
 from colophon.pipeline.inputs.failures import input_errors
@@ -25,7 +27,7 @@ from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
 from colophon.pipeline.inputs.jsonl.pieces import Piece, cut, most_uncut_bytes
 from colophon.pipeline.inputs.mappings import Mappings
 from colophon.pipeline.inputs.partition_size import ASSUMED_WORKERS, automatic_bytes
-from colophon.pipeline.inputs.partition_table import Partition, Partitions
+from colophon.pipeline.inputs.partition_table import Partition, Partitions, PlannedFile
 from colophon.pipeline.inputs.search.find import find_files
 from colophon.pipeline.inputs.search.formats import stem_of
 from colophon.pipeline.inputs.search.found import InputFile, Search, shown
@@ -39,6 +41,7 @@ from colophon.shards.stores.retry import retried_for
 
 SCHEMAS = {"arrow": arrow_schema, "csv": csv_schema, "text": text_schema}
 """By format: the schema of a file, from one read near its beginning."""
+_UNUSUAL = re.compile(r"[^A-Za-z0-9_-]+")
 _MANY_TEXT_FILES = 10_000
 _PLANNED_AT_ONCE = 1 << 14
 
@@ -149,10 +152,10 @@ def _plan_source(
     """The plan of a source's files; `unreadable` are the files that the search could not use."""
     needs = [need.in_source(config.name) for need in needs]
     needs = [need for need in needs if not need.is_name_of(config.name)]
-    mappings = Mappings(config, files, needs)
+    mappings, schemas = Mappings(config, files, needs), FileSchemas(needs)
 
-    def plan_file(file: InputFile) -> list[Partition] | QuarantineEntry:
-        return retried_for(file.source, lambda: _plan_file(file, mappings, config=config, needs=needs))
+    def plan_file(file: InputFile) -> PlannedFile | QuarantineEntry:
+        return retried_for(file.source, lambda: _plan_file(file, mappings, config=config, needs=needs, schemas=schemas))
 
     parts: list[Partitions] = []
     is_any = False
@@ -160,9 +163,9 @@ def _plan_source(
     for start in range(0, len(files), _PLANNED_AT_ONCE):
         plans = in_threads(plan_file, files[start : start + _PLANNED_AT_ONCE])
         quarantine += [plan for plan in plans if isinstance(plan, QuarantineEntry)]
-        planned = [plan for plan in plans if not isinstance(plan, QuarantineEntry)]
+        planned = [plan for plan in plans if isinstance(plan, PlannedFile)]
         is_any = is_any or bool(planned)
-        parts.append(Partitions.of(partition for plan in planned for partition in plan))
+        parts.append(Partitions.of_files(planned))
     if not is_any:
         first = (*unreadable, *quarantine)[0] if config.key == "input" else (*quarantine, *unreadable)[0]
         where = "" if config.key == "input" else f"{config.key}: "
@@ -239,18 +242,18 @@ def check_names(partitions: Partitions) -> None:
 
 
 def _plan_file(
-    file: InputFile, mappings: Mappings, *, config: InputSection, needs: Sequence[ColumnNeed]
-) -> list[Partition] | QuarantineEntry:
+    file: InputFile, mappings: Mappings, *, config: InputSection, needs: Sequence[ColumnNeed], schemas: FileSchemas
+) -> PlannedFile | QuarantineEntry:
     try:
         with input_errors():
             if file.format == "parquet":
-                return _plan_parquet(file, mappings, config=config, needs=needs)
-            whole = _whole_file_partition(file, config)
+                return _plan_parquet(file, mappings, config=config, schemas=schemas)
+            size, identity = file.listed or size_and_identity(file_info(file.url))
             is_lines = file.format == "jsonl"
-            pieces = cut(file.url, whole.bytes, piece_bytes=_bytes_of(config)) if is_lines else ()
+            pieces = cut(file.url, size, piece_bytes=_bytes_of(config)) if is_lines else ()
             if problem := _problem(file, mappings, needs, is_cut=bool(pieces)):
                 raise InputError(problem)
-            return [_piece_partition(whole, piece) for piece in pieces] or [whole]
+            return _planned_whole(file, config, size, identity, pieces)
     except InputError as error:
         return QuarantineEntry(source=file.source, stage="input", reason=str(error))
 
@@ -264,26 +267,27 @@ def _problem(file: InputFile, mappings: Mappings, needs: Sequence[ColumnNeed], *
     return column_problem(schema, needs)
 
 
-def _whole_file_partition(file: InputFile, config: InputSection) -> Partition:
-    size, identity = file.listed or size_and_identity(file_info(file.url))
-    return Partition(
-        name=_partition_name(file.place),
+def _planned_whole(
+    file: InputFile, config: InputSection, size: int, identity: str, pieces: Sequence[Piece]
+) -> PlannedFile:
+    """The plan of a file without a footer: one partition, or one for each piece."""
+    name, rows = _partition_name(file.place), 1 if file.format == "text" else None
+    num_partitions = len(pieces) or 1
+    return PlannedFile(
         source=file.source,
         url=file.url,
         format=file.format,
-        row_groups=None,
-        first_row=0,
-        rows=1 if file.format == "text" else None,
-        bytes=size,
         identity=identity,
         text=_text_name(config),
         max_document_bytes=config.max_document_bytes,
         source_name=config.name,
+        names=[f"{name}-{piece.number:05d}" for piece in pieces] or [name],
+        rows=[rows] * num_partitions,
+        bytes=[piece.end - piece.begin for piece in pieces] or [size],
+        row_groups=[None] * num_partitions,
+        first_rows=[0] * num_partitions,
+        pieces=pieces or [None],
     )
-
-
-def _piece_partition(whole: Partition, piece: Piece) -> Partition:
-    return replace(whole, name=f"{whole.name}-{piece.number:05d}", bytes=piece.end - piece.begin, piece=piece)
 
 
 def _bytes_of(config: InputSection) -> int:
@@ -329,43 +333,39 @@ def row_group_partition(partition: Partition, row_group: int) -> Partition:
     )
 
 
-def _plan_parquet(
-    file: InputFile, mappings: Mappings, *, config: InputSection, needs: Sequence[ColumnNeed]
-) -> list[Partition]:
+def _plan_parquet(file: InputFile, mappings: Mappings, *, config: InputSection, schemas: FileSchemas) -> PlannedFile:
     _, of_file = file.listed or size_and_identity(file_info(file.url))
-    with open_footer(file.url) as parquet:
-        footer = parquet.metadata
-        mappings.note(column_names(parquet.schema_arrow), source=file.source)
-        problem = column_problem(parquet.schema_arrow, needs)
-    if problem:
-        raise InputError(problem)
-    name, identity = _partition_name(file.place), parquet_identity(of_file, footer)
-    sizes = [footer.row_group(i).total_byte_size for i in range(footer.num_row_groups)]
-    rows = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
-    partitions, first_row = [], 0
-    for begin, end in _row_group_ranges(sizes, partition_bytes=_bytes_of(config)):
-        num_rows = sum(rows[begin:end])
-        if num_rows:
-            partitions.append(
-                Partition(
-                    name=f"{name}-{begin:05d}",
-                    source=file.source,
-                    url=file.url,
-                    format="parquet",
-                    row_groups=(begin, end),
-                    first_row=first_row,
-                    rows=num_rows,
-                    bytes=sum(sizes[begin:end]),
-                    identity=identity,
-                    text=_text_name(config),
-                    max_document_bytes=config.max_document_bytes,
-                    source_name=config.name,
-                )
-            )
-        first_row += num_rows
-    if first_row != footer.num_rows:  # a footer has no checksum: a flipped bit would drop rows silently
-        raise InputError(f"its row groups have {first_row} rows, the footer lists {footer.num_rows}")
-    return partitions
+    footer = read_footer(file.url)
+    columns = schemas.columns(footer)
+    mappings.note(columns.names, source=file.source)
+    if columns.problem:
+        raise InputError(columns.problem)
+    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
+    sizes = [group.total_byte_size for group in groups]
+    first_rows = list(accumulate((group.num_rows for group in groups), initial=0))
+    if first_rows[-1] != footer.num_rows:  # a footer has no checksum: a flipped bit would drop rows silently
+        raise InputError(f"its row groups have {first_rows[-1]} rows, the footer lists {footer.num_rows}")
+    ranges = [
+        (begin, end)
+        for begin, end in _row_group_ranges(sizes, partition_bytes=_bytes_of(config))
+        if first_rows[end] > first_rows[begin]
+    ]
+    name = _partition_name(file.place)
+    return PlannedFile(
+        source=file.source,
+        url=file.url,
+        format="parquet",
+        identity=parquet_identity(of_file, footer),
+        text=_text_name(config),
+        max_document_bytes=config.max_document_bytes,
+        source_name=config.name,
+        names=[f"{name}-{begin:05d}" for begin, _ in ranges],
+        rows=[first_rows[end] - first_rows[begin] for begin, end in ranges],
+        bytes=[sum(sizes[begin:end]) for begin, end in ranges],
+        row_groups=ranges,
+        first_rows=[first_rows[begin] for begin, _ in ranges],
+        pieces=[None] * len(ranges),
+    )
 
 
 def _row_group_ranges(sizes: Sequence[int], *, partition_bytes: int) -> Iterator[tuple[int, int]]:
@@ -388,5 +388,5 @@ def _partition_name(place: str) -> str:
 
     Two web addresses that differ in their query have different names, and neither name shows the query.
     """
-    readable = re.sub(r"[^A-Za-z0-9_-]+", "_", stem_of(without_query(place).rsplit("/", 1)[-1]))[:48]
+    readable = _UNUSUAL.sub("_", stem_of(without_query(place).rsplit("/", 1)[-1]))[:48]
     return f"{readable}-{digest(os.fsencode(place))[:32]}"

@@ -7,10 +7,10 @@ ledger, output by output, and builds no object for a partition that has no work.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import islice, repeat
+from hashlib import sha256
 
 import numpy as np
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 
 from colophon import __version__
 from colophon.pipeline.errors import UsageError
-from colophon.pipeline.inputs.partition_table import Partition
+from colophon.pipeline.inputs.partition_table import Partition, Partitions, joined_texts
 from colophon.pipeline.inputs.problems import problems_in_files
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.stages.annotation import AnnotateStage
@@ -29,15 +29,12 @@ from colophon.pipeline.stages.tasks import Stage, Task, Tasks
 from colophon.pipeline.stages.tokenization import TokenizeStage
 from colophon.pipeline.storage.ledger import Ledger
 from colophon.shards.common.arrays import NumPyArray
-from colophon.shards.common.digests import fingerprint
 from colophon.shards.manifest import Manifest, OutputManifest
 from colophon.shards.outputs import STAGES, TOKENS, Output, StageName
 from colophon.shards.record_table import RecordTable
 from colophon.shards.records import PartitionInfo, QuarantineEntry, Record
 
 _STAGES_OVER_THE_INPUT: tuple[StageName, ...] = ("annotate", "tokenize")
-
-_AT_A_TIME = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -98,26 +95,28 @@ class Plan:
         sources = (columns.source(column) for column in annotator.columns)
         return list(dict.fromkeys(Output.annotations(name) for name in sources if name is not None))
 
-    def fingerprint(self, output: Output, partition: Partition) -> str:
-        """sha256 of everything that the output's file for a partition is made from."""
-        settings = self.resolved.settings.fingerprints_in_sources[output, partition.source_name]
-        made_from = [self.fingerprint(source, partition) for source in self.upstream(output)]
-        return fingerprint([settings, partition.extent, made_from])
-
     def fingerprints(self, output: Output) -> pa.Array:
-        """string [partitions]: the fingerprint of each partition's file, computed once."""
+        """string [partitions]: sha256 of all that each partition's file is made from, computed once.
+
+        That is the JSON list of the output's settings in the partition's source, the partition's extent, and the
+        fingerprints of the files that it is made from. Cost: about 2 µs a partition.
+        """
         if output not in self._fingerprints:
-            partitions = self.resolved.inputs.partitions
-            sources = [_in_blocks(self.fingerprints(source)) for source in self.upstream(output)]
-            made_from = zip(*sources, strict=True) if sources else repeat((), len(partitions))
-            settings = self.resolved.settings.fingerprints_in_sources
-            found = (
-                fingerprint([settings[output, source_name], extent, each])
-                for (extent, source_name), each in zip(partitions.extents(), made_from, strict=True)
-            )
-            blocks = iter(lambda: pa.array(islice(found, _AT_A_TIME), pa.string()), pa.array([], pa.string()))
-            self._fingerprints[output] = pa.concat_arrays([pa.array([], pa.string()), *blocks])
+            sources, start = [self.fingerprints(source) for source in self.upstream(output)], 0
+            found = [pa.array([], pa.string())]
+            for block in self.resolved.inputs.partitions.blocks():
+                made_from = [source.slice(start, len(block)) for source in sources]
+                found.append(_sha256_of_each(_json_lists(self._settings(output, block), block.extents, made_from)))
+                start += len(block)
+            self._fingerprints[output] = pa.concat_arrays(found)
         return self._fingerprints[output]
+
+    def _settings(self, output: Output, partitions: Partitions) -> pa.ChunkedArray:
+        """string [partitions]: sha256 of the output's settings in each partition's source."""
+        names = [source.name for source in self.resolved.recipe.sources]
+        settings = [self.resolved.settings.fingerprints_in_sources[output, name] for name in names]
+        places = pc.index_in(partitions.source_names, pa.array(names, pa.string()))  # a null is found as a null
+        return pc.take(pa.array(settings, pa.string()), places)
 
     def state(self, output: Output) -> OutputState:
         """The output's files compared with the ledger; once, until `compare_again`."""
@@ -141,11 +140,6 @@ class Plan:
     @property
     def _names(self) -> pa.Array:
         return self.resolved.inputs.partitions.names
-
-    def record(self, output: Output, partition: Partition) -> Record | None:
-        """The commit record of the output's file, if that file is up to date."""
-        found = self.ledger.sound(output).get(partition.name)
-        return found if found is not None and found.fingerprint == self.fingerprint(output, partition) else None
 
     def passes(self, stages: Sequence[str]) -> list[tuple[StageName, ...]]:
         """The named stages in order, as passes: those that read the input share one."""
@@ -288,10 +282,14 @@ class Plan:
         return TokenizeStage(resolved.store.absolute, resolved.columns.tokenize_needs)
 
 
-def _in_blocks(array: pa.Array) -> Iterator[str]:
-    """The values of an array, of which some at a time become Python objects."""
-    for start in range(0, len(array), _AT_A_TIME):
-        yield from array.slice(start, _AT_A_TIME).to_pylist()
+def _json_lists(settings: pa.ChunkedArray, extents: pa.ChunkedArray, made_from: Sequence[pa.Array]) -> pa.ChunkedArray:
+    """The text of `[settings, extent, made_from]` of each partition, as `json.dumps` writes it."""
+    quoted = [part for number, source in enumerate(made_from) for part in (', "' if number else '"', source, '"')]
+    return joined_texts('["', settings, '", ', extents, ", [", *quoted, "]]")
+
+
+def _sha256_of_each(texts: pa.ChunkedArray) -> pa.Array:
+    return pa.array([sha256(text).hexdigest() for text in texts.cast(pa.binary()).to_pylist()], pa.string())
 
 
 def _stale(fingerprints: pa.Array, is_done: NumPyArray, rows: NumPyArray) -> list[str | None]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.partitions import Inputs
@@ -32,7 +32,7 @@ def input_findings(resolved: ResolvedRecipe, manifest: Manifest, inputs: Inputs)
         lines = differences(expected.model_dump(), info.model_dump())
         if lines:
             yield Finding(MANIFEST_NAME, f"partition {info.name}: not as the input has it: {'; '.join(lines)}")
-    yield from _fingerprints(resolved, manifest, [present[info.name] for info in current])
+    yield from _fingerprints(resolved, manifest, {info.name for info in current})
 
 
 def place(source: str) -> str:
@@ -83,15 +83,15 @@ def _outdated(info: PartitionInfo, partition: Partition | None, unreadable: Quar
     return None
 
 
-def _fingerprints(resolved: ResolvedRecipe, manifest: Manifest, partitions: list[Partition]) -> Iterator[Finding]:
-    """The files whose fingerprint is not that of the recipe's settings and their input."""
+def _fingerprints(resolved: ResolvedRecipe, manifest: Manifest, partitions: Collection[str]) -> Iterator[Finding]:
+    """The files of these partitions whose fingerprint is not that of the recipe's settings and their input."""
     plan = Plan(resolved)
-    by_name = {partition.name: partition for partition in partitions}
+    names = resolved.inputs.partitions.names.to_pylist()
     for output, content in manifest.by_output.items():
         if output not in resolved.settings.by_output:
             continue
+        expected = dict(zip(names, plan.fingerprints(output).to_pylist(), strict=True))
         for record in content.records:
-            partition = by_name.get(record.partition)
-            if partition is not None and plan.fingerprint(output, partition) != record.fingerprint:
+            if record.partition in partitions and expected[record.partition] != record.fingerprint:
                 message = "its fingerprint is not that of its settings and input. `colophon run` rebuilds the file"
                 yield Finding(record.path, message)

@@ -28,6 +28,8 @@ _BEGIN = re.compile(
 """The beginning of a URL up to its host, in any spelling that a user or a library gives it."""
 _RUN = re.compile(r"[^\s'\"<>]+")
 """Text without the characters that end a URL in a message."""
+_WEB_ADDRESS = re.compile("https?://", re.I)
+_QUERY = re.compile("[?#]")
 _NAME = re.compile(r"[A-Za-z][\w.-]{0,39}", re.ASCII)
 
 USERINFO = "it contains a user name, a password or a token before an @"
@@ -54,7 +56,7 @@ def has_secret(text: str) -> bool:
 
 def without_query(address: str) -> str:
     """A web address without query and fragment; any other address as it is."""
-    return re.split(r"[?#]", address, maxsplit=1)[0] if re.match("https?://", address, re.I) else address
+    return _QUERY.split(address, maxsplit=1)[0] if _WEB_ADDRESS.match(address) else address
 
 
 def without_secrets(text: str) -> str:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -14,7 +12,7 @@ import pytest
 
 from colophon.pipeline.inputs import partitions
 from colophon.pipeline.inputs.columnar import footers
-from colophon.pipeline.inputs.columnar.footers import footer_of, open_footer
+from colophon.pipeline.inputs.columnar.footers import footer_of, read_footer
 from colophon.pipeline.inputs.partitions import plan_inputs, present_identity
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.schema import InputSection
@@ -28,14 +26,12 @@ def opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     monkeypatch.chdir(tmp_path)
     counts: Counter[str] = Counter()
 
-    @contextmanager
-    def counted(url: str) -> Iterator[pq.ParquetFile]:
+    def counted(url: str) -> pq.FileMetaData:
         counts[Path(url).name] += 1
-        with open_footer(url) as parquet:
-            yield parquet
+        return read_footer(url)
 
     for module in (footers, partitions):
-        monkeypatch.setattr(module, "open_footer", counted)
+        monkeypatch.setattr(module, "read_footer", counted)
     return counts
 
 
