@@ -8,11 +8,12 @@ RECIPE ?= demo
 ARGS ?=
 
 # torch is installed first and alone: an unpinned torch, or one that another package requires, brings gigabytes of CUDA.
+# Modules are compiled when they are first imported: to compile all of them takes a minute and a half, for few that are.
 STAMP := $(VENV)/.installed
 $(STAMP): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 .PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test test-slow test-cluster test-image browser screenshots bench bench-scale bench-trainer known-answer gpu soak clean

@@ -19,6 +19,8 @@ settings.register_profile("search", parent=settings.get_profile("ci"), derandomi
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
+os.environ.setdefault("RAY_worker_niceness", "0")  # at Ray's low priority workers wait for the tests beside them
+
 _MEMORY, _NEEDED_BYTES = Path("/dev/shm"), 12_000_000_000
 if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _NEEDED_BYTES:
     # Commits are flushed to the disk, for which tests would wait a third of their time. Memory needs no flush.
@@ -34,8 +36,11 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Cache tables of models in a directory of this session, also for processes that tests start."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent  # compiled once for all processes of the session
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("COLOPHON_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+        patch.setenv("COLOPHON_CACHE_DIR", str(base / "cache"))
         yield
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from colophon.pipeline.recipe.schema import RaySection
-from tests.pipeline.executors.kinds import EXECUTORS, started_executor
+from tests.pipeline.executors.kinds import SLOW_ON_RAY, started_executor
 from tests.pipeline.project import colophon
 from tests.pipeline.small_run import run_recipe
 
@@ -55,7 +55,7 @@ def test_the_page_on_annotators_has_the_code_of_the_example() -> None:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("kind", EXECUTORS)
+@pytest.mark.parametrize("kind", SLOW_ON_RAY)
 def test_workers_write_the_bytes_that_one_process_writes(
     kind: str, copied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -113,12 +113,20 @@ COMMANDS = (
 )
 
 
-def test_every_command_works_beside_files_of_our_names(environment: Environment, workplace: Path) -> None:
-    command = environment.root / "bin" / "colophon"
-    for arguments in COMMANDS:
-        done = environment.call(command, *arguments, cwd=workplace)
+def called(environment: Environment, workplace: Path, *commands: tuple[str, ...]) -> None:
+    for arguments in commands:
+        done = environment.call(environment.root / "bin" / "colophon", *arguments, cwd=workplace)
         assert done.returncode == 0, (arguments, done.stdout, done.stderr)
-    listed = environment.call(command, "--help", cwd=workplace)
+
+
+def test_a_run_and_a_training_work_beside_files_of_our_names(environment: Environment, workplace: Path) -> None:
+    called(environment, workplace, ("run", "recipe.toml"), ("train", "recipe.toml"), ("verify", "recipe.toml"))
+
+
+@pytest.mark.slow
+def test_every_command_works_beside_files_of_our_names(environment: Environment, workplace: Path) -> None:
+    called(environment, workplace, *COMMANDS)
+    listed = environment.call(environment.root / "bin" / "colophon", "--help", cwd=workplace)
     assert listed.returncode == 0, listed.stderr
     for name in ("submit", "probe", "attention", "lm-eval", "train-classifier", "demo-corpus"):
         assert name in listed.stdout
@@ -152,7 +160,8 @@ def jobs(environment: Environment) -> Iterator[str]:
 
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
-@pytest.mark.parametrize("beside", ["a checkout", pytest.param("a recipe alone", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("beside", ["a checkout", "a recipe alone"])
 def test_a_ray_job_runs_the_code_that_submits_it(
     jobs: str, environment: Environment, source: Path, tmp_path: Path, beside: str
 ) -> None:

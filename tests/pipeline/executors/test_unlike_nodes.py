@@ -85,6 +85,7 @@ def test_an_output_that_each_node_has_for_itself_is_found_before_work(unlike: Un
     assert not list(output.rglob("*.arrow"))
 
 
+@pytest.mark.slow
 def test_a_node_without_the_model_is_left_out(unlike: Unlike, tmp_path: Path, quality_model: Path) -> None:
     model = shutil.copy(quality_model, unlike.private / "q.bin")
     annotator = f'annotators.q={{type="fasttext",model="{model}",score={{argmax=true}}}}'
@@ -93,6 +94,7 @@ def test_a_node_without_the_model_is_left_out(unlike: Unlike, tmp_path: Path, qu
     assert_complete(done, tmp_path / "project")
 
 
+@pytest.mark.slow
 def test_a_node_without_the_recipes_directory_gets_its_plugin(unlike: Unlike, tmp_path: Path) -> None:
     """The recipe and the annotator's file are in a directory that the second node sees empty."""
     recipe = write_small_run(tmp_path / "project")

@@ -44,8 +44,10 @@ def test_the_order_of_the_work_changes_nothing(finished: Path, seed: int) -> Non
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("number", NUMBERS)
 @pytest.mark.parametrize("kind", EXECUTORS)
+@pytest.mark.parametrize(
+    "number", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)]
+)
 def test_the_number_of_workers_changes_nothing(finished: Path, kind: str, number: int) -> None:
     with started_executor(kind, RaySection(num_workers=number), num_cpus=max(NUMBERS)) as executor:
         # Actors of a cluster work in another directory.

@@ -276,7 +276,7 @@ def test_the_driver_killed(
     assert_whole(expected, before=before)
 
 
-@pytest.mark.parametrize("on_two_workers", EXECUTORS, indirect=True)
+@pytest.mark.parametrize("on_two_workers", SLOW_ON_RAY, indirect=True)
 def test_ctrl_c_ends_a_run_with_one_line(hanging: subprocess.Popen[str]) -> None:
     """The terminal sends SIGINT to all processes of the command."""
     children = psutil.Process(hanging.pid).children(recursive=True)
@@ -303,7 +303,7 @@ def test_ctrl_c_while_the_fork_server_imports_is_one_line(project: Path) -> None
     assert psutil.wait_procs(children, timeout=LIMIT_SECONDS)[1] == []
 
 
-@pytest.mark.parametrize("on_two_workers", EXECUTORS[1:], indirect=True)
+@pytest.mark.parametrize("on_two_workers", SLOW_ON_RAY[1:], indirect=True)
 def test_the_raylet_killed(hanging: subprocess.Popen[str], expected: dict[tuple[str, str], str]) -> None:
     (raylet,) = [c for c in psutil.Process(hanging.pid).children(recursive=True) if c.name() == "raylet"]
     raylet.kill()
@@ -314,6 +314,7 @@ def test_the_raylet_killed(hanging: subprocess.Popen[str], expected: dict[tuple[
     assert_whole(expected, before=before)
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.xdist_group("ray")
 def test_a_node_removed_mid_run(project: Path, marks: Path, expected: dict[tuple[str, str], str]) -> None:

@@ -18,7 +18,7 @@ from tests.pipeline.runs.test_faults import TWO_WORKERS, call, ended, fault, sta
 from tests.pipeline.servers import Fault, Proxy, proxy_before, put_object, s3_environment, s3_server
 from tests.pipeline.storage.test_object_store import RECIPE, heads, json_lines, lists, reads, settings, writes
 
-pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray")]
+pytestmark = [pytest.mark.ray, pytest.mark.xdist_group("ray"), pytest.mark.slow]
 RAY = ("--executor", "ray")
 SHORT_TIMEOUT = {"FSSPEC_S3": '{"config_kwargs": {"read_timeout": 3}}'}
 """The time in seconds after which a client sends a request again that has no answer; 60 by default."""
@@ -106,7 +106,6 @@ def test_ray_through_faults_of_the_store_and_a_killed_worker(proxy: Proxy, marks
     assert_equal_to_a_local_run(root, paths="s3://bucket/in-3/*.jsonl")
 
 
-@pytest.mark.slow
 def test_the_driver_killed_on_s3_and_the_run_resumed(proxy: Proxy, marks: Path) -> None:
     """A worker hangs before its record; the others have published when the driver is killed."""
     root = "s3://bucket/driver-killed"
@@ -129,7 +128,6 @@ def test_the_driver_killed_on_s3_and_the_run_resumed(proxy: Proxy, marks: Path) 
     assert_equal_to_a_local_run(root, paths="s3://bucket/in-9/*.jsonl")
 
 
-@pytest.mark.slow
 def test_a_new_partition_costs_the_same_requests_on_ray_as_in_one_process(proxy: Proxy) -> None:
     """Those that the time of a run does not change; all are counted in test_object_store.py."""
     counted = {}
