@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import torch
@@ -23,12 +24,12 @@ class AdEMAMix(torch.optim.Optimizer):
     p ← p − rate · (m1 / (1 − β1^t) + α(t) m2) / (sqrt(v / (1 − β2^t)) + ε)
 
     as in arXiv 2409.03137, algorithm 1, with its schedules of α and β3 over `warmup_steps`. Each operation is one for
-    many parameters.
+    many parameters; compiled, all operations of a parameter are one pass over its tensors.
     """
 
-    def __init__(self, params: Any, *, config: AdEMAMixConfig, warmup_steps: int) -> None:
+    def __init__(self, params: Any, *, config: AdEMAMixConfig, warmup_steps: int, compiled: bool = False) -> None:
         super().__init__(params, {"lr": 0.0})
-        self._config, self._warmup_steps = config, warmup_steps
+        self._config, self._warmup_steps, self._compiled = config, warmup_steps, compiled
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -45,6 +46,17 @@ class AdEMAMix(torch.optim.Optimizer):
             [own_part(s[name]) for s in states] for name in ("exp_avg", "exp_avg_slow", "exp_avg_sq")
         )
         gradients = [own_part(p.grad) for p in parameters if p.grad is not None]
+        if self._compiled:
+            for tensors in zip(map(own_part, parameters), gradients, fast, slow, squares, strict=True):
+                _compiled_update()(
+                    *(tensor.detach() for tensor in tensors),  # the compiler fixes the sizes of parameters
+                    decays=(config.beta1, beta3, config.beta2),
+                    corrections=(1 - config.beta1**step, 1 - config.beta2**step),
+                    rate=rate,
+                    alpha=alpha,
+                    eps=config.eps,
+                )
+            return
         torch._foreach_lerp_(fast, gradients, 1 - config.beta1)
         torch._foreach_lerp_(slow, gradients, 1 - beta3)
         torch._foreach_mul_(squares, config.beta2)
@@ -65,6 +77,35 @@ class AdEMAMix(torch.optim.Optimizer):
                 state[name] = torch.zeros_like(parameter)
         state["step"] += 1
         return state
+
+
+def _update_one(
+    weights: Tensor,
+    gradients: Tensor,
+    fast: Tensor,
+    slow: Tensor,
+    squares: Tensor,
+    *,
+    decays: tuple[float, float, float],
+    corrections: tuple[float, float],
+    rate: float,
+    alpha: float,
+    eps: float,
+) -> None:
+    """The update of one parameter, in place. The same operations as those for many parameters, but for rounding;
+    compiled, those would be compiled again for every number."""
+    beta1, beta3, beta2 = decays
+    fast.add_((gradients - fast) * (1 - beta1))
+    slow.add_((gradients - slow) * (1 - beta3))
+    squares.mul_(beta2).add_(gradients * gradients * (1 - beta2))
+    updates = fast / corrections[0] + alpha * slow
+    spreads = (squares / corrections[1]).sqrt() + eps
+    weights.sub_(rate * updates / spreads)
+
+
+@cache
+def _compiled_update() -> Callable[..., None]:
+    return torch.compile(_update_one, dynamic=True, fullgraph=True)  # one graph for matrices, one for norms
 
 
 def slow_average(step: int, *, config: AdEMAMixConfig, warmup_steps: int) -> tuple[float, float]:

@@ -19,12 +19,13 @@ from torch import Tensor
 from torch.nn.attention import activate_flash_attention_impl, current_flash_attention_impl
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 from torch.nn.attention.varlen import varlen_attn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import pad, scaled_dot_product_attention
 
 from colophon.shards.common.errors import one_line
 
 _FLASH_ATTENTION_3 = "flash_attn_interface"
 _SHORTEST_BOUND = 512
+_FEWEST_BOUNDS = 64
 
 AttentionKind: TypeAlias = Literal["varlen", "flex", "sdpa"]
 
@@ -34,10 +35,12 @@ class SegmentBounds:
     """Boundaries of the segments of a micro-batch, whose rows are joined."""
 
     cu_seqlens: Tensor
-    """int32 [num_segments + 1], from 0 to b * L."""
+    """int32 [num_segments + 1], from 0 to b * L. Padded: further segments of no tokens, up to a power of 2 of bounds,
+    at least 64."""
     max_length: int
     """An upper bound of the segments' lengths: 512 or the next power of 2, and at most the row's length. A kernel
-    starts as many blocks for every segment as the longest may need; a graph is compiled for each bound."""
+    starts as many blocks for every segment as the longest may need; a graph is compiled for each bound. Padded: the
+    row's length."""
 
 
 Mask: TypeAlias = Tensor | BlockMask | SegmentBounds | None
@@ -90,10 +93,13 @@ def activate_flash_attention_3(device: torch.device) -> str | None:
     return None
 
 
-def document_mask(segments: Tensor, *, kind: AttentionKind, device: torch.device | None = None) -> Mask:
-    """The mask of rows with the segments `segments`, int32 [b, L], for use on `device` (None: that of `segments`)."""
+def document_mask(
+    segments: Tensor, *, kind: AttentionKind, device: torch.device | None = None, padded: bool = False
+) -> Mask:
+    """The mask of rows with the segments `segments`, int32 [b, L], for use on `device` (None: that of `segments`);
+    `padded` as of `segment_bounds`."""
     if kind == "varlen":
-        return segment_bounds(segments, device=device)
+        return segment_bounds(segments, device=device, padded=padded)
     segments = segments if device is None else segments.to(device, non_blocking=True)
     return block_mask(segments, compiled=segments.is_cuda) if kind == "flex" else dense_mask(segments)
 
@@ -118,21 +124,28 @@ def block_mask(segments: Tensor, *, compiled: bool) -> BlockMask:
     return create(visible, rows, None, length, length, device=segments.device)
 
 
-def segment_bounds(segments: Tensor, *, device: torch.device | None = None) -> SegmentBounds:
+def segment_bounds(segments: Tensor, *, device: torch.device | None = None, padded: bool = False) -> SegmentBounds:
     """The same mask for attention with variable lengths, on `device` (None: that of `segments`).
 
     Segments [0, 0, 1] of one row give the bounds [0, 2, 3]. Their number is a shape, and the longest a number: for
     `segments` on a device the host waits for all operations queued there, so they should be in host memory.
+
+    `padded` bounds have few shapes, for a graph of fixed shapes: at most one for each power of 2. It costs the blocks
+    that a kernel starts for empty segments, and for short ones in long rows, and which end at once.
     """
     starts = torch.ones_like(segments, dtype=torch.bool)
     starts[:, 1:] = segments[:, 1:] != segments[:, :-1]
     end = torch.tensor([segments.numel()], device=segments.device)
     bounds = torch.cat([starts.flatten().nonzero()[:, 0], end]).int()
     longest = int(bounds.diff().amax().cpu().numpy())
+    if padded:  # bounds [0, 2, 3] -> [0, 2, 3, 3, ...]
+        missing = max(_FEWEST_BOUNDS, 1 << (len(bounds) - 1).bit_length()) - len(bounds)
+        bounds, longest = pad(bounds, (0, missing), value=segments.numel()), segments.shape[1]
     if device is not None and device.type == "cuda" and not bounds.is_cuda:
         bounds = bounds.pin_memory()  # a copy from other memory may wait for queued operations
     bounds = bounds.to(device, non_blocking=True)
-    torch._dynamo.mark_dynamic(bounds, 0)  # so that compiled layers accept any number of segments
+    if not padded:
+        torch._dynamo.mark_dynamic(bounds, 0)  # so that compiled layers accept any number of segments
     return SegmentBounds(
         bounds, max_length=min(max(_SHORTEST_BOUND, 1 << (longest - 1).bit_length()), segments.shape[1])
     )

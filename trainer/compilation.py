@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from colophon.shards.common.errors import one_line
-from colophon.trainer.config import TrainConfig
+from colophon.trainer.config import CompileScope, TrainConfig
 from colophon.trainer.parallel import World
 
 KEPT_GRAPHS = 256
@@ -16,8 +16,8 @@ KEPT_GRAPHS = 256
 each shape of a batch, and training and validation have one."""
 
 
-def should_compile(config: TrainConfig, *, world: World, report: Callable[[str], None]) -> bool:
-    """Whether layers and loss are to be compiled: as the settings want it, if a small function compiles on the device.
+def compile_scope(config: TrainConfig, *, world: World, report: Callable[[str], None]) -> CompileScope | None:
+    """The parts to compile, None: nothing. As the settings want it, if a small function compiles on the device.
 
     Costs the compilation of that function, seconds the first time on a machine. All processes of the run must call
     this, and get the same result.
@@ -25,11 +25,11 @@ def should_compile(config: TrainConfig, *, world: World, report: Callable[[str],
     Args:
         config: the settings of the run.
         world: its processes.
-        report: receives one line if compilation is wanted and does not work.
+        report: receives one line if compilation is wanted and does not work, or not of the whole model.
     """
     wanted = world.device.type == "cuda" if config.compile is None else config.compile
     if not wanted:
-        return False
+        return None
     keep_graphs()
     reason = why_not_compiled(world.device)
     if world.highest(int(reason is not None)):
@@ -38,8 +38,13 @@ def should_compile(config: TrainConfig, *, world: World, report: Callable[[str],
             f"not compiled: torch.compile does not work on this machine: {where}. The run is slower, with the same "
             "losses. A C++ compiler, such as g++, is needed; compile = false skips this line"
         )
-        return False
-    return True
+        return None
+    if isinstance(wanted, bool):
+        return "layers"
+    if world.size > 1 and wanted != "layers":
+        report(f"compile = {wanted!r} is for one process: layers are compiled, as with compile = true")
+        return "layers"
+    return wanted
 
 
 def keep_graphs() -> None:

@@ -32,7 +32,7 @@ from colophon.trainer.checkpoint import (
     step_of,
 )
 from colophon.trainer.checkpoint_writer import CheckpointWriter
-from colophon.trainer.compilation import should_compile
+from colophon.trainer.compilation import compile_scope
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
 from colophon.trainer.data.training_data import TrainingData
@@ -206,7 +206,7 @@ class _Run:
             tokenizer=self.data.tokenizer,
             masked_ids=self._masked_ids,
             activation_checkpointing=config.activation_checkpointing,
-            compiled=should_compile(config, world=world, report=self.report),
+            compiled=compile_scope(config, world=world, report=self.report),
         )
         decoder.initialise(seed=config.seed)
         self._model = SharedModel(decoder, world=world, dtype=self._arithmetic.dtype, parallel=config.parallel)

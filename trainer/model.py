@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from colophon.shards.schema import TokenizerInfo
 from colophon.trainer.attention import Mask, attend
-from colophon.trainer.config import ModelConfig
+from colophon.trainer.config import CompileScope, ModelConfig
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.loss import TokenLosses, chunked_cross_entropy
 
@@ -147,7 +147,7 @@ class Decoder(nn.Module):
         tokenizer: TokenizerInfo,
         masked_ids: Sequence[int] = (),
         activation_checkpointing: bool = False,
-        compiled: bool = False,
+        compiled: CompileScope | None = None,
     ) -> None:
         """Allocate the weights; `initialise` draws them.
 
@@ -156,7 +156,8 @@ class Decoder(nn.Module):
             tokenizer: of the shards.
             masked_ids: ids that get no probability.
             activation_checkpointing: whether the backward pass recomputes the layers.
-            compiled: whether layers and loss are compiled, each separately: one compilation serves all layers.
+            compiled: what is compiled, beside the loss. `layers`: each separately, one compilation serves all of them.
+                `model`, `cuda_graphs`: all of them as one graph of fixed shapes; masks must then be `padded`.
         """
         super().__init__()
         self.config = config
@@ -167,14 +168,23 @@ class Decoder(nn.Module):
         vocabulary_size = num_rows(config, tokenizer)
         self.embed_tokens = Embedding(vocabulary_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
-        if compiled:
+        self._states: Callable[..., Tensor] = self.hidden_states
+        if compiled == "layers":
             for layer in self.layers:
                 layer.compile(dynamic=False)
+        elif compiled is not None:
+            mode = "reduce-overhead" if compiled == "cuda_graphs" else None
+            self._states = torch.compile(self.hidden_states, dynamic=False, fullgraph=True, mode=mode)
         self.norm = Norm(config.hidden_size, eps=config.norm_eps)
         self.lm_head = None if config.tie_embeddings else Linear(config.hidden_size, vocabulary_size)
         impossible = torch.tensor([*masked_ids, *range(self.num_ids, vocabulary_size)], dtype=torch.int64)
         self.register_buffer("impossible_ids", impossible, persistent=False)
         self.impossible_ids: Tensor
+
+    @property
+    def is_one_graph(self) -> bool:
+        """Whether all layers are compiled as one graph."""
+        return self.compiled in {"model", "cuda_graphs"}
 
     @property
     def output_weight(self) -> Tensor:
@@ -270,14 +280,16 @@ class Decoder(nn.Module):
     ) -> TokenLosses:
         """Losses of the labels int64 [b, L], n = b * L of them; arguments as of `hidden_states` and
         `chunked_cross_entropy`."""
-        states = self.hidden_states(input_ids, positions, mask, dtype=dtype)
+        if self.compiled == "cuda_graphs":
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call] # states of the micro-batch before may be overwritten
+        states = self._states(input_ids, positions, mask, dtype=dtype)
         return chunked_cross_entropy(
             states.flatten(0, 1),
             self.output_weight,
             labels.flatten(),
             loss_weights.flatten(),
             impossible_ids=self.impossible_ids,
-            compiled=self.compiled,
+            compiled=self.compiled is not None,
             with_hits=with_hits,
         )
 

@@ -11,8 +11,9 @@ With several processes each of them takes a share of the matrices:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache, partial
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
@@ -27,6 +28,9 @@ from Keller Jordan's text on Muon."""
 _SMALLEST_NORM = 1e-7
 _RMS_OF_ADAMW = 0.2
 
+Orthogonal: TypeAlias = Callable[[Tensor], Tensor]
+"""From matrices [n, rows, columns] to their orthogonal form, of the same shape."""
+
 
 class Muon(torch.optim.Optimizer):
     """Muon without weight decay, with Nesterov's momentum, for matrices. `torch.optim.Muon` has the same updates.
@@ -34,9 +38,13 @@ class Muon(torch.optim.Optimizer):
     m = μ m + (1 − μ) g;  p ← p − rate · 0.2 · sqrt(max(rows, columns)) · orthogonal((1 − μ) g + μ m)
     """
 
-    def __init__(self, params: Any, *, momentum: float, newton_schulz_steps: int) -> None:
+    def __init__(self, params: Any, *, momentum: float, newton_schulz_steps: int, compiled: bool = False) -> None:
+        """`compiled`: whether the iterations are compiled, once for each shape: what is between the products is then
+        one pass over the matrices instead of several."""
         super().__init__(params, {"lr": 0.0})
-        self._momentum, self._steps = momentum, newton_schulz_steps
+        self._momentum = momentum
+        iterate: Any = _compiled_orthogonal() if compiled else orthogonal
+        self._orthogonal: Orthogonal = partial(iterate, steps=newton_schulz_steps)
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
@@ -45,7 +53,7 @@ class Muon(torch.optim.Optimizer):
             for matrices in _by_shape(group["params"]):
                 rows, columns = matrices[0].shape
                 rate = group["lr"] * _RMS_OF_ADAMW * math.sqrt(max(rows, columns))
-                updates = _orthogonal_parts(self._averages(matrices), matrices, steps=self._steps)
+                updates = _orthogonal_parts(self._averages(matrices), matrices, orthogonal=self._orthogonal)
                 torch._foreach_add_([own_part(p) for p in matrices], list(updates.unbind()), alpha=-rate)
 
     def _averages(self, matrices: Sequence[Tensor]) -> list[Tensor]:
@@ -72,6 +80,11 @@ def orthogonal(matrices: Tensor, *, steps: int) -> Tensor:
     return found.mT if is_tall else found
 
 
+@cache
+def _compiled_orthogonal() -> Callable[..., Tensor]:
+    return torch.compile(orthogonal, dynamic=False)
+
+
 def _by_shape(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     found: dict[torch.Size, list[Tensor]] = {}
     for parameter in parameters:
@@ -80,36 +93,36 @@ def _by_shape(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     yield from found.values()
 
 
-def _orthogonal_parts(parts: list[Tensor], matrices: Sequence[Tensor], *, steps: int) -> Tensor:
+def _orthogonal_parts(parts: list[Tensor], matrices: Sequence[Tensor], *, orthogonal: Orthogonal) -> Tensor:
     """This process's part of the orthogonal form of each matrix: [n, own rows, columns].
 
     Args:
         parts: this process's part of what is made orthogonal, one for each of the matrices.
         matrices: parameters of one shape.
-        steps: iterations.
+        orthogonal: makes complete matrices orthogonal.
     """
     first = matrices[0]
     if isinstance(first, DTensor):
-        return _of_shards(parts, num_rows=first.shape[0], group=first.device_mesh.get_group(), steps=steps)
+        return _of_shards(parts, num_rows=first.shape[0], group=first.device_mesh.get_group(), orthogonal=orthogonal)
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-        return _of_copies(parts, steps=steps)
-    return orthogonal(torch.stack(parts), steps=steps).to(parts[0].dtype)
+        return _of_copies(parts, orthogonal=orthogonal)
+    return orthogonal(torch.stack(parts)).to(parts[0].dtype)
 
 
-def _of_copies(parts: list[Tensor], *, steps: int) -> Tensor:
+def _of_copies(parts: list[Tensor], *, orthogonal: Orthogonal) -> Tensor:
     """Each process has all matrices, takes a share of them, and gets the updates of the others."""
     size, rank, (rows, columns) = dist.get_world_size(), dist.get_rank(), parts[0].shape
     each = -(-len(parts) // size)
     share = torch.zeros((each, rows, columns), dtype=torch.bfloat16, device=parts[0].device)
     own = parts[rank * each : (rank + 1) * each]
     if own:
-        share[: len(own)] = orthogonal(torch.stack(own), steps=steps)
+        share[: len(own)] = orthogonal(torch.stack(own))
     gathered = share.new_empty((size * each, rows, columns))
     dist.all_gather_single(gathered, share)
     return gathered[: len(parts)].to(parts[0].dtype)
 
 
-def _of_shards(parts: list[Tensor], *, num_rows: int, group: Any, steps: int) -> Tensor:
+def _of_shards(parts: list[Tensor], *, num_rows: int, group: Any, orthogonal: Orthogonal) -> Tensor:
     """Each process has rows of all matrices, gets the complete matrices of its share, and sends the updates' rows.
 
     Matrices of 5 rows on 2 processes are cut into rows 0-2 and 3-4; the second part is padded with a row of zeros.
@@ -121,7 +134,7 @@ def _of_shards(parts: list[Tensor], *, num_rows: int, group: Any, steps: int) ->
         sent[: len(parts), :own_rows] = torch.stack(parts)
     pieces = _exchange(sent.view(size, each, padded, columns), group)  # [source, matrix, row, column]
     complete = pieces.transpose(0, 1).reshape(each, size * padded, columns)
-    complete[:, :num_rows] = orthogonal(complete[:, :num_rows], steps=steps)
+    complete[:, :num_rows] = orthogonal(complete[:, :num_rows])
     rows = complete.view(each, size, padded, columns).transpose(0, 1).contiguous()
     found = _exchange(rows, group).view(size * each, padded, columns)
     return found[: len(parts), :own_rows].to(parts[0].dtype)

@@ -33,15 +33,23 @@ class ModelOptimizer:
         """Create the optimizer of a model that is already on its device and sharded."""
         self._model, self._config = model, config
         self._peak = config.learning_rate
-        self._optimizers = _optimizers(model, config)
+        on_cuda = model.embed_tokens.weight.device.type == "cuda"
+        self._optimizers = _optimizers(model, config, compiled=model.compiled is not None and on_cuda)
         self._decayed: list[Tensor] = [
             p for p in model.parameters() if p.ndim >= 2 and p is not model.embed_tokens.weight
         ]
         self._embedding_decay = sharded_like(_embedding_decay(model), model.embed_tokens.weight)
 
     def zero_grad(self) -> None:
-        """Remove the gradients."""
-        self._model.zero_grad(set_to_none=True)
+        """Remove the gradients. With CUDA graphs they are set to 0 in memory of their own: the next recorded backward
+        pass overwrites those that it returned before."""
+        if self._model.compiled != "cuda_graphs":
+            self._model.zero_grad(set_to_none=True)
+            return
+        for parameter in self._model.parameters():
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._model.zero_grad(set_to_none=False)
 
     def num_state_bytes(self) -> int:
         """Bytes that the state of all parameters takes, or will take after the first update, on this process."""
@@ -133,12 +141,12 @@ def _step_count(value: Tensor, optimizer: torch.optim.Optimizer, parameter: Tens
     return value if isinstance(optimizer, AdEMAMix) else value.to(parameter.device)
 
 
-def _optimizers(model: Decoder, config: TrainConfig) -> list[torch.optim.Optimizer]:
+def _optimizers(model: Decoder, config: TrainConfig, *, compiled: bool) -> list[torch.optim.Optimizer]:
     settings, parameters = config.optimizer, list(model.parameters())
     betas, eps = (settings.beta1, settings.beta2), settings.eps
     if isinstance(settings, AdEMAMixConfig):
         warmup = config.num_steps if settings.warmup_steps is None else settings.warmup_steps
-        return [AdEMAMix(parameters, config=settings, warmup_steps=warmup)]
+        return [AdEMAMix(parameters, config=settings, warmup_steps=warmup, compiled=compiled)]
     matrices: list[Tensor] = []
     if isinstance(settings, MuonConfig):
         matrices = [parameter for parameter in model.layers.parameters() if parameter.ndim == 2]
@@ -146,8 +154,8 @@ def _optimizers(model: Decoder, config: TrainConfig) -> list[torch.optim.Optimiz
     adamw = torch.optim.AdamW(rest, lr=0.0, betas=betas, eps=eps, weight_decay=0.0, fused=True)
     if not isinstance(settings, MuonConfig):
         return [adamw]
-    muon = Muon(matrices, momentum=settings.momentum, newton_schulz_steps=settings.newton_schulz_steps)
-    return [muon, adamw]
+    steps = settings.newton_schulz_steps
+    return [Muon(matrices, momentum=settings.momentum, newton_schulz_steps=steps, compiled=compiled), adamw]
 
 
 def _embedding_decay(model: Decoder) -> Tensor:

@@ -124,7 +124,12 @@ def token_losses(model: SharedModel, batch: Batch, *, on_host: Batch, arithmetic
     if arithmetic.document_masking:
         # The number of varlen's bounds is needed on the host; the other masks are built on the device.
         source = on_host if arithmetic.attention == "varlen" else batch
-        mask = document_mask(source.input_segments, kind=arithmetic.attention, device=arithmetic.device)
+        mask = document_mask(
+            source.input_segments,
+            kind=arithmetic.attention,
+            device=arithmetic.device,
+            padded=model.decoder.is_one_graph,
+        )
         positions = batch.positions
     else:
         mask, positions = None, row_positions(batch.input_segments)

@@ -6,18 +6,19 @@ import json
 import os
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from colophon.trainer.compilation import keep_graphs
-from colophon.trainer.config import ModelConfig, TrainConfig
+from colophon.trainer.compilation import compile_scope, keep_graphs
+from colophon.trainer.config import CompileScope, ModelConfig, TrainConfig
 from colophon.trainer.loop import train
 from colophon.trainer.loss import _compiled_losses_and_errors
 from colophon.trainer.model import Layer, rotation_at
+from colophon.trainer.parallel import World
 from tests.trainer.courses import metrics_of
 from tests.trainer.runs import TINY_MODEL, config
 
@@ -55,22 +56,27 @@ def test_without_a_compiler_a_line_says_so_and_the_run_is_not_compiled(packed_ru
     assert [json.loads(line)["step"] for line in metrics] == [1, 2, 2]
 
 
+@pytest.mark.parametrize("scope", ["layers", "cuda_graphs"])
 def test_updates_of_other_numbers_of_rows_are_compiled_once_and_have_the_losses_of_a_run_that_is_not(
-    packed_run: Path, monkeypatch: pytest.MonkeyPatch
+    scope: CompileScope, packed_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def settings(*, compiled: bool) -> TrainConfig:
+    def settings(compiled: CompileScope | bool) -> TrainConfig:
         return config("prepend", order="documents", batch_size=4, steps=6, validation_rows=0, compile=compiled)
 
-    train(settings(compiled=False), name="not-compiled", output=packed_run)
-    counter = CompileCounter()
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    train(settings(False), name=f"not-{scope}", output=packed_run)
+    counter, compile_with = CompileCounter(), torch.compile
+
+    def counted(function: Any, *, mode: str | None = None, **options: Any) -> Any:
+        return compile_with(function, backend=counter, **options)  # `mode` is for torch's own backend
+
+    monkeypatch.setattr(torch, "compile", counted)
     _compiled_losses_and_errors.cache_clear()
     torch._dynamo.reset()
-    train(settings(compiled=True), name="compiled", output=packed_run)
+    train(settings(scope), name=scope, output=packed_run)
     _compiled_losses_and_errors.cache_clear()
     torch._dynamo.reset()
-    assert counter.frame_count == 3  # the trial, a layer, the loss
-    expected, found = metrics_of(packed_run, "not-compiled"), metrics_of(packed_run, "compiled")
+    assert counter.frame_count == 3  # the trial, a layer or all of them, the loss
+    expected, found = metrics_of(packed_run, f"not-{scope}"), metrics_of(packed_run, scope)
     assert [line["loss"] for line in found] == pytest.approx([line["loss"] for line in expected], rel=1e-5)
 
 
@@ -89,3 +95,22 @@ def test_models_of_many_sizes_stay_compiled_in_one_process() -> None:
                 layer(states, rotation, None)
     torch._dynamo.reset()
     assert counter.frame_count == len(sizes)
+
+
+def test_several_processes_compile_layers_and_a_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colophon.trainer.compilation.why_not_compiled", lambda device: None)
+
+    class TwoProcesses(World):
+        """A world of two processes, of which the other has the same values."""
+
+        def highest(self, value: int) -> int:
+            return value
+
+    lines: list[str] = []
+    alone, two = World(device=torch.device("cpu")), TwoProcesses(device=torch.device("cpu"), size=2)
+    assert compile_scope(config(compile="model"), world=alone, report=lines.append) == "model"
+    assert compile_scope(config(compile=True), world=alone, report=lines.append) == "layers"
+    assert compile_scope(config(compile=None), world=alone, report=lines.append) is None
+    assert not lines
+    assert compile_scope(config(compile="cuda_graphs"), world=two, report=lines.append) == "layers"
+    assert lines == ["compile = 'cuda_graphs' is for one process: layers are compiled, as with compile = true"]

@@ -74,7 +74,7 @@ def test_layers_are_compiled_once_whatever_the_number_of_segments(
     settings = ModelConfig.model_validate({**TINY_MODEL, "num_layers": 12})  # more than the versions that dynamo keeps
     model = Decoder(settings, tokenizer=TOKENIZER, activation_checkpointing=checkpointing)
     model.initialise(seed=0)
-    model.compiled = True
+    model.compiled = "layers"
     for layer in model.layers:
         layer.compile(dynamic=False, fullgraph=True, backend=layers)
     of_logits = torch.compile(colophon.trainer.loss._losses_and_errors, dynamic=False, fullgraph=True, backend=losses)

@@ -5,21 +5,25 @@ from __future__ import annotations
 from tests.trainer.ranks import run_on_ranks
 
 _SHARED = """
+from functools import partial
 import torch
 import torch.distributed as dist
-from colophon.trainer.muon import _of_copies, _of_shards, orthogonal
+from colophon.trainer.muon import _of_copies, _of_shards
+from colophon.trainer.muon import orthogonal as iterated
+
+orthogonal = partial(iterated, steps=5)
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")
 rank, generator = dist.get_rank(), torch.Generator().manual_seed(0)
 for number, rows, columns in [(3, 5, 4), (4, 6, 3), (1, 1, 7)]:
     matrices = torch.randn(number, rows, columns, generator=generator)
-    alone = orthogonal(matrices, steps=5).float()
-    assert torch.equal(_of_copies(list(matrices), steps=5), alone)
+    alone = orthogonal(matrices).float()
+    assert torch.equal(_of_copies(list(matrices), orthogonal=orthogonal), alone)
     padded = -(-rows // 2)
     own = slice(rank * padded, (rank + 1) * padded)
     parts = list(matrices[:, own].unbind())
-    assert torch.equal(_of_shards(parts, num_rows=rows, group=dist.group.WORLD, steps=5), alone[:, own])
+    assert torch.equal(_of_shards(parts, num_rows=rows, group=dist.group.WORLD, orthogonal=orthogonal), alone[:, own])
 print("equal")
 dist.destroy_process_group()
 """

@@ -13,12 +13,13 @@ from colophon.trainer.config.data import (
 from colophon.trainer.config.model import MODEL_PRESETS, ModelConfig
 from colophon.trainer.config.optimizer import AdamWConfig, AdEMAMixConfig, MuonConfig, OptimizerConfig
 from colophon.trainer.config.schedule import CosineSchedule, ScheduleConfig, WsdSchedule
-from colophon.trainer.config.training import TrainConfig, with_current_keys
+from colophon.trainer.config.training import CompileScope, TrainConfig, with_current_keys
 
 __all__ = [
     "MODEL_PRESETS",
     "AdEMAMixConfig",
     "AdamWConfig",
+    "CompileScope",
     "CosineSchedule",
     "CurriculumConfig",
     "GoldfishConfig",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
@@ -23,6 +23,9 @@ from colophon.trainer.config.data import (
 from colophon.trainer.config.model import ModelConfig
 from colophon.trainer.config.optimizer import AdamWConfig, OptimizerConfig
 from colophon.trainer.config.schedule import CosineSchedule, ScheduleConfig
+
+CompileScope: TypeAlias = Literal["layers", "model", "cuda_graphs"]
+"""The parts of a model that are compiled, see `TrainConfig.compile`."""
 
 
 class TrainConfig(Settings):
@@ -120,9 +123,12 @@ class TrainConfig(Settings):
     attention: Literal["auto", "varlen", "flex", "sdpa"] = "auto"
     """How documents are masked. auto: varlen (flash attention) on CUDA in bfloat16, flex on CUDA in float32, sdpa with
     a dense mask on CPU."""
-    compile: bool | None = None
-    """Whether layers and loss are compiled. None: on CUDA. Where torch.compile does not work, a line says so, and the
-    run is not compiled."""
+    compile: bool | CompileScope | None = None
+    """The parts that are compiled, with the loss. true or `layers`: each layer, once for all of them. `model`: all
+    layers as one graph, which takes a GPU's host less time for each micro-batch, and minutes to compile. `cuda_graphs`:
+    the same, and a GPU repeats its recorded operations, for models up to about `124m`. Several processes compile layers
+    instead. None: layers on CUDA, else nothing. Where torch.compile does not work, a line says so, and nothing is
+    compiled."""
     activation_checkpointing: bool = False
     """Whether the backward pass recomputes a layer's activations instead of storing them: less memory, about a third
     more time."""

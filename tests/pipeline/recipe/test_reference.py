@@ -61,7 +61,7 @@ def test_a_row_has_type_limits_default_and_text() -> None:
     assert row("`[ray]`", "partition_timeout_seconds")[1] == "number, > 0"
     assert row("`[train.NAME]`", "optimizer")[2] == '`"adamw"`'
     assert row('`[layouts.NAME]` with `position = "meta_tokens"`', "dropout")[2] == "`0.0`"
-    assert "Unset: on CUDA" in row("`[train.NAME]`", "compile")[3]
+    assert "Unset: layers on CUDA" in row("`[train.NAME]`", "compile")[3]
 
 
 def test_tables_within_tables_are_linked() -> None:
