@@ -130,6 +130,16 @@ def test_a_training_of_two_epochs_through_faults_has_the_losses_of_the_disk(
     assert hits > 0
 
 
+def test_a_training_in_the_order_of_documents_has_the_losses_of_the_disk(
+    local: Path, cache: Path, tmp_path: Path
+) -> None:
+    settings = cached(cache, order="documents", steps=4, log_every=1, validation_every=4)
+    train(settings, name="documents", output=local)
+    train(settings, name="documents", output=RUN, directory=tmp_path)
+    same_training(local, tmp_path, "documents")
+    assert len(list(cache.iterdir())) > 0  # rows came through the cache of the store
+
+
 def test_a_resumed_training_is_the_unbroken_one_from_the_store_and_from_the_disk(
     local: Path, cache: Path, tmp_path: Path
 ) -> None:
