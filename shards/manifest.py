@@ -3,6 +3,7 @@
     manifest.json                                     versions, recipe, settings by output, quarantine; names the tables
     manifest/partitions-<sha256>.parquet              the partitions
     manifest/<output>-<sha256>.parquet                the records of an output, in the order of the partitions
+                                                      (on object stores: <output>-<run>-<sha256>)
 
 Opening a run reads `manifest.json` alone; a table is read when it is first used, so a reader of one layout reads its
 records only. Older versions wrote everything into `manifest.json`, which is still read.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -141,13 +142,23 @@ def checked_path(output: Path, record: Record) -> Path:
     return path
 
 
-def written_files(manifest: Manifest) -> tuple[str, dict[str, bytes]]:
-    """The text of `manifest.json`, with its checksum, and the tables that it names by their paths under the output."""
+def written_files(
+    manifest: Manifest, *, writer: str = "", before: Collection[str] = ()
+) -> tuple[str, dict[str, bytes]]:
+    """The text of `manifest.json`, with its checksum, and the tables that it names by their paths under the output.
+
+    Args:
+        manifest: the manifest.
+        writer: a part of the names of new tables: with a different one for each run, no two runs write one name.
+        before: the tables of the manifest before, which keep their names if their content is the same.
+    """
     tables: dict[str, bytes] = {}
 
     def named(stem: str, rows: TableRows[Any]) -> str:
         content = table_bytes(rows.table)
-        path = f"{TABLES}/{stem}-{sha256(content).hexdigest()[:_DIGITS]}.parquet"
+        end = f"-{sha256(content).hexdigest()[:_DIGITS]}.parquet"
+        same = (path for path in before if path.startswith(f"{TABLES}/{stem}-") and path.endswith(end))
+        path = next(same, f"{TABLES}/{stem}{writer and '-'}{writer}{end}")
         tables[path] = content
         return path
 
@@ -212,6 +223,21 @@ def parse_manifest(content: str | bytes, *, where: str, read: Callable[[str], by
         version = manifest.format_version
         raise ShardError(f"{file}: format version {version}; this Colophon reads version {FORMAT_VERSION}")
     return manifest
+
+
+def named_tables(content: bytes) -> set[str]:
+    """The paths of the tables that the content of a `manifest.json` names; none if it is damaged."""
+    try:
+        value = parse_state(content, where=MANIFEST_NAME, remedy=REMEDY)
+    except DamagedFileError:
+        return set()
+    outputs = value.get("outputs")
+    records = (
+        [each.get("records") for each in outputs.values() if isinstance(each, dict)]
+        if isinstance(outputs, dict)
+        else []
+    )
+    return {path for path in (value.get("partitions"), *records) if isinstance(path, str) and _TABLE.fullmatch(path)}
 
 
 def _with_tables(value: dict[str, Any], *, where: str, read: Callable[[str], bytes | None]) -> dict[str, Any]:

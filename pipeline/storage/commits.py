@@ -30,7 +30,7 @@ from colophon.shards.common.durable import TEMPORARY_SUFFIX
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.paths import absolute_path
 from colophon.shards.common.state_files import checksum_of, parse_state
-from colophon.shards.manifest import MANIFEST_NAME, TABLES, Manifest, parse_manifest, written_files
+from colophon.shards.manifest import MANIFEST_NAME, TABLES, Manifest, named_tables, parse_manifest, written_files
 from colophon.shards.records import REMEDY, QuarantineEntry, Record
 
 QUARANTINE = "quarantine.jsonl"
@@ -192,20 +192,32 @@ class Store:
     def write_manifest(self, manifest: Manifest) -> Manifest:
         """Replace the manifest: first its new tables, then `manifest.json`. Returns it with its checksum.
 
-        Tables that the manifest before had and this one does not are deleted.
+        Tables that the manifest before had and this one does not are deleted. A run that has lost the lock deletes no
+        table of the next one: on a disk it does not get here, and on an object store the next one has written none
+        under these names, because a name has the token of its run, or is that of a table of the manifest before.
         """
-        files, (text, tables) = self.files, written_files(manifest)
-        is_written = False
+        files, is_written = self.files, False
         while not is_written:  # the check ends a run that has lost the lock to one that has written its manifest
             version = files.version(MANIFEST_NAME)
+            text, tables = self._manifest_files(manifest)
             old = [name for name in files.sizes(TABLES) if f"{TABLES}/{name}" not in tables]
             self._check_lock()
             reached("before manifest")
             for path, content in tables.items():
                 files.replace_bytes(path, content)
             is_written = files.replace_version(MANIFEST_NAME, text, version=version)
-        files.remove_all(TABLES, [name for name in old if name.endswith(".parquet")])
+        with files.exclusive(PENDING) if isinstance(files, LocalFiles) else nullcontext():
+            if files.is_local:  # the next run waits for this lock when it starts, in `sweep`
+                self._check_lock()
+            files.remove_all(TABLES, [name for name in old if name.endswith(".parquet")])
         return manifest.model_copy(update={"checksum": checksum_of(text)})
+
+    def _manifest_files(self, manifest: Manifest) -> tuple[str, dict[str, bytes]]:
+        """See `written_files`. On a disk names depend on contents alone: one lock guards what is deleted."""
+        if self.files.is_local:
+            return written_files(manifest)
+        content = self.files.read_bytes(MANIFEST_NAME)
+        return written_files(manifest, writer=self.run, before=set() if content is None else named_tables(content))
 
 
 @dataclass(frozen=True, kw_only=True)

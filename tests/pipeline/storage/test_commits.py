@@ -12,17 +12,20 @@ from typing import Any
 import fsspec
 import pytest
 
+from colophon.pipeline.errors import StoreError
 from colophon.pipeline.storage import commits, publication
 from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.files import LocalFiles
 from colophon.pipeline.storage.pass_record import pending_path
 from colophon.shards.common import durable
 from colophon.shards.common.digests import file_sha256, fingerprint
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.manifest import Manifest, OutputManifest
-from colophon.shards.records import Record
+from colophon.shards.records import PartitionInfo, Record
 from tests.pipeline.commit_records import committed_record
 from tests.pipeline.project import colophon, execute, hashes, manifest, run
 from tests.pipeline.servers import s3_environment, s3_server
+from tests.pipeline.storage.test_lock import other_owner, write_lock
 
 CONTENT = b"the content of the file"
 
@@ -229,6 +232,24 @@ def test_the_tables_of_the_manifest_before_are_deleted(tmp_path: Path) -> None:
     second = store.write_manifest(manifest_of("packed/plain"))
     assert store.manifest() == second != first
     assert [path.name.split("-")[0] for path in tmp_path.glob("manifest/packed/*")] == ["plain"]
+
+
+def test_a_run_that_has_lost_its_lock_deletes_no_tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store(str(tmp_path), run="ours")
+    write_lock(store, other_owner(token="ours"))
+    empty = Manifest(colophon_version="0", recipe={}, partitions=[], outputs={})
+    store.write_manifest(empty)
+    exclusive = LocalFiles.exclusive
+
+    def late(files: LocalFiles, directory: str) -> contextlib.AbstractContextManager[bool]:
+        write_lock(store, other_owner(token="theirs"))
+        return exclusive(files, directory)
+
+    monkeypatch.setattr(LocalFiles, "exclusive", late)
+    partition = PartitionInfo(name="a", source="", rows=1, bytes=1)
+    with pytest.raises(StoreError, match="another run has taken over the lock"):
+        store.write_manifest(empty.model_copy(update={"partitions": [partition]}))
+    assert len([*tmp_path.glob("manifest/*.parquet")]) == 2
 
 
 def test_a_fingerprint_does_not_depend_on_the_order_of_keys() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any
@@ -22,7 +22,8 @@ from colophon.pipeline.storage.owner import Owner
 from colophon.pipeline.storage.pass_record import RECORDS
 from colophon.pipeline.storage.shard import LOCK_NAME, Shard
 from colophon.shards.common.errors import ColophonError
-from colophon.shards.manifest import MANIFEST_NAME, Manifest
+from colophon.shards.manifest import MANIFEST_NAME, TABLES, Manifest
+from colophon.shards.records import PartitionInfo
 from colophon.shards.stores import retry
 from tests.pipeline.servers import Fault, Proxy, proxy_before, s3_environment, s3_server
 from tests.pipeline.storage.test_ledger import OUTPUTS, publish, state
@@ -250,6 +251,38 @@ def test_a_run_writes_its_manifest_over_a_late_one(runs: Runs, monkeypatch: pyte
     found = new.manifest()
     assert found is not None
     assert found.recipe == {"name": "new"}
+
+
+def with_partition(name: str) -> Manifest:
+    return manifest_of(name).model_copy(update={"partitions": [PartitionInfo(name=name, source="", rows=1, bytes=1)]})
+
+
+@pytest.mark.parametrize("runs", ["S3"], indirect=True)
+def test_a_run_that_was_paused_deletes_no_table_of_the_next_one(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The next one writes a table again that the paused run is about to delete."""
+    runs.old.write_manifest(with_partition("a"))
+    remove, waiting = RemoteFiles.remove_all, ["next"]
+
+    def paused(storage: RemoteFiles, directory: str, names: Sequence[str]) -> None:
+        if directory == TABLES and waiting:
+            waiting.clear()
+            runs.take_over().write_manifest(with_partition("a"))
+        remove(storage, directory, names)
+
+    monkeypatch.setattr(RemoteFiles, "remove_all", paused)
+    runs.old.write_manifest(with_partition("b"))
+    assert not waiting
+    assert runs.new.manifest() == runs.new.write_manifest(with_partition("a"))
+    assert len(runs.new.files.sizes(TABLES)) == 1
+
+
+@pytest.mark.parametrize("runs", ["memory"], indirect=True)
+def test_an_unchanged_table_keeps_its_name(runs: Runs) -> None:
+    runs.old.write_manifest(with_partition("a"))
+    (name,) = runs.old.files.sizes(TABLES)
+    assert re.fullmatch(rf"partitions-{runs.old.run}-[0-9a-f]{{32}}\.parquet", name)
+    runs.take_over().write_manifest(with_partition("a"))
+    assert [*runs.new.files.sizes(TABLES)] == [name]
 
 
 @pytest.mark.parametrize("runs", ["S3"], indirect=True)
