@@ -27,10 +27,16 @@ if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _NEEDED_BYTES:
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
-def pytest_collection_finish() -> None:
-    """Take the objects of all imported modules out of the garbage collections that stages ask for."""
-    gc.collect()
-    gc.freeze()
+_frozen_modules = 0
+
+
+def pytest_runtest_setup() -> None:
+    """Take the objects of imported modules out of the garbage collections that each pass of a run asks for."""
+    global _frozen_modules  # noqa: PLW0603
+    if len(sys.modules) > _frozen_modules + 100:
+        gc.collect()
+        gc.freeze()
+        _frozen_modules = len(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)
