@@ -179,7 +179,13 @@ def _counted_s3() -> Iterator[Callable[[], int]]:
     with s3_server() as server, proxy_before(server) as proxy, s3_environment(proxy.address):
         fsspec.filesystem("s3").mkdir("bucket")
         proxy.reset()
-        yield lambda: len(proxy.requests)
+
+        def counted() -> int:
+            """The requests but those of the lock's beats, of three each, which come with time."""
+            beats = sum(method == "HEAD" and path.endswith("/.lock") for method, path in proxy.requests)
+            return len(proxy.requests) - 3 * beats
+
+        yield counted
 
 
 def _recipe(

@@ -10,6 +10,8 @@ import typer
 
 from colophon.pipeline.cli.options import JsonOption, local_only
 from colophon.pipeline.cli.terminal import echo, echo_json, progress_log
+from colophon.pipeline.errors import UsageError
+from colophon.shards.stores.places import run_place
 
 
 class _FormatName(str, Enum):
@@ -22,8 +24,8 @@ class _FormatName(str, Enum):
 
 def convert(
     run: Annotated[
-        Path,
-        typer.Argument(help="Output directory of a finished run: `output.path` of its recipe.", callback=local_only),
+        str,
+        typer.Argument(help="Output of a finished run, a directory or a URL: `output.path` of its recipe."),
     ],
     layout: Annotated[str, typer.Option(help="Name of a packed layout of the run.")],
     to: Annotated[
@@ -50,7 +52,11 @@ def convert(
     """
     from colophon.pipeline.conversion.conversion import Conversion
 
-    conversion = Conversion(run, layout=layout, to=to.value, binarize=binarize)
+    try:
+        place = run_place(run)
+    except ValueError as error:
+        raise UsageError(f"RUN: {error}") from None
+    conversion = Conversion(place, layout=layout, to=to.value, binarize=binarize)
     written = conversion.write(output, overwrite=overwrite, log=progress_log(as_json))
     num_bytes = sum(file.bytes for file in written.files)
     if as_json:

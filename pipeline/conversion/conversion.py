@@ -26,6 +26,8 @@ from colophon.pipeline.storage.run_files import disk_full_as_store_error
 from colophon.shards.reader import PackedDataset
 from colophon.shards.run_output import open_run
 from colophon.shards.schema import ROLE_NAMES
+from colophon.shards.stores.cache_settings import CacheSettings
+from colophon.shards.stores.places import RunPlace
 
 FORMATS: dict[str, Format] = {each.name: each for each in (MEGATRON, MDS, NPY, NANOTRON, PARQUET)}
 _FILE_BYTES = 1 << 30
@@ -35,25 +37,27 @@ _LINE_EVERY_SECONDS = 5.0
 class Conversion:
     """One conversion, checked before anything is written."""
 
-    def __init__(self, run: Path, *, layout: str, to: str, binarize: bool = False) -> None:
+    def __init__(self, run: RunPlace, *, layout: str, to: str, binarize: bool = False) -> None:
         """Open the layout.
 
         Args:
-            run: the output directory of a finished run.
+            run: the output directory of a finished run, or its place in an object store, of which rows are read once
+                and not kept.
             layout: the name of a packed layout.
             to: the name of a format.
             binarize: whether every loss weight above 0 becomes 1.
 
         Raises:
             ShardError: the run or the layout is missing, or a file is not as recorded.
+            StoreReadError: the object store fails.
             UsageError: `run` is a file, or the format cannot hold the layout's weights.
         """
-        if run.is_file():
+        if isinstance(run, Path) and run.is_file():
             raise UsageError(f"{run}: is a file. Give the output directory of a run, `output.path` of its recipe")
         opened = open_run(run)
         self.format = FORMATS[to]
         self.layout = layout
-        self.dataset: PackedDataset = opened.packed(layout)
+        self.dataset: PackedDataset = opened.packed(layout, cache=CacheSettings(max_bytes=0))
         self._run = run
         self._partitions = [record.partition for record in opened.manifest.layouts[layout].records if record.rows]
         self.role_weights = self.dataset.role_weights
@@ -94,8 +98,9 @@ class Conversion:
             UsageError: the directory has other content, or is in the run's output.
             StoreError: the disk is full, or returned other bytes than were written.
             ShardError: a row has an id that the tokenizer does not have.
+            StoreReadError: the object store of the run fails.
         """
-        if directory.resolve().is_relative_to(self._run.resolve()):
+        if isinstance(self._run, Path) and directory.resolve().is_relative_to(self._run.resolve()):
             raise UsageError(
                 f"--output {directory}: is in the run's output {self._run}. Give a directory outside of it"
             )

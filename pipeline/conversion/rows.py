@@ -1,4 +1,4 @@
-"""Blocks of packed rows: ids as a view of the mapped file, and what a conversion derives from the runs.
+"""Blocks of packed rows: ids, a view of the mapped file or read from a store, and what a conversion derives from runs.
 
 A block has about a million ids, so memory does not depend on the size of a layout, and numpy works on whole blocks.
 """
@@ -26,7 +26,7 @@ class Block:
 
     partition: str
     input_ids: NumPyArray
-    """uint16 or uint32 [n, sequence_length + 1], a view."""
+    """uint16 or uint32 [n, sequence_length + 1], a view of a local file."""
     run_lengths: NumPyArray
     """uint32 [num_runs], rows one after the other, as `run_roles` and `run_documents`."""
     run_roles: NumPyArray

@@ -124,6 +124,7 @@ def test_every_path_option_of_a_command_is_checked() -> None:
         *(["train-classifier", "--train", "{}", "--output", "m.bin"], ["plot", "recipe.toml", "--to", "{}"]),
         *(["train-classifier", "--train", "x", "--output", "{}"], ["submit", "recipe.toml", "--address", "{}"]),
         ["submit", "recipe.toml", "--address", "http://127.0.0.1:1", "--working-dir", "{}"],
+        ["convert", "{}", "--layout", "plain", "--to", "npy", "--output", "converted"],
         *(["init", "{}"], ["init", "data", "--to", "{}"], ["init", "data", "--to", "a.toml", "--output", "{}"]),
     ],
 )

@@ -20,6 +20,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import colophon as public
+from colophon.pipeline.conversion.conversion import Conversion
 from colophon.shards.common.errors import ShardError
 from colophon.shards.manifest import read_manifest
 from colophon.shards.reader import PackedDataset as PackedReader
@@ -153,6 +154,15 @@ def test_a_resumed_training_is_the_unbroken_one_from_the_store_and_from_the_disk
         train(settings, name="moved", output=RUN, directory=local, report=kill_at(5))
     train(settings, name="moved", output=local, resume=True)
     assert_same_end(local, "resumed", "moved")
+
+
+def test_a_conversion_has_the_bytes_of_one_of_the_disk(local: Path, tmp_path: Path) -> None:
+    written = [tmp_path / "disk", tmp_path / "store"]
+    for run, directory in zip((local, RUN), written, strict=True):
+        Conversion(run, layout="prepend", to="megatron").write(directory)
+    disk, store = ({path.name: path.read_bytes() for path in directory.iterdir()} for directory in written)
+    assert len(disk) > 2
+    assert store == disk
 
 
 @pytest.mark.slow
