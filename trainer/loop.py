@@ -37,6 +37,7 @@ from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import DivergedError, TrainerError
+from colophon.trainer.float8 import convert_layers
 from colophon.trainer.host_values import HostCopy
 from colophon.trainer.loss import LossTotals
 from colophon.trainer.masked_ids import masked_ids
@@ -209,6 +210,9 @@ class _Run:
             compiled=compile_scope(config, world=world, report=self.report),
         )
         decoder.initialise(seed=config.seed)
+        if self._arithmetic.float8:
+            names = convert_layers(decoder)
+            self.report(f"float8: the products of {len(names)} matrices of {config.model.num_layers} layers")
         self._model = SharedModel(decoder, world=world, dtype=self._arithmetic.dtype, parallel=config.parallel)
         self._num_parameters = decoder.num_parameters
         self._optimizer = ModelOptimizer(decoder, config)

@@ -59,13 +59,14 @@ class Norm(nn.RMSNorm):
         return rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
-def joined_products(states: Tensor, layers: Sequence[Linear]) -> Sequence[Tensor]:
+def joined_products(states: Tensor, layers: Sequence[nn.Linear]) -> Sequence[Tensor]:
     """The outputs of several layers for the same input, [..., out_features] each.
 
     In training they are one product, which is faster than several narrower ones: the weights are joined while they are
     cast. Without gradients, as when one token is generated, copying the weights would cost more than the product.
+    Layers that `trainer.float8` has converted multiply themselves.
     """
-    if not torch.is_grad_enabled():
+    if not torch.is_grad_enabled() or not all(isinstance(layer, Linear) for layer in layers):
         return [layer(states) for layer in layers]
     weight = torch.cat([layer.weight.to(states.dtype) for layer in layers])
     return torch.split(linear(states, weight), [layer.out_features for layer in layers], dim=-1)

@@ -12,6 +12,7 @@ from colophon.trainer.attention import AttentionKind, choose_attention, document
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
 from colophon.trainer.errors import TrainerError
+from colophon.trainer.float8 import why_not_float8
 from colophon.trainer.loss import LossSums, LossTotals, TokenLosses
 from colophon.trainer.model import row_positions
 from colophon.trainer.parallel import SharedModel
@@ -24,6 +25,8 @@ class Arithmetic:
     device: torch.device
     dtype: torch.dtype = torch.float32
     """Type of activations and matrix products; weights stay float32."""
+    float8: bool = False
+    """Whether the layers' matrix products are in float8, see `trainer.float8`; `dtype` is then bfloat16."""
     attention: AttentionKind = "sdpa"
     document_masking: bool = True
     with_hits: bool = False
@@ -38,10 +41,13 @@ class Arithmetic:
         """The arithmetic of a run on a device.
 
         Raises:
-            TrainerError: the device does not support the kind of attention in the settings.
+            TrainerError: the device does not support the dtype or the kind of attention in the settings.
         """
+        float8 = config.dtype == "float8"
+        if float8 and (reason := why_not_float8(device)):
+            raise TrainerError(f"dtype 'float8': {reason}; auto selects a dtype that the device has")
         has_bfloat16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        wants_bfloat16 = config.dtype == "bfloat16" or (config.dtype == "auto" and has_bfloat16)
+        wants_bfloat16 = config.dtype in {"bfloat16", "float8"} or (config.dtype == "auto" and has_bfloat16)
         dtype = torch.bfloat16 if wants_bfloat16 else torch.float32
         head_size = config.model.head_size
         attention = config.attention
@@ -52,6 +58,7 @@ class Arithmetic:
         return cls(
             device=device,
             dtype=dtype,
+            float8=float8,
             attention=attention,
             document_masking=config.document_masking,
             with_hits=with_hits,

@@ -117,9 +117,10 @@ class TrainConfig(Settings):
     """Local directory of these rows; only trainings share it. None: `shards/` in Colophon's directory of caches."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: a GPU if there is one."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float8"] = "auto"
     """Type of activations and matrix products; weights, optimizer and loss stay float32. auto: bfloat16 on CUDA,
-    float32 on CPU."""
+    float32 on CPU. float8: bfloat16, with the products of the layers' larger matrices in float8; needs the extra `fp8`
+    and a GPU of compute capability 8.9 or more."""
     attention: Literal["auto", "varlen", "flex", "sdpa"] = "auto"
     """How documents are masked. auto: varlen (flash attention) on CUDA in bfloat16, flex on CUDA in float32, sdpa with
     a dense mask on CPU."""

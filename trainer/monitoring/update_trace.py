@@ -144,7 +144,8 @@ def _losses(output: Path, name: str, batch: Batch, *, checkpoint: int, device: s
     """float64 [b, L]: the loss of each label under the model of a checkpoint."""
     trained = load_trained(output, name, step=checkpoint, device=device)
     world = World(device=trained.device)
-    arithmetic = Arithmetic.of(trained.config, device=trained.device)
+    config = trained.config if trained.config.dtype != "float8" else trained.config.model_copy(update={"dtype": "auto"})
+    arithmetic = Arithmetic.of(config, device=trained.device)
     model = SharedModel(trained.model, world=world, dtype=arithmetic.dtype, parallel=trained.config.parallel)
     with torch.no_grad():
         parts = [
