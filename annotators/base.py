@@ -32,6 +32,14 @@ INPUT_IDS = "input_ids"
 list<uint16> or list<uint32>, without special tokens; an empty list for a null text. A pass that tokenizes gives the ids
 that it writes; any other pass reads them from the token files, or encodes the texts itself."""
 
+DOCUMENT_FILE, DOCUMENT_PLACE = "document_file", "document_place"
+"""Columns that an annotator can read besides those of the input: where a document is, however the input is cut.
+
+DOCUMENT_FILE is a string for the file and its content; it changes with the file. DOCUMENT_PLACE is int64: the row in
+the file, of JSON lines the byte at which the line begins. No two documents have both in common."""
+PROVIDED = (INPUT_IDS, DOCUMENT_FILE, DOCUMENT_PLACE)
+"""All columns that every document has, and no annotator writes."""
+
 
 class AnnotatorError(ColophonError, ValueError):
     """A setting, a model file or a column that an annotator cannot use. The message is one line."""
@@ -92,7 +100,7 @@ class Annotator(ABC):
     """The output columns. Column names are unique over all annotators of a recipe."""
     columns: tuple[str, ...]
     """The columns it needs: of the input (`text`, `url`, `dump`, `score`, ...), of another annotator's output, or
-    `input_ids`, see `INPUT_IDS`."""
+    of `PROVIDED`."""
     tokenizer_sha256: str | None = None
     """The sha256 of the vocabulary whose ids it reads; a recipe with a different one is refused. None: any."""
     typed: Mapping[str, TypedColumn] = MappingProxyType({})

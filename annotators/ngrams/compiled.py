@@ -19,7 +19,8 @@ _LAST_HAN = 0x3FFFF
 _SEED, _PRIME = np.uint64(14695981039346656037), np.uint64(1099511628211)
 _BASE = np.uint64(0x9E3779B97F4A7C15)  # 2^64 divided by the golden ratio
 _FIRST_FACTOR, _SECOND_FACTOR = np.uint64(0xFF51AFD7ED558CCD), np.uint64(0xC4CEB9FE1A85EC53)
-_NONE = np.uint64(0)
+_NONE, _LARGEST = np.uint64(0), np.uint64((1 << 64) - 1)
+_MERSENNE = np.uint64((1 << 61) - 1)
 
 
 class Texts(NamedTuple):
@@ -105,9 +106,12 @@ def _longest(offsets: Any) -> Any:
 @inlined
 def _power(length: Any) -> Any:
     """`_BASE` to the power of `length`."""
-    power = np.uint64(1)
-    for _ in range(length):
-        power *= _BASE
+    power, square = np.uint64(1), _BASE
+    while length:
+        if length & 1:
+            power *= square
+        square *= square
+        length >>= 1
     return power
 
 
@@ -190,3 +194,38 @@ def fill_slots(index: Index) -> None:
             slot = (slot + np.uint64(1)) & last
         index.slots[slot] = key
         index.places[slot] = entry
+
+
+@compiled
+def fill_smallest(
+    keys: npt.NDArray[np.uint64],
+    firsts: npt.NDArray[np.int64],
+    multipliers: npt.NDArray[np.uint64],
+    addends: npt.NDArray[np.uint64],
+    hashes: npt.NDArray[np.uint64],
+) -> None:
+    """Fill `hashes` (uint64 [texts, functions]) with the smallest (multiplier · key + addend mod 2^64) mod (2^61 - 1)
+    over the n-grams of each text; 2^64 - 1 where there are none. `keys` and `firsts` are those of `list_ngrams`."""
+    for text in range(firsts.size - 1):
+        smallest = hashes[text]
+        smallest[:] = _LARGEST
+        for number in range(firsts[text], firsts[text + 1]):
+            key = keys[number]
+            for function in range(multipliers.size):
+                value = key * multipliers[function] + addends[function]
+                value = (value & _MERSENNE) + (value >> np.uint64(61))
+                value -= _MERSENNE if value >= _MERSENNE else _NONE
+                smallest[function] = min(smallest[function], value)
+
+
+@compiled
+def combine_bands(hashes: npt.NDArray[np.uint64], salts: npt.NDArray[np.uint64], keys: npt.NDArray[np.uint64]) -> None:
+    """Fill `keys` (uint64 [texts, bands]) with a number for each band of `hashes` (uint64 [texts, bands * rows])."""
+    bands = keys.shape[1]
+    rows = hashes.shape[1] // bands
+    for text in range(keys.shape[0]):
+        for band in range(bands):
+            total = _mixed(salts[text] + np.uint64(band))
+            for row in range(rows):
+                total = total * _BASE + hashes[text, band * rows + row]
+            keys[text, band] = _mixed(total)

@@ -12,6 +12,9 @@ from colophon.annotators.ngrams.compiled import Texts, list_ngrams
 from colophon.annotators.ngrams.folding import folded_characters
 from colophon.shards.common.arrays import NumPyArray
 
+_ALL = 1 << 62
+"""More words than a text has."""
+
 
 class Ngrams(NamedTuple):
     """The n-grams of some texts."""
@@ -50,3 +53,14 @@ def ngrams_of(column: pa.Array, *, length: int, whole: bool = False) -> Ngrams:
     firsts, num_words = np.empty(len(column) + 1, np.int64), np.empty(len(column), np.int64)
     list_ngrams(texts, length, whole, keys, firsts, num_words)
     return Ngrams(keys[: firsts[-1]], firsts, num_words)
+
+
+def words_of(column: pa.Array) -> tuple[NumPyArray, NumPyArray]:
+    """One key for the words of each text: uint64 [texts], and bool [texts]: whether it has a word.
+
+    Texts with the same words in the same order have the same key.
+    """
+    ngrams = ngrams_of(column, length=_ALL, whole=True)
+    keys, has_words = np.zeros(len(column), np.uint64), ngrams.num_words > 0
+    keys[has_words] = ngrams.keys
+    return keys, has_words

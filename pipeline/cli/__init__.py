@@ -20,6 +20,7 @@ from colophon.pipeline.cli import (
     conversion,
     distillation,
     doctor,
+    duplicates,
     evaluation,
     exports,
     inspection,
@@ -94,6 +95,7 @@ app = typer.Typer(
 
 for command in (
     starting.init,
+    duplicates.duplicates,
     stages.run,
     stages.annotate,
     stages.tokenize,

@@ -9,6 +9,7 @@ from functools import lru_cache
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from colophon.annotators.base import DOCUMENT_FILE, DOCUMENT_PLACE
 from colophon.pipeline.inputs.columnar.conversion import can_convert, is_text, plain_type, values_of
 from colophon.shards.common.errors import listed
 
@@ -68,6 +69,11 @@ class ColumnNeed:
             in_sources={},
         )
 
+    @property
+    def is_place(self) -> bool:
+        """Whether the column is one of `DOCUMENT_PLACES`, and not one of the file's."""
+        return self.name in DOCUMENT_PLACES
+
     def is_name_of(self, source: str | None) -> bool:
         """Whether the column is the name of the source, and not one of its files'."""
         return source is not None and self.in_input == SOURCE_NAME and self.occurrence is None
@@ -75,6 +81,9 @@ class ColumnNeed:
 
 PLACE = ColumnNeed("byte of the line", "", required=False, read_as=pa.int64())
 """A column that readers of lines add: the byte of the decompressed file at which a document's line begins."""
+
+DOCUMENT_PLACES = {DOCUMENT_FILE: pa.string(), DOCUMENT_PLACE: pa.int64()}
+"""The columns that readers make of where a document is, whatever columns the file has."""
 
 
 def clean_names(names: Sequence[str]) -> list[str]:

@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from colophon.annotators.base import DOCUMENT_FILE, DOCUMENT_PLACE
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columnar.arrow_reader import arrow_batches
 from colophon.pipeline.inputs.columnar.conversion import converted, decoded_bytes
@@ -68,7 +69,7 @@ class PartitionReader:
         """Begin with nothing excluded."""
         self.excluded = Problems(self.partition, self.stage)
         self.needs = [need.in_source(self.partition.source_name) for need in self.needs]
-        in_file = [need for need in self.needs if not need.is_name_of(self.partition.source_name)]
+        in_file = [need for need in self.needs if not (need.is_place or need.is_name_of(self.partition.source_name))]
         self._in_file = in_file or [_ANY_COLUMN]
 
     @property
@@ -133,6 +134,10 @@ class PartitionReader:
         return pa.RecordBatch.from_pydict(arrays)
 
     def _column(self, batch: pa.RecordBatch, need: ColumnNeed, *, first_row: int) -> pa.Array:
+        if need.name == DOCUMENT_FILE:
+            return pa.array([f"{self.partition.file_name} {self.partition.identity}"] * batch.num_rows, pa.string())
+        if need.name == DOCUMENT_PLACE:
+            return _places(batch, first_row=first_row)
         array = None
         if need.is_name_of(self.partition.source_name):
             array = pa.array([self.partition.source_name] * batch.num_rows, need.type or pa.string())
@@ -185,8 +190,7 @@ class PartitionReader:
         self._hash("id", ids)
         if not ids.null_count:
             return ids
-        by_line = PLACE.name in batch.schema.names
-        places = batch.column(PLACE.name).to_pylist() if by_line else range(first_row, first_row + batch.num_rows)
+        places = _places(batch, first_row=first_row).to_pylist()
         return pc.coalesce(ids, pa.array([f"{self.partition.file_name}/{place}" for place in places], pa.string()))
 
 
@@ -201,6 +205,13 @@ def schema_of(partition: Partition) -> pa.Schema | None:
             return parquet_schema(partition.url)
         read = SCHEMAS.get(partition.format)
         return None if read is None else read(partition.url)
+
+
+def _places(batch: pa.RecordBatch, *, first_row: int) -> pa.Array:
+    """int64: the row of each document in its file, of JSON lines the byte; the batch begins at `first_row`."""
+    if PLACE.name in batch.schema.names:
+        return batch.column(PLACE.name)
+    return pa.array(np.arange(first_row, first_row + batch.num_rows))
 
 
 def _above(array: pa.Array, limit: int) -> tuple[list[int], list[int]]:

@@ -12,7 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
-from colophon.annotators.base import INPUT_IDS, Annotator, AnnotatorConfig, explained
+from colophon.annotators.base import INPUT_IDS, PROVIDED, Annotator, AnnotatorConfig, explained
 from colophon.annotators.plugin_files import PluginFile
 from colophon.annotators.registry import contract_problem, origin_of
 from colophon.pipeline.errors import UsageError
@@ -239,9 +239,10 @@ def _build(recipe: Recipe, *, where: str) -> list[Annotator]:
     for name, config in recipe.annotators.items():
         annotator = _built(name, config, where=where)
         for column in annotator.schema.names:
-            if column == INPUT_IDS:
+            if column in PROVIDED:
+                what = "the ids of texts" if column == INPUT_IDS else "where a document is"
                 raise UsageError(
-                    f"{where}: annotators.{name} writes a column {INPUT_IDS!r}, the name of the ids of texts. "
+                    f"{where}: annotators.{name} writes a column {column!r}, the name of {what}. "
                     "Give the column a different name"
                 )
             if column == ID:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from colophon.annotators.base import INPUT_IDS, Annotator, TypedColumn
-from colophon.pipeline.inputs.columns import FINEWEB_TYPES, ColumnNeed
+from colophon.pipeline.inputs.columns import DOCUMENT_PLACES, FINEWEB_TYPES, ColumnNeed
 
 
 def input_columns(annotator: Annotator) -> tuple[str, ...]:
@@ -37,12 +37,17 @@ class ColumnSources:
 
     def source(self, column: str) -> str | None:
         """The annotator that writes a column which an annotator reads; None: the column is the input's."""
-        return None if column in FINEWEB_TYPES or column in self.typed else self.annotator_of.get(column)
+        is_input = column in FINEWEB_TYPES or column in DOCUMENT_PLACES or column in self.typed
+        return None if is_input else self.annotator_of.get(column)
 
     @property
     def known(self) -> list[str]:
         """The names that `[input.columns]` can map: FineWeb's, and those that an annotator reads of the input."""
-        read = (self.typed[need.name].name if need.name in self.typed else need.name for need in self.annotate_needs)
+        read = (
+            self.typed[need.name].name if need.name in self.typed else need.name
+            for need in self.annotate_needs
+            if not need.is_place
+        )
         return list(dict.fromkeys([*FINEWEB_TYPES, *read]))
 
     @property
@@ -68,7 +73,9 @@ class ColumnSources:
         return {need.name: need for need in (*self.annotate_needs, *self.tokenize_needs)}
 
     def need(self, column: str, *, required: bool = True) -> ColumnNeed:
-        """The input column with this FineWeb name, or with this name in `typed`."""
+        """The input column with this FineWeb name, with this name in `typed`, or of `DOCUMENT_PLACES`."""
+        if column in DOCUMENT_PLACES:
+            return ColumnNeed(column, column, required=False)
         typed = self.typed.get(column)
         name = column if typed is None else typed.name
         in_sources = {source: names[name] for source, names in self.names_in_sources.items() if name in names}

@@ -11,11 +11,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from colophon.annotators.base import Annotator, annotator_types
+from colophon.annotators.duplicates import DuplicatesConfig
+from colophon.annotators.lists.cluster_table import table_schema
 
 # Settings for annotators that require some; a new annotator with a required setting adds its line here.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
@@ -44,6 +47,12 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "contamination": [
         {"ngram": 2, "benchmarks": {"a": {"path": "qa.jsonl", "columns": ["q", "a"]}, "b": {"path": "urls.txt"}}},
     ],
+    "duplicate_keys": [
+        {},
+        {"method": "exact", "keep": "longest"},
+        {"ngram": 2, "bands": 3, "rows": 2, "within": "dump", "keep": "highest", "score": "score"},
+    ],
+    "duplicates": [{"path": "duplicates.parquet"}],
     "fasttext": [
         {"model": "softmax.bin", "score": {"probability_of": "high"}, "bins": {"edges": [0.2, 0.8]}},
         {"model": "softmax.bin", "score": {"argmax": True}},
@@ -122,6 +131,8 @@ def batch_of(picks: list[int]) -> pa.RecordBatch:
             },
             "score as number": column(SCORES, pa.float64()),
             "input_ids": column(IDS, pa.list_(pa.uint16())),
+            "document_file": column(["a 1", "b 2", None, "c 3"], pa.string()),
+            "document_place": column([0, 7, None, 9, 8, 3], pa.int64()),
             "tags as list": column(LISTS, pa.list_(pa.string())),
         }
     )
@@ -137,12 +148,20 @@ def built(models: Path) -> dict[tuple[str, int], Annotator]:
         json.dumps({"domain": "bbc.co.uk", "robots_txt": "user-agent: *\ndisallow: /a"})
     )
     (models / "qa.jsonl").write_text(json.dumps({"q": "Proof of energy: lol omg", "a": "unseen words"}))
+    write_clusters(models / "duplicates.parquet")
     return {case: build(*case, models=models) for case in CASES}
+
+
+def write_clusters(path: Path) -> None:
+    rows = {"file": ["a 1", "a 1", "b 2"], "place": [8, 0, 7], "id": ["1", None, "1"]}
+    clusters = {"cluster": [0, 0, 0], "size": [3, 3, 3], "kept": [True, False, False]}
+    settings = DuplicatesConfig(path=str(path)).of_table
+    pq.write_table(pa.table(rows | clusters, schema=table_schema(settings, ["b 2", "a 1"])), path)
 
 
 def build(name: str, number: int, *, models: Path) -> Annotator:
     settings = deepcopy(SETTINGS.get(name, [{}])[number])
-    for key in {"model", "files", "static"} & settings.keys():
+    for key in {"model", "files", "path", "static"} & settings.keys():
         settings[key] = str(models / settings[key])
     named = [*settings.get("lists", {}).values(), *settings.get("benchmarks", {}).values()]
     for each in [each for each in named if "path" in each]:
