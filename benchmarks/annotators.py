@@ -13,6 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -37,15 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", help="recipe file, or the name of a bundled recipe")
-    parser.add_argument("--documents", type=int, default=2000, help="documents to annotate")
-    parser.add_argument("--few", type=int, default=100, help="documents for annotators of datatrove's filters")
+    parser.add_argument("--documents", type=int, default=1500, help="documents to annotate")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--reference", default=REFERENCE, help="name of the annotator that ratios refer to")
     options = parser.parse_args(arguments)
     resolved = calibrated(resolve(load_recipe(options.recipe), where=options.recipe), write=True, log=_log)
-    found = measure(
-        resolved, documents=options.documents, few=options.few, rounds=options.rounds, reference=options.reference
-    )
+    found = measure(resolved, documents=options.documents, rounds=options.rounds, reference=options.reference)
     sys.stdout.write(table(found, reference=options.reference))
     return 0
 
@@ -55,34 +53,28 @@ def _log(line: str) -> None:
 
 
 def measure(
-    resolved: ResolvedRecipe, *, documents: int, few: int, rounds: int, reference: str
+    resolved: ResolvedRecipe, *, documents: int, rounds: int, reference: str
 ) -> dict[str, list[tuple[float, float]]]:
     """By annotator and round: MB of text a second of CPU time, and the seconds for a MB of the reference over its own.
 
     Args:
         resolved: the calibrated recipe.
         documents: how many of the first documents are annotated.
-        few: how many of them the annotators of rules (`gopher`, `c4`, `fineweb`) get, which take seconds for them.
         rounds: how often each runs.
         reference: the name of an annotator.
     """
     columns = first_columns(resolved, documents)
-    calls: dict[str, tuple[Callable[[], pa.RecordBatch], float]] = {}
+    megabytes = (pc.sum(pc.binary_length(columns["text"])).as_py() or 0) / 1e6
+    calls: dict[str, Callable[[], pa.RecordBatch]] = {}
     for annotator in resolved.annotators:
         annotator.load()
-        size = few if type(annotator).__module__.endswith((".gopher", ".c4", ".fineweb")) else documents
-        some = {name: column.slice(0, size) for name, column in columns.items()}
-        rows = len(some["text"])
-        calls[annotator.name] = (
-            lambda a=annotator, c=some, n=rows: annotate_batch(a, c, num_rows=n),  # type: ignore[misc]
-            (pc.sum(pc.binary_length(some["text"])).as_py() or 0) / 1e6,
-        )
-        output = annotate_batch(annotator, columns, num_rows=documents) if size == documents else None  # and compiles
-        if output is not None:
-            columns = dict(zip(output.schema.names, output.columns, strict=True)) | columns
+        call = partial(annotate_batch, annotator, columns, num_rows=len(columns["text"]))
+        output = call()  # compiles, and gives the columns that others read
+        columns = dict(zip(output.schema.names, output.columns, strict=True)) | columns
+        calls[annotator.name] = call
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     for _ in range(rounds):
-        speeds = {name: megabytes / max(_seconds(call), 1e-9) for name, (call, megabytes) in calls.items()}
+        speeds = {name: megabytes / max(_seconds(call), 1e-9) for name, call in calls.items()}
         for name, speed in speeds.items():
             found[name].append((speed, speed / speeds[reference]))
     return found
@@ -103,7 +95,10 @@ def first_columns(resolved: ResolvedRecipe, documents: int) -> dict[str, pa.Arra
 
 
 def _batches(resolved: ResolvedRecipe) -> Iterator[pa.RecordBatch]:
-    needs = resolved.columns.annotation_file_needs
+    sources = resolved.columns
+    needs = sources.annotation_file_needs
+    if all(need.name != "text" for need in needs):
+        needs = (*needs, sources.need("text"))
     for partition in resolved.inputs.partitions:
         yield from PartitionReader(partition, needs, stage="benchmark")
 

@@ -57,7 +57,7 @@ def read_texts(path: Path, *, megabytes: float) -> list[str]:
 
 
 def write_static_model(output: Path, texts: Sequence[str]) -> None:
-    """Train a vocabulary and its vectors on `texts`; equal texts give equal files on one kind of machine."""
+    """Train a vocabulary and its vectors on `texts`. Of equally frequent pairs, the vocabulary has any."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -82,7 +82,7 @@ def token_vectors(ids: Sequence[NumPyArray], num_tokens: int) -> NumPyArray:
         information = np.log(near * near.sum() / totals[:, None] / totals)
     matrix = torch.from_numpy(np.maximum(information, 0).astype(np.float32))
     torch.manual_seed(0)
-    left, values, _ = torch.svd_lowrank(matrix, q=_DIM, niter=4)
+    left, values, _ = torch.svd_lowrank(matrix, q=min(_DIM, num_tokens), niter=4)
     weights = _SMOOTHING / (_SMOOTHING + totals / totals.sum())
     found: NumPyArray = (left * values.sqrt()).numpy() * weights[:, None].astype(np.float32)
     return np.ascontiguousarray(found, np.float32)
