@@ -139,6 +139,14 @@ class Annotator(ABC):
         """
         return None
 
+    @property
+    def counts_documents(self) -> bool:
+        """Whether its calibration is the number of documents of the input, `{"num_documents": 12_000}`, not a sample.
+
+        The number is exact for Parquet, and estimated for other formats. It is stored like that of `calibrate`.
+        """
+        return False
+
     def calibrate(self, sample: Iterable[pa.RecordBatch]) -> dict[str, Any]:
         """The calibration from batches of documents that have `columns`, as JSON to be stored."""
         return {}

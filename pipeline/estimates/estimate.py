@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from colophon.annotators.remote import RemoteAnnotator, RequestsEstimate
 from colophon.pipeline.estimates.rates import Rate, remembered_rate
 from colophon.pipeline.executors.cpus import num_cpus_here
 from colophon.pipeline.executors.memory_limit import TYPICAL_WORKER_BYTES, available_memory
@@ -53,6 +54,8 @@ class Estimate:
     """The sizes of the model files; all workers of a machine share them."""
     available_bytes: int
     """Memory that new processes can take."""
+    requests: tuple[RequestsEstimate, ...] = ()
+    """Requests of annotators that ask a service. A pass's time has theirs only if its rate comes from a run."""
 
     @property
     def memory_bytes(self) -> int:
@@ -72,7 +75,7 @@ class Estimate:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Lines about a disk or a memory that is too small, with what to do."""
-        lines = []
+        lines = [f"annotators.{one.annotator}: {one.warning}" for one in self.requests if one.warning is not None]
         if self.free_bytes is not None and self.total_bytes > self.free_bytes:
             lines.append(
                 f"disk: {size_text(self.total_bytes)} will be written, {size_text(self.free_bytes)} are free. "
@@ -126,6 +129,7 @@ def estimate(plan: Plan, stages: Sequence[str], *, may_probe: bool = True) -> Es
         is_worker_measured=bool(measured),
         model_bytes=model_bytes(resolved),
         available_bytes=available_memory(),
+        requests=tuple(_requests(resolved, work, rates, workers=workers)),
     )
 
 
@@ -171,6 +175,28 @@ def _pass(
         seconds=None if rate is None else _seconds(partitions, rate, workers=workers),
         source=source,
     )
+
+
+def _requests(
+    resolved: ResolvedRecipe,
+    work: Mapping[tuple[StageName, ...], list[Task]],
+    rates: Mapping[tuple[StageName, ...], Rate],
+    *,
+    workers: int,
+) -> Iterator[RequestsEstimate]:
+    """Yield the requests of each annotator that sends some, where the pass that runs it has a rate."""
+    for annotator in resolved.annotators:
+        if not isinstance(annotator, RemoteAnnotator):
+            continue
+        output = Output.annotations(annotator.name)
+        for names, rate in rates.items():
+            if partitions := [task.partition for task in work[names] if output in task.outputs]:
+                number = _documents(partitions, rate)
+                yield annotator.estimate(
+                    number,
+                    mean_characters=sum(p.bytes for p in partitions) * rate.text_bytes / max(number, 1),
+                    num_workers=min(workers, len(partitions)),
+                )
 
 
 def _documents(partitions: Sequence[Partition], rate: Rate) -> int:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from colophon.annotators.remote import RemoteAnnotator
 from colophon.pipeline.estimates.rates import Rate, rate_of
 from colophon.pipeline.estimates.sample import SampledRows, sampled_rows
 from colophon.pipeline.executors.inline import InlineExecutor
@@ -86,7 +87,13 @@ def _copy(resolved: ResolvedRecipe, tables: Sequence[pa.Table], directory: Path)
         }
     )
     copy = replace(resolve(recipe, where=resolved.where), vocabulary=resolved.vocabulary)
-    return calibrated(copy, write=True, log=lambda line: None)
+    return calibrated(_without_requests(copy), write=True, log=lambda line: None)
+
+
+def _without_requests(resolved: ResolvedRecipe) -> ResolvedRecipe:
+    """Return the recipe with annotators that ask no service: that may cost money."""
+    annotators = (a.without_requests() if isinstance(a, RemoteAnnotator) else a for a in resolved.annotators)
+    return resolved.with_annotators([*annotators])
 
 
 def _timed(resolved: ResolvedRecipe, stages: Sequence[str]) -> tuple[PassTiming, float]:

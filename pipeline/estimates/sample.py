@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from itertools import islice
 
 import fsspec.compression
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.compression import open_as
-from colophon.pipeline.inputs.partition_table import Partition
+from colophon.pipeline.inputs.partition_table import Partition, Partitions
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.inputs.search.formats import compression_of
 from colophon.shards.common.errors import ColophonError
@@ -67,6 +69,21 @@ def sampled_rows(partitions: Sequence[Partition], needs: Sequence[ColumnNeed]) -
     if not batches:
         raise ColophonError(f"no rows to measure: {failure}")
     return SampledRows(tuple(batches), text_bytes, max(partition_bytes, 1))
+
+
+def num_documents(partitions: Partitions, needs: Sequence[ColumnNeed]) -> int:
+    """Return the number of documents: exact of Parquet; of other formats estimated from the first rows of some files.
+
+    Raises:
+        ColophonError: no row of the other formats can be read.
+    """
+    rows = partitions.table.column("rows")
+    known = int(pc.sum(rows).as_py() or 0)
+    uncounted = partitions.chosen(np.flatnonzero(rows.is_null().to_numpy()))
+    if not len(uncounted):
+        return known
+    sampled = sampled_rows(uncounted, needs)
+    return known + round(int(uncounted.sizes.sum()) * sampled.documents / sampled.partition_bytes)
 
 
 def _until_full(reader: PartitionReader, *, most_bytes: int, until: float) -> Iterator[pa.RecordBatch]:

@@ -221,6 +221,8 @@ def _plain_type(schema: Mapping[str, Any], *, plural: bool = False) -> str:
         items = schema.get("items") or schema["prefixItems"][0]
         count = f"{schema['minItems']} " if "prefixItems" in schema else ""
         return f"list of {count}{_plain_type(items, plural=True)}"
+    if kind == "object" and schema["additionalProperties"] is True:  # of any values
+        return "tables" if plural else "table"
     if kind == "object":
         return f"table of {_plain_type(schema['additionalProperties'], plural=True)}"
     limits = "".join(_limits(schema))

@@ -1,8 +1,8 @@
-"""Calibration: an annotator's quantile bins get their edges from a sample of the input, before it annotates.
+"""Calibration: what an annotator has to know of the whole input before it annotates, such as edges of quantile bins.
 
-The edges are fitted once, on a sample of the input (see `inputs.sampling`), and stored under `calibration/`. From then
-on they are part of the annotator's settings: files that are appended later are binned by the same edges. Changed
-settings are fitted again.
+Edges are fitted once, on a sample of the input (see `inputs.sampling`), and stored under `calibration/`. From then on
+they are part of the annotator's settings: files that are appended later are binned by the same edges. Changed settings
+are fitted again. An annotator that samples a number of documents is given the number that there are in the same way.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 from colophon.annotators.base import INPUT_IDS, Annotator, AnnotatorError, explained
 from colophon.annotators.registry import recorded_settings
 from colophon.pipeline.errors import UsageError
+from colophon.pipeline.estimates.sample import num_documents
 from colophon.pipeline.inputs.sampling import sample_of
 from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings
 from colophon.pipeline.stages.column_sources import input_columns
@@ -47,7 +48,7 @@ def calibrated(
 def _calibrated(
     annotator: Annotator, *, resolved: ResolvedRecipe, write: bool, log: Callable[[str], None], rebuild: bool
 ) -> Annotator:
-    if annotator.num_calibration_documents is None:
+    if annotator.num_calibration_documents is None and not annotator.counts_documents:
         return annotator
     stored = _stored(resolved, annotator)
     settings = recorded_settings(annotator, resolved.recipe.annotators.get(annotator.name))
@@ -58,7 +59,10 @@ def _calibrated(
     if stored is not None and not rebuild:
         lines = differences(stored[0], settings)
         raise changed_settings(f"{resolved.store.root}/{Output.annotations(annotator.name)}", lines)
-    calibration = _fit(annotator, resolved, num_documents=annotator.num_calibration_documents, log=log)
+    if annotator.num_calibration_documents is None:
+        calibration = _count(annotator, resolved, log=log)
+    else:
+        calibration = _fit(annotator, resolved, num_documents=annotator.num_calibration_documents, log=log)
     text = json.dumps({"settings": settings, "calibration": calibration}, indent=1)
     files, path = resolved.store.files, calibration_path(annotator)
     if stored is None:
@@ -78,13 +82,19 @@ def _stored(resolved: ResolvedRecipe, annotator: Annotator) -> tuple[dict[str, A
         DamagedFileError: it is damaged.
     """
     path = calibration_path(annotator)
-    remedy = "Delete it, and the next run fits the quantiles again"
+    remedy = "Delete it, and the next run calibrates again"
     stored = resolved.store.files.read_state(path, remedy=remedy)
     try:
         return None if stored is None else (stored["settings"], annotator.with_calibration(stored["calibration"]))
     except (ValueError, KeyError, TypeError):
         where = f"{resolved.store.root}/{path}"
         raise DamagedFileError(f"{where}: damaged: not a calibration of this annotator. {remedy}") from None
+
+
+def _count(annotator: Annotator, resolved: ResolvedRecipe, *, log: Callable[[str], None]) -> dict[str, Any]:
+    number = num_documents(resolved.planned.inputs.partitions, [resolved.columns.need("text")])
+    log(f"annotators.{annotator.name}: the input has about {number:,} documents")
+    return {"num_documents": number}
 
 
 def _fit(

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from colophon.annotators.remote import RequestsEstimate
 from colophon.pipeline.errors import InputError, one_line
 from colophon.pipeline.estimates.estimate import Estimate, estimate, size_text
 from colophon.pipeline.inputs.found_columns import FoundColumn, found_columns
@@ -181,6 +182,8 @@ def _print_estimate(found: Estimate, *, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    for request in found.requests:
+        console.print(_requests_line(request), highlight=False, soft_wrap=True)
     if found.written_bytes:
         print_table(_disk_table(found), console=console)
     measured = "measured" if found.is_worker_measured else "typical"
@@ -193,6 +196,15 @@ def _print_estimate(found: Estimate, *, console: Console) -> None:
     )
     for line in found.warnings:
         console.print(line, style="yellow", highlight=False, soft_wrap=True)
+
+
+def _requests_line(found: RequestsEstimate) -> str:
+    price = "" if found.price is None else f", price {found.price:,.2f}"
+    return (
+        f"annotators.{found.annotator}: at most about {found.requests:,} requests to {found.endpoint}, "
+        f"{found.prompt_tokens:,} + {found.output_tokens:,} tokens, {duration(found.seconds)} of waiting{price} "
+        f"({found.source})"
+    )
 
 
 def _disk_table(found: Estimate) -> Table:

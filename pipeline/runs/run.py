@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
+from colophon.annotators.remote import RemoteAnnotator
 from colophon.pipeline.executors.base import Executor
 from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.problems import problems_in_files
@@ -159,6 +160,7 @@ class Run:
         begun = time.monotonic() if self._begun is None else self._begun
         self._check_strict(self._resolved.inputs.quarantine)
         self._check_settings()
+        self._check_environment()
         self._write_settings()
         keep_sizes(self._resolved.store, self._resolved.planned.inputs.chosen_bytes)
         self._sweep()
@@ -189,6 +191,14 @@ class Run:
             for output, lines in self._plan.changed_settings(stage).items():
                 if not self._rebuild:
                     raise changed_settings(f"{self._resolved.store.root}/{output}", lines)
+
+    def _check_environment(self) -> None:
+        """Check what annotators need from the environment, unless workers have an environment of their own."""
+        if "annotate" not in self._stages() or self._executor.spans_machines:
+            return
+        for annotator in self._resolved.annotators:
+            if isinstance(annotator, RemoteAnnotator):
+                annotator.check_environment()
 
     def _write_settings(self) -> None:
         store = self._resolved.store

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from colophon.annotators.remote import RemoteAnnotator
 from colophon.pipeline.executors.base import Executor
 from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.partitions import Inputs
@@ -135,14 +136,22 @@ class _Recomputation:
         return {output: records[output] for name in packed for output in (*self._made_from(name), name)}
 
     def _from_input(self, wanted: Collection[Output]) -> dict[Output, str]:
-        """Tokens and annotations, and the annotations that these are made from; a scratch file needs no fingerprint."""
-        found = dict.fromkeys(output for output in wanted if output.stage != "pack")
+        """Tokens and annotations, and the annotations that these are made from; a scratch file needs no fingerprint.
+
+        Answers of a service are left out, and what is made from them: asking again costs money, and may differ.
+        """
+        found = dict.fromkeys(o for o in wanted if o.stage != "pack" and not self._needs_requests(o))
         waiting = [*found]
         while waiting:
             more = [output for output in self.plan.upstream(waiting.pop()) if output not in found]
             waiting += more
             found |= dict.fromkeys(more)
         return dict.fromkeys(found, "")
+
+    def _needs_requests(self, output: Output) -> bool:
+        asking = {a.name for a in self.plan.resolved.annotators if isinstance(a, RemoteAnnotator)}
+        is_asked = output.stage == "annotate" and output.name in asking
+        return is_asked or any(map(self._needs_requests, self.plan.upstream(output)))
 
     def _made_from(self, output: Output) -> list[Output]:
         return self.plan.upstream(output) if output.stage == "pack" else []

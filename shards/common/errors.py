@@ -10,6 +10,8 @@
     ├── StoppedError      128+n  pipeline/errors.py        a training that signal n ended
     ├── AnnotatorError    2      annotators/base.py        a model or a setting of an annotator
     │   └── ModelCacheError   1  annotators/fasttext/model_cache.py  the next, for models
+    ├── ServiceError      1      annotators/remote.py      a service that refuses requests, or gives no replies
+    │   └── BudgetError   1      annotators/remote.py      a budget of requests or tokens is spent
     ├── CacheError        1      shards/common/cache_directory.py  a cache that cannot be written or is not private
     ├── StoreReadError    1      shards/stores/objects.py  an object store that fails while a run is read
     ├── ShardError        2      shards/common/errors.py   a shard or a manifest that cannot be read

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Iterator
 from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +20,7 @@ from hypothesis import strategies as st
 from colophon.annotators.base import Annotator, annotator_types
 from colophon.annotators.duplicates import DuplicatesConfig
 from colophon.annotators.lists.cluster_table import table_schema
+from tests.chat_server import Received, Response, chat_server, completion
 
 # Settings for annotators that require some; a new annotator with a required setting adds its line here.
 SETTINGS: dict[str, list[dict[str, Any]]] = {
@@ -71,6 +73,10 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
     "language": [
         {"model": "softmax.bin"},
         {"model": "chars.bin", "scores": ["high"], "thresholds": {"default": 0.2, "low": 0.9}, "rename": {"low": "l"}},
+    ],
+    "llm_tags": [
+        {"model": "small"},
+        {"model": "small", "question": "education", "sample": 0.5, "prompt": "{text} {url}"},
     ],
     "pii": [{}, {"kinds": ["phone", "email"], "phone_regions": ["CH"]}],
     "robots": [{"files": "robots.jsonl"}, {"files": "robots.jsonl", "agents": ["*"], "registered_domain": True}],
@@ -141,15 +147,29 @@ def batch_of(picks: list[int]) -> pa.RecordBatch:
 ALL = batch_of(list(range(72)))
 
 
+def respond(one: Received) -> Response:
+    """An answer to either question, chosen by the document."""
+    words = one.prompt.split()
+    asked = one.body["response_format"]["json_schema"]["schema"]["properties"]
+    answers = {"topic": "a b", "format": "c", "reason": words[-1], "score": len(words) % 7}
+    return completion({name: answers[name] for name in asked})
+
+
 @pytest.fixture(scope="session")
-def built(models: Path) -> dict[tuple[str, int], Annotator]:
+def endpoint() -> Iterator[str]:
+    with chat_server(respond) as server:
+        yield server.endpoint
+
+
+@pytest.fixture(scope="session")
+def built(models: Path, endpoint: str) -> dict[tuple[str, int], Annotator]:
     (models / "urls.txt").write_text("# a list\nbbc.co.uk/a\nhttp://[::1]\n")
     (models / "robots.jsonl").write_text(
         json.dumps({"domain": "bbc.co.uk", "robots_txt": "user-agent: *\ndisallow: /a"})
     )
     (models / "qa.jsonl").write_text(json.dumps({"q": "Proof of energy: lol omg", "a": "unseen words"}))
     write_clusters(models / "duplicates.parquet")
-    return {case: build(*case, models=models) for case in CASES}
+    return {case: build(*case, models=models, endpoint=endpoint) for case in CASES}
 
 
 def write_clusters(path: Path) -> None:
@@ -159,8 +179,10 @@ def write_clusters(path: Path) -> None:
     pq.write_table(pa.table(rows | clusters, schema=table_schema(settings, ["b 2", "a 1"])), path)
 
 
-def build(name: str, number: int, *, models: Path) -> Annotator:
+def build(name: str, number: int, *, models: Path, endpoint: str) -> Annotator:
     settings = deepcopy(SETTINGS.get(name, [{}])[number])
+    if name == "llm_tags":
+        settings["endpoint"] = endpoint
     for key in {"model", "files", "path", "static"} & settings.keys():
         settings[key] = str(models / settings[key])
     named = [*settings.get("lists", {}).values(), *settings.get("benchmarks", {}).values()]

@@ -37,6 +37,7 @@ ROOT = Path(__file__).parents[2]
 KEYS = (
     *("input.paths", "output.path", "tokenizer.path", "annotators.topic.model", "train.tiny.validation_output"),
     *("ray.address", "output.local_path", "train.tiny.cache_directory", "train.tiny.sources.0.output"),
+    *("annotators.tags.endpoint", "annotators.tags.cache"),
 )
 FORBIDDEN = (
     *("reference://x", "reference://**::file:///x/evil.json", "simplecache::s3://b/x.jsonl", "a::https://h/x.jsonl"),
@@ -60,7 +61,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def overrides(key: str, address: str) -> list[str]:
-    others = {"annotators.topic.model": ["annotators.topic.type=fasttext", "annotators.topic.score={argmax=true}"]}
+    tags = ["annotators.tags.type=llm_tags", "annotators.tags.model=small"]
+    others = {
+        "annotators.topic.model": ["annotators.topic.type=fasttext", "annotators.topic.score={argmax=true}"],
+        "annotators.tags.endpoint": tags,
+        "annotators.tags.cache": [*tags, 'annotators.tags.endpoint="http://127.0.0.1:8000/v1"'],
+    }
     if key == "train.tiny.sources.0.output":
         return [f'train.tiny.sources=[{{layout="plain", output={json.dumps(address)}}}]', 'train.tiny.layout="plain"']
     return [*others.get(key, []), f"{key}={json.dumps(address)}"]
@@ -382,6 +388,7 @@ def test_the_annotators_name_their_files_so_that_they_are_checked() -> None:
     for config in (found(offer.name, offers()) for offer in offers()):
         assert config is not None
         named = {name for name in config.model_fields if name in ("model", "path", "file", "vocabulary")}
+        named -= {"model"} if "endpoint" in config.model_fields else set()  # a name that a server knows
         assert named <= set(config.path_fields)
 
 

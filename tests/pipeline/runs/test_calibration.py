@@ -98,7 +98,7 @@ def test_a_damaged_calibration_is_one_line(settings: list[str], text: str) -> No
     called = run(*settings)
     assert called.code == 2
     assert called.line.startswith(f"{CALIBRATION}: damaged: ")
-    assert called.line.endswith(". Delete it, and the next run fits the quantiles again")
+    assert called.line.endswith(". Delete it, and the next run calibrates again")
 
 
 def test_a_second_run_uses_the_stored_edges(settings: list[str]) -> None:

@@ -1,0 +1,1 @@
+"""Questions about documents to a language model behind an OpenAI-compatible endpoint, and its answers."""
