@@ -28,7 +28,7 @@ def lines(run: dict[str, Any], results: Path) -> Iterator[str]:
     """Yield the lines of a run's page, on whatever device."""
     yield f"{_device(run)}; torch {run['torch']}; {run['date']}; {run['minutes']:g} minutes."
     yield ""
-    for make in (_tests, _equality, _speed, _host, _masking):
+    for make in (_tests, _equality, _speed, _modes, _host, _masking):
         found = list(make(results))
         yield from ([*found, ""] if found else [])
     yield from _ends(run)
@@ -88,6 +88,30 @@ def _speed_rows(path: Path, *, peak: float | None) -> Iterator[str]:
         mfu = "-" if peak is None else f"{speed * one['flops_per_token'] / (peak * 1e12):.1%}"
         faster = "" if ours is None or name == "colophon" else f"{ours / speed:.2f} x"
         yield _row(where, name, spread, mfu, f"{one['memory_bytes'] / 1e9:.1f} GB", faster)
+
+
+def _modes(results: Path) -> Iterator[str]:
+    rows = [row for path in sorted(results.glob("modes-*.jsonl")) for row in _mode_rows(path)]
+    if rows:
+        yield "One training in several ways, with documents masked; speed and losses beside those of the first."
+        yield ""
+        yield from _header("model", "way", "tokens/s", "speed", "losses differ by", "memory")
+        yield from rows
+
+
+def _mode_rows(path: Path) -> Iterator[str]:
+    preset, found = path.stem.removeprefix("modes-"), read_records(path)
+    first = next((one for one in found if "failed" not in one), None)
+    for one in found:
+        if first is None or "failed" in one:
+            yield _row(preset, one["contestant"], f"failed: {one['failed']}", "", "", "")
+            continue
+        rows = one.get("rows_at_once")
+        way = one["contestant"] if rows is None else f"{one['contestant']}: {rows}"
+        difference = max(abs(a / b - 1) for a, b in zip(one["losses"], first["losses"], strict=True))
+        speed = one["tokens_per_second"]
+        ratio = f"{speed / first['tokens_per_second']:.2f} x"
+        yield _row(preset, way, f"{speed:,.0f}", ratio, f"{difference:.1e}", f"{one['memory_bytes'] / 1e9:.1f} GB")
 
 
 def _host(results: Path) -> Iterator[str]:

@@ -11,6 +11,8 @@ from typing import Literal, TypeAlias
 Size: TypeAlias = Literal["full", "tiny"]
 """tiny: models of a few thousand weights, for tests on a CPU."""
 
+MODES = {"modes-124m": "124m", "modes-1.5b": "1.5b", "modes-1m": "1m"}
+"""The preset of each part that trains in several ways, see `benchmarks.gpu.modes`."""
 KNOWN_ANSWER = Path(__file__).parents[2] / "examples" / "known_answer" / "study.py"
 
 
@@ -77,7 +79,14 @@ def parts(size: Size) -> Iterator[Part]:
         Part(name=one.name, command=[*_module("speed"), "--size", size, "--name", one.name], limit_s=110, needs_s=40)
         for one in configurations(size)
     ]
-    yield from speeds[:3]
+    modes = [
+        Part(name=name, command=[*_module("modes"), "--size", size, "--name", name], limit_s=130, needs_s=40)
+        for name, preset in MODES.items()
+        if preset in {one.preset for one in configurations(size)}
+    ]
+    for speed, mode in zip(speeds, modes, strict=False):  # 124m, 1.5b
+        yield from (speed, mode)
+    yield from speeds[len(modes) : 3]
     yield Part(name="masking", command=[*_module("masking"), "--size", size], limit_s=40)
     yield from speeds[3:]
     if KNOWN_ANSWER.is_file() and size == "full":

@@ -65,6 +65,7 @@ def _record(found: dict[str, Any], job: TrainingJob) -> dict[str, Any]:
         "flops_per_token": job.flops_per_token(),
         "memory_bytes": found["memory_bytes"],
         "data_wait": found.get("data_wait"),
+        "rows_at_once": found.get("rows_at_once"),
         "losses": found["losses"],
     }
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 from benchmarks.trainer.job import read_job, report
 from colophon.trainer.loop import train
@@ -27,8 +28,15 @@ def main(path: str, masking: str, settings: str = "{}") -> None:
         seconds=[n / line["tokens_per_second"] for n, line in zip(tokens, steps, strict=True)],
         job=job,
         mfu=steps[-1]["mfu"],
+        rows_at_once=_rows_at_once(result.directory),
         data_wait=sum(line["data_wait"] for line in steps[job.warmup_steps :]) / (len(steps) - job.warmup_steps),
     )
+
+
+def _rows_at_once(directory: Path) -> int | None:
+    """The sequences of a micro-batch, if they were searched."""
+    file = directory / "micro_batch.json"
+    return int(json.loads(file.read_text())["rows"]) if file.is_file() else None
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from itertools import combinations
 from pathlib import Path
 
 import pytest
@@ -12,10 +14,12 @@ import torch
 
 from benchmarks.gpu import equality, host, masking
 from benchmarks.gpu.__main__ import RESULTS
+from benchmarks.gpu.modes import WAYS, contestants
 from benchmarks.gpu.page import NOTHING, lines, page
-from benchmarks.gpu.plan import Part, configurations, parts
+from benchmarks.gpu.plan import MODES, Part, command_line, configurations, parts
 from benchmarks.gpu.records import appender, read_records
 from benchmarks.gpu.running import RUN, run_parts
+from benchmarks.trainer.job import TrainingJob
 
 torch.set_num_threads(1)  # for models this small, threads cost more time than they save
 
@@ -83,8 +87,47 @@ def test_the_parts_measure_tiny_models_and_the_page_has_them(tmp_path: Path) -> 
     assert "The first 3 of 6 steps compiled 0 graphs, those after them 0." in shown
     assert shown[-1] == (
         "Not measured, or not to the end: tests (failed with exit code 1: no kernel); "
-        "host (not run); speed-1m-512-64 (not run); masking (not run)."
+        "host (not run); speed-1m-512-64 (not run); modes-1m (not run); masking (not run)."
     )
+
+
+def test_the_page_has_the_ways_of_a_training_beside_the_first(tmp_path: Path) -> None:
+    write = appender(tmp_path / "modes-124m.jsonl")
+    for way, speed, loss, rows in (("layers compiled", 4e5, 2.0, None), ("searched", 5e5, 2.02, 12)):
+        write(contestant=way, tokens_per_second=speed, memory_bytes=30e9, losses=[4.0, loss], rows_at_once=rows)
+    write(contestant="float8", failed="no such type")
+    run = {"machine": {}, "torch": "2", "date": "d", "minutes": 9, "size": "full", "parts": {}}
+    run["gpu"] = {"name": "GPU X", "memory_gb": 80, "peak_tflops": 1000}
+    (tmp_path / RUN).write_text(json.dumps(run))
+    rows = [line.strip("| ").split(" | ") for line in page(tmp_path).splitlines() if line.startswith("| 124m")]
+    assert rows == [
+        ["124m", "layers compiled", "400,000", "1.00 x", "0.0e+00", "30.0 GB"],
+        ["124m", "searched: 12", "500,000", "1.25 x", "1.0e-02", "30.0 GB"],
+        ["124m", "float8", "failed: no such type"],
+    ]
+
+
+@pytest.mark.parametrize("name", MODES)
+def test_each_way_of_a_training_has_valid_settings(name: str) -> None:
+    sizes = {"preset": MODES[name], "num_ids": 512, "sequence_length": 64, "batch_size": 4, "micro_batch_size": 2}
+    job = TrainingJob(**sizes, steps=3, warmup_steps=1, device="cuda", dtype="bfloat16", work="-")
+    configs = []
+    for module, *arguments in contestants(name).values():
+        assert (module, arguments[0]) == ("benchmarks.trainer.ours", "documents")
+        configs.append(job.config(document_masking=True, **json.loads(arguments[1])))
+    assert configs[0] == job.config(document_masking=True)
+    assert all(one != other for one, other in combinations(configs, 2))
+
+
+def test_the_known_answer_has_the_options_that_the_plan_gives_it() -> None:
+    (part,) = (part for part in parts("full") if part.name == "known-answer")
+    script, *arguments = command_line(part, output=Path("out.jsonl"), seconds=90)[1:]
+    code = Path(script).read_text()
+    options = [word for word in arguments if word.startswith("--")]
+    assert options == ["--device", "--model", "--minutes", "--output"]
+    assert set(options) <= set(re.findall(r'add\("(--[\w-]+)"', code))
+    assert f'"{arguments[arguments.index("--model") + 1]}": {{' in code
+    assert arguments[arguments.index("--minutes") + 1] == "1.5"
 
 
 def write_speed(output: Path) -> None:
@@ -113,6 +156,8 @@ def test_all_twelve_configurations_are_planned_after_the_tests() -> None:
     assert len({(one.preset, one.num_ids, one.sequence_length) for one in speeds}) == 12
     assert {one.micro_batch_size * one.sequence_length for one in speeds} == {32_768}
     assert [one.preset for one in speeds[:3]] == ["124m", "1.5b", "350m"]
+    order = [name for name in names if name.startswith(("speed", "modes"))][:5]
+    assert order == [speeds[0].name, "modes-124m", speeds[1].name, "modes-1.5b", speeds[2].name]
 
 
 @pytest.mark.slow
@@ -130,3 +175,8 @@ def test_a_whole_run_with_tiny_models(tmp_path: Path) -> None:
         None,
     ]
     assert speeds[-1]["largest_difference"] < 1e-3
+    ways = read_records(tmp_path / "modes-1m.jsonl")
+    assert [one["contestant"] for one in ways] == list(WAYS["modes-1m"])
+    assert "it runs on CUDA only" in ways[1]["failed"]
+    assert ways[2]["rows_at_once"] == 2
+    assert ways[2]["losses"] == pytest.approx(ways[0]["losses"], rel=1e-5)

@@ -13,9 +13,10 @@ from torch._dynamo.utils import counters
 
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.errors import OutOfMemoryError
+from colophon.trainer.float8 import why_not_float8
 from colophon.trainer.loop import train
 from tests.trainer.courses import metrics_of
-from tests.trainer.runs import config
+from tests.trainer.runs import TINY_MODEL, config
 
 pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore")]
 
@@ -37,6 +38,25 @@ def test_a_run_has_the_losses_of_the_cpu(dtype: str, run_output: Path, device: t
     expected, found = losses_of(run_output, "cpu"), losses_of(run_output, "gpu")
     assert found == pytest.approx(expected, rel=5e-2 if dtype == "bfloat16" else 5e-3)
     assert found[0] == pytest.approx(expected[0], rel=5e-3 if dtype == "bfloat16" else 1e-4)
+
+
+@pytest.mark.parametrize("scope", ["layers", "model", "cuda_graphs"])
+def test_a_run_with_rows_of_padding_has_the_losses_of_the_cpu(
+    scope: str, run_output: Path, device: torch.device
+) -> None:
+    settings = {"order": "documents", "steps": 12, "dtype": "bfloat16"}
+    train(settings_on(torch.device("cpu"), **settings), name="cpu", output=run_output)
+    train(settings_on(device, compile=scope, **settings), name="gpu", output=run_output)
+    assert losses_of(run_output, "gpu") == pytest.approx(losses_of(run_output, "cpu"), rel=5e-2)
+
+
+def test_a_run_in_float8_has_the_losses_of_one_in_bfloat16(run_output: Path, gpu: torch.device) -> None:
+    if reason := why_not_float8(gpu):
+        pytest.skip(reason)
+    settings = {"model": {**TINY_MODEL, "ffn_size": 2048}, "learning_rate": 1e-3}
+    for dtype in ("bfloat16", "float8"):
+        train(settings_on(gpu, dtype=dtype, **settings), name=dtype, output=run_output)
+    assert losses_of(run_output, "float8") == pytest.approx(losses_of(run_output, "bfloat16"), rel=5e-2)
 
 
 def test_a_run_resumes_on_the_other_device(run_output: Path, device: torch.device) -> None:
