@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -102,7 +103,8 @@ class LlmTagsConfig(AnnotatorConfig):
     def _is_web_address(cls, endpoint: str) -> str:
         if (problem := secret_in(endpoint)) is not None:
             raise ValueError(f"{problem}; name the environment variable of a key in key_variable")
-        if not _ENDPOINT.fullmatch(endpoint):
+        parts = urlsplit(endpoint)
+        if not _ENDPOINT.fullmatch(endpoint) or not parts.hostname or parts.port == 0:
             raise ValueError("must be a web address without query, such as http://127.0.0.1:8000/v1")
         return endpoint.rstrip("/").removesuffix("/chat/completions")
 

@@ -59,6 +59,8 @@ class ChatClient:
         except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
             detail = f"no connection: {self._masked(short_reason(error))}"
             return Sent(status=UNREACHABLE, detail=detail, is_transient=True, may_be_billed=False)
+        except (httpx2.InvalidURL, UnicodeError) as error:
+            raise ServiceError(f"not an address that can be connected to: {short_reason(error)}") from None
         except httpx2.TimeoutException:
             return Sent(status="timeout", detail=f"no reply within {self._timeout:g} s", is_transient=True)
         except (httpx2.HTTPError, httpx2.StreamError) as error:

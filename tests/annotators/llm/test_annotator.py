@@ -278,6 +278,11 @@ def test_no_server(build: Callable[..., LlmAnnotator]) -> None:
         found(annotator, "x")
 
 
+def test_a_host_that_no_name_can_have(build: Callable[..., LlmAnnotator]) -> None:
+    with pytest.raises(ServiceError, match="not an address that can be connected to: UnicodeError"):
+        found(build(endpoint=f"http://{'a' * 64}/v1"), "x")
+
+
 def test_replies_on_their_way_are_kept_when_the_service_ends_the_run(
     build: Callable[..., LlmAnnotator], server: ChatServer
 ) -> None:
@@ -355,6 +360,8 @@ def test_a_sample_of_a_number_needs_the_number_of_documents(build: Callable[...,
     [
         ({"endpoint": "file:///x"}, "must be a web address"),
         ({"endpoint": "http://"}, "must be a web address"),
+        ({"endpoint": "http://[x/v1"}, "Invalid IPv6 URL"),
+        ({"endpoint": "http://host:99999/v1"}, "Port out of range"),
         ({"endpoint": "https://user:pa55@host/v1"}, "password"),
         ({"endpoint": "https://host/v1?key=pa55"}, "query"),
         ({"sample": 0}, "a number of documents above 1, or a share"),
