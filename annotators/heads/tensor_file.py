@@ -99,8 +99,8 @@ class TensorFile:
         try:
             entry = self.entries[name]
             begin, end = map(int, entry["data_offsets"])
-            kind, shape = entry["dtype"], tuple(map(int, entry["shape"]))
-        except (KeyError, TypeError, ValueError):
+            kind, shape = str(entry["dtype"]), tuple(map(int, entry["shape"]))
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise AnnotatorError(f"{self.path}: {name}: missing or damaged") from None
         if kind not in _DTYPES:
             raise AnnotatorError(f"{self.path}: {name}: has type {kind!r:.40}; expected one of {', '.join(_DTYPES)}")

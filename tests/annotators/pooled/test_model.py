@@ -99,6 +99,11 @@ def damaged(content: bytes, **changed: Any) -> bytes:
     return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
+def with_entry(**changed: Any) -> dict[str, Any]:
+    """A tensor's entry of a header, with other values."""
+    return {"dtype": "I8", "shape": [1, 64], "data_offsets": [0, 64]} | changed
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -112,6 +117,11 @@ def damaged(content: bytes, **changed: Any) -> bytes:
         (lambda content: damaged(content, num_units=10), "rows: expected I8"),
         (lambda content: damaged(content, bucket_bits=60), "bucket_bits"),
         (lambda content: damaged(content, rows={"dtype": "I8"}), "rows: missing or damaged"),
+        (lambda content: damaged(content, rows=with_entry(dtype=["I8"])), r"rows: has type .*; expected one of I8, U8"),
+        (lambda content: damaged(content, rows=with_entry(dtype="BF16")), "rows: has type 'BF16'; expected one of I8"),
+        (lambda content: damaged(content, rows=with_entry(shape=[1e400])), "rows: missing or damaged"),
+        (lambda content: damaged(content, rows=with_entry(shape=[-1, -1])), "rows: missing or damaged"),
+        (lambda content: damaged(content, rows=with_entry(shape=[1 << 70, 64])), "rows: missing or damaged"),
         (
             lambda content: damaged(content, scale={"dtype": "F32", "shape": [64], "data_offsets": [-256, 0]}),
             "scale: missing or damaged",
