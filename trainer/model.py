@@ -169,13 +169,13 @@ class Decoder(nn.Module):
         vocabulary_size = num_rows(config, tokenizer)
         self.embed_tokens = Embedding(vocabulary_size, config.hidden_size)
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.num_layers))
-        self._states: Callable[..., Tensor] = self.hidden_states
+        self._compiled_states: Callable[..., Tensor] | None = None
         if compiled == "layers":
             for layer in self.layers:
                 layer.compile(dynamic=False)
         elif compiled is not None:
             mode = "reduce-overhead" if compiled == "cuda_graphs" else None
-            self._states = torch.compile(self.hidden_states, dynamic=False, fullgraph=True, mode=mode)
+            self._compiled_states = torch.compile(self.hidden_states, dynamic=False, fullgraph=True, mode=mode)
         self.norm = Norm(config.hidden_size, eps=config.norm_eps)
         self.lm_head = None if config.tie_embeddings else Linear(config.hidden_size, vocabulary_size)
         impossible = torch.tensor([*masked_ids, *range(self.num_ids, vocabulary_size)], dtype=torch.int64)
@@ -282,8 +282,10 @@ class Decoder(nn.Module):
         """Losses of the labels int64 [b, L], n = b * L of them; arguments as of `hidden_states` and
         `chunked_cross_entropy`."""
         if self.compiled == "cuda_graphs":
-            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call] # states of the micro-batch before may be overwritten
-        states = self._states(input_ids, positions, mask, dtype=dtype)
+            # From here on the states of the micro-batch before may be overwritten.
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
+        hidden_states = self._compiled_states or self.hidden_states
+        states = hidden_states(input_ids, positions, mask, dtype=dtype)
         return chunked_cross_entropy(
             states.flatten(0, 1),
             self.output_weight,

@@ -105,10 +105,15 @@ def accumulate_gradients(
 
 @torch.no_grad()
 def validation_losses(model: SharedModel, batches: Iterable[Batch], *, arithmetic: Arithmetic) -> LossTotals:
-    """Losses by role over `batches`, without gradients; all ranks have equally many batches."""
-    sums = LossSums(arithmetic.device, num_groups=arithmetic.num_groups)
+    """Losses by role over `batches`, without gradients; all ranks have equally many batches.
+
+    A compiled model computes all of them with the number of rows of the first, so that one number is compiled.
+    """
+    sums, num_rows = LossSums(arithmetic.device, num_groups=arithmetic.num_groups), 0
     for batch in batches:
-        _forward(model, batch, sums, arithmetic=arithmetic)
+        num_rows = num_rows or len(batch)
+        same = batch if model.decoder.compiled is None else batch.padded(num_rows)
+        _forward(model, same, sums, arithmetic=arithmetic)
     model.release()
     return sums.totals()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -135,3 +136,10 @@ def test_gradients_of_cuda_graphs_keep_their_memory() -> None:
     optimizer.zero_grad()
     assert [p.grad.data_ptr() for p in model.parameters() if p.grad is not None] == places
     assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
+
+
+def test_a_model_that_is_not_compiled_is_freed_at_once() -> None:
+    model = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER)
+    freed = weakref.ref(model)
+    del model
+    assert freed() is None

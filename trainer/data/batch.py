@@ -80,6 +80,13 @@ class Batch:
         for start in range(0, len(self), size):
             yield self._map(lambda tensor, part=slice(start, start + size): tensor[part])
 
+    def padded(self, num_rows: int) -> Batch:
+        """The batch with rows of padding, which have no loss weight, up to `num_rows` rows."""
+        missing = num_rows - len(self)
+        if missing <= 0:
+            return self
+        return self._map(lambda tensor: torch.cat([tensor, tensor.new_zeros((missing, *tensor.shape[1:]))]))
+
     def _map(self, function: Any) -> Batch:
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: function(value) for name, value in values.items() if value is not None})
