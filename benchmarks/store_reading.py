@@ -119,8 +119,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if arguments[:1] == ["train"]:  # one of the processes that `measure` starts
-        run, settings, directory = arguments[1:]
-        print(json.dumps(trained(run, json.loads(settings), directory=Path(directory))))
+        run, settings_text, directory = arguments[1:]
+        print(json.dumps(trained(run, json.loads(settings_text), directory=Path(directory))))
         return 0
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.store_reading",

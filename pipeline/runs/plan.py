@@ -65,6 +65,8 @@ class Plan:
     """A recipe's outputs compared with the commit records."""
 
     resolved: ResolvedRecipe
+    names_alone: bool = False
+    """See `Store.ledger`."""
     _fingerprints: dict[Output, pa.Array] = field(default_factory=dict, init=False, repr=False)
     _states: dict[Output, OutputState] = field(default_factory=dict, init=False, repr=False)
 
@@ -73,7 +75,7 @@ class Plan:
         """The commit records, read once; for a shard those of its share."""
         resolved = self.resolved
         share = None if resolved.shard is None else set(self._names.to_pylist())
-        return resolved.store.ledger(share=share)
+        return resolved.store.ledger(share=share, names_alone=self.names_alone)
 
     def outputs(self, stage: StageName) -> list[Output]:
         """The outputs that a stage fills."""

@@ -1,4 +1,8 @@
-"""`colophon status`: the state of each output. Reads commit records and starts nothing."""
+"""`colophon status`: the state of each output. Reads commit records and starts nothing.
+
+On a disk a file is done that exists under its recorded name. A run also compares its size, which takes most of the time
+that a listing of a million files does, and `colophon verify` its content.
+"""
 
 from __future__ import annotations
 
@@ -75,8 +79,8 @@ def _as_dict(owner: Owner) -> dict[str, Any]:
 
 
 def status_of(resolved: ResolvedRecipe) -> Status:
-    """The state of every output of the recipe, from its commit records."""
-    plan = Plan(resolved)
+    """The state of every output of the recipe, from its commit records, the names of its files, and the input now."""
+    plan = Plan(resolved, names_alone=True)
     stages = [stage for stage in STAGES if stage == "annotate" or resolved.recipe.tokenizer is not None]
     owners = owners_of(resolved.store)
     quarantine = (*resolved.inputs.quarantine, *_last_quarantine(resolved))

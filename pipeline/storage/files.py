@@ -107,8 +107,10 @@ class LocalFiles(RunFiles):
         """The bytes of all files in a directory and below, see `output_paths.file_sizes`."""
         return dict(output_paths.file_sizes(self.path, directory))
 
-    def size_table(self, directory: str) -> pa.Table:
+    def size_table(self, directory: str, *, names_alone: bool = False) -> pa.Table:
         """The files in a directory and below, see `RunFiles.size_table`."""
+        if names_alone:
+            return table_of_sizes((name, None) for name in output_paths.file_names(self.path, directory))
         return table_of_sizes(output_paths.file_sizes(self.path, directory))
 
     def names(self, directory: str) -> list[str]:
@@ -212,7 +214,7 @@ class RemoteFiles(RunFiles):
         """The bytes of all objects below a directory as they are now."""
         return self._call(directory, _sizes_uncached)
 
-    def size_table(self, directory: str) -> pa.Table:
+    def size_table(self, directory: str, *, names_alone: bool = False) -> pa.Table:
         """The objects below a directory as they are now, see `RunFiles.size_table`."""
         return table_of_sizes(self.sizes(directory).items())
 

@@ -64,6 +64,7 @@ class Ledger:
         share: Collection[str] | None = None,
         run: str = "",
         lock: str = LOCK_NAME,
+        names_alone: bool = False,
     ) -> None:
         """Read them: one listing, each segment, and each record that is in none.
 
@@ -73,6 +74,7 @@ class Ledger:
             share: see `Store.ledger`.
             run: the token of the writing run.
             lock: the path of its lock.
+            names_alone: see `Store.ledger`.
 
         Raises:
             DamagedFileError: a segment is damaged.
@@ -80,6 +82,7 @@ class Ledger:
         self._files = files
         self._check_lock = check_lock
         self._share = share
+        self._names_alone = names_alone
         self._run = "" if files.is_local else run
         self._heads = Heads(files, lock, run) if isinstance(files, RemoteFiles) else None
         self._head: Head | None = None
@@ -135,17 +138,22 @@ class Ledger:
         return self._latest[output]
 
     def sound(self, output: str) -> RecordTable:
-        """The records of an output whose files have their full size. Cost: one listing of the output, once."""
+        """The records of an output whose files have their full size, as far as it is listed.
+
+        Cost: one listing of the output, once.
+        """
         if output not in self._sound:
-            rows, files = self.records(output).table, self._files.size_table(output)
+            rows = self.records(output).table
+            files = self._files.size_table(output, names_alone=self._names_alone)
             names = pc.if_else(  # "tokens/a.arrow" -> "a.arrow"
                 pc.starts_with(rows.column("path"), f"{output}/"),
                 pc.utf8_slice_codeunits(rows.column("path"), len(output) + 1),
                 None,
             )
-            found = files.column("bytes").take(pc.index_in(names, files.column("name"), skip_nulls=True))
-            full = pc.fill_null(pc.equal(found, rows.column("bytes")), False)
-            self._sound[output] = RecordTable(output, filtered(rows, full))
+            places = pc.index_in(names, files.column("name"), skip_nulls=True)
+            is_full = pc.equal(files.column("bytes").take(places), rows.column("bytes"))  # null where no size is known
+            is_sound = pc.and_(pc.is_valid(places), pc.fill_null(is_full, self._names_alone))
+            self._sound[output] = RecordTable(output, filtered(rows, is_sound))
         return self._sound[output]
 
     def report(self, records: Sequence[Record]) -> None:

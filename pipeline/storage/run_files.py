@@ -43,7 +43,7 @@ def disk_full_as_store_error(place: str) -> Iterator[None]:
         raise StoreError(message) from error
 
 
-def table_of_sizes(files: Iterable[tuple[str, int]]) -> pa.Table:
+def table_of_sizes(files: Iterable[tuple[str, int | None]]) -> pa.Table:
     """The table of `RunFiles.size_table` for names and bytes of files."""
     batches, rest = [], iter(files)
     while block := list(islice(rest, _FILES_AT_A_TIME)):
@@ -122,8 +122,13 @@ class RunFiles(ABC):
         """
 
     @abstractmethod
-    def size_table(self, directory: str) -> pa.Table:
-        """`sizes` as the columns `name: string` and `bytes: int64`: a million files take a tenth of the memory."""
+    def size_table(self, directory: str, *, names_alone: bool = False) -> pa.Table:
+        """`sizes` as the columns `name: string` and `bytes: int64`: a million files take a tenth of the memory.
+
+        Args:
+            directory: the directory.
+            names_alone: bytes are null where each takes a call, which is on a disk.
+        """
 
     @abstractmethod
     def names(self, directory: str) -> list[str]:

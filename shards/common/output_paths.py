@@ -81,14 +81,34 @@ def entries(root: Path, directory: str | Path, *, hidden_only: bool = False) -> 
                 yield place / entry.name
 
 
-def file_sizes(root: Path, directory: str | Path) -> Iterator[tuple[str, int]]:
-    """The files in a directory below `root` and its subdirectories: path relative to the directory, and bytes.
+def file_names(root: Path, directory: str | Path) -> Iterator[str]:
+    """The files in a directory below `root` and its subdirectories, as paths relative to the directory.
 
-    Cost: one listing of each directory and a few microseconds a file.
+    Cost: one listing of each directory.
 
     Raises:
         OutputPathError: the directory or an entry is a link, a pipe or the like.
     """
+    return (name for name, _ in _files(root, directory))
+
+
+def file_sizes(root: Path, directory: str | Path) -> Iterator[tuple[str, int]]:
+    """The files of `file_names`, each with its bytes.
+
+    Cost: one listing of each directory and a few microseconds a file.
+
+    Raises:
+        OutputPathError: see `file_names`.
+    """
+    for name, entry in _files(root, directory):
+        try:  # `suppress` would take longer than the call
+            size = entry.stat(follow_symlinks=False).st_size
+        except FileNotFoundError:  # it was deleted meanwhile
+            continue
+        yield name, size
+
+
+def _files(root: Path, directory: str | Path) -> Iterator[tuple[str, os.DirEntry[str]]]:
     place, waiting = inside(root, directory, is_directory=True), [""]
     while waiting:
         prefix = waiting.pop()
@@ -104,11 +124,7 @@ def file_sizes(root: Path, directory: str | Path) -> Iterator[tuple[str, int]]:
                     continue
                 if not entry.is_file(follow_symlinks=False):
                     inside(place, name)
-                try:  # `suppress` would take longer than the call
-                    size = entry.stat(follow_symlinks=False).st_size
-                except FileNotFoundError:  # it was deleted meanwhile
-                    continue
-                yield name, size
+                yield name, entry
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:

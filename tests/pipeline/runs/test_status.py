@@ -84,6 +84,16 @@ def test_a_deleted_file_is_missing_until_the_next_run(finished: Path) -> None:
     assert counted(states(), "missing") == {"tokens": 1}
 
 
+def test_a_cut_file_is_found_by_the_run_and_not_by_status(finished: Path) -> None:
+    partitions = len(manifest().partitions)
+    path = Path("out", manifest().outputs["tokens"].records[0].path)
+    content = path.read_bytes()
+    path.write_bytes(content[:-1])
+    assert counted(states(), "done") == dict.fromkeys(OUTPUTS, partitions)
+    assert run().code == 0
+    assert path.read_bytes() == content
+
+
 def test_running_and_left_behind(finished: Path) -> None:
     """A temporary file counts as running while a run holds the lock; without one a dead process left it."""
     record = manifest().outputs["packed/plain"].records[0]
