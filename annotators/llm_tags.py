@@ -66,7 +66,7 @@ class LlmTagsConfig(AnnotatorConfig):
     `boolean`. Default: those of `question`."""
     sample: int | float | None = None
     """The documents to ask about: a number above 1 of them, on average, or a share such as `0.01`. Default: all."""
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     """Chooses the sample. With equal seeds a larger sample contains a smaller one."""
     max_chars: int = Field(default=6000, ge=1)
     """The characters of a text that are sent, from its beginning."""

@@ -45,14 +45,6 @@ class Account:
         self._directory, self._limits, self._patience = directory, limits, patience_seconds
         self._lock = threading.Lock()
 
-    def counts(self) -> Counts:
-        """The present counts; they may be those of a moment ago.
-
-        Raises:
-            CacheError: they cannot be read, or are damaged.
-        """
-        return read_counts(self._directory)
-
     def begin(self, tokens: int, *, stop: threading.Event) -> bool:
         """Count a request of at most so many tokens, and wait for its turn; False if `stop` is set before it.
 

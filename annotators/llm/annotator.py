@@ -143,6 +143,8 @@ class LlmAnnotator(RemoteAnnotator):
         if config.requests_per_minute is not None:
             seconds = max(seconds, 60.0 * number / config.requests_per_minute)
         tokens = (round(number * each.prompt_tokens), round(number * each.output_tokens))
+        prices = config.prices
+        price = None if prices is None else (tokens[0] * prices[0] + tokens[1] * prices[1]) / 1e6
         return RequestsEstimate(
             annotator=self.name,
             endpoint=config.endpoint,
@@ -150,9 +152,7 @@ class LlmAnnotator(RemoteAnnotator):
             prompt_tokens=tokens[0],
             output_tokens=tokens[1],
             seconds=round(seconds, 1),
-            price=None
-            if config.prices is None
-            else sum(n * p for n, p in zip(tokens, config.prices, strict=True)) / 1e6,
+            price=price,
             source=each.source,
             warning=config.limits.shortage(counts, requests=number, tokens=sum(tokens)),
         )
@@ -171,7 +171,7 @@ class LlmAnnotator(RemoteAnnotator):
         has_text = pc.fill_null(pc.greater(pc.utf8_length(pc.utf8_trim_whitespace(texts)), 0), False)
         is_asked: NumPyArray = has_text.to_numpy(zero_copy_only=False)
         if share < 1:
-            key = f"sample {self._config.seed}".encode()[:64]
+            key = f"sample {self._config.seed}".encode()
             is_asked = is_asked & (hashes(texts.to_pylist(), key=key) < np.uint64(share * 2**64))
         return is_asked
 

@@ -6,9 +6,8 @@ import random
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -103,26 +102,17 @@ class Asker:
             return []
         stop = threading.Event()
         futures = [self._pool.submit(self._ask, message, stop) for message in messages]
-        with self._ended_by(stop, futures):
+        try:
             wait(futures, return_when=FIRST_EXCEPTION)
+        finally:  # after an error or an interrupt nothing more is sent; the process ends when the threads have ended
+            stop.set()
+        wait(futures)
         errors = [error for future in futures if (error := future.exception()) is not None]
         for error in errors:
             if not isinstance(error, _StoppedError):
                 raise error
         self._log.sync()
         return [future.result() for future in futures]
-
-    @contextmanager
-    def _ended_by(self, stop: threading.Event, futures: Sequence[Future[Outcome]]) -> Iterator[None]:
-        """End all threads' work with the block: after an error they send nothing more, and are waited for."""
-        try:
-            yield
-        except BaseException:  # an interrupt waits for no reply
-            stop.set()
-            self._client.close()
-            raise
-        stop.set()
-        wait(futures)
 
     def _ask(self, message: str, stop: threading.Event) -> Outcome:
         """The outcome of one message, by a thread of the pool."""
