@@ -35,6 +35,7 @@ def test_recall_among_copies_and_among_pairs_of_the_texts() -> None:
     assert format_recalls(of_copies).count("\n") == 1 + len(of_copies)
 
 
+@pytest.mark.slow
 def test_both_tables_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pq.write_table(pa.table({"text": [text(seed) for seed in range(12)]}), tmp_path / "a.parquet")
     main(["--texts", str(tmp_path / "*.parquet"), "--copies", "30", "--sizes", "1000,2000", "--rounds", "1"])

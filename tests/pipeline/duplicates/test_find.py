@@ -185,9 +185,9 @@ def test_workers_of_two_machines_and_one_process_write_the_same_table(project: P
     with two_nodes() as cluster:
         environment = {**cluster.environment, "RAY_ADDRESS": cluster.address}
         ray = [*command, "--executor", "ray", "--set", "output.path=of-ray"]
-        subprocess.run(ray, env=environment, check=True, capture_output=True, timeout=300)
+        subprocess.run(ray, env=environment, check=True, capture_output=True, timeout=600)
     assert Path("duplicates.parquet").read_bytes() == expected
     local = [*command, "--executor", "local", "--set", "output.path=of-local", "--set", "ray.num_workers=2"]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
-    subprocess.run(local, env=environment, check=True, capture_output=True, timeout=300)
+    subprocess.run(local, env=environment, check=True, capture_output=True, timeout=600)
     assert Path("duplicates.parquet").read_bytes() == expected
