@@ -2,10 +2,10 @@
 
     python -m benchmarks.store_reading RUN --layout NAME      measure, and write benchmarks/results/store_reading.json
 
-RUN is the output of a finished run on a disk. Its manifest and the layout's shards are copied to an S3 on loopback,
-moto's, in the memory of this process, which answers far fewer requests a second than a real store, and without a
-network's delay. In each round a small model is trained on the disk, on the store with an empty cache, and on the store
-with the cache that this has left, in processes of their own. All have the same losses, or the measurement fails.
+RUN is the output of a finished run on a disk. A second process copies its manifest and the layout's shards to an S3 on
+loopback, moto's, in its memory: it answers far fewer requests a second than a real store, without a network's delay.
+In each round a small model is trained on the disk, on the store with an empty cache, and on the store with the cache
+that this has left. All have the same loss, or the measurement fails.
 """
 
 from __future__ import annotations
@@ -63,19 +63,11 @@ def measure(run: Path, settings: dict[str, Any], *, rounds: int, work: Path) -> 
     """
     found: dict[str, list[dict[str, float]]] = {DISK: [], COLD: [], WARM: []}
     with _on_store(run, layout=settings["layout"]):
-        for turn, name in interleaved([DISK, _STORE], rounds=rounds):
+        for turn, place in interleaved([str(run), _STORE], rounds=rounds):
             cache = work / f"cache-{turn}"
-            for kind in [DISK] if name == DISK else [COLD, WARM]:
-                where = str(run) if name == DISK else _STORE
-                command = ["train", where, json.dumps({**settings, "cache_directory": str(cache)}), str(work)]
-                output = subprocess.run(
-                    [sys.executable, "-m", "benchmarks.store_reading", *command],
-                    cwd=_ROOT,
-                    stdout=subprocess.PIPE,
-                    check=True,
-                ).stdout
-                found[kind].append(json.loads(output.splitlines()[-1]))
-                print(f"round {turn + 1}: {kind}: {found[kind][-1]['tokens_per_second']:,.0f} tokens/s", flush=True)
+            for way in (COLD, WARM) if place == _STORE else (DISK,):
+                found[way].append(trained(place, {**settings, "cache_directory": str(cache)}, directory=work))
+                print(f"round {turn + 1}: {way}: {found[way][-1]['tokens_per_second']:,.0f} tokens/s", flush=True)
             shutil.rmtree(cache, ignore_errors=True)
     losses = {each["loss"] for runs in found.values() for each in runs}
     if len(losses) > 1:
@@ -85,21 +77,30 @@ def measure(run: Path, settings: dict[str, Any], *, rounds: int, work: Path) -> 
 
 @contextmanager
 def _on_store(run: Path, *, layout: str) -> Iterator[None]:
-    """Serve the manifest and the layout's shards of a run at `_STORE`."""
+    """Serve the manifest and the layout's shards of a run at `_STORE`, by a process that ends with the context."""
+    from tests.pipeline.servers import s3_environment
+
+    command = [sys.executable, "-m", "benchmarks.store_reading", "serve", str(run), layout]
+    with subprocess.Popen(command, cwd=_ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        with server.stdin, s3_environment(server.stdout.readline().strip()):
+            yield
+
+
+def serve(run: Path, layout: str) -> None:
+    """Serve the files of a run until the standard input ends; print the address."""
     import fsspec
 
     from tests.pipeline.servers import put_object, s3_environment, s3_server
 
-    with s3_server() as server, s3_environment(server):
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir(_BUCKET)
-        parts = (
-            run / "manifest.json",
-            *(run / "manifest").rglob("*.parquet"),
-            *(run / "packed" / layout).glob("*.arrow"),
-        )
-        for path in parts:
+    with s3_server() as address, s3_environment(address):
+        fsspec.filesystem("s3").mkdir(_BUCKET)
+        tables, shards = (run / "manifest").rglob("*.parquet"), (run / "packed" / layout).glob("*.arrow")
+        for path in (run / "manifest.json", *tables, *shards):
             put_object(_BUCKET, f"run/{path.relative_to(run)}", path.read_bytes())
-        yield
+        print(address, flush=True)
+        sys.stdin.read()
 
 
 def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
@@ -118,9 +119,8 @@ def summary(found: dict[str, list[dict[str, float]]]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return 0."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    if arguments[:1] == ["train"]:  # one of the processes that `measure` starts
-        run, settings_text, directory = arguments[1:]
-        print(json.dumps(trained(run, json.loads(settings_text), directory=Path(directory))))
+    if arguments[:1] == ["serve"]:  # the process that `measure` starts
+        serve(Path(arguments[1]), arguments[2])
         return 0
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.store_reading",

@@ -21,7 +21,7 @@ def test_one_training_is_measured_without_its_first_update(tmp_path: Path) -> No
     assert found["loss"] == json.loads(metrics.read_text().splitlines()[-1])["loss"]
 
 
-@pytest.mark.slow  # three processes that import torch; the test above is the faster one
+@pytest.mark.slow  # a server in a process of its own; the test above is the faster one
 def test_a_round_trains_on_the_disk_and_twice_on_the_store(tmp_path: Path) -> None:
     run, results = write_run(tmp_path / "run"), tmp_path / "results.json"
     options = ["--layout", "prepend", "--rounds", "1", "--steps", "3", "--batch-size", "4"]
