@@ -87,6 +87,7 @@ def find_duplicates(
         ColophonError: a worker failed. What was committed stays, and the same call resumes it.
     """
     config = duplicates_config(recipe, name, where=where)
+    table = _table_path(config, key=f"{where}: annotators.{name}.path")
     keys = keys_recipe(recipe, name, where=where)
     result = run_recipe(
         keys,
@@ -101,7 +102,6 @@ def find_duplicates(
     )
     records = result.manifest.by_output[Output.annotations(name)].records
     files = KeyFiles(Store(keys.output.path), name, records)
-    table = Path(absolute_path(config.path))
     clusters = _clusters(files, config, beside=table, range_bytes=range_bytes)
     _write_table(files, clusters, config, table)
     return FoundDuplicates(
@@ -114,12 +114,20 @@ def find_duplicates(
     )
 
 
+def _table_path(config: DuplicatesConfig, *, key: str) -> Path:
+    """The table's path, in a directory that exists: an error here comes before hours of work."""
+    path = Path(absolute_path(config.path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{key}: {path.parent}: {error.strerror}") from None
+    if path.is_dir():
+        raise UsageError(f"{key}: {path} is a directory; the table is a file")
+    return path
+
+
 def _clusters(files: KeyFiles, config: DuplicatesConfig, *, beside: Path, range_bytes: int) -> Clusters:
     """The clusters; the scratch directory is beside the table, where there is room for it."""
-    try:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{beside.parent}: cannot be written: {error.strerror}") from None
     scratch = beside.parent / f".{beside.name}-{os.getpid()}"
     with scratch_directory(scratch):
         return find_clusters(

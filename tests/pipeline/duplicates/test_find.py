@@ -158,6 +158,23 @@ def test_input_that_cannot_be_read_is_reported(project: Path) -> None:
     assert (int(found.exit_code), found.documents, found.clustered) == (3, 80, 20)
 
 
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [("data", "data is a directory; the table is a file"), ("recipe.toml/x", "recipe.toml: File exists")],
+)
+def test_a_table_that_cannot_be_written_ends_the_command_before_work(project: Path, path: str, message: str) -> None:
+    with pytest.raises(UsageError, match=rf"^recipe: annotators\.duplicates\.path: {project}/{message}$"):
+        find(f"annotators.duplicates.path={path}")
+    assert not Path("out").exists()
+
+
+def test_no_annotator_writes_the_columns_of_places(project: Path) -> None:
+    own = 'annotators.own={type="columns",columns=["document_place"]}'
+    message = r"annotators\.own writes a column 'document_place', the name of where a document is\. Give the column"
+    with pytest.raises(UsageError, match=message):
+        find(own)
+
+
 def test_the_command(project: Path) -> None:
     called = colophon("duplicates", "recipe.toml", "--executor", "inline")
     line = "duplicates: 20 of 80 documents are in 10 clusters; 10 are not kept. duplicates.parquet"
