@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks.group_by import RESULTS, TINY, a_job, measure, table
 from tests.pages import PAGES
 from tests.trainer.courses import metrics_of
@@ -17,6 +19,7 @@ def test_the_page_has_the_table_of_the_results_and_the_cost_is_under_two_percent
     assert all(one["added"] < 0.02 * one["reference_seconds"] for one in results["parts"].values())
 
 
+@pytest.mark.slow
 def test_a_small_measurement_takes_turns_with_equal_losses(tmp_path: Path) -> None:
     job, reference = (a_job(TINY, num_ids=512, steps=7, work=str(tmp_path / name)) for name in ("job", "reference"))
     results = measure(job, reference)
