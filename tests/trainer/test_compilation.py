@@ -62,7 +62,7 @@ def loss_of(record: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("scope", ["layers", "cuda_graphs"])
-def test_updates_of_other_numbers_of_rows_are_compiled_once_and_have_the_loss_of_a_run_that_is_not(
+def test_updates_of_other_numbers_of_rows_are_compiled_once_and_have_the_losses_of_a_run_that_is_not(
     scope: CompileScope, packed_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def settings(compiled: CompileScope | bool) -> TrainConfig:

@@ -94,7 +94,7 @@ def compile_with(counter: Any) -> Callable[..., Any]:
     return lambda function, *, mode=None, **options: compile_as_given(function, backend=counter, **options)
 
 
-@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_model_is_one_graph_for_each_shape_of_bounds(checkpointing: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = losses_and_gradients(None, kind="sdpa", activation_checkpointing=checkpointing)
     counter = CompileCounter()
