@@ -50,7 +50,7 @@ class RemoteAnnotator(Annotator):
 
     @abstractmethod
     def without_requests(self) -> Annotator:
-        """The same columns, all null, without a request."""
+        """The same columns, all null, without a request; with a calibration too."""
 
     @abstractmethod
     def check_environment(self) -> None:

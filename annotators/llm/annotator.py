@@ -42,13 +42,22 @@ class LlmAnnotator(RemoteAnnotator):
     All are null for a document that is not in the sample, and for a null or blank text.
     """
 
-    def __init__(self, name: str, *, config: LlmTagsConfig, num_documents: int | None = None) -> None:
-        """`num_documents` is the calibrated number of documents of the input, for a sample that is a number."""
+    def __init__(
+        self, name: str, *, config: LlmTagsConfig, num_documents: int | None = None, is_offline: bool = False
+    ) -> None:
+        """Make the annotator.
+
+        Args:
+            name: the annotator's name in the recipe, which begins its columns.
+            config: its table.
+            num_documents: the calibrated number of documents of the input, for a sample that is a number.
+            is_offline: send nothing; all columns are null.
+        """
         self.name = name
         self._config = config
         self._num_documents = num_documents
         self._question = config.asked
-        self._is_offline = False
+        self._is_offline = is_offline
         self.columns = tuple(dict.fromkeys(("text", *columns_of(self._question.prompt))))
         fields = [(f"{name}_{field}", FIELD_TYPES[each["type"]]) for field, each in self._question.answer.items()]
         self.schema = pa.schema([*fields, (f"{name}_status", pa.string())])
@@ -84,7 +93,8 @@ class LlmAnnotator(RemoteAnnotator):
 
     def with_calibration(self, calibration: Mapping[str, Any]) -> LlmAnnotator:
         """This annotator with the number of documents, which is part of its settings."""
-        return LlmAnnotator(self.name, config=self._config, num_documents=int(calibration["num_documents"]))
+        number = int(calibration["num_documents"])
+        return LlmAnnotator(self.name, config=self._config, num_documents=number, is_offline=self._is_offline)
 
     @property
     def _share(self) -> float | None:
@@ -96,9 +106,7 @@ class LlmAnnotator(RemoteAnnotator):
 
     def without_requests(self) -> LlmAnnotator:
         """See `RemoteAnnotator.without_requests`."""
-        quiet = LlmAnnotator(self.name, config=self._config, num_documents=self._num_documents)
-        quiet._is_offline = True
-        return quiet
+        return LlmAnnotator(self.name, config=self._config, num_documents=self._num_documents, is_offline=True)
 
     def check_environment(self) -> None:
         """See `RemoteAnnotator.check_environment`."""

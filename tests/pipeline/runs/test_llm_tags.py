@@ -74,8 +74,9 @@ def test_a_spent_budget_ends_the_run_with_one_line_and_a_larger_one_resumes_it(s
     assert len(server.received) == before, "texts that are cut at the same place are not sent again"
 
 
-def test_commands_that_look_send_nothing(server: ChatServer) -> None:
-    write_recipe(server, "prices = [0.5, 2.0]\nsample = 0.5\nmax_requests = 10\nconcurrency = 5")
+@pytest.mark.parametrize("sample", ["0.5", "30"], ids=["a share", "a number, which is calibrated"])
+def test_commands_that_look_send_nothing(server: ChatServer, sample: str) -> None:
+    write_recipe(server, f"prices = [0.5, 2.0]\nsample = {sample}\nmax_requests = 10\nconcurrency = 5")
     before = snapshot()
     called = annotate("--dry-run", "--set", "ray.num_workers=1")
     assert (called.code, called.err) == (0, "")
@@ -86,7 +87,7 @@ def test_commands_that_look_send_nothing(server: ChatServer) -> None:
     planned = json.loads(annotate("--dry-run", "--json").out)["estimate"]
     assert planned["requests"][0]["requests"] == 30
     assert (snapshot(), server.received) == (before, [])
-    write_recipe(server, "sample = 0.5")
+    write_recipe(server, f"sample = {sample}")
     assert annotate().code == 0
     called = annotate("--dry-run", "--rebuild", "--set", "annotators.tags.seed=1")
     sent = len(server.received)
