@@ -8,12 +8,11 @@ RECIPE ?= demo
 ARGS ?=
 
 # torch is installed first and alone: an unpinned torch, or one that another package requires, brings gigabytes of CUDA.
-# Modules are compiled when they are first imported: to compile all of them takes a minute and a half, for few that are.
 STAMP := $(VENV)/.installed
 $(STAMP): constraints.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
 .PHONY: help setup demo run annotate tokenize pack train verify submit docs check lint types test test-slow test-cluster test-image browser screenshots bench bench-scale bench-trainer known-answer gpu soak clean
@@ -84,6 +83,8 @@ types: setup
 	$(BIN)/mypy
 
 test: setup ## run the tests, on as many processes as there are cores; a quarter of an hour on two
+# Where PYTHONDONTWRITEBYTECODE is set, each of a thousand processes that tests start would compile our modules again.
+	$(BIN)/python -m compileall -q colophon annotators pipeline shards trainer benchmarks tests
 	$(BIN)/pytest --numprocesses auto --dist loadgroup $(ARGS)
 
 test-slow: setup ## run the tests that `make test` leaves out for their time: some minutes
