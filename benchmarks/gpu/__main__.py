@@ -5,7 +5,8 @@
     python -m benchmarks.gpu page              Markdown of the results
 
 The input is made on the spot. The parts run in the order of worth, each in a process with its own time limit, and
-append to result files as they go: a run that is cut short keeps what it has.
+append to result files as they go: a run that is cut short keeps what it has. Without a GPU, only `--size tiny` with an
+`--output` runs, which tries the parts with tiny models.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from benchmarks.gpu.page import page
 from benchmarks.gpu.plan import parts
 from benchmarks.gpu.running import run_parts
@@ -23,12 +26,21 @@ RESULTS = Path(__file__).parents[1] / "results" / "gpu"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 1 if a part failed."""
-    options = _parser().parse_args(arguments)
+    """Run the command line; return 1 if a part failed, 2 without a GPU or with invalid options."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
     if options.command == "page":
         sys.stdout.write(page(options.output))
         return 0
-    chosen = [part for part in parts(options.size) if not options.part or part.name in options.part]
+    if options.size == "full" and not torch.cuda.is_available():
+        parser.error(f"torch {torch.__version__} finds no GPU; --size tiny --output DIR tries the parts on a CPU")
+    if options.size == "tiny" and options.output == RESULTS:
+        parser.error(f"--size tiny needs an --output: {RESULTS} is for results of a GPU")
+    planned = {part.name: part for part in parts(options.size)}
+    for name in options.part or []:
+        if name not in planned:
+            parser.error(f"unknown part '{name}'; available: {', '.join(planned)}")
+    chosen = [part for name, part in planned.items() if not options.part or name in options.part]
     run = run_parts(chosen, output=options.output, minutes=options.minutes, size=options.size)
     sys.stdout.write(page(options.output))
     return int(any(ended["end"].startswith("failed") for ended in run["parts"].values()))

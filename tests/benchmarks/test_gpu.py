@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import equality, host, masking
-from benchmarks.gpu.__main__ import RESULTS
+from benchmarks.gpu.__main__ import RESULTS, main
 from benchmarks.gpu.modes import WAYS, contestants
 from benchmarks.gpu.page import NOTHING, lines, page
 from benchmarks.gpu.plan import MODES, Part, command_line, configurations, parts
@@ -141,6 +141,25 @@ def write_speed(output: Path) -> None:
 
 def test_without_results_of_a_gpu_the_page_says_so(tmp_path: Path) -> None:
     assert page(tmp_path) == f"{NOTHING}\n"
+
+
+def test_without_a_gpu_nothing_is_run_or_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for arguments, reason in (
+        (["--output", str(tmp_path / "gpu")], "finds no GPU; --size tiny --output DIR tries the parts on a CPU"),
+        (["--size", "tiny"], f"--size tiny needs an --output: {RESULTS} is for results of a GPU"),
+        (
+            ["--size", "tiny", "--part", "equalty", "--output", str(tmp_path / "gpu")],
+            "unknown part 'equalty'; available: equality, host, ",
+        ),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2
+        assert reason in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_page_of_speeds_has_the_results() -> None:

@@ -89,7 +89,8 @@ class TrainConfig(Settings):
     validation. None: rows are held out."""
     validation_rows: int | None = Field(None, ge=0)
     """Rows for validation; 0: no validation. None: all rows of `validation_output`, or else a hundredth of the layout's
-    rows (1 to 256), held out of training."""
+    rows (1 to 256), held out of training. With `order = "documents"`: whole documents of about this many times
+    `sequence_length` text tokens, so their number of rows differs."""
     validation_every: int = Field(250, ge=1)
     """Steps between validations; the last step is followed by one too."""
     checkpoint_every: int = Field(1000, ge=0)
