@@ -9,6 +9,7 @@ import datetime
 from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ from colophon.annotators.base import Annotator, AnnotatorConfig, AnnotatorError
 from colophon.annotators.columns import string_column
 from colophon.annotators.fasttext.model_cache import remembered_sha256
 from colophon.annotators.lists.block_keys import BlockKeys, Kind, comparable_urls
+from colophon.annotators.lists.list_files import check_tables
 from colophon.annotators.url import host_of, map_distinct, split_urls
 from colophon.shards.common.paths import absolute_path
 
@@ -99,12 +101,13 @@ class BlocklistConfig(AnnotatorConfig):
         """The annotator under `name`.
 
         Raises:
-            AnnotatorError: a file is missing.
+            AnnotatorError: a file is missing, or is a table without the column.
         """
         for key, each in self.lists.items():
             if each.path is not None:
                 try:
                     remembered_sha256(each.path)
+                    check_tables([Path(each.path)], [] if each.column is None else [each.column], key="column")
                 except AnnotatorError as error:
                     raise type(error)(f"annotators.{name}.lists.{key}: {error}") from None
         return BlocklistAnnotator(name, lists=self.lists)

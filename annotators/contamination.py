@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from colophon.annotators.base import Annotator, AnnotatorConfig, AnnotatorError
 from colophon.annotators.columns import string_column
-from colophon.annotators.lists.list_files import digests, files_of
+from colophon.annotators.lists.list_files import check_tables, digests, files_of
 from colophon.annotators.ngrams.folding import UNICODE_VERSION
 from colophon.shards.common.paths import absolute_path
 
@@ -82,11 +82,11 @@ class ContaminationConfig(AnnotatorConfig):
         """The annotator under `name`.
 
         Raises:
-            AnnotatorError: a file is missing.
+            AnnotatorError: a file is missing, or is a table without a column.
         """
         for key, each in self.benchmarks.items():
             try:
-                files_of(each.path)
+                check_tables(files_of(each.path), each.columns, key="columns")
             except AnnotatorError as error:
                 raise AnnotatorError(f"annotators.{name}.benchmarks.{key}: {error}") from None
         return ContaminationAnnotator(name, config=self)

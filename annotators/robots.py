@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 
 from colophon.annotators.base import Annotator, AnnotatorConfig, AnnotatorError
 from colophon.annotators.columns import string_column
-from colophon.annotators.lists.list_files import digests, files_of
+from colophon.annotators.lists.list_files import check_table, digests, files_of
 from colophon.annotators.url import host_of, map_distinct, registered_domain, split_urls
 from colophon.shards.common.errors import missing_library
 from colophon.shards.common.paths import absolute_path
@@ -96,14 +96,15 @@ class RobotsConfig(AnnotatorConfig):
         """The annotator under `name`.
 
         Raises:
-            AnnotatorError: the files are missing, or protego is not installed.
+            AnnotatorError: the files are missing, one of Parquet lacks a column, or protego is not installed.
         """
         try:
             import protego  # noqa: F401
         except ImportError:
             raise AnnotatorError(missing_library(f"annotators.{name}", "protego", extra="robots")) from None
         try:
-            files_of(self.files)
+            for file in files_of(self.files):
+                check_table(file, [self.host_column, self.text_column])
         except AnnotatorError as error:
             raise AnnotatorError(f"annotators.{name}.files: {error}") from None
         return RobotsAnnotator(name, config=self)

@@ -114,8 +114,11 @@ class Template:
         return tuple(dict.fromkeys(field.name for field in self.fields))
 
     def misfits(self, types: Mapping[str, pa.DataType]) -> Iterator[tuple[str, str]]:
-        """The columns whose type a specification does not fit, each with a line that names both."""
+        """The columns of lists or structs, or whose type a specification does not fit, each with a line on the type."""
         for field in self.fields:
+            if pa.types.is_nested(types[field.name]):
+                yield field.name, f"{field.name} is {types[field.name]}; a template shows single values"
+                continue
             problem = _misfit(field, types[field.name]) if field.spec else None
             if problem:
                 yield field.name, f"{{{field.name}:{field.spec}}}: {field.name} is {types[field.name]}; {problem}"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -53,7 +55,8 @@ def table_batches(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch
     """The columns of a Parquet or JSON-lines file, as large_string.
 
     Raises:
-        AnnotatorError: the file cannot be read, or lacks a column.
+        AnnotatorError: the file cannot be read, or lacks a column: of JSON lines, no line has a value and the first
+            line not even the key.
     """
     schema = pa.schema([(name, pa.large_string()) for name in columns])
     try:
@@ -63,12 +66,45 @@ def table_batches(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch
                 for batch in parquet.iter_batches(1024, columns=list(columns), use_threads=False):
                     yield batch.select(list(columns)).cast(schema)
             return
+        with_values: set[str] = set()
         with pa.input_stream(str(file), compression="detect") as stream:
             options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
             size = pa.json.ReadOptions(block_size=_LINE_BYTES, use_threads=False)
-            yield from pa.json.open_json(stream, read_options=size, parse_options=options)
+            for batch in pa.json.open_json(stream, read_options=size, parse_options=options):
+                with_values.update(name for name in columns if batch.column(name).null_count < batch.num_rows)
+                yield batch
+        if not with_values.issuperset(columns):
+            _check_columns(file, [name for name in columns if name not in with_values], _first_keys(file))
     except (pa.ArrowException, OSError) as error:
         raise AnnotatorError(f"{file}: cannot be read: {short_reason(error)}") from None
+
+
+def check_table(file: Path, columns: Sequence[str]) -> None:
+    """Check that a Parquet file has the columns, from its end alone; of other files this shows when they are read.
+
+    Raises:
+        AnnotatorError: the file cannot be read, or lacks a column.
+    """
+    if _suffix(file) != ".parquet":
+        return
+    try:
+        found = pq.read_schema(file).names
+    except (pa.ArrowException, OSError) as error:
+        raise AnnotatorError(f"{file}: cannot be read: {short_reason(error)}") from None
+    _check_columns(file, columns, found)
+
+
+def check_tables(files: Sequence[Path], columns: Sequence[str], *, key: str) -> None:
+    """Check that each file is a table with these columns (see `check_table`), or a text if there are none.
+
+    Raises:
+        AnnotatorError: it is not so; `key` is the setting that has the columns.
+    """
+    for file in files:
+        if is_table(file) != bool(columns):
+            need = f"a text file has no `{key}`" if columns else f"a table needs the key `{key}`"
+            raise AnnotatorError(f"{file}: {need}")
+        check_table(file, columns)
 
 
 def lines_of(file: Path) -> pa.Array:
@@ -100,9 +136,7 @@ def entries_of(file: Path, column: str | None) -> pa.Array:
     Raises:
         AnnotatorError: see `table_batches` and `lines_of`; a table needs a column, a text has none.
     """
-    if is_table(file) != (column is not None):
-        need = "a table needs the key `column`" if column is None else f"a text file has no column {column!r}"
-        raise AnnotatorError(f"{file}: {need}")
+    check_tables([file], [] if column is None else [column], key="column")
     if column is None:
         return lines_of(file)
     parts = [batch.column(0) for batch in table_batches(file, [column])]
@@ -114,6 +148,15 @@ def _suffix(file: Path) -> str:
     if len(suffixes) > 1 and suffixes[-1] in _COMPRESSED:
         return suffixes[-2]
     return suffixes[-1] if suffixes else ""
+
+
+def _first_keys(file: Path) -> list[str]:
+    """The keys of the first line of JSON lines."""
+    with pa.input_stream(str(file), compression="detect") as stream:
+        for line in io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace"):
+            if line.strip():
+                return list(json.loads(line))
+    return []
 
 
 def _check_columns(file: Path, columns: Sequence[str], found: Sequence[str]) -> None:

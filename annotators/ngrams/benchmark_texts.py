@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from colophon.annotators.base import AnnotatorError
-from colophon.annotators.lists.list_files import digests, files_of, is_table, table_batches
+from colophon.annotators.lists.list_files import check_tables, digests, files_of, table_batches
 from colophon.annotators.lists.mapped_arrays import cached_arrays, write_arrays
 from colophon.annotators.ngrams.compiled import Index, fill_slots, look_up
 from colophon.annotators.ngrams.folding import UNICODE_VERSION
@@ -92,10 +92,9 @@ def _of_benchmark(path: str, columns: Sequence[str], length: int) -> tuple[NumPy
 
 def _texts(path: str, columns: Sequence[str]) -> Iterator[pa.Array]:
     """large_string: the texts of a benchmark, of each column and file apart."""
-    for file in files_of(path):
-        if is_table(file) != bool(columns):
-            need = "a text file has no" if columns else "a table needs the key"
-            raise AnnotatorError(f"{file}: {need} `columns`")
+    files = files_of(path)
+    check_tables(files, columns, key="columns")
+    for file in files:
         if not columns:
             yield pa.array([_whole_text(file)], pa.large_string())
             continue

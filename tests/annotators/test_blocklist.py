@@ -13,8 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from colophon.annotators.base import Annotator, AnnotatorError
+from colophon.annotators.base import Annotator, AnnotatorConfig, AnnotatorError
 from colophon.annotators.blocklist import BlocklistConfig
+from colophon.annotators.contamination import ContaminationConfig
+from colophon.annotators.robots import RobotsConfig
 
 
 def build(**lists: dict[str, Any]) -> Annotator:
@@ -159,7 +161,8 @@ def test_a_list_without_entries_blocks_nothing(tmp_path: Path) -> None:
         ({"kind": "hosts", "path": "TMP/missing.txt"}, "missing.txt: No such file"),
         ({"kind": "hosts", "path": "TMP/x.parquet"}, "x.parquet: a table needs the key `column`"),
         ({"kind": "hosts", "path": "TMP/x.parquet", "column": "hosts"}, "no column 'hosts'; columns: host"),
-        ({"kind": "hosts", "path": "TMP/x.txt", "column": "host"}, "a text file has no column 'host'"),
+        ({"kind": "ids", "path": "TMP/x.jsonl", "column": "id"}, "x.jsonl: no column 'id'; columns: doc, host"),
+        ({"kind": "hosts", "path": "TMP/x.txt", "column": "host"}, "x.txt: a text file has no `column`"),
         ({"kind": "hosts", "path": "TMP/broken.parquet", "column": "host"}, "broken.parquet: cannot be read: "),
         ({"kind": "hosts", "path": "TMP/bytes.txt"}, "bytes.txt: cannot be read: "),
     ],
@@ -167,6 +170,7 @@ def test_a_list_without_entries_blocks_nothing(tmp_path: Path) -> None:
 def test_what_cannot_be_used_is_one_line(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
     pq.write_table(pa.table({"host": ["a.org"]}), tmp_path / "x.parquet")
     (tmp_path / "x.txt").write_text("a.org")
+    (tmp_path / "x.jsonl").write_text('{"doc": "1", "host": null}\n{"doc": "2"}\n')
     (tmp_path / "broken.parquet").write_text("PAR1")
     (tmp_path / "bytes.txt").write_bytes(b"a.org\n\xff\xfe.org\n")
     keys = {key: value.replace("TMP", str(tmp_path)) if key == "path" else value for key, value in keys.items()}
@@ -175,6 +179,31 @@ def test_what_cannot_be_used_is_one_line(keys: dict[str, Any], message: str, tmp
     assert message in str(failed.value)
     assert str(failed.value).startswith("annotators.block.lists")
     assert "\n" not in str(failed.value)
+
+
+def test_of_json_lines_not_every_line_has_the_column(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    for lines in ('{"host": null}\n', '{"doc": 1}\n{"host": "a.org"}\n'):
+        path.write_text(lines)
+        build(h={"kind": "hosts", "path": str(path), "column": "host"}).load()
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        BlocklistConfig.model_validate({"lists": {"a": {"kind": "ids", "path": "x.parquet", "column": "id"}}}),
+        ContaminationConfig.model_validate({"benchmarks": {"a": {"path": "x.parquet", "columns": ["question"]}}}),
+        RobotsConfig(files="x.parquet"),
+    ],
+    ids=["blocklist", "contamination", "robots"],
+)
+def test_a_parquet_file_without_the_column_is_refused_before_a_run(
+    config: AnnotatorConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pq.write_table(pa.table({"host": ["a.org"]}), "x.parquet")
+    with pytest.raises(AnnotatorError, match=r"^annotators\.x\..*x\.parquet: no column '.*'; columns: host$"):
+        config.build("x")
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def test_an_edited_benchmark_has_a_different_fingerprint_and_ends_a_run_that_beg
         ({"path": "TMP/a.txt", "columns": ["question"]}, "a.txt: a text file has no `columns`"),
         ({"path": "TMP/a.parquet", "columns": ["question"]}, "a.parquet: cannot be read: "),
         ({"path": "TMP/a.jsonl", "columns": ["n"]}, "a.jsonl: cannot be read: "),
-        ({"path": "TMP/a.jsonl", "columns": ["answer"]}, "no text has 99 words: give a smaller ngram"),
+        ({"path": "TMP/a.jsonl", "columns": ["question", "nope"]}, "a.jsonl: no column 'nope'; columns: question, n"),
         ({"path": "TMP/a.jsonl", "columns": ["question"]}, "no text has 99 words: give a smaller ngram"),
     ],
 )

@@ -167,7 +167,9 @@ def test_an_edited_file_has_a_different_fingerprint_and_ends_a_run_that_began_be
     [
         ("missing", None, "no such file or folder"),
         ("a.parquet", b"PAR1", "cannot be read: ArrowInvalid"),
-        ("a.jsonl", b'{"host": "a.org"}', "no row has a host"),
+        ("a.jsonl", b'{"domain": " "}\n{"robots_txt": ""}', "no row has a host"),
+        ("a.jsonl", b'{"host": "a.org"}', "no column 'domain'; columns: host"),
+        ("a.jsonl", b'\n{"domain": "a.org", "robots": ""}\n', "no column 'robots_txt'; columns: domain, robots"),
         ("a.jsonl", b"{", "cannot be read: "),
         ("a.txt", b"x", None),
         ("a b.txt", b"x", "expected a table, or a file named HOST.txt"),

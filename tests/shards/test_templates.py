@@ -190,6 +190,12 @@ class TestFormats:
         if spec and name != "d" and "%Y" not in spec:
             assert format(value, spec) == text
 
+    @pytest.mark.parametrize("kind", [pa.list_(pa.string()), pa.struct([("start", pa.int32())])], ids=str)
+    @pytest.mark.parametrize("field", ["spans", "spans:>8"])
+    def test_columns_of_several_values_are_found_before_a_run(self, field: str, kind: pa.DataType) -> None:
+        (misfit,) = template_of(f"{{{field}}}").misfits({"spans": kind})
+        assert misfit == ("spans", f"spans is {kind}; a template shows single values")
+
     @pytest.mark.parametrize(
         "field",
         [
