@@ -177,6 +177,9 @@ def test_promises_that_do_not_hold(example: Example) -> None:
     assert [str(promise) for promise in held if "gain" not in promise.claim and not promise.holds] == []
     failed = example.promises.promises([exact, *bad])
     assert [str(promise) for promise in failed if "gain" not in promise.claim and promise.holds] == []
+    leaks = [record("plain", loss=2.1), record("prepend-control", loss=2.1, loss_wrong=[2.1, 4.2])]
+    leaking = example.promises.promises([exact, *leaks])
+    assert [promise.holds for promise in leaking] == [False, False, True]  # two are below the floor
     first, second = (promise for promise in held if "gain" in promise.claim)
     assert (first.found.mean, second.found.mean) == (pytest.approx(0.21), pytest.approx(0.21))
     assert (first.holds, second.holds) == (False, False)  # the exact gains are 0.3 and 0.1
