@@ -43,9 +43,15 @@ def validated(model: type[Model], data: Mapping[str, Any], *, where: str, under:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in (*under, *_recipe_keys(first["loc"], data)))
-        raise UsageError(f"{where}: {key}: {_message(first, model)}") from None
+        first, *others = error.errors()
+        keys = [*_recipe_keys(first, data)]
+        # Of a value that may be of several types, such as a boolean or one of some names, each type has an error.
+        alternatives = [each for each in others if [*_recipe_keys(each, data)] == keys]
+        message = (
+            ", or ".join(_message(each, model) for each in (*alternatives, first)) + _got(first) + _keys(first, model)
+        )
+        key = ".".join(str(part) for part in (*under, *keys))
+        raise UsageError(f"{where}: {key}: {message}") from None
 
 
 def choices(names: Iterable[str]) -> str:
@@ -53,14 +59,15 @@ def choices(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def _recipe_keys(location: Location, data: Any) -> Iterator[int | str]:
-    """`location` without the tags that pydantic inserts for members of a union: only keys of the recipe."""
+def _recipe_keys(error: Any, data: Any) -> Iterator[int | str]:
+    """The place of an error without the tags that pydantic inserts for members of a union: only keys of the recipe."""
+    location = error["loc"]
     for i, part in enumerate(location):
         try:
             data = data[part]
         except (KeyError, IndexError, TypeError):
-            # Not in the data: the tag of a union, except in last place, where it is the missing key itself.
-            if i < len(location) - 1:
+            # Not in the data: the tag of a union, except in last place, where it may be the missing key itself.
+            if i < len(location) - 1 or error["type"] != "missing":
                 continue
         yield part
 
@@ -73,14 +80,27 @@ def _message(error: Any, model: type[BaseModel]) -> str:
         return "is required"
     if kind.startswith("union_tag"):
         return _unknown_tag(error, model)
-    value = error.get("input")
-    is_shown = isinstance(value, int | float | bool) or (isinstance(value, str) and "://" not in value)
-    got = f", got {value!r}" if is_shown else ""  # a URL is not repeated: it may hold a secret
     if kind in _TOML_TYPES:
-        table = _table_model(model, location) if kind == "model_type" else None
-        return f"must be a {_TOML_TYPES[kind]}{got}" + (f"; its keys: {choices(table.model_fields)}" if table else "")
-    message = _SUBJECT.sub("must ", error["msg"]).removeprefix("Value error, ")
-    return message if isinstance(value, str) and repr(value) in message else message + got
+        return f"must be a {_TOML_TYPES[kind]}"
+    if kind in ("bool_type", "bool_parsing"):
+        return "must be true or false"
+    return _SUBJECT.sub("must ", error["msg"]).removeprefix("Value error, ")
+
+
+def _got(error: Any) -> str:
+    """The end of a message that shows the value, unless it is in the message, or is of no interest."""
+    value = error["input"]
+    if error["type"] in ("extra_forbidden", "missing") or error["type"].startswith("union_tag"):
+        return ""
+    # A URL is not repeated: it may hold a secret.
+    is_new_text = isinstance(value, str) and "://" not in value and repr(value) not in error["msg"]
+    return f", got {value!r}" if is_new_text or isinstance(value, int | float) else ""
+
+
+def _keys(error: Any, model: type[BaseModel]) -> str:
+    """The end of a message on a value that should be a table: the table's keys."""
+    table = _table_model(model, error["loc"]) if error["type"] == "model_type" else None
+    return f"; its keys: {choices(table.model_fields)}" if table else ""
 
 
 def _unknown_key(model: type[BaseModel], location: Location) -> str:

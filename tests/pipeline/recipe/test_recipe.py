@@ -189,6 +189,11 @@ WRONG: list[tuple[str, str, str]] = [
     ("[input]", f"# {'x' * (1 << 20)}\n[input]", "has more than 1,048,576 bytes"),
     ("[input]", f"x = {'[' * 5000}{']' * 5000}\n[input]", "not a recipe: tables or lists in it are nested too deeply"),
     ("[input]", f"{'a.' * 3000}b = 1\n[input]", "not a recipe: tables or lists in it are nested too deeply"),
+    (
+        "steps = 1",
+        'steps = 1\ncompile = "cuda_graph"',
+        "train.tiny.compile: must be 'layers', 'model' or 'cuda_graphs', or must be true or false, got 'cuda_graph'",
+    ),
     ("steps = 1", f"steps = {'9' * 5000}", "not valid TOML: Exceeds the limit"),
 ]
 
