@@ -299,8 +299,8 @@ def test_ctrl_c_while_the_fork_server_imports_is_one_line(project: Path) -> None
     finally:
         code, _, err = ended(process)
     assert err.splitlines() == ["colophon: interrupted; run the same command again to resume"]
-    # An interrupt in a text that is executed, as of each dataclass that an import makes, ends Python by the signal after
-    # all, also where it was caught. A shell shows 130 for both.
+    # An interrupt in a text that is executed, as of each dataclass that an import makes, ends Python by the signal,
+    # also where it was caught. A shell shows 130 for both.
     assert code in (ExitCode.INTERRUPTED, -signal.SIGINT)
     assert psutil.wait_procs(children, timeout=LIMIT_SECONDS)[1] == []
 
