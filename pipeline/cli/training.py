@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 def train(
     recipe: RecipeArgument,
     name: Annotated[
-        str | None, typer.Option(help="Name of the run: a [train.NAME] of the recipe.", show_default="all, in order")
+        list[str] | None,
+        typer.Option(help="Name of a run: a [train.NAME] of the recipe. Repeatable.", show_default="all, in order"),
     ] = None,
     settings: SetOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the newest checkpoint.")] = False,
@@ -55,7 +56,7 @@ def train(
     from colophon.pipeline.runs.staleness import check_unchanged
 
     loaded = load_recipe(recipe, overrides=settings or [])
-    names, root = _run_names(loaded, name, where=recipe), training_root(loaded, where=recipe)
+    names, root = _run_names(loaded, name or [], where=recipe), training_root(loaded, where=recipe)
     for each in names:
         check_unchanged(loaded, each, where=recipe)
     if dry_run:
@@ -153,19 +154,20 @@ def _also_failed(failed: Collection[str]) -> str:
     return f"; failed before: {', '.join(failed)}" if failed else ""
 
 
-def _run_names(recipe: Recipe, name: str | None, *, where: str) -> list[str]:
-    """Return `name` alone, or the names of all training runs of the recipe.
+def _run_names(recipe: Recipe, chosen: Sequence[str], *, where: str) -> list[str]:
+    """Return the chosen names, each once, or those of all training runs of the recipe without any.
 
     Raises:
         UsageError: the recipe has no such run.
     """
     if not recipe.train:
         raise UsageError(f"{where}: no [train.NAME] to train")
-    if name is not None and name not in recipe.train:
-        raise UsageError(
-            f"{where}: no [train.{name}]; available: {', '.join(recipe.train)}{did_you_mean(name, recipe.train)}"
-        )
-    return [name] if name is not None else list(recipe.train)
+    for name in chosen:
+        if name not in recipe.train:
+            raise UsageError(
+                f"{where}: no [train.{name}]; available: {', '.join(recipe.train)}{did_you_mean(name, recipe.train)}"
+            )
+    return list(dict.fromkeys(chosen)) or list(recipe.train)
 
 
 def _stopped(line: str, *, by: str) -> StoppedError:

@@ -107,6 +107,8 @@ def test_a_dry_run_prints_the_runs_side_by_side_and_writes_nothing(project: Path
     assert rows[-1] == "the same text in every update, and the same validation documents: first, second"
     called = colophon("train", "recipe.toml", "--dry-run", "--name=first", "--json", *options)
     (plan,) = json.loads(called.out)
+    called = colophon("train", "recipe.toml", "--dry-run", "--name=second", "--name=first", "--json", *options)
+    assert [each["name"] for each in json.loads(called.out)] == ["second", "first"]
     assert (plan["name"], plan["steps"], plan["text_tokens"], plan["exists"]) == ("first", 8, 1024, False)
     assert snapshot() == before
     assert colophon("train", "recipe.toml", "--name=first", *options).code == 0
