@@ -90,7 +90,7 @@ def _message(error: Any, model: type[BaseModel]) -> str:
 def _got(error: Any) -> str:
     """The end of a message that shows the value, unless it is in the message, or is of no interest."""
     value = error["input"]
-    if error["type"] in ("extra_forbidden", "missing") or error["type"].startswith("union_tag"):
+    if error["type"] == "extra_forbidden":
         return ""
     # A URL is not repeated: it may hold a secret.
     is_new_text = isinstance(value, str) and "://" not in value and repr(value) not in error["msg"]

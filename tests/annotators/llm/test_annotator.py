@@ -6,7 +6,7 @@ import json
 import pickle
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,31 +16,12 @@ import pytest
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.llm import asking
 from colophon.annotators.llm.annotator import LlmAnnotator
-from colophon.annotators.llm_tags import LlmTagsConfig
 from colophon.annotators.remote import ServiceError
-from tests.chat_server import TAGS, ChatServer, Received, Response, chat_server, completion, refusal
+from tests.chat_server import TAGS, ChatServer, Received, Response, completion, refusal
 
 KEY = "sk-loopback-0123456789abcdef"
 EMPTY = {"tags_topic": None, "tags_format": None}
 ANSWER = {"tags_topic": "solar power", "tags_format": "news article"}
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    monkeypatch.setattr(asking, "_FIRST_PAUSE_SECONDS", 0.001)
-    with chat_server() as running:
-        yield running
-
-
-@pytest.fixture
-def build(server: ChatServer, tmp_path: Path) -> Callable[..., LlmAnnotator]:
-    """Builds an annotator of the server's, with an own cache."""
-
-    def built(**keys: Any) -> LlmAnnotator:
-        settings = {"endpoint": server.endpoint, "model": "small", "cache": str(tmp_path / "cache"), **keys}
-        return LlmTagsConfig.model_validate(settings).build("tags")
-
-    return built
 
 
 def found(annotator: LlmAnnotator, *texts: str | None) -> list[dict[str, Any]]:

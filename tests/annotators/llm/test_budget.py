@@ -7,7 +7,7 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colophon.annotators.llm import account as account_module
-from colophon.annotators.llm import asking
 from colophon.annotators.llm.account import Account, read_counts
 from colophon.annotators.llm.annotator import LlmAnnotator
 from colophon.annotators.llm.answer_log import AnswerLog
@@ -27,26 +26,10 @@ from colophon.annotators.llm.replies import Reply, Sent, Usage
 from colophon.annotators.llm_tags import LlmTagsConfig
 from colophon.annotators.remote import BudgetError
 from colophon.shards.common.cache_directory import CacheError
-from tests.chat_server import ChatServer, Received, Response, chat_server, completion, refusal
+from tests.chat_server import ChatServer, Received, Response, completion, refusal
 
 CONTEXT = multiprocessing.get_context("forkserver")
 TEXTS = tuple(map(str, range(30)))
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ChatServer]:
-    monkeypatch.setattr(asking, "_FIRST_PAUSE_SECONDS", 0.001)
-    with chat_server() as running:
-        yield running
-
-
-@pytest.fixture
-def build(server: ChatServer, tmp_path: Path) -> Callable[..., LlmAnnotator]:
-    def built(**keys: Any) -> LlmAnnotator:
-        chosen = {"endpoint": server.endpoint, "model": "small", "cache": str(tmp_path / "cache"), **keys}
-        return LlmTagsConfig.model_validate(chosen).build("tags")
-
-    return built
 
 
 def annotate(annotator: LlmAnnotator, texts: tuple[str, ...] = TEXTS) -> list[str]:
