@@ -82,7 +82,7 @@ lint: setup
 types: setup
 	$(BIN)/mypy
 
-test: setup ## run the tests, on as many processes as there are cores; a quarter of an hour on two
+test: setup ## run the tests, on one process more than there are cores; a quarter of an hour on two
 # Where PYTHONDONTWRITEBYTECODE is set, each of a thousand processes that tests start would compile our modules again.
 	$(BIN)/python -m compileall -q colophon annotators pipeline shards trainer benchmarks tests
 	$(BIN)/pytest --numprocesses auto --dist loadgroup $(ARGS)

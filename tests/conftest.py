@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from colophon.pipeline.executors.cpus import num_cpus_here
+
 settings.register_profile(
     "ci", deadline=None, derandomize=True, max_examples=100, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -25,6 +27,11 @@ _MEMORY, _NEEDED_BYTES = Path("/dev/shm"), 12_000_000_000
 if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _NEEDED_BYTES:
     # Commits are flushed to the disk, for which tests would wait a third of their time. Memory needs no flush.
     os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One process more than there are cores: tests of clusters and commands wait for other processes at times."""
+    return num_cpus_here() + 1
 
 
 _frozen_modules = 0
