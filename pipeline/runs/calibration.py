@@ -56,7 +56,7 @@ def _calibrated(
         return stored[1]
     if not write:
         return annotator
-    if stored is not None and not rebuild:
+    if stored is not None and not rebuild and resolved.keeps_settings(Output.annotations(annotator.name)):
         lines = differences(stored[0], settings)
         raise changed_settings(f"{resolved.store.root}/{Output.annotations(annotator.name)}", lines)
     if annotator.num_calibration_documents is None:

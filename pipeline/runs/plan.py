@@ -217,9 +217,10 @@ class Plan:
         for output in self.outputs(stage):
             old = self.resolved.store.settings(output)
             new = self.resolved.settings.by_output[output]
-            if old is not None and old != new:
-                changed[output] = changed_lines(old, new)
-        changed = {output: lines for output, lines in changed.items() if lines}
+            if old is None or old == new:
+                continue
+            if (lines := changed_lines(old, new)) and self.resolved.keeps_settings(output):
+                changed[output] = lines
         return changed
 
     def manifest(self, quarantined: Mapping[str, QuarantineEntry]) -> Manifest:

@@ -119,7 +119,7 @@ class RecipeRun:
         from colophon.pipeline.estimates.earlier_runs import remember_rates
         from colophon.pipeline.storage.lock import locked
 
-        with locked(resolved.store, log=self.log) as owner:
+        with locked(resolved.store, log=self.log, recipe=resolved.digest) as owner:
             resolved = self._calibrated(resolved.for_run(owner.token))
             result = self._executed(resolved, session)
             session.leave()

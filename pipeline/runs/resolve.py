@@ -29,11 +29,14 @@ from colophon.pipeline.stages.token_ids import TokenEncoding
 from colophon.pipeline.stages.tokenization import Vocabulary
 from colophon.pipeline.stages.vocabulary import PlannedTokenizer
 from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.lock import owners_of
 from colophon.pipeline.storage.shard import LOCK_NAME, SHARDS, Shard
 from colophon.shards.annotations import ID
+from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.errors import ColophonError, did_you_mean
 from colophon.shards.layouts import AppendLayout, PrependLayout
 from colophon.shards.manifest import MANIFEST_NAME, TABLES, Manifest
+from colophon.shards.outputs import Output
 from colophon.shards.packing.pack import smallest_row
 from colophon.shards.templates import template_of
 from colophon.shards.tokenizer.tokenizer import Tokenizer
@@ -133,6 +136,23 @@ class ResolvedRecipe:
         assert self.shard is not None
         partitions = self.planned.inputs.partitions
         return Inputs(partitions.chosen(np.array(self.shard.share(partitions.sizes), np.int64)), quarantine=())
+
+    @property
+    def digest(self) -> str:
+        """Digest of the sections that decide what is in files."""
+        sections = {"inputs", "input", "annotators", "tokenizer", "pack", "layouts"}
+        return fingerprint(self.recipe.model_dump(mode="json", include=sections))
+
+    def keeps_settings(self, output: Output) -> bool:
+        """Whether the stored settings of an output are those of files, or of another command's that may write some.
+
+        Settings that a run left which failed before its first file hold for nothing. Commands with this recipe, which
+        other shards are, agree on what replaces them.
+        """
+        store = self.store
+        others = (owner for owner in owners_of(store).values() if owner.token != store.run)
+        has_files = any(not name.startswith(".") for name in store.files.names(output))
+        return has_files or any(owner.recipe != self.digest for owner in others)
 
     @property
     def tokenizer(self) -> Tokenizer:

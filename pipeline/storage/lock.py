@@ -88,18 +88,21 @@ class _Lock:
 
 
 @contextmanager
-def locked(store: Store, *, log: Callable[[str], None], beat_seconds: float = BEAT_SECONDS) -> Iterator[Owner]:
+def locked(
+    store: Store, *, log: Callable[[str], None], recipe: str = "", beat_seconds: float = BEAT_SECONDS
+) -> Iterator[Owner]:
     """Hold the lock of `store` for as long as the context lasts: that of the output, or of `store.shard`.
 
     Args:
         store: a run's output.
         log: called before waiting to see whether an owner is alive, and when a dead owner's lock is taken over.
+        recipe: see `Owner.recipe`.
         beat_seconds: the time between two beats of a lease.
 
     Raises:
         ColophonError: another command holds the lock or one that excludes it, or the directory cannot be written.
     """
-    owner, files = Owner.this_process(), store.files
+    owner, files = Owner.this_process(recipe=recipe), store.files
     lock = _Lock(files, store.lock_name)
     leased = partial(_leased, lock, owner, log=log, beat_seconds=beat_seconds)
     with _on_disk(lock, owner, without_locks=leased, log=log) if files.is_local else leased():

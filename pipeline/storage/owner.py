@@ -39,9 +39,11 @@ class Owner(BaseModel):
     """The boot of the machine and the namespace of process ids; empty where the system does not show them."""
     started: int | None = None
     """Start of the process, in ticks of the clock since the boot."""
+    recipe: str = ""
+    """Digest of what the command's recipe says of files, see `ResolvedRecipe.digest`; empty where it is unknown."""
 
     @classmethod
-    def this_process(cls) -> Owner:
+    def this_process(cls, *, recipe: str = "") -> Owner:
         """This process, with a new token."""
         pid = os.getpid()
         return cls(
@@ -52,6 +54,7 @@ class Owner(BaseModel):
             user=user_name(os.getuid()),
             machine=this_machine(),
             started=_start_of(pid),
+            recipe=recipe,
         )
 
     def describe(self) -> str:

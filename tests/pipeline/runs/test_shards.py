@@ -11,7 +11,18 @@ from colophon.pipeline.runs.sharded import finish
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.lock import locked
 from colophon.pipeline.storage.shard import Shard
-from tests.pipeline.project import Called, colophon, hashes, manifest, run, snapshot, write_documents
+from tests.pipeline.project import (
+    Called,
+    colophon,
+    execute,
+    hashes,
+    manifest,
+    resolved_recipe,
+    run,
+    snapshot,
+    write_documents,
+)
+from tests.pipeline.runs.test_run import NoExecutor
 
 
 def shard(number: int, *options: str, count: int = 3) -> Called:
@@ -157,6 +168,21 @@ def test_a_changed_recipe_is_refused_by_shards_as_by_runs(project: Path) -> None
     assert colophon("finish", "recipe.toml", *change).code == 0
     assert run("--set", "output.path=whole", *change).code == 0
     assert hashes(manifest()) == hashes(manifest("whole"))
+
+
+def test_settings_without_files_are_replaced_unless_another_recipe_is_at_work(
+    project: Path, quality_model: Path
+) -> None:
+    bins = "bins = { quantiles = 4, sample = 1000 }, score = { probability_of = 'high' }"
+    quality = f"annotators.quality={{ type = 'fasttext', model = '{quality_model}', {bins} }}"
+    with pytest.raises(AssertionError):
+        execute(quality, executor=NoExecutor())  # writes the settings and the edges of bins, and no file
+    mended = (quality, "annotators.quality.bins.quantiles=3", "pack.seed=1")
+    options = [word for setting in mended for word in ("--set", setting)]
+    with locked(Store("out", shard=Shard(2, 3)), log=print):
+        assert "out/annotations/quality was written with other settings" in shard(1, *options).line
+    with locked(Store("out", shard=Shard(2, 3)), log=print, recipe=resolved_recipe(*mended).digest):
+        assert (shard(1, *options).code, shard(1, "--set", quality).code) == (0, 2)
 
 
 def test_some_stages_in_shards(project: Path, templates: Path) -> None:
