@@ -71,8 +71,10 @@ CHECKED = {
     "pipeline/verification/committed_files.py": {"read_metadata"},
     "pipeline/verification/recomputed.py": {"pq.read_table"},
     "pipeline/demo/corpus.py": {"unlink", "pq.write_table"},
-    "trainer/run_directory.py": {"rmtree"},
-    "trainer/checkpoint.py": {"write_text", "touch", "chmod", "glob", "rename", "rmtree", "load_file", "save_file"},
+    "trainer/checkpoints/run_directory.py": {"rmtree"},
+    "trainer/checkpoints/checkpoint.py": {
+        *("write_text", "touch", "chmod", "glob", "rename", "rmtree", "load_file", "save_file"),
+    },
     "trainer/monitoring/metrics.py": {"fdopen"},
     "trainer/monitoring/trackers.py": {"SummaryWriter"},
     "trainer/plots/figures.py": {"savefig"},

@@ -426,7 +426,7 @@ class TestPickles:
     def test_a_checkpoint_with_a_pickle_is_refused(self, name: str, tmp_path: Path) -> None:
         import torch
 
-        from colophon.trainer.checkpoint import Checkpoint, TrainingState, load_checkpoint, save_checkpoint
+        from colophon.trainer.checkpoints.checkpoint import Checkpoint, TrainingState, load_checkpoint, save_checkpoint
         from colophon.trainer.data.description import DataDescription
         from colophon.trainer.errors import TrainerError
         from tests.trainer.runs import TOKENIZER

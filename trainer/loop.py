@@ -1,6 +1,6 @@
 """The training loop: read a batch, forward, backward, clip, step; validate and write checkpoints in between.
 
-`trainer.run_directory` describes the files of a run.
+`trainer.checkpoints.run_directory` describes the files of a run.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from torch import Tensor
 
 from colophon.shards.schema import Role
 from colophon.shards.stores.places import RunPlace
-from colophon.trainer.attention import activate_flash_attention_3
-from colophon.trainer.checkpoint import (
+from colophon.trainer.checkpoints.checkpoint import (
     MODEL_NAME,
     OPTIMIZER_NAME,
     Checkpoint,
@@ -31,29 +30,30 @@ from colophon.trainer.checkpoint import (
     save_checkpoint,
     step_of,
 )
-from colophon.trainer.checkpoint_writer import CheckpointWriter
-from colophon.trainer.compilation import compile_scope
+from colophon.trainer.checkpoints.run_directory import RunDirectory
+from colophon.trainer.checkpoints.tensor_checks import check_weights
+from colophon.trainer.checkpoints.writer import CheckpointWriter
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
 from colophon.trainer.data.training_data import TrainingData
+from colophon.trainer.device.compilation import compile_scope
+from colophon.trainer.device.float8 import convert_layers
+from colophon.trainer.device.host_copy import HostCopy
+from colophon.trainer.device.micro_batch import rows_at_once
+from colophon.trainer.device.out_of_memory import out_of_memory_advice
 from colophon.trainer.errors import DivergedError, TrainerError
-from colophon.trainer.float8 import convert_layers
-from colophon.trainer.host_values import HostCopy
-from colophon.trainer.loss import LossTotals
-from colophon.trainer.masked_ids import masked_ids
-from colophon.trainer.micro_batch import rows_at_once
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.attention import activate_flash_attention_3
+from colophon.trainer.model.decoder import Decoder
+from colophon.trainer.model.loss import LossTotals
+from colophon.trainer.model.masked_ids import masked_ids
 from colophon.trainer.monitoring.metrics import MetricsLog, step_line, step_record, validation_line, validation_record
 from colophon.trainer.monitoring.speed import Pace, Speed
 from colophon.trainer.monitoring.trackers import check_trackers, open_trackers
-from colophon.trainer.optimizer import ModelOptimizer
-from colophon.trainer.out_of_memory import out_of_memory_advice
+from colophon.trainer.optimization.optimizer import ModelOptimizer
+from colophon.trainer.optimization.schedule import learning_rate
 from colophon.trainer.parallel import SharedModel, World, joined_world
-from colophon.trainer.run_directory import RunDirectory
-from colophon.trainer.schedule import learning_rate
 from colophon.trainer.step import Arithmetic, accumulate_gradients, validation_losses
 from colophon.trainer.stop_request import StopRequest
-from colophon.trainer.tensor_checks import check_weights
 
 Report = Callable[[str], None]
 
@@ -91,7 +91,7 @@ def train(
 ) -> TrainResult:
     """Train on a packed layout of the run under `output`.
 
-    A thread writes checkpoints while the training continues, see `trainer.checkpoint_writer`. SIGTERM, SIGUSR1 and
+    A thread writes checkpoints while the training continues, see `trainer.checkpoints.writer`. SIGTERM, SIGUSR1 and
     SIGINT end the run after the current step, with a checkpoint, once that is written. Under torchrun all processes of
     the run call this with the same arguments; the first one reports and writes.
 

@@ -22,8 +22,8 @@ from torch.nn.parallel import DistributedDataParallel
 
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.errors import TrainerError
-from colophon.trainer.loss import TokenLosses
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.decoder import Decoder
+from colophon.trainer.model.loss import TokenLosses
 
 _BYTES_PER_PARAMETER = 16
 """Weight, gradient and two moments in float32."""

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from colophon.trainer.attention import AttentionKind, choose_attention, document_mask, why_not
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch
+from colophon.trainer.device.float8 import why_not_float8
 from colophon.trainer.errors import TrainerError
-from colophon.trainer.float8 import why_not_float8
-from colophon.trainer.loss import LossSums, LossTotals, TokenLosses
-from colophon.trainer.model import row_positions
+from colophon.trainer.model.attention import AttentionKind, choose_attention, document_mask, why_not
+from colophon.trainer.model.decoder import row_positions
+from colophon.trainer.model.loss import LossSums, LossTotals, TokenLosses
 from colophon.trainer.parallel import SharedModel
 
 
@@ -26,7 +26,7 @@ class Arithmetic:
     dtype: torch.dtype = torch.float32
     """Type of activations and matrix products; weights stay float32."""
     float8: bool = False
-    """Whether the layers' matrix products are in float8, see `trainer.float8`; `dtype` is then bfloat16."""
+    """Whether the layers' matrix products are in float8, see `trainer.device.float8`; `dtype` is then bfloat16."""
     attention: AttentionKind = "sdpa"
     document_masking: bool = True
     with_hits: bool = False

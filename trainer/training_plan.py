@@ -8,16 +8,16 @@ from pathlib import Path
 import torch
 
 from colophon.shards.stores.places import RunPlace
-from colophon.trainer.checkpoint import latest_checkpoint, step_of
+from colophon.trainer.checkpoints.checkpoint import latest_checkpoint, step_of
+from colophon.trainer.checkpoints.run_directory import RunDirectory
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.documents.updates import DocumentUpdates
 from colophon.trainer.data.training_data import TrainingData
-from colophon.trainer.micro_batch import planned_rows_at_once
-from colophon.trainer.model import Decoder
+from colophon.trainer.device.micro_batch import planned_rows_at_once
+from colophon.trainer.model.decoder import Decoder
 from colophon.trainer.monitoring.trackers import check_trackers
-from colophon.trainer.optimizer import ModelOptimizer
+from colophon.trainer.optimization.optimizer import ModelOptimizer
 from colophon.trainer.parallel import World, device_of
-from colophon.trainer.run_directory import RunDirectory
 from colophon.trainer.step import Arithmetic
 
 

@@ -20,9 +20,9 @@ from benchmarks.gpu.hardware import device_of_this_machine
 from benchmarks.gpu.plan import Size
 from benchmarks.gpu.records import Write, appender
 from benchmarks.trainer.job import tokenizer_of
-from colophon.trainer.attention import AttentionKind, document_mask, why_not
 from colophon.trainer.config import ModelConfig
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.attention import AttentionKind, document_mask, why_not
+from colophon.trainer.model.decoder import Decoder
 
 _SIZES: dict[Size, dict[str, Any]] = {
     "full": {"num_layers": 6, "hidden_size": 768, "ffn_size": 2048, "num_heads": 12, "num_kv_heads": 4},

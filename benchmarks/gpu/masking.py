@@ -18,8 +18,8 @@ from benchmarks.gpu.hardware import device_of_this_machine
 from benchmarks.gpu.plan import Size
 from benchmarks.gpu.records import Write, appender
 from benchmarks.summary import interleaved
-from colophon.trainer.attention import AttentionKind, Mask, attend, document_mask, why_not
 from colophon.trainer.config import ModelConfig
+from colophon.trainer.model.attention import AttentionKind, Mask, attend, document_mask, why_not
 
 _ROUNDS = 5
 _TOKENS: dict[Size, int] = {"full": 32_768, "tiny": 256}

@@ -22,7 +22,7 @@ from colophon.shards.records import Record
 from colophon.shards.schema import PackedInfo, SpecialIds, TokenizerInfo
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.training_data import TrainingData
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.decoder import Decoder
 
 LAYOUT = "plain"
 _ZIPF = 1.2

@@ -106,7 +106,7 @@ def _check_gpu() -> Finding:
     from pathlib import Path
 
     from colophon.pipeline.doctor.check import Finding
-    from colophon.trainer.device_check import find_device
+    from colophon.trainer.device.check import find_device
 
     device = find_device()
     torch = f"torch {device.torch_version}"

@@ -17,11 +17,11 @@ from colophon.shards.metadata import document_metadata
 from colophon.shards.packing.pack import pack
 from colophon.shards.records import Record
 from colophon.shards.schema import PackedInfo
-from colophon.trainer.checkpoint import TrainingState
+from colophon.trainer.checkpoints.checkpoint import TrainingState
 from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.trained_model import TrainedModel, load_trained
 from colophon.trainer.loop import train
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.decoder import Decoder
 from tests.recorded import record_of
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER, config
 

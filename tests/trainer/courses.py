@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from colophon.trainer.checkpoint import latest_checkpoint
+from colophon.trainer.checkpoints.checkpoint import latest_checkpoint
 
 
 class Killed(Exception):

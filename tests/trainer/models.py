@@ -11,11 +11,11 @@ import torch
 from colophon.shards.layouts import parse_layout
 from colophon.shards.schema import TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
-from colophon.trainer.checkpoint import TrainingState
+from colophon.trainer.checkpoints.checkpoint import TrainingState
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.trained_model import TrainedModel
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.decoder import Decoder
 
 MODEL = {"num_layers": 2, "hidden_size": 64, "ffn_size": 96, "num_heads": 4, "num_kv_heads": 2, "init_std": 0.3}
 PREPEND = {"position": "prepend", "template": "{topic} {level}", "max_metadata_tokens": 6}

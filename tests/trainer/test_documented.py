@@ -13,7 +13,7 @@ from colophon.trainer.config import (
     MODEL_PRESETS,
     ModelConfig,
 )
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.decoder import Decoder
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text(encoding="utf-8")
 SPECIAL = SpecialIds(bos=0, eos=1, pad=2, boc=3, eoc=4, meta=(5, 6, 7, 8, 9))

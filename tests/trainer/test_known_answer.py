@@ -17,7 +17,7 @@ import torch
 
 from colophon.shards.run_output import open_run
 from colophon.trainer.config import TrainConfig
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.decoder import Decoder
 from tests.trainer.models import info_of, small_tokenizer
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "known_answer"

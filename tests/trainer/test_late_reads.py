@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from benchmarks.gpu.host import counting_waits
-from colophon.trainer.host_values import HostCopy
+from colophon.trainer.device.host_copy import HostCopy
 from colophon.trainer.loop import train
-from colophon.trainer.optimizer import ModelOptimizer
+from colophon.trainer.optimization.optimizer import ModelOptimizer
 from tests.trainer.courses import assert_same_end, metrics_of
 from tests.trainer.runs import config
 

@@ -13,13 +13,13 @@ import torch
 
 from colophon.shards.common.output_paths import OutputPathError
 from colophon.shards.reader import PackedDataset
+from colophon.trainer.checkpoints.run_directory import RunDirectory
 from colophon.trainer.inference.trained_model import load_trained
 from colophon.trainer.loop import train
 from colophon.trainer.monitoring.metrics import MetricsLog
 from colophon.trainer.monitoring.trackers import TensorBoard
 from colophon.trainer.parallel import World
 from colophon.trainer.plots.curves import read_curve, read_curves
-from colophon.trainer.run_directory import RunDirectory
 from tests.links import MESSAGE, ODD, replace, untouched
 from tests.trainer.runs import config
 

@@ -70,7 +70,7 @@ from safetensors.torch import load_file
 from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.parallel import World, shard_of, sharded_like
-from colophon.trainer.tensor_checks import check_tensors
+from colophon.trainer.checkpoints.tensor_checks import check_tensors
 
 torch.set_num_threads(1)
 dist.init_process_group("gloo")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from colophon.trainer.checkpoint import latest_checkpoint
+from colophon.trainer.checkpoints.checkpoint import latest_checkpoint
 from colophon.trainer.loop import train
 from tests.trainer.courses import assert_same_end, metrics_of
 from tests.trainer.runs import config

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.trainer.attention import attend
 from colophon.trainer.attention_maps.bins import NUM_TOKENS
 from colophon.trainer.attention_maps.parts import LabelledRows
 from colophon.trainer.inference.padding import padded_batches
 from colophon.trainer.inference.trained_model import TrainedModel
-from colophon.trainer.model import Attend, Decoder, row_positions
+from colophon.trainer.model.attention import attend
+from colophon.trainer.model.decoder import Attend, Decoder, row_positions
 
 SeeWeights = Callable[[int, Tensor], None]
 """Receives a layer's number and its attention weights, float32 [b, heads, L, L]."""

@@ -1,4 +1,4 @@
-"""The learning-rate schedules' settings; `trainer.schedule` computes the rates."""
+"""The learning-rate schedules' settings; `trainer.optimization.schedule` computes the rates."""
 
 from __future__ import annotations
 

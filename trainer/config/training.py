@@ -200,7 +200,7 @@ class TrainConfig(Settings):
 
     @property
     def rows_at_once(self) -> int:
-        """Sequences of a micro-batch where none are searched, see `trainer.micro_batch`."""
+        """Sequences of a micro-batch where none are searched, see `trainer.device.micro_batch`."""
         if self.micro_batch_size is not None:
             return self.micro_batch_size
         return next(size for size in range(min(8, self.batch_size), 0, -1) if self.batch_size % size == 0)

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from colophon.shards.layouts import AppendLayout, Layout, MetaTokensLayout, PrependLayout
 from colophon.shards.schema import TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer
-from colophon.trainer.checkpoint import TrainingState
+from colophon.trainer.checkpoints.checkpoint import TrainingState
 from colophon.trainer.config import ModelConfig, TrainConfig
 from colophon.trainer.export.tokenizer import ExportedTokenizer
 

@@ -27,7 +27,8 @@ from colophon.shards.common.errors import one_line
 from colophon.shards.common.state_files import parse_model, parse_state
 from colophon.shards.schema import TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, TokenizerError, load_tokenizer
-from colophon.trainer.checkpoint import save_tensors
+from colophon.trainer.checkpoints.checkpoint import save_tensors
+from colophon.trainer.checkpoints.tensor_checks import check_masked_ids, check_weights
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.export.files import (
     Description,
@@ -41,8 +42,7 @@ from colophon.trainer.export.tokenizer import ExportedTokenizer, export_tokenize
 from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.trained_model import TrainedModel
 from colophon.trainer.inference.vocabulary import check_tokenizer
-from colophon.trainer.model import Decoder
-from colophon.trainer.tensor_checks import check_masked_ids, check_weights
+from colophon.trainer.model.decoder import Decoder
 
 _REMEDY = "Export the model again"
 _STORED_TYPES = (torch.float32, torch.bfloat16, torch.float16)

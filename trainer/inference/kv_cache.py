@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from colophon.trainer.attention import attend
 from colophon.trainer.inference.trained_model import TrainedModel
+from colophon.trainer.model.attention import attend
 
 
 class KeyValueCache:
-    """Keys and values of one layer; a call attends, see `trainer.model.Attend`."""
+    """Keys and values of one layer; a call attends, see `trainer.model.decoder.Attend`."""
 
     def __init__(self, shape: tuple[int, int, int, int], *, dtype: torch.dtype, device: torch.device) -> None:
         """Allocate `shape`, [b, kv_heads, capacity, head_size]."""

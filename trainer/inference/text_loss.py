@@ -10,7 +10,7 @@ import torch
 from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.inference.padding import padded_batches
 from colophon.trainer.inference.trained_model import TrainedModel
-from colophon.trainer.loss import TokenLosses, chunked_cross_entropy
+from colophon.trainer.model.loss import TokenLosses, chunked_cross_entropy
 
 TOKENS_AT_ONCE = 8192
 

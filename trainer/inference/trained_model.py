@@ -14,14 +14,14 @@ from colophon.shards.common.output_paths import entries, inside
 from colophon.shards.common.state_files import read_state
 from colophon.shards.schema import TokenizerInfo
 from colophon.shards.stores.places import RunPlace
-from colophon.trainer.checkpoint import MODEL_NAME, TrainingState, checkpoints, read_trained, step_of
+from colophon.trainer.checkpoints.checkpoint import MODEL_NAME, TrainingState, checkpoints, read_trained, step_of
+from colophon.trainer.checkpoints.run_directory import run_directory
+from colophon.trainer.checkpoints.tensor_checks import check_masked_ids, check_weights
 from colophon.trainer.config import TrainConfig, with_current_keys
 from colophon.trainer.data.description import HeldOutDocuments
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.contexts import TrainedLayout, trained_layouts
-from colophon.trainer.model import Decoder, row_positions
-from colophon.trainer.run_directory import run_directory
-from colophon.trainer.tensor_checks import check_masked_ids, check_weights
+from colophon.trainer.model.decoder import Decoder, row_positions
 
 _REMEDY = "Train the model again"
 

@@ -30,9 +30,9 @@ from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.output_paths import open_regular
 from colophon.shards.common.state_files import parse_state, read_regular
 from colophon.shards.schema import Role
-from colophon.trainer.checkpoint import TrainingState
+from colophon.trainer.checkpoints.checkpoint import TrainingState
 from colophon.trainer.errors import NotWrittenError
-from colophon.trainer.loss import LossTotals
+from colophon.trainer.model.loss import LossTotals
 from colophon.trainer.monitoring.speed import Pace
 from colophon.trainer.monitoring.trackers import Tracker
 

@@ -20,14 +20,14 @@ from colophon.shards.common.differences import differences
 from colophon.shards.common.output_paths import inside
 from colophon.shards.schema import Role
 from colophon.shards.stores.places import RunPlace
-from colophon.trainer.checkpoint import checkpoints, step_of
+from colophon.trainer.checkpoints.checkpoint import checkpoints, step_of
+from colophon.trainer.checkpoints.run_directory import run_directory
 from colophon.trainer.data.batch import Batch
 from colophon.trainer.data.document_numbers import DocumentNumbers
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.inference.trained_model import load_trained, trained_run
 from colophon.trainer.parallel import SharedModel, World
-from colophon.trainer.run_directory import run_directory
 from colophon.trainer.step import Arithmetic, token_losses
 
 

@@ -26,7 +26,7 @@ from colophon.trainer.evaluation.document_crops import DocumentCrops, RunDocumen
 from colophon.trainer.inference.codec import Decode
 from colophon.trainer.inference.contexts import TrainedLayout
 from colophon.trainer.inference.trained_model import TrainedModel, untrained
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.decoder import Decoder
 from colophon.trainer.probes.features import conditioned
 from colophon.trainer.probes.fits import Fit, Split
 from colophon.trainer.probes.labels import BY_DOCUMENT, LabelledDocuments, label_documents

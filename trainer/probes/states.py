@@ -10,7 +10,7 @@ from torch import Tensor
 
 from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.inference.padding import padded_batches
-from colophon.trainer.model import Decoder, row_positions
+from colophon.trainer.model.decoder import Decoder, row_positions
 from colophon.trainer.probes.report import STATES
 
 _TOKENS_AT_ONCE = 8192

@@ -10,7 +10,6 @@ import torch
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.schema import TokenizerInfo
 from colophon.shards.tokenizer.tokenizer import Tokenizer
-from colophon.trainer.attention import attend
 from colophon.trainer.attention_maps.masses import (
     attention_masses,
     attention_weights,
@@ -18,10 +17,11 @@ from colophon.trainer.attention_maps.masses import (
     watch_attention,
 )
 from colophon.trainer.attention_maps.parts import labelled_rows, required_columns
-from colophon.trainer.checkpoint import TrainingState
+from colophon.trainer.checkpoints.checkpoint import TrainingState
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.inference.trained_model import TrainedModel
-from colophon.trainer.model import Decoder, rotation_at
+from colophon.trainer.model.attention import attend
+from colophon.trainer.model.decoder import Decoder, rotation_at
 from tests.trainer.attention_maps.rows import URLS, layout_with, url_columns
 from tests.trainer.runs import TINY_MODEL
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from colophon.trainer.attention import AttentionKind, attend, document_mask, why_not
 from colophon.trainer.config import CompileScope, ModelConfig
-from colophon.trainer.loss import chunked_cross_entropy
-from colophon.trainer.model import Decoder
-from colophon.trainer.optimizer import ModelOptimizer
+from colophon.trainer.model.attention import AttentionKind, attend, document_mask, why_not
+from colophon.trainer.model.decoder import Decoder
+from colophon.trainer.model.loss import chunked_cross_entropy
+from colophon.trainer.optimization.optimizer import ModelOptimizer
 from tests.trainer.runs import TOKENIZER, config
 
 pytestmark = [pytest.mark.cuda, pytest.mark.filterwarnings("ignore")]

@@ -12,8 +12,8 @@ import torch
 from torch._dynamo.utils import counters
 
 from colophon.trainer.config import TrainConfig
+from colophon.trainer.device.float8 import why_not_float8
 from colophon.trainer.errors import OutOfMemoryError
-from colophon.trainer.float8 import why_not_float8
 from colophon.trainer.loop import train
 from tests.trainer.courses import metrics_of
 from tests.trainer.runs import TINY_MODEL, config

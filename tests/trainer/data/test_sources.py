@@ -11,7 +11,7 @@ from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import Role
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import TrainerError
-from colophon.trainer.masked_ids import zero_weight_ids
+from colophon.trainer.model.masked_ids import zero_weight_ids
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate, text_tokens
 from tests.trainer.data.mixtures import ONE, first_sources, mixed, rows_of, sampled_rows
 from tests.trainer.runs import config, write_run

@@ -15,7 +15,7 @@ from colophon.shards.arrow_files import read_table
 from colophon.shards.common.errors import ShardError
 from colophon.shards.layouts import parse_layout
 from colophon.shards.tokenizer.tokenizer import Tokenizer
-from colophon.trainer.checkpoint import TrainingState
+from colophon.trainer.checkpoints.checkpoint import TrainingState
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.evaluation.conditions import evaluate
@@ -25,7 +25,7 @@ from colophon.trainer.evaluation.results import Evaluation
 from colophon.trainer.evaluation.settings import EvaluatedModel, EvaluationSettings
 from colophon.trainer.inference.contexts import TrainedLayout, condition_names, max_text_tokens_by_layout
 from colophon.trainer.inference.trained_model import TrainedModel
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.decoder import Decoder
 from tests.trainer.counting import CountingTokenizer, train_counting
 from tests.trainer.evaluation.small_project import LAYOUTS, evaluated_model
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER

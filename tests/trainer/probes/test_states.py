@@ -8,7 +8,7 @@ import torch
 
 from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.config import ModelConfig
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.decoder import Decoder
 from colophon.trainer.probes.states import document_states
 from tests.trainer.runs import NUM_TEXT_IDS, SPECIAL, TINY_MODEL, TOKENIZER
 

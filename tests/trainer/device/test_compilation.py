@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from colophon.trainer.compilation import compile_scope, keep_graphs
 from colophon.trainer.config import CompileScope, ModelConfig, TrainConfig
+from colophon.trainer.device.compilation import compile_scope, keep_graphs
 from colophon.trainer.loop import train
-from colophon.trainer.loss import _compiled_losses_and_errors
-from colophon.trainer.model import Layer, rotation_at
+from colophon.trainer.model.decoder import Layer, rotation_at
+from colophon.trainer.model.loss import _compiled_losses_and_errors
 from colophon.trainer.parallel import World
 from tests.trainer.courses import metrics_of
 from tests.trainer.runs import TINY_MODEL, config
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.filterwarnings(
     "ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:The .grad attribute"
 )
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 TRAIN = """
 import sys
 from pathlib import Path
@@ -105,7 +105,7 @@ def test_models_of_many_sizes_stay_compiled_in_one_process() -> None:
 
 
 def test_several_processes_compile_layers_and_a_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("colophon.trainer.compilation.why_not_compiled", lambda device: None)
+    monkeypatch.setattr("colophon.trainer.device.compilation.why_not_compiled", lambda device: None)
 
     class TwoProcesses(World):
         """A world of two processes, of which the other has the same values."""

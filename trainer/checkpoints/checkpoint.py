@@ -33,7 +33,7 @@ from colophon.shards.schema import Role
 from colophon.trainer.config import with_current_keys
 from colophon.trainer.data.description import DataDescription
 from colophon.trainer.errors import NotWrittenError, TrainerError
-from colophon.trainer.loss import LossTotals
+from colophon.trainer.model.loss import LossTotals
 
 _REMEDY = "Remove it to resume from the checkpoint before it"
 _NAME = re.compile(r"step-[0-9]{8,18}")

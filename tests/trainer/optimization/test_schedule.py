@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from colophon.trainer.config import CosineSchedule, ScheduleConfig, WsdSchedule
-from colophon.trainer.schedule import learning_rate
+from colophon.trainer.optimization.schedule import learning_rate
 
 
 def rates(schedule: ScheduleConfig, steps: int) -> list[float]:

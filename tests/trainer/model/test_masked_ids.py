@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from colophon.shards.reader import PackedDataset
-from colophon.trainer.attention import dense_mask
 from colophon.trainer.config import ModelConfig
 from colophon.trainer.data.batch import read_batch
-from colophon.trainer.masked_ids import zero_weight_ids
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.attention import dense_mask
+from colophon.trainer.model.decoder import Decoder
+from colophon.trainer.model.masked_ids import zero_weight_ids
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER
 
 

@@ -9,10 +9,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import SpecialIds, TokenizerInfo
-from colophon.trainer.attention import dense_mask
 from colophon.trainer.config import ModelConfig
 from colophon.trainer.data.batch import read_batch
-from colophon.trainer.model import (
+from colophon.trainer.model.attention import dense_mask
+from colophon.trainer.model.decoder import (
     Decoder,
     Linear,
     initialise_meta_tokens,

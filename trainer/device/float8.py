@@ -14,7 +14,7 @@ from torch import nn
 
 from colophon.shards.common.errors import missing_library
 from colophon.trainer.errors import TrainerError
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.decoder import Decoder
 
 _MULTIPLE = 16
 _FEWEST_OUTPUTS, _FEWEST_INPUTS = 1024, 4096

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from colophon.trainer.checkpoint import (
+from colophon.trainer.checkpoints.checkpoint import (
     MODEL_NAME,
     OPTIMIZER_NAME,
     STATE_NAME,
@@ -22,12 +22,12 @@ from colophon.trainer.checkpoint import (
     read_trained,
     save_checkpoint,
 )
+from colophon.trainer.checkpoints.tensor_checks import check_weights
 from colophon.trainer.config import ModelConfig, TrainConfig
 from colophon.trainer.data.description import DataDescription
 from colophon.trainer.errors import NotWrittenError, TrainerError
-from colophon.trainer.model import Decoder
-from colophon.trainer.optimizer import ModelOptimizer
-from colophon.trainer.tensor_checks import check_weights
+from colophon.trainer.model.decoder import Decoder
+from colophon.trainer.optimization.optimizer import ModelOptimizer
 from tests.trainer.runs import TOKENIZER
 
 DATA = DataDescription(tokenizer=TOKENIZER, layouts=[], held_out=[])

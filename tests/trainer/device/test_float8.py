@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from colophon.trainer import float8
 from colophon.trainer.config import ModelConfig
+from colophon.trainer.device import float8
+from colophon.trainer.device.float8 import convert_layers, why_not_float8
 from colophon.trainer.errors import TrainerError
-from colophon.trainer.float8 import convert_layers, why_not_float8
 from colophon.trainer.loop import train
-from colophon.trainer.model import Decoder, Linear
+from colophon.trainer.model.decoder import Decoder, Linear
 from tests.trainer.runs import TINY_MODEL, TOKENIZER, config
 
 CUDA = torch.device("cuda")

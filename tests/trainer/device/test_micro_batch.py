@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from colophon.trainer.device.micro_batch import sizes_to_try
 from colophon.trainer.loop import train
-from colophon.trainer.micro_batch import sizes_to_try
 from tests.trainer.courses import assert_same_end
 from tests.trainer.runs import SEQUENCE_LENGTH, config
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-from colophon.trainer.ademamix import AdEMAMix
 from colophon.trainer.config import AdEMAMixConfig
-from colophon.trainer.muon import Muon
+from colophon.trainer.optimization.ademamix import AdEMAMix
+from colophon.trainer.optimization.muon import Muon
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 

@@ -15,7 +15,7 @@ from typing import Any
 from colophon.shards.common.durable import replace_text
 from colophon.shards.common.state_files import read_state
 from colophon.trainer.config import TrainConfig
-from colophon.trainer.out_of_memory import is_out_of_memory
+from colophon.trainer.device.out_of_memory import is_out_of_memory
 from colophon.trainer.parallel import World
 
 TOKENS_ON_CUDA = 65_536

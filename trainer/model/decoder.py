@@ -17,10 +17,10 @@ from torch.nn.functional import linear, rms_norm, silu
 from torch.utils.checkpoint import checkpoint
 
 from colophon.shards.schema import TokenizerInfo
-from colophon.trainer.attention import Mask, attend
 from colophon.trainer.config import CompileScope, ModelConfig
 from colophon.trainer.errors import TrainerError
-from colophon.trainer.loss import TokenLosses, chunked_cross_entropy
+from colophon.trainer.model.attention import Mask, attend
+from colophon.trainer.model.loss import TokenLosses, chunked_cross_entropy
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From queries, keys and values, [b, heads, L, head_size] each, to the same shape as the queries."""
@@ -64,7 +64,7 @@ def joined_products(states: Tensor, layers: Sequence[nn.Linear]) -> Sequence[Ten
 
     In training they are one product, which is faster than several narrower ones: the weights are joined while they are
     cast. Without gradients, as when one token is generated, copying the weights would cost more than the product.
-    Layers that `trainer.float8` has converted multiply themselves.
+    Layers that `trainer.device.float8` has converted multiply themselves.
     """
     if not torch.is_grad_enabled() or not all(isinstance(layer, Linear) for layer in layers):
         return [layer(states) for layer in layers]
@@ -245,7 +245,7 @@ class Decoder(nn.Module):
         Args:
             input_ids: int64 [b, L].
             positions: int32 [b, L], of each token in its segment.
-            masks: a mask of `trainer.attention`, or one function per layer that attends.
+            masks: a mask of `trainer.model.attention`, or one function per layer that attends.
             dtype: of the activations; None: that of the weights.
             visit: called with the states before the first layer and after each, [b, L, hidden_size].
         """

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch._dynamo.testing import CompileCounter
 
-from colophon.trainer.attention import AttentionKind, SegmentBounds, attend, document_mask
 from colophon.trainer.config import CompileScope, ModelConfig
-from colophon.trainer.model import Decoder
-from colophon.trainer.optimizer import ModelOptimizer
+from colophon.trainer.model.attention import AttentionKind, SegmentBounds, attend, document_mask
+from colophon.trainer.model.decoder import Decoder
+from colophon.trainer.optimization.optimizer import ModelOptimizer
 from tests.trainer import varlen_on_cpu
 from tests.trainer.runs import TINY_MODEL, TOKENIZER, config
 
@@ -100,7 +100,7 @@ def test_a_model_is_one_graph_for_each_shape_of_bounds(checkpointing: bool, monk
     counter = CompileCounter()
     with monkeypatch.context() as patched:
         patched.setattr(torch, "compile", compile_with(counter))
-        patched.setattr("colophon.trainer.loss._compiled_losses_and_errors", losses_and_errors)
+        patched.setattr("colophon.trainer.model.loss._compiled_losses_and_errors", losses_and_errors)
         found = losses_and_gradients("model", activation_checkpointing=checkpointing)
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
@@ -109,7 +109,7 @@ def test_a_model_is_one_graph_for_each_shape_of_bounds(checkpointing: bool, monk
 
 def losses_and_errors() -> Callable[..., Any]:
     """The operations on logits, not compiled."""
-    from colophon.trainer.loss import _losses_and_errors
+    from colophon.trainer.model.loss import _losses_and_errors
 
     return _losses_and_errors
 

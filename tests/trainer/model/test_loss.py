@@ -10,11 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from colophon.shards.reader import PackedDataset
 from colophon.shards.schema import ROLE_NAMES, Role
-from colophon.trainer.attention import dense_mask
 from colophon.trainer.config import ModelConfig
 from colophon.trainer.data.batch import Batch, read_batch
-from colophon.trainer.loss import LossTotals, chunked_cross_entropy
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.attention import dense_mask
+from colophon.trainer.model.decoder import Decoder
+from colophon.trainer.model.loss import LossTotals, chunked_cross_entropy
 from colophon.trainer.parallel import SharedModel, World
 from colophon.trainer.step import Arithmetic, accumulate_gradients, validation_losses
 from tests.trainer.runs import LAYOUTS, TINY_MODEL, TOKENIZER

@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from colophon.trainer.ademamix import slow_average
 from colophon.trainer.config import AdEMAMixConfig, ModelConfig
-from colophon.trainer.model import Decoder
-from colophon.trainer.optimizer import ModelOptimizer
+from colophon.trainer.model.decoder import Decoder
+from colophon.trainer.optimization.ademamix import slow_average
+from colophon.trainer.optimization.optimizer import ModelOptimizer
 from tests.trainer.runs import SPECIAL, TINY_MODEL, TOKENIZER, config
 
 KINDS = ["adamw", "ademamix", "muon"]

@@ -8,8 +8,12 @@ import torch
 from torch import Tensor
 
 from colophon.shards.reader import PackedDataset
-from colophon.trainer import attention
-from colophon.trainer.attention import (
+from colophon.trainer.config import ModelConfig
+from colophon.trainer.data.batch import Batch, read_batch
+from colophon.trainer.errors import TrainerError
+from colophon.trainer.loop import train
+from colophon.trainer.model import attention
+from colophon.trainer.model.attention import (
     AttentionKind,
     attend,
     choose_attention,
@@ -18,11 +22,7 @@ from colophon.trainer.attention import (
     segment_bounds,
     why_not,
 )
-from colophon.trainer.config import ModelConfig
-from colophon.trainer.data.batch import Batch, read_batch
-from colophon.trainer.errors import TrainerError
-from colophon.trainer.loop import train
-from colophon.trainer.model import Decoder
+from colophon.trainer.model.decoder import Decoder
 from colophon.trainer.parallel import SharedModel, World
 from colophon.trainer.step import Arithmetic, validation_losses
 from tests.trainer import varlen_on_cpu

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 import colophon.trainer.loop
-from colophon.trainer.checkpoint import checkpoints
-from colophon.trainer.checkpoint_writer import CheckpointWriter
+from colophon.trainer.checkpoints.checkpoint import checkpoints
+from colophon.trainer.checkpoints.writer import CheckpointWriter
 from colophon.trainer.errors import NotWrittenError
 from colophon.trainer.loop import train
 from tests.trainer.courses import Killed, assert_same_end, kill_at
 from tests.trainer.runs import config
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 LIMIT_SECONDS = 60
 EVERY_TWO = {"checkpoint_every": 2, "validation_rows": 0, "log_every": 1}
 KILLED_WHILE_WRITING = """

@@ -15,7 +15,7 @@ from colophon.shards.common.errors import listed
 from colophon.shards.schema import TokenizerInfo
 from colophon.trainer.config import ModelConfig
 from colophon.trainer.errors import TrainerError
-from colophon.trainer.model import Decoder, num_rows
+from colophon.trainer.model.decoder import Decoder, num_rows
 
 _EMBEDDING = "embed_tokens.weight"
 _SHOWN_NAMES = 3

@@ -2,8 +2,8 @@
 
 config.json                  settings, layouts, sizes; written at each start
 metrics.jsonl                one line per step and validation
-micro_batch.json             the sequences at once that were found to fit, see `trainer.micro_batch`
-checkpoints/step-XXXXXXXX/   see `trainer.checkpoint`
+micro_batch.json             the sequences at once that were found to fit, see `trainer.device.micro_batch`
+checkpoints/step-XXXXXXXX/   see `trainer.checkpoints.checkpoint`
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from colophon.shards.common.differences import differences
 from colophon.shards.common.durable import replace_text
 from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import read_state
-from colophon.trainer.checkpoint import latest_checkpoint, step_of
+from colophon.trainer.checkpoints.checkpoint import latest_checkpoint, step_of
 from colophon.trainer.config import TrainConfig, with_current_keys
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.parallel import World

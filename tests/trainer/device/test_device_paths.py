@@ -16,17 +16,17 @@ from torch._inductor.utils import run_and_get_code
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-import colophon.trainer.attention
-import colophon.trainer.loss
-import colophon.trainer.model
 from colophon.shards.schema import SpecialIds, TokenizerInfo
-from colophon.trainer.attention import SegmentBounds, attend, document_mask
 from colophon.trainer.config import ModelConfig, TrainConfig
 from colophon.trainer.data import training_data
 from colophon.trainer.data.batch import BatchBuffer
 from colophon.trainer.data.training_data import TrainingData
-from colophon.trainer.model import Decoder
-from colophon.trainer.optimizer import ModelOptimizer
+from colophon.trainer.model import attention as attention_module
+from colophon.trainer.model import decoder as decoder_module
+from colophon.trainer.model import loss as loss_module
+from colophon.trainer.model.attention import SegmentBounds, attend, document_mask
+from colophon.trainer.model.decoder import Decoder
+from colophon.trainer.optimization.optimizer import ModelOptimizer
 from tests.trainer import varlen_on_cpu
 from tests.trainer.runs import TINY_MODEL, TOKENIZER, config
 
@@ -77,8 +77,8 @@ def test_layers_are_compiled_once_whatever_the_number_of_segments(
     model.compiled = "layers"
     for layer in model.layers:
         layer.compile(dynamic=False, fullgraph=True, backend=layers)
-    of_logits = torch.compile(colophon.trainer.loss._losses_and_errors, dynamic=False, fullgraph=True, backend=losses)
-    monkeypatch.setattr(colophon.trainer.loss, "_compiled_losses_and_errors", lambda: of_logits)
+    of_logits = torch.compile(loss_module._losses_and_errors, dynamic=False, fullgraph=True, backend=losses)
+    monkeypatch.setattr(loss_module, "_compiled_losses_and_errors", lambda: of_logits)
     ids = torch.randint(0, 50, (ROWS, LENGTH))
     positions = torch.arange(LENGTH, dtype=torch.int32).expand(ROWS, LENGTH)
     counts = set()
@@ -93,12 +93,12 @@ def test_layers_are_compiled_once_whatever_the_number_of_segments(
 
 def test_flex_attention_is_one_graph_for_all_micro_batches_and_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     def attend_as_on_a_gpu(query: Tensor, key: Tensor, value: Tensor, *, mask: Any) -> Tensor:
-        attended: Tensor = colophon.trainer.attention._compiled_flex_attention()(
+        attended: Tensor = attention_module._compiled_flex_attention()(
             query, key, value, block_mask=mask, enable_gqa=True
         )
         return attended
 
-    monkeypatch.setattr(colophon.trainer.model, "attend", attend_as_on_a_gpu)
+    monkeypatch.setattr(decoder_module, "attend", attend_as_on_a_gpu)
     counter = CompileCounter()
     model = Decoder(ModelConfig.model_validate(TINY_MODEL), tokenizer=TOKENIZER)
     for layer in model.layers:
@@ -114,9 +114,9 @@ def test_flex_attention_is_one_graph_for_all_micro_batches_and_layers(monkeypatc
 def test_the_compiled_loss_keeps_no_float32_tensor_as_wide_as_the_vocabulary() -> None:
     logits, labels = torch.randn(32, 4096, dtype=torch.bfloat16), torch.randint(0, 4096, (32,))
     logits[:, 4000:], labels[3] = float("-inf"), 4001
-    compiled = torch.compile(colophon.trainer.loss._losses_and_errors, dynamic=False)
+    compiled = torch.compile(loss_module._losses_and_errors, dynamic=False)
     found, (code,) = run_and_get_code(compiled, logits, labels, torch.float32, True)
-    expected = colophon.trainer.loss._losses_and_errors(logits.clone(), labels, torch.float32, True)
+    expected = loss_module._losses_and_errors(logits.clone(), labels, torch.float32, True)
     assert found[0][3].isinf()
     for one, other in zip(found, expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-6)

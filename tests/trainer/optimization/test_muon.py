@@ -8,8 +8,8 @@ _SHARED = """
 from functools import partial
 import torch
 import torch.distributed as dist
-from colophon.trainer.muon import _of_copies, _of_shards
-from colophon.trainer.muon import orthogonal as iterated
+from colophon.trainer.optimization.muon import _of_copies, _of_shards
+from colophon.trainer.optimization.muon import orthogonal as iterated
 
 orthogonal = partial(iterated, steps=5)
 

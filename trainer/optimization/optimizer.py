@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from colophon.trainer.ademamix import AdEMAMix
+from colophon.trainer.checkpoints.tensor_checks import check_tensors
 from colophon.trainer.config import AdEMAMixConfig, MuonConfig, TrainConfig
-from colophon.trainer.model import Decoder
-from colophon.trainer.muon import Muon
+from colophon.trainer.model.decoder import Decoder
+from colophon.trainer.optimization.ademamix import AdEMAMix
+from colophon.trainer.optimization.muon import Muon
 from colophon.trainer.parallel import full_tensor, gathered_tensors, own_part, shard_of, sharded_like
-from colophon.trainer.tensor_checks import check_tensors
 
 _PARTS: Mapping[type[torch.optim.Optimizer], Sequence[str]] = {
     torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),

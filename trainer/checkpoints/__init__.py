@@ -1,0 +1,1 @@
+"""The files of a training run: its directory, its checkpoints, and the check of tensors that are read."""
