@@ -64,6 +64,8 @@ class Agreement:
     """Held-out texts with a prediction; no number includes the others."""
     unscored: int
     """Held-out texts without a feature that the classifier knows."""
+    untaught: int
+    """Those of `texts` whose label no text taught: they count as wrong, and have no row in `confusion`."""
     domains: int
     metrics: dict[str, Interval]
     labels: tuple[str, ...]
@@ -170,6 +172,7 @@ def _agreement(student: Student, kind: str, teaching: Teaching, unseen: pa.Array
         kind=kind,
         texts=len(rows),
         unscored=int((~scored).sum()),
+        untaught=0 if table is None else len(rows) - sum(map(sum, table)),
         domains=int(numbers.max()) + 1,
         metrics=with_intervals(metrics, numbers, seed=seed),
         labels=student.labels,

@@ -16,7 +16,7 @@ from colophon.pipeline.cli.classifier_kinds import (
     heads_kind,
 )
 from colophon.pipeline.cli.options import JsonOption, local_only
-from colophon.pipeline.cli.terminal import echo, echo_json, progress_log
+from colophon.pipeline.cli.terminal import echo, echo_json, make_console, progress_log
 
 if TYPE_CHECKING:
     from colophon.pipeline.classifiers.students import StudentKind
@@ -86,7 +86,7 @@ def distill(
     from colophon.pipeline.classifiers.teaching import Columns, described, read_teaching
     from colophon.pipeline.recipe.error_messages import validated
     from colophon.pipeline.recipe.loading import parse_settings
-    from colophon.pipeline.reports.distillation import format_agreements, recipe_lines
+    from colophon.pipeline.reports.distillation import print_agreements, recipe_lines
 
     wanted = [kind, *(other for other in ClassifierKind if compare and other is not kind)]
     if ClassifierKind.EMBEDDING in wanted[1:] and not embedder:
@@ -112,6 +112,6 @@ def distill(
         agreements = [agreement.as_dict() for agreement in found.agreements]
         echo_json({"path": str(found.path), "texts": found.texts, "agreement": agreements, "card": found.card})
         return
-    echo(format_agreements(found))
+    print_agreements(found, console=make_console())
     echo(f"\n{found.path}: {found.path.stat().st_size / 1e6:.1f} MB; model card: {found.path}.json. In a recipe:\n")
     echo(recipe_lines(found, name=column))
