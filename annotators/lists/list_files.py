@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.model_cache import remembered_sha256
 from colophon.shards.common.errors import short_reason
+from colophon.shards.common.text_encoding import NOT_UTF8, encoding_problem
 
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
 _TABLES = (".parquet", ".jsonl", ".ndjson", ".json")
@@ -60,6 +61,7 @@ def table_batches(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch
     """
     schema = pa.schema([(name, pa.large_string()) for name in columns])
     try:
+        _check_encoding(file)
         if _suffix(file) == ".parquet":
             with pq.ParquetFile(file) as parquet:
                 _check_columns(file, columns, parquet.schema_arrow.names)
@@ -77,6 +79,18 @@ def table_batches(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch
             _check_columns(file, [name for name in columns if name not in with_values], _first_keys(file))
     except (pa.ArrowException, OSError) as error:
         raise AnnotatorError(f"{file}: cannot be read: {short_reason(error)}") from None
+
+
+def check_utf8(batch: pa.RecordBatch, file: Path) -> None:
+    """Check that all texts of a batch of `table_batches` are UTF-8.
+
+    Raises:
+        AnnotatorError: one is not.
+    """
+    try:
+        batch.validate(full=True)
+    except pa.ArrowException:
+        raise AnnotatorError(f"{file}: {NOT_UTF8}") from None
 
 
 def check_table(file: Path, columns: Sequence[str]) -> None:
@@ -114,6 +128,7 @@ def lines_of(file: Path) -> pa.Array:
         AnnotatorError: the file cannot be read, or is not UTF-8.
     """
     try:
+        _check_encoding(file)
         with pa.input_stream(str(file), compression="detect") as stream:
             table = pa.csv.read_csv(
                 stream,
@@ -124,6 +139,8 @@ def lines_of(file: Path) -> pa.Array:
     except (pa.ArrowException, OSError) as error:
         if "Empty CSV file" in str(error):
             return pa.array([], pa.large_string())
+        if "invalid UTF8" in str(error):
+            raise AnnotatorError(f"{file}: {NOT_UTF8}") from None
         raise AnnotatorError(f"{file}: cannot be read: {short_reason(error)}") from None
     lines = pc.utf8_trim_whitespace(table.column("line").combine_chunks())
     is_entry = pc.and_(pc.not_equal(lines, ""), pc.invert(pc.starts_with(lines, "#")))
@@ -139,8 +156,22 @@ def entries_of(file: Path, column: str | None) -> pa.Array:
     check_tables([file], [] if column is None else [column], key="column")
     if column is None:
         return lines_of(file)
-    parts = [batch.column(0) for batch in table_batches(file, [column])]
+    parts = []
+    for batch in table_batches(file, [column]):
+        check_utf8(batch, file)
+        parts.append(batch.column(0))
     return pa.concat_arrays([pa.array([], pa.large_string()), *parts]).drop_null()
+
+
+def _check_encoding(file: Path) -> None:
+    """Check the first bytes of a text.
+
+    Raises:
+        AnnotatorError: it is UTF-16 or UTF-32.
+    """
+    with pa.input_stream(str(file), compression="detect") as stream:
+        if problem := encoding_problem(stream.read(4)):
+            raise AnnotatorError(f"{file}: {problem}")
 
 
 def _suffix(file: Path) -> str:

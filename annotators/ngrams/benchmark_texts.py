@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from colophon.annotators.base import AnnotatorError
-from colophon.annotators.lists.list_files import check_tables, digests, files_of, table_batches
+from colophon.annotators.lists.list_files import check_tables, check_utf8, digests, files_of, table_batches
 from colophon.annotators.lists.mapped_arrays import cached_arrays, write_arrays
 from colophon.annotators.ngrams.compiled import Index, fill_slots, look_up
 from colophon.annotators.ngrams.folding import UNICODE_VERSION
@@ -17,6 +17,7 @@ from colophon.annotators.ngrams.texts import Ngrams, ngrams_of
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.errors import short_reason
+from colophon.shards.common.text_encoding import utf8_text
 
 _FORMAT = 1
 Source = tuple[str, str, Sequence[str]]
@@ -99,12 +100,15 @@ def _texts(path: str, columns: Sequence[str]) -> Iterator[pa.Array]:
             yield pa.array([_whole_text(file)], pa.large_string())
             continue
         for batch in table_batches(file, columns):
+            check_utf8(batch, file)
             yield from batch.columns
 
 
 def _whole_text(file: Path) -> str:
     try:
         with pa.input_stream(str(file), compression="detect") as stream:
-            return bytes(stream.read()).decode("utf-8", "replace")
+            return utf8_text(stream.read())
     except (pa.ArrowException, OSError) as error:
         raise AnnotatorError(f"{file}: cannot be read: {short_reason(error)}") from None
+    except ValueError as error:
+        raise AnnotatorError(f"{file}: {error}") from None

@@ -16,6 +16,7 @@ from colophon.pipeline.recipe.error_messages import choices, validated
 from colophon.pipeline.recipe.plugins import read_plugins
 from colophon.pipeline.recipe.schema import PluginsSection, Recipe
 from colophon.shards.common.errors import did_you_mean, with_place
+from colophon.shards.common.text_encoding import utf8_text
 from colophon.shards.common.url_secrets import has_secret
 from colophon.shards.stores.addresses import check_address, check_local, protocol_of, secret_problem
 from colophon.shards.templates import MAX_TEXT
@@ -62,9 +63,9 @@ def _read(name: str, overrides: Sequence[str]) -> tuple[Path, dict[str, Any]]:
     if path.stat().st_size > MAX_RECIPE_BYTES:
         raise UsageError(f"{path}: has more than {MAX_RECIPE_BYTES:,} bytes")
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not valid TOML: {error}") from None
+        text = re.sub("\r\n?", "\n", utf8_text(path.read_bytes()))
+    except ValueError as error:
+        raise UsageError(f"{path}: {error}") from None
     return path, _parsed(text, where=str(path), overrides=overrides)
 
 

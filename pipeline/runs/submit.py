@@ -16,6 +16,7 @@ from colophon.pipeline.executors.on_ray.address import check_job_server, job_ser
 from colophon.pipeline.recipe.loading import load_recipe, set_options
 from colophon.pipeline.runs.upload import plan_upload
 from colophon.shards.common.paths import SUBMITTED
+from colophon.shards.common.text_encoding import utf8_text
 
 _NOT_INSTALLED = ("ray", "torch")
 """The cluster has Ray, and no stage of a run needs torch, which brings gigabytes of CUDA."""
@@ -92,7 +93,11 @@ def _packages(path: Path | None) -> list[str]:
         return list(installed_requirements())
     if not path.is_file():
         raise UsageError(f"submit: no {path}: --requirements names a file for pip; --no-install installs nothing")
-    lines = (line.split(" #")[0].strip() for line in path.read_text(encoding="utf-8").splitlines())
+    try:
+        text = utf8_text(path.read_bytes())
+    except ValueError as error:
+        raise UsageError(f"submit: {path}: {error}") from None
+    lines = (line.split(" #")[0].strip() for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import tiktoken
 
 from colophon.shards.common.errors import PanicError, TokenizerError, did_you_mean, panics_as_errors, short_reason
+from colophon.shards.common.text_encoding import BYTE_ORDER_MARK, encoding_problem
 from colophon.shards.tokenizer.backends import Backend, TiktokenBackend, build_encoding
 from colophon.shards.tokenizer.hugging_face import HuggingFaceBackend
 from colophon.shards.tokenizer.patterns import PATTERNS, find_pattern
@@ -97,8 +98,10 @@ def parse_ranks(data: bytes, *, path: Path) -> dict[bytes, int]:
     Raises:
         TokenizerError: a line of another form, a repeated token, or no line; the message names path and line.
     """
+    if problem := encoding_problem(data):
+        raise TokenizerError(f"{path}: {problem}")
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(data.splitlines(), start=1):
+    for number, line in enumerate(data.removeprefix(BYTE_ORDER_MARK).splitlines(), start=1):
         if line:
             token, rank = _parse_line(line, where=f"{path}, line {number}")
             if token in ranks:

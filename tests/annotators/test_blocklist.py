@@ -164,7 +164,8 @@ def test_a_list_without_entries_blocks_nothing(tmp_path: Path) -> None:
         ({"kind": "ids", "path": "TMP/x.jsonl", "column": "id"}, "x.jsonl: no column 'id'; columns: doc, host"),
         ({"kind": "hosts", "path": "TMP/x.txt", "column": "host"}, "x.txt: a text file has no `column`"),
         ({"kind": "hosts", "path": "TMP/broken.parquet", "column": "host"}, "broken.parquet: cannot be read: "),
-        ({"kind": "hosts", "path": "TMP/bytes.txt"}, "bytes.txt: cannot be read: "),
+        ({"kind": "hosts", "path": "TMP/bytes.txt"}, "bytes.txt: not UTF-8. Convert it"),
+        ({"kind": "hosts", "path": "TMP/wide.txt"}, "wide.txt: UTF-16BE, not UTF-8. Convert it"),
     ],
 )
 def test_what_cannot_be_used_is_one_line(keys: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -173,6 +174,7 @@ def test_what_cannot_be_used_is_one_line(keys: dict[str, Any], message: str, tmp
     (tmp_path / "x.jsonl").write_text('{"doc": "1", "host": null}\n{"doc": "2"}\n')
     (tmp_path / "broken.parquet").write_text("PAR1")
     (tmp_path / "bytes.txt").write_bytes(b"a.org\n\xff\xfe.org\n")
+    (tmp_path / "wide.txt").write_bytes("a.org\n".encode("utf-16-be"))
     keys = {key: value.replace("TMP", str(tmp_path)) if key == "path" else value for key, value in keys.items()}
     with pytest.raises(AnnotatorError) as failed:
         build(h=keys).load()

@@ -104,8 +104,8 @@ def test_no_ngram_reaches_across_texts(tmp_path: Path) -> None:
 def test_texts_and_folders(tmp_path: Path) -> None:
     folder = tmp_path / "texts"
     folder.mkdir()
-    (folder / "a.txt").write_text("one two\nthree")
-    (folder / "b.txt.gz").write_bytes(gzip.compress(b"four five \xff six"))
+    (folder / "a.txt").write_text("\ufeffone two\nthree", encoding="utf-8")
+    (folder / "b.txt.gz").write_bytes(gzip.compress("\ufefffour five six".encode()))
     annotator = build(3, all={"path": str(folder)})
     assert [row[1] for row in found(annotator, "One two three", "four five six", "five six one")] == [1, 1, 0]
     assert annotator.notes == ()
@@ -131,6 +131,10 @@ def test_an_edited_benchmark_has_a_different_fingerprint_and_ends_a_run_that_beg
         ({"path": "TMP/a.parquet", "columns": ["question"]}, "a.parquet: cannot be read: "),
         ({"path": "TMP/a.jsonl", "columns": ["n"]}, "a.jsonl: cannot be read: "),
         ({"path": "TMP/a.jsonl", "columns": ["question", "nope"]}, "a.jsonl: no column 'nope'; columns: question, n"),
+        ({"path": "TMP/wide.txt"}, "wide.txt: UTF-16LE, not UTF-8. Convert it: iconv"),
+        ({"path": "TMP/wide.jsonl", "columns": ["question"]}, "wide.jsonl: UTF-16, not UTF-8. Convert it: iconv"),
+        ({"path": "TMP/latin.txt"}, "latin.txt: not UTF-8: the byte 0xe9 in line 1. Convert it"),
+        ({"path": "TMP/latin.jsonl", "columns": ["question"]}, "latin.jsonl: not UTF-8. Convert it"),
         ({"path": "TMP/a.jsonl", "columns": ["question"]}, "no text has 99 words: give a smaller ngram"),
     ],
 )
@@ -138,6 +142,10 @@ def test_what_cannot_be_used_is_one_line(keys: dict[str, Any], message: str, tmp
     write_items(tmp_path / "a.jsonl")
     (tmp_path / "a.txt").write_text("some words")
     (tmp_path / "a.parquet").write_text("PAR1")
+    (tmp_path / "wide.txt").write_bytes("some words".encode("utf-16-le"))
+    (tmp_path / "wide.jsonl").write_bytes('{"question": "some words"}'.encode("utf-16"))
+    (tmp_path / "latin.txt").write_bytes("café".encode("latin-1"))
+    (tmp_path / "latin.jsonl").write_bytes('{"question": "café"}'.encode("latin-1"))
     with pytest.raises(AnnotatorError) as failed:
         build(99, x={**keys, "path": keys["path"].replace("TMP", str(tmp_path))}).load()
     assert message in str(failed.value)

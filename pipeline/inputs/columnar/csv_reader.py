@@ -11,6 +11,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ import pyarrow as pa
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columnar.conversion import array_of
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, ColumnNeed, clean_names, column_problem, positions
-from colophon.pipeline.inputs.compression import open_file
+from colophon.pipeline.inputs.jsonl.lines import open_lines
 from colophon.pipeline.inputs.limits import (
     TOO_LARGE,
     is_above,
@@ -29,6 +30,7 @@ from colophon.pipeline.inputs.limits import (
     utf8_bytes,
 )
 from colophon.pipeline.inputs.search.formats import delimiter_of
+from colophon.shards.common.text_encoding import not_utf8
 
 if TYPE_CHECKING:  # planning imports this module
     from colophon.pipeline.inputs.partition_table import Partition
@@ -45,10 +47,10 @@ def csv_schema(url: str) -> pa.Schema:
     Raises:
         InputError: the file has no first row, none in its first 4 MiB, or one of more than 100,000 columns.
     """
-    with open_file(url) as file:
+    with _as_input_errors(), open_lines(url) as file:
         start = file.read(_HEADER_BYTES)
-    # The last character of `start` may be cut.
-    text = io.StringIO(start.decode("utf-8-sig", errors="ignore" if len(start) == _HEADER_BYTES else "strict"))
+        # The last character of `start` may be cut.
+        text = io.StringIO(start.decode("utf-8-sig", errors="ignore" if len(start) == _HEADER_BYTES else "strict"))
     names = next(_reader(text, url), None)
     if not names:
         raise InputError("no header: the first line names no column")
@@ -68,11 +70,12 @@ def csv_batches(partition: Partition, needs: Sequence[ColumnNeed], *, problems: 
         problems: gets the rows that are too large.
 
     Raises:
-        InputError: the header lacks a needed column, or a row has more or fewer fields than the header.
-        UnicodeDecodeError: the file is not UTF-8.
+        InputError: the header lacks a needed column, a row has more or fewer fields than the header, or the file is not
+            UTF-8.
     """
     with (
-        open_file(partition.url) as file,
+        _as_input_errors(),
+        open_lines(partition.url) as file,
         io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text,
     ):
         rows = _rows(text, partition, problems)
@@ -88,6 +91,15 @@ def csv_batches(partition: Partition, needs: Sequence[ColumnNeed], *, problems: 
             chunk.clear()
             del arrays
             yield batch.select(range(len(present)))
+
+
+@contextmanager
+def _as_input_errors() -> Iterator[None]:
+    """Raise InputError in place of the error of a decoder."""
+    try:
+        yield
+    except UnicodeDecodeError as error:
+        raise InputError(not_utf8(error)) from None
 
 
 def _reader(lines: Iterable[str], url: str) -> Iterator[list[str]]:

@@ -11,12 +11,12 @@ from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.columns import ColumnNeed, column_problem, named_columns, positions
 from colophon.pipeline.inputs.jsonl.lines import open_lines
 from colophon.pipeline.inputs.limits import TooLargeError, line_too_large
+from colophon.shards.common.text_encoding import BYTE_ORDER_MARK, utf8_text
 
 if TYPE_CHECKING:  # planning imports this module
     from colophon.pipeline.inputs.partition_table import Partition
 
 _BLOCK_BYTES = 1 << 20
-_MARK = b"\xef\xbb\xbf"
 _SCHEMA = pa.schema([("text", pa.string()), ("id", pa.string()), ("file_path", pa.string())])
 
 
@@ -31,14 +31,17 @@ def text_batches(partition: Partition, needs: Sequence[ColumnNeed]) -> Iterator[
     A byte order mark is no part of the text. Line ends stay as they are.
 
     Raises:
-        InputError: a needed column is not among those of a text file, or the file is UTF-16 or UTF-32.
+        InputError: a needed column is not among those of a text file, or the file is not UTF-8.
         TooLargeError: the text has more than `max_document_bytes`.
-        UnicodeDecodeError: the file is not UTF-8.
     """
     if problem := column_problem(_SCHEMA, needs):
         raise InputError(problem)
     content = _content(partition.url, limit=partition.max_document_bytes)
-    batch = pa.record_batch([[content.decode()], [partition.source], [partition.source]], schema=_SCHEMA)
+    try:
+        text = utf8_text(content)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    batch = pa.record_batch([[text], [partition.source], [partition.source]], schema=_SCHEMA)
     yield named_columns(batch, positions(_SCHEMA, needs))
 
 
@@ -46,9 +49,8 @@ def _content(url: str, *, limit: int) -> bytes:
     """The bytes of a file, decompressed; not much more than `limit` of them are read."""
     content = bytearray()
     with open_lines(url) as file:
-        while len(content) <= limit + len(_MARK) and (block := file.read(_BLOCK_BYTES)):
+        while len(content) <= limit + len(BYTE_ORDER_MARK) and (block := file.read(_BLOCK_BYTES)):
             content += block
-    text = bytes(content.removeprefix(_MARK))
-    if len(text) > limit:
+    if len(content.removeprefix(BYTE_ORDER_MARK)) > limit:
         raise TooLargeError(line_too_large("the file", limit))
-    return text
+    return bytes(content)

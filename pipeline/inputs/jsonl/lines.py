@@ -10,23 +10,12 @@ from typing import Any, NamedTuple
 
 from colophon.pipeline.errors import InputError
 from colophon.pipeline.inputs.compression import open_file
+from colophon.shards.common.text_encoding import encoding_problem
 
 _BLOCK_BYTES = 1 << 20
 _SHOWN_BYTES = 1 << 10
 
 Line = bytes | bytearray
-
-_ENCODINGS = {
-    b"\xff\xfe\0\0": "UTF-32",
-    b"\0\0\xfe\xff": "UTF-32",
-    b"\xff\xfe": "UTF-16",
-    b"\xfe\xff": "UTF-16",
-    b"{\0\0\0": "UTF-32LE",
-    b"\0\0\0{": "UTF-32BE",
-    b"{\0": "UTF-16LE",
-    b"\0{": "UTF-16BE",
-}
-"""By a file's first bytes: byte order marks, and `{`."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +56,8 @@ def check_encoding(lines: io.BufferedReader) -> None:
     Raises:
         InputError: the file is not UTF-8.
     """
-    start = lines.peek(4)[:4]
-    encoding = next((name for mark, name in _ENCODINGS.items() if start.startswith(mark)), None)
-    if encoding is not None:
-        raise InputError(f"{encoding}, not UTF-8. Convert it: iconv -f {encoding} -t UTF-8")
+    if problem := encoding_problem(lines.peek(4)[:4]):
+        raise InputError(problem)
 
 
 def line_blocks(file: io.BufferedReader, *, limit: int, begin: int = 0, last: int | None = None) -> Iterator[Block]:

@@ -213,7 +213,9 @@ def test_a_wrong_recipe_is_one_line_and_writes_nothing(project: Path, old: str, 
 
 def test_a_recipe_that_is_not_utf8_or_missing_is_one_line(project: Path) -> None:
     Path("latin.toml").write_bytes(b"# \xfc\n")
-    assert run(recipe="latin.toml").line.startswith("latin.toml: not valid TOML: ")
+    assert run(recipe="latin.toml").line.startswith("latin.toml: not UTF-8: the byte 0xfc in line 1. Convert it")
+    Path("wide.toml").write_text(RECIPE, encoding="utf-16")
+    assert run(recipe="wide.toml").line == "wide.toml: UTF-16, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8"
     Path("mark.toml").write_text(RECIPE, encoding="utf-8-sig")
     assert load_recipe("mark.toml") == load_recipe("recipe.toml")
     called = run(recipe="recipe")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import threading
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def test_an_unknown_type_of_file_lists_the_supported_ones(tmp_path: Path) -> Non
         (b"IQ== 0\nhello world\n", "line 2: not a .tiktoken file: expected a base64 token and its rank, got 'hello "),
         (b"IQ== 0\nIg==\n", "line 2: not a .tiktoken file"),
         (b"IQ== 0\nIg== one\n", "line 2: not a .tiktoken file"),
-        (b"\xff\xfe\x00 1\n", "line 1: not a .tiktoken file"),
+        (b"\xff\xfe \x001\n", "UTF-16, not UTF-8. Convert it"),
         (b"IQ== 0\n\nIQ== 1\n", "line 3: token b'!' is repeated"),
         (b"IQ== 0\n", "no token for 255 of 256 bytes"),
     ],
@@ -94,6 +95,8 @@ def test_a_changed_file_is_read_again(ranks: Path) -> None:
     after = load_tokenizer(config)
     assert (before.num_base_ids, after.num_base_ids) == (257, 258)
     assert before.sha256 != after.sha256
+    ranks.write_bytes(codecs.BOM_UTF8 + ranks.read_bytes())
+    assert load_tokenizer(config).sha256 == after.sha256
 
 
 def test_the_pattern_beside_a_vocabulary_is_used_unless_another_is_set(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_a_run_over_text_files() -> None:
     assert {entry.source.removeprefix("data/"): entry.reason.split(":")[0] for entry in quarantine()} == {
         "large.txt": "the file, too large for max_document_bytes = 50. Raise input.max_document_bytes to read it",
         "bomb.txt.gz": "the file, too large for max_document_bytes = 50. Raise input.max_document_bytes to read it",
-        "latin.txt": "UnicodeDecodeError",
+        "latin.txt": "not UTF-8",
         "wide.txt": "UTF-16, not UTF-8. Convert it",
         "cut.txt.gz": "Compressed file ended before the end-of-stream marker was reached",
     }
