@@ -21,7 +21,7 @@ from colophon.pipeline.inputs.partition_size import ASSUMED_WORKERS
 from colophon.pipeline.inputs.partitions import Inputs, plan_inputs
 from colophon.pipeline.inputs.search.find import find_files
 from colophon.pipeline.inputs.search.overlap import check_apart
-from colophon.pipeline.recipe.schema import Recipe
+from colophon.pipeline.recipe.schema import InputSection, OutputSection, Recipe
 from colophon.pipeline.runs.partition_sizes import kept_sizes
 from colophon.pipeline.stages.column_sources import ColumnSources
 from colophon.pipeline.stages.settings import Settings
@@ -113,6 +113,12 @@ class ResolvedRecipe:
     def for_shard(self, shard: Shard | None) -> ResolvedRecipe:
         """The same recipe for a shard: its input is the shard's share, and it holds the shard's lock."""
         return replace(self, shard=shard)
+
+    def over(self, section: InputSection, *, output: str) -> ResolvedRecipe:
+        """The same recipe over other input, into another output; annotators and vocabulary are shared."""
+        recipe = self.recipe.model_copy(update={"inputs": None, "input": section, "output": OutputSection(path=output)})
+        planned = PlannedInputs(recipe, _column_sources(recipe, self.annotators), self.where)
+        return replace(self, recipe=recipe, planned=planned, shard=None)
 
     @property
     def plugins(self) -> tuple[PluginFile, ...]:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
+from colophon.pipeline.estimates import probe
 from colophon.pipeline.estimates.estimate import Estimate, estimate, size_text
 from colophon.pipeline.estimates.rates import rate_of, remember_rate
 from colophon.pipeline.estimates.sample import sampled_rows
@@ -49,7 +50,7 @@ def test_a_probe_gives_time_disk_and_memory_and_leaves_nothing(project: Path) ->
     )
     places = [shown.index(part) for part in parts]
     assert places == sorted(places)
-    assert "(from a probe of 64 documents, " in shown
+    assert "(from a probe of 54 documents, " in shown  # of 64: 1, 1 and 8 come before
     assert [one.name for one in found.passes] == ["annotate, tokenize", "pack"]
     for one in found.passes:
         assert one.source is not None
@@ -65,6 +66,21 @@ def test_a_probe_gives_time_disk_and_memory_and_leaves_nothing(project: Path) ->
     assert set(found.written_bytes) == set(written)
     # 200 documents in 16 files: the ends of the files, which a probe has once, are much of their sizes.
     assert found.total_bytes < 2 * sum(written.values()) < 16 * found.total_bytes
+
+
+def test_a_probe_that_has_no_time_left_is_of_one_document_and_says_so(
+    project: Path, quality_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(probe, "_SECONDS", 0.0)
+    bins = "bins = { quantiles = 4, sample = 1000 }, score = { probability_of = 'high' }"
+    quality = f"annotators.quality={{ type = 'fasttext', model = '{quality_model}', {bins} }}"
+    found = dry_run(resolved_recipe(quality), stages=STAGES).estimate
+    assert found is not None
+    assert [one.documents for one in found.passes] == [200, 200]
+    for one in found.passes:
+        assert one.source is not None
+        assert one.source.startswith("a probe of 1 document, ")
+        assert one.source.endswith(" s, too few for more than a rough figure")
 
 
 def test_a_run_that_is_up_to_date_is_not_probed(finished: Path) -> None:
