@@ -5,8 +5,12 @@ The whole exception tree is drawn in `shards/common/errors.py`.
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+from pathlib import Path
 
+from colophon.shards.common.durable import final_path
 from colophon.shards.common.errors import ColophonError, ExitCode, one_line
 
 _CONTROLS = re.compile(
@@ -14,6 +18,17 @@ _CONTROLS = re.compile(
     "\u061c\u180e\u200e\u200f\u202a-\u202e\u2060-\u206f"  # directions of text, invisible operators
     "\u2028\u2029\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"  # lines, annotations, tags, surrogates
 )
+_MORE_MEMORY = "Raise its limits (`ulimit -v`, `ulimit -u`), or set fewer ray.num_workers"
+_REMEDIES = {
+    (errno.ENOSPC, errno.EDQUOT): "Free space there, or choose another place, and run the same command again",
+    (errno.EROFS, errno.EACCES, errno.EPERM): "Give this user access, or choose another place",
+    (errno.EIO, errno.ESTALE): "The disk or its server fails. Run the same command again",
+    (errno.EMFILE, errno.ENFILE): "Raise the limit of open files, `ulimit -n`",
+    (errno.EAGAIN,): "Raise the limit of processes, `ulimit -u`",
+    (errno.EFBIG,): "Raise the limit of a file's size, `ulimit -f`",
+    (errno.ENAMETOOLONG,): "Choose a shorter path",
+}
+"""Remedies for errors of the system that are no defects of a program."""
 
 __all__ = [
     "InputError",
@@ -23,6 +38,7 @@ __all__ = [
     "UsageError",
     "one_line",
     "printable",
+    "system_error",
 ]
 
 
@@ -52,6 +68,30 @@ class NodeError(ColophonError):
 
 class StoreError(ColophonError):
     """The output's disk or object store fails, retries included; the run ends, and committed files stay."""
+
+
+def system_error(error: Exception) -> ColophonError | None:
+    """The error of one line for a disk, a directory or a limit of this machine; None if they are not at fault."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't start new thread" in str(error)):
+        return ColophonError(
+            f"{one_line(error)}: the memory or the threads of this process are used up. {_MORE_MEMORY}"
+        )
+    if not isinstance(error, OSError):
+        return None
+    if error.errno == errno.ENOENT and error.filename is None and not _has_working_directory():
+        return UsageError("the working directory no longer exists. Change to another")
+    remedy = next((remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers), None)
+    if remedy is None:
+        return None
+    place = f"{final_path(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+    return ColophonError(f"{place}{os.strerror(error.errno or 0)}. {remedy}")
+
+
+def _has_working_directory() -> bool:
+    try:
+        return Path.cwd().is_dir()
+    except FileNotFoundError:
+        return False
 
 
 def printable(text: str) -> str:

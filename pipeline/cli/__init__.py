@@ -34,8 +34,8 @@ from colophon.pipeline.cli import (
 )
 from colophon.pipeline.cli.recipe_command import with_plugins_option
 from colophon.pipeline.cli.terminal import echo, guarded_streams
-from colophon.pipeline.errors import UsageError, one_line
-from colophon.shards.common.errors import ColophonError, ExitCode, panics_as_errors
+from colophon.pipeline.errors import UsageError, one_line, system_error
+from colophon.shards.common.errors import ColophonError, ExitCode, panics_as_errors, short_reason
 from colophon.shards.common.url_secrets import without_secrets
 
 
@@ -57,6 +57,8 @@ class _Commands(TyperGroup):
             return super().invoke(context)
         except _ParserError as error:
             raise UsageError(_parser_line(error, context.invoked_subcommand)) from None
+        except EOFError as error:  # the parser would take it for Ctrl-D at a prompt
+            raise RuntimeError(short_reason(error).removesuffix(": ")) from error
 
 
 _ParserError: type[Any] = typer.BadParameter.__mro__[1]
@@ -172,6 +174,7 @@ def _run() -> None:
 
 def _explain(error: Exception) -> tuple[str, ExitCode]:
     """Return the line to print for an error and the exit code to end with."""
+    error = system_error(error) or error
     if isinstance(error, ColophonError):
         return str(error), error.exit_code
     kind, line = type(error).__name__, one_line(error)

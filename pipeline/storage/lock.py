@@ -226,7 +226,10 @@ def _on_disk(
 @contextmanager
 def _flocked(path: Path, owner: Owner, handle: int) -> Iterator[None]:
     try:
-        os.write(handle, owner.model_dump_json().encode())
+        try:
+            os.write(handle, owner.model_dump_json().encode())
+        except OSError as error:
+            raise ColophonError(f"{path}: cannot be written: {error.strerror}") from error
         yield
     finally:
         path.unlink(missing_ok=True)

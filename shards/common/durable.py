@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -15,17 +16,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 TEMPORARY_SUFFIX = ".tmp"
+_TEMPORARY = re.compile(r"\.([^/]+)\.[0-9a-f]{12}\.tmp(?=/|$)")
 
-
-_NO_DIRECTORY_SYNC_ERRNOS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EACCES, errno.EPERM}
-"""Some network file systems refuse fsync of a directory, or to open one; they order a rename themselves, or cannot."""
+_NO_SYNC_ERRNOS = {errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}
+"""Some network file systems have no fsync, for directories or at all; they order a rename themselves, or cannot."""
+_NO_DIRECTORY_SYNC_ERRNOS = _NO_SYNC_ERRNOS | {errno.EACCES, errno.EPERM}
+"""Some refuse to open a directory."""
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a directory's entries, are on disk. A directory that cannot be synced is left as it is.
+    """Wait until a file, or a directory's entries, are on disk; not at all on a file system without fsync.
 
     Raises:
-        OSError: a file cannot be synced, or a directory's disk fails.
+        OSError: the disk fails or is full; it names `path`.
     """
     try:
         handle = os.open(path, os.O_RDONLY)
@@ -34,8 +37,8 @@ def sync(path: Path) -> None:
         finally:
             os.close(handle)
     except OSError as error:
-        if error.errno not in _NO_DIRECTORY_SYNC_ERRNOS or not path.is_dir():
-            raise
+        if error.errno not in (_NO_DIRECTORY_SYNC_ERRNOS if path.is_dir() else _NO_SYNC_ERRNOS):
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 @contextmanager
@@ -103,6 +106,11 @@ def created_directory(path: Path) -> Iterator[Path]:
         sync(temporary.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def final_path(path: str) -> str:
+    """The path that `temporary_path` was given, for an error; any other path as it is."""
+    return _TEMPORARY.sub(r"\1", path)
 
 
 def temporary_path(path: Path) -> Path:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, resource_tracker
@@ -10,6 +12,8 @@ from multiprocessing import forkserver, get_context, resource_tracker
 from colophon.pipeline.executors.environment import worker_environment
 
 CONTEXT = get_context("forkserver")
+_LONGEST_DIRECTORY = 103 - len("/pymp-12345678/listener-12345678")
+"""Bytes: the path of a socket has at most 103 on macOS, and 107 on Linux."""
 _WORKER_MODULE = "colophon.pipeline.executors.local.worker_process"
 
 
@@ -20,8 +24,20 @@ def start_fork_server() -> None:
     """
     CONTEXT.set_forkserver_preload([_WORKER_MODULE])
     resource_tracker.ensure_running()  # the server needs it, and its start would unblock interrupts
-    with worker_environment(), _interrupts_blocked():
+    with worker_environment(), _interrupts_blocked(), _directory_for_a_socket():
         forkserver.ensure_running()
+
+
+@contextmanager
+def _directory_for_a_socket() -> Iterator[None]:
+    """Let the server's socket be in a directory of this user's in /tmp, if the path of TMPDIR is too long for one."""
+    before = tempfile.tempdir
+    if len(os.fsencode(tempfile.gettempdir())) > _LONGEST_DIRECTORY:
+        tempfile.tempdir = "/tmp"
+    try:
+        yield
+    finally:
+        tempfile.tempdir = before
 
 
 @contextmanager

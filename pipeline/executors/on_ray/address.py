@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common.url_secrets import has_secret
@@ -16,6 +17,11 @@ from colophon.shards.common.url_secrets import has_secret
 ANSWER_SECONDS = 20.0
 """How long a command waits for a cluster that does not answer."""
 _CONNECT_SECONDS = 10.0
+_MOST_PORTS = 65_535
+OTHER_JOB_SERVER = "Set --address to that of the cluster's dashboard, http://HOST:8265"
+OTHER_CLUSTER = (
+    "Start one there with `ray start --head`, set RAY_ADDRESS or ray.address to another, or use --executor local"
+)
 _HOST_AND_PORT = re.compile(r"(?:ray://)?(?P<host>\[[0-9a-fA-F:.%]+\]|[^\s/:@\[\]]+):(?P<port>\d{1,5})")
 
 
@@ -30,9 +36,10 @@ def check_cluster_address(address: str, *, where: str) -> None:
         return
     found = _HOST_AND_PORT.fullmatch(address)
     if found is None:
-        raise UsageError(f"ray: no cluster at {address}: {where} must be HOST:PORT, ray://HOST:PORT or auto")
+        shown = address.rpartition("@")[2]  # before it may be a password
+        raise UsageError(f"ray: no cluster at {shown}: {where} must be HOST:PORT, ray://HOST:PORT or auto")
     if reason := unreachable(found["host"], int(found["port"])):
-        raise UsageError(f"ray: no cluster at {address}: {reason}")
+        raise UsageError(f"ray: no cluster at {address}: {reason}. {OTHER_CLUSTER}")
 
 
 def job_server_url(address: str) -> str:
@@ -44,22 +51,45 @@ def job_server_url(address: str) -> str:
     url = address if "://" in address else f"http://{address}"
     if has_secret(url):
         raise UsageError("submit: --address must not hold a secret. Set RAY_AUTH_TOKEN, or RAY_JOB_HEADERS for a proxy")
-    if not url.startswith(("http://", "https://")):
+    if not _is_web_address(url):
         raise UsageError("submit: --address: must be http://HOST:8265")
     if "://" not in address and _host_and_port(url) is None:
         raise UsageError(f"submit: --address {address}: must be http://HOST:8265")
     return url
 
 
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets without end, or a port that is none
+        return False
+
+
 def check_job_server(url: str) -> None:
-    """Check that something listens at a job server's URL, within 10 seconds.
+    """Check that something answers at a job server's URL. Ray's client would wait for it without end.
 
     Raises:
-        UsageError: its name is unknown, or nothing listens there.
+        UsageError: its name is unknown, nothing listens there, or it does not answer within 20 seconds.
     """
     found = _host_and_port(url)  # None: a path or a default port, behind a proxy
-    if found is not None and (reason := unreachable(found["host"], int(found["port"]))):
-        raise UsageError(f"submit: no Ray job server at {url}: {reason}")
+    reason = unreachable(found["host"], int(found["port"])) if found is not None else None
+    if reason := reason or _unanswered(url):
+        raise UsageError(f"submit: no Ray job server at {url}: {reason}. {OTHER_JOB_SERVER}")
+
+
+def _unanswered(url: str) -> str | None:
+    """Return that a web server is silent; None if it answers anything, or fails at once, which Ray's client reports."""
+    import urllib.error
+    import urllib.request
+    from http.client import HTTPException
+
+    try:
+        urllib.request.urlopen(f"{url.rstrip('/')}/api/version", timeout=ANSWER_SECONDS).close()
+    except (OSError, ValueError, HTTPException) as error:
+        if isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError):
+            return f"no answer within {ANSWER_SECONDS:g} seconds"
+    return None
 
 
 def _host_and_port(url: str) -> re.Match[str] | None:
@@ -68,6 +98,8 @@ def _host_and_port(url: str) -> re.Match[str] | None:
 
 def unreachable(host: str, port: int) -> str | None:
     """Return why no connection to a port is possible; None if there is one."""
+    if not 0 < port <= _MOST_PORTS:
+        return f"a port is a number from 1 to {_MOST_PORTS}"
     try:
         socket.create_connection((host.strip("[]"), port), timeout=_CONNECT_SECONDS).close()
     except TimeoutError:

@@ -20,6 +20,7 @@ from colophon.pipeline.executors.cpus import num_cpus_here
 from colophon.pipeline.executors.environment import worker_environment
 from colophon.pipeline.executors.on_ray.address import (
     ANSWER_SECONDS,
+    OTHER_CLUSTER,
     check_cluster_address,
     private_temporary_directory,
 )
@@ -56,7 +57,10 @@ def connect(config: RaySection, *, log: Callable[[str], None]) -> None:
         raise UsageError(f"ray: the cluster at {address} asks for a token: {TOKEN_HELP}") from error
     except Exception as error:  # Ray raises its own errors, those of the system, and bare exceptions
         what = f"no cluster at {address}" if address else "no cluster can be started on this machine"
-        raise UsageError(f"ray: {what}: {one_line(error)}") from error
+        found_none = "Could not find any running Ray instance" in str(error)
+        reason = "none runs on this machine" if found_none else one_line(error).rstrip(".")
+        remedy = OTHER_CLUSTER if address else "Use --executor local"
+        raise UsageError(f"ray: {what}: {reason}. {remedy}") from error
 
 
 def _attach(address: str) -> None:

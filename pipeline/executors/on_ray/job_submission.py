@@ -15,6 +15,7 @@ from ray.exceptions import AuthenticationError
 from ray.job_submission import JobSubmissionClient
 
 from colophon.pipeline.errors import StoppedError, UsageError, one_line
+from colophon.pipeline.executors.on_ray.address import OTHER_JOB_SERVER
 from colophon.pipeline.executors.on_ray.cluster import TOKEN_HELP
 from colophon.shards.common.errors import ColophonError
 
@@ -65,8 +66,10 @@ def send_job(
         client = JobSubmissionClient(address)
     except AuthenticationError as error:
         raise UsageError(f"submit: the cluster at {address} asks for a token: {TOKEN_HELP}") from error
-    except (OSError, RuntimeError, ValueError) as error:
-        raise UsageError(f"submit: no Ray job server at {address}: {one_line(error)}") from error
+    except (OSError, RuntimeError, ValueError, LookupError, TypeError) as error:
+        is_other = isinstance(error, (ValueError, LookupError, TypeError))  # no JSON, or other keys
+        reason = "it answers, but not as Ray does" if is_other else one_line(error).rstrip(".")
+        raise UsageError(f"submit: no Ray job server at {address}: {reason}. {OTHER_JOB_SERVER}") from error
     try:
         return Job(client, client.submit_job(entrypoint=entrypoint, runtime_env=runtime_env), address)
     except (OSError, RuntimeError, ValueError) as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import sys
@@ -117,16 +119,28 @@ def test_wrong_arguments_are_one_line(project: Path, call: str, line: str) -> No
         (InputError("broken"), ExitCode.FAILED, "broken"),
         (ShardError("no layout"), ExitCode.USAGE, "no layout"),
         (
-            OSError(28, "Full"),
+            OSError(errno.ENOSPC, "Full", "out/.report.html.0123456789ab.tmp"),
             ExitCode.FAILED,
-            "OSError: [Errno 28] Full (`colophon --debug ...` prints the traceback)",
+            "out/report.html: No space left on device. Free space there, or choose another place, and run the same "
+            "command again",
+        ),
+        (
+            OSError(errno.ECHILD, "No child"),
+            ExitCode.FAILED,
+            "ChildProcessError: [Errno 10] No child (`colophon --debug ...` prints the traceback)",
         ),
         (
             ValueError("first\nsecond"),
             ExitCode.FAILED,
             "ValueError: first (`colophon --debug ...` prints the traceback)",
         ),
-        (MemoryError(), ExitCode.FAILED, "MemoryError (`colophon --debug ...` prints the traceback)"),
+        (
+            MemoryError(),
+            ExitCode.FAILED,
+            "MemoryError: the memory or the threads of this process are used up. Raise its limits (`ulimit -v`, "
+            "`ulimit -u`), or set fewer ray.num_workers",
+        ),
+        (EOFError(), ExitCode.FAILED, "RuntimeError: EOFError (`colophon --debug ...` prints the traceback)"),
         (KeyboardInterrupt(), 130, "interrupted; run the same command again to resume"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
@@ -141,6 +155,17 @@ def test_an_error_is_one_line_and_its_exit_code(
     called = run()
     assert called.code == code
     assert called.line == line
+
+
+def test_a_working_directory_that_is_gone_is_one_line(project: Path) -> None:
+    Path("gone").mkdir()
+    os.chdir("gone")
+    Path("../gone").rmdir()
+    try:
+        called = colophon("status", "../recipe.toml")
+    finally:
+        os.chdir(project)
+    assert (called.code, called.line) == (2, "the working directory no longer exists. Change to another")
 
 
 def test_debug_shows_the_traceback_and_the_line(project: Path) -> None:

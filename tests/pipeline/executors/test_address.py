@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from colophon.pipeline.errors import UsageError
+from colophon.pipeline.executors.on_ray import address
 from colophon.pipeline.executors.on_ray.address import (
     check_cluster_address,
     check_job_server,
@@ -38,6 +39,9 @@ def test_an_address_in_another_form_is_refused(spelled: str) -> None:
         check_cluster_address(spelled, where="ray.address")
     expected = "ray.address must be HOST:PORT, ray://HOST:PORT or auto"
     assert str(caught.value) == f"ray: no cluster at {spelled}: {expected}"
+    with pytest.raises(UsageError) as caught:
+        check_cluster_address("user:secret@head:6379", where="RAY_ADDRESS")
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])
@@ -47,6 +51,8 @@ def test_an_address_is_tried_before_ray_is(listener: str, scheme: str) -> None:
     [port] = free_ports(1)
     with pytest.raises(UsageError, match=f"no cluster at {scheme}127.0.0.1:{port}: Connection refused"):
         check_cluster_address(f"{scheme}127.0.0.1:{port}", where="RAY_ADDRESS")
+    with pytest.raises(UsageError, match=r"a port is a number from 1 to 65535\. Start one there"):
+        check_cluster_address(f"{scheme}127.0.0.1:65536", where="RAY_ADDRESS")
     with pytest.raises(UsageError, match=f"no cluster at {scheme}no-such-host.invalid:6379: "):
         check_cluster_address(f"{scheme}no-such-host.invalid:6379", where="RAY_ADDRESS")
 
@@ -87,7 +93,8 @@ def test_a_run_names_the_cluster_that_it_waits_for_and_writes_nothing(project: P
     )
     assert done.returncode == 2
     assert done.stdout == f"ray: connecting to {address}\n"
-    assert done.stderr == f"colophon: ray: no cluster at {address}: Connection refused\n"
+    assert done.stderr.startswith(f"colophon: ray: no cluster at {address}: Connection refused. Start one there with ")
+    assert done.stderr.count("\n") == 1
     assert snapshot() == before
 
 
@@ -108,14 +115,29 @@ def test_a_mistake_in_a_recipe_comes_before_the_connection(project: Path, monkey
 
 def test_a_job_server_needs_no_scheme(listener: str) -> None:
     assert job_server_url(listener) == job_server_url(f"http://{listener}") == f"http://{listener}"
-    check_job_server(f"http://{listener}")
     assert job_server_url("https://ray.example.org/cluster") == "https://ray.example.org/cluster"
-    check_job_server("https://ray.example.org/cluster")  # behind a proxy: Ray's client finds out
     with pytest.raises(UsageError, match="submit: --address head: must be http://HOST:8265"):
         job_server_url("head")
+
+
+@pytest.mark.parametrize(
+    "spelled", ["http://", "http://[::1", "http://head:port", "http://head:99999", "http://:8265", "ray://head:10001"]
+)
+def test_a_url_that_is_no_web_address_is_refused(spelled: str) -> None:
+    with pytest.raises(UsageError, match="submit: --address: must be http://HOST:8265"):
+        job_server_url(spelled)
+
+
+def test_a_job_server_that_is_silent_or_missing_is_named(listener: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(address, "ANSWER_SECONDS", 0.1)
+    with pytest.raises(
+        UsageError, match=f"submit: no Ray job server at http://{listener}: no answer within 0.1 seconds"
+    ):
+        check_job_server(f"http://{listener}")
     [port] = free_ports(1)
     with pytest.raises(UsageError, match=f"submit: no Ray job server at http://127.0.0.1:{port}: Connection refused"):
         check_job_server(f"http://127.0.0.1:{port}")
+    check_job_server(f"http://127.0.0.1:{port}/cluster")  # behind a proxy: Ray's client finds out
 
 
 @pytest.mark.parametrize(

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from colophon.pipeline.errors import StoppedError
+from colophon.pipeline.errors import StoppedError, UsageError
 from colophon.pipeline.executors.on_ray import job_submission
 from colophon.shards.common.errors import ColophonError, ExitCode
+from tests.pipeline.servers import files_serving
 
 COMMANDS = (
     "Follow it: ray job logs --follow raysubmit_1 --address http://head:8265. "
@@ -110,3 +112,14 @@ def test_a_job_without_an_exit_code_is_an_error_with_its_reason(info: dict[str, 
     with pytest.raises(ColophonError) as failed:
         follow([], **info)
     assert str(failed.value) == f"submit: job raysubmit_1 {outcome}. The same command again resumes the run"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b'{"version": 4}'])
+def test_a_server_that_is_not_rays_is_named(body: bytes, tmp_path: Path) -> None:
+    files = {"api/version": body}
+    with files_serving(files, sends_parts=False) as server, pytest.raises(UsageError) as failed:
+        job_submission.send_job("true", address=server, working_dir=tmp_path, variables={}, requirements=[])
+    assert str(failed.value) == (
+        f"submit: no Ray job server at {server}: it answers, but not as Ray does. "
+        "Set --address to that of the cluster's dashboard, http://HOST:8265"
+    )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 import pytest
@@ -43,6 +45,21 @@ def test_a_fork_server_that_refuses_is_a_failed_start(monkeypatch: pytest.Monkey
     worker = pool.start()
     assert pool.wait(5) == [Died(worker, "worker died: ConnectionRefusedError nobody listens")]
     assert pool.wait(0) == []
+
+
+def test_the_fork_server_starts_where_paths_are_too_long_for_a_socket(tmp_path: Path) -> None:
+    """In a process of its own, since a server that runs is not started again."""
+    long = tmp_path / ("long" * 30)
+    long.mkdir()
+    code = (
+        "from colophon.pipeline.executors.local import fork_server; fork_server._WORKER_MODULE = 'json'\n"
+        "import tempfile; fork_server.start_fork_server()\n"
+        "process = fork_server.CONTEXT.Process(target=print, args=('forked',)); process.start(); process.join()\n"
+        "print(process.exitcode, tempfile.gettempdir())\n"
+    )
+    environment = {**os.environ, "TMPDIR": str(long)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, text=True, capture_output=True, check=False)
+    assert (done.stdout.split(), done.stderr) == (["forked", "0", str(long)], "")
 
 
 def first_event(pool: LocalPool) -> Event:

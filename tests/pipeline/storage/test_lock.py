@@ -89,6 +89,16 @@ def test_a_run_leaves_no_owner_and_no_directory_that_it_did_not_need(finished: P
     assert Path("out").is_dir()
 
 
+def test_a_full_disk_is_named_with_the_lock(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("colophon.pipeline.storage.lock.os.write", full)
+    called = run()
+    assert (called.code, called.line) == (1, f"{Path('out/.lock')}: cannot be written: No space left on device")
+    assert not Path("out").exists()
+
+
 def refuse_flock(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     """Let flock fail as on a file system without locks; none can be mounted in a test."""
 
