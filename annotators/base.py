@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from inspect import isabstract
@@ -119,6 +119,13 @@ class Annotator(ABC):
     @property
     def notes(self) -> tuple[str, ...]:
         """Human-readable lines about what is unusual in how this annotator will run."""
+        return ()
+
+    def notes_on(self, files: Sequence[str]) -> tuple[str, ...]:
+        """Human-readable lines about the files of a run; only one that reads DOCUMENT_FILE is asked, before the run.
+
+        `files` are the values that DOCUMENT_FILE will have, each once.
+        """
         return ()
 
     @property

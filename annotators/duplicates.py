@@ -6,7 +6,7 @@ Cost: 1 µs a document.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from colophon.annotators.base import DOCUMENT_FILE, DOCUMENT_PLACE, Annotator, A
 from colophon.annotators.columns import string_column
 from colophon.annotators.duplicate_keys import DuplicateKeysConfig
 from colophon.annotators.fasttext.model_cache import remembered_sha256
-from colophon.annotators.lists.cluster_table import ClusterTable, table_settings
+from colophon.annotators.lists.cluster_table import ClusterTable, num_unknown, table_settings
 from colophon.shards.common.differences import differences
 
 _CODE_VERSION = 1
@@ -109,6 +109,17 @@ class DuplicatesAnnotator(Annotator):
     def model_files(self) -> Mapping[str, str]:
         """The table's path and sha256."""
         return {self._path: self.settings["table_sha256"]}
+
+    def notes_on(self, files: Sequence[str]) -> tuple[str, ...]:
+        """A line if the table was made without some of the files, or with a different content of them."""
+        unknown = num_unknown(self._path, files)
+        if not unknown:
+            return ()
+        return (
+            f"annotators.{self.name}: {self._path} is out of date: it has nothing on {unknown:,} of {len(files):,} "
+            "files, which are new, have changed or could not be read. Their documents have nulls in its columns. "
+            "`colophon duplicates RECIPE` updates it, `colophon run RECIPE --rebuild` the columns",
+        )
 
     def load(self) -> None:
         """Map the table, after writing it to the cache if this machine does not have it.

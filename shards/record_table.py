@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.errors import DamagedFileError, one_line
 from colophon.shards.common.table_rows import TableRows
-from colophon.shards.records import REMEDY, PartitionInfo, Record, file_of
+from colophon.shards.records import REMEDY, PartitionInfo, Record, file_and_content, file_of
 
 _ROWS_AT_A_TIME = 1 << 13
 _JSON = ("counts", "content", "problems")
@@ -136,6 +136,12 @@ class PartitionTable(TableRows[PartitionInfo]):
     def files(self) -> set[str]:
         """`PartitionInfo.file` of each."""
         return {file_of(name) for column in self.table.column("name").chunks for name in column.to_pylist()}
+
+    @property
+    def files_and_contents(self) -> list[str]:
+        """`file_and_content` of each file, in the order of the partitions."""
+        columns = (self.table.column(name).to_pylist() for name in ("name", "identity"))
+        return list(dict.fromkeys(map(file_and_content, *columns)))
 
     @property
     def source_names(self) -> dict[str, str]:

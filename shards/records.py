@@ -112,6 +112,11 @@ def file_of(partition: str) -> str:
     return _ROW_GROUP.sub(r"\1", partition)
 
 
+def file_and_content(partition: str, identity: str) -> str:
+    """The file of a partition and its content, in one string that changes with either."""
+    return f"{file_of(partition)} {identity}"
+
+
 class PartitionInfo(Frozen):
     """The part of an input file that one unit of work covers."""
 

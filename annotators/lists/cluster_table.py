@@ -63,6 +63,15 @@ def table_settings(path: str) -> dict[str, Any]:
         raise AnnotatorError(f"{path}: not a table of `colophon duplicates`") from None
 
 
+def num_unknown(path: str, files: Sequence[str]) -> int:
+    """The number of `files`, values of `base.DOCUMENT_FILE`, that were not read when a table was made.
+
+    Raises:
+        AnnotatorError: the table cannot be read.
+    """
+    return int(np.isin(_digests(files), _files_of(_opened(path)), invert=True).sum())
+
+
 class ClusterTable:
     """Finds documents in a table. Memory: 21 bytes for each of its rows, mapped by all processes of a machine."""
 
@@ -114,7 +123,7 @@ def _arrays(path: str) -> dict[str, NumPyArray]:
     try:
         with _opened(path) as parquet:
             table = parquet.read(use_threads=False)
-            files = np.frombuffer(base64.b64decode(parquet.schema_arrow.metadata[_FILES]), "<u8").astype(np.uint64)
+            files = _files_of(parquet)
         table.validate(full=True)
     except (pa.ArrowException, OSError, LookupError, ValueError) as error:
         if isinstance(error, AnnotatorError):
@@ -139,6 +148,11 @@ def _opened(path: str) -> pq.ParquetFile:
         return pq.ParquetFile(Path(path))
     except (pa.ArrowException, OSError) as error:
         raise AnnotatorError(f"{path}: cannot be read: {short_reason(error)}") from None
+
+
+def _files_of(parquet: pq.ParquetFile) -> NumPyArray:
+    """uint64 [files]: the digests of the files that were read when a table was made, ascending."""
+    return np.frombuffer(base64.b64decode(parquet.schema_arrow.metadata[_FILES]), "<u8").astype(np.uint64)
 
 
 def _digests(files: Sequence[str]) -> NumPyArray:

@@ -26,6 +26,7 @@ from colophon.pipeline.executors.session import ExecutorName
 
 if TYPE_CHECKING:
     from colophon.pipeline.recipe.schema import Recipe
+    from colophon.pipeline.runs.dry_run import DryRun
     from colophon.pipeline.runs.run import RunResult
     from colophon.pipeline.storage.shard import Shard
     from colophon.shards.outputs import StageName
@@ -47,13 +48,24 @@ def _stage_command(name: str, stages: tuple[StageName, ...], docstring: str) -> 
         as_json: JsonOption = False,
     ) -> None:
         settings = [*(settings or []), *(["tokenizer.allow_lossy=true"] if allow_lossy else [])]
-        share = None if shard is None else _parsed(shard)
+        share = None if shard is None else parsed_shard(shard)
         loaded = _loaded(recipe, settings)
         if dry_run:
-            may_probe = not no_probe
-            _print_plan(
-                loaded, stages, where=recipe, shard=share, rebuild=rebuild, may_probe=may_probe, as_json=as_json
+            from colophon.pipeline.runs.dry_run import print_dry_run
+
+            plan = planned(
+                loaded,
+                stages,
+                where=recipe,
+                shard=share,
+                rebuild=rebuild,
+                may_probe=not no_probe,
+                as_json=as_json,
             )
+            if as_json:
+                echo_json(plan.as_dict())
+            else:
+                print_dry_run(plan, console=make_console())
         else:
             _run(
                 loaded,
@@ -105,7 +117,8 @@ pack = _stage_command(
 )
 
 
-def _parsed(shard: str) -> Shard:
+def parsed_shard(shard: str) -> Shard:
+    """The shard of a `--shard` option."""
     from colophon.pipeline.storage.shard import Shard
 
     return Shard.parse(shard)
@@ -145,12 +158,13 @@ def _run(
         log=progress_log(as_json),
     )
     if as_json:
-        content = result.summary if shard is None else _share(shard, result)
+        content = result.summary if shard is None else share_json(shard, result)
         echo_json({"exit_code": int(result.exit_code), "output": recipe.output.path, **content})
     raise typer.Exit(int(result.exit_code))
 
 
-def _share(shard: Shard, result: RunResult) -> dict[str, Any]:
+def share_json(shard: Shard, result: RunResult) -> dict[str, Any]:
+    """A shard's result as a JSON value."""
     return {
         "shard": str(shard),
         "partitions": len(result.manifest.partitions),
@@ -178,7 +192,7 @@ def finish(recipe: RecipeArgument, settings: SetOption = None, as_json: JsonOpti
     raise typer.Exit(int(result.exit_code))
 
 
-def _print_plan(
+def planned(
     recipe: Recipe,
     stages: tuple[StageName, ...],
     *,
@@ -187,21 +201,17 @@ def _print_plan(
     rebuild: bool,
     may_probe: bool,
     as_json: bool,
-) -> None:
-    """Print the files that a run would write, its estimated cost, and the resolved recipe; start nothing."""
+) -> DryRun:
+    """The files that a run would write, its estimated cost, and the resolved recipe; starts nothing."""
     from colophon.pipeline.runs.calibration import calibrated
-    from colophon.pipeline.runs.dry_run import dry_run, print_dry_run
+    from colophon.pipeline.runs.dry_run import dry_run
     from colophon.pipeline.runs.resolve import resolve
 
     log = progress_log(as_json)
     resolved = resolve(recipe, where=where).for_shard(shard)
     for line in resolved.check_tokenizer(stages):  # an error of the tokenizer comes before any table
         log(line)
-    plan = dry_run(calibrated(resolved, write=False, log=log, rebuild=rebuild), stages=stages, may_probe=may_probe)
-    if as_json:
-        echo_json(plan.as_dict())
-    else:
-        print_dry_run(plan, console=make_console())
+    return dry_run(calibrated(resolved, write=False, log=log, rebuild=rebuild), stages=stages, may_probe=may_probe)
 
 
 def submit(

@@ -10,6 +10,7 @@ import numpy as np
 from colophon.pipeline.duplicates.compiled import flatten, keep_best, link_equal
 from colophon.pipeline.duplicates.key_ranges import RANGE_BYTES, KeyRanges
 from colophon.pipeline.duplicates.keys import KeyFiles
+from colophon.pipeline.storage.fault_injection import reached
 from colophon.shards.common.arrays import NumPyArray
 
 
@@ -49,6 +50,7 @@ def find_clusters(
     ranges = KeyRanges(scratch, num_pairs=len(parents) * num_keys, range_bytes=range_bytes)
     for keys, documents in files.pairs():
         ranges.add(keys, documents)
+        reached("mid-write", "pairs")
     for keys, documents in ranges.sorted():
         link_equal(parents, keys, documents)
     flatten(parents)

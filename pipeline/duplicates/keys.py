@@ -18,6 +18,9 @@ from colophon.pipeline.runs.resolve import ResolvedRecipe, resolve
 from colophon.pipeline.storage.commits import Store
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.errors import did_you_mean
+from colophon.shards.manifest import Manifest
+from colophon.shards.outputs import Output
+from colophon.shards.record_table import PartitionTable
 from colophon.shards.records import Record
 
 
@@ -40,8 +43,27 @@ def duplicates_names(recipe: Recipe) -> list[str]:
     return [name for name, config in recipe.annotators.items() if isinstance(config, DuplicatesConfig)]
 
 
+def chosen_names(recipe: Recipe, wanted: Sequence[str] | None, *, where: str) -> list[str]:
+    """The annotators of type `duplicates` with the names `wanted`, by default all.
+
+    Raises:
+        UsageError: there is none, or see `duplicates_config`.
+    """
+    names = list(dict.fromkeys(wanted or duplicates_names(recipe)))
+    if not names:
+        raise UsageError(f"{where}: no annotator of type 'duplicates'. Add one: [annotators.duplicates]")
+    for name in names:
+        duplicates_config(recipe, name, where=where)
+    return names
+
+
+def keys_path(recipe: Recipe, name: str) -> str:
+    """The output of the run that computes the keys for the annotator `name`."""
+    return f"{recipe.output.path.rstrip('/')}/duplicates/{name}"
+
+
 def keys_recipe(recipe: Recipe, name: str, *, where: str) -> Recipe:
-    """The recipe that computes the keys for the annotator `name`, in the directory `duplicates/<name>` of the output.
+    """The recipe that computes the keys for the annotator `name`, in the directory `keys_path`.
 
     It has this annotator, and those whose columns `within` and `score` name.
 
@@ -53,7 +75,7 @@ def keys_recipe(recipe: Recipe, name: str, *, where: str) -> Recipe:
     bare = recipe.model_copy(
         update={
             "annotators": {**others, name: config.of_keys},
-            "output": recipe.output.model_copy(update={"path": f"{recipe.output.path.rstrip('/')}/duplicates/{name}"}),
+            "output": recipe.output.model_copy(update={"path": keys_path(recipe, name)}),
             "layouts": {},
             "train": {},
         }
@@ -87,6 +109,15 @@ class KeyFiles:
     name: str
     """The annotator's name, with which its columns begin."""
     records: Sequence[Record]
+    sources: Sequence[str] = ()
+    """The values of `base.DOCUMENT_FILE`, in input order."""
+
+    @classmethod
+    def of(cls, manifest: Manifest, name: str, *, store: Store) -> KeyFiles:
+        """The files that a run of `keys_recipe` wrote; none if no document could be read."""
+        output = manifest.by_output.get(Output.annotations(name))
+        partitions = PartitionTable.of(manifest.partitions)
+        return cls(store, name, () if output is None else output.records, partitions.files_and_contents)
 
     @property
     def num_documents(self) -> int:
@@ -108,12 +139,6 @@ class KeyFiles:
     def places(self) -> Iterator[tuple[int, pa.Table]]:
         """For each file the number of its first document, and the columns file, place and id."""
         yield from self._tables("file", "place", "id")
-
-    @property
-    def sources(self) -> list[str]:
-        """The values of `base.DOCUMENT_FILE`, in input order."""
-        names = (name for _, table in self._tables("file") for name in table.column(0).unique().to_pylist())
-        return list(dict.fromkeys(names))
 
     def _tables(self, *columns: str) -> Iterator[tuple[int, pa.Table]]:
         first = 0

@@ -30,7 +30,14 @@ from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.partitions import SCHEMAS, present_identity
 from colophon.pipeline.inputs.problems import Problems
 from colophon.pipeline.inputs.warc.reader import warc_batches
-from colophon.shards.records import LINES_OF_PIECE, OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, QuarantineEntry
+from colophon.shards.records import (
+    LINES_OF_PIECE,
+    OF_WRONG_TYPE,
+    RECORDS_OF_KIND,
+    TOO_LONG,
+    QuarantineEntry,
+    file_and_content,
+)
 
 _ANY_COLUMN = ColumnNeed("row", "id", required=False, occurrence=0)
 
@@ -135,7 +142,8 @@ class PartitionReader:
 
     def _column(self, batch: pa.RecordBatch, need: ColumnNeed, *, first_row: int) -> pa.Array:
         if need.name == DOCUMENT_FILE:
-            return pa.array([f"{self.partition.file_name} {self.partition.identity}"] * batch.num_rows, pa.string())
+            file = file_and_content(self.partition.name, self.partition.identity)
+            return pa.array([file] * batch.num_rows, pa.string())
         if need.name == DOCUMENT_PLACE:
             return _places(batch, first_row=first_row)
         array = None

@@ -238,25 +238,25 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
         console.print("nothing to do: all files are up to date", highlight=False)
     for line in describe_left_aside(manifest.left_aside):
         console.print(f"left aside: {line}", highlight=False, soft_wrap=True)
-    _print_quarantine(manifest, console=console)
+    print_quarantine(manifest, console=console)
 
 
-def print_share(shard: Shard, result: RunResult, *, arguments: str, console: Console) -> None:
-    """Print the lines that end a shard; `arguments` are its recipe and `--set` options."""
+def print_share(shard: Shard, result: RunResult, *, then: str, console: Console) -> None:
+    """Print the lines that end a shard; `then` is the command that completes the run."""
     partitions = len(result.manifest.partitions)
     work = "" if result.has_worked else ", nothing to do"
     line = f"shard {shard}: {partitions:,} partitions are complete{work}"
-    console.print(
-        f"{line}. When all shards are: colophon finish {arguments}", highlight=False, markup=False, soft_wrap=True
-    )
-    _print_quarantine(result.manifest, console=console)
+    console.print(f"{line}. When all shards are: {then}", highlight=False, markup=False, soft_wrap=True)
+    print_quarantine(result.manifest, console=console)
 
 
-def _print_quarantine(manifest: Manifest, *, console: Console) -> None:
+def print_quarantine(manifest: Manifest, *, root: str = "", console: Console) -> None:
+    """Print the first of a manifest's quarantined inputs, and the file with the rest, under `root`."""
     for entry in manifest.quarantine[:5]:
         console.print(f"quarantined: {describe(entry)}", style="yellow", highlight=False, soft_wrap=True)
     if len(manifest.quarantine) > 5:
-        console.print(f"... and {len(manifest.quarantine) - 5} more in {QUARANTINE}", style="yellow", highlight=False)
+        file = f"{root}/{QUARANTINE}" if root else QUARANTINE
+        console.print(f"... and {len(manifest.quarantine) - 5} more in {file}", style="yellow", highlight=False)
 
 
 def _text_problems(documents: dict[str, int]) -> str:

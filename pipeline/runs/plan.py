@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from colophon import __version__
+from colophon.annotators.base import DOCUMENT_FILE
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.inputs.partition_table import Partition, Partitions, joined_texts
 from colophon.pipeline.inputs.problems import problems_in_files
@@ -253,8 +254,12 @@ class Plan:
         """Lines about how a stage will run that are known before it starts."""
         if stage not in _STAGES_OVER_THE_INPUT:
             return []
-        of_annotators = [note for a in self.resolved.annotators for note in a.notes] if stage == "annotate" else []
-        return [*self.resolved.inputs.notes, *of_annotators]
+        annotators = self.resolved.annotators if stage == "annotate" else ()
+        notes = [*self.resolved.inputs.notes, *(note for each in annotators for note in each.notes)]
+        if readers := [each for each in annotators if DOCUMENT_FILE in each.columns]:
+            files = self.resolved.inputs.partitions.infos().files_and_contents
+            notes += [note for each in readers for note in each.notes_on(files)]
+        return notes
 
     def stage(self, stages: Sequence[StageName]) -> Stage:
         """The description of a pass that an executor sends to its workers; `stages` are one of `passes`."""

@@ -177,7 +177,7 @@ def _print_result(result: RunResult, *, shard: Shard | None, arguments: str, con
     from colophon.pipeline.reports.summary import print_share, print_summary
 
     if shard is not None:
-        print_share(shard, result, arguments=arguments, console=console)
+        print_share(shard, result, then=f"colophon finish {arguments}", console=console)
     else:
         print_summary(dict(result.summary), result.manifest, console=console, has_worked=result.has_worked)
 

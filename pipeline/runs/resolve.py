@@ -42,7 +42,7 @@ from colophon.shards.templates import template_of
 from colophon.shards.tokenizer.tokenizer import Tokenizer
 
 WRITTEN_NAMES = (
-    *("annotations", "calibration", TABLES, "packed", "records", "report", SHARDS, "tokens", "training"),
+    *("annotations", "calibration", "duplicates", TABLES, "packed", "records", "report", SHARDS, "tokens", "training"),
     *(LOCK_NAME, "manifest.json", "quarantine.jsonl"),
 )
 """The names in a run's output directory, those of its trainings included."""

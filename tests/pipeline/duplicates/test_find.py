@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.runs.recipe_run import run_recipe
 from colophon.shards.manifest import read_manifest
 from tests.pipeline.executors.nodes import two_nodes
-from tests.pipeline.project import colophon
+from tests.pipeline.project import colophon, redone, snapshot
+from tests.pipeline.runs.test_faults import INLINE, TWO_WORKERS, call, ended, fault, start, wait_for
 
 TEXT = "the quick brown fox jumps over the lazy dog while seven wizards watch from a hill and say nothing at all"
 RECIPE = """
@@ -64,11 +66,13 @@ def find(*settings: str, **options: Any) -> FoundDuplicates:
     return find_duplicates(load_recipe("recipe.toml", overrides=settings), "duplicates", executor="inline", **options)
 
 
-def annotate(*settings: str) -> list[tuple[Any, Any, Any]]:
-    """The columns of all documents in input order, of a run."""
+def annotate(*settings: str, notes: list[str] | None = None) -> list[tuple[Any, Any, Any]]:
+    """The columns of all documents in input order, of a run; its notes are appended to `notes`."""
     recipe = load_recipe("recipe.toml", overrides=settings)
-    run_recipe(recipe, stages=("annotate",), executor="inline")
-    records = read_manifest(Path(recipe.output.path)).outputs["annotations/duplicates"].records
+    result = run_recipe(recipe, stages=("annotate",), executor="inline", rebuild=True)
+    ([] if notes is None else notes).extend(result.notes)
+    outputs = read_manifest(Path(recipe.output.path)).outputs
+    records = outputs["annotations/duplicates"].records if outputs else []
     rows = [row for record in records for row in pq.read_table(Path(recipe.output.path, record.path)).to_pylist()]
     return [tuple(row[f"duplicates_{name}"] for name in ("cluster", "size", "kept")) for row in rows]
 
@@ -131,13 +135,23 @@ def test_a_second_call_computes_no_keys_and_new_files_only_theirs(project: Path)
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_file_that_is_new_or_changed_since_has_nulls(project: Path) -> None:
+def test_a_file_that_is_new_or_changed_since_has_nulls_and_is_noted(project: Path) -> None:
+    Path("data/empty.jsonl").write_text("")
+    notes: list[str] = []
     find()
+    annotate(notes=notes)
+    assert notes == []
     pq.write_table(pa.table({"text": [text_of(3)], "url": [""]}), "data/c.parquet")
     Path("data/b.jsonl").write_text(Path("data/b.jsonl").read_text().replace("the", "The", 1))
-    rows = annotate()
+    rows = annotate(notes=notes)
     assert rows[:11] == [*((n, 2, True) for n in range(10)), (None, 1, True)]
     assert rows[40:] == [(None, None, None)] * 41
+    assert len(notes) == 1
+    assert notes[0].startswith(f"annotators.duplicates: {project}/duplicates.parquet is out of date: it has nothing on")
+    assert "nothing on 2 of 4 files, which are new, have changed or could not be read. " in notes[0]
+    find()
+    assert annotate(notes=notes)[80:] == [(3, 3, False)]
+    assert len(notes) == 1
 
 
 def test_changed_settings_need_rebuild_and_other_settings_a_new_table(project: Path) -> None:
@@ -153,9 +167,34 @@ def test_changed_settings_need_rebuild_and_other_settings_a_new_table(project: P
 
 
 def test_input_that_cannot_be_read_is_reported(project: Path) -> None:
-    Path("data/z.parquet").write_bytes(b"PAR1")
-    found = find()
-    assert (int(found.exit_code), found.documents, found.clustered) == (3, 80, 20)
+    for number in range(6):
+        Path(f"data/z{number}.parquet").write_bytes(b"PAR1")
+    called = colophon("duplicates", "recipe.toml", "--executor", "inline")
+    *quarantined, more, last = called.out.splitlines()[1:]
+    assert called.code == 3
+    assert [line.split(": ")[:2] for line in quarantined] == [["quarantined", f"data/z{n}.parquet"] for n in range(5)]
+    assert more == "... and 1 more in out/duplicates/duplicates/quarantine.jsonl"
+    assert last.startswith("duplicates: 20 of 80 documents are in 10 clusters; 10 are not kept. 6 files or partitions ")
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "quarantined"),
+    [
+        ([], (), 0),
+        ([{"text": "a b", "url": "c"}], ("annotators.duplicates.keep=highest", "annotators.duplicates.score=url"), 1),
+    ],
+    ids=["no rows", "scores that are no numbers"],
+)
+def test_input_without_a_usable_document_has_an_empty_table(
+    project: Path, rows: list[dict[str, str]], settings: tuple[str, ...], quarantined: int
+) -> None:
+    schema = pa.schema([("text", pa.string()), ("url", pa.string())])
+    pq.write_table(pa.Table.from_pylist(rows, schema), "only.parquet")
+    settings = ('input.paths=["only.parquet"]', *settings)
+    found = find(*settings)
+    assert (found.documents, found.clusters, found.quarantined) == (0, 0, quarantined)
+    assert pq.read_table("duplicates.parquet").num_rows == 0
+    assert annotate(*settings, "layouts={}") == [(None, None, None)] * len(rows)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +212,72 @@ def test_no_annotator_writes_the_columns_of_places(project: Path) -> None:
     message = r"annotators\.own writes a column 'document_place', the name of where a document is\. Give the column"
     with pytest.raises(UsageError, match=message):
         find(own)
+
+
+def test_shards_and_the_command_after_them_write_the_table_of_one_command(project: Path) -> None:
+    find()
+    expected = Path("duplicates.parquet").read_bytes()
+    Path("duplicates.parquet").unlink()
+    command = ("duplicates", "recipe.toml", "--set", "output.path=shards", "--executor", "inline")
+    [of_json] = json.loads(colophon(*command, "--shard", "2/2", "--json").out)["duplicates"]
+    assert (of_json["name"], of_json["shard"], of_json["partitions"]) == ("duplicates", "2/2", 4)
+    called = colophon(*command, "--shard", "1/2")
+    then = "colophon duplicates recipe.toml --set output.path=shards"
+    line = f"shard 1/2: 3 partitions are complete. When all shards are: {then}"
+    assert (called.code, called.out.splitlines()[-1]) == (0, line)
+    assert not Path("duplicates.parquet").exists()
+    before = snapshot(Path("shards"))
+    assert colophon(*command).code == 0
+    assert redone(before, snapshot(Path("shards"))) == set()
+    assert Path("duplicates.parquet").read_bytes() == expected
+
+
+def assert_resumed(project: Path, before: dict[str, tuple[int, int]], expected: bytes) -> None:
+    """The command writes the table of an undisturbed run, redoes no key file, and leaves nothing of a killed one."""
+    for left in project.glob(".duplicates*"):
+        os.utime(left, (0, 0))  # a directory of less than a minute is kept: its owner may be about to lock it
+    find()
+    assert Path("duplicates.parquet").read_bytes() == expected
+    assert list(project.glob(".duplicates*")) == []
+    done = {path for path in before if "/annotations/" in path and path.endswith(".parquet")}
+    assert len(done) > 1
+    assert redone(before, snapshot(Path("out"))).isdisjoint(done)
+
+
+@pytest.fixture
+def expected(project: Path) -> bytes:
+    """The table of an undisturbed command, which is removed; and an empty directory `marks`."""
+    find("output.path=whole")
+    (project / "marks").mkdir()
+    table = Path("duplicates.parquet").read_bytes()
+    Path("duplicates.parquet").unlink()
+    return table
+
+
+@pytest.mark.parametrize(
+    ("step", "stage", "at"), [("mid-write", "annotate", 4), ("mid-write", "pairs", 3), ("before rename", "table", 1)]
+)
+def test_a_killed_command_is_resumed(project: Path, expected: bytes, step: str, stage: str, at: int) -> None:
+    environment = fault(project / "marks", step, "kill", stage=stage, at=at)
+    assert call("duplicates", "recipe.toml", *INLINE, env=environment)[0] == -signal.SIGKILL
+    assert not Path("duplicates.parquet").exists()
+    assert_resumed(project, snapshot(Path("out")), expected)
+
+
+@pytest.mark.slow
+def test_killed_workers_and_a_killed_command_with_workers(project: Path, expected: bytes) -> None:
+    local = ("duplicates", "recipe.toml", "--executor", "local", *TWO_WORKERS)
+    killed = fault(project / "marks", "mid-write", "kill", stage="annotate", at=3)
+    assert call(*local, "--set", "output.path=survived", env=killed)[0] == 0
+    assert Path("duplicates.parquet").read_bytes() == expected
+    Path("duplicates.parquet").unlink()
+    (project / "hang").mkdir()
+    process = start(*local, env=fault(project / "hang", "mid-write", "hang", stage="annotate", at=4, times=2))
+    wait_for((project / "hang/5").exists, process)
+    wait_for(lambda: len(list(Path("out").rglob("annotations/**/*.parquet"))) > 2, process)
+    process.kill()
+    assert ended(process)[0] == -signal.SIGKILL
+    assert_resumed(project, snapshot(Path("out")), expected)
 
 
 def test_the_command(project: Path) -> None:
