@@ -87,7 +87,7 @@ class TypedColumn:
     name: str
     """FineWeb's name, or the input's; fields of structs and JSON objects as `meta.url`."""
     type: pa.DataType
-    """string, int64, float64, bool or list<string>; a value that does not fit is null."""
+    """string, int64, float64, bool, list<string> or list<float32>; a value that does not fit is null."""
     key: str
     """The recipe's key that names it, for the error if no file has it."""
 

@@ -1,6 +1,7 @@
 """The `embedding` annotator: small classifiers on the vectors of texts, as FineWeb2-HQ and Apertus select with.
 
-The embedder is a static model, or one of a plugin: a subclass of `EmbedderConfig` with one method.
+The embedder is a static model, or one of a plugin: a subclass of `EmbedderConfig` with one method. Ready vectors in a
+column of the input need none.
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import pyarrow as pa
+from pydantic import Field, model_validator
 
-from colophon.annotators.base import AnnotatorError
-from colophon.annotators.columns import string_column
-from colophon.annotators.embedding.embedder import Embedder
-from colophon.annotators.embedding.model import EmbeddingModel
+from colophon.annotators.base import AnnotatorError, TypedColumn
+from colophon.annotators.columns import string_column, typed_column
+from colophon.annotators.embedding.model import EmbeddingModel, VectorSource
 from colophon.annotators.embedding.static_model import FILES, StaticModel
+from colophon.annotators.embedding.vector_column import VECTOR, VectorColumn
 from colophon.annotators.fasttext.model_cache import remembered_sha256
+from colophon.annotators.fasttext.score_columns import ScoreColumns
 from colophon.annotators.heads.annotator import HeadsAnnotator, HeadsConfig
 from colophon.annotators.heads.head import Floats
 
@@ -31,7 +34,7 @@ class EmbedderConfig(HeadsConfig):
     The embedder must be the one that they were trained with."""
 
     @abstractmethod
-    def embedder(self) -> Embedder:
+    def embedder(self) -> VectorSource:
         """The embedder; called in every process, before its `load`.
 
         Raises:
@@ -53,7 +56,7 @@ class EmbedderConfig(HeadsConfig):
 
 
 class EmbeddingConfig(EmbedderConfig):
-    """Scores each text with small classifiers on its vector, from a static model on disk.
+    """Scores each document with small classifiers on its vector: from a static model on disk, or a column of the input.
 
     Example:
 
@@ -62,30 +65,65 @@ class EmbeddingConfig(EmbedderConfig):
         static = "models/potion-base-8M"
         model = "models/quality.safetensors"
         heads = { quality = { score = { probability_of = "high" } } }
+
+        [annotators.edu]
+        type = "embedding"
+        column = "gte_multilingual_base"
+        model = "models/edu.safetensors"
     """
 
     type_name: ClassVar[str] = "embedding"
     path_fields = ("model", "static")
+    reads = ("text, or a column of vectors",)
 
-    static: str
+    static: str | None = None
     """Local folder of a static model, as model2vec saves it: `model.safetensors`, `tokenizer.json` and `config.json`.
     A model of a different kind is a plugin."""
+    column: str | None = Field(default=None, min_length=1)
+    """Column of the input that has ready vectors: lists of numbers, all of one length, instead of `static`. Its name
+    stands for the model that made them: a head that was trained on a column of a different name is refused."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> EmbeddingConfig:
+        if (self.static is None) == (self.column is None):
+            raise ValueError(
+                "set static, a folder of a static model, or column, a column of ready vectors; one of them"
+            )
+        return self
 
     @property
     def paths(self) -> tuple[str, ...]:
         """The heads' file, and those of the folder."""
-        return (self.model, *(f"{self.static}/{name}" for name in FILES))
+        return (self.model, *(() if self.static is None else (f"{self.static}/{name}" for name in FILES)))
 
-    def embedder(self) -> StaticModel:
+    def embedder(self) -> StaticModel | VectorColumn:
         """See `EmbedderConfig.embedder`."""
-        return StaticModel(self.static)
+        return VectorColumn(str(self.column)) if self.static is None else StaticModel(self.static)
 
 
 class EmbeddingAnnotator(HeadsAnnotator[EmbedderConfig, EmbeddingModel]):
-    """Scores `text`. All columns are null for a null or empty text, and for one without a vector."""
+    """Scores `text`, or the vectors of a column. All columns are null for a document without a vector.
+
+    That is one whose text is null, empty or without a known token. In a column of vectors it is null, an empty list, or
+    a list with a number that is null, NaN or infinite.
+    """
 
     columns = ("text",)
     code_version = 1
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        config: EmbedderConfig,
+        model: EmbeddingModel,
+        columns: Mapping[str, ScoreColumns] | None = None,
+    ) -> None:
+        """See `HeadsAnnotator`."""
+        super().__init__(name, config=config, model=model, columns=columns)
+        if model.column is not None:
+            self.columns = (f"{model.column} as vector",)
+            self.typed = {self.columns[0]: TypedColumn(model.column, VECTOR, f"annotators.{name}.column")}
 
     def model_settings(self) -> dict[str, Any]:
         """See `HeadsAnnotator.model_settings`."""
@@ -97,5 +135,11 @@ class EmbeddingAnnotator(HeadsAnnotator[EmbedderConfig, EmbeddingModel]):
         return {path: remembered_sha256(path) for path in self._config.paths}
 
     def probabilities(self, batch: pa.RecordBatch) -> list[Floats]:
-        """See `HeadsAnnotator.probabilities`."""
-        return self._model.probabilities(string_column(batch, "text"))
+        """See `HeadsAnnotator.probabilities`.
+
+        Raises:
+            AnnotatorError: a vector does not have the length of those that the heads were trained on.
+        """
+        (name,) = self.columns
+        column = typed_column(batch, name, VECTOR) if self.typed else string_column(batch, name)
+        return self._model.probabilities(column)

@@ -1,4 +1,4 @@
-"""The probabilities of all heads of an `embedding` model for a column of texts.
+"""The probabilities of all heads of an `embedding` model for a column of texts, or of ready vectors.
 
 Its file is safetensors with a description (`EmbeddingInfo`) and the tensors `heads.N.*` of `heads.head.head_tensors`.
 """
@@ -16,6 +16,7 @@ from pydantic import Field
 
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.embedding.embedder import Embedder
+from colophon.annotators.embedding.vector_column import VectorColumn
 from colophon.annotators.heads.head import Floats, HeadInfo, head_probabilities, head_tensors
 from colophon.annotators.heads.tensor_file import ModelInfo, map_model, read_info
 from colophon.shards.common.arrays import NumPyArray
@@ -38,10 +39,14 @@ class EmbeddingInfo(ModelInfo):
         return head_tensors(self.heads, self.dim)
 
 
+VectorSource = Embedder | VectorColumn
+"""The source of vectors: an embedder of texts, or the input itself."""
+
+
 class EmbeddingModel:
     """Heads, and the embedder whose vectors they read. `load` maps the file and loads the embedder."""
 
-    def __init__(self, path: str | Path, embedder: Callable[[], Embedder]) -> None:
+    def __init__(self, path: str | Path, embedder: Callable[[], VectorSource]) -> None:
         """Read the description.
 
         Args:
@@ -54,8 +59,10 @@ class EmbeddingModel:
         self.path = str(path)
         self.info: EmbeddingInfo = read_info(path, EmbeddingInfo)
         self._build = embedder
-        self._loaded: tuple[Embedder, dict[str, NumPyArray]] | None = None
-        self.embedder = embedder().identity
+        self._loaded: tuple[VectorSource, dict[str, NumPyArray]] | None = None
+        source = embedder()
+        self.embedder = source.identity
+        self.column = source.column if isinstance(source, VectorColumn) else None
         if self.embedder != self.info.embedder:
             raise AnnotatorError(
                 f"{path}: was trained with the embedder {self.info.embedder!r:.120}, not with {self.embedder!r:.120}"
@@ -83,11 +90,11 @@ class EmbeddingModel:
             embedder.load()
             self._loaded = embedder, arrays
 
-    def probabilities(self, texts: pa.Array) -> list[Floats]:
-        """For each head float32 [len(texts), num_labels]; NaN for a null or empty text, and one without a vector.
+    def probabilities(self, rows: pa.Array) -> list[Floats]:
+        """For each head float32 [len(rows), num_labels]; NaN for a row without a vector, see `vectors_of`.
 
         Args:
-            texts: string or large_string.
+            rows: string or large_string; of a `VectorColumn` `VECTOR`.
 
         Raises:
             AnnotatorError: see `load`; or the vectors are not as long as those of the training.
@@ -95,10 +102,19 @@ class EmbeddingModel:
         self.load()
         assert self._loaded is not None
         embedder, arrays = self._loaded
-        vectors = text_vectors(embedder, texts, dim=self.info.dim)
+        vectors = vectors_of(embedder, rows, dim=self.info.dim)
         is_known = np.asarray(np.isfinite(vectors).all(axis=1))
         vectors[~is_known] = 0
         return head_probabilities(vectors, self.info.heads, arrays, is_known=is_known)
+
+
+def vectors_of(source: VectorSource, rows: pa.Array, *, dim: int | None = None) -> Floats:
+    """The vectors of rows, float32 [len(rows), dim]; a row with NaN or an infinite number is one without a vector.
+
+    Raises:
+        AnnotatorError: a vector does not have `dim` numbers, see `VectorColumn.vectors` and `text_vectors`.
+    """
+    return source.vectors(rows, dim=dim) if isinstance(source, VectorColumn) else text_vectors(source, rows, dim=dim)
 
 
 def text_vectors(embedder: Embedder, texts: pa.Array, *, dim: int | None = None) -> Floats:

@@ -121,18 +121,21 @@ def distill(
     """
     held_out = teaching.held_out(share=share, seed=seed)
     known, unseen = (pa.array(which) for which in (~held_out, held_out))
-    texts, labels = teaching.texts.filter(known), teaching.labels.filter(known)
-    report(f"teaching with {len(texts):,} texts; {len(teaching) - len(texts):,} are held out")
+    labels = teaching.labels.filter(known)
+    report(f"teaching with {len(labels):,} texts; {len(teaching) - len(labels):,} are held out")
     agreements: list[Agreement] = []
     card: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="colophon-") as scratch:
         for number, kind in enumerate(kinds):
             path = Path(scratch, f"other{kind.suffix}") if number else output
             log = partial(_report_of, kind.name, report)
-            student = kind.teach(texts, labels, head=teacher, output=path, report=log)
-            agreements.append(_agreement(student, kind.name, teaching, unseen, seed=seed))
+            rows = teaching.texts if kind.column is None else teaching.vectors
+            assert rows is not None, "of a kind with a column, `Columns.vector` has its name"
+            student = kind.teach(rows.filter(known), labels, head=teacher, output=path, report=log)
+            probabilities = student.predict(rows.filter(unseen))
+            agreements.append(_agreement(student, probabilities, kind.name, teaching, unseen, seed=seed))
             card = card or student.card
-    split = {"held_out": share, "seed": seed, "texts": len(texts), "held_out_texts": len(teaching) - len(texts)}
+    split = {"held_out": share, "seed": seed, "texts": len(labels), "held_out_texts": len(teaching) - len(labels)}
     card["distilled"] = {
         "teacher": teacher,
         "kind": teaching.kind,
@@ -142,7 +145,7 @@ def distill(
     }
     replace_text(card_path(output), json.dumps(card, indent=2, ensure_ascii=False) + "\n")
     return Distilled(
-        path=output, card=card, agreements=tuple(agreements), texts=len(texts), annotator=kinds[0].annotator
+        path=output, card=card, agreements=tuple(agreements), texts=len(labels), annotator=kinds[0].annotator
     )
 
 
@@ -150,12 +153,13 @@ def _report_of(name: str, report: Callable[[str], None], line: str) -> None:
     report(f"{name}: {line}")
 
 
-def _agreement(student: Student, kind: str, teaching: Teaching, unseen: pa.Array, *, seed: int) -> Agreement:
+def _agreement(
+    student: Student, probabilities: NumPyArray, kind: str, teaching: Teaching, unseen: pa.Array, *, seed: int
+) -> Agreement:
     texts, ids, groups, values, labels = (
         column.filter(unseen)
         for column in (teaching.texts, teaching.ids, teaching.groups, teaching.values, teaching.labels)
     )
-    probabilities = student.predict(texts)
     scored = ~np.isnan(probabilities).any(axis=1)
     if not scored.any():
         raise UsageError("no held-out text has a feature that the classifier knows")

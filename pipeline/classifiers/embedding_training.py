@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from colophon.annotators.embedding.embedder import Embedder
-from colophon.annotators.embedding.model import EmbeddingInfo, EmbeddingModel, text_vectors
+from colophon.annotators.embedding.model import EmbeddingInfo, EmbeddingModel, VectorSource, vectors_of
 from colophon.annotators.heads.head import Floats
 from colophon.annotators.heads.tensor_file import write_model
 from colophon.pipeline.classifiers.heads import (
@@ -33,7 +32,7 @@ def train_embedding(
     texts: pa.Array,
     labels: Labels,
     *,
-    embedder: Callable[[], Embedder],
+    embedder: Callable[[], VectorSource],
     output: str | Path,
     settings: EmbeddingSettings,
     test: tuple[pa.Array, Labels] | None = None,
@@ -44,7 +43,7 @@ def train_embedding(
     Equal vectors, settings and seed give equal files on one kind of machine. Memory: 4 * dim bytes a text.
 
     Args:
-        texts: string [n].
+        texts: string [n]; of a `VectorColumn` its vectors.
         labels: the labels of each head.
         embedder: builds the embedder.
         output: path of the model, usually ending in `.safetensors`; its folder is created.
@@ -77,9 +76,9 @@ def train_embedding(
     return TrainedHeads(path=path, card=card, reports=reports)
 
 
-def _vectors(embedder: Embedder, texts: pa.Array) -> Floats:
+def _vectors(embedder: VectorSource, texts: pa.Array) -> Floats:
     """float32 [texts, dim]; a batch without a text that has a vector is NaN."""
-    parts = [text_vectors(embedder, texts.slice(start, BATCH_ROWS)) for start in range(0, len(texts), BATCH_ROWS)]
+    parts = [vectors_of(embedder, texts.slice(start, BATCH_ROWS)) for start in range(0, len(texts), BATCH_ROWS)]
     dims = {part.shape[1] for part in parts if part.shape[1]}
     if len(dims) > 1:
         raise UsageError(f"the embedder's vectors have different lengths: {sorted(dims)}")

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from colophon.annotators.embedding.model import EmbeddingModel
+from colophon.annotators.embedding.vector_column import VectorColumn
 from colophon.annotators.embedding_classifier import EmbedderConfig
 from colophon.annotators.fasttext.model import FastTextModel
 from colophon.annotators.fasttext.text_preparation import TextPreparation
@@ -49,6 +50,7 @@ class PooledKind:
     tokenizer: Tokenizer
     settings: PooledSettings
     name = "pooled"
+    column = None
     suffix = ".safetensors"
     annotator: Mapping[str, Any] = field(default_factory=lambda: {"type": "pooled"})
 
@@ -78,6 +80,12 @@ class EmbeddingKind:
     settings: EmbeddingSettings
     name = "embedding"
     suffix = ".safetensors"
+
+    @property
+    def column(self) -> str | None:
+        """See `StudentKind`."""
+        source = self.config.embedder()
+        return source.column if isinstance(source, VectorColumn) else None
 
     @property
     def annotator(self) -> Mapping[str, Any]:
@@ -115,6 +123,7 @@ class FastTextKind:
     settings: TrainingSettings
     normalize: TextPreparation = DEFAULT_PREPARATION
     name = "fasttext"
+    column = None
     suffix = ".bin"
     annotator: Mapping[str, Any] = field(default_factory=lambda: {"type": "fasttext"})
 
@@ -136,7 +145,9 @@ class FastTextKind:
 HeadsKind = PooledKind | EmbeddingKind
 """A kind of classifier with heads."""
 StudentKind = HeadsKind | FastTextKind
-"""A kind of classifier; `annotator` has the keys of the annotator that uses the model, but for model and score."""
+"""A kind of classifier; `annotator` has the keys of the annotator that uses the model, but for model and score.
+
+`column` is the input's column of vectors that it reads in place of texts, wherever a method takes `texts`, or None."""
 
 
 def _student(

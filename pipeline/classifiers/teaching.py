@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from colophon.pipeline.classifiers.groups import registered_domains
 from colophon.pipeline.errors import UsageError
-from colophon.pipeline.inputs.training_texts import read_columns
+from colophon.pipeline.inputs.training_texts import VECTOR_COLUMN, read_columns
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.errors import listed
@@ -31,6 +31,8 @@ class Columns:
     text: str = "text"
     id: str = "id"
     url: str = "url"
+    vector: str | None = None
+    """A column of ready vectors, for classifiers that read one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +41,8 @@ class Teaching:
 
     texts: pa.Array
     """string [n]"""
+    vectors: pa.Array | None
+    """`VECTOR` [n], of a column of ready vectors."""
     ids: pa.Array
     """string [n]"""
     groups: pa.Array
@@ -90,6 +94,8 @@ def read_teaching(
             judgement, or the column is of a type that cannot be learnt.
     """
     names = {"text": columns.text, "id": columns.id, "url": columns.url}
+    if columns.vector is not None:
+        names[VECTOR_COLUMN] = columns.vector
     if teacher:
         rows = read_columns(paths, names, optional=("url",))
         judged = read_columns(teacher, {"id": columns.id, "teacher": columns.teacher})
@@ -128,9 +134,11 @@ def _learnable(rows: pa.Table, *, where: str, classes: int, most_labels: int, un
     ids = pc.coalesce(ids, pa.array([f"row {number}" for number in range(len(rows))]))
     groups = pc.coalesce(registered_domains(urls), ids)
     kept = [column.filter(is_known) for column in (texts, ids, groups, values, labels)]
+    has_vectors = VECTOR_COLUMN in rows.column_names
     rare = len(rows) - len(kept[0])
     return Teaching(
         texts=kept[0],
+        vectors=rows[VECTOR_COLUMN].combine_chunks().filter(is_known) if has_vectors else None,
         ids=kept[1],
         groups=kept[2],
         kind=kind,

@@ -36,8 +36,8 @@ EmbedderOption = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=VALUE",
-        help="For embedding: the embedder, as in the annotator's table of a recipe: static=DIRECTORY, or type=NAME and "
-        "the keys of a plugin. Repeatable.",
+        help="For embedding: the embedder, as in the annotator's table of a recipe: static=DIRECTORY; column=NAME, of "
+        "ready vectors in the files; or type=NAME and the keys of a plugin. Repeatable.",
     ),
 ]
 PluginOption = Annotated[
@@ -127,7 +127,7 @@ def _load_embedder_option(
     from colophon.pipeline.recipe.plugins import read_plugins
 
     if not assignments:
-        raise UsageError("--embedder is required: static=DIRECTORY, or type=NAME and the keys of a plugin's annotator")
+        raise UsageError("--embedder is required: static=DIRECTORY, column=NAME, or type=NAME and the keys of a plugin")
     table = parse_settings("--embedder", assignments)
     section = {"type": EmbeddingConfig.type_name, **table, "model": str(output)}
     paths = [Path(plugin) for plugin in plugins or []]

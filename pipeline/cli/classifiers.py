@@ -170,8 +170,11 @@ def _train_heads(
     from colophon.annotators.fasttext.report import format_report
     from colophon.pipeline.inputs.training_texts import read_labels
 
-    rows = read_labels(train, text=text, labels=labels)
-    tests = read_labels(test, text=text, labels=labels) if test else None
+    def read(files: list[str]) -> pa.Table:
+        return read_labels(files, text=kind.column or text, labels=labels, has_vectors=kind.column is not None)
+
+    rows = read(train)
+    tests = read(test) if test else None
     texts, columns = _texts_and_labels(rows, labels)
     trained = kind.train(
         texts,

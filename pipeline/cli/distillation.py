@@ -102,7 +102,8 @@ def distill(
             kinds.append(
                 heads_kind(each, settings=own, tokenizer=tokenizer, embedder=embedder, plugin=plugin, output=output)
             )
-    names = Columns(teacher=column, text=text, id=document_id, url=url)
+    vector = next((each.column for each in kinds if each.column is not None), None)
+    names = Columns(teacher=column, text=text, id=document_id, url=url, vector=vector)
     teaching = read_teaching(texts, names, teacher=teacher or [], classes=classes, most_labels=most_labels)
     log = progress_log(as_json)
     if left_out := described(teaching.counts):

@@ -9,6 +9,7 @@ from functools import reduce
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from colophon.annotators.embedding.vector_column import VECTOR
 from colophon.pipeline.errors import InputError, UsageError, one_line
 from colophon.pipeline.inputs.columns import ColumnNeed
 from colophon.pipeline.inputs.partitions import plan_inputs
@@ -16,6 +17,8 @@ from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.recipe.error_messages import validated
 from colophon.pipeline.recipe.schema import InputSection
 
+VECTOR_COLUMN = "vector"
+"""The name of a column of vectors here, whatever the files name it; it is read as `VECTOR`."""
 _LABEL = "label"
 """How the names of label columns begin here, whatever the files name them; they are read as text."""
 
@@ -31,15 +34,19 @@ def read_labelled(paths: Sequence[str], *, text: str, label: str) -> tuple[pa.Ar
     return texts, labels
 
 
-def read_labels(paths: Sequence[str], *, text: str, labels: Sequence[str]) -> pa.Table:
+def read_labels(paths: Sequence[str], *, text: str, labels: Sequence[str], has_vectors: bool = False) -> pa.Table:
     """The column `text` and a column for each of `labels`, all string; rows without a text or any label are dropped.
+
+    With `has_vectors`, `text` is a column of vectors, read as `VECTOR`.
 
     Raises:
         UsageError: a file that cannot be read or lacks a column, or no row at all.
     """
-    names = {"text": text, **{f"{_LABEL}{number}": label for number, label in enumerate(labels)}}
+    first, kind = (VECTOR_COLUMN, VECTOR) if has_vectors else ("text", pa.string())
+    names = {first: text, **{f"{_LABEL}{number}": label for number, label in enumerate(labels)}}
     batches = [batch.select(list(names)) for batch in _read(paths, names)]
-    columns = [pa.chunked_array([batch.column(name).cast(pa.string()) for batch in batches]) for name in names]
+    types = {name: kind if name == first else pa.string() for name in names}
+    columns = [pa.chunked_array([batch.column(name).cast(types[name]) for batch in batches]) for name in names]
     table = pa.table(columns, names=["text", *labels])
     has_label = reduce(pc.or_, (pc.is_valid(table[label]) for label in labels))
     table = table.filter(pc.and_(pc.is_valid(table["text"]), has_label)).combine_chunks()
@@ -86,8 +93,7 @@ def read_texts(paths: Sequence[str], *, text: str, max_bytes: int) -> Iterator[p
 def _read(paths: Sequence[str], columns: dict[str, str], *, optional: Collection[str] = ()) -> Iterator[pa.RecordBatch]:
     """All rows of the files. Training quarantines nothing: a row that cannot be read is an error."""
     needs = [
-        ColumnNeed(name, in_input, name not in optional, read_as=pa.string() if name.startswith(_LABEL) else None)
-        for name, in_input in columns.items()
+        ColumnNeed(name, in_input, name not in optional, read_as=_read_as(name)) for name, in_input in columns.items()
     ]
     # A column that is named must exist; an optional one under its own name need not.
     named = {name: in_input for name, in_input in columns.items() if name not in optional or name != in_input}
@@ -105,3 +111,7 @@ def _read(paths: Sequence[str], columns: dict[str, str], *, optional: Collection
             raise UsageError(f"{partition.source}: {error}") from error
         for problem in reader.problems:
             raise UsageError(f"{problem.source}:{problem.line}: {problem.reason}")
+
+
+def _read_as(name: str) -> pa.DataType | None:
+    return VECTOR if name == VECTOR_COLUMN else pa.string() if name.startswith(_LABEL) else None

@@ -8,6 +8,7 @@ import fasttext
 import numpy as np
 import pytest
 
+from colophon.annotators.embedding.vector_column import VectorColumn
 from colophon.annotators.fasttext.model import encode_label
 from colophon.annotators.fasttext.text_preparation import TextPreparation
 from colophon.annotators.fasttext.training.classifier import train_classifier
@@ -62,6 +63,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     train_classifier(names * 2, names * 2, output=folder / "many.bin", settings=many)
     write_small_model(folder / "pooled.safetensors")
     write_heads(folder / "heads.safetensors", write_static_model(folder / "static"))
+    write_heads(folder / "column-heads.safetensors", VectorColumn("meta.vector"))
     return folder
 
 

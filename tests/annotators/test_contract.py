@@ -68,6 +68,7 @@ SETTINGS: dict[str, list[dict[str, Any]]] = {
             "model": "heads.safetensors",
             "heads": {"quality": {"score": {"probability_of": "high"}, "bins": {"quantiles": 3}}},
         },
+        {"column": "meta.vector", "model": "column-heads.safetensors"},
     ],
     "gopher": [{"min_words": 1}],
     "language": [
@@ -116,6 +117,7 @@ URLS = ["https://www.bbc.co.uk/a?b#c", None, "", "mailto:a@b", "http://[::1]/", 
 DUMPS = ["CC-MAIN-2022-21", None, "", "2009", "none", "CC-MAIN-2013-20"]
 IDS = [[0, 1, 2], None, [], [299] * 300, list(range(300)), [7]]
 LISTS = [["a", None, "b"], [], None, [""], ["c"]]
+VECTORS = [[0.5, -1, 2, 3, 4, 5], None, [], [1] * 6, [float("nan")] * 6, [float("inf"), 1, 2, 3, 4, 5]]
 SCORES = [2.5, None, float("nan"), float("inf"), float("-inf"), -1.0, 4.1, 99.0]
 
 
@@ -139,6 +141,7 @@ def batch_of(picks: list[int]) -> pa.RecordBatch:
             "input_ids": column(IDS, pa.list_(pa.uint16())),
             "document_file": column(["a 1", "b 2", None, "c 3"], pa.string()),
             "document_place": column([0, 7, None, 9, 8, 3], pa.int64()),
+            "meta.vector as vector": column(VECTORS, pa.list_(pa.float32())),
             "tags as list": column(LISTS, pa.list_(pa.string())),
         }
     )

@@ -8,6 +8,7 @@
     to a boolean booleans, the numbers 0 and 1, and the strings `true` and `false`, in any case
     to a list    of strings: lists of what a string is converted from, without their nulls; any other value that can be
                  converted to a string is a list of one
+                 of numbers: lists of what a number is converted from; a value that does not fit is NaN
 
 Encodings (dictionary, run-end, views, large offsets) and extension types are those of the values they hold. Structs,
 maps, binary data and times of day cannot be converted, lists only to lists: such a column is found when a run is
@@ -49,7 +50,9 @@ def can_convert(column_type: pa.DataType, target: pa.DataType | None) -> bool:
         return True
     kind = plain_type(column_type)
     if kinds.is_list(target):
-        return can_convert(kind.value_type if _is_one_of(kind, _LISTS) else kind, target.value_type)
+        if not _is_one_of(kind, _LISTS):
+            return kinds.is_null(kind) if _is_vector(target) else can_convert(kind, target.value_type)
+        return can_convert(kind.value_type, target.value_type)
     accepted = (*_TEXTS, *_NUMBERS, *((*_TIMES, _is_uuid) if kinds.is_string(target) else ()))
     return _is_one_of(kind, accepted)
 
@@ -104,11 +107,13 @@ def converted(array: pa.Array, target: pa.DataType | None) -> tuple[pa.Array, in
 
 
 def _lists(array: pa.Array, target: pa.DataType) -> pa.Array:
-    """A list of strings for each value, see the module.
+    """A list of strings or numbers for each value, see the module.
 
     Raises:
-        InputError: the strings of one list are too long.
+        InputError: the values of one list are too long.
     """
+    if kinds.is_null(array.type):
+        return pa.nulls(len(array), target)
     if not _is_one_of(array.type, _LISTS):
         items, _ = converted(array, target.value_type)
         lengths = items.is_valid().to_numpy(zero_copy_only=False).astype(np.int64)
@@ -118,11 +123,12 @@ def _lists(array: pa.Array, target: pa.DataType) -> pa.Array:
         if decoded_bytes(items) > _LARGEST_LIST * max(len(array), 1):
             raise InputError(f"the values of a list have more than {_LARGEST_LIST:,} bytes")
         items, _ = converted(items, target.value_type)
+        items = pc.fill_null(items, np.nan) if _is_vector(target) else items
         rows = np.repeat(np.arange(len(array)), lengths)
         lengths = np.bincount(rows[items.is_valid().to_numpy(zero_copy_only=False)], minlength=len(array))
     offsets = pa.array(np.concatenate([[0], np.cumsum(lengths)]), pa.int32())
-    strings = items.drop_null().cast(target.value_type)
-    return pa.ListArray.from_arrays(offsets, strings, type=target, mask=array.is_null())
+    values = items.drop_null().cast(target.value_type)
+    return pa.ListArray.from_arrays(offsets, values, type=target, mask=array.is_null())
 
 
 def array_of(values: Sequence[Any], target: pa.DataType | None, *, nested_as_json: bool = False) -> pa.Array:
@@ -147,11 +153,12 @@ def array_of(values: Sequence[Any], target: pa.DataType | None, *, nested_as_jso
 
 
 def _lists_of(values: Sequence[Any], target: pa.DataType) -> pa.Array:
-    """A list of strings for each value; of an object none."""
-    lists = [value if isinstance(value, list) else None if isinstance(value, dict) else [value] for value in values]
+    """A list of strings for each value, of an object none; a list of numbers for each list."""
+    skipped = object if _is_vector(target) else dict
+    lists = [value if isinstance(value, list) else None if isinstance(value, skipped) else [value] for value in values]
     items = array_of([item for items in lists for item in items or ()], target.value_type)
     offsets = pa.array(np.cumsum([0, *(len(items or ()) for items in lists)]), pa.int32())
-    is_null = pa.array([value is None or isinstance(value, dict) for value in values], pa.bool_())
+    is_null = pa.array([value is None or items is None for value, items in zip(values, lists, strict=True)], pa.bool_())
     return _lists(pa.ListArray.from_arrays(offsets, items, mask=is_null), target)
 
 
@@ -186,6 +193,10 @@ def strings_of(array: pa.Array) -> pa.Array:
 
 def _is_one_of(column_type: pa.DataType, tests: Sequence[Any]) -> bool:
     return any(test(column_type) for test in tests)
+
+
+def _is_vector(column_type: pa.DataType) -> bool:
+    return bool(kinds.is_list(column_type) and kinds.is_floating(column_type.value_type))
 
 
 def _is_uuid(column_type: pa.DataType) -> bool:

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from colophon.annotators.embedding.model import EmbeddingInfo
 from colophon.annotators.embedding.static_model import StaticModel
+from colophon.annotators.embedding.vector_column import VectorColumn
 from colophon.annotators.heads.head import HeadInfo
 from colophon.annotators.heads.tensor_file import write_model
 
@@ -48,9 +49,10 @@ def write_static_model(
     return folder
 
 
-def write_heads(path: Path, static: Path, heads: tuple[HeadInfo, ...] = HEADS) -> dict[str, Any]:
-    """Write heads with random weights for the static model in `static`; their weights."""
-    info = EmbeddingInfo(embedder=StaticModel(static).identity, dim=DIM, heads=heads)
+def write_heads(path: Path, source: Path | VectorColumn) -> dict[str, Any]:
+    """Write heads with random weights for the static model in a folder, or for a column; their weights."""
+    embedder = source if isinstance(source, VectorColumn) else StaticModel(source)
+    info = EmbeddingInfo(embedder=embedder.identity, dim=DIM, heads=HEADS)
     random = np.random.default_rng(1)
     arrays = {name: random.normal(size=shape).astype(np.float32) for name, (_, shape) in info.tensors().items()}
     write_model(path, info, arrays)

@@ -15,6 +15,7 @@ from colophon.annotators.base import AnnotatorError
 from colophon.annotators.embedding.embedder import Embedder
 from colophon.annotators.embedding.model import EmbeddingInfo, EmbeddingModel
 from colophon.annotators.embedding.static_model import StaticModel
+from colophon.annotators.embedding.vector_column import VECTOR, VectorColumn
 from colophon.annotators.embedding_classifier import EmbedderConfig, EmbeddingConfig
 from colophon.annotators.heads.head import Floats, HeadInfo
 from colophon.annotators.heads.tensor_file import write_model
@@ -43,6 +44,30 @@ def test_probabilities_are_those_of_plain_numpy(static: Path, tmp_path: Path) ->
             np.testing.assert_allclose(rows[place], expected, rtol=1e-5, atol=1e-6)
     for rows in found:
         assert np.isnan(rows[1:4]).all()
+
+
+def test_a_column_of_vectors_is_scored_as_it_is(tmp_path: Path) -> None:
+    """Also of a document without a text; null without a whole vector of numbers."""
+    path = tmp_path / "heads.safetensors"
+    arrays = write_heads(path, VectorColumn("vector"))
+    annotator = EmbeddingConfig(column="vector", model=str(path)).build("mine")
+    vector = np.random.default_rng(3).normal(size=DIM).astype(np.float32)
+    rows = [vector, None, [], [*vector[1:], np.nan], [*vector[1:], None], [*vector[1:], np.inf], vector]
+    batch = pa.record_batch({"vector as vector": pa.array(rows, VECTOR)})
+    found = annotator.annotate(batch)
+    expected = expected_probabilities(vector, arrays)[0].max()
+    for row, score in enumerate(found.column("mine_quality_score").to_pylist()):
+        assert score == (pytest.approx(expected, rel=1e-5) if row in (0, 6) else None)
+    with pytest.raises(AnnotatorError, match="column 'vector' has a vector of 7 numbers; expected 6"):
+        annotator.annotate(pa.record_batch({"vector as vector": pa.array([vector, [0] * 7], VECTOR)}))
+    with pytest.raises(AnnotatorError, match="was trained with the embedder 'column vector', not with 'column other'"):
+        EmbeddingConfig(column="other", model=str(path)).build("mine")
+
+
+@pytest.mark.parametrize("sources", [{}, {"static": "a", "column": "b"}])
+def test_there_is_one_source_of_vectors(sources: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="static, a folder of a static model, or column, a column of ready vectors"):
+        EmbeddingConfig(model="m", **sources)
 
 
 def test_the_classifier_of_fineweb2_hq_is_a_head(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from safetensors.numpy import save_file
@@ -84,7 +85,10 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         half = [label if number % 4 < 2 else None for number, label in enumerate(labels)]
         urls = [f"https://www.site{number // 3 % 8}.org/{number}" for number in range(len(texts))]
         tags = [[label, "text"] if label == "low" else [label] for label in labels]
-        table = {"text": texts, "url": urls, "quality": labels, "half": half, "tags": tags}
+        random = np.random.default_rng(1)
+        ready = [None if n % 60 == 7 else random.normal(label == "low", 0.2, 4) for n, label in enumerate(labels)]
+        columns = {"text": texts, "url": urls, "quality": labels, "half": half, "tags": tags}
+        table = columns | {"gpu_model": pa.array(ready, pa.list_(pa.float64())).cast(pa.list_(pa.float32(), 4))}
         pq.write_table(pa.table(table), root / "labels.parquet")
         (root / "letters.py").write_text(PLUGIN)
         called = train("--label", "quality", "--label", "half", "--test", "labels.parquet", "--json")
@@ -159,6 +163,34 @@ def test_a_plugin_brings_an_embedder_of_its_own(here: Path) -> None:
     changed = colophon(*("annotate", "plugin.toml", "--plugins", "--set", 'annotators.known.alphabet="xyz"'))
     assert changed.code == 2
     assert "letters.safetensors: was trained with the embedder 'letters abcdefghijklm', not with" in changed.line
+
+
+def test_ready_vectors_train_teach_and_score(here: Path) -> None:
+    """The whole way without an embedder, beside a classifier that reads the texts."""
+    ready = ("--embedder", "column=gpu_model")
+    called = train("--label", "quality", "--test", "labels.parquet", "--json", embedder=ready, output="v.safetensors")
+    assert called.code == 0, called.err
+    assert json.loads(called.out)["test"]["quality"]["num_texts"] == 236
+    taught = colophon(
+        *("distill", "--kind", "embedding", "--input", "labels.parquet", "--column", "quality", *QUICK, *ready),
+        *("--output", "taught.safetensors", "--json"),
+    )
+    assert taught.code == 0, taught.err
+    (agreement,) = json.loads(taught.out)["agreement"]
+    assert agreement["unscored"] and agreement["metrics"]["accuracy"]["value"] > 0.9
+    annotators = '[annotators.quality]\ntype = "embedding"\ncolumn = "gpu_model"\nmodel = "v.safetensors"\n'
+    Path("ready.toml").write_text(f'[input]\npaths = ["labels.parquet"]\n[output]\npath = "ready"\n{annotators}')
+    called = colophon("annotate", "ready.toml", "--executor", "inline")
+    assert called.code == 0, called.err
+    found = pq.read_table(next(Path("ready/annotations/quality").glob("*.parquet")))
+    assert found.column("quality_score").null_count == 4
+    right = pc.equal(found["quality"], pq.read_table("labels.parquet")["quality"])
+    assert pc.sum(right).as_py() > 0.9 * 236
+    called = colophon("annotate", "ready.toml", "--set", "annotators.quality.column=text")
+    assert called.code == 2
+    assert "was trained with the embedder 'column gpu_model', not with 'column text'" in called.line
+    called = train("--label", "quality", embedder=("--embedder", "column=url"), output="never.safetensors")
+    assert "labels.parquet: column 'url' is string, not list<" in called.line
 
 
 @pytest.mark.slow

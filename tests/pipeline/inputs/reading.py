@@ -21,7 +21,8 @@ NEEDS = (ColumnNeed("text", "text"), ColumnNeed("id", "id", required=False), Col
 
 def planned(*paths: str, needs: Sequence[ColumnNeed] = NEEDS) -> Inputs:
     """The plan of these files, beside one that can be read: a plan in which no file can be read is an error."""
-    pq.write_table(pa.table({need.in_input: ["good"] for need in needs}), "good.parquet")
+    good = {need.in_input: [[]] if pa.types.is_list(need.read_as or pa.null()) else ["good"] for need in needs}
+    pq.write_table(pa.table(good), "good.parquet")
     inputs = plan_inputs(InputSection(paths=["good.parquet", *paths]), needs=needs)
     return Inputs(Partitions.of(inputs.partitions[1:]), inputs.quarantine)
 
