@@ -20,11 +20,15 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
+from colophon.shards.common.errors import one_line
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.model.decoder import Decoder
 from colophon.trainer.model.loss import TokenLosses
 
+_TORCHRUN = (
+    "Start all processes with torchrun, which sets WORLD_SIZE, RANK and MASTER_ADDR; unset these for one process"
+)
 _BYTES_PER_PARAMETER = 16
 """Weight, gradient and two moments in float32."""
 
@@ -89,21 +93,20 @@ def joined_world(config: TrainConfig) -> Iterator[World]:
     """The processes that torchrun's environment describes, connected until the context ends; else one process.
 
     Raises:
-        TrainerError: `device` is cuda and there is none, or the batch does not divide evenly among the processes.
+        TrainerError: `device` is cuda and there is none, the batch does not divide evenly among the processes, or the
+            environment is not that of torchrun.
     """
     device = device_of(config)
-    size = int(os.environ.get("WORLD_SIZE", "1"))
+    size = world_size()
     if size == 1:
         yield World(device=device)
         return
     if config.batch_size % size:
         raise TrainerError(f"batch_size {config.batch_size} is not a multiple of {size} processes")
     if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", _number("LOCAL_RANK", default=0))
         torch.cuda.set_device(device)
-        dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
-    else:
-        dist.init_process_group("gloo")
+    _connect(device)
     try:
         world = World(device=device, rank=dist.get_rank(), size=size)
         yield world
@@ -113,6 +116,35 @@ def joined_world(config: TrainConfig) -> Iterator[World]:
         world.wait()  # a process that leaves early would break the connections that others still close
     finally:
         dist.destroy_process_group()
+
+
+def world_size() -> int:
+    """The number of processes of this run, from torchrun's environment.
+
+    Raises:
+        TrainerError: it is no number.
+    """
+    return _number("WORLD_SIZE", default=1)
+
+
+def _number(variable: str, *, default: int) -> int:
+    text = os.environ.get(variable, str(default))
+    if not text.isdecimal():
+        raise TrainerError(f"{variable} is {text!r}, expected a number. {_TORCHRUN}")
+    return int(text)
+
+
+def _connect(device: torch.device) -> None:
+    """Connect the processes of the run."""
+    if (rank := _number("RANK", default=0)) >= world_size():
+        raise TrainerError(f"RANK is {rank}, WORLD_SIZE {world_size()}: ranks begin at 0. {_TORCHRUN}")
+    try:
+        if device.type == "cuda":
+            dist.init_process_group("cpu:gloo,cuda:nccl", device_id=device)
+        else:
+            dist.init_process_group("gloo")
+    except (ValueError, RuntimeError) as error:  # a variable is missing or wrong, or nobody answers
+        raise TrainerError(f"the processes of the run cannot be connected: {one_line(error)}. {_TORCHRUN}") from error
 
 
 def device_of(config: TrainConfig) -> torch.device:

@@ -23,6 +23,7 @@ import orjson
 
 from colophon.annotators.llm.replies import Reply
 from colophon.shards.common.cache_directory import CacheError
+from colophon.shards.common.durable import sync_open_file
 
 _KEY_DIGITS = 32
 _FILE_BITS = 44
@@ -78,7 +79,7 @@ class AnswerLog:
         """Wait until the replies of this process are on the disk: then a machine that loses power has them too."""
         with self._lock, self._errors():
             if self._own is not None:
-                os.fsync(self._files[self._own])
+                sync_open_file(self._files[self._own])
 
     def close(self) -> None:
         """Close all files, and leave the own one to other processes."""

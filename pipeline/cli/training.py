@@ -145,8 +145,9 @@ def _failures_of_one_run() -> tuple[type[ColophonError], ...]:
     With several processes, too little memory on one of them leaves the others waiting, so it ends the command.
     """
     from colophon.trainer.errors import DivergedError, OutOfMemoryError
+    from colophon.trainer.parallel import world_size
 
-    return (DivergedError,) if int(os.environ.get("WORLD_SIZE", "1")) > 1 else (DivergedError, OutOfMemoryError)
+    return (DivergedError,) if world_size() > 1 else (DivergedError, OutOfMemoryError)
 
 
 def _also_failed(failed: Collection[str]) -> str:

@@ -41,6 +41,19 @@ def sync(path: Path) -> None:
             raise OSError(error.errno, error.strerror, str(path)) from error
 
 
+def sync_open_file(handle: int) -> None:
+    """Wait until the content of an open file is on disk; not at all on a file system without fsync.
+
+    Raises:
+        OSError: the disk fails or is full.
+    """
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in _NO_SYNC_ERRNOS:
+            raise
+
+
 @contextmanager
 def replaced_file(path: Path) -> Iterator[Path]:
     """A temporary path for the block to write; it replaces `path` when the block ends.

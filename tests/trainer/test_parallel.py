@@ -125,3 +125,27 @@ def test_a_batch_that_does_not_divide_among_the_processes_is_refused(monkeypatch
     monkeypatch.setenv("WORLD_SIZE", "3")
     with pytest.raises(TrainerError, match="batch_size 8 is not a multiple of 3 processes"), joined_world(config()):
         pytest.fail("joined")
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE is 'two', expected a number. Start all processes with torchrun"),
+        (
+            {"WORLD_SIZE": "2"},
+            "the processes of the run cannot be connected: .*RANK.*. Start all processes with torchrun",
+        ),
+        ({"WORLD_SIZE": "2", "RANK": "2"}, "RANK is 2, WORLD_SIZE 2: ranks begin at 0. Start all"),
+        ({"WORLD_SIZE": "2", "RANK": "0"}, "cannot be connected: .*MASTER_ADDR"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "99999"}, "cannot be connected: "),
+    ],
+)
+def test_an_environment_that_is_not_torchruns_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], message: str
+) -> None:
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(TrainerError, match=message), joined_world(config()):
+        pytest.fail("joined")

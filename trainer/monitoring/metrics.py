@@ -25,7 +25,7 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
-from colophon.shards.common.durable import replace_text
+from colophon.shards.common.durable import replace_text, sync_open_file
 from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.common.output_paths import open_regular
 from colophon.shards.common.state_files import parse_state, read_regular
@@ -89,7 +89,7 @@ class MetricsLog:
         """Wait until all lines are on disk."""
         if self._file is not None:
             self._file.flush()
-            os.fsync(self._file.fileno())
+            sync_open_file(self._file.fileno())
 
 
 def _opened_at_end(path: Path) -> TextIO:
