@@ -98,4 +98,5 @@ def _settings(recipe: Recipe, output: Output) -> object:
     if output.stage == "pack":
         layout = recipe.layouts[output.name].model_dump(mode="json")
         return [layout, recipe.pack.model_dump(mode="json"), tokenizer]
-    return recipe.annotators[output.name].model_dump(mode="json")
+    config = recipe.annotators[output.name]
+    return [config.type_name, config.model_dump(mode="json")]

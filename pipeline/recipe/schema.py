@@ -15,7 +15,9 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializeAsAny,
+    SerializerFunctionWrapHandler,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
@@ -281,6 +283,10 @@ class Recipe(Section):
             if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
                 raise ValueError(f"{name!r} becomes a directory name: use letters, digits, '-', '_' and '.'")
         return sections
+
+    @field_serializer("annotators", mode="wrap")
+    def _with_types(self, annotators: dict[str, Any], tables: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: {"type": annotators[name].type_name, **table} for name, table in tables(annotators).items()}
 
     @property
     def num_meta_tokens(self) -> int:

@@ -104,7 +104,7 @@ def _recipe_part(recipe: dict[str, Any], output: Output) -> dict[str, Any]:
     """The part of a recipe, as JSON, that describes an output."""
     tokenizer = tokenizer_part(recipe)
     if output.stage == "annotate":
-        return {"annotator": recipe.get("annotators", {}).get(output.name), **_columns(recipe)}
+        return {"annotator": annotators_part(recipe).get(output.name), **_columns(recipe)}
     if output.stage == "tokenize":
         return {"tokenizer": tokenizer, "rewritten_by": _rewriters(recipe, tokenizer), **_columns(recipe)}
     layouts = recipe.get("layouts", {})
@@ -120,7 +120,7 @@ def _recipe_part(recipe: dict[str, Any], output: Output) -> dict[str, Any]:
 def _rewriters(recipe: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
     """The annotators whose replaced text is tokenized, as the recipe describes them."""
     names = tokenizer.get("rewritten_by") if isinstance(tokenizer, dict) else None
-    return {str(name): recipe.get("annotators", {}).get(name) for name in names or ()}
+    return {str(name): annotators_part(recipe).get(name) for name in names or ()}
 
 
 def _columns(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -136,6 +136,17 @@ def tokenizer_part(recipe: dict[str, Any]) -> Any:
     if not isinstance(tokenizer, dict):
         return tokenizer
     return {key: value for key, value in tokenizer.items() if key != "allow_lossy"}
+
+
+def annotators_part(recipe: dict[str, Any]) -> Any:
+    """`[annotators]` of a recipe as JSON, which may be damaged, without the types, which older manifests lack."""
+    annotators = recipe.get("annotators", {})
+    if not isinstance(annotators, dict):
+        return annotators
+    return {
+        name: {key: value for key, value in table.items() if key != "type"} if isinstance(table, dict) else table
+        for name, table in annotators.items()
+    }
 
 
 def columns_of_sources(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from colophon.annotators.registry import model_files
 from colophon.pipeline.runs.resolve import ResolvedRecipe
-from colophon.pipeline.runs.staleness import columns_of_sources, tokenizer_part
+from colophon.pipeline.runs.staleness import annotators_part, columns_of_sources, tokenizer_part
 from colophon.pipeline.storage.commits import Store
 from colophon.pipeline.storage.pass_record import settings_path
 from colophon.pipeline.verification.findings import Finding
@@ -56,7 +56,7 @@ def _compared(recipe: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
     if other.get("tokenizer"):
         sections["tokenizer"] = tokenizer_part(recipe)
     for key in ("annotators", "layouts"):
-        mine, others = recipe.get(key), other.get(key)
+        mine, others = (annotators_part(of) if key == "annotators" else of.get(key) for of in (recipe, other))
         is_table = isinstance(mine, dict) and isinstance(others, dict)
         sections[key] = {name: mine[name] for name in mine if name in others} if is_table else mine  # type: ignore
     columns = None if recipe.get("inputs") or other.get("inputs") else recipe.get("input")

@@ -50,6 +50,7 @@ def test_a_plan_as_json(finished: Path) -> None:
     assert result["stages"]["pack"]["files"] == 0
     assert result["stages"]["pack"]["up_to_date"] == len(result["partitions"]) == len(manifest().partitions)
     assert result["recipe"]["pack"]["sequence_length"] == 64
+    assert result["recipe"]["annotators"]["url"]["type"] == "url"
     assert result["estimate"]["available_bytes"] > 0
 
 
