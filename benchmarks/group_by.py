@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +32,11 @@ from colophon.shards.manifest import OutputManifest, read_manifest
 from colophon.shards.records import Record
 from colophon.trainer.data.document_numbers import DocumentNumbers
 from colophon.trainer.data.packed_layout import PackedLayout
-from colophon.trainer.loop import _Run
 from colophon.trainer.parallel import World
+from colophon.trainer.run import Run
+from colophon.trainer.start import start
+from colophon.trainer.updates import Updates
+from colophon.trainer.validation import validate
 
 RESULTS = Path(__file__).parent / "results" / "group_by.json"
 COLUMNS = ("topic", "quality")
@@ -87,14 +89,17 @@ def _seconds(job: TrainingJob, settings: Mapping[str, Sequence[str]]) -> dict[st
 
 
 @contextmanager
-def _started(job: TrainingJob, name: str, columns: Sequence[str]) -> Iterator[tuple[Callable[[], None], ...]]:
+def _started(job: TrainingJob, name: str, columns: Sequence[str]) -> Iterator[tuple[Callable[[], object], ...]]:
     """Start a training, and yield functions that make its next update and a validation, as `train` calls them."""
     config = job.config(document_masking=True, group_by=columns, validation_rows=job.batch_size)
     world = World(device=torch.device("cpu"))
-    run = _Run(config, output=job.output, directory=job.output, name=name, report=lambda line: None, world=world)
-    run.start(resume=False, overwrite=True)
-    with run.metrics_log() as metrics, closing(run.batches()) as batches:
-        yield partial(run.step, batches, metrics), partial(run.validate, metrics)
+    run = Run.open(config, output=job.output, directory=job.output, name=name, report=lambda line: None, world=world)
+    state = start(run, resume=False, overwrite=True)
+    with (
+        run.metrics_log(resumed_at=0) as metrics,
+        closing(Updates(run, state=state, rows_at_once=job.micro_batch_size, metrics=metrics)) as updates,
+    ):
+        yield updates.queue_next, lambda: validate(run, step=updates.settled().step, metrics=metrics)
 
 
 def _compared(without: Sequence[float], grouped: Sequence[float], *, reference: Sequence[float]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ def test_losses_are_read_when_the_next_update_is_queued(run_output: Path, monkey
 
     settings = config(steps=5, validation_every=3, validation_rows=4, checkpoint_every=4)
     train(settings, name="at once", output=run_output)
-    monkeypatch.setattr("colophon.trainer.loop._Run.reads_late", True)
+    monkeypatch.setattr("colophon.trainer.updates.Updates.reads_late", True)
     monkeypatch.setattr(ModelOptimizer, "step", noting(ModelOptimizer.step, "u"))
     monkeypatch.setattr(HostCopy, "read", noting(HostCopy.read, "r"))
     train(settings, name="late", output=run_output)

@@ -107,14 +107,14 @@ def test_each_process_reads_its_own_rows_and_all_end_where_one_fails(tmp_path: P
 
 def test_a_signal_to_one_process_stops_all(run_output: Path) -> None:
     raise_in_the_second = """
-import os, signal, colophon.trainer.loop
-accumulate = colophon.trainer.loop.accumulate_gradients
+import os, signal, colophon.trainer.updates
+accumulate = colophon.trainer.updates.accumulate_gradients
 def counted(*arguments, steps=[], **options):
     steps.append(1)
     if os.environ["RANK"] == "1" and len(steps) == 3:
         signal.raise_signal(signal.SIGUSR1)
     return accumulate(*arguments, **options)
-colophon.trainer.loop.accumulate_gradients = counted
+colophon.trainer.updates.accumulate_gradients = counted
 """
     outputs = train_on_ranks(config(), num_ranks=2, name="a", output=run_output, first=raise_in_the_second)
     assert [lines.splitlines()[-1] for lines in outputs] == ["stopped by SIGUSR1 after 3"] * 2

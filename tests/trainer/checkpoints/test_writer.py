@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import colophon.trainer.loop
+from colophon.trainer.checkpoints import saver
 from colophon.trainer.checkpoints.checkpoint import checkpoints
 from colophon.trainer.checkpoints.writer import CheckpointWriter
 from colophon.trainer.errors import NotWrittenError
@@ -42,7 +42,7 @@ train(config(checkpoint_every=2, validation_rows=0, log_every=1), name="killed",
 
 def save_after(event: threading.Event) -> Any:
     """`save_checkpoint`, which waits for `event` first."""
-    save = colophon.trainer.loop.save_checkpoint
+    save = saver.save_checkpoint
 
     def waiting(*arguments: Any, **options: Any) -> Path:
         assert event.wait(LIMIT_SECONDS)
@@ -63,7 +63,7 @@ def test_the_training_continues_while_a_checkpoint_is_written_and_has_its_own_we
         if line.startswith("step 7/"):
             later.set()
 
-    monkeypatch.setattr(colophon.trainer.loop, "save_checkpoint", save_after(later))
+    monkeypatch.setattr(saver, "save_checkpoint", save_after(later))
     train(settings, name="behind", output=run_output, report=report)
     saved = next(number for number, line in enumerate(lines) if line.startswith("step 5/8  saved "))
     assert any(line.startswith("step 7/") for line in lines[:saved])
@@ -94,7 +94,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(run_output: Path, monk
     def full(*arguments: Any, **options: Any) -> Path:
         raise NotWrittenError("no space left")
 
-    monkeypatch.setattr(colophon.trainer.loop, "save_checkpoint", full)
+    monkeypatch.setattr(saver, "save_checkpoint", full)
     lines: list[str] = []
     with pytest.raises(NotWrittenError, match="no space left"):
         train(config(**EVERY_TWO), name="a", output=run_output, report=lines.append)
@@ -111,7 +111,7 @@ def test_an_error_of_the_training_waits_for_the_checkpoint_under_way(
             killed.set()
         kill_at(3)(line)
 
-    monkeypatch.setattr(colophon.trainer.loop, "save_checkpoint", save_after(killed))
+    monkeypatch.setattr(saver, "save_checkpoint", save_after(killed))
     with pytest.raises(Killed):
         train(config(**EVERY_TWO), name="a", output=run_output, report=report)
     assert [path.name for path in checkpoints(run_output / "training/a/checkpoints")] == ["step-00000002"]

@@ -19,6 +19,7 @@ from colophon.trainer.loop import train
 from colophon.trainer.model.decoder import Layer, rotation_at
 from colophon.trainer.model.loss import _compiled_losses_and_errors
 from colophon.trainer.parallel import World
+from tests.trainer.compiling import compile_with
 from tests.trainer.courses import metrics_of
 from tests.trainer.runs import TINY_MODEL, config
 
@@ -70,14 +71,10 @@ def test_updates_of_other_numbers_of_rows_are_compiled_once_and_have_the_losses_
         return config("prepend", steps=6, compile=compiled, **rows)
 
     train(settings(False), name=f"not-{scope}", output=packed_run)
-    counter, compile_with = CompileCounter(), torch.compile
-
-    def counted(function: Any, *, mode: str | None = None, **options: Any) -> Any:
-        return compile_with(function, backend=counter, **options)  # `mode` is for torch's own backend
-
-    monkeypatch.setattr(torch, "compile", counted)
+    counter = CompileCounter()
     _compiled_losses_and_errors.cache_clear()
     torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", compile_with(counter))
     train(settings(scope), name=scope, output=packed_run)
     _compiled_losses_and_errors.cache_clear()
     torch._dynamo.reset()

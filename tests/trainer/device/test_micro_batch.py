@@ -38,12 +38,12 @@ def test_the_largest_size_that_fits_is_searched_and_remembered(
 ) -> None:
     tried: list[int] = []
 
-    def attempt(run: Any, num_rows: int) -> None:
+    def attempt(run: Any, step: int, num_rows: int) -> None:
         tried.append(num_rows)
         if num_rows > 2:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr("colophon.trainer.loop._Run._attempt", attempt)
+    monkeypatch.setattr("colophon.trainer.start.attempt", attempt)
     lines: list[str] = []
     train(searching(), name="a", output=run_output, report=lines.append)
     assert tried == [4, 2]
@@ -68,9 +68,9 @@ def test_a_search_leaves_the_run_as_it_was(run_output: Path) -> None:
 
 
 def test_other_errors_end_the_search(run_output: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def attempt(run: Any, num_rows: int) -> None:
+    def attempt(run: Any, step: int, num_rows: int) -> None:
         raise RuntimeError("CUDA error: an illegal memory access was encountered")
 
-    monkeypatch.setattr("colophon.trainer.loop._Run._attempt", attempt)
+    monkeypatch.setattr("colophon.trainer.start.attempt", attempt)
     with pytest.raises(RuntimeError, match="illegal memory access"):
         train(searching(), name="a", output=run_output)

@@ -24,7 +24,7 @@ def test_too_little_memory_ends_with_advice(
     def too_much(*_: object, **__: object) -> None:  # a stand-in: a test must not use up a machine's memory
         raise error(f"{message}\nmore of it")
 
-    monkeypatch.setattr("colophon.trainer.loop.accumulate_gradients", too_much)
+    monkeypatch.setattr("colophon.trainer.updates.accumulate_gradients", too_much)
     with pytest.raises(OutOfMemoryError) as raised:
         train(config(), name="a", output=run_output)
     assert str(raised.value) == (

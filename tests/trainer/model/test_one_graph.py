@@ -16,6 +16,7 @@ from colophon.trainer.model.attention import AttentionKind, SegmentBounds, atten
 from colophon.trainer.model.decoder import Decoder
 from colophon.trainer.optimization.optimizer import ModelOptimizer
 from tests.trainer import varlen_on_cpu
+from tests.trainer.compiling import compile_with
 from tests.trainer.runs import TINY_MODEL, TOKENIZER, config
 
 # Warnings of torch's compiler itself.
@@ -86,12 +87,6 @@ def losses_and_gradients(
         found += [losses.losses, *(p.grad.clone() for p in model.parameters() if p.grad is not None)]
         model.zero_grad()
     return found
-
-
-def compile_with(counter: Any) -> Callable[..., Any]:
-    """`torch.compile` by a different backend; `mode` is for torch's own."""
-    compile_as_given = torch.compile
-    return lambda function, *, mode=None, **options: compile_as_given(function, backend=counter, **options)
 
 
 @pytest.mark.parametrize("checkpointing", [False, pytest.param(True, marks=pytest.mark.slow)])
