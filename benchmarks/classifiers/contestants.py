@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 
 from benchmarks.classifiers.tasks import Task
@@ -17,6 +18,7 @@ from colophon.annotators.fasttext.training.classifier import DEFAULT_PREPARATION
 from colophon.annotators.fasttext.training.settings import TrainingSettings
 from colophon.annotators.pooled.model import PooledModel
 from colophon.pipeline.classifiers.pooled_training import train_pooled
+from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.tokenizer.tokenizer import Tokenizer, TokenizerConfig, load_tokenizer
 from colophon.trainer.classifiers.settings import PooledSettings
 
@@ -26,9 +28,12 @@ _ARGMAX = ScoreRule(argmax=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """The labels that a trained classifier gives the test texts."""
+    """The predictions of a trained classifier for the test texts."""
 
     labels: pa.Array
+    expected: NumPyArray | None
+    """float64 [texts]: the expected value of labels that are numbers, their mean for a text without a feature; None for
+    other labels."""
     training_seconds: float
     """CPU time of all threads."""
     model_bytes: int
@@ -62,8 +67,7 @@ def _pooled(task: Task, seed: int, work: Path, *, vocabulary: Path) -> Answer:
     model = PooledModel(path)
     (rows,) = model.probabilities(tokenizer.encode_batch(task.test_texts))
     (head,) = model.info.heads
-    labels = _ARGMAX.for_labels(head.labels, where=_HEAD, loss=head.loss).labels(rows)
-    return Answer(labels=labels, training_seconds=seconds, model_bytes=path.stat().st_size)
+    return _answer(rows, head.labels, head.loss, seconds=seconds, path=path)
 
 
 def _fasttext(task: Task, seed: int, work: Path, *, settings: TrainingSettings) -> Answer:
@@ -73,5 +77,15 @@ def _fasttext(task: Task, seed: int, work: Path, *, settings: TrainingSettings) 
     seconds = time.process_time() - begun
     model = FastTextModel(path, cached=False)
     rows = model.probabilities(task.test_texts, preparation=DEFAULT_PREPARATION)
-    labels = _ARGMAX.for_labels(model.header.labels, where=_HEAD, loss=model.header.loss).labels(rows)
-    return Answer(labels=labels, training_seconds=seconds, model_bytes=path.stat().st_size)
+    return _answer(rows, model.label_names, model.header.loss, seconds=seconds, path=path)
+
+
+def _answer(rows: NumPyArray, names: Sequence[str], loss: str, *, seconds: float, path: Path) -> Answer:
+    rule = _ARGMAX.for_labels(names, where=_HEAD, loss=loss)
+    expected = None
+    if all(name.isdigit() for name in names):
+        values = np.array(names, float)
+        expected = np.nan_to_num(rows / rows.sum(axis=1, keepdims=True) @ values, nan=values.mean())
+    return Answer(
+        labels=rule.labels(rows), expected=expected, training_seconds=seconds, model_bytes=path.stat().st_size
+    )

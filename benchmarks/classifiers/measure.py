@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,12 @@ from colophon.annotators.fasttext.report import compare_labels
 from colophon.annotators.fasttext.training.classifier import train_classifier
 from colophon.annotators.fasttext_classifier import FastTextConfig
 from colophon.annotators.pooled_classifier import PooledConfig
+from colophon.pipeline.classifiers.agreement import Interval, Ranks, spearman, with_intervals
 from colophon.pipeline.classifiers.pooled_training import train_pooled
+from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.classifiers.settings import PooledSettings
+
+Metric = Callable[[NumPyArray], float]
 
 SEEDS = (0, 1, 2)
 _ROUNDS = 5
@@ -54,7 +59,7 @@ def measure(
 
 
 def _compared(task: Task, seed: int, data: Path, *, name: str, log: Callable[[str], None]) -> dict[str, Any]:
-    answers, right = {}, {}
+    answers, right, expected = {}, {}, {}
     true = task.test_labels.to_pylist()
     for contestant, train in contestants(data / "vocab" / "gpt2.tiktoken").items():
         with tempfile.TemporaryDirectory(prefix="colophon-bench-") as work:
@@ -68,8 +73,11 @@ def _compared(task: Task, seed: int, data: Path, *, name: str, log: Callable[[st
             "training_seconds": round(answer.training_seconds, 1),
             "model_bytes": answer.model_bytes,
         }
+        if answer.expected is not None:
+            expected[contestant] = Ranks(answer.expected)
         log(f"{name}, seed {seed}, {contestant}: {answers[contestant]}")
-    return {**answers, "differences": _differences(right, seed=seed)}
+    ranks = _ranks(expected, np.array(true, float), seed=seed) if expected else {}
+    return {**answers, "differences": _differences(right, seed=seed), **ranks}
 
 
 def _differences(right: Mapping[str, np.ndarray[Any, Any]], *, seed: int) -> dict[str, list[float]]:
@@ -83,6 +91,27 @@ def _differences(right: Mapping[str, np.ndarray[Any, Any]], *, seed: int) -> dic
             low, high = np.quantile(difference[picks].mean(axis=1), [0.025, 0.975])
             found[name] = [round(float(x), 4) for x in (difference.mean(), low, high)]
     return found
+
+
+def _ranks(expected: Mapping[str, Ranks], true: NumPyArray, *, seed: int) -> dict[str, Any]:
+    """The rank correlation of labels that are numbers with the expected value of each contestant, the difference of
+    `pooled` from each other one, and the 95 % interval of both over the test texts."""
+    teacher = Ranks(true)
+    metrics: dict[str, Metric] = {name: partial(spearman, each, teacher) for name, each in expected.items()}
+    minus = {name: _minus(metrics["pooled"], each) for name, each in metrics.items() if name != "pooled"}
+    groups = np.arange(len(true))
+    return {
+        "rank_correlation": _rounded(with_intervals(metrics, groups, seed=seed)),
+        "rank_differences": _rounded(with_intervals(minus, groups, seed=seed)),
+    }
+
+
+def _minus(first: Metric, second: Metric) -> Metric:
+    return lambda weights: first(weights) - second(weights)
+
+
+def _rounded(found: Mapping[str, Interval]) -> dict[str, list[float]]:
+    return {name: [round(x, 4) for x in (one.value, one.low, one.high) if x is not None] for name, one in found.items()}
 
 
 def _speed(data: Path, *, log: Callable[[str], None]) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def _judged(data: Path) -> pa.Table:
     """Web pages with a teacher's score, as the number of its sixth, as `colophon distill` cuts scores.
 
     The teacher is a classifier of quality that is neither of the kinds compared: an MLP on the vectors of a static
-    model. Half a minute of CPU time.
+    model, whose vocabulary differs a little with each process. Half a minute of CPU time.
     """
     pages, quality = _pages(data), pq.read_table(data / "labels" / "quality_train.parquet")
     with tempfile.TemporaryDirectory(prefix="colophon-bench-") as work:
