@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
-from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator, model_validator
 
@@ -18,6 +17,7 @@ from colophon.annotators.llm.limits import Limits
 from colophon.annotators.llm.questions import QUESTIONS, Question, columns_of, field_problem
 from colophon.shards.common.paths import absolute_path
 from colophon.shards.common.url_secrets import secret_in
+from colophon.shards.common.web_addresses import is_web_address
 
 if TYPE_CHECKING:
     from colophon.annotators.llm.annotator import LlmAnnotator
@@ -103,8 +103,7 @@ class LlmTagsConfig(AnnotatorConfig):
     def _is_web_address(cls, endpoint: str) -> str:
         if (problem := secret_in(endpoint)) is not None:
             raise ValueError(f"{problem}; name the environment variable of a key in key_variable")
-        parts = urlsplit(endpoint)
-        if not _ENDPOINT.fullmatch(endpoint) or not parts.hostname or parts.port == 0:
+        if not _ENDPOINT.fullmatch(endpoint) or not is_web_address(endpoint):
             raise ValueError("must be a web address without query, such as http://127.0.0.1:8000/v1")
         return endpoint.rstrip("/").removesuffix("/chat/completions")
 

@@ -61,13 +61,13 @@ def table_batches(file: Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch
     """
     schema = pa.schema([(name, pa.large_string()) for name in columns])
     try:
-        _check_encoding(file)
         if _suffix(file) == ".parquet":
             with pq.ParquetFile(file) as parquet:
                 _check_columns(file, columns, parquet.schema_arrow.names)
                 for batch in parquet.iter_batches(1024, columns=list(columns), use_threads=False):
                     yield batch.select(list(columns)).cast(schema)
             return
+        _check_encoding(file)
         with_values: set[str] = set()
         with pa.input_stream(str(file), compression="detect") as stream:
             options = pa.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
@@ -170,7 +170,7 @@ def _check_encoding(file: Path) -> None:
         AnnotatorError: it is UTF-16 or UTF-32.
     """
     with pa.input_stream(str(file), compression="detect") as stream:
-        if problem := encoding_problem(stream.read(4)):
+        if problem := encoding_problem(stream.read(16)):
             raise AnnotatorError(f"{file}: {problem}")
 
 

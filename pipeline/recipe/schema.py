@@ -282,6 +282,10 @@ class Recipe(Section):
                 raise ValueError(f"a name becomes a directory name: at most {_LONGEST_NAME} bytes")
             if not name or not all(c.isalnum() or c in "-_." for c in name) or name.startswith("."):
                 raise ValueError(f"{name!r} becomes a directory name: use letters, digits, '-', '_' and '.'")
+        by_case: dict[str, str] = {}
+        for name in sections:
+            if (other := by_case.setdefault(name.casefold(), name)) != name:
+                raise ValueError(f"{other!r} and {name!r} are one directory on a disk without case. Rename one")
         return sections
 
     @field_serializer("annotators", mode="wrap")

@@ -9,10 +9,10 @@ import socket
 import stat
 import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common.url_secrets import has_secret
+from colophon.shards.common.web_addresses import is_web_address
 
 ANSWER_SECONDS = 20.0
 """How long a command waits for a cluster that does not answer."""
@@ -51,19 +51,11 @@ def job_server_url(address: str) -> str:
     url = address if "://" in address else f"http://{address}"
     if has_secret(url):
         raise UsageError("submit: --address must not hold a secret. Set RAY_AUTH_TOKEN, or RAY_JOB_HEADERS for a proxy")
-    if not _is_web_address(url):
+    if not is_web_address(url):
         raise UsageError("submit: --address: must be http://HOST:8265")
     if "://" not in address and _host_and_port(url) is None:
         raise UsageError(f"submit: --address {address}: must be http://HOST:8265")
     return url
-
-
-def _is_web_address(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # brackets without end, or a port that is none
-        return False
 
 
 def check_job_server(url: str) -> None:

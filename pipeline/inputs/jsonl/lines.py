@@ -14,6 +14,7 @@ from colophon.shards.common.text_encoding import encoding_problem
 
 _BLOCK_BYTES = 1 << 20
 _SHOWN_BYTES = 1 << 10
+_MARK_BYTES = 16
 
 Line = bytes | bytearray
 
@@ -56,7 +57,7 @@ def check_encoding(lines: io.BufferedReader) -> None:
     Raises:
         InputError: the file is not UTF-8.
     """
-    if problem := encoding_problem(lines.peek(4)[:4]):
+    if problem := encoding_problem(lines.peek(_MARK_BYTES)[:_MARK_BYTES]):
         raise InputError(problem)
 
 

@@ -177,6 +177,11 @@ WRONG: list[tuple[str, str, str]] = [
         '[annotators."u/rl"]\ntype = "url"',
         "annotators: 'u/rl' becomes a directory name: use letters, digits",
     ),
+    (
+        "[layouts.plain]",
+        '[layouts.Plain]\nposition = "plain"\n[layouts.plain]',
+        "layouts: 'Plain' and 'plain' are one directory on a disk without case. Rename one",
+    ),
     ("[layouts.plain]", f"[layouts.{'a' * 201}]", "layouts: a name becomes a directory name: at most 200 bytes"),
     (
         "[layouts.plain]",

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import bz2
 import codecs
+import gzip
+import lzma
+from collections.abc import Callable
 
 import pytest
+import zstandard
 
 from colophon.shards.common.text_encoding import encoding_problem, utf8_text
 
+SUFFIXES = {"gzip": "gz", "bzip2": "bz2", "xz": "xz", "zstd": "zst"}
 TEXTS = ["a", "größe\n", "word " * 100, "[input]\n", '{"text": "中"}', "", "a\0b", "\0", "日本"]
 
 
@@ -22,6 +28,15 @@ def test_other_encodings_of_unicode_are_named_with_the_command_that_converts(enc
     for content in ("text,id\n", "[input]\n", "example.org\n", "ab", '{"größe": 1}'):
         problem = encoding_problem(content.encode(encoding)[:4])
         assert problem == f"{name}, not UTF-8. Convert it: iconv -f {name} -t UTF-8", content
+
+
+@pytest.mark.parametrize(
+    ("compress", "form"),
+    [(gzip.compress, "gzip"), (bz2.compress, "bzip2"), (lzma.compress, "xz"), (zstandard.compress, "zstd")],
+)
+def test_compressed_text_without_its_suffix_is_named(compress: Callable[[bytes], bytes], form: str) -> None:
+    problem = encoding_problem(compress(b'{"text": "a"}\n' * 100)[:10])
+    assert problem == f"{form}, not text. Let its name end in .{SUFFIXES[form]}"
 
 
 def test_the_line_of_a_byte_of_latin_1_is_named() -> None:
