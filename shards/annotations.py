@@ -74,17 +74,23 @@ class AnnotationColumn:
 
 
 def find_column(output: RunPlace, manifest: Manifest, name: str) -> AnnotationColumn:
-    """The column `name` of the run under `output`.
+    """The column `name` of the run under `output`, which has one value a document.
 
     Raises:
-        ShardError: no annotator has the column (the message lists those that exist), or a file differs from its record.
+        ShardError: no annotator has the column, or it holds lists (the message lists those that can be used), or a file
+            differs from its record.
     """
-    annotators = annotators_by_column(output, manifest)
-    if name not in annotators:
-        available = ", ".join(sorted(annotators)) or "none"
-        guess = did_you_mean(name, annotators)
-        raise ShardError(f"{output}: no annotator has a column {name!r}; available: {available}{guess}")
-    annotator = annotators[name]
+    fields = _fields_by_column(output, manifest)
+    single = sorted(column for column, (_, kind) in fields.items() if not pa.types.is_nested(kind))
+    if name not in single:
+        problem = (
+            f"column {name!r} is {fields[name][1]}, not one value"
+            if name in fields
+            else f"no annotator has a column {name!r}"
+        )
+        available = ", ".join(single) or "none"
+        raise ShardError(f"{output}: {problem}; available: {available}{did_you_mean(name, single)}")
+    annotator, _ = fields[name]
     records = {record.partition: record for record in manifest.annotators[annotator].records}
     return AnnotationColumn(name=name, output=output, annotator=annotator, records=records)
 
@@ -121,12 +127,18 @@ def annotators_by_column(output: RunPlace, manifest: Manifest) -> dict[str, str]
     Raises:
         ShardError: a file cannot be read or differs from its record.
     """
-    annotators: dict[str, str] = {}
+    return {column: annotator for column, (annotator, _) in _fields_by_column(output, manifest).items()}
+
+
+def _fields_by_column(output: RunPlace, manifest: Manifest) -> dict[str, tuple[str, pa.DataType]]:
+    """Column to annotator and type."""
+    fields: dict[str, tuple[str, pa.DataType]] = {}
     for annotator, files in manifest.annotators.items():
         if files.records:
             with _opened(output, files.records[0]) as parquet:
-                annotators |= dict.fromkeys(annotated_columns(parquet.schema_arrow), annotator)
-    return annotators
+                schema = parquet.schema_arrow
+                fields |= {column: (annotator, schema.field(column).type) for column in annotated_columns(schema)}
+    return fields
 
 
 def annotated_columns(schema: pa.Schema) -> list[str]:

@@ -31,6 +31,8 @@ def start(run: Run, *, resume: bool, overwrite: bool) -> TrainingState:
         with run.world.together():
             state = _load(run, path)
         run.report(f"resumed after step {state.step} from {path}")
+    elif resume:
+        run.report(f"no checkpoint to resume from: {run.directory.checkpoints}; the run begins with step 1")
     changes = run.directory.write_config(
         run.settings, resumed=state.step > 0, description=_description(run, step=state.step)
     )

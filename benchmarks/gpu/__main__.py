@@ -7,6 +7,9 @@
 The input is made on the spot. The parts run in the order of worth, each in a process with its own time limit, and
 append to result files as they go: a run that is cut short keeps what it has. Without a GPU, only `--size tiny` with an
 `--output` runs, which tries the parts with tiny models.
+
+Exit code: 0 all parts are complete, 1 a part failed, 2 no GPU or invalid options, 3 no part failed and the time ended
+before one was complete.
 """
 
 from __future__ import annotations
@@ -20,13 +23,13 @@ import torch
 
 from benchmarks.gpu.page import page
 from benchmarks.gpu.plan import parts
-from benchmarks.gpu.running import run_parts
+from benchmarks.gpu.running import COMPLETE, run_parts
 
 RESULTS = Path(__file__).parents[1] / "results" / "gpu"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; return 1 if a part failed, 2 without a GPU or with invalid options."""
+    """Run the command line; return the exit code that `--help` documents."""
     parser = _parser()
     options = parser.parse_args(arguments)
     if options.command == "page":
@@ -43,7 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = [part for name, part in planned.items() if not options.part or name in options.part]
     run = run_parts(chosen, output=options.output, minutes=options.minutes, size=options.size)
     sys.stdout.write(page(options.output))
-    return int(any(ended["end"].startswith("failed") for ended in run["parts"].values()))
+    return exit_code([ended["end"] for ended in run["parts"].values()])
+
+
+def exit_code(ends: Sequence[str]) -> int:
+    """Return 0 if all parts are complete, 1 if one failed, 3 if none failed and one was cut short or not started."""
+    if any(end.startswith("failed") for end in ends):
+        return 1
+    return 0 if all(end == COMPLETE for end in ends) else 3
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,6 +18,8 @@ from benchmarks.gpu.plan import Part, Size, command_line
 
 RUN = "run.json"
 """The hardware, the date and the end of each part."""
+COMPLETE = "complete"
+"""The end of a part that exits with 0."""
 
 
 def run_parts(
@@ -64,7 +66,7 @@ def _run_part(part: Part, *, output: Path, left: float) -> dict[str, Any]:
         )
         try:
             code = process.wait(timeout=seconds)
-            end = "complete" if code == 0 else f"failed with exit code {code}"
+            end = COMPLETE if code == 0 else f"failed with exit code {code}"
         except subprocess.TimeoutExpired:
             end = f"stopped after {seconds:.0f} s"
         finally:
@@ -72,7 +74,7 @@ def _run_part(part: Part, *, output: Path, left: float) -> dict[str, Any]:
                 os.killpg(process.pid, signal.SIGKILL)  # and what it started: compilers, contestants
             process.wait()
     found: dict[str, Any] = {"end": end, "seconds": time.monotonic() - started}
-    return found if end == "complete" else {**found, "last_line": _last_line(output / f"{part.name}.log")}
+    return found if end == COMPLETE else {**found, "last_line": _last_line(output / f"{part.name}.log")}
 
 
 def _last_line(log: Path) -> str:

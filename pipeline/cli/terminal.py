@@ -187,6 +187,11 @@ def trust_libraries() -> None:
             stream.stop_filtering()
 
 
+def is_first_process() -> bool:
+    """Return whether this is the only process of a command, or the first that torchrun started: it prints."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def echo(line: object = "", *, err: bool = False, end: str = "\n") -> None:
     """Print a line; line breaks and tabs in it stay, other control characters are escaped."""
     stream = sys.stderr if err else sys.stdout

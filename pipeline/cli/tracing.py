@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from colophon.pipeline.cli.options import JsonOption, RecipeArgument, RunNameOption, SetOption, recipe_and_output
-from colophon.pipeline.cli.terminal import echo, echo_json, make_console, output_is_the_result
+from colophon.pipeline.cli.terminal import echo, echo_json, is_first_process, make_console, output_is_the_result
 from colophon.shards.stores.places import run_place
 
 
@@ -33,6 +33,8 @@ def trace(
 
     Example: `colophon trace recipes/web.toml --name prepend-url --step 1200 --column url`
     """
+    if not is_first_process():
+        return
     loaded, output = recipe_and_output(recipe, settings)
     from colophon.pipeline.reports.trace_table import as_json_value, print_trace
     from colophon.trainer.monitoring.update_trace import trace_update

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from math import isfinite
@@ -18,7 +17,14 @@ from colophon.pipeline.cli.options import (
     local_only,
     training_root,
 )
-from colophon.pipeline.cli.terminal import echo, echo_json, make_console, output_is_the_result, progress_log
+from colophon.pipeline.cli.terminal import (
+    echo,
+    echo_json,
+    is_first_process,
+    make_console,
+    output_is_the_result,
+    progress_log,
+)
 from colophon.pipeline.errors import StoppedError, UsageError
 from colophon.shards.common.errors import ColophonError, did_you_mean
 from colophon.shards.stores.places import run_place
@@ -60,7 +66,8 @@ def train(
     for each in names:
         check_unchanged(loaded, each, where=recipe)
     if dry_run:
-        _print_plans(loaded, names, root=root, as_json=as_json)
+        if is_first_process():
+            _print_plans(loaded, names, root=root, as_json=as_json)
         return
     from colophon.trainer.loop import train as train_one  # it imports torch: a wrong recipe is reported before
 
@@ -70,7 +77,7 @@ def train(
     for number, each in enumerate(names, 1):
         config, label = loaded.train[each], f"{each}: " if len(names) > 1 else ""
         advice = "--resume continues" if config.checkpoint_every else "no checkpoint: checkpoint_every is 0"
-        if label and _is_first_process():
+        if label and is_first_process():
             log(f"{label}{number} of {len(names)} runs")
         try:
             result = train_one(
@@ -89,19 +96,19 @@ def train(
             if not label:
                 raise
             failed[each] = error
-            if _is_first_process():
+            if is_first_process():
                 echo(f"colophon: {label}{error}", err=True)
             continue
         is_last = number == len(names)
         if result.stopped_by is not None and not (is_last and result.state.step == result.steps):
             line = f"{label}stopped by {result.stopped_by} after step {result.state.step}; {advice}"
             raise _stopped(f"{line}{_also_failed(failed)}", by=result.stopped_by)
-    if as_json and _is_first_process():
+    if as_json and is_first_process():
         echo_json(results)
     if failed:
         line = f"failed: {', '.join(failed)}; the other {len(names) - len(failed)} of {len(names)} runs are complete. "
         advice = "After a change of the recipe, --resume continues from the checkpoints"
-        raise ColophonError(line + advice if _is_first_process() else "")
+        raise ColophonError(line + advice if is_first_process() else "")
 
 
 def _print_plans(recipe: Recipe, names: Sequence[str], *, root: Path, as_json: bool) -> None:
@@ -173,12 +180,7 @@ def _run_names(recipe: Recipe, chosen: Sequence[str], *, where: str) -> list[str
 
 def _stopped(line: str, *, by: str) -> StoppedError:
     """Return the error that ends the command after the signal `by`; only the first process prints its message."""
-    return StoppedError(line if _is_first_process() else "", signal_name=by)
-
-
-def _is_first_process() -> bool:
-    """Return whether this is the only process of a run, or the first that torchrun started."""
-    return os.environ.get("RANK", "0") == "0"
+    return StoppedError(line if is_first_process() else "", signal_name=by)
 
 
 def train_tokenizer(

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+import pyarrow as pa
 
 from colophon.annotators.base import INPUT_IDS, PROVIDED, Annotator, AnnotatorConfig, explained
 from colophon.annotators.plugin_files import PluginFile
@@ -360,9 +361,16 @@ def _check_rewriters(resolved: ResolvedRecipe) -> None:
 
 
 def _check_training(resolved: ResolvedRecipe) -> None:
+    types = {field.name: field.type for annotator in resolved.annotators for field in annotator.schema}
     for name, train in resolved.recipe.train.items():
         for key, column in train.columns_of_this_run().items():
             _check_annotated(resolved, column, key=f"train.{name}.{key}")
+            if pa.types.is_nested(types[column]):
+                single = ", ".join(sorted(column for column, kind in types.items() if not pa.types.is_nested(kind)))
+                raise UsageError(
+                    f"{resolved.where}: train.{name}.{key}: {column} is {types[column]}, not one value; "
+                    f"available: {single or 'none'}"
+                )
 
 
 def _check_annotated(resolved: ResolvedRecipe, column: str, *, key: str) -> None:

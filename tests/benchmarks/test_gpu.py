@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks.gpu import equality, host, masking
-from benchmarks.gpu.__main__ import RESULTS, main
+from benchmarks.gpu.__main__ import RESULTS, exit_code, main
 from benchmarks.gpu.modes import WAYS, contestants
 from benchmarks.gpu.page import NOTHING, lines, page
 from benchmarks.gpu.plan import MODES, Part, command_line, configurations, parts
@@ -50,6 +50,8 @@ def test_a_part_that_hangs_or_fails_keeps_its_records_and_does_not_stop_those_af
         "no time left",
         "complete",
     ]
+    assert [exit_code([ends[one.name]["end"]]) for one in chosen] == [3, 1, 3, 0]
+    assert exit_code([end["end"] for end in ends.values()]) == 1
     assert ends["fails"]["last_line"] == "no such kernel"
     assert read_records(tmp_path / "hangs.jsonl") == [{"a": 1}]  # without the half one
     assert read_records(tmp_path / "works.jsonl") == [{"a": 1}]

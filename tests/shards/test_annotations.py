@@ -19,7 +19,7 @@ ANNOTATIONS: dict[str, list[dict[str, list[Any]]]] = {
     "url": [{"host": ["a.org", "b.org", "a.org"], "path": ["/", "/x", "/y"]}, {"host": ["c.org"], "path": ["/"]}],
 }
 """Columns of each partition; `url` has not come to partition 2."""
-TYPES = {"score": pa.float32(), "host": pa.string(), "path": pa.string()}
+TYPES = {"score": pa.float32(), "host": pa.string(), "path": pa.string(), "tags": pa.list_(pa.string())}
 
 
 def write(path: Path, columns: dict[str, list[Any]]) -> None:
@@ -58,12 +58,16 @@ def test_a_column_is_read_by_partition(score: AnnotationColumn) -> None:
     assert score.read("2").type == pa.float32()
 
 
-def test_a_column_that_no_annotator_has(manifest: Manifest, tmp_path: Path) -> None:
+def test_a_column_that_no_annotator_has_or_that_holds_lists(manifest: Manifest, tmp_path: Path) -> None:
     assert annotators_by_column(tmp_path, manifest) == {"score": "quality", "host": "url", "path": "url"}
     with pytest.raises(ShardError) as raised:
         find_column(tmp_path, manifest, "hots")
     line = f"{tmp_path}: no annotator has a column 'hots'; available: host, path, score. Did you mean 'host'?"
     assert str(raised.value) == line
+    write(tmp_path / "annotations/tags/0.parquet", {"tags": [["a"]]})
+    listed = manifest_of({"annotations/tags": [record_of(tmp_path, tmp_path / "annotations/tags/0.parquet", rows=1)]})
+    with pytest.raises(ShardError, match=r"column 'tags' is list<[a-z]+: string>, not one value; available: none$"):
+        find_column(tmp_path, listed, "tags")
     with pytest.raises(ShardError, match=r"no annotator has a column 'score'; available: none$"):
         find_column(tmp_path, manifest_of({"annotations/quality": []}), "score")
 

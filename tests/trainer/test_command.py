@@ -180,6 +180,8 @@ def test_a_signal_ends_the_command_and_resume_completes_all_runs(
     assert (called.code, called.err) == (0, "")
     assert started_runs() == ["first", "second"]
     assert called.out.count("step 4/4  saved ") == 2
+    (begun,) = [line for line in called.out.splitlines() if line.startswith("no checkpoint to resume from")]
+    assert begun.endswith("training/second/checkpoints; the run begins with step 1")
 
 
 def test_a_signal_after_the_last_step_starts_no_later_run(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,6 +203,9 @@ def test_one_of_several_processes_reports(project: Path, monkeypatch: pytest.Mon
     called = stopped(monkeypatch, at="step 2/4", by=signal.SIGINT)
     assert (called.code, called.err) == (ExitCode.INTERRUPTED, "")
     assert "1 of 2 runs" not in called.out
+    for command in (["train", "recipe.toml", "--dry-run"], ["trace", "recipe.toml", "--name", "first", "--step", "1"]):
+        silent = colophon(*command)
+        assert (silent.code, silent.out, silent.err) == (0, "", "")
 
 
 def test_a_run_that_diverges_does_not_stop_the_runs_after_it(project: Path) -> None:

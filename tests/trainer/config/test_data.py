@@ -112,6 +112,10 @@ SOURCE = '[[train.tiny.sources]]\nlayout = "{}"\n'
             '[[train.tiny.phases]]\nfrom_step = 2\nlayout = "plain"\ncurriculum = { column = "score" }\n',
             "train.tiny.phases.0.curriculum.column: no annotator writes 'score'; available: crawl_slice, ",
         ),
+        (
+            'group_by = ["url_host", "copy_keys"]\n[annotators.copy]\ntype = "duplicate_keys"\n',
+            "train.tiny.group_by.1: copy_keys is list<item: uint64>, not one value; available: copy_file, ",
+        ),
         ("mask_unpaid_ids = true\n", "train.tiny.mask_unpaid_ids: renamed to mask_zero_weight_ids"),
         ('[train.tiny.sources]\nlayout = "plain"\n', "train.tiny.sources: must be a list"),
         (
