@@ -14,6 +14,7 @@ from pathlib import Path
 
 from colophon.annotators.plugin_files import MAX_PLUGIN_BYTES, PluginFile
 from colophon.pipeline.errors import UsageError
+from colophon.shards.common.text_encoding import encoding_problem
 
 ALLOWED_DIRECTORIES = "COLOPHON_PLUGINS"
 _allowed: ContextVar[bool] = ContextVar("plugins", default=False)
@@ -74,6 +75,8 @@ def _read(name: str, directory: Path, *, where: str) -> PluginFile:
         raise UsageError(f"{where}: {error.strerror}") from None
     if len(source) > MAX_PLUGIN_BYTES:
         raise UsageError(f"{where}: has more than {MAX_PLUGIN_BYTES} bytes")
+    if problem := encoding_problem(source):
+        raise UsageError(f"{where}: {problem}")
     return PluginFile(name, str(path.absolute()), source)
 
 

@@ -21,7 +21,7 @@ from colophon.pipeline.errors import StoreError, one_line
 from colophon.pipeline.storage import conditional_writes
 from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error, table_of_sizes
 from colophon.shards.common import durable, output_paths
-from colophon.shards.common.errors import ColophonError
+from colophon.shards.common.errors import ColophonError, MissingLibraryError
 from colophon.shards.common.file_locks import flock_within
 from colophon.shards.common.state_files import read_regular
 from colophon.shards.records import REMEDY
@@ -286,12 +286,13 @@ class RemoteFiles(RunFiles):
 
         Raises:
             FileNotFoundError: the object does not exist.
+            MissingLibraryError: the store's library is not installed.
             StoreError: the store fails, retries included.
         """
         url = f"{self.root}/{path}"
         try:
             return retried(lambda: call(*filesystem_of(url)))
-        except FileNotFoundError:
+        except (FileNotFoundError, MissingLibraryError):
             raise
         except Exception as error:
             raise StoreError(f"{url}: {one_line(error)}") from error

@@ -18,6 +18,7 @@
     │   ├── DamagedFileError  2  shards/common/errors.py   a state file that is damaged, such as a calibration
     │   └── OutputPathError   2  shards/common/output_paths.py  a link or a pipe in an output
     ├── PanicError        1      shards/common/errors.py   a library in Rust that gave up
+    ├── MissingLibraryError  2   shards/common/errors.py   a store whose library is not installed
     ├── TokenizerError    2      shards/common/errors.py   a vocabulary that cannot be read or used as asked
     ├── TrainerError      2      trainer/errors.py         a setting, a shard or a checkpoint of a training
     ├── OutOfMemoryError  1      trainer/errors.py         a model or a batch too large for the device
@@ -79,6 +80,12 @@ class DamagedFileError(ShardError):
 
 class TokenizerError(ColophonError, ValueError):
     """A vocabulary that cannot be read or used as asked, or a text that cannot be encoded."""
+
+    exit_code = ExitCode.USAGE
+
+
+class MissingLibraryError(ColophonError, ImportError):
+    """A store whose library is not installed; the message has the command that installs it."""
 
     exit_code = ExitCode.USAGE
 

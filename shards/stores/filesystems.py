@@ -11,8 +11,11 @@ import fsspec
 from fsspec import AbstractFileSystem
 from fsspec.core import OpenFile
 
-from colophon.shards.common.errors import ColophonError
+from colophon.shards.common.errors import ColophonError, MissingLibraryError, missing_library, one_line
 from colophon.shards.stores.addresses import PROTOCOLS, protocol_of
+
+_EXTRAS = {"gcs": ("gcsfs", "gcs"), "gs": ("gcsfs", "gcs"), "s3": ("s3fs", "s3"), "s3a": ("s3fs", "s3")}
+"""The package of a protocol, and our extra that installs it."""
 
 
 def filesystem_of(url: str, **options: Any) -> tuple[AbstractFileSystem, str]:
@@ -24,14 +27,24 @@ def filesystem_of(url: str, **options: Any) -> tuple[AbstractFileSystem, str]:
 
     Raises:
         ColophonError: the protocol is not in `PROTOCOLS`.
-        ImportError: the protocol's library is not installed.
+        MissingLibraryError: the protocol's library is not installed.
     """
     protocol = protocol_of(url)
     if protocol not in PROTOCOLS:
         raise ColophonError(f"an address with a protocol that is not supported; available: {', '.join(PROTOCOLS)}")
-    kind = fsspec.get_filesystem_class(protocol)
+    kind = _class_of(protocol)
     filesystem: AbstractFileSystem = fsspec.filesystem(protocol, **{**kind._get_kwargs_from_urls(url), **options})
     return filesystem, str(kind._strip_protocol(url))
+
+
+def _class_of(protocol: str) -> Any:
+    try:
+        return fsspec.get_filesystem_class(protocol)
+    except ImportError as error:
+        if protocol not in _EXTRAS:
+            raise MissingLibraryError(f"{protocol}://: {one_line(error)}") from error
+        package, extra = _EXTRAS[protocol]
+        raise MissingLibraryError(missing_library(f"{protocol}://", package, extra=extra)) from error
 
 
 def open_url(url: str, *, compression: str | None = None, **options: Any) -> OpenFile:

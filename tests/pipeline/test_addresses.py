@@ -233,6 +233,23 @@ def test_the_keys_of_a_store_are_not_read_as_chains(url: str, path: str) -> None
     assert type(filesystem).__name__ in ("S3FileSystem", "HTTPFileSystem")
 
 
+@pytest.mark.parametrize(
+    ("protocol", "remedy"),
+    [("gs", "gs:// needs the package gcsfs: pip install 'colophon[gcs]'"), ("oss", "oss://: Install ossfs")],
+)
+def test_a_store_whose_library_is_missing_is_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, protocol: str, remedy: str
+) -> None:
+    def missing(protocol: str) -> object:
+        raise ImportError("Install ossfs")
+
+    monkeypatch.setattr("colophon.shards.stores.filesystems.fsspec.get_filesystem_class", missing)
+    for setting in ("input.paths", "output.path"):
+        called = run("--set", f"{setting}={protocol}://bucket/x.parquet")
+        assert called.code == 2
+        assert called.line.endswith(remedy)
+
+
 # Secrets
 
 SECRET_SETTINGS = [

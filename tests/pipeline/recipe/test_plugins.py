@@ -97,6 +97,7 @@ def test_a_call_allows_plugins_for_itself_alone(home: Path) -> None:
         ('["large.py"]', "plugins.files: large.py: has more than 1048576 bytes"),
         ('"mine.py"', "plugins.files: must be a list, got 'mine.py'"),
         ("[1]", "plugins.files.0: must be a valid string, got 1"),
+        ('["wide.py"]', "plugins.files: wide.py: UTF-16, not UTF-8. Convert it: iconv"),
         ('["broken.py"]', "plugins.files: broken.py: NameError: name 'y' is not defined (broken.py:2)"),
         ('["mine.py", "twin.py"]', "plugins.files: twin.py: an annotator named 'words' exists: mine.py"),
         ('["url.py"]', "plugins.files: url.py: an annotator named 'url' exists: built in"),
@@ -107,6 +108,7 @@ def test_a_file_that_cannot_be_a_plugin_is_one_line(home: Path, files: str, line
     (home / "twin.py").write_text(plugin_source())
     (home / "url.py").write_text(plugin_source("url"))
     (home / "broken.py").write_text("\nx = y\n")
+    (home / "wide.py").write_text(plugin_source(), encoding="utf-16")
     (home / "large.py").write_bytes(b"#" * (MAX_PLUGIN_BYTES + 1))
     (home / "folder.py").mkdir()
     os.mkfifo(home / "pipe.py")
