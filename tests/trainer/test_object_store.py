@@ -30,7 +30,7 @@ from colophon.shards.stores.objects import StoreReadError
 from colophon.shards.stores.places import StorePath
 from colophon.torch import PackedDataset, PackedIterableDataset, TrainingDataset
 from colophon.trainer.data.packed_layout import PackedLayout
-from colophon.trainer.data.row_values import row_scores
+from colophon.trainer.data.rows.values import row_scores
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.evaluation.document_crops import RunDocuments
 from colophon.trainer.loop import train

@@ -1,2 +1,2 @@
-"""From packed shards to batches: which rows a run trains on (`sources`, `phases`, `held_out`), in which order
-(`mixture`), as tensors (`batch`); `training_data` has all of it by step."""
+"""From packed shards to batches: `rows` and `documents` are the two orders of a training, `batch` has their tensors,
+`held_out` the rows of validation; `training_data` has all of it by step."""

@@ -18,7 +18,7 @@ from colophon.trainer.data.documents.text_line import TextLine
 from colophon.trainer.data.packed_layout import PackedLayout
 
 FEWEST_DOCUMENTS, MOST_ROWS_OF_A_DOCUMENT = 16, 4
-_STREAM = 1  # of random numbers under the run's seed; `trainer.data.mixture` has streams 0 and 2
+_STREAM = 1  # of random numbers under the run's seed; `trainer.data.rows.mixture` has streams 0 and 2
 
 
 def choose_rows(num_rows: int, *, count: int, seed: int) -> NumPyArray:

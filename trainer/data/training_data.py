@@ -3,7 +3,7 @@
 The rows of an epoch are permuted by (seed, epoch). The permutations of all epochs, joined, are cut into global batches;
 rank r takes every world_size-th row from the r-th on. So each row is in a batch once an epoch, a batch may hold the end
 of one epoch and the start of the next, and neither the number of devices nor a resume changes the rows of update
-`step`. `trainer.data.mixture` computes this order, and that of several sources. With `order = "documents"`,
+`step`. `trainer.data.rows.mixture` computes this order, and that of several sources. With `order = "documents"`,
 `trainer.data.documents.order` decides the text of an update instead, and the rows are built from segments.
 """
 
@@ -27,7 +27,7 @@ from colophon.trainer.data.document_numbers import DocumentNumbers
 from colophon.trainer.data.documents.updates import DocumentUpdates
 from colophon.trainer.data.groups import EachDocument, TextGroups
 from colophon.trainer.data.packed_layout import PackedLayouts
-from colophon.trainer.data.row_updates import RowUpdates
+from colophon.trainer.data.rows.updates import RowUpdates
 from colophon.trainer.errors import TrainerError
 
 UPDATES_AHEAD = 4

@@ -12,7 +12,7 @@ from colophon.trainer.data.held_out import choose_rows
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import TrainerError
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate, text_tokens
-from tests.trainer.data.mixtures import first_sources, mixed, rows_of, sampled_rows
+from tests.trainer.data.rows.mixtures import first_sources, mixed, rows_of, sampled_rows
 from tests.trainer.runs import LAYOUTS, config, write_run
 
 

@@ -13,7 +13,7 @@ from colophon.trainer.loop import train
 from tests.pipeline.project import RECIPE, colophon, run, write_project
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate
 from tests.trainer.courses import assert_same_end, kill_at, metrics_of
-from tests.trainer.data.mixtures import MIXED, mixed
+from tests.trainer.data.rows.mixtures import MIXED, mixed
 from tests.trainer.ranks import train_on_ranks
 from tests.trainer.runs import config
 

@@ -15,7 +15,7 @@ from colophon.trainer.loop import train
 from colophon.trainer.monitoring.update_trace import UpdateTrace, trace_update
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate, text_tokens
 from tests.trainer.courses import Killed, kill_at, metrics_of
-from tests.trainer.data.mixtures import rows_of, sampled_rows
+from tests.trainer.data.rows.mixtures import rows_of, sampled_rows
 from tests.trainer.ranks import train_on_ranks
 from tests.trainer.runs import config, write_run
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from colophon.shards.common.arrays import NumPyArray
-from colophon.trainer.data.mixture import epoch_order
+from colophon.trainer.data.rows.mixture import epoch_order
 
 _CACHED_EPOCHS = 2
 

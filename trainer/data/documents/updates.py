@@ -19,8 +19,8 @@ from colophon.trainer.data.documents.text_line import Segments, TextLine
 from colophon.trainer.data.groups import TextGroups
 from colophon.trainer.data.held_out import HeldOut, check_same_layout
 from colophon.trainer.data.held_out_choice import FEWEST_DOCUMENTS, MOST_ROWS_OF_A_DOCUMENT, choose_by_text
-from colophon.trainer.data.length import checked_length
 from colophon.trainer.data.packed_layout import PackedLayout, PackedLayouts
+from colophon.trainer.data.rows.length import checked_length
 from colophon.trainer.errors import TrainerError
 
 _MOST_VALIDATION_ROWS = 256

@@ -9,7 +9,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from colophon.trainer.config import CurriculumConfig
-from colophon.trainer.data.mixture import RowOrder, Shares, count_below, epoch_order, reversed_bits, systematic_sample
+from colophon.trainer.data.rows.mixture import (
+    RowOrder,
+    Shares,
+    count_below,
+    epoch_order,
+    reversed_bits,
+    systematic_sample,
+)
 
 GOLDEN_ORDER = [4, 6, 2, 7, 3, 5, 9, 0, 8, 1]
 SEEDS = st.integers(0, 5)

@@ -10,9 +10,9 @@ import numpy as np
 from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.held_out import HeldOut
-from colophon.trainer.data.mixture import Shares
 from colophon.trainer.data.packed_layout import PackedLayout, PackedLayouts
-from colophon.trainer.data.sources import Source
+from colophon.trainer.data.rows.mixture import Shares
+from colophon.trainer.data.rows.sources import Source
 
 
 class Phase:

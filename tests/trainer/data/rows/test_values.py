@@ -10,7 +10,7 @@ import pytest
 from colophon.shards.common.errors import ShardError
 from colophon.trainer.config import RowWeightsConfig
 from colophon.trainer.data.packed_layout import PackedLayout
-from colophon.trainer.data.row_values import row_scores, row_weights
+from colophon.trainer.data.rows.values import row_scores, row_weights
 from colophon.trainer.errors import TrainerError
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate, text_tokens
 from tests.trainer.runs import LAYOUTS

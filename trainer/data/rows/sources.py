@@ -10,9 +10,9 @@ from colophon.shards.reader import PackedDataset
 from colophon.shards.stores.places import RunPlace
 from colophon.trainer.config import SourceConfig
 from colophon.trainer.data.held_out import HeldOut
-from colophon.trainer.data.mixture import RowOrder
 from colophon.trainer.data.packed_layout import PackedLayout, PackedLayouts
-from colophon.trainer.data.row_values import row_scores, row_weights
+from colophon.trainer.data.rows.mixture import RowOrder
+from colophon.trainer.data.rows.values import row_scores, row_weights
 from colophon.trainer.errors import TrainerError
 
 

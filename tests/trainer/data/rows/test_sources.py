@@ -13,7 +13,7 @@ from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.errors import TrainerError
 from colophon.trainer.model.masked_ids import zero_weight_ids
 from tests.trainer.annotated import NUM_DOCUMENTS, annotate, text_tokens
-from tests.trainer.data.mixtures import ONE, first_sources, mixed, rows_of, sampled_rows
+from tests.trainer.data.rows.mixtures import ONE, first_sources, mixed, rows_of, sampled_rows
 from tests.trainer.runs import config, write_run
 
 

@@ -11,8 +11,8 @@ import math
 from collections.abc import Sequence
 
 from colophon.trainer.config import PhaseConfig, TrainConfig
-from colophon.trainer.data.phases import Phase
-from colophon.trainer.data.sources import Source
+from colophon.trainer.data.rows.phases import Phase
+from colophon.trainer.data.rows.sources import Source
 from colophon.trainer.errors import TrainerError
 
 

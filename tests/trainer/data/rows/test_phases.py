@@ -10,10 +10,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from colophon.trainer.data.phases import Phase
+from colophon.trainer.data.rows.phases import Phase
 from colophon.trainer.data.training_data import TrainingData
 from colophon.trainer.loop import train
-from tests.trainer.data.mixtures import mixed, rows_of, sampled_rows
+from tests.trainer.data.rows.mixtures import mixed, rows_of, sampled_rows
 from tests.trainer.runs import config
 
 

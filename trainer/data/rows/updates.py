@@ -1,4 +1,4 @@
-"""Updates of a training with `order = "rows"`: `batch_size` rows of permuted epochs, see `trainer.data.mixture`."""
+"""Updates of a training with `order = "rows"`: `batch_size` rows of permuted epochs, see `mixture`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import Batch, BatchBuffer, read_batch
 from colophon.trainer.data.groups import TextGroups
 from colophon.trainer.data.held_out import hold_out_rows
-from colophon.trainer.data.length import phase_at, with_length
 from colophon.trainer.data.packed_layout import PackedLayout, PackedLayouts
-from colophon.trainer.data.phases import open_sources, phases_of
+from colophon.trainer.data.rows.length import phase_at, with_length
+from colophon.trainer.data.rows.phases import open_sources, phases_of
 
 
 class RowUpdates:

@@ -10,8 +10,8 @@ import numpy as np
 from colophon.shards.reader import PackedDataset
 from colophon.trainer.config import TrainConfig
 from colophon.trainer.data.batch import read_batch
-from colophon.trainer.data.row_updates import RowUpdates
-from colophon.trainer.data.sources import Source
+from colophon.trainer.data.rows.sources import Source
+from colophon.trainer.data.rows.updates import RowUpdates
 from colophon.trainer.data.training_data import TrainingData
 from tests.trainer.runs import config
 
