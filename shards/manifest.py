@@ -30,7 +30,7 @@ from colophon.shards.common.table_rows import TableRows
 from colophon.shards.outputs import Output, StageName
 from colophon.shards.record_table import PARTITIONS, RECORDS, PartitionTable, RecordTable
 from colophon.shards.records import REMEDY, Frozen, PartitionInfo, QuarantineEntry, Record
-from colophon.shards.schema import FORMAT_VERSION
+from colophon.shards.schema import FORMAT_VERSION, UPDATE
 from colophon.shards.stores.places import RunPlace
 
 MANIFEST_NAME = "manifest.json"
@@ -221,7 +221,7 @@ def parse_manifest(content: str | bytes, *, where: str, read: Callable[[str], by
     manifest = validated(Manifest, _with_tables(value, where=where, read=read), where=file, remedy=REMEDY)
     if manifest.format_version != FORMAT_VERSION:
         version = manifest.format_version
-        raise ShardError(f"{file}: format version {version}; this Colophon reads version {FORMAT_VERSION}")
+        raise ShardError(f"{file}: format version {version}; this Colophon reads version {FORMAT_VERSION}. {UPDATE}")
     return manifest
 
 

@@ -19,6 +19,7 @@ from colophon.shards.common.errors import ShardError
 from colophon.shards.common.state_files import parse_model, parse_state
 
 FORMAT_VERSION = 1
+UPDATE = "Use the version of Colophon that wrote it, or a newer one"
 _REMEDY = "`colophon verify` checks every file of a run"
 METADATA_KEY = b"colophon"
 NO_DOCUMENT = 2**32 - 1
@@ -117,7 +118,9 @@ def packed_info(schema: pa.Schema, *, path: object) -> PackedInfo:
     where = f"{path}: metadata"
     version = parse_state(raw, where=where, remedy=_REMEDY).get("format_version")
     if version != FORMAT_VERSION:
-        raise ShardError(f"{path}: format version {version!r:.40}; this Colophon reads version {FORMAT_VERSION}")
+        raise ShardError(
+            f"{path}: format version {version!r:.40}; this Colophon reads version {FORMAT_VERSION}. {UPDATE}"
+        )
     info = parse_model(PackedInfo, raw, where=where, remedy=_REMEDY)
     ids = schema.field("input_ids").type if "input_ids" in schema.names else None
     if ids is None or not pa.types.is_fixed_size_list(ids) or ids.list_size != info.sequence_length + 1:

@@ -84,7 +84,7 @@ def _parsed(text: str, *, where: str, overrides: Sequence[str] = ()) -> dict[str
     for override in overrides:
         _assign(raw, override, option="--set")
     try:
-        _check_texts(raw, where=where)
+        _check_values(raw, where=where)
     except RecursionError:
         raise UsageError(f"{where}: not a recipe: {_TOO_DEEP}") from None
     return raw
@@ -151,32 +151,35 @@ def _offers(raw: Mapping[str, Any], *, where: str, directory: Path | None, plugi
         raise UsageError(f"{where}: plugins.files: {error}") from error
 
 
-def _check_texts(raw: Mapping[str, Any], *, where: str) -> None:
-    """Check every key and every text of a recipe, also those that it should not have: manifests keep all of it."""
-    for key, text in _texts(raw, ()):
+def _check_values(raw: Mapping[str, Any], *, where: str) -> None:
+    """Check every key and every value of a recipe, also those that it should not have: manifests keep all of it."""
+    for key, value in _values(raw, ()):
+        text = value if isinstance(value, str) else ""
         if len(key[-1]) > _LONGEST_KEY:
             raise UsageError(
                 f"{where}: {'.'.join(key[:-1]) or 'recipe'}: a key has more than {_LONGEST_KEY} characters"
             )
         if len(text) > MAX_TEXT:
             raise UsageError(f"{where}: {'.'.join(key)}: has {len(text):,} characters; at most {MAX_TEXT:,} are read")
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise UsageError(f"{where}: {'.'.join(key)}: a whole number of TOML has at most 64 bits")
         if has_secret(key[-1]):
             raise UsageError(f"{where}: {'.'.join(key[:-1]) or 'recipe'}: unknown key, a URL that may hold a secret")
         if problem := secret_problem(text):
             raise UsageError(f"{where}: {'.'.join(key)}: {problem}")
 
 
-def _texts(value: Any, key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Each text in a parsed TOML file with its keys; empty for a table and for what is no text."""
+def _values(value: Any, key: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each value in a parsed TOML file with its keys, tables and lists included."""
     if key:
-        yield key, value if isinstance(value, str) else ""
+        yield key, value
     if isinstance(value, Mapping):
         for name, inner in value.items():
-            yield from _texts(inner, (*key, str(name)))
+            yield from _values(inner, (*key, str(name)))
     elif isinstance(value, list):
         for number, inner in enumerate(value):
             # A table of a list is named by its number, as pydantic does it: train.tiny.sources.0.output.
-            yield from _texts(inner, (*key, str(number)) if isinstance(inner, Mapping) else key)
+            yield from _values(inner, (*key, str(number)) if isinstance(inner, Mapping) else key)
 
 
 def _check_addresses(recipe: Recipe, *, where: str) -> None:

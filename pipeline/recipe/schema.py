@@ -149,6 +149,8 @@ class OutputSection(Section):
     @field_validator("path")
     @classmethod
     def _normalized(cls, path: str) -> str:
+        if "\0" in path:
+            raise ValueError(f"{path!r}: a path has no null byte")
         path = local_path(path)
         return path.rstrip("/") if "://" in path else path
 
@@ -181,7 +183,7 @@ class PackSection(Section):
         method = "best_fit"
     """
 
-    sequence_length: int = Field(2048, ge=2)
+    sequence_length: int = Field(2048, ge=2, le=1 << 24)
     """Input ids of a sequence; a packed row holds one id more."""
     method: PackingMethod = "concat"
     """`concat` cuts documents at the end of a sequence; `best_fit` cuts only documents longer than a sequence."""

@@ -160,7 +160,9 @@ class TestReading:
 
     def test_a_different_format_version(self, tmp_path: Path) -> None:
         save(tmp_path, manifest_of().model_copy(update={"format_version": 7}))
-        with pytest.raises(ShardError, match="format version 7; this Colophon reads version 1"):
+        with pytest.raises(
+            ShardError, match=r"format version 7; this Colophon reads version 1\. Use the version of Colophon that"
+        ):
             read_manifest(tmp_path)
 
 

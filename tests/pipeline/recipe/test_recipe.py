@@ -178,6 +178,17 @@ WRONG: list[tuple[str, str, str]] = [
         "annotators: 'u/rl' becomes a directory name: use letters, digits",
     ),
     (
+        "sequence_length = 64",
+        f"sequence_length = {2**24 + 1}",
+        "pack.sequence_length: must be less than or equal to 167",
+    ),
+    (
+        "sequence_length = 64",
+        "sequence_length = 1" + "0" * 20,
+        "pack.sequence_length: a whole number of TOML has at most",
+    ),
+    ('path = "out"', 'path = "a\\u0000b"', "output.path: 'a\\x00b': a path has no null byte"),
+    (
         "[layouts.plain]",
         '[layouts.Plain]\nposition = "plain"\n[layouts.plain]',
         "layouts: 'Plain' and 'plain' are one directory on a disk without case. Rename one",

@@ -52,7 +52,7 @@ def test_every_key_has_a_text_and_every_table_an_example(table: Table) -> None:
 
 
 def test_a_row_has_type_limits_default_and_text() -> None:
-    assert row("`[pack]`", "sequence_length")[1:3] == ["integer, ≥ 2", "`2_048`"]
+    assert row("`[pack]`", "sequence_length")[1:3] == ["integer, ≥ 2, ≤ 2^24", "`2_048`"]
     assert row("`[output]`", "path")[1:3] == ["string", "required"]
     assert row("`[input]`", "format")[1:3] == [
         '`"parquet"`, `"jsonl"`, `"csv"`, `"arrow"`, `"warc"`, `"text"`',
