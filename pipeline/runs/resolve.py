@@ -342,8 +342,9 @@ def _check_templates(resolved: ResolvedRecipe) -> None:
         if not isinstance(layout, PrependLayout | AppendLayout):
             continue
         for column, problem in template_of(layout.template).misfits(types):
-            typed = writers[column][0]
-            remedy = f". Set annotators.{typed.name}.columns.{column}.type" if typed.typed else ""
+            key = f"annotators.{writers[column][0].name}.columns.{column}"
+            has_type = key in {typed.key for typed in writers[column][0].typed.values()}
+            remedy = f". Set {key}.type" if has_type else ""
             raise UsageError(f"{resolved.where}: layouts.{name}.template: {problem}{remedy}")
 
 
