@@ -54,14 +54,18 @@ def _yes(holds: bool) -> str:
     return "yes" if holds else "**no**"
 
 
+def _near_floor(results: Results, arm: str, *, floor: str, limit: float = 0.04) -> Promise:
+    """The text is at most `limit` above its floor, and not below it."""
+    claim = f"{arm}: the text is at most {limit} above {floor} floor, nor more than {-_BELOW} below it"
+    return Promise(claim=claim, found=results.excess(arm), low=_BELOW, high=limit)
+
+
 def _plain(results: Results) -> Iterator[Promise]:
-    claim = "plain: at most 0.04 above its floor, nor more than 0.01 below it"
-    yield Promise(claim=claim, found=results.excess("plain"), low=_BELOW, high=0.04)
+    yield _near_floor(results, "plain", floor="its")
 
 
 def _prepend(results: Results) -> Iterator[Promise]:
-    claim = "prepend: at most 0.02 above its floor, nor more than 0.01 below it"
-    yield Promise(claim=claim, found=results.excess("prepend"), low=_BELOW, high=0.02)
+    yield _near_floor(results, "prepend", floor="its", limit=0.02)
     exact = results.exact_cost_of_wrong
     claim = f"prepend: the class of another document costs {exact:.3f}, as a perfect model, within a half of it"
     yield Promise(claim=claim, found=results.cost_of_wrong("prepend"), low=0.5 * exact, high=1.5 * exact)
@@ -75,17 +79,18 @@ def _gain(results: Results) -> Iterator[Promise]:
 
 def _prepend_control(results: Results) -> Iterator[Promise]:
     arm = "prepend-control"
-    claim = f"{arm}: at most 0.04 above plain's floor, nor more than 0.01 below it"
-    yield Promise(claim=claim, found=results.excess(arm), low=_BELOW, high=0.04)
+    yield _near_floor(results, arm, floor="plain's")
     claim = f"{arm}: metadata of another document changes nothing, within 0.005"
     yield Promise(claim=claim, found=results.cost_of_wrong(arm), low=-0.005, high=0.005)
 
 
 def _append(results: Results) -> Iterator[Promise]:
+    # Metadata after the text is no context of the text, so its floor is that of plain.
+    yield from (_near_floor(results, arm, floor="plain's") for arm in ("append", "append-control"))
     exact, prior = results.exact["class_after_text"], results.exact["class"]
     above = results.of("append", lambda record: record["class_after_text"] - exact)
-    claim = f"append: the class costs H(class | text), {exact:.3f}, and at most 0.05 more"
-    yield Promise(claim=claim, found=above, high=0.05)
+    claim = f"append: the class costs H(class | text), {exact:.3f}, at most 0.05 more, nor more than 0.01 less"
+    yield Promise(claim=claim, found=above, low=_BELOW, high=0.05)
     above = results.of("append-control", lambda record: record["class_after_text"] - prior)
     claim = f"append-control: the metadata costs H(class), {prior:.3f}, within 0.02"
     yield Promise(claim=claim, found=above, low=-0.02, high=0.02)

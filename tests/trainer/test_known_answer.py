@@ -171,15 +171,22 @@ def test_promises_that_do_not_hold(example: Example) -> None:
         record("prepend", loss=2.03, loss_wrong=[2.1, 4.2]),
         record("prepend-control", loss=2.25, loss_wrong=[2.27, 4.54]),
         record("append", loss=2.28, class_after_text=0.3),
-        record("append-control", loss=2.22, class_after_text=1.3),
+        record("append-control", loss=2.25, class_after_text=1.3),
     ]
     held = example.promises.promises([exact, *good])
     assert [str(promise) for promise in held if "gain" not in promise.claim and not promise.holds] == []
     failed = example.promises.promises([exact, *bad])
     assert [str(promise) for promise in failed if "gain" not in promise.claim and promise.holds] == []
-    leaks = [record("plain", loss=2.1), record("prepend-control", loss=2.1, loss_wrong=[2.1, 4.2])]
+    leaks = [
+        record("plain", loss=2.1),
+        record("prepend-control", loss=2.1, loss_wrong=[2.1, 4.2]),
+        record("append", loss=2.1, class_after_text=0.1),
+        record("append-control", loss=2.1, class_after_text=1.4),
+    ]
     leaking = example.promises.promises([exact, *leaks])
-    assert [promise.holds for promise in leaking] == [False, False, True]  # two are below the floor
+    below = ["plain: ", "prepend-control: ", "append: ", "append-control: ", "append: the class"]
+    failing = [promise.claim for promise in leaking if not promise.holds]
+    assert [claim.startswith(start) for claim, start in zip(failing, below, strict=True)] == [True] * 5
     first, second = (promise for promise in held if "gain" in promise.claim)
     assert (first.found.mean, second.found.mean) == (pytest.approx(0.21), pytest.approx(0.21))
     assert (first.holds, second.holds) == (False, False)  # the exact gains are 0.3 and 0.1
