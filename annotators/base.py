@@ -50,7 +50,7 @@ class AnnotatorError(ColophonError, ValueError):
 class AnnotatorConfig(BaseModel, ABC):
     """Settings of one annotator: the table `[annotators.<name>]` of a recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     type_name: ClassVar[str]
     """The value of `type` in a recipe."""

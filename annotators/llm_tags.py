@@ -11,6 +11,7 @@ import re
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from colophon.annotators.base import AnnotatorConfig
 from colophon.annotators.llm.limits import Limits
@@ -78,7 +79,7 @@ class LlmTagsConfig(AnnotatorConfig):
     """How the server is asked for JSON; `text`: by the prompt alone. Every reply is checked in the same way."""
     request: dict[str, Any] = Field(default={})
     """Further keys of each request, such as `{ chat_template_kwargs = { enable_thinking = false } }`."""
-    key_variable: str | None = Field(default=None, pattern="^[A-Za-z_][A-Za-z0-9_]*$")
+    key_variable: str | None = None
     """The environment variable that has the key, in every process that annotates. Default: no key is sent."""
     concurrency: int = Field(default=16, ge=1, le=1024)
     """The most requests at once, of each worker process."""
@@ -107,11 +108,19 @@ class LlmTagsConfig(AnnotatorConfig):
             raise ValueError("must be a web address without query, such as http://127.0.0.1:8000/v1")
         return endpoint.rstrip("/").removesuffix("/chat/completions")
 
+    @field_validator("key_variable")
+    @classmethod
+    def _is_a_variable(cls, name: str | None) -> str | None:
+        if name is not None and not (name.isascii() and name.isidentifier()):
+            message = "must be the name of an environment variable, such as EXAMPLE_API_KEY"
+            raise PydanticCustomError("secret", message)  # it may be the key itself
+        return name
+
     @field_validator("answer")
     @classmethod
     def _has_fields(cls, answer: dict[str, dict[str, Any]] | None) -> dict[str, dict[str, Any]] | None:
         if answer is not None and not answer:
-            raise ValueError("needs at least one field")
+            raise ValueError("must have at least one field, such as { topic = { type = 'string' } }")
         for name, schema in (answer or {}).items():
             if problem := field_problem(name, schema):
                 raise ValueError(f"{name}: {problem}")

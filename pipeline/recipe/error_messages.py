@@ -7,8 +7,10 @@ name: a model lists such keys in a class variable, `renamed_keys: ClassVar[dict[
 from __future__ import annotations
 
 import re
+import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import date, time
 from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -20,12 +22,21 @@ Model = TypeVar("Model", bound=BaseModel)
 Location = Sequence[int | str]
 """The path to a value in pydantic's errors: keys, list indices and the tags of unions."""
 
-_TOML_TYPES = {
-    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "table"),
-    **dict.fromkeys(("list_type", "tuple_type"), "list"),
+_EXPECTED = {
+    **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "a table"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    "string_type": "a string",
+    **dict.fromkeys(("int_type", "int_parsing", "int_parsing_size", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("date_type", "date_parsing"), "a date, such as 2026-01-31"),
+    **dict.fromkeys(("date_from_datetime_parsing", "date_from_datetime_inexact"), "a date, such as 2026-01-31"),
 }
-"""The TOML type that pydantic's errors of these types ask for."""
+"""The types that pydantic's errors ask for, in TOML's words."""
 _SUBJECT = re.compile(r"^(Input|String|List|Tuple|Dictionary) should ")
+_QUOTED = re.compile(r"'([^']*)'")
+_KEY = "[key]"
+"""The last part of pydantic's location of a key of a table."""
 
 
 def validated(model: type[Model], data: Mapping[str, Any], *, where: str, under: tuple[str, ...] = ()) -> Model:
@@ -41,22 +52,51 @@ def validated(model: type[Model], data: Mapping[str, Any], *, where: str, under:
         UsageError: one line for the first error that pydantic finds.
     """
     try:
-        return model.model_validate(data)
+        found = model.model_validate(data)
     except ValidationError as error:
-        first, *others = error.errors()
-        keys = [*_recipe_keys(first, data)]
-        # Of a value that may be of several types, such as a boolean or one of some names, each type has an error.
-        alternatives = [each for each in others if [*_recipe_keys(each, data)] == keys]
-        message = (
-            ", or ".join(_message(each, model) for each in (*alternatives, first)) + _got(first) + _keys(first, model)
-        )
-        key = ".".join(str(part) for part in (*under, *keys))
-        raise UsageError(f"{where}: {key}: {message}") from None
+        keys, message = _described(error.errors(), data, model)
+    else:
+        keys = next(_booleans_as_numbers(data, found), ())
+        if not keys:
+            return found
+        message = "must be a number, not true or false"
+    raise UsageError(f"{where}: {'.'.join(str(part) for part in (*under, *keys))}: {message}") from None
 
 
 def choices(names: Iterable[str]) -> str:
     """The sorted names, separated by commas; `none` without names."""
     return ", ".join(sorted(names)) or "none"
+
+
+def _described(errors: Sequence[Any], data: Any, model: type[BaseModel]) -> tuple[Location, str]:
+    """The keys of the first error's value, and the message."""
+    first, *others = errors
+    keys = [*_recipe_keys(first, data)]
+    if first["type"] == "missing" and isinstance(keys[-1], int):  # of a list of fixed length
+        return keys[:-1], f"must be a list of {_num_items(model, first['loc'][:-1])}, got {keys[-1]}"
+    # Of a value that may be of several types, such as a boolean or one of some names, each type has an error.
+    alternatives = [each for each in (*others, first) if [*_recipe_keys(each, data)] == keys]
+    if of_key := next((each for each in alternatives if each["loc"][-1:] == (_KEY,)), None):
+        return keys, f"unknown key; available: {choices(_QUOTED.findall(of_key['ctx']['expected']))}"
+    texts = dict.fromkeys(_message(each, model) for each in alternatives)
+    if {"must be a number", "must be a finite number"} & {*texts}:
+        texts.pop("must be a whole number", None)
+    start, *more = texts
+    message = ", or ".join([start, *(text.removeprefix("must be ") for text in more)])
+    return keys, message + _got(first) + _keys(first, model)
+
+
+def _booleans_as_numbers(data: Any, found: Any) -> Iterator[tuple[int | str, ...]]:
+    """The keys of each boolean in `data` that pydantic has read as 0 or 1."""
+    if isinstance(data, bool):
+        yield from [()] if type(found) in (int, float) else []
+    elif isinstance(data, Mapping):
+        values = found if isinstance(found, Mapping) else getattr(found, "__dict__", {})
+        for key, inner in data.items():
+            yield from ((key, *keys) for keys in _booleans_as_numbers(inner, values.get(key)))
+    elif isinstance(data, list) and isinstance(found, list | tuple) and len(data) == len(found):
+        for number, (inner, value) in enumerate(zip(data, found, strict=True)):
+            yield from ((number, *keys) for keys in _booleans_as_numbers(inner, value))
 
 
 def _recipe_keys(error: Any, data: Any) -> Iterator[int | str]:
@@ -80,18 +120,27 @@ def _message(error: Any, model: type[BaseModel]) -> str:
         return "is required"
     if kind.startswith("union_tag"):
         return _unknown_tag(error, model)
-    if kind in _TOML_TYPES:
-        return f"must be a {_TOML_TYPES[kind]}"
-    if kind in ("bool_type", "bool_parsing"):
-        return "must be true or false"
+    if kind in _EXPECTED:
+        return f"must be {_EXPECTED[kind]}"
+    if kind in ("too_short", "too_long"):
+        least, most = error["ctx"].get("min_length"), error["ctx"].get("max_length")
+        number, end = (least, "least") if kind == "too_short" else (most, "most")
+        return f"must have at {end} {number:,} item{'s' if number != 1 else ''}"
     return _SUBJECT.sub("must ", error["msg"]).removeprefix("Value error, ")
 
 
 def _got(error: Any) -> str:
-    """The end of a message that shows the value, unless it is in the message, or is of no interest."""
-    value = error["input"]
-    if error["type"] == "extra_forbidden":
+    """The end of a message that shows the value, or its type, unless it is in the message, or is of no interest."""
+    value, kind = error["input"], error["type"]
+    if kind in ("extra_forbidden", "secret"):
         return ""
+    if isinstance(value, bool):
+        return f", got {str(value).lower()}"
+    if isinstance(value, list | dict):
+        is_asked_for = kind in _EXPECTED or kind == "literal_error"
+        return f", got a {'list' if isinstance(value, list) else 'table'}" if is_asked_for else ""
+    if isinstance(value, date | time):
+        return f", got {value}"
     # A URL is not repeated: it may hold a secret.
     is_new_text = isinstance(value, str) and "://" not in value and repr(value) not in error["msg"]
     return f", got {value!r}" if is_new_text or isinstance(value, int | float) else ""
@@ -136,27 +185,45 @@ def _sections_with(annotation: Any, key: str) -> list[str]:
     return [name for name, field in fields if any(key in m.model_fields for m in _models_in(field.annotation))]
 
 
+def _num_items(model: type[BaseModel], location: Location) -> int:
+    """The number of items of the list of fixed length at `location`."""
+    kinds = _alternatives(_type_at(model, location))
+    return next(len(typing.get_args(kind)) for kind in kinds if typing.get_origin(kind) is tuple)
+
+
 def _type_at(annotation: Any, location: Location) -> Any:
     for part in location:
-        annotation = _type_of_member(annotation, part)
+        if not (isinstance(part, str) and part.endswith("]")):  # the tag of a list or a dict in a union
+            annotation = _type_of_member(annotation, part)
     return annotation
 
 
 def _type_of_member(annotation: Any, part: int | str) -> Any:
     """The type of the member `part` of a type: a field, a dict's value, a tuple's, or the union member of that tag."""
-    if _is_model(annotation):
-        field = annotation.model_fields.get(str(part))
+    kinds = _alternatives(annotation)
+    tagged = [kind for kind in kinds if _is_model(kind) and part in _tags(kind)]
+    members = tagged or (_member(kind, part) for kind in kinds)
+    return next((member for member in members if member is not None), None)
+
+
+def _member(kind: Any, part: int | str) -> Any:
+    if _is_model(kind):
+        field = kind.model_fields.get(str(part))
         return field.annotation if field is not None else None
-    if typing.get_origin(annotation) is dict:
-        return typing.get_args(annotation)[1]
-    if isinstance(part, int):  # of a list or a tuple, or of a union with one
-        kinds = (annotation, *typing.get_args(annotation))
-        return next((typing.get_args(kind)[0] for kind in kinds if typing.get_origin(kind) in (list, tuple)), None)
-    members = _member_models(annotation)
-    tagged = [member for member in members if part in _tags(member)]
-    if tagged:
-        return tagged[0]
-    return _type_of_member(members[0], part) if members else None
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if isinstance(part, int):
+        return arguments[0] if origin in (list, tuple) else None
+    return arguments[1] if origin is dict else None
+
+
+def _alternatives(annotation: Any) -> list[Any]:
+    """The members of a union, and of unions in it; the type itself if it is none."""
+    origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        return _alternatives(typing.get_args(annotation)[0])
+    if origin in (typing.Union, types.UnionType):
+        return [kind for member in typing.get_args(annotation) for kind in _alternatives(member)]
+    return [annotation]
 
 
 def _is_model(annotation: Any) -> bool:

@@ -43,7 +43,7 @@ _LONGEST_NAME = 200
 class Section(BaseModel):
     """A table of a recipe."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 Place = Annotated[str, Field(min_length=1), AfterValidator(check_address)]

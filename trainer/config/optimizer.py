@@ -22,7 +22,7 @@ class _Optimizer(Settings):
     independent_weight_decay: bool = False
     """False: a step subtracts rate x decay x weight. True: (rate / highest rate) x decay x weight, so that the decay
     does not depend on the highest rate (arXiv 2510.19093); useful values are then smaller by that rate."""
-    max_grad_norm: float | None = Field(1.0, gt=0)
+    max_grad_norm: float | None = Field(1.0, gt=0, allow_inf_nan=True)
     """Largest norm of all gradients together; above it they are scaled down. `inf`: no limit."""
 
     @field_validator("max_grad_norm")

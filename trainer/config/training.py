@@ -79,7 +79,7 @@ class TrainConfig(Settings):
     """A name, or a table with a `type`, by default `adamw`."""
     schedule: ScheduleConfig = CosineSchedule()
     """A name, or a table with a `type`, by default `cosine`."""
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, lt=2**63)
     """Seed of the initial weights, the data order and the choice of held-out rows."""
     document_masking: bool = True
     """Tokens attend within their own segment only, and positions restart there. False: plain causal attention over the

@@ -357,7 +357,7 @@ def test_a_sample_of_a_number_needs_the_number_of_documents(build: Callable[...,
         ({"prompt": "{text}", "answer": {"a": {"type": "string", "pattern": "("}}}, "not a JSON Schema: pattern"),
         ({"request": {"messages": []}}, "'messages' is set by"),
         ({"cache": "s3://b/x"}, "local directory"),
-        ({"key_variable": "sk-123"}, "pattern"),
+        ({"key_variable": "sk-123"}, "name of an environment variable"),
     ],
 )
 def test_settings_that_cannot_work(build: Callable[..., LlmAnnotator], keys: dict[str, Any], problem: str) -> None:

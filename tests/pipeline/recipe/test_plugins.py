@@ -96,7 +96,7 @@ def test_a_call_allows_plugins_for_itself_alone(home: Path) -> None:
         (f'["{"x" * 300}.py"]', f"plugins.files: {'x' * 300}.py: File name too long"),
         ('["large.py"]', "plugins.files: large.py: has more than 1048576 bytes"),
         ('"mine.py"', "plugins.files: must be a list, got 'mine.py'"),
-        ("[1]", "plugins.files.0: must be a valid string, got 1"),
+        ("[1]", "plugins.files.0: must be a string, got 1"),
         ('["wide.py"]', "plugins.files: wide.py: UTF-16, not UTF-8. Convert it: iconv"),
         ('["broken.py"]', "plugins.files: broken.py: NameError: name 'y' is not defined (broken.py:2)"),
         ('["mine.py", "twin.py"]', "plugins.files: twin.py: an annotator named 'words' exists: mine.py"),
