@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import sys
 from pathlib import Path
 
 from colophon.shards.common.durable import final_path
@@ -18,6 +19,7 @@ _CONTROLS = re.compile(
     "\u061c\u180e\u200e\u200f\u202a-\u202e\u2060-\u206f"  # directions of text, invisible operators
     "\u2028\u2029\ufeff\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"  # lines, annotations, tags, surrogates
 )
+_SHOWN = 60
 _MORE_MEMORY = "Raise its limits (`ulimit -v`, `ulimit -u`), or set fewer ray.num_workers"
 _REMEDIES = {
     (errno.ENOSPC, errno.EDQUOT): "Free space there, or choose another place, and run the same command again",
@@ -27,6 +29,7 @@ _REMEDIES = {
     (errno.EAGAIN,): "Raise the limit of processes, `ulimit -u`",
     (errno.EFBIG,): "Raise the limit of a file's size, `ulimit -f`",
     (errno.ENAMETOOLONG,): "Choose a shorter path",
+    (errno.ENOENT, errno.ENOTDIR, errno.EISDIR): "Check the path",
 }
 """Remedies for errors of the system that are no defects of a program."""
 
@@ -71,20 +74,25 @@ class StoreError(ColophonError):
 
 
 def system_error(error: Exception) -> ColophonError | None:
-    """The error of one line for a disk, a directory or a limit of this machine; None if they are not at fault."""
+    """The error of one line for a disk, a path, an argument or a limit; None if none of them is at fault."""
+    if isinstance(error, OSError):
+        return _of_system(error)
     if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't start new thread" in str(error)):
-        return ColophonError(
-            f"{one_line(error)}: the memory or the threads of this process are used up. {_MORE_MEMORY}"
-        )
-    if not isinstance(error, OSError):
-        return None
+        what = "the memory or the threads of this process are used up"
+        return ColophonError(f"{one_line(error)}: {what}. {_MORE_MEMORY}")
+    if isinstance(error, UnicodeEncodeError) and any(error.object in argument for argument in sys.argv):
+        return UsageError(f"an argument is not UTF-8: {error.object[:_SHOWN]!r}. Convert it")
+    return None
+
+
+def _of_system(error: OSError) -> ColophonError | None:
     if error.errno == errno.ENOENT and error.filename is None and not _has_working_directory():
         return UsageError("the working directory no longer exists. Change to another")
     remedy = next((remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers), None)
-    if remedy is None:
+    if error.errno is None or remedy is None:
         return None
     place = f"{final_path(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
-    return ColophonError(f"{place}{os.strerror(error.errno or 0)}. {remedy}")
+    return ColophonError(f"{place}{os.strerror(error.errno)}. {remedy}")
 
 
 def _has_working_directory() -> bool:

@@ -125,6 +125,22 @@ def test_wrong_arguments_are_one_line(project: Path, call: str, line: str) -> No
             "command again",
         ),
         (
+            FileNotFoundError(errno.ENOENT, "No such file", "none/x"),
+            ExitCode.FAILED,
+            "none/x: No such file or directory. Check the path",
+        ),
+        (
+            UnicodeEncodeError("utf-8", "recipe\udce9", 6, 7, "surrogates not allowed"),
+            ExitCode.FAILED,
+            "UnicodeEncodeError: 'utf-8' codec can't encode character '\\udce9' in position 6: surrogates not allowed "
+            "(`colophon --debug ...` prints the traceback)",
+        ),
+        (
+            UnicodeEncodeError("utf-8", "recipe.toml", 6, 7, "surrogates not allowed"),
+            ExitCode.USAGE,
+            "an argument is not UTF-8: 'recipe.toml'. Convert it",
+        ),
+        (
             OSError(errno.ECHILD, "No child"),
             ExitCode.FAILED,
             "ChildProcessError: [Errno 10] No child (`colophon --debug ...` prints the traceback)",
