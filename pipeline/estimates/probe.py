@@ -198,7 +198,8 @@ def _measured(task: Task, stage: Stage, workplace: Workplace) -> _Measured:
 def _rate(done: Sequence[_Measured], rows: SampledRows, *, is_cut: bool) -> Rate:
     """Return the rate of the last file; of a small one without what a file takes whatever its size."""
     last = done[-1]
-    part = last.result.text_bytes / rows.text_bytes if rows.text_bytes else last.result.documents / rows.documents
+    by_text = last.result.text_bytes / max(rows.text_bytes, 1)  # 0 for a pass that reads no text
+    part = by_text or last.result.documents / rows.documents
     return rate_of(
         input_bytes=max(round(rows.partition_bytes * part), 1),
         worker_seconds=(last.computing if is_cut else last.seconds) * last.cores,

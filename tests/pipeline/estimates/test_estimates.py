@@ -83,6 +83,12 @@ def test_a_probe_that_has_no_time_left_is_of_one_document_and_says_so(
         assert one.source.endswith(" s, too few for more than a rough figure")
 
 
+def test_a_pass_that_reads_no_text_is_estimated_by_its_documents(project: Path) -> None:
+    resolved = resolved_recipe()
+    found = estimate(Plan(resolved), ["annotate"])
+    assert 0 < found.total_bytes < 10 * sum(partition.bytes for partition in resolved.inputs.partitions)
+
+
 def test_a_run_that_is_up_to_date_is_not_probed(finished: Path) -> None:
     found = estimate(Plan(resolved_recipe()), STAGES)
     assert found.total_bytes == 0
