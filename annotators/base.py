@@ -136,6 +136,15 @@ class Annotator(ABC):
     def load(self) -> None:  # noqa: B027 - most annotators have nothing to load
         """Load models. Called once in every worker process before `annotate`."""
 
+    def check_files(self) -> None:  # noqa: B027 - most annotators have no lists
+        """Check the content of the lists that it reads. Called by the process that starts a run, before it writes.
+
+        Only for lists that `build` is too quick to read; workers then find them in the cache of the machine.
+
+        Raises:
+            AnnotatorError: see `load`.
+        """
+
     @property
     def num_calibration_documents(self) -> int | None:
         """The number of sampled documents that `calibrate` needs before the first `annotate`; None: no calibration.

@@ -169,6 +169,8 @@ class BlocklistAnnotator(Annotator):
         """
         _ = self._keys
 
+    check_files = load
+
     @cached_property
     def _keys(self) -> BlockKeys:
         if [_sha256(each) for each in self._lists.values()] != [each["sha256"] for each in self.settings["lists"]]:

@@ -157,6 +157,8 @@ class ContaminationAnnotator(Annotator):
         """
         _ = self._texts
 
+    check_files = load
+
     @cached_property
     def _texts(self) -> BenchmarkTexts:
         from colophon.annotators.ngrams.benchmark_texts import BenchmarkTexts

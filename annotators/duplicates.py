@@ -129,6 +129,8 @@ class DuplicatesAnnotator(Annotator):
         """
         _ = self._table
 
+    check_files = load
+
     @cached_property
     def _table(self) -> ClusterTable:
         if remembered_sha256(self._path) != self.settings["table_sha256"]:

@@ -162,6 +162,8 @@ class RobotsAnnotator(Annotator):
         """
         _ = self._files
 
+    check_files = load
+
     @cached_property
     def _files(self) -> RobotsFiles:
         from colophon.annotators.lists.robots_files import RobotsFiles

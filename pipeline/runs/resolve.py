@@ -35,7 +35,7 @@ from colophon.pipeline.storage.shard import LOCK_NAME, SHARDS, Shard
 from colophon.shards.annotations import ID
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.errors import ColophonError, did_you_mean
-from colophon.shards.layouts import AppendLayout, PrependLayout
+from colophon.shards.layouts import AppendLayout, Layout, PrependLayout
 from colophon.shards.manifest import MANIFEST_NAME, TABLES, Manifest
 from colophon.shards.outputs import Output
 from colophon.shards.packing.pack import smallest_row
@@ -387,9 +387,17 @@ def _check_lengths(resolved: ResolvedRecipe) -> None:
         needed = smallest_row(layout) - 1
         if length < needed:
             raise UsageError(
-                f"{resolved.where}: pack.sequence_length is {length}, layouts.{name} needs at least {needed}: "
-                "bos, wrapper, its longest metadata (max_metadata_tokens), one text token and eos must fit"
+                f"{resolved.where}: pack.sequence_length: must be at least {needed} for layouts.{name}, whose bos, "
+                f"wrapper, longest metadata, one text token and eos must fit; got {length}. Set it to {needed}"
+                + _smaller_metadata(name, layout, excess=needed - length)
             )
+
+
+def _smaller_metadata(name: str, layout: Layout, *, excess: int) -> str:
+    """The other remedy for a sequence that is too short: by so many tokens less metadata, if the layout has as many."""
+    key = next((key for key in ("max_metadata_tokens", "num_meta_tokens") if key in type(layout).model_fields), None)
+    most = getattr(layout, key) - excess if key is not None else 0
+    return f", or layouts.{name}.{key} to at most {most}" if most > 0 else ""
 
 
 def _check_output(resolved: ResolvedRecipe) -> None:

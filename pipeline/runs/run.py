@@ -19,7 +19,9 @@ import numpy as np
 import pyarrow as pa
 from rich.console import Console
 
+from colophon.annotators.base import Annotator, AnnotatorError
 from colophon.annotators.remote import RemoteAnnotator
+from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.base import Executor
 from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.problems import problems_in_files
@@ -161,6 +163,7 @@ class Run:
         self._check_strict(self._resolved.inputs.quarantine)
         self._check_settings()
         self._check_environment()
+        self._check_lists()
         self._write_settings()
         keep_sizes(self._resolved.store, self._resolved.planned.inputs.chosen_bytes)
         self._sweep()
@@ -199,6 +202,17 @@ class Run:
         for annotator in self._resolved.annotators:
             if isinstance(annotator, RemoteAnnotator):
                 annotator.check_environment()
+
+    def _check_lists(self) -> None:
+        """Check the lists of annotators that have work: a fault of theirs is the recipe's, and nothing is written."""
+        lists = [a for a in self._resolved.annotators if type(a).check_files is not Annotator.check_files]
+        for annotator in lists if "annotate" in self._stages() else ():
+            if self._plan.state(Output.annotations(annotator.name)).is_done.all():
+                continue
+            try:
+                annotator.check_files()
+            except AnnotatorError as error:
+                raise UsageError(f"{self._resolved.where}: {error}") from error
 
     def _write_settings(self) -> None:
         store = self._resolved.store

@@ -113,8 +113,9 @@ WRONG: list[tuple[str, str, str]] = [
     (
         "sequence_length = 64",
         "sequence_length = 27",
-        "pack.sequence_length is 27, layouts.prepend-url needs at least 28: "
-        "bos, wrapper, its longest metadata (max_metadata_tokens), one text token and eos must fit",
+        "pack.sequence_length: must be at least 28 for layouts.prepend-url, whose bos, wrapper, longest metadata, "
+        "one text token and eos must fit; got 27. Set it to 28, or layouts.prepend-url.max_metadata_tokens to at most "
+        "23",
     ),
     (
         'layout = "prepend-url"',

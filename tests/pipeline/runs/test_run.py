@@ -489,6 +489,24 @@ def test_a_full_disk_ends_the_run_with_one_line(project: Path, monkeypatch: pyte
     assert called.line == f"{place}: No space left on device. {remedy}"
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "place"),
+    [
+        ("blocklist", "lists = { a = { path = 'a.jsonl', kind = 'hosts', column = 'host' } }", "lists"),
+        ("robots", "files = 'a.jsonl', host_column = 'host'", "files"),
+        ("contamination", "benchmarks = { a = { path = 'a.jsonl', columns = ['host'] } }", "benchmarks.a"),
+    ],
+)
+def test_a_list_at_fault_is_a_fault_of_the_recipe_and_nothing_is_written(
+    project: Path, monkeypatch: pytest.MonkeyPatch, name: str, settings: str, place: str
+) -> None:
+    monkeypatch.setenv("COLOPHON_CACHE_DIR", "cache")
+    Path("a.jsonl").write_text('{"site": "a.example"}\n')
+    called = run("--set", f"annotators.{name}={{ {settings} }}")
+    assert (called.code, Path("out").exists()) == (2, False)
+    assert re.fullmatch(rf"recipe\.toml: annotators\.{name}\.{place}: .*: no column 'host'; columns: site", called.line)
+
+
 def test_a_manifest_is_json_that_names_its_version_and_recipe(finished: Path) -> None:
     value = json.loads(Path("out/manifest.json").read_text())
     assert value["format_version"] == 1
