@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from colophon.annotators.base import annotator_types
 from colophon.pipeline.recipe.loading import find_recipe, load_recipe, shipped_recipes
 from colophon.shards.packing.pack import smallest_row
 from tests.pipeline.project import colophon
@@ -36,6 +37,15 @@ def test_a_bundled_recipe_begins_with_its_description(name: str) -> None:
     assert listed.code == 0
     assert f"{name} " in listed.out
     assert first.lstrip("# ") in listed.out
+
+
+def test_annotate_everything_has_every_annotator_that_needs_no_network() -> None:
+    """Its first lines find duplicates before the annotator that joins them."""
+    types = {config.type_name for config in load_recipe("annotate-everything").annotators.values()}
+    assert {*annotator_types()} - types == {"llm_tags"}
+    text = find_recipe("annotate-everything").read_text(encoding="utf-8")
+    commands = re.findall(r"^#   colophon (\w+) annotate-everything", text, re.MULTILINE)
+    assert commands == ["duplicates", "annotate", "report"]
 
 
 def test_a_file_has_precedence_over_a_bundled_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

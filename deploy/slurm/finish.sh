@@ -3,7 +3,9 @@
 #
 #   sbatch --dependency=afterany:JOB deploy/slurm/finish.sh recipe.toml
 #
-# It ends with 1 and names the shards if some have failed, and with 3 if some input is quarantined.
+# It ends with 1 and names the shards if some have failed, and with 3 if some input is quarantined. With a second argument
+# `duplicates`, it runs `colophon duplicates`: first the keys that failed shards have left, then the tables, with 24 bytes
+# of memory a document.
 
 #SBATCH --job-name=colophon-finish
 #SBATCH --nodes=1
@@ -15,5 +17,7 @@
 
 set -euo pipefail
 
-recipe=${1:?"usage: sbatch --dependency=afterany:JOB finish.sh RECIPE"}
-exec colophon finish "$recipe"
+recipe=${1:?"usage: sbatch --dependency=afterany:JOB finish.sh RECIPE [COMMAND]"}
+command=${2:-run}
+if [[ $command = run ]]; then command=finish; fi
+exec colophon "$command" "$recipe"

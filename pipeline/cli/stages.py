@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,13 @@ if TYPE_CHECKING:
     from colophon.pipeline.runs.run import RunResult
     from colophon.pipeline.storage.shard import Shard
     from colophon.shards.outputs import StageName
+
+
+class JobCommand(StrEnum):
+    """The commands that a job can run."""
+
+    RUN = "run"
+    DUPLICATES = "duplicates"
 
 
 def _stage_command(name: str, stages: tuple[StageName, ...], docstring: str) -> Callable[..., None]:
@@ -221,6 +229,12 @@ def submit(
         typer.Option(help="Address of the cluster's job server: HOST:8265, http://HOST:8265, or https://HOST/PATH."),
     ],
     settings: SetOption = None,
+    command: Annotated[
+        JobCommand,
+        typer.Option(
+            help="Command that the job runs. duplicates: its tables are at absolute paths that all nodes share."
+        ),
+    ] = JobCommand.RUN,
     working_dir: Annotated[
         Path,
         typer.Option(
@@ -246,7 +260,7 @@ def submit(
         bool, typer.Option("--no-wait", help="End when the job is submitted; print how to follow and stop it.")
     ] = False,
 ) -> None:
-    """Submit a run to a Ray cluster, follow its log, and end with its exit code.
+    """Submit a run, or the search for duplicates, to a Ray cluster, follow its log, and end with its exit code.
 
     Example: `colophon submit recipes/web.toml --address http://127.0.0.1:8265`
     """
@@ -256,6 +270,7 @@ def submit(
     code = submit_run(
         recipe,
         address=address,
+        command=command.value,
         overrides=settings or [],
         flags=flags,
         working_dir=working_dir,

@@ -7,14 +7,17 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
+from typing import Literal
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from colophon.pipeline.duplicates.keys import chosen_names, duplicates_config
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.on_ray.address import check_job_server, job_server_url
 from colophon.pipeline.recipe.loading import load_recipe, set_options
-from colophon.pipeline.runs.upload import plan_upload
+from colophon.pipeline.recipe.schema import Recipe
+from colophon.pipeline.runs.upload import is_relative, plan_upload
 from colophon.shards.common.paths import SUBMITTED
 from colophon.shards.common.text_encoding import utf8_text
 
@@ -26,6 +29,7 @@ def submit_run(
     recipe: str,
     *,
     address: str,
+    command: Literal["run", "duplicates"] = "run",
     overrides: Sequence[str],
     flags: Sequence[str],
     working_dir: Path,
@@ -37,16 +41,20 @@ def submit_run(
 ) -> int:
     """Upload Colophon and the recipe's files, run it there, hand log text to `log`, and return the job's exit code.
 
+    `command` is what runs: `colophon run`, or `colophon duplicates` for all tables of the recipe.
     With `dry_run`, list the files, send nothing and return 0. Without `waits`, return 0 once the job is taken.
 
     Raises:
         UsageError: before anything is sent: the recipe is wrong or outside `working_dir`, its input or output is
-            relative, a file that it names cannot be uploaded, or no server answers.
+            relative, a file that it names cannot be uploaded, or no server answers; of `duplicates` also a table's path
+            that is relative.
         StoppedError, ColophonError: see `follow_job`.
     """
     url = job_server_url(address)
     loaded = load_recipe(recipe, overrides=overrides)
     file, in_job = _inside(recipe, working_dir)
+    if command == "duplicates":
+        loaded = _without_tables(loaded, where=recipe)
     upload = plan_upload(loaded, where=recipe, recipe_file=file, working_dir=working_dir)
     packages = _packages(requirements) if install else []
     if dry_run:
@@ -58,13 +66,13 @@ def submit_run(
 
     allowed = ["--plugins"] if loaded.plugins.files else []  # else the recipe would not have been loaded here
     options = ["--executor", "ray", *set_options(overrides), *allowed, *flags]
-    command = ["python", "-m", "colophon", "run", in_job, *options]
+    words = ["python", "-m", "colophon", command, in_job, *options]
     with tempfile.TemporaryDirectory(prefix="colophon-upload-") as copies:
         upload.copy_to(Path(copies))
         # Ray's job supervisor puts the address of its own cluster into the job's RAY_ADDRESS, which a recipe cannot
         # override; "auto" would be any cluster that runs on the node.
         job = send_job(
-            shlex.join(command),
+            shlex.join(words),
             address=url,
             working_dir=Path(copies),
             variables={SUBMITTED: "1"},
@@ -72,6 +80,24 @@ def submit_run(
         )
     log(f"job {job.id}. {job.commands}\n")
     return follow_job(job, log=log) if waits else 0
+
+
+def _without_tables(recipe: Recipe, *, where: str) -> Recipe:
+    """The recipe without the annotators whose tables the job writes: a table that exists is not uploaded.
+
+    Raises:
+        UsageError: there is no such annotator, or a table would be lost with the job's directory.
+    """
+    names = chosen_names(recipe, None, where=where)
+    for name in names:
+        path = duplicates_config(recipe, name, where=where).path
+        if is_relative(path):
+            raise UsageError(
+                f"submit: {where}: annotators.{name}.path {path} is relative: the table would be lost with the job's "
+                "directory. Set an absolute path that all nodes share"
+            )
+    others = {name: config for name, config in recipe.annotators.items() if name not in names}
+    return recipe.model_copy(update={"annotators": others})
 
 
 def _inside(recipe: str, working_dir: Path) -> tuple[Path | None, str]:

@@ -73,7 +73,7 @@ def plan_upload(recipe: Recipe, *, where: str, recipe_file: Path | None, working
             for Ray.
     """
     for key, path, fate in _places(recipe):
-        if _is_relative(path):
+        if is_relative(path):
             raise UsageError(
                 f"submit: {where}: {key} {path} is relative: {fate}. "
                 "Set an absolute path that all nodes share, or an object store"
@@ -85,7 +85,7 @@ def plan_upload(recipe: Recipe, *, where: str, recipe_file: Path | None, working
         for name in recipe.plugins.files:
             files |= directory.files("plugins.files", name, [recipe_file.absolute().parent / name])
     for key, path in local_paths(recipe):
-        if _is_relative(path):
+        if is_relative(path):
             place = directory.path / path
             beside = [sidecar_path(place)] if key == "tokenizer.path" and sidecar_path(place).is_file() else []
             files |= directory.files(key, path, [place, *beside])
@@ -120,7 +120,8 @@ def _code() -> Iterator[tuple[str, Path]]:
                 yield entry.relative_to(root.parent).as_posix(), entry.resolve()
 
 
-def _is_relative(path: str) -> bool:
+def is_relative(path: str) -> bool:
+    """Whether a path is one of the working directory; a URL is not."""
     return "://" not in path and not path.startswith(("~", "file:/")) and not Path(path).is_absolute()
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from colophon.pipeline.storage.fault_injection import VARIABLE
 from tests.pipeline.executors.nodes import ROOT
-from tests.pipeline.project import hashes, manifest
+from tests.pipeline.project import colophon, hashes, manifest
+from tests.pipeline.runs.test_faults import INLINE
 
 SHARDS = 4
 
@@ -23,7 +24,8 @@ def slurm(tmp_path: Path) -> Path:
     programs = {
         "sbatch": f'exec {sys.executable} {ROOT}/tests/deploy/sbatch.py "$@"',
         # A killed task is then a killed run: a worker that is killed would be replaced.
-        "colophon": f'if [ $1 = run ]; then set -- "$@" --executor inline; fi\nexec {sys.executable} -m colophon "$@"',
+        "colophon": 'if [ $1 != finish ]; then set -- "$@" --executor inline; fi\n'
+        f'exec {sys.executable} -m colophon "$@"',
     }
     (tmp_path / "bin").mkdir()
     for name, body in programs.items():
@@ -67,6 +69,17 @@ def test_an_array_of_which_three_tasks_are_killed(project: Path, templates: Path
     assert finish[1] == {"": 0}
     assert hashes(manifest()) == hashes(manifest(str(templates / "finished/out")))
     assert not list(Path("out").rglob("*.tmp"))
+
+
+@pytest.mark.slow
+def test_an_array_that_finds_duplicates(project: Path, slurm: Path) -> None:
+    recipe = Path("recipe.toml").read_text()
+    Path("recipe.toml").write_text(f"{recipe}[annotators.duplicates]\npath = 'table.parquet'\nmethod = 'exact'\n")
+    array, finish = submit(slurm, f"1-{SHARDS}", "duplicates").values()
+    assert (array, finish) == (dict.fromkeys("1234", 0), {"": 0})
+    expected = Path("table.parquet").read_bytes()
+    assert colophon("duplicates", "recipe.toml", *INLINE, "--set", "output.path=alone").code == 0
+    assert Path("table.parquet").read_bytes() == expected
 
 
 def test_a_wrong_recipe_submits_nothing(project: Path, slurm: Path) -> None:

@@ -78,6 +78,21 @@ def test_a_submitted_run_makes_the_files_that_a_run_here_makes(
     assert all((output / p).read_bytes() == (working_dir.parent / "here" / p).read_bytes() for p in expected)
 
 
+@pytest.mark.slow
+def test_a_submitted_search_for_duplicates_writes_the_table_of_one_here(cluster: Cluster, working_dir: Path) -> None:
+    table = working_dir.parent / "table.parquet"
+    with (working_dir / "recipe.toml").open("a") as recipe:
+        recipe.write(f"[annotators.duplicates]\npath = '{table}'\n")
+    options = ("--address", cluster.jobs, "--no-install", "--command", "duplicates")
+    done = colophon("submit", "recipe.toml", *options, cwd=working_dir, environment=cluster.environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"ray: attached to {cluster.address}, 2 CPUs" in done.stdout
+    expected = table.read_bytes()
+    here = ("duplicates", "recipe.toml", "--executor", "inline", "--set", f"output.path={working_dir.parent}/here")
+    assert colophon(*here, cwd=working_dir, environment=cluster.environment).returncode == 0
+    assert table.read_bytes() == expected
+
+
 def test_a_submitted_run_ends_with_the_exit_code_of_its_job(cluster: Cluster, working_dir: Path) -> None:
     options = ("--address", cluster.jobs, "--no-install", "--set", "input.paths=/no/such/file.parquet")
     done = colophon("submit", "recipe.toml", *options, cwd=working_dir, environment=cluster.environment)

@@ -117,6 +117,19 @@ def test_a_dry_run_lists_the_files_and_sends_nothing(project: Path) -> None:
     assert (wrong.code, wrong.line) == (2, "submit: --address head: must be http://HOST:8265")
 
 
+def test_tables_that_a_job_writes_are_not_uploaded_and_not_lost(project: Path) -> None:
+    table = "annotators.duplicates={{path='{}'}}"
+    options = ("--no-install", "--dry-run", "--command", "duplicates", "--set", INPUT, "--set", OUTPUT)
+    command = ("submit", "recipe.toml", "--address", "127.0.0.1:1", *options, "--set")
+    called = colophon(*command, table.format(project / "table.parquet"))
+    assert (called.code, called.err) == (0, "")
+    assert [line.split()[0] for line in called.out.splitlines()[1:]] == ["recipe.toml", "small.tiktoken"]
+    called = colophon(*command, table.format("table.parquet"))
+    lost = "annotators.duplicates.path table.parquet is relative: the table would be lost with the job's directory. "
+    remedy = "Set an absolute path that all nodes share"
+    assert (called.code, called.line) == (2, f"submit: recipe.toml: {lost}{remedy}")
+
+
 def test_the_code_is_that_of_the_running_command(project: Path, tmp_path: Path) -> None:
     """Whatever the working directory has; nothing but code of a checkout is in it."""
     Path("colophon/pipeline").mkdir(parents=True)
