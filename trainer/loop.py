@@ -129,13 +129,17 @@ def _train(
             updates.queue_next()
             if updates.is_due(config.checkpoint_every):
                 saver.save(updates.settled())
-        state = updates.settled()
-        saver.finish(state)
+        saver.finish(updates.settled())
         for line in run.data.traffic():
             run.report(line)
+    return _result(run, updates, stopped=stopped, validation_loss=validation_loss)
+
+
+def _result(run: Run, updates: Updates, *, stopped: int, validation_loss: float | None) -> TrainResult:
+    """The end of a run; `stopped` is the number of the signal, 0 without one."""
     return TrainResult(
         directory=run.directory.path,
-        state=state,
+        state=updates.settled(),
         steps=run.steps,
         stopped_by=signal.Signals(stopped).name if stopped else None,
         loss=updates.last_record.get("loss"),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
+from functools import partial
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -31,6 +32,7 @@ from colophon.shards.stores.places import run_place
 
 if TYPE_CHECKING:
     from colophon.pipeline.recipe.schema import Recipe
+    from colophon.trainer.config import TrainConfig
     from colophon.trainer.loop import TrainResult
 
 
@@ -69,46 +71,68 @@ def train(
         if is_first_process():
             _print_plans(loaded, names, root=root, as_json=as_json)
         return
-    from colophon.trainer.loop import train as train_one  # it imports torch: a wrong recipe is reported before
+    from colophon.trainer.loop import train as train_run  # it imports torch: a wrong recipe is reported before
 
     log = progress_log(as_json)
-    failed: dict[str, ColophonError] = {}
+    output = run_place(loaded.output.path)
+    train_one = partial(train_run, output=output, directory=root, resume=resume, overwrite=overwrite, report=log)
+    failed: list[str] = []
     results = []
     for number, each in enumerate(names, 1):
-        config, label = loaded.train[each], f"{each}: " if len(names) > 1 else ""
-        advice = "--resume continues" if config.checkpoint_every else "no checkpoint: checkpoint_every is 0"
+        label = f"{each}: " if len(names) > 1 else ""
         if label and is_first_process():
             log(f"{label}{number} of {len(names)} runs")
-        try:
-            result = train_one(
-                config,
-                name=each,
-                output=run_place(loaded.output.path),
-                directory=root,
-                resume=resume,
-                overwrite=overwrite,
-                report=log,
-            )
+        result = _trained(loaded.train[each], each, train_one, label=label, failed=failed, is_last=number == len(names))
+        if result is None:
+            failed.append(each)
+        else:
             results.append(_as_dict(each, result))
-        except KeyboardInterrupt:  # a second Ctrl-C, or one before the first step
-            raise _stopped(f"{label}interrupted; {advice}{_also_failed(failed)}", by="SIGINT") from None
-        except _failures_of_one_run() as error:
-            if not label:
-                raise
-            failed[each] = error
-            if is_first_process():
-                echo(f"colophon: {label}{error}", err=True)
-            continue
-        is_last = number == len(names)
-        if result.stopped_by is not None and not (is_last and result.state.step == result.steps):
-            line = f"{label}stopped by {result.stopped_by} after step {result.state.step}; {advice}"
-            raise _stopped(f"{line}{_also_failed(failed)}", by=result.stopped_by)
     if as_json and is_first_process():
         echo_json(results)
     if failed:
         line = f"failed: {', '.join(failed)}; the other {len(names) - len(failed)} of {len(names)} runs are complete. "
         advice = "After a change of the recipe, --resume continues from the checkpoints"
         raise ColophonError(line + advice if is_first_process() else "")
+
+
+def _trained(
+    config: TrainConfig,
+    name: str,
+    train_one: Callable[..., TrainResult],
+    *,
+    label: str,
+    failed: Collection[str],
+    is_last: bool,
+) -> TrainResult | None:
+    """Train one of several runs; return None where it failed and the later ones are trained.
+
+    Args:
+        config: its settings.
+        name: its name.
+        train_one: trains it.
+        label: the beginning of its lines; empty if the command has one run.
+        failed: the runs that failed before.
+        is_last: whether the command has no later run.
+
+    Raises:
+        StoppedError: a signal ended the run, or arrived before the later ones.
+    """
+    advice = "--resume continues" if config.checkpoint_every else "no checkpoint: checkpoint_every is 0"
+    also_failed = f"; failed before: {', '.join(failed)}" if failed else ""
+    try:
+        result = train_one(config, name=name)
+    except KeyboardInterrupt:  # a second Ctrl-C, or one before the first step
+        raise _stopped(f"{label}interrupted; {advice}{also_failed}", by="SIGINT") from None
+    except _failures_of_one_run() as error:
+        if not label:
+            raise
+        if is_first_process():
+            echo(f"colophon: {label}{error}", err=True)
+        return None
+    if result.stopped_by is not None and not (is_last and result.state.step == result.steps):
+        line = f"{label}stopped by {result.stopped_by} after step {result.state.step}; {advice}{also_failed}"
+        raise _stopped(line, by=result.stopped_by)
+    return result
 
 
 def _print_plans(recipe: Recipe, names: Sequence[str], *, root: Path, as_json: bool) -> None:
@@ -155,11 +179,6 @@ def _failures_of_one_run() -> tuple[type[ColophonError], ...]:
     from colophon.trainer.parallel import world_size
 
     return (DivergedError,) if world_size() > 1 else (DivergedError, OutOfMemoryError)
-
-
-def _also_failed(failed: Collection[str]) -> str:
-    """Return the end of a line that names the runs which failed before; empty without any."""
-    return f"; failed before: {', '.join(failed)}" if failed else ""
 
 
 def _run_names(recipe: Recipe, chosen: Sequence[str], *, where: str) -> list[str]:

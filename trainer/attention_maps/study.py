@@ -80,9 +80,8 @@ def study_attention(
     masses = attention_masses(trained, rows, texts)
     bins = None
     if column is not None:
-        vectors = meta_token_attention(trained, rows, texts)
-        untrained_vectors = meta_token_attention(untrained(trained), rows, texts)
-        bins = compare_bins(vectors, untrained_vectors, crops.columns[column], column_name=column, seed=seed)
+        vectors, before = (meta_token_attention(model, rows, texts) for model in (trained, untrained(trained)))
+        bins = compare_bins(vectors, before, crops.columns[column], column_name=column, seed=seed)
     return AttentionReport(
         name=trained.name,
         step=trained.state.step,

@@ -65,16 +65,7 @@ def evaluate(
         tokenizer=models[0].trained.tokenizer,
         decode=tokenizer.decode,
     )
-    if documents.is_held_out and len(crops) < settings.documents:
-        report(
-            f"{len(crops):,} documents with text were held out by every model, fewer than --documents "
-            f"{settings.documents:,}: a larger validation_rows holds out more"
-        )
-    if len(crops) < 2 and any("shuffled" in measured for measured in conditions):
-        raise TrainerError(
-            f"one document of {documents.output} is drawn, and shuffled metadata needs two: --documents 2 or more, or "
-            "--conditions without shuffled"
-        )
+    _check_number(crops, documents, conditions, settings=settings, report=report)
     measurements = []
     for model, measured in zip(models, conditions, strict=True):
         for condition in measured:
@@ -93,6 +84,31 @@ def evaluate(
         crop=crop,
         notes=notes,
     )
+
+
+def _check_number(
+    crops: DocumentCrops,
+    documents: RunDocuments,
+    conditions: Sequence[Sequence[Condition]],
+    *,
+    settings: EvaluationSettings,
+    report: Callable[[str], None],
+) -> None:
+    """Report that fewer documents are held out than asked for.
+
+    Raises:
+        TrainerError: one document is too few for a condition.
+    """
+    if documents.is_held_out and len(crops) < settings.documents:
+        report(
+            f"{len(crops):,} documents with text were held out by every model, fewer than --documents "
+            f"{settings.documents:,}: a larger validation_rows holds out more"
+        )
+    if len(crops) < 2 and any("shuffled" in measured for measured in conditions):
+        raise TrainerError(
+            f"one document of {documents.output} is drawn, and shuffled metadata needs two: --documents 2 or more, or "
+            "--conditions without shuffled"
+        )
 
 
 def _needs_metadata(model: EvaluatedModel, measured: Sequence[Condition]) -> bool:
