@@ -20,11 +20,10 @@ from colophon.annotators.fasttext.training.classifier import train_classifier
 from colophon.annotators.fasttext_classifier import FastTextConfig
 from colophon.annotators.pooled_classifier import PooledConfig
 from colophon.pipeline.classifiers.agreement import Interval, Ranks, spearman, with_intervals
+from colophon.pipeline.classifiers.comparison import Metric, minus
 from colophon.pipeline.classifiers.pooled_training import train_pooled
 from colophon.shards.common.arrays import NumPyArray
 from colophon.trainer.classifiers.settings import PooledSettings
-
-Metric = Callable[[NumPyArray], float]
 
 SEEDS = (0, 1, 2)
 _ROUNDS = 5
@@ -98,16 +97,12 @@ def _ranks(expected: Mapping[str, Ranks], true: NumPyArray, *, seed: int) -> dic
     `pooled` from each other one, and the 95 % interval of both over the test texts."""
     teacher = Ranks(true)
     metrics: dict[str, Metric] = {name: partial(spearman, each, teacher) for name, each in expected.items()}
-    minus = {name: _minus(metrics["pooled"], each) for name, each in metrics.items() if name != "pooled"}
+    minus = {name: minus(metrics["pooled"], each) for name, each in metrics.items() if name != "pooled"}
     groups = np.arange(len(true))
     return {
         "rank_correlation": _rounded(with_intervals(metrics, groups, seed=seed)),
         "rank_differences": _rounded(with_intervals(minus, groups, seed=seed)),
     }
-
-
-def _minus(first: Metric, second: Metric) -> Metric:
-    return lambda weights: first(weights) - second(weights)
 
 
 def _rounded(found: Mapping[str, Interval]) -> dict[str, list[float]]:

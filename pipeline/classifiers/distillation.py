@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,23 +12,17 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from colophon.annotators.fasttext.model_card import card_path
 from colophon.pipeline.classifiers.agreement import (
     CalibrationBin,
     Interval,
-    Ranks,
-    accuracy,
-    auc,
     calibration,
     calibration_error,
-    confusion,
-    macro_f1,
-    spearman,
     with_intervals,
 )
-from colophon.pipeline.classifiers.students import Student, StudentKind
+from colophon.pipeline.classifiers.comparison import Compared, compared_labels, compared_tags, minus
+from colophon.pipeline.classifiers.students import StudentKind
 from colophon.pipeline.classifiers.teaching import Teaching
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common.arrays import NumPyArray
@@ -68,6 +61,9 @@ class Agreement:
     """Those of `texts` whose label no text taught: they count as wrong, and have no row in `confusion`."""
     domains: int
     metrics: dict[str, Interval]
+    differences: dict[str, Interval]
+    """By metric, the number of the first kind less that of this one, on the texts that both predict and in the same
+    samples of domains; empty for the first kind."""
     labels: tuple[str, ...]
     confusion: tuple[tuple[int, ...], ...] | None
     """confusion[i][j]: texts that the teacher gave label i and the classifier label j; None for tags."""
@@ -124,6 +120,7 @@ def distill(
     labels = teaching.labels.filter(known)
     report(f"teaching with {len(labels):,} texts; {len(teaching) - len(labels):,} are held out")
     agreements: list[Agreement] = []
+    predictions: list[_Predicted] = []
     card: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="colophon-") as scratch:
         for number, kind in enumerate(kinds):
@@ -132,8 +129,8 @@ def distill(
             rows = teaching.texts if kind.column is None else teaching.vectors
             assert rows is not None, "of a kind with a column, `Columns.vector` has its name"
             student = kind.teach(rows.filter(known), labels, head=teacher, output=path, report=log)
-            probabilities = student.predict(rows.filter(unseen))
-            agreements.append(_agreement(student, probabilities, kind.name, teaching, unseen, seed=seed))
+            predictions.append(_Predicted(student.predict(rows.filter(unseen)), student.labels, teaching, unseen))
+            agreements.append(_agreement(predictions, kind.name, seed=seed))
             card = card or student.card
     split = {"held_out": share, "seed": seed, "texts": len(labels), "held_out_texts": len(teaching) - len(labels)}
     card["distilled"] = {
@@ -153,22 +150,56 @@ def _report_of(name: str, report: Callable[[str], None], line: str) -> None:
     report(f"{name}: {line}")
 
 
-def _agreement(
-    student: Student, probabilities: NumPyArray, kind: str, teaching: Teaching, unseen: pa.Array, *, seed: int
-) -> Agreement:
-    texts, ids, groups, values, labels = (
-        column.filter(unseen)
-        for column in (teaching.texts, teaching.ids, teaching.groups, teaching.values, teaching.labels)
-    )
-    scored = ~np.isnan(probabilities).any(axis=1)
+@dataclass(frozen=True)
+class _Predicted:
+    """The probabilities of a classifier for the held-out texts."""
+
+    rows: NumPyArray
+    """float32 [held-out texts, labels]"""
+    labels: tuple[str, ...]
+    teaching: Teaching
+    unseen: pa.Array
+
+    @property
+    def scored(self) -> NumPyArray:
+        """bool [held-out texts]: whether the classifier knows a feature of the text."""
+        return np.asarray(~np.isnan(self.rows).any(axis=1))
+
+    def column(self, name: str, kept: NumPyArray) -> pa.Array:
+        """A column of the teaching, of those held-out texts that are kept."""
+        return getattr(self.teaching, name).filter(self.unseen).filter(pa.array(kept))
+
+    def domains(self, kept: NumPyArray) -> NumPyArray:
+        """int64 [kept texts]: the number of each text's domain."""
+        numbers: NumPyArray = self.column("groups", kept).dictionary_encode().indices.to_numpy()
+        return numbers
+
+    def compared(self, kept: NumPyArray) -> Compared:
+        """The comparison with the teacher on the texts that are kept, all of them scored."""
+        compare = compared_tags if self.teaching.kind == "tags" else compared_labels
+        labels, values = self.column("labels", kept), self.column("values", kept)
+        return compare(self.rows[kept].astype(np.float64), labels, values, self.labels, self.teaching.numbers)
+
+
+def _differences(first: _Predicted, other: _Predicted, *, seed: int) -> dict[str, Interval]:
+    both = first.scored & other.scored
+    if not both.any():
+        return {}
+    theirs = other.compared(both)[0]
+    metrics = {name: minus(metric, theirs[name]) for name, metric in first.compared(both)[0].items()}
+    return with_intervals(metrics, first.domains(both), seed=seed)
+
+
+def _agreement(predictions: Sequence[_Predicted], kind: str, *, seed: int) -> Agreement:
+    """The agreement of the last predictions, and its differences from the first ones."""
+    predicted = predictions[-1]
+    scored = predicted.scored
     if not scored.any():
         raise UsageError("no held-out text has a feature that the classifier knows")
-    kept = pa.array(scored)
-    texts, ids, groups, values, labels = (c.filter(kept) for c in (texts, ids, groups, values, labels))
-    rows = probabilities[scored].astype(np.float64)
-    compared = _compared_tags if teaching.kind == "tags" else _compared
-    metrics, table, best, right = compared(rows, labels, values, student.labels, teaching.numbers)
-    numbers = groups.dictionary_encode().indices.to_numpy()
+    texts, ids, groups, values = (predicted.column(name, scored) for name in ("texts", "ids", "groups", "values"))
+    rows = predicted.rows[scored].astype(np.float64)
+    metrics, table, best, right = predicted.compared(scored)
+    numbers = predicted.domains(scored)
     certain = rows[np.arange(len(rows)), best]
     bins = calibration(certain, right)
     order = np.argsort(np.where(right, -1, certain), kind="stable")[::-1][: min(_MOST_WRONG, int((~right).sum()))]
@@ -179,7 +210,8 @@ def _agreement(
         untaught=0 if table is None else len(rows) - sum(map(sum, table)),
         domains=int(numbers.max()) + 1,
         metrics=with_intervals(metrics, numbers, seed=seed),
-        labels=student.labels,
+        differences=_differences(predictions[0], predicted, seed=seed) if len(predictions) > 1 else {},
+        labels=predicted.labels,
         confusion=table,
         calibration=tuple(bins),
         calibration_error=calibration_error(bins),
@@ -188,78 +220,10 @@ def _agreement(
                 id=ids[int(i)].as_py(),
                 group=groups[int(i)].as_py(),
                 teacher=values[int(i)].as_py(),
-                predicted=student.labels[best[i]],
+                predicted=predicted.labels[best[i]],
                 probability=round(float(certain[i]), 4),
                 text=" ".join(texts[int(i)].as_py()[:_EXCERPT].split()),
             )
             for i in order
         ),
     )
-
-
-Metric = Callable[[NumPyArray], float]
-Compared = tuple[dict[str, Metric], "tuple[tuple[int, ...], ...] | None", NumPyArray, NumPyArray]
-"""Metrics by name, the confusion table, each text's best label (int64 [n]), and whether it is the teacher's."""
-
-
-def _compared(
-    rows: NumPyArray, labels: pa.Array, values: pa.Array, names: tuple[str, ...], numbers: dict[str, float] | None
-) -> Compared:
-    """One label a text; of a number also the expected value against the teacher's number."""
-    # A label that was in held-out domains alone is one more, which is never predicted.
-    true = pc.fill_null(pc.index_in(labels, pa.array(names)), len(names)).to_numpy().astype(np.int64)
-    best, size = rows.argmax(axis=1), len(names) + 1
-    right = true == best
-    table = confusion(true, best, size, np.ones(len(true)))
-    metrics: dict[str, Metric] = {
-        "accuracy": lambda weights: accuracy(right, weights),
-        "macro_f1": lambda weights: macro_f1(confusion(true, best, size, weights)),
-    }
-    if numbers is not None:
-        expected = rows / rows.sum(axis=1, keepdims=True) @ np.array([numbers[name] for name in names])
-        teacher, predicted = Ranks(values.to_numpy()), Ranks(expected)
-        is_high = values.to_numpy() > np.median(values.to_numpy())
-        metrics["spearman"] = lambda weights: spearman(teacher, predicted, weights)
-        metrics["auc"] = lambda weights: auc(predicted, is_high, weights)
-    elif len(names) == 2:
-        scores = Ranks(rows[:, 1])
-        metrics["auc"] = lambda weights: auc(scores, true == 1, weights)
-    else:
-        metrics["auc"] = _mean_auc(rows, np.eye(size, dtype=bool)[true][:, : len(names)])
-    shown = tuple(tuple(int(count) for count in row[: len(names)]) for row in table[: len(names)])
-    return metrics, shown, best, right
-
-
-def _compared_tags(
-    rows: NumPyArray, labels: pa.Array, values: pa.Array, names: tuple[str, ...], numbers: dict[str, float] | None
-) -> Compared:
-    """Any number of labels a text: the best one is right if it is among the teacher's."""
-    true = np.zeros((len(rows), len(names) + 1), bool)
-    places = pc.fill_null(pc.index_in(labels.flatten(), pa.array(names)), len(names)).to_numpy()
-    true[pc.list_parent_indices(labels).to_numpy(), places] = True
-    true = true[:, : len(names)]
-    best, predicted = rows.argmax(axis=1), rows >= 0.5
-    right = true[np.arange(len(rows)), best]
-
-    def tag_f1(weights: NumPyArray) -> float:
-        hits, given, found = ((weights[:, None] * each).sum(axis=0) for each in (true & predicted, true, predicted))
-        known = given > 0
-        return float((2 * hits[known] / (given + found)[known]).mean()) if known.any() else math.nan
-
-    metrics: dict[str, Metric] = {
-        "accuracy": lambda weights: accuracy(right, weights),
-        "macro_f1": tag_f1,
-        "auc": _mean_auc(rows, true),
-    }
-    return metrics, None, best, right
-
-
-def _mean_auc(rows: NumPyArray, true: NumPyArray) -> Metric:
-    """The mean over labels of each label's AUC against all others; labels that do not occur have none."""
-    ranks = [Ranks(rows[:, place]) for place in range(rows.shape[1])]
-
-    def metric(weights: NumPyArray) -> float:
-        each = np.array([auc(rank, true[:, place], weights) for place, rank in enumerate(ranks)])
-        return float(each[np.isfinite(each)].mean()) if np.isfinite(each).any() else math.nan
-
-    return metric

@@ -40,6 +40,8 @@ def agreement_tables(distilled: Distilled) -> Iterator[Table]:
     """Yield the tables of a report."""
     first = distilled.agreements[0]
     yield _metrics(distilled)
+    if len(distilled.agreements) > 1:
+        yield _differences(distilled)
     if first.confusion is not None:
         yield _confusion(first, np.array(first.confusion), numbers=distilled.card["distilled"]["numbers"] or {})
     yield _calibration(first)
@@ -78,10 +80,21 @@ def _metrics(distilled: Distilled) -> Table:
     return table
 
 
-def _shown(interval: Interval) -> str:
+def _differences(distilled: Distilled) -> Table:
+    first, *others = distilled.agreements
+    table = _table(f"{first.kind} less the other, in the same samples", "other", *first.metrics)
+    for each in others:
+        table.add_row(each.kind, *(_shown(each.differences.get(name), sign="+") for name in first.metrics))
+    return table
+
+
+def _shown(interval: Interval | None, *, sign: str = "") -> str:
+    if interval is None:
+        return "—"
+    form = f"{sign}.3f"
     if interval.low is None or interval.high is None:
-        return f"{interval.value:.3f}"
-    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"
+        return format(interval.value, form)
+    return f"{interval.value:{form}} [{interval.low:{form}}, {interval.high:{form}}]"
 
 
 def _confusion(agreement: Agreement, counts: NumPyArray, *, numbers: Mapping[str, float]) -> Table:

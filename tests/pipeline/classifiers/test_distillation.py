@@ -77,6 +77,11 @@ def test_a_score_of_another_file_is_taught_and_both_kinds_are_compared(here: Pat
         low, high = agreement["metrics"]["auc"]["low"], agreement["metrics"]["auc"]["high"]
         assert low <= agreement["metrics"]["auc"]["value"] <= high
         assert sum(map(sum, agreement["confusion"])) == agreement["texts"]
+    for name, difference in fasttext["differences"].items():
+        assert difference["low"] <= difference["value"] <= difference["high"]
+        expected = pooled["metrics"][name]["value"] - fasttext["metrics"][name]["value"]
+        assert difference["value"] == pytest.approx(expected)
+    assert (list(fasttext["differences"]), pooled["differences"]) == (list(pooled["metrics"]), {})
     assert len(found["card"]["distilled"]["numbers"]) == 6
     assert json.loads(Path("s.st.json").read_text()) == found["card"]
 

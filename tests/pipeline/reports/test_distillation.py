@@ -21,6 +21,7 @@ def distilled(counts: list[list[int]], labels: list[str]) -> Distilled:
         untaught=0,
         domains=1,
         metrics={"accuracy": Interval(value=0.5, low=0.4, high=0.6), "auc": Interval(value=0.5, low=None, high=None)},
+        differences={},
         labels=tuple(labels),
         confusion=tuple(map(tuple, counts)),
         calibration=(None,) * 10,
