@@ -97,11 +97,11 @@ def _ranks(expected: Mapping[str, Ranks], true: NumPyArray, *, seed: int) -> dic
     `pooled` from each other one, and the 95 % interval of both over the test texts."""
     teacher = Ranks(true)
     metrics: dict[str, Metric] = {name: partial(spearman, each, teacher) for name, each in expected.items()}
-    minus = {name: minus(metrics["pooled"], each) for name, each in metrics.items() if name != "pooled"}
+    differences = {name: minus(metrics["pooled"], each) for name, each in metrics.items() if name != "pooled"}
     groups = np.arange(len(true))
     return {
         "rank_correlation": _rounded(with_intervals(metrics, groups, seed=seed)),
-        "rank_differences": _rounded(with_intervals(minus, groups, seed=seed)),
+        "rank_differences": _rounded(with_intervals(differences, groups, seed=seed)),
     }
 
 
