@@ -72,7 +72,7 @@ def _parser_line(error: Any, command: str | None) -> str:
     place = f"{command}: " if command else ""
     message = without_secrets(error.message)
     if message and getattr(error, "param", None) is not None:
-        reason = message.removeprefix("Value error, ").replace("Input should be", "must be").rstrip(".")
+        reason = _reason(error) or message.rstrip(".")
         return f"{place}{error.param.opts[0]}: {reason}"
     message = without_secrets(" ".join(error.format_message().split())).rstrip(".")
     if extra := _EXTRA.match(message):
@@ -83,6 +83,16 @@ def _parser_line(error: Any, command: str | None) -> str:
     call = f"colophon {command}" if command else "colophon"
     end = "" if message.endswith("?") else "."
     return f"{place}{message[:1].lower()}{message[1:]}{end} See `{call} --help`"
+
+
+def _reason(error: Any) -> str:
+    """The message on a value that is of a different type or out of range; empty for other errors."""
+    from pydantic import ValidationError
+
+    from colophon.pipeline.recipe.error_messages import value_problem
+
+    is_a_value = isinstance(error.__cause__, ValidationError)
+    return without_secrets(value_problem(error.__cause__)).rstrip(".") if is_a_value else ""
 
 
 app = typer.Typer(

@@ -33,6 +33,17 @@ def local_only(parameter: typer.CallbackParam, value: Path | None) -> Path | Non
     return value
 
 
+def local_file(parameter: typer.CallbackParam, value: Path | None) -> Path | None:
+    """Return the value of an option that is a local file to write; the callback of every such option.
+
+    Raises:
+        UsageError: it is a URL or a directory.
+    """
+    if value is not None and local_only(parameter, value) and value.is_dir():
+        raise UsageError(f"{parameter.opts[0]}: {value} is a directory. Give the path of a file")
+    return value
+
+
 RecipeArgument = Annotated[
     str, typer.Argument(help="Recipe file, or the name of a bundled recipe (`colophon recipes` lists them).")
 ]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from colophon.pipeline.cli.options import JsonOption, SetOption, local_only, tokenizer_of
+from colophon.pipeline.cli.options import JsonOption, SetOption, local_file, local_only, tokenizer_of
 from colophon.pipeline.cli.terminal import echo, echo_json, make_console
 from colophon.pipeline.errors import UsageError
 from colophon.shards.common.durable import replace_text
@@ -41,7 +41,7 @@ def report(
         typer.Option(
             "--to",
             metavar="FILE",
-            callback=local_only,
+            callback=local_file,
             help="File to write.",
             show_default="report/report.html in the run's output; of two runs report/comparison.html in the second's",
         ),

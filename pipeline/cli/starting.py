@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from colophon.pipeline.cli.options import JsonOption, local_only
+from colophon.pipeline.cli.options import JsonOption, local_file
 from colophon.pipeline.cli.terminal import echo, echo_json, make_console, output_is_the_result
 from colophon.pipeline.errors import InputError, UsageError
 from colophon.shards.common.errors import did_you_mean
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def init(
     paths: Annotated[list[str], typer.Argument(help="Files, directories or globs to read, as in [input] paths.")],
-    to: Annotated[Path, typer.Option(help="Recipe file to write.", callback=local_only)] = Path("recipe.toml"),
+    to: Annotated[Path, typer.Option(help="Recipe file to write.", callback=local_file)] = Path("recipe.toml"),
     text: Annotated[
         str | None,
         typer.Option(help="Name of the text column.", show_default="by its name, else the column of the longest texts"),

@@ -19,7 +19,7 @@ from colophon.pipeline.cli.options import (
     SetOption,
     StepOption,
     file_name_part,
-    local_only,
+    local_file,
     recipe_and_output,
     result_name,
 )
@@ -207,7 +207,7 @@ def plot(
         Path | None,
         typer.Option(
             help="File to write, .png or .svg; without a suffix both are written.",
-            callback=local_only,
+            callback=local_file,
             show_default="training/ in the output, named after the quantity",
         ),
     ] = None,

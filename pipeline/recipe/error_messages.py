@@ -63,6 +63,12 @@ def validated(model: type[Model], data: Mapping[str, Any], *, where: str, under:
     raise UsageError(f"{where}: {'.'.join(str(part) for part in (*under, *keys))}: {message}") from None
 
 
+def value_problem(error: ValidationError) -> str:
+    """The message of the first error of a single value, such as an option's: `must be a whole number, got 'x'`."""
+    first = error.errors()[0]
+    return _message(first, BaseModel) + _got(first)
+
+
 def choices(names: Iterable[str]) -> str:
     """The sorted names, separated by commas; `none` without names."""
     return ", ".join(sorted(names)) or "none"
@@ -107,7 +113,7 @@ def _recipe_keys(error: Any, data: Any) -> Iterator[int | str]:
             data = data[part]
         except (KeyError, IndexError, TypeError):
             # Not in the data: the tag of a union, except in last place, where it may be the missing key itself.
-            if i < len(location) - 1 or error["type"] != "missing":
+            if i < len(location) - 1 or not error["type"].startswith("missing"):
                 continue
         yield part
 

@@ -130,7 +130,10 @@ def find_recipe(name: str) -> Path:
     shipped = shipped_recipes()
     if name in shipped:
         return shipped[name]
-    raise UsageError(f"no recipe file {name}; bundled recipes: {choices(shipped)}{did_you_mean(name, shipped)}")
+    if path.is_dir():
+        raise UsageError(f"{name} is a directory; a recipe is a TOML file. `colophon init FILES` writes one")
+    known = f"{choices(shipped)}{did_you_mean(name, shipped)}"
+    raise UsageError(f"no recipe file {name or repr(name)}; bundled recipes: {known}")
 
 
 def shipped_recipes() -> dict[str, Path]:

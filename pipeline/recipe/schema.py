@@ -266,7 +266,8 @@ class Recipe(Section):
                 "its own keys, such as partition_bytes"
             )
         if section is None and not has_inputs and "inputs" in info.data:
-            raise PydanticCustomError("missing", "Field required")
+            message = "is required: the paths of the documents. `colophon init FILES` writes a recipe"
+            raise PydanticCustomError("missing_input", message)
         return section
 
     @property

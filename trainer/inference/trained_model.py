@@ -84,7 +84,7 @@ def load_trained(
     Raises:
         TrainerError: the run or checkpoint does not exist (the choices are listed), or is damaged.
     """
-    directory = run_directory(output, name)
+    directory = _existing(output, name)
     path = _checkpoint(directory, step)
     described = trained_run(output, name)
     config, masked_ids = described.config, described.masked_ids
@@ -123,8 +123,7 @@ def trained_run(output: Path, name: str) -> TrainedRun:
     Raises:
         TrainerError: the training does not exist (the choices are listed), or its `config.json` cannot be read.
     """
-    directory = run_directory(output, name)
-    _check_exists(directory)
+    directory = _existing(output, name)
     described = read_state(inside(directory, "config.json"), remedy=_REMEDY) or {}
     try:
         return TrainedRun(
@@ -137,17 +136,17 @@ def trained_run(output: Path, name: str) -> TrainedRun:
         raise TrainerError(f"{directory / 'config.json'}: cannot be read: {reason}. {_REMEDY}") from None
 
 
-def _check_exists(directory: Path) -> None:
-    if directory.is_dir():
-        return
-    runs = directory.parent
-    known = sorted(path.name for path in entries(runs.parent, runs.name) if path.is_dir())
+def _existing(output: Path, name: str) -> Path:
+    """The directory of the training `name`, a single part of a path: neither `.` nor `tiny/checkpoints` is one."""
+    directory = run_directory(output, name)
+    if directory.is_dir() and Path(name).parts == (name,):
+        return directory
+    known = sorted(path.name for path in entries(output, "training") if path.is_dir())
     choices = f"available: {', '.join(known)}" if known else "no model has been trained yet: run `colophon train` first"
-    raise TrainerError(f"{directory}: no such training run; {choices}{did_you_mean(directory.name, known)}")
+    raise TrainerError(f"{directory}: no such training run; {choices}{did_you_mean(name, known)}")
 
 
 def _checkpoint(directory: Path, step: int | None) -> Path:
-    _check_exists(directory)
     found = {step_of(path): path for path in checkpoints(inside(directory, "checkpoints", is_directory=True))}
     if not found:
         raise TrainerError(f"{directory}: no checkpoint has been written yet")

@@ -101,7 +101,10 @@ def test_the_version_is_the_packages() -> None:
         ("run x --executor foo", "run: --executor: 'foo' is not one of 'auto', 'local', 'ray', 'inline'$"),
         ("convert x --layout a --output b --to foo", "convert: --to: 'foo' is not one of 'megatron', 'mds', 'npy'"),
         ("convert x --layout a --output b", "convert: missing option '--to'. Choose from: megatron, mds, npy, "),
-        ("evaluate x --name a --documents 0", "evaluate: --documents: "),
+        ("evaluate x --name a --documents 0", "evaluate: --documents: must be greater than or equal to 1, got '?0'?$"),
+        ("trace x --name a --step 1.5", "trace: --step: must be a whole number, got '1.5'$"),
+        ("plot recipe.toml --to .", "--to: . is a directory. Give the path of a file$"),
+        ("run data", "data is a directory; a recipe is a TOML file. `colophon init FILES` writes one$"),
     ],
 )
 def test_wrong_arguments_are_one_line(project: Path, call: str, line: str) -> None:

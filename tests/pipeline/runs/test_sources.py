@@ -218,7 +218,7 @@ PROBLEMS = {
     ),
     "neither": ((), "input: is required"),
     "no sources": (("inputs = []\n",), "inputs: must have at least 1 item"),
-    "too many": (tuple(WEB.replace("web", f"web{n}") for n in range(1001)), "inputs: must have at most 1000 items"),
+    "too many": (tuple(WEB.replace("web", f"web{n}") for n in range(1001)), "inputs: must have at most 1,000 items"),
     "a key": (
         (WEB + "path = 1\n",),
         "inputs.0.path: unknown key; available: columns, format, max_document_bytes, name, ",

@@ -107,6 +107,7 @@ def test_evaluate_on_another_runs_documents(here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        (["--name", "plain/checkpoints"], "out/training/plain/checkpoints: no such training run; available: append-"),
         (["--name", "plane"], "no such training run; available: append-quality, meta-tokens, plain, prepend-url"),
         (["--name", "plain", "--step", "9"], "no checkpoint of step 9; available: 2"),
         (
