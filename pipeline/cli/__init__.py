@@ -163,6 +163,8 @@ def main() -> None:
     """Run the command of `sys.argv`; print an error as one line and end with its exit code."""
     # The interpreter searches all objects for cycles when it ends, several times: 0.25 s that a command does not need.
     atexit.register(gc.freeze)
+    if os.path.expanduser("~") == "~":  # noqa: PTH111 - a container's user whom the system does not know
+        os.environ["HOME"] = "/nonexistent"  # libraries need a name, not the directory
     with guarded_streams():
         _run()
 

@@ -16,6 +16,7 @@ from colophon.pipeline.errors import UsageError
 from colophon.pipeline.recipe.schema import Recipe
 from colophon.pipeline.runs.resolve import ResolvedRecipe, resolve
 from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.run_files import damage_as_error
 from colophon.shards.common.arrays import NumPyArray
 from colophon.shards.common.errors import did_you_mean
 from colophon.shards.manifest import Manifest
@@ -146,6 +147,7 @@ class KeyFiles:
         for record in self.records:
             with (
                 self.store.files.local_copy(record.path) as path,
+                damage_as_error(f"{self.store.root}/{record.path}"),
                 pq.ParquetFile(path, page_checksum_verification=True) as parquet,
             ):
                 table = parquet.read(columns=names, use_threads=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import polars as pl
@@ -22,7 +23,7 @@ from colophon.pipeline.stages.timing import STEPS
 from colophon.pipeline.storage.commits import QUARANTINE, Store
 from colophon.pipeline.storage.shard import Shard
 from colophon.shards.annotations import scan_annotations
-from colophon.shards.common.errors import DamagedFileError
+from colophon.shards.common.errors import DamagedFileError, one_line
 from colophon.shards.common.output_paths import inside
 from colophon.shards.common.state_files import is_as_written, with_checksum
 from colophon.shards.manifest import Manifest
@@ -380,8 +381,24 @@ def _describe_columns(manifest: Manifest, annotator: str, store: Store) -> list[
             rows += record.rows
     if not paths:
         return []
-    table = scan_annotations(paths).collect()
+    table = _rows(paths)
     return [{"annotator": annotator, "column": name, **_describe_column(table[name])} for name in table.columns]
+
+
+def _rows(paths: Sequence[Path]) -> pl.DataFrame:
+    """The rows of files of annotations.
+
+    Raises:
+        DamagedFileError: one cannot be read; its bytes changed after it was written.
+    """
+    try:
+        return scan_annotations(paths).collect()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if len(paths) > 1:
+            for path in paths:
+                _rows([path])
+        reason = f"damaged: {one_line(error)}. Delete it; the same command writes it again"
+        raise DamagedFileError(f"{paths[0]}: {reason}") from None
 
 
 def _describe_column(column: pl.Series) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.storage.commits import Draft, Store
 from colophon.pipeline.storage.publication import Finished
+from colophon.pipeline.storage.run_files import damage_as_error
 from colophon.shards.annotations import ID
 from colophon.shards.common.errors import ColophonError
 from colophon.shards.outputs import Output
@@ -153,7 +154,10 @@ class AnnotationSink:
             if annotator in self._wanted or record is None or not names:
                 continue
             path = stack.enter_context(self._stage.store.files.local_copy(record.path))
-            with pq.ParquetFile(path, page_checksum_verification=True) as parquet:
+            with (
+                damage_as_error(f"{self._stage.store.root}/{record.path}"),
+                pq.ParquetFile(path, page_checksum_verification=True) as parquet,
+            ):
                 table = parquet.read(columns=names, use_threads=False)
             found |= {name: table.column(name).combine_chunks() for name in table.column_names}
         return found

@@ -20,6 +20,7 @@ from colophon.pipeline.stages.vocabulary import PlannedTokenizer
 from colophon.pipeline.storage.commits import Draft, Store
 from colophon.pipeline.storage.fault_injection import reached
 from colophon.pipeline.storage.publication import Finished
+from colophon.pipeline.storage.run_files import damage_as_error
 from colophon.shards.arrow_files import list_chunks, packed_table, read_table, write_table
 from colophon.shards.common.errors import TokenizerError
 from colophon.shards.layouts import Layout
@@ -75,9 +76,10 @@ class PackWorker:
         files = [LayoutFile(self._stage, self._tokenizer, name, records=task.upstream) for name in wanted]
         finished: list[Finished] = []
         with ExitStack() as stack:
-            path = stack.enter_context(self._stage.store.files.local_copy(task.upstream[TOKENS].path))
+            store, stored = self._stage.store, task.upstream[TOKENS].path
+            path = stack.enter_context(store.files.local_copy(stored))
             with WriteBehind(depth=1) as later:
-                with clock.measure("read"):
+                with clock.measure("read"), damage_as_error(f"{store.root}/{stored}"):
                     tokens = read_table(path)
                 for file in files:
                     with clock.measure("read"):
@@ -208,7 +210,11 @@ def annotation_columns(
     for annotator in dict.fromkeys(providers[column] for column in layout.columns):
         names = [column for column in layout.columns if providers[column] == annotator]
         record = records[Output.annotations(annotator)]
-        with store.files.local_copy(record.path) as path, pq.ParquetFile(path) as parquet:
+        with (
+            store.files.local_copy(record.path) as path,
+            damage_as_error(f"{store.root}/{record.path}"),
+            pq.ParquetFile(path, page_checksum_verification=True) as parquet,
+        ):
             batches = parquet.iter_batches(_READ_ROWS, columns=names, use_threads=False)
             short = [_shortened(batch, most_column_bytes(layout)) for batch in batches]
             schema = pa.schema([parquet.schema_arrow.field(name) for name in names])

@@ -16,6 +16,7 @@ from colophon.pipeline.stages.tasks import Task
 from colophon.pipeline.stages.timing import Clock
 from colophon.pipeline.stages.vocabulary import PlannedTokenizer
 from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.run_files import damage_as_error
 from colophon.shards.arrow_files import read_table
 from colophon.shards.outputs import TOKENS
 from colophon.shards.tokenizer.tokenizer import Tokenizer
@@ -64,7 +65,7 @@ class TokenSource:
         stored = task.upstream.get(TOKENS)
         if stored is not None and TOKENS not in task.outputs:
             path = stack.enter_context(self._store.files.local_copy(stored.path))
-            with clock.measure("read"):
+            with clock.measure("read"), damage_as_error(f"{self._store.root}/{stored.path}"):
                 ids = read_table(path).column(INPUT_IDS).combine_chunks()
             return lambda batch, first_row: batch.append_column(
                 INPUT_IDS, _rows(ids, first_row, batch.num_rows, path=stored.path)

@@ -17,7 +17,10 @@ import numpy as np
 import pyarrow as pa
 
 from colophon.pipeline.errors import StoreError
+from colophon.shards.common.errors import DamagedFileError, ShardError, one_line
+from colophon.shards.common.output_paths import OutputPathError
 from colophon.shards.common.state_files import Model, parse_model, parse_state
+from colophon.shards.stores.retry import is_transient
 
 _SIZES = pa.schema([("name", pa.string()), ("bytes", pa.int64())])
 _FILES_AT_A_TIME = 1 << 14
@@ -41,6 +44,24 @@ def disk_full_as_store_error(place: str) -> Iterator[None]:
         reason = os.strerror(error.errno)
         message = f"{place}: {reason}. Committed files stay; run the same command again to resume"
         raise StoreError(message) from error
+
+
+@contextmanager
+def damage_as_error(place: str) -> Iterator[None]:
+    """Name `place`, a file of an output that is read in the block, where it cannot be read, and what to do.
+
+    Raises:
+        DamagedFileError: in place of an error of Arrow or of a file's form; transient errors of a disk stay.
+    """
+    try:
+        yield
+    except OutputPathError:
+        raise
+    except (pa.ArrowException, ShardError, OSError) as error:
+        if is_transient(error):
+            raise
+        reason = one_line(error).rpartition(f"{Path(place).name}: ")[2].rstrip(".")
+        raise DamagedFileError(f"{place}: damaged: {reason}. Delete it; the same command writes it again") from None
 
 
 def table_of_sizes(files: Iterable[tuple[str, int | None]]) -> pa.Table:

@@ -19,14 +19,17 @@ def local_path(place: str) -> str:
     `file:///data/x`, `file:/data/x` and `file://localhost/data/x` give `/data/x`. As in fsspec, `%20` is no space.
 
     Raises:
-        ValueError: the URL names another machine.
+        ValueError: the URL names another machine, or `~` is in a path and this user has no home directory.
     """
     found = _FILE_URL.match(place)
     if found is not None:
         if found[1] not in (None, *_THIS_MACHINE):
             raise ValueError(f"{place}: {found[1]} is a machine; write file:///PATH, or the path alone")
         place = ("~" if found[1] == "~" else "") + place[found.end() :]
-    return place if "://" in place else str(Path(place).expanduser())
+    try:
+        return place if "://" in place else str(Path(place).expanduser())
+    except RuntimeError:
+        raise ValueError(f"{place}: no home directory is known for the ~ in it; set HOME, or write the path") from None
 
 
 def absolute_path(place: str) -> str:

@@ -13,7 +13,7 @@ if not os.environ.get("RAY_ADDRESS"):
     # A cluster of this machine alone binds to loopback, as it does on macOS by default. On the network anybody could
     # run code in it.
     os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-_TOKEN_FILE = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+_TOKEN_FILE = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or os.path.expanduser("~/.ray/auth_token"))  # noqa: PTH111
 _HAS_TOKEN = bool(os.environ.get("RAY_AUTH_TOKEN")) or _TOKEN_FILE.is_file()
 if _HAS_TOKEN and "ray" not in sys.modules:  # else this process has no token, and Ray's processes would ask for one
     os.environ.setdefault("RAY_AUTH_MODE", "token")

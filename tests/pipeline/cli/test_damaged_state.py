@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline.project import Called, colophon, run
+from tests.pipeline.project import Called, colophon, quarantine, run
 
 QUALITY = """
 [annotators.quality]
@@ -159,3 +159,31 @@ def test_directories_of_odd_names_are_no_checkpoints(trained: Path, name: str) -
     called = colophon(*EVALUATE)
     odd.rmdir()
     assert (called.code, called.err) == (0, "")
+
+
+NEW_LAYOUT = ("--set", 'layouts.new={position="append",template="{url}",max_metadata_tokens=24}')
+
+
+@pytest.mark.parametrize("pattern", ["tokens/*.arrow", "annotations/url/*.parquet"])
+def test_a_damaged_file_that_is_packed_is_named_and_written_again(finished: Path, pattern: str) -> None:
+    path = sorted(Path("out").glob(pattern))[0]
+    path.write_bytes(bytes(path.stat().st_size))  # what a power cut can leave; a plan trusts the size
+    assert run(*NEW_LAYOUT).code == 3
+    (entry,) = quarantine()
+    assert entry.reason.startswith(f"{Path.cwd() / path}: damaged: ")
+    assert entry.reason.endswith(". Delete it; the same command writes it again")
+    path.unlink()
+    assert run(*NEW_LAYOUT).code == 0
+    assert colophon("verify", "recipe.toml", *NEW_LAYOUT).code == 0
+
+
+def test_a_damaged_file_that_is_summarized_is_one_line(finished: Path) -> None:
+    path = sorted(Path("out").glob("annotations/url/*.parquet"))[1]
+    path.write_bytes(bytes(path.stat().st_size))
+    Path("out/report/summary.json").unlink()
+    called = run()
+    assert called.code == 2
+    assert called.line.startswith(f"{path}: damaged: ")
+    assert called.line.endswith(". Delete it; the same command writes it again")
+    path.unlink()
+    assert run().code == 0

@@ -19,6 +19,7 @@ from colophon.pipeline.duplicates.keys import keys_recipe
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.runs.recipe_run import run_recipe
+from colophon.shards.common.errors import DamagedFileError
 from colophon.shards.manifest import read_manifest
 from tests.pipeline.executors.nodes import two_nodes
 from tests.pipeline.project import colophon, redone, snapshot
@@ -133,6 +134,18 @@ def test_a_second_call_computes_no_keys_and_new_files_only_theirs(project: Path)
     pq.write_table(pa.table({"text": [text_of(3), text_of(999)]}), "data/c.parquet")
     assert find().clustered == 21
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_damaged_keys_are_named_and_computed_again(project: Path) -> None:
+    find()
+    table = Path("duplicates.parquet").read_bytes()
+    path = sorted(Path("out/duplicates/duplicates/annotations").rglob("*.parquet"))[0]
+    path.write_bytes(bytes(path.stat().st_size))
+    with pytest.raises(DamagedFileError, match=r"parquet: damaged: .*[.] Delete it; the same command writes it again"):
+        find()
+    path.unlink()
+    find()
+    assert Path("duplicates.parquet").read_bytes() == table
 
 
 def test_a_file_that_is_new_or_changed_since_has_nulls_and_is_noted(project: Path) -> None:

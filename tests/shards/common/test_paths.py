@@ -34,6 +34,12 @@ def test_the_home_directory_is_expanded(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert local_path(spelled) == absolute_path(spelled) == f"{tmp_path}/x"
 
 
+def test_a_user_without_a_home_directory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    for spelled in ("~no-such-user/x", "file:~no-such-user/x"):
+        with pytest.raises(ValueError, match="no home directory is known for the ~ in it; set HOME"):
+            local_path(spelled)
+
+
 def test_a_file_url_of_another_machine_is_refused() -> None:
     with pytest.raises(ValueError, match=r"file://node7/x: node7 is a machine; write file:///PATH, or the path alone"):
         local_path("file://node7/x")
