@@ -83,13 +83,11 @@ def find_column(output: RunPlace, manifest: Manifest, name: str) -> AnnotationCo
     fields = _fields_by_column(output, manifest)
     single = sorted(column for column, (_, kind) in fields.items() if not pa.types.is_nested(kind))
     if name not in single:
-        problem = (
-            f"column {name!r} is {fields[name][1]}, not one value"
-            if name in fields
-            else f"no annotator has a column {name!r}"
-        )
         available = ", ".join(single) or "none"
-        raise ShardError(f"{output}: {problem}; available: {available}{did_you_mean(name, single)}")
+        if name in fields:
+            raise ShardError(f"{output}: column {name!r} is {fields[name][1]}, not one value; available: {available}")
+        guess = did_you_mean(name, single)
+        raise ShardError(f"{output}: no annotator has a column {name!r}; available: {available}{guess}")
     annotator, _ = fields[name]
     records = {record.partition: record for record in manifest.annotators[annotator].records}
     return AnnotationColumn(name=name, output=output, annotator=annotator, records=records)

@@ -64,9 +64,10 @@ def test_a_column_that_no_annotator_has_or_that_holds_lists(manifest: Manifest, 
         find_column(tmp_path, manifest, "hots")
     line = f"{tmp_path}: no annotator has a column 'hots'; available: host, path, score. Did you mean 'host'?"
     assert str(raised.value) == line
-    write(tmp_path / "annotations/tags/0.parquet", {"tags": [["a"]]})
-    listed = manifest_of({"annotations/tags": [record_of(tmp_path, tmp_path / "annotations/tags/0.parquet", rows=1)]})
-    with pytest.raises(ShardError, match=r"column 'tags' is list<[a-z]+: string>, not one value; available: none$"):
+    tags = tmp_path / "annotations/tags/0.parquet"
+    write(tags, {"tags": [["a"]], "path": ["/"]})
+    listed = manifest_of({"annotations/tags": [record_of(tmp_path, tags, rows=1)]})
+    with pytest.raises(ShardError, match=r"column 'tags' is list<[a-z]+: string>, not one value; available: path$"):
         find_column(tmp_path, listed, "tags")
     with pytest.raises(ShardError, match=r"no annotator has a column 'score'; available: none$"):
         find_column(tmp_path, manifest_of({"annotations/quality": []}), "score")
