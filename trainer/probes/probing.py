@@ -9,7 +9,7 @@ removes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
 
@@ -175,27 +175,11 @@ def _probe_column(
     draws = ScoreDraws(truth, documents.groups[split.test], num_classes=num_classes, seed=seed)
     most_frequent = np.bincount(documents.labels[split.train]).argmax()
     majority = _score(draws, np.full(len(truth), most_frequent))
-    results: list[ProbeResult] = []
-    for kind, fits in _fits(documents, states, num_classes=num_classes, permutations=permutations, seed=seed):
-        untrained_accuracies = [draws.accuracy(fit.classes) for (fit,) in fits["untrained"]]
-        for control, number in product(CONTROLS, range(len(fits["trained"]))):
-            fit, *others = fits[control][number]
-            scores = [_score(draws, one.classes) for one in (fit, *others)]
-            score = _over_permutations(scores) if control == "shuffled" else scores[0]
-            gain = draws.accuracy(fit.classes) - untrained_accuracies[number] if control == "trained" else None
-            results.append(
-                ProbeResult(
-                    layer=layers[number // len(STATES)],  # fits are [layer 0 last, layer 0 mean, layer 1 last, ...]
-                    states=STATES[number % len(STATES)],
-                    probe=kind,
-                    model=control,
-                    score=score,
-                    accuracy_over_untrained=None if gain is None else draws.estimate(gain),
-                    chosen=fit.chosen,
-                    epochs=fit.epochs,
-                    warnings=_warnings(fit, score, majority),
-                )
-            )
+    results = [
+        result
+        for kind, fits in _fits(documents, states, num_classes=num_classes, permutations=permutations, seed=seed)
+        for result in _results(kind, fits, draws, layers=layers, majority=majority)
+    ]
     return ColumnReport(
         column=name,
         split_by=documents.split_by,
@@ -206,6 +190,34 @@ def _probe_column(
         permutations=permutations,
         results=sorted(results, key=lambda r: (r.layer, r.states, r.probe, CONTROLS.index(r.model))),
     )
+
+
+def _results(
+    kind: Kind,
+    fits: Mapping[Control, Sequence[tuple[Fit, ...]]],
+    draws: ScoreDraws,
+    *,
+    layers: Sequence[int],
+    majority: Score,
+) -> Iterator[ProbeResult]:
+    """The results of one kind of probe, for the trained model and its controls."""
+    untrained_accuracies = [draws.accuracy(fit.classes) for (fit,) in fits["untrained"]]
+    for control, number in product(CONTROLS, range(len(fits["trained"]))):
+        fit, *others = fits[control][number]
+        scores = [_score(draws, one.classes) for one in (fit, *others)]
+        score = _over_permutations(scores) if control == "shuffled" else scores[0]
+        gain = draws.accuracy(fit.classes) - untrained_accuracies[number] if control == "trained" else None
+        yield ProbeResult(
+            layer=layers[number // len(STATES)],  # fits are [layer 0 last, layer 0 mean, layer 1 last, ...]
+            states=STATES[number % len(STATES)],
+            probe=kind,
+            model=control,
+            score=score,
+            accuracy_over_untrained=None if gain is None else draws.estimate(gain),
+            chosen=fit.chosen,
+            epochs=fit.epochs,
+            warnings=_warnings(fit, score, majority),
+        )
 
 
 def _fits(
