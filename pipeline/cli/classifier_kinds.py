@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +14,7 @@ from colophon.pipeline.errors import UsageError
 
 if TYPE_CHECKING:
     from colophon.annotators.embedding_classifier import EmbedderConfig
-    from colophon.pipeline.classifiers.students import HeadsKind
+    from colophon.pipeline.classifiers.students import HeadsKind, StudentKind
     from colophon.shards.tokenizer.tokenizer import Tokenizer
 
 
@@ -50,47 +51,55 @@ PluginOption = Annotated[
 ]
 
 
-def check_kind_options(
-    kinds: Collection[ClassifierKind],
-    *,
-    tokenizer: Sequence[str] | None,
-    embedder: Sequence[str] | None,
-    plugin: Sequence[str] | None,
-) -> None:
-    """Check that options are of one of the kinds.
+@dataclass(frozen=True, kw_only=True)
+class KindOptions:
+    """The options of a call that belong to one kind of classifier, and the model's path."""
 
-    Raises:
-        UsageError: one is not.
-    """
-    given = {"--tokenizer": (tokenizer, ClassifierKind.POOLED), "--embedder": (embedder, ClassifierKind.EMBEDDING)}
-    for option, (value, kind) in {**given, "--plugin": (plugin, ClassifierKind.EMBEDDING)}.items():
-        if value and kind not in kinds:
-            raise UsageError(f"{option} is for --kind {kind.value}")
+    tokenizer: Sequence[str] | None
+    embedder: Sequence[str] | None
+    plugin: Sequence[str] | None
+    output: Path
 
+    def check(self, kinds: Collection[ClassifierKind]) -> None:
+        """Check that each option that is given is of one of the kinds.
 
-def heads_kind(
-    kind: ClassifierKind,
-    *,
-    settings: Mapping[str, Any],
-    tokenizer: Sequence[str] | None,
-    embedder: Sequence[str] | None,
-    plugin: Sequence[str] | None,
-    output: Path,
-) -> HeadsKind:
-    """A kind with heads, from its options; `output` is the model's path.
+        Raises:
+            UsageError: one is not.
+        """
+        for option, value, kind in (
+            ("--tokenizer", self.tokenizer, ClassifierKind.POOLED),
+            ("--embedder", self.embedder, ClassifierKind.EMBEDDING),
+            ("--plugin", self.plugin, ClassifierKind.EMBEDDING),
+        ):
+            if value and kind not in kinds:
+                raise UsageError(f"{option} is for --kind {kind.value}")
 
-    Raises:
-        UsageError: an option is missing or invalid.
-    """
-    from colophon.pipeline.classifiers.students import EmbeddingKind, PooledKind
-    from colophon.pipeline.recipe.error_messages import validated
-    from colophon.trainer.classifiers.settings import EmbeddingSettings, PooledSettings
+    def heads(self, kind: ClassifierKind, *, settings: Mapping[str, Any]) -> HeadsKind:
+        """Return a kind with heads and its training settings.
 
-    if kind is ClassifierKind.EMBEDDING:
-        chosen = validated(EmbeddingSettings, dict(settings), where="--setting")
-        return EmbeddingKind(config=_load_embedder_option(embedder, plugin, output=output), settings=chosen)
-    pooled = validated(PooledSettings, dict(settings), where="--setting")
-    return PooledKind(tokenizer=_load_tokenizer_option(tokenizer), settings=pooled)
+        Raises:
+            UsageError: an option is missing or invalid.
+        """
+        from colophon.pipeline.classifiers.students import EmbeddingKind, PooledKind
+        from colophon.pipeline.recipe.error_messages import validated
+        from colophon.trainer.classifiers.settings import EmbeddingSettings, PooledSettings
+
+        if kind is ClassifierKind.EMBEDDING:
+            chosen = validated(EmbeddingSettings, dict(settings), where="--setting")
+            config = _load_embedder_option(self.embedder, self.plugin, output=self.output)
+            return EmbeddingKind(config=config, settings=chosen)
+        pooled = validated(PooledSettings, dict(settings), where="--setting")
+        return PooledKind(tokenizer=_load_tokenizer_option(self.tokenizer), settings=pooled)
+
+    def student(self, kind: ClassifierKind, *, settings: Mapping[str, Any]) -> StudentKind:
+        """Return any kind and its training settings; raises as `heads` does."""
+        from colophon.annotators.fasttext.training.settings import TrainingSettings
+        from colophon.pipeline.classifiers.students import FastTextKind
+        from colophon.pipeline.recipe.error_messages import validated
+
+        if kind is ClassifierKind.FASTTEXT:
+            return FastTextKind(settings=validated(TrainingSettings, settings, where="--setting"))
+        return self.heads(kind, settings=settings)
 
 
 def _load_tokenizer_option(assignments: Sequence[str] | None) -> Tokenizer:

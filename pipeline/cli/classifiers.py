@@ -10,10 +10,9 @@ import typer
 from colophon.pipeline.cli.classifier_kinds import (
     ClassifierKind,
     EmbedderOption,
+    KindOptions,
     PluginOption,
     TokenizerOption,
-    check_kind_options,
-    heads_kind,
 )
 from colophon.pipeline.cli.options import JsonOption, local_only
 from colophon.pipeline.cli.terminal import echo, echo_json, progress_log
@@ -82,7 +81,8 @@ def train_classifier(
     Example: `colophon train-classifier --train train.parquet --test test.parquet --output models/quality.bin`
     """
     labels = label or ["label"]
-    check_kind_options([kind], tokenizer=tokenizer, embedder=embedder, plugin=plugin)
+    options = KindOptions(tokenizer=tokenizer, embedder=embedder, plugin=plugin, output=output)
+    options.check([kind])
     if kind is not ClassifierKind.FASTTEXT:
         from colophon.pipeline.classifiers.heads import check_heads
         from colophon.pipeline.recipe.loading import parse_settings
@@ -90,10 +90,7 @@ def train_classifier(
         if normalize or autotune is not None:
             raise UsageError("--normalize and --autotune are for --kind fasttext")
         check_heads(labels)
-        settings = parse_settings("--setting", setting or [])
-        chosen = heads_kind(
-            kind, settings=settings, tokenizer=tokenizer, embedder=embedder, plugin=plugin, output=output
-        )
+        chosen = options.heads(kind, settings=parse_settings("--setting", setting or []))
         _train_heads(train, output, test, kind=chosen, text=text, labels=labels, as_json=as_json)
         return
     if len(labels) > 1:

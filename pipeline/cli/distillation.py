@@ -10,15 +10,15 @@ import typer
 from colophon.pipeline.cli.classifier_kinds import (
     ClassifierKind,
     EmbedderOption,
+    KindOptions,
     PluginOption,
     TokenizerOption,
-    check_kind_options,
-    heads_kind,
 )
 from colophon.pipeline.cli.options import JsonOption, local_only
 from colophon.pipeline.cli.terminal import echo, echo_json, make_console, progress_log
 
 if TYPE_CHECKING:
+    from colophon.pipeline.classifiers.distillation import Distilled
     from colophon.pipeline.classifiers.students import StudentKind
 
 
@@ -80,28 +80,16 @@ def distill(
 
     Example: `colophon distill --input "data/*.parquet" --column score --tokenizer name=gpt2 --output models/edu.st`
     """
-    from colophon.annotators.fasttext.training.settings import TrainingSettings
     from colophon.pipeline.classifiers.distillation import distill as teach
-    from colophon.pipeline.classifiers.students import FastTextKind
     from colophon.pipeline.classifiers.teaching import Columns, described, read_teaching
-    from colophon.pipeline.recipe.error_messages import validated
-    from colophon.pipeline.recipe.loading import parse_settings
-    from colophon.pipeline.reports.distillation import print_agreements, recipe_lines
 
-    wanted = [kind, *(other for other in ClassifierKind if compare and other is not kind)]
-    if ClassifierKind.EMBEDDING in wanted[1:] and not embedder:
-        wanted.remove(ClassifierKind.EMBEDDING)
-    check_kind_options(wanted, tokenizer=tokenizer, embedder=embedder, plugin=plugin)
-    settings = {"seed": seed, **parse_settings("--setting", setting or [])}
-    kinds: list[StudentKind] = []
-    for each in wanted:
-        own = settings if each is kind else {"seed": seed}
-        if each is ClassifierKind.FASTTEXT:
-            kinds.append(FastTextKind(settings=validated(TrainingSettings, own, where="--setting")))
-        else:
-            kinds.append(
-                heads_kind(each, settings=own, tokenizer=tokenizer, embedder=embedder, plugin=plugin, output=output)
-            )
+    kinds = _students(
+        kind,
+        KindOptions(tokenizer=tokenizer, embedder=embedder, plugin=plugin, output=output),
+        setting=setting or [],
+        compare=compare,
+        seed=seed,
+    )
     vector = next((each.column for each in kinds if each.column is not None), None)
     names = Columns(teacher=column, text=text, id=document_id, url=url, vector=vector)
     teaching = read_teaching(texts, names, teacher=teacher or [], classes=classes, most_labels=most_labels)
@@ -109,10 +97,34 @@ def distill(
     if left_out := described(teaching.counts):
         log(left_out)
     found = teach(teaching, kinds, output=output, teacher=column, share=held_out, seed=seed, report=log)
+    _show(found, name=column, as_json=as_json)
+
+
+def _students(
+    kind: ClassifierKind, options: KindOptions, *, setting: list[str], compare: bool, seed: int
+) -> list[StudentKind]:
+    """Return the kinds to teach: the one that is written, with its settings, then those that it is compared with."""
+    from colophon.pipeline.recipe.loading import parse_settings
+
+    others = [other for other in ClassifierKind if compare and other is not kind]
+    if not options.embedder and ClassifierKind.EMBEDDING in others:
+        others.remove(ClassifierKind.EMBEDDING)
+    options.check([kind, *others])
+    settings = {"seed": seed, **parse_settings("--setting", setting)}
+    return [
+        options.student(kind, settings=settings),
+        *(options.student(other, settings={"seed": seed}) for other in others),
+    ]
+
+
+def _show(found: Distilled, *, name: str, as_json: bool) -> None:
+    """Print the agreements and the lines of a recipe; `name` is the teacher's column."""
+    from colophon.pipeline.reports.distillation import print_agreements, recipe_lines
+
     if as_json:
         agreements = [agreement.as_dict() for agreement in found.agreements]
         echo_json({"path": str(found.path), "texts": found.texts, "agreement": agreements, "card": found.card})
         return
     print_agreements(found, console=make_console())
     echo(f"\n{found.path}: {found.path.stat().st_size / 1e6:.1f} MB; model card: {found.path}.json. In a recipe:\n")
-    echo(recipe_lines(found, name=column))
+    echo(recipe_lines(found, name=name))
