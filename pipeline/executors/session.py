@@ -117,7 +117,7 @@ class ExecutorSession:
             UsageError: no Ray cluster answers.
         """
         if not self._begun and self._name is ExecutorName.RAY and (address := cluster_address(self._config)):
-            self._log(f"ray: connecting to {address}")
+            self._log(f"ray: connecting to {address.rpartition('@')[2]}")  # before an @ may be a password
         self._begin()
         if self._connection is not None:
             self._connection.result()

@@ -21,6 +21,7 @@ from colophon.shards.common.errors import did_you_mean
 Model = TypeVar("Model", bound=BaseModel)
 Location = Sequence[int | str]
 """The path to a value in pydantic's errors: keys, list indices and the tags of unions."""
+_ADDRESS = re.compile("://|:[^@]*@")
 
 _EXPECTED = {
     **dict.fromkeys(("model_type", "model_attributes_type", "dict_type"), "a table"),
@@ -147,8 +148,8 @@ def _got(error: Any) -> str:
         return f", got a {'list' if isinstance(value, list) else 'table'}" if is_asked_for else ""
     if isinstance(value, date | time):
         return f", got {value}"
-    # A URL is not repeated: it may hold a secret.
-    is_new_text = isinstance(value, str) and "://" not in value and repr(value) not in error["msg"]
+    # A URL, or an address with a user, is not repeated: it may hold a secret.
+    is_new_text = isinstance(value, str) and not _ADDRESS.search(value) and repr(value) not in error["msg"]
     return f", got {value!r}" if is_new_text or isinstance(value, int | float) else ""
 
 

@@ -20,7 +20,7 @@ PROTOCOLS = (
 )
 """The protocols of addresses: local files, object stores, the hub, the web, Hadoop, and a store in memory for tests."""
 _MISSPELT = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):[/\\]")
-_CLUSTER = re.compile(r"(?:ray://)?[^/\\]*")
+_CLUSTER = re.compile(r"(?:ray://)?[^/\\@]*")
 _PROTOCOL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,15}")
 
 

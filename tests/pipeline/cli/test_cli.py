@@ -187,6 +187,17 @@ def test_a_working_directory_that_is_gone_is_one_line(project: Path) -> None:
     assert (called.code, called.line) == (2, "the working directory no longer exists. Change to another")
 
 
+def test_a_user_without_a_home_directory_gets_a_name_for_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(number: int) -> object:
+        raise KeyError(number)
+
+    monkeypatch.setenv("HOME", "restored")
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert colophon("--version").code == 0
+    assert Path.home() == Path("/nonexistent")
+
+
 def test_debug_shows_the_traceback_and_the_line(project: Path) -> None:
     called = colophon("--debug", "run", "missing.toml")
     assert called.code == 2

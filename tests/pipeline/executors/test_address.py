@@ -81,6 +81,15 @@ def test_a_port_that_is_no_cluster_is_one_line_and_not_those_of_ray(listener: st
     assert len(done.stdout.splitlines()) == 1
 
 
+def test_a_password_in_an_address_is_refused_and_not_repeated(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = run("--set", "ray.address=user:pa55@head:6379")
+    assert (called.code, called.line) == (2, "recipe.toml: ray.address: must be HOST:PORT, ray://HOST:PORT or auto")
+    monkeypatch.setenv("RAY_ADDRESS", "user:pa55@head:6379")
+    called = colophon("run", "recipe.toml", "--executor", "ray")
+    assert called.code == 2
+    assert "pa55" not in called.out + called.err
+
+
 @pytest.mark.parametrize("value", ["{}", "ray://{}"])
 def test_a_run_names_the_cluster_that_it_waits_for_and_writes_nothing(project: Path, value: str) -> None:
     """In a process of its own, which no other test has connected to a cluster."""
