@@ -76,23 +76,31 @@ def train(
     log = progress_log(as_json)
     output = run_place(loaded.output.path)
     train_one = partial(train_run, output=output, directory=root, resume=resume, overwrite=overwrite, report=log)
-    failed: list[str] = []
-    results = []
-    for number, each in enumerate(names, 1):
-        label = f"{each}: " if len(names) > 1 else ""
-        if label and is_first_process():
-            log(f"{label}{number} of {len(names)} runs")
-        result = _trained(loaded.train[each], each, train_one, label=label, failed=failed, is_last=number == len(names))
-        if result is None:
-            failed.append(each)
-        else:
-            results.append(_as_dict(each, result))
+    results, failed = _train_in_order(loaded, names, train_one, log=log)
     if as_json and is_first_process():
         echo_json(results)
     if failed:
-        line = f"failed: {', '.join(failed)}; the other {len(names) - len(failed)} of {len(names)} runs are complete. "
+        line = f"failed: {', '.join(failed)}; the other {len(results)} of {len(names)} runs are complete. "
         advice = "After a change of the recipe, --resume continues from the checkpoints"
         raise ColophonError(line + advice if is_first_process() else "")
+
+
+def _train_in_order(
+    recipe: Recipe, names: Sequence[str], train_one: Callable[..., TrainResult], *, log: Callable[[str], None]
+) -> tuple[list[dict[str, Any]], list[str]]:
+    """Train the named runs; return the results of the complete ones as JSON, and the names of those that failed."""
+    results: list[dict[str, Any]] = []
+    failed: list[str] = []
+    for number, name in enumerate(names, 1):
+        label = f"{name}: " if len(names) > 1 else ""
+        if label and is_first_process():
+            log(f"{label}{number} of {len(names)} runs")
+        result = _trained(recipe.train[name], name, train_one, label=label, failed=failed, is_last=number == len(names))
+        if result is None:
+            failed.append(name)
+        else:
+            results.append(_as_dict(name, result))
+    return results, failed
 
 
 def _trained(
