@@ -345,6 +345,8 @@ def _plan_parquet(file: InputFile, mappings: Mappings, *, config: InputSection, 
     first_rows = list(accumulate((group.num_rows for group in groups), initial=0))
     if first_rows[-1] != footer.num_rows:  # a footer has no checksum: a flipped bit would drop rows silently
         raise InputError(f"its row groups have {first_rows[-1]} rows, the footer lists {footer.num_rows}")
+    if (fewest := min((group.num_rows for group in groups), default=0)) < 0:
+        raise InputError(f"its footer lists a row group of {fewest} rows")
     ranges = [
         (begin, end)
         for begin, end in _row_group_ranges(sizes, partition_bytes=_bytes_of(config))

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -309,6 +309,29 @@ def test_a_footer_with_fewer_rows_than_the_file() -> None:
     for result in results_of({f"{at}.parquet": flipped(content, {at: 8}) for at in flips}).values():
         assert result.documents == 0
         assert [entry.reason for entry in result.quarantined] == ["its row groups have 36 rows, the footer lists 40"]
+
+
+def test_a_footer_with_a_negative_number_of_rows() -> None:
+    """Two counts that agree and are wrong: such a file has no row, and would be complete without a word."""
+    sink = pa.BufferOutputStream()
+    pq.write_table(pq.read_table(pa.BufferReader(sound("checked.parquet"))).slice(0, 13), sink, compression="none")
+    content = sink.getvalue().to_pybytes()
+    places = [at for at in range(len(content) // 2, len(content) - 8) if content[at] == 2 * 13]
+    pairs = [flipped(content, {a: 3, b: 3}) for a, b in combinations(places, 2)]
+    negative = [pair for pair in pairs if is_negative(pair)]
+    assert len(negative) == 1
+    (result,) = results_of({"negative.parquet": negative[0]}).values()
+    assert result.documents == 0
+    assert [entry.reason for entry in result.quarantined] == ["its footer lists a row group of -13 rows"]
+
+
+def is_negative(content: bytes) -> bool:
+    """Whether pyarrow reads the footer and finds -13 rows in it and in its row group."""
+    try:
+        footer = pq.read_metadata(pa.BufferReader(content))
+    except (pa.ArrowException, OSError):
+        return False
+    return bool(footer.num_rows == footer.row_group(0).num_rows == -13)
 
 
 def is_shorter(content: bytes) -> bool:
