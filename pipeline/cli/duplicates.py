@@ -19,7 +19,7 @@ from colophon.pipeline.cli.options import (
     StrictOption,
 )
 from colophon.pipeline.cli.stages import parsed_shard, planned, share_json
-from colophon.pipeline.cli.terminal import echo, echo_json, make_console, progress_log
+from colophon.pipeline.cli.terminal import echo, echo_json, make_console, output_is_the_result, progress_log
 from colophon.pipeline.executors.session import ExecutorName
 from colophon.shards.common.errors import ExitCode
 
@@ -67,6 +67,7 @@ def duplicates(
     loaded = load_recipe(recipe, overrides=settings or [])
     names = chosen_names(loaded, name, where=recipe)
     if dry_run:
+        output_is_the_result()
         _print_plans(loaded, names, where=recipe, shard=share, rebuild=rebuild, may_probe=not no_probe, as_json=as_json)
         return
     options = {

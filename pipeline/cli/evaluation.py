@@ -24,7 +24,7 @@ from colophon.pipeline.cli.options import (
     recipe_and_output,
     result_name,
 )
-from colophon.pipeline.cli.terminal import echo, echo_json, make_console, progress_log
+from colophon.pipeline.cli.terminal import echo, echo_json, make_console, output_is_the_result, progress_log
 from colophon.pipeline.cli.trained_models import trained_model
 from colophon.shards.common.durable import replace_text
 from colophon.shards.common.output_paths import inside
@@ -164,6 +164,7 @@ def generate(
 
     Example: `colophon generate recipes/web.toml --name prepend-url --prompt "The" --meta url=https://example.org/a`
     """
+    output_is_the_result()
     loaded, _ = recipe_and_output(recipe, settings)
     import pyarrow as pa
 

@@ -22,7 +22,7 @@ from colophon.pipeline.cli.options import (
     StrictOption,
     local_only,
 )
-from colophon.pipeline.cli.terminal import echo, echo_json, make_console, progress_log
+from colophon.pipeline.cli.terminal import echo, echo_json, make_console, output_is_the_result, progress_log
 from colophon.pipeline.executors.session import ExecutorName
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def _stage_command(name: str, stages: tuple[StageName, ...], docstring: str) -> 
         share = None if shard is None else parsed_shard(shard)
         loaded = _loaded(recipe, settings)
         if dry_run:
+            output_is_the_result()
             from colophon.pipeline.runs.dry_run import print_dry_run
 
             plan = planned(
@@ -266,6 +267,8 @@ def submit(
     """
     from colophon.pipeline.runs.submit import submit_run
 
+    if dry_run:
+        output_is_the_result()
     flags = [*(["--rebuild"] if rebuild else []), *(["--strict"] if strict else [])]
     code = submit_run(
         recipe,
