@@ -60,7 +60,8 @@ class DuplicatesConfig(DuplicateKeysConfig):
         """
         remedy = "`colophon duplicates RECIPE` writes it"
         if not Path(self.path).is_file():
-            raise AnnotatorError(f"annotators.{name}.path: {self.path}: no such file. {remedy}")
+            reason = "not a regular file" if Path(self.path).exists() else "no such file"
+            raise AnnotatorError(f"annotators.{name}.path: {self.path}: {reason}. {remedy}")
         try:
             found = differences(table_settings(self.path), self.of_table)
         except AnnotatorError as error:

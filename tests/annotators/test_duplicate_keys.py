@@ -130,6 +130,10 @@ def test_a_table_that_does_not_fit_is_one_line(tmp_path: Path) -> None:
     config = DuplicatesConfig(path=str(path), keep="longest")
     with pytest.raises(AnnotatorError, match=r"annotators\.d\.path: .*d\.parquet: no such file. `colophon duplicates"):
         config.build("d")
+    path.mkdir()
+    with pytest.raises(AnnotatorError, match=r"d\.parquet: not a regular file. `colophon duplicates"):
+        config.build("d")
+    path.rmdir()
     write_table(path)
     with pytest.raises(
         AnnotatorError, match=r"was made with other settings: keep.*`colophon duplicates RECIPE` writes"
