@@ -8,6 +8,7 @@ import typer
 
 from colophon.pipeline.cli.options import ExecutorOption, JsonOption, RecipeArgument, SetOption, load_and_check
 from colophon.pipeline.cli.terminal import echo, echo_json, make_console, output_is_the_result, progress_log
+from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.session import ExecutorName, ExecutorSession
 from colophon.shards.common.errors import ColophonError
 
@@ -20,7 +21,9 @@ def inspect(
     layout: Annotated[
         str | None, typer.Option(help="Layout to show a packed sequence of.", show_default="no sequence is shown")
     ] = None,
-    sequence: Annotated[int, typer.Option(help="Number of the layout's sequence, from 0.")] = 0,
+    sequence: Annotated[
+        int | None, typer.Option(help="Number of the layout's sequence, from 0.", show_default="0")
+    ] = None,
     tokens: Annotated[
         int | None, typer.Option(min=0, help="Number of tokens of the sequence to show.", show_default="all")
     ] = None,
@@ -36,12 +39,15 @@ def inspect(
 
     output_is_the_result()
     resolved = calibrated(load_and_check(recipe, settings), write=False, log=progress_log(as_json))
+    if layout is None and (sequence is not None or tokens is not None):
+        known = ", ".join(resolved.recipe.layouts)
+        raise UsageError(f"--sequence and --tokens are of a layout. Add --layout; available: {known}")
     manifest = resolved.finished_manifest()
     found: dict[str, Any] = {}
     if document is not None or layout is None:
         found["document"] = document_at(resolved, manifest, row=document or 0)
     if layout is not None:
-        found["sequence"] = sequence_at(resolved, layout=layout, row=sequence, tokens=tokens)
+        found["sequence"] = sequence_at(resolved, layout=layout, row=sequence or 0, tokens=tokens)
     if as_json:
         echo_json(found)
         return

@@ -95,7 +95,7 @@ def probe(resolved: ResolvedRecipe, stages: Sequence[str]) -> Probe:
     first = next(iter(measured.values()))
     is_cut = sum(one.result.documents for one in first) < rows.documents
     return Probe(
-        rates={names: _rate(done, rows, is_cut=is_cut) for names, done in measured.items() if {*names} <= {*stages}},
+        rates={names: _rate(done, rows) for names, done in measured.items() if {*names} <= {*stages}},
         documents=first[-1].result.documents,
         text_bytes=first[-1].result.text_bytes,
         seconds=round(time.monotonic() - begun, 1),
@@ -195,14 +195,14 @@ def _measured(task: Task, stage: Stage, workplace: Workplace) -> _Measured:
     return _Measured(result=outcome.result, seconds=seconds, cores=max(cpu / wall, 1.0))
 
 
-def _rate(done: Sequence[_Measured], rows: SampledRows, *, is_cut: bool) -> Rate:
-    """Return the rate of the last file; of a small one without what a file takes whatever its size."""
-    last = done[-1]
+def _rate(done: Sequence[_Measured], rows: SampledRows) -> Rate:
+    """Return the rate of the last file, without what a file of one row takes beside the computation."""
+    last, fixed = done[-1], done[1].seconds - done[1].computing if len(done) > 1 else 0.0
     by_text = last.result.text_bytes / max(rows.text_bytes, 1)  # 0 for a pass that reads no text
     part = by_text or last.result.documents / rows.documents
     return rate_of(
         input_bytes=max(round(rows.partition_bytes * part), 1),
-        worker_seconds=(last.computing if is_cut else last.seconds) * last.cores,
+        worker_seconds=max(last.seconds - fixed, last.computing) * last.cores,
         documents=last.result.documents,
         text_bytes=last.result.text_bytes,
         written_bytes={record.output: record.bytes for record in last.result.records},

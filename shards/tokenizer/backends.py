@@ -186,7 +186,7 @@ def _check_pattern(encoding: tiktoken.Encoding, pattern: str) -> None:
     if lost:
         raise TokenizerError(
             f"pattern {pattern!r} does not match every character, so text would be dropped. "
-            "Set an expression that matches all, or the name of a known one"
+            f"Set an expression that matches all, or the name of a known one: {', '.join(PATTERNS)}"
         )
 
 

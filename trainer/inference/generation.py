@@ -83,7 +83,8 @@ def context_prefix(
     if chosen not in known:
         raise TrainerError(f"layout {layout.name!r} has no context {chosen!r}; available: {', '.join(known)}")
     if (chosen == "meta") != bool(metadata):
-        raise TrainerError(f"context {chosen!r} {'needs' if chosen == 'meta' else 'has no place for'} metadata")
+        problem = f"needs metadata: {', '.join(fields)}" if chosen == "meta" else "has no place for metadata"
+        raise TrainerError(f"context {chosen!r} {problem}")
     if chosen == "meta":
         columns = {name: _column(layout, name, metadata.get(name)) for name in fields}
         return layout.prefix(layout.metadata(columns, num_documents=1, encoder=encoder, report=report)[0])

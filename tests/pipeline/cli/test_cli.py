@@ -104,6 +104,10 @@ def test_the_version_is_the_packages() -> None:
         ("evaluate x --name a --documents 0", "evaluate: --documents: must be greater than or equal to 1, got '?0'?$"),
         ("trace x --name a --step 1.5", "trace: --step: must be a whole number, got '1.5'$"),
         ("plot recipe.toml --to .", "--to: . is a directory. Give the path of a file$"),
+        (
+            "inspect recipe.toml --sequence 3",
+            "--sequence and --tokens are of a layout. Add --layout; available: plain, ",
+        ),
         ("run data", "data is a directory; a recipe is a TOML file. `colophon init FILES` writes one$"),
     ],
 )
