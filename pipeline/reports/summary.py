@@ -411,7 +411,7 @@ def _describe_column(column: pl.Series) -> dict[str, Any]:
         quantiles = {name: known.quantile(q) for name, q in _QUANTILES.items()}
         described["quantiles"] = {name: float(f"{q:.3g}") for name, q in quantiles.items() if q is not None}
     elif known.n_unique() > len(known) / 2:
-        described["example"] = _value(known[0])
+        described["example"] = _value(known.head(1).to_list()[0])  # of a list its values, not a Series
     else:
         # Ties are broken by value: a table of equal counts would change from run to run.
         counts = known.value_counts(name="n").sort(["n", known.name], descending=[True, False]).head(_TOP_VALUES)

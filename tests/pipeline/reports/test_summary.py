@@ -278,3 +278,9 @@ def test_a_recipe_without_layouts_has_a_summary(project: Path) -> None:
     called = run()
     assert (called.code, called.err) == (0, "")
     assert json.loads(Path("out/report/summary.json").read_text())["layouts"] == {}
+
+
+def test_the_example_of_a_list_is_its_values(project: Path) -> None:
+    with Path("recipe.toml").open("a") as recipe:
+        recipe.write('[annotators.keys]\ntype = "duplicate_keys"\nmethod = "exact"\n')
+    assert re.search(r" keys_keys .* such as \[\d+", run().out)
