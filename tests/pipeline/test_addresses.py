@@ -7,6 +7,7 @@ import inspect
 import io
 import json
 import logging
+import socket
 import threading
 import traceback
 import typing
@@ -248,6 +249,16 @@ def test_a_store_whose_library_is_missing_is_one_line(
         called = run("--set", f"{setting}={protocol}://bucket/x.parquet")
         assert called.code == 2
         assert called.line.endswith(remedy)
+
+
+def test_a_web_server_that_says_nothing_is_one_line(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("colophon.shards.stores.filesystems._SILENT_SECONDS", 0.05)
+    monkeypatch.setattr("colophon.shards.stores.retry.PAUSES_SECONDS", (0.0,))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}/x.parquet"
+        called = run("--set", f"input.paths={address}")
+    reason = "cannot be listed: Timeout on reading data from socket"
+    assert (called.code, called.line) == (2, f"recipe.toml: input.paths: {address}: {reason}")
 
 
 # Secrets

@@ -90,7 +90,9 @@ class RemoteListing(Listing):
             is_about_path = str(error) in (spot.path, f"/{spot.path}") or is_glob(spot.path)
             if isinstance(error, FileNotFoundError) and is_about_path and not is_transient(error):
                 return missing
-            raise UsageError(f"{self._spelled}: cannot be listed: {one_line(error)}") from error
+            # fsspec's error for a request without an answer is the address alone.
+            cause = error.__cause__ if is_about_path and isinstance(error.__cause__, Exception) else error
+            raise UsageError(f"{self._spelled}: cannot be listed: {one_line(cause)}") from error
 
 
 def _remote_entry(name: str, info: Mapping[str, Any]) -> Entry:
