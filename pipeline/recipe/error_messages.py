@@ -83,7 +83,8 @@ def _described(errors: Sequence[Any], data: Any, model: type[BaseModel]) -> tupl
         return keys[:-1], f"must be a list of {_num_items(model, first['loc'][:-1])}, got {keys[-1]}"
     # Of a value that may be of several types, such as a boolean or one of some names, each type has an error.
     alternatives = [each for each in (*others, first) if [*_recipe_keys(each, data)] == keys]
-    if of_key := next((each for each in alternatives if each["loc"][-1:] == (_KEY,)), None):
+    of_key = next((each for each in alternatives if each["loc"][-1:] == (_KEY,)), None)
+    if of_key is not None and of_key["type"] == "literal_error":
         return keys, f"unknown key; available: {choices(_QUOTED.findall(of_key['ctx']['expected']))}"
     texts = dict.fromkeys(_message(each, model) for each in alternatives)
     if {"must be a number", "must be a finite number"} & {*texts}:

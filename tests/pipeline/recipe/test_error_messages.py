@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import re
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -35,6 +35,7 @@ class Whole(BaseModel):
     limits: list[int | bool] = []
     edges: tuple[float, float] | None = None
     kinds: dict[Literal["a", "b"], int] = {}
+    named: dict[Annotated[str, Field(min_length=2)], int] = {}
 
 
 @pytest.mark.parametrize(
@@ -45,13 +46,14 @@ class Whole(BaseModel):
         ({"parts": {"a": {"size": 2}}}, "parts.a.size: unknown key; available: name, weight"),
         (
             {"weight": 2},
-            "weight: unknown key; it belongs in parts or listed; available: edges, kinds, limits, listed, parts",
+            "weight: unknown key; it belongs in parts or listed; available: edges, kinds, limits, listed, named, parts",
         ),
         ({"parts": {"a": {"weight": True}}}, "parts.a.weight: must be a number, not true or false"),
         ({"limits": [1, 2.5]}, "limits.1: must be true or false, or a whole number, got 2.5"),
         ({"edges": [1]}, "edges: must be a list of 2, got 1"),
         ({"edges": [1, 2, 3]}, "edges: must have at most 2 items"),
         ({"kinds": {"c": 1}}, "kinds.c: unknown key; available: a, b"),
+        ({"named": {"b": 1}}, "named.b: must have at least 2 characters, got 'b'"),
         ({"parts": {"a": {"weight": -1}}}, "parts.a.weight: must be greater than or equal to 0, got -1"),
         ({"parts": {"a": {"name": ""}}}, "parts.a.name: must have at least 1 character, got ''"),
         ({"parts": {"a": 3}}, "parts.a: must be a table, got 3; its keys: name, weight"),
