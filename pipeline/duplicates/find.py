@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict, Unpack
 
 import numpy as np
 import pyarrow as pa
@@ -64,6 +64,15 @@ class FoundDuplicates:
         return ExitCode.QUARANTINED if self.quarantined else ExitCode.COMPLETE
 
 
+class KeyOptions(TypedDict, total=False):
+    """Arguments of `compute_keys` for all partitions."""
+
+    executor: ExecutorName | str
+    rebuild: bool
+    strict: bool
+    log: Callable[[str], None]
+
+
 def compute_keys(
     recipe: Recipe,
     name: str,
@@ -115,7 +124,7 @@ def find_duplicates(
     where: str = "recipe",
     console: Console | None = None,
     range_bytes: int = RANGE_BYTES,
-    **options: Any,
+    **options: Unpack[KeyOptions],
 ) -> FoundDuplicates:
     """Compute the keys that are not up to date, cluster all documents, and write the table of the annotator `name`.
 
@@ -128,7 +137,7 @@ def find_duplicates(
         where: the recipe's name in errors.
         console: shows progress. None: nothing is shown.
         range_bytes: bytes of keys that are sorted at once.
-        options: `executor`, `rebuild`, `strict` and `log` of `compute_keys`.
+        options: see `compute_keys`.
 
     Raises: see `compute_keys`.
     """
