@@ -13,6 +13,7 @@ from pathlib import Path
 
 from colophon.shards.common.durable import final_path
 from colophon.shards.common.errors import ColophonError, ExitCode, one_line
+from colophon.shards.common.paths import why_missing
 
 _CONTROLS = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f"  # escape, carriage return, backspace; the second set of controls
@@ -28,6 +29,7 @@ _REMEDIES = {
     (errno.EMFILE, errno.ENFILE): "Raise the limit of open files, `ulimit -n`",
     (errno.EAGAIN,): "Raise the limit of processes, `ulimit -u`",
     (errno.EFBIG,): "Raise the limit of a file's size, `ulimit -f`",
+    (errno.EEXIST,): "Choose another place",
     (errno.ENAMETOOLONG,): "Choose a shorter path",
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR): "Check the path",
 }
@@ -88,10 +90,14 @@ def system_error(error: Exception) -> ColophonError | None:
 def _of_system(error: OSError) -> ColophonError | None:
     if error.errno == errno.ENOENT and error.filename is None and not _has_working_directory():
         return UsageError("the working directory no longer exists. Change to another")
+    is_path = isinstance(error.filename, str | bytes)
+    path = final_path(os.fsdecode(error.filename)) if is_path else None
+    if path is not None and (link := why_missing(path, otherwise="")):
+        return UsageError(f"{path}: {link}. Create its target, or choose another place")
     remedy = next((remedy for numbers, remedy in _REMEDIES.items() if error.errno in numbers), None)
     if error.errno is None or remedy is None:
         return None
-    place = f"{final_path(os.fsdecode(error.filename))}: " if isinstance(error.filename, str | bytes) else ""
+    place = "" if path is None else f"{path}: "
     return ColophonError(f"{place}{os.strerror(error.errno)}. {remedy}")
 
 

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.model_layout import FastTextHeader, FastTextLayout, MatrixPlace, QuantizedPlace
+from colophon.shards.common.paths import why_missing
 
 _MAGIC = (793712314).to_bytes(4, "little")
 _VERSIONS = (11, 12)
@@ -64,7 +65,7 @@ def read_layout(path: str | Path) -> FastTextLayout:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             return _Parser(data, path=str(path)).layout()
     except FileNotFoundError:
-        raise AnnotatorError(f"{path}: no such file") from None
+        raise AnnotatorError(f"{path}: {why_missing(path)}") from None
     except (OSError, ValueError) as error:  # a folder, no permission, an empty file, or what the parser found
         reason = error.strerror if isinstance(error, OSError) else error
         raise AnnotatorError(f"{path}: not a usable fastText model: {reason}") from None

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from colophon.annotators.base import AnnotatorError
 from colophon.annotators.fasttext.model_cache import remembered_sha256
 from colophon.shards.common.errors import short_reason
+from colophon.shards.common.paths import why_missing
 from colophon.shards.common.text_encoding import NOT_UTF8, encoding_problem
 
 _COMPRESSED = (".gz", ".bz2", ".zst", ".lz4")
@@ -38,7 +39,7 @@ def files_of(path: str) -> list[Path]:
             raise AnnotatorError(f"{path}: the folder has no file")
         return found
     if not place.is_file():
-        raise AnnotatorError(f"{path}: no such file or folder")
+        raise AnnotatorError(f"{path}: {why_missing(path, otherwise='no such file or folder')}")
     return [place]
 
 

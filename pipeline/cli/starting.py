@@ -38,9 +38,11 @@ def init(
     from colophon.pipeline.executors.cpus import num_cpus_here
     from colophon.pipeline.executors.memory_limit import available_memory
     from colophon.pipeline.inputs.search.find import find_files
+    from colophon.pipeline.inputs.search.found import describe_left_aside
     from colophon.pipeline.recipe.error_messages import validated
     from colophon.pipeline.recipe.proposal import Input, Machine, find_columns, recipe_text
     from colophon.pipeline.recipe.schema import InputSection
+    from colophon.pipeline.runs.run import describe
     from colophon.shards.common.durable import replace_text
     from colophon.shards.common.url_secrets import secret_in
 
@@ -49,7 +51,8 @@ def init(
     for path in paths:
         if problem := secret_in(path):
             raise UsageError(f"init: PATHS must not hold a secret: {problem}")
-    files = find_files(validated(InputSection, {"paths": paths}, where="init")).files
+    search = find_files(validated(InputSection, {"paths": paths}, where="init"))
+    files = search.files
     formats = dict(sorted(Counter(file.format for file in files).items()))
     overview = _overview(files[0])
     columns = find_columns(overview, text=text)
@@ -68,6 +71,8 @@ def init(
                 "bytes": found.total_bytes,
                 "columns_of": overview.source,
                 "columns": listed,
+                "quarantine": [entry.model_dump() for entry in search.quarantine],
+                "left_aside": [one.model_dump() for one in search.left_aside],
             }
         )
         return
@@ -78,6 +83,10 @@ def init(
             f"files of {len(formats)} formats ({counts}): only {overview.source} was read. If others have different "
             "columns, write a table of [[inputs]] for each (docs/recipes.md)"
         )
+    for entry in search.quarantine:
+        echo(f"cannot be read: {describe(entry)}")
+    for line in describe_left_aside(search.left_aside):
+        echo(f"left aside: {line}")
     echo(f"{to}: written. Next: colophon run {to} --dry-run")
 
 

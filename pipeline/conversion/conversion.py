@@ -23,6 +23,7 @@ from colophon.pipeline.conversion.target import Format, Target
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.runs.progress import duration
 from colophon.pipeline.storage.run_files import disk_full_as_store_error
+from colophon.shards.common.paths import real_path
 from colophon.shards.reader import PackedDataset
 from colophon.shards.run_output import open_run
 from colophon.shards.schema import ROLE_NAMES
@@ -100,7 +101,7 @@ class Conversion:
             ShardError: a row has an id that the tokenizer does not have.
             StoreReadError: the object store of the run fails.
         """
-        if isinstance(self._run, Path) and directory.resolve().is_relative_to(self._run.resolve()):
+        if isinstance(self._run, Path) and real_path(directory).is_relative_to(real_path(self._run)):
             raise UsageError(
                 f"--output {directory}: is in the run's output {self._run}. Give a directory outside of it"
             )

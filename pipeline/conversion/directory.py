@@ -17,6 +17,7 @@ from colophon.pipeline.errors import UsageError
 from colophon.shards.common.durable import TEMPORARY_SUFFIX, created_directory, temporary_path
 from colophon.shards.common.errors import listed
 from colophon.shards.common.output_paths import inside
+from colophon.shards.common.paths import real_path
 from colophon.shards.common.state_files import parse_model, read_regular
 
 DESCRIPTION_NAME = "conversion.json"
@@ -64,7 +65,7 @@ def new_directory(directory: Path, *, overwrite: bool) -> Iterator[Path]:
         UsageError: it has other content.
         OSError: it cannot be written.
     """
-    place = directory.resolve()  # the directory may be a link
+    place = real_path(directory)  # the directory may be a link
     check_directory(place, overwrite=overwrite)
     _remove_leftovers(place)
     replaced: Path | None = None

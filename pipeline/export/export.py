@@ -23,6 +23,7 @@ from colophon.pipeline.runs.requirements import requirements
 from colophon.pipeline.runs.resolve import ResolvedRecipe
 from colophon.pipeline.stages.tasks import Outcome, Stage, Task
 from colophon.shards.common.errors import ColophonError
+from colophon.shards.common.paths import real_path
 from colophon.shards.outputs import Output
 
 
@@ -108,7 +109,7 @@ class Export:
 
     def _check_apart(self, tasks: Sequence[Task]) -> None:
         files = self.resolved.store.files
-        if files.is_local and self.directory.resolve().is_relative_to(files.path.resolve()):
+        if files.is_local and real_path(self.directory).is_relative_to(real_path(files.path)):
             raise UsageError(
                 f"--to {self.directory}: is in the run's output {files.root}. Give a directory outside of it"
             )

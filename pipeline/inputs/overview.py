@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from colophon.pipeline.errors import InputError
+from colophon.pipeline.inputs.columnar.conversion import converted
 from colophon.pipeline.inputs.columns import clean_names
 from colophon.pipeline.inputs.compression import open_as, open_file
 from colophon.pipeline.inputs.failures import input_errors
@@ -148,9 +149,30 @@ def _arrow_rows(url: str) -> Iterator[dict[str, Any]]:
 
 def _named_rows(batch: pa.RecordBatch) -> Iterator[dict[str, Any]]:
     names = clean_names(batch.schema.names)
-    columns = [column.to_pylist() for column in batch.columns]
+    columns = [_values(column) for column in batch.columns]
     for values in zip(*columns, strict=True):
         yield dict(zip(names, values, strict=True))
+
+
+def _values(array: pa.Array) -> list[Any]:
+    try:
+        return array.to_pylist()  # type: ignore[no-any-return]
+    except Exception:  # one of many types of errors, for a date in the year 12000 or text that is not UTF-8
+        return [_value(scalar) for scalar in array]
+
+
+def _value(scalar: Any) -> Any:
+    """A value as Python has it, or as text where Python has no such value."""
+    if not scalar.is_valid:
+        return None
+    if isinstance(scalar, pa.StructScalar):
+        return {name: _value(inner) for name, inner in scalar.items()}
+    if isinstance(scalar, pa.ListScalar):
+        return [_value(inner) for inner in scalar.values]
+    try:
+        return scalar.as_py()
+    except Exception:
+        return converted(pa.repeat(scalar, 1), pa.string())[0][0].as_py()
 
 
 def _csv_rows(url: str) -> Iterator[dict[str, Any]]:

@@ -22,6 +22,7 @@ from colophon.pipeline.inputs.columnar.footers import footer_of, parquet_identit
 from colophon.pipeline.inputs.columnar.schemas import FileSchemas
 from colophon.pipeline.inputs.columnar.text_reader import text_schema
 from colophon.pipeline.inputs.columns import ColumnNeed, column_names, column_problem
+from colophon.pipeline.inputs.disguises import disguise_of
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.files import digest, file_info, size_and_identity
 from colophon.pipeline.inputs.jsonl.pieces import Piece, cut, most_uncut_bytes
@@ -29,7 +30,7 @@ from colophon.pipeline.inputs.mappings import Mappings
 from colophon.pipeline.inputs.partition_size import ASSUMED_WORKERS, automatic_bytes
 from colophon.pipeline.inputs.partition_table import Partition, Partitions, PlannedFile
 from colophon.pipeline.inputs.search.find import find_files
-from colophon.pipeline.inputs.search.formats import stem_of
+from colophon.pipeline.inputs.search.formats import compression_of, stem_of
 from colophon.pipeline.inputs.search.found import InputFile, Search, shown
 from colophon.pipeline.recipe.schema import InputSection
 from colophon.shards.common.errors import ColophonError
@@ -167,7 +168,7 @@ def _plan_source(
         is_any = is_any or bool(planned)
         parts.append(Partitions.of_files(planned))
     if not is_any:
-        first = (*unreadable, *quarantine)[0] if config.key == "input" else (*quarantine, *unreadable)[0]
+        first = (*quarantine, *unreadable)[0]
         where = "" if config.key == "input" else f"{config.key}: "
         raise UsageError(f"{where}no input file can be read; the first, {first.source}: {first.reason}")
     mappings.check()
@@ -249,13 +250,16 @@ def _plan_file(
             if file.format == "parquet":
                 return _plan_parquet(file, mappings, config=config, schemas=schemas)
             size, identity = file.listed or size_and_identity(file_info(file.url))
+            if not size and compression_of(file.url) is not None:
+                raise InputError("it is empty, as no compressed file is: it was cut, or its writer was not closed")
             is_lines = file.format == "jsonl"
             pieces = cut(file.url, size, piece_bytes=_bytes_of(config)) if is_lines else ()
             if problem := _problem(file, mappings, needs, is_cut=bool(pieces)):
                 raise InputError(problem)
             return _planned_whole(file, config, size, identity, pieces)
     except InputError as error:
-        return QuarantineEntry(source=file.source, stage="input", reason=str(error))
+        reason = disguise_of(file.url, file.format) or str(error)
+        return QuarantineEntry(source=file.source, stage="input", reason=reason)
 
 
 def _problem(file: InputFile, mappings: Mappings, needs: Sequence[ColumnNeed], *, is_cut: bool) -> str | None:

@@ -23,6 +23,7 @@ from colophon.pipeline.inputs.columnar.parquet_reader import parquet_batches, pa
 from colophon.pipeline.inputs.columnar.text_reader import text_batches
 from colophon.pipeline.inputs.columns import BATCH_BYTES, BATCH_ROWS, FINEWEB_TYPES, PLACE, ColumnNeed
 from colophon.pipeline.inputs.content import ColumnContent
+from colophon.pipeline.inputs.disguises import disguise_of
 from colophon.pipeline.inputs.failures import input_errors
 from colophon.pipeline.inputs.jsonl.reader import jsonl_batches
 from colophon.pipeline.inputs.limits import MAX_VALUE_BYTES, TOO_LARGE, text_too_large
@@ -104,12 +105,18 @@ class PartitionReader:
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         num_rows = 0
-        with input_errors():
-            for large in self._batches():
-                for batch in _slices(large):
-                    yield self._canonical(batch, first_row=self.partition.first_row + num_rows)
-                    num_rows += batch.num_rows
-            is_unchanged = present_identity(self.partition) == self.partition.identity
+        try:
+            with input_errors():
+                for large in self._batches():
+                    for batch in _slices(large):
+                        yield self._canonical(batch, first_row=self.partition.first_row + num_rows)
+                        num_rows += batch.num_rows
+                is_unchanged = present_identity(self.partition) == self.partition.identity
+        except InputError as error:
+            disguise = None if num_rows else disguise_of(self.partition.url, self.partition.format)
+            if disguise is None:
+                raise
+            raise InputError(disguise) from error
         expected = self.partition.rows
         if expected is not None and num_rows != expected:
             raise InputError(f"{num_rows} rows read, the footer lists {expected}")

@@ -16,6 +16,7 @@ from colophon.pipeline.recipe.error_messages import choices, validated
 from colophon.pipeline.recipe.plugins import read_plugins
 from colophon.pipeline.recipe.schema import PluginsSection, Recipe
 from colophon.shards.common.errors import did_you_mean, with_place
+from colophon.shards.common.paths import why_missing
 from colophon.shards.common.text_encoding import utf8_text
 from colophon.shards.common.url_secrets import has_secret
 from colophon.shards.stores.addresses import check_address, check_local, protocol_of, secret_problem
@@ -132,6 +133,8 @@ def find_recipe(name: str) -> Path:
         return shipped[name]
     if path.is_dir():
         raise UsageError(f"{name} is a directory; a recipe is a TOML file. `colophon init FILES` writes one")
+    if link := why_missing(path, otherwise=""):
+        raise UsageError(f"no recipe file {name}: {link}")
     known = f"{choices(shipped)}{did_you_mean(name, shipped)}"
     raise UsageError(f"no recipe file {name or repr(name)}; bundled recipes: {known}")
 

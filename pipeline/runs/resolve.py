@@ -35,6 +35,7 @@ from colophon.pipeline.storage.shard import LOCK_NAME, SHARDS, Shard
 from colophon.shards.annotations import ID
 from colophon.shards.common.digests import fingerprint
 from colophon.shards.common.errors import ColophonError, did_you_mean
+from colophon.shards.common.paths import why_missing
 from colophon.shards.layouts import AppendLayout, Layout, PrependLayout
 from colophon.shards.manifest import MANIFEST_NAME, TABLES, Manifest
 from colophon.shards.outputs import Output
@@ -403,6 +404,10 @@ def _smaller_metadata(name: str, layout: Layout, *, excess: int) -> str:
 def _check_output(resolved: ResolvedRecipe) -> None:
     if resolved.store.files.is_local:
         path = resolved.store.files.path
+        if link := why_missing(path, otherwise=""):
+            raise UsageError(
+                f"{resolved.where}: output.path: {path}: {link}. Create its target, or choose another place"
+            )
         existing = next((place for place in (path, *path.parents) if place.exists()), None)
         if existing is not None and not existing.is_dir():
             raise UsageError(f"{resolved.where}: output.path: {existing} is a file; a run's output is a directory")

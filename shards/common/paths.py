@@ -39,3 +39,26 @@ def absolute_path(place: str) -> str:
     """
     place = local_path(place)
     return place if "://" in place or os.environ.get(SUBMITTED) else str(Path(place).absolute())
+
+
+def real_path(path: str | Path) -> Path:
+    """The absolute path without links. A link that leads to itself stays, where `Path.resolve` raises RuntimeError."""
+    return Path(os.path.realpath(path))
+
+
+def why_missing(path: str | Path, *, otherwise: str = "no such file") -> str:
+    """Why nothing is at a path: the link in it that leads nowhere, with its target, else `otherwise`."""
+    place = Path(path)
+    for part in (*reversed(place.parents), place):
+        if not os.path.islink(part):  # noqa: PTH114 (pathlib raises for a very long name)
+            continue
+        try:
+            part.stat()
+        except FileNotFoundError:
+            problem = "a link whose target is missing"
+        except OSError as error:
+            problem = f"a link that cannot be followed, {error.strerror}"
+        else:
+            continue
+        return f"{'' if part == place else f'{part} is '}{problem}: {part.readlink()}"
+    return otherwise

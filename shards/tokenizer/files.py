@@ -15,6 +15,7 @@ from typing import Any
 import tiktoken
 
 from colophon.shards.common.errors import PanicError, TokenizerError, did_you_mean, panics_as_errors, short_reason
+from colophon.shards.common.paths import why_missing
 from colophon.shards.common.text_encoding import BYTE_ORDER_MARK, encoding_problem
 from colophon.shards.tokenizer.backends import Backend, TiktokenBackend, build_encoding
 from colophon.shards.tokenizer.hugging_face import HuggingFaceBackend
@@ -66,7 +67,8 @@ def load_file(path: Path, *, pattern: str | None, name: str | None = None) -> Ba
         TokenizerError: the file is missing or of another format, or the pattern is missing or invalid.
     """
     if not path.is_file():
-        raise TokenizerError(f"no tokenizer file {path}" + (" (it is a folder)" if path.is_dir() else ""))
+        reason = "it is a folder" if path.is_dir() else why_missing(path, otherwise="")
+        raise TokenizerError(f"no tokenizer file {path}" + (f" ({reason})" if reason else ""))
     if path.suffix == ".json":
         if pattern is not None:
             raise TokenizerError(f"{path}: pattern is for .tiktoken files; a {path.name} has its own")

@@ -14,6 +14,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from colophon.pipeline.errors import InputError, one_line
+from colophon.pipeline.inputs.columnar.conversion import bare_type
 from colophon.pipeline.inputs.columns import ColumnNeed, column_problem, named_columns, positions
 from colophon.shards.stores.filesystems import filesystem_of
 
@@ -52,7 +53,7 @@ def arrow_batches(url: str, needs: Sequence[ColumnNeed]) -> Iterator[pa.RecordBa
         num_batches = 0
         for batch in _stream(handle, included):
             num_batches += 1
-            batch.validate(full=True)
+            _check_batch(batch)
             yield named_columns(batch, {n: (included.index(path[0]), *path[1:]) for n, path in places.items()})
         if expected is None:
             _check_end(handle)
@@ -92,6 +93,22 @@ def _stream(handle: Any, places: Sequence[int]) -> Iterator[pa.RecordBatch]:
     """The batches with the columns at these places alone; with all columns if there are none."""
     _seek_to_stream(handle)
     yield from pa.ipc.open_stream(handle, options=pa.ipc.IpcReadOptions(included_fields=places))
+
+
+def _check_batch(batch: pa.RecordBatch) -> None:
+    """Check all offsets and lengths in a batch. What its values mean is not checked: text is repaired when converted.
+
+    Raises:
+        pa.ArrowInvalid: the batch is damaged.
+    """
+    try:
+        batch.validate(full=True)
+    except pa.ArrowInvalid as error:
+        try:
+            for column in batch.columns:
+                column.view(bare_type(column.type)).validate(full=True)
+        except (pa.ArrowException, TypeError):
+            raise error from None
 
 
 def _check_end(handle: Any) -> None:

@@ -35,6 +35,18 @@ _TEXTS = (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
 _NUMBERS = (kinds.is_boolean, kinds.is_integer, kinds.is_floating, kinds.is_decimal, kinds.is_null)
 _TIMES = (kinds.is_timestamp, kinds.is_date)
 _LISTS = (kinds.is_list, kinds.is_large_list, kinds.is_fixed_size_list, kinds.is_list_view, kinds.is_large_list_view)
+_LIST_TYPES = {
+    kinds.is_list: pa.list_,
+    kinds.is_large_list: pa.large_list,
+    kinds.is_list_view: pa.list_view,
+    kinds.is_large_list_view: pa.large_list_view,
+}
+_BARE = {
+    pa.string(): pa.binary(),
+    pa.large_string(): pa.large_binary(),
+    pa.string_view(): pa.binary_view(),
+    pa.date64(): pa.int64(),
+}
 _LARGEST_LIST = 256 << 20
 """The most bytes of the strings in one document's list: a dictionary of long values can claim any number."""
 
@@ -64,6 +76,26 @@ def plain_type(column_type: pa.DataType) -> pa.DataType:
     if isinstance(column_type, pa.BaseExtensionType) and not _is_uuid(column_type):
         return plain_type(column_type.storage_type)
     return column_type
+
+
+def bare_type(column_type: pa.DataType) -> pa.DataType:
+    """The type with the same buffers whose values have no rules: of text its bytes, of dates and times integers."""
+    kind = column_type
+    if kinds.is_time(kind):
+        bare = pa.int32() if kind.bit_width == 32 else pa.int64()
+    elif kinds.is_dictionary(kind):
+        bare = pa.dictionary(kind.index_type, bare_type(kind.value_type), kind.ordered)
+    elif kinds.is_fixed_size_list(kind):
+        bare = pa.list_(bare_type(kind.value_type), kind.list_size)
+    elif kinds.is_map(kind):
+        bare = pa.map_(bare_type(kind.key_type), bare_type(kind.item_type))
+    elif kinds.is_struct(kind):
+        bare = pa.struct([field.with_type(bare_type(field.type)) for field in kind])
+    elif (list_type := next((new for test, new in _LIST_TYPES.items() if test(kind)), None)) is not None:
+        bare = list_type(kind.value_field.with_type(bare_type(kind.value_type)))
+    else:
+        bare = _BARE.get(kind, kind)
+    return bare
 
 
 def decoded_bytes(array: pa.Array) -> int:

@@ -23,7 +23,7 @@ from colophon.pipeline.inputs.search.pattern import Glob, is_glob, split_glob
 from colophon.pipeline.inputs.search.remote_listing import RemoteListing
 from colophon.pipeline.inputs.search.walk import Walk
 from colophon.pipeline.recipe.schema import InputFormat, InputSection
-from colophon.shards.common.paths import local_path
+from colophon.shards.common.paths import local_path, why_missing
 from colophon.shards.common.url_secrets import without_query
 
 _EVERYTHING = Glob(())
@@ -91,7 +91,8 @@ def _nothing_found(path: str, found: Found) -> str:
         directory, slash, name = texts.rpartition("/")
         pattern = f"{directory}{slash}*.txt{'' if name.lower().endswith('.txt') else '*'}"
         remedy = f'. A path that has .txt reads text files too, such as paths = ["{shown(pattern)}"]'
-    return f"{path}: no such file, or no data file in it{left_aside}{remedy}"
+    link = "" if "://" in path else why_missing(path, otherwise="")
+    return f"{path}: {link or 'no such file, or no data file in it'}{left_aside}{remedy}"
 
 
 def listing_of(path: str) -> Listing:

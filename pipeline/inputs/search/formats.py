@@ -63,7 +63,7 @@ class Meaning(NamedTuple):
 UNASKED_TEXT = Meaning(left_aside="text file (format = 'text' reads it)")
 """The meaning of a text file that a search meets: most are notes and licences beside data."""
 NO_SUFFIX = Meaning(left_aside="no suffix")
-"""The meaning of a name without a dot. A link with such a name may have been a directory."""
+"""The meaning of a name without a dot."""
 
 
 def meaning_of(
@@ -84,6 +84,18 @@ def meaning_of(
     meaning = _meaning_of_suffixes(*_suffixes(name), declared)
     is_asked = is_named or declared == "text" or any(".txt" in glob.lower() for glob in globs)
     return meaning if meaning.format != "text" or is_asked else UNASKED_TEXT
+
+
+def may_be_directory(name: str, meaning: Meaning, *, is_expected: bool) -> bool:
+    """Whether a link that leads nowhere may have led to a directory with data: `2024`, `CC-MAIN-2024.10`.
+
+    Args:
+        name: the link's name.
+        meaning: that of the name.
+        is_expected: a glob names files below the link: Spark writes directories such as `pages.parquet`.
+    """
+    has_version = _suffixes(name)[0][1:].isdigit()
+    return meaning == NO_SUFFIX or has_version or (is_expected and meaning.format is not None)
 
 
 def format_of(name: str) -> InputFormat | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from colophon.pipeline.errors import one_line
 from colophon.pipeline.inputs.search.listings import Entry, Listing, Spot, escaped
+from colophon.shards.common.paths import why_missing
 
 _SPECIAL_FILES = {
     stat.S_IFIFO: "a FIFO",
@@ -37,7 +38,7 @@ class LocalListing(Listing):
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            return Entry(path.name, "unusable", problem=_reason(error))
+            return Entry(path.name, "unusable", problem=why_missing(path, otherwise=_reason(error)))
 
     def entries(self, directory: Spot, *, recursive: bool) -> list[Entry]:
         """The entries of a directory; none if it does not exist."""

@@ -6,7 +6,7 @@ from collections import deque
 
 from colophon.pipeline.errors import UsageError, one_line
 from colophon.pipeline.inputs.compression import open_as
-from colophon.pipeline.inputs.search.formats import NO_SUFFIX, meaning_of
+from colophon.pipeline.inputs.search.formats import may_be_directory, meaning_of
 from colophon.pipeline.inputs.search.found import Found, InputFile, Scope
 from colophon.pipeline.inputs.search.listings import Entry, Listing, Spot, escaped, is_text
 from colophon.pipeline.inputs.search.pattern import Glob, Positions
@@ -121,9 +121,13 @@ class Walk:
         globs = self._glob.ahead(positions)
         meaning = meaning_of(entry.name, self._declared, is_named=is_named, globs=globs)
         is_broken_link = entry.kind == "unusable" and entry.link_to is not None
-        if after and is_broken_link and meaning == NO_SUFFIX:  # it may have been a directory
+        is_complete = self._glob.is_complete(after)
+        names_directory = not is_complete and not after <= positions  # a component before the last, other than `**`
+        if after and is_broken_link and may_be_directory(entry.name, meaning, is_expected=names_directory):
             self._quarantine(child, str(entry.problem))
-        elif not self._glob.is_complete(after):
+        elif not is_complete:
+            if is_broken_link and names_directory:
+                self._leave_aside(child, "link whose target is missing")
             return
         elif meaning.left_aside is not None:
             self._leave_aside(child, meaning.left_aside)

@@ -209,6 +209,27 @@ def test_debug_shows_the_traceback_and_the_line(project: Path) -> None:
     assert called.err.splitlines()[-1].startswith("colophon: no recipe file missing.toml")
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        "run recipe.toml --set output.path=LINK",
+        "run LINK",
+        "run recipe.toml --set input.paths=LINK/*.parquet",
+        "run recipe.toml --set tokenizer.path=LINK/own.tiktoken",
+        "train-tokenizer --input data --vocabulary-size 300 --output LINK/own.tiktoken",
+        "init data --to LINK/recipe.toml",
+    ],
+)
+@pytest.mark.parametrize("link", ["gone", "circle"])
+def test_a_link_that_leads_nowhere_is_named(project: Path, call: str, link: str) -> None:
+    Path("gone").symlink_to("not/there")
+    Path("circle").symlink_to("circle")
+    called = colophon(*call.replace("LINK", link).split())
+    assert called.code == 2
+    assert re.search(rf"{link}.*a link (whose|that) .*: {'not/there' if link == 'gone' else link}", called.line)
+    assert "--debug" not in called.line
+
+
 @pytest.mark.parametrize("command", ["run", "annotate", "tokenize", "pack"])
 def test_commands_of_stages_print_the_summary(project: Path, command: str) -> None:
     if command == "pack":

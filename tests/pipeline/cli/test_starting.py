@@ -82,6 +82,33 @@ def test_files_of_several_formats_are_named() -> None:
     assert "formats" not in colophon("init", "data/a.jsonl", "--overwrite").out
 
 
+def test_values_that_python_does_not_have_are_shown_as_text() -> None:
+    late, bad = pa.array([316516204800], pa.timestamp("s")), pa.array([b"caf\xe9"])
+    bad_text = pa.Array.from_buffers(pa.string(), 1, bad.buffers())
+    columns = {"text": ["A text."], "late": late, "tags": pa.ListArray.from_arrays([0, 1], bad_text)}
+    pq.write_table(pa.table({**columns, "zone": pa.array([0], pa.timestamp("s", "Mars/Olympus"))}), "a.parquet")
+    called = colophon("init", "a.parquet", "--json")
+    assert (called.code, called.err) == (0, "")
+    assert [(column["name"], column["example"]) for column in json.loads(called.out)["columns"]] == [
+        ("text", "A text."),
+        ("late", "12000-01-01T00:00:00"),
+        ("tags", "['caf\ufffd']"),
+        ("zone", "1970-01-01T00:00:00Z"),
+    ]
+
+
+def test_what_the_search_does_not_take_is_named() -> None:
+    write_json_lines(Path("data/a.jsonl"), [{"text": "A text."}])
+    Path("data/b.jsonl").symlink_to("gone")
+    Path("data/c.ipc").touch()
+    called = colophon("init", "data")
+    assert (called.code, called.err) == (0, "")
+    assert "cannot be read: data/b.jsonl: a link whose target is missing: gone (input)" in called.out
+    assert "left aside: unknown suffix .ipc: 1 (data/c.ipc)" in called.out
+    result = json.loads(colophon("init", "data", "--overwrite", "--json").out)
+    assert ([e["source"] for e in result["quarantine"]], result["left_aside"][0]["count"]) == (["data/b.jsonl"], 1)
+
+
 def test_the_longest_strings_are_the_text_where_no_name_fits() -> None:
     Path("a.tsv").write_text("kurz\tlang\nx\t" + "wort " * 30 + "\n")
     assert colophon("init", "a.tsv").code == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from colophon.shards.common.paths import absolute_path, local_path
+from colophon.shards.common.paths import absolute_path, local_path, why_missing
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,24 @@ def test_a_relative_path_becomes_absolute(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.chdir(tmp_path)
     assert absolute_path("a/b") == f"{tmp_path}/a/b"
     assert absolute_path("hf://datasets/x") == "hf://datasets/x"
+
+
+def test_the_link_that_leads_nowhere_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("there").mkdir()
+    for link, target in {"good": "there", "gone": "not/there", "circle": "circle", "good/inner": "gone"}.items():
+        Path(link).symlink_to(target)
+    missing, circle = (
+        "a link whose target is missing",
+        "a link that cannot be followed, Too many levels of symbolic links",
+    )
+    for path, reason in {
+        "gone": f"{missing}: not/there",
+        "gone/x/y": f"gone is {missing}: not/there",
+        "good/inner/x": f"good/inner is {missing}: gone",
+        "circle": f"{circle}: circle",
+        "circle/x": f"circle is {circle}: circle",
+        "good/x": "no such file",
+        "x" * 300: "no such file",
+    }.items():
+        assert why_missing(path) == reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -91,3 +92,28 @@ def test_a_second_stream_in_the_same_file_is_an_error() -> None:
 def test_a_file_of_another_kind_is_found_when_the_run_is_planned(data: bytes) -> None:
     Path("a.arrow").write_bytes(data)
     assert refusal("a.arrow").startswith("neither an Arrow IPC file nor a stream")
+
+
+def invalid(kind: pa.DataType, *, rows: int = 60) -> pa.Array:
+    """A column of strings whose bytes are not UTF-8."""
+    buffers = pa.array([b"caf\xe9"] * rows, pa.binary()).buffers()
+    return pa.Array.from_buffers(kind, rows, buffers)
+
+
+def test_text_that_is_not_utf8_is_repaired_as_in_parquet() -> None:
+    text = invalid(pa.string())
+    for column in (text, pa.DictionaryArray.from_arrays(pa.array([0] * 60), text.slice(0, 1))):
+        table = TABLE.set_column(0, "text", column)
+        for name in ("a.arrow", "stream.arrow"):
+            assert read(write(table, name))[0]["text"] == "caf\ufffd"
+
+
+def test_offsets_are_checked_where_text_is_not_utf8() -> None:
+    text = invalid(pa.string())
+    offsets = np.arange(0, 61 * 4, 4, dtype=np.int32)
+    offsets[5] = 2**31 - 1
+    broken = pa.Array.from_buffers(pa.string(), 60, [None, pa.py_buffer(offsets), text.buffers()[2]])
+    with pytest.raises(InputError, match="Invalid"):
+        read(
+            write(TABLE.set_column(0, "text", text).set_column(SCHEMA.get_field_index("url"), "url", broken), "a.arrow")
+        )

@@ -217,6 +217,23 @@ def test_links_that_lead_nowhere_are_quarantined(here: Path) -> None:
             find(path)
 
 
+def test_a_link_that_leads_nowhere_may_have_led_to_a_directory(here: Path) -> None:
+    touch("crawls/now/a.jsonl")
+    for link in ("CC-MAIN-2024.10", "pages.parquet", "notes.md"):
+        Path("crawls", link).symlink_to("../gone")
+    missing = "a link whose target is missing: ../gone"
+    for glob in ("crawls/*/*.jsonl", "crawls/**/*.jsonl", "crawls"):
+        assert sources(find(glob)) == ["crawls/now/a.jsonl"]
+        assert reasons(find(glob))["crawls/CC-MAIN-2024.10"] == missing
+    found = find("crawls/*/*.jsonl")
+    assert reasons(found)["crawls/pages.parquet"] == missing
+    assert left_aside(found) == {"link whose target is missing": 1}
+    with pytest.raises(
+        UsageError, match=r"crawls/pages.parquet/\*.jsonl: crawls/pages.parquet is a link whose target is"
+    ):
+        find("crawls/pages.parquet/*.jsonl")
+
+
 # Special files, permissions, names
 
 
