@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from colophon.pipeline.errors import printable
-from colophon.pipeline.inputs.search.found import describe_left_aside
+from colophon.pipeline.inputs.search.formats import format_of
+from colophon.pipeline.inputs.search.found import describe_left_aside, shown
 from colophon.pipeline.reports.tables import print_table
 from colophon.pipeline.runs.run import PassTiming, RunResult, describe
 from colophon.pipeline.stages.timing import STEPS
@@ -29,7 +30,7 @@ from colophon.shards.common.state_files import is_as_written, with_checksum
 from colophon.shards.manifest import Manifest
 from colophon.shards.outputs import TOKENS
 from colophon.shards.record_table import PartitionTable, counted_records, num_rows, totals
-from colophon.shards.records import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, Record
+from colophon.shards.records import OF_WRONG_TYPE, RECORDS_OF_KIND, TOO_LONG, Record, file_of
 from colophon.shards.schema import ROLE_NAMES
 from colophon.shards.tokenizer.losses import LOSS_COUNTS
 
@@ -159,6 +160,25 @@ def all_null(manifest: Manifest) -> list[str]:
     return found
 
 
+def null_in_files(manifest: Manifest) -> dict[str, list[str]]:
+    """By annotator, the JSONL files in whose documents it found no value, if it found one in others.
+
+    A file of any other format that lacks a needed column is quarantined; a JSON line may lack any key.
+    """
+    found: dict[str, list[str]] = {}
+    for name, output in manifest.annotators.items():
+        keys = [key for key in totals(output.records) if key.endswith("_null")]
+        with_value, without = set[str](), set[str]()
+        for partition, rows, counts in counted_records(output.records) if keys else ():
+            if rows:
+                is_null = min(counts.get(key, 0) for key in keys) == rows
+                (without if is_null else with_value).add(file_of(partition))
+        if with_value and (files := without - with_value):
+            sources = {part.source for part in manifest.partitions if part.file in files}
+            found[name] = sorted(source for source in sources if format_of(source) == "jsonl")
+    return {name: files for name, files in found.items() if files}
+
+
 def null_in_sources(manifest: Manifest) -> dict[str, list[str]]:
     """By named source, the annotation columns without any value in its documents, of those with values in others."""
     source_of = PartitionTable.of(manifest.partitions).source_names
@@ -215,11 +235,7 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
         if found:
             listed = ", ".join(f"{number:,} in {column}" for column, number in found.items())
             console.print(f"null because of {reason}: {listed}", style="yellow", highlight=False, soft_wrap=True)
-    for name in all_null(manifest):
-        line = f"annotators.{name}: every value is null. Does the input have its columns? [input.columns] maps names"
-        console.print(line, style="yellow", highlight=False, soft_wrap=True)
-    for name, columns in summary["null_in_sources"].items():
-        line = f"source {name}: every value is null: {', '.join(columns)}"
+    for line in _null_lines(summary, manifest):
         console.print(line, style="yellow", highlight=False, soft_wrap=True)
     if others := other_records(manifest):
         listed = ", ".join(f"{number:,} {kind.replace('_', ' ')}" for kind, number in others.items())
@@ -240,6 +256,16 @@ def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Conso
     for line in describe_left_aside(manifest.left_aside):
         console.print(f"left aside: {line}", highlight=False, soft_wrap=True)
     print_quarantine(manifest, console=console)
+
+
+def _null_lines(summary: dict[str, Any], manifest: Manifest) -> Iterator[str]:
+    for name in all_null(manifest):
+        yield f"annotators.{name}: every value is null. Does the input have its columns? [input.columns] maps names"
+    for name, files in null_in_files(manifest).items():
+        such_as = f"{len(files):,} JSONL files, such as {shown(files[0])}"
+        yield f"annotators.{name}: every value is null in {such_as}. Do they have its columns?"
+    for name, columns in summary["null_in_sources"].items():
+        yield f"source {name}: every value is null: {', '.join(columns)}"
 
 
 def print_share(shard: Shard, result: RunResult, *, then: str, console: Console) -> None:

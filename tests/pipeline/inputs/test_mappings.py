@@ -115,6 +115,10 @@ def test_a_column_that_no_line_has_is_shown(project: Path) -> None:
     assert called.code == 0
     assert expected in called.out
     assert "annotators.crawl: every" not in called.out
+    write_json_lines(Path("flat.jsonl"), [{"text": "a", "url": "https://a.example/"}])
+    both = run("--set", 'input.paths=["*.jsonl"]', "--rebuild")
+    assert "annotators.url: every value is null in 1 JSONL files, such as nested.jsonl. Do they have" in both.out
+    assert expected not in both.out
     mapped = run("--set", 'input.paths=["nested.jsonl"]', "--set", 'input.columns={url="metadata.url"}', "--rebuild")
     assert mapped.code == 0
     assert expected not in mapped.out
