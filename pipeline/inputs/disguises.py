@@ -1,4 +1,4 @@
-"""Files that hold something other than their names say: why a reader cannot make sense of one, from its first bytes."""
+"""Files whose content is of a different kind than their names state, recognised by their first bytes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _OTHERS = {
 
 
 def disguise_of(url: str, format: InputFormat) -> str | None:
-    """What a file is instead of what its name says, with what to do; None if that is not known. Reads 64 bytes.
+    """The reason why a file is not of the kind that its name states, with a remedy; None if unknown. Reads 64 bytes.
 
     Args:
         url: an absolute path or a URL of a file that cannot be read.

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from colophon.pipeline.errors import UsageError, one_line, printable
+from colophon.pipeline.inputs.partition_table import Partition
 from colophon.pipeline.inputs.readers import PartitionReader
 from colophon.pipeline.reports.tables import print_table
 from colophon.pipeline.runs.resolve import ResolvedRecipe
@@ -55,7 +56,11 @@ def document_at(resolved: ResolvedRecipe, manifest: Manifest, *, row: int) -> di
         document |= _stored(resolved, output, record, local)
         if output != TOKENS:
             document["annotations"][output.name] = document.pop("values")
-    return {**document, "text": _text(resolved, partition, local)}
+    recorded = next((one for one in manifest.partitions if one.name == partition), None)
+    present = next((one for one in resolved.inputs.partitions if one.name == partition), None)
+    is_changed = present is not None and recorded is not None and present.identity != recorded.identity
+    text = None if present is None else _text(resolved, present, local)
+    return {**document, "input_changed": is_changed, "text": text}
 
 
 def show_document(document: Mapping[str, Any], *, console: Console, characters: int = 300) -> None:
@@ -74,7 +79,8 @@ def show_document(document: Mapping[str, Any], *, console: Console, characters: 
     shown = "(its input is missing)" if text is None else text[:characters]
     left = len(text or "") - len(shown)
     more = f"… [{left:,} more character{'s' if left > 1 else ''}]" if left > 0 else ""
-    table.add_row("text", Text(printable(shown) + more))
+    name = "text (of the input as it is now; it was changed since the run)" if document["input_changed"] else "text"
+    table.add_row(name, Text(printable(shown) + more))
     print_table(table, console=console)
 
 
@@ -122,11 +128,8 @@ def _locate(manifest: Manifest, row: int) -> tuple[str, int]:
     raise UsageError(f"inspect: there is no document {row}; the run has {before:,}, numbered from 0")
 
 
-def _text(resolved: ResolvedRecipe, partition_name: str, row: int) -> str | None:
-    """The text of a document; None if its input is missing."""
-    partition = next((p for p in resolved.inputs.partitions if p.name == partition_name), None)
-    if partition is None:
-        return None
+def _text(resolved: ResolvedRecipe, partition: Partition, row: int) -> str:
+    """The text of a document of the input; empty if it has no such row."""
     for batch in PartitionReader(partition, resolved.columns.tokenize_needs, stage="inspect"):
         if row < batch.num_rows:
             return str(batch.column("text")[row].as_py() or "")

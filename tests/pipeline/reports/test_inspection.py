@@ -47,6 +47,18 @@ def test_a_document_is_shown_with_its_annotations_and_text(finished: Path, numbe
     assert first_line in called.out
 
 
+def test_a_text_that_is_not_the_one_of_the_run_is_named(finished: Path) -> None:
+    document_of_run = json.loads(inspect("--json").out)["document"]
+    assert not document_of_run["input_changed"]
+    path = next(Path("data").glob("part-0*"))
+    table = pq.read_table(path)
+    texts = pa.array([f"edited {text}" for text in table.column("text").to_pylist()])
+    pq.write_table(table.set_column(table.schema.get_field_index("text"), "text", texts), path)
+    edited = json.loads(inspect("--json").out)["document"]
+    assert edited == {**document_of_run, "input_changed": True, "text": edited["text"]}
+    assert "it was changed since the run" in " ".join(inspect().out.split())
+
+
 def test_without_a_number_the_first_document_is_shown(finished: Path) -> None:
     assert inspect().out == inspect("--document", "0").out
 
