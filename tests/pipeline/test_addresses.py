@@ -23,7 +23,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from colophon.annotators.registry import found, offers
 from colophon.pipeline import cli
-from colophon.pipeline.cli.options import local_only
+from colophon.pipeline.cli.options import local_file, local_only
 from colophon.pipeline.cli.terminal import GuardedStream
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.on_ray.address import check_cluster_address, job_server_url
@@ -112,13 +112,13 @@ def test_a_model_or_a_vocabulary_is_a_local_file() -> None:
 
 def test_every_path_option_of_a_command_is_checked() -> None:
     """Typer turns each option of the type Path into a path, whatever it was."""
-    unchecked = []
+    unchecked, checks = [], (local_only, local_file)
     for command in cli.app.registered_commands:
         assert command.callback is not None
         hints = typing.get_type_hints(command.callback, include_extras=True)
         for name in inspect.signature(command.callback).parameters:
             kind, *notes = typing.get_args(hints[name]) if hasattr(hints[name], "__metadata__") else (hints[name],)
-            if Path in (kind, *typing.get_args(kind)) and not any(note.callback is local_only for note in notes):
+            if Path in (kind, *typing.get_args(kind)) and not any(note.callback in checks for note in notes):
                 unchecked.append(f"{command.callback.__name__}.{name}")
     assert unchecked == []
 
