@@ -14,6 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
+import pyarrow.parquet as pq
+
 from colophon.pipeline.concurrency import in_threads
 from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columnar.arrow_reader import arrow_schema
@@ -344,20 +346,21 @@ def _plan_parquet(file: InputFile, mappings: Mappings, *, config: InputSection, 
     mappings.note(columns.names, source=file.source)
     if columns.problem:
         raise InputError(columns.problem)
-    groups = [footer.row_group(i) for i in range(footer.num_row_groups)]
-    sizes = [group.total_byte_size for group in groups]
-    first_rows = list(accumulate((group.num_rows for group in groups), initial=0))
+    sizes, rows = _sizes_and_rows(footer)
+    first_rows = list(accumulate(rows, initial=0))
     if first_rows[-1] != footer.num_rows:  # a footer has no checksum: a flipped bit would drop rows silently
         raise InputError(f"its row groups have {first_rows[-1]} rows, the footer lists {footer.num_rows}")
-    if (fewest := min((group.num_rows for group in groups), default=0)) < 0:
+    if (fewest := min(rows, default=0)) < 0:
         raise InputError(f"its footer lists a row group of {fewest} rows")
-    ranges = [
-        (begin, end)
-        for begin, end in _row_group_ranges(sizes, partition_bytes=_bytes_of(config))
-        if first_rows[end] > first_rows[begin]
-    ]
+    ranges = tuple(
+        [
+            (begin, end)
+            for begin, end in _row_group_ranges(sizes, partition_bytes=_bytes_of(config))
+            if first_rows[end] > first_rows[begin]
+        ]
+    )
     name = _partition_name(file.place)
-    return PlannedFile(
+    return PlannedFile(  # of tuples, which the garbage collector does not search again and again as it does lists
         source=file.source,
         url=file.url,
         format="parquet",
@@ -365,13 +368,23 @@ def _plan_parquet(file: InputFile, mappings: Mappings, *, config: InputSection, 
         text=_text_name(config),
         max_document_bytes=config.max_document_bytes,
         source_name=config.name,
-        names=[f"{name}-{begin:05d}" for begin, _ in ranges],
-        rows=[first_rows[end] - first_rows[begin] for begin, end in ranges],
-        bytes=[sum(sizes[begin:end]) for begin, end in ranges],
+        names=tuple([f"{name}-{begin:05d}" for begin, _ in ranges]),
+        rows=tuple([first_rows[end] - first_rows[begin] for begin, end in ranges]),
+        bytes=tuple([sum(sizes[begin:end]) for begin, end in ranges]),
         row_groups=ranges,
-        first_rows=[first_rows[begin] for begin, _ in ranges],
-        pieces=[None] * len(ranges),
+        first_rows=tuple([first_rows[begin] for begin, _ in ranges]),
+        pieces=(None,) * len(ranges),
     )
+
+
+def _sizes_and_rows(footer: pq.FileMetaData) -> tuple[list[int], list[int]]:
+    """The bytes and the rows of each row group. A list of their objects would be searched by the garbage collector."""
+    sizes, rows = [], []
+    for number in range(footer.num_row_groups):
+        group = footer.row_group(number)
+        sizes.append(group.total_byte_size)
+        rows.append(group.num_rows)
+    return sizes, rows
 
 
 def _row_group_ranges(sizes: Sequence[int], *, partition_bytes: int) -> Iterator[tuple[int, int]]:

@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from colophon.pipeline.errors import StoreError, one_line
 from colophon.pipeline.storage import conditional_writes
-from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error, table_of_sizes
+from colophon.pipeline.storage.run_files import RunFiles, disk_full_as_store_error, table_of_names, table_of_sizes
 from colophon.shards.common import durable, output_paths
 from colophon.shards.common.errors import ColophonError, MissingLibraryError
 from colophon.shards.common.file_locks import flock_within
@@ -110,7 +110,7 @@ class LocalFiles(RunFiles):
     def size_table(self, directory: str, *, names_alone: bool = False) -> pa.Table:
         """The files in a directory and below, see `RunFiles.size_table`."""
         if names_alone:
-            return table_of_sizes((name, None) for name in output_paths.file_names(self.path, directory))
+            return table_of_names(output_paths.file_names(self.path, directory))
         return table_of_sizes(output_paths.file_sizes(self.path, directory))
 
     def names(self, directory: str) -> list[str]:

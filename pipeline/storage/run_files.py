@@ -64,7 +64,15 @@ def damage_as_error(place: str) -> Iterator[None]:
         raise DamagedFileError(f"{place}: damaged: {reason}. Delete it; the same command writes it again") from None
 
 
-def table_of_sizes(files: Iterable[tuple[str, int | None]]) -> pa.Table:
+def table_of_names(names: Iterable[str]) -> pa.Table:
+    """The table of `RunFiles.size_table` for names of files, without their bytes."""
+    rest = iter(names)
+    blocks = iter(lambda: list(islice(rest, _FILES_AT_A_TIME)), [])
+    column = pa.chunked_array([pa.array(block, pa.string()) for block in blocks], pa.string())
+    return pa.table([column, pa.nulls(len(column), pa.int64())], schema=_SIZES)
+
+
+def table_of_sizes(files: Iterable[tuple[str, int]]) -> pa.Table:
     """The table of `RunFiles.size_table` for names and bytes of files."""
     batches, rest = [], iter(files)
     while block := list(islice(rest, _FILES_AT_A_TIME)):

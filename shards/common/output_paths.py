@@ -119,12 +119,13 @@ def _files(root: Path, directory: str | Path) -> Iterator[tuple[str, os.DirEntry
         with listed:
             for entry in listed:
                 name = f"{prefix}{entry.name}"
-                if entry.is_dir(follow_symlinks=False):
+                if entry.is_file(follow_symlinks=False):
+                    yield name, entry
+                elif entry.is_dir(follow_symlinks=False):
                     waiting.append(f"{name}/")
-                    continue
-                if not entry.is_file(follow_symlinks=False):
+                else:
                     inside(place, name)
-                yield name, entry
+                    yield name, entry
 
 
 def open_regular(path: Path, flags: int = os.O_RDONLY) -> int:

@@ -41,9 +41,10 @@ class FileSchemas:
             pa.ArrowException: its schema is damaged.
         """
         last, types = self._last, (footer.metadata or {}).get(_ARROW_SCHEMA)
-        if last is not None and last[1] == types and footer.schema.equals(last[0]):
+        parquet = pq.ParquetSchema(footer)  # `footer.schema` refers back: each footer would wait for a collection
+        if last is not None and last[1] == types and parquet.equals(last[0]):
             return last[2]
-        schema = footer.schema.to_arrow_schema()
+        schema = parquet.to_arrow_schema()
         found = Columns(column_names(schema), column_problem(schema, self._needs))
-        self._last = (footer.schema, types, found)
+        self._last = (parquet, types, found)
         return found

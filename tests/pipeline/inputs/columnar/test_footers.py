@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
 from pathlib import Path
@@ -48,6 +49,25 @@ def test_a_footer_is_parsed_by_the_plan_and_once_by_a_worker(opened: Counter[str
     texts = [t for part in alternately for batch in PartitionReader(part, NEEDS[:1], stage="t") for t in batch["text"]]
     assert len(set(texts)) == 40
     assert opened == {"a.parquet": 2, "b.parquet": 2}
+
+
+def test_a_plan_keeps_no_footer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also without the garbage collector, which seldom runs: those of a thousand files are gigabytes."""
+    monkeypatch.chdir(tmp_path)
+    for n in range(3):
+        write(f"{n}.parquet", ["a"])
+    gc.collect()
+    gc.disable()
+    try:
+        before = _footers_in_memory()
+        assert len(plan_inputs(InputSection(paths=["*.parquet"]), needs=NEEDS[:1]).partitions) == 3
+        assert _footers_in_memory() == before
+    finally:
+        gc.enable()
+
+
+def _footers_in_memory() -> int:
+    return sum(isinstance(each, pq.FileMetaData) for each in gc.get_objects())
 
 
 @pytest.mark.parametrize("keeps_time", [False, True])
