@@ -13,13 +13,21 @@ WHOLE_JOB, PARTS, SCALING = "whole_job.json", "parts.json", "scaling.json"
 REPEATED = "whole_job_repeated.json"
 """The whole job on an input that was repeated to a size."""
 KINDS = "kinds.json"
+CONVERSION = "conversion.json"
 CHART = "whole_job.png"
 _OURS = "colophon"
 
 
 def tables(results: Path, *, only: str | None = None) -> str:
     """Return Markdown for every JSON file that exists."""
-    makers = {WHOLE_JOB: _whole_job, PARTS: _parts, KINDS: _kinds, SCALING: _scaling, REPEATED: _whole_job}
+    makers = {
+        WHOLE_JOB: _whole_job,
+        PARTS: _parts,
+        KINDS: _kinds,
+        SCALING: _scaling,
+        REPEATED: _whole_job,
+        CONVERSION: _conversion,
+    }
     found = [
         "\n".join(make(json.loads((results / name).read_text(encoding="utf-8"))))
         for name, make in makers.items()
@@ -124,6 +132,25 @@ def _kinds(result: dict[str, Any]) -> Iterator[str]:
         ]
         largest = max(each["largest_difference"] for each in found)
         yield from _row(kind["title"], *cells, f"{largest:.0e}" if largest else "0")
+
+
+def _conversion(result: dict[str, Any]) -> Iterator[str]:
+    yield f"{in_words(result['machine'])}; {_rounds(result)}."
+    yield ""
+    titles = ("MB written", "MB/s", "copy: MB/s", "times of a copy", "MB of ids per CPU second")
+    yield from _row("format", *titles)
+    yield from _row("---", *["---:"] * len(titles))
+    for name, found in result["formats"].items():
+        spreads = [
+            _spread(found[key], form)
+            for key, form in (
+                ("mb_per_second", ".0f"),
+                ("copy_mb_per_second", ".0f"),
+                ("seconds_of_a_copy", ".1f"),
+                ("id_mb_per_cpu_second", ".0f"),
+            )
+        ]
+        yield from _row(f"`{name}`", f"{found['written_mb']:.0f}", *spreads)
 
 
 def _scaling(result: dict[str, Any]) -> Iterator[str]:
