@@ -111,7 +111,7 @@ def test_a_mistake_in_a_recipe_comes_before_the_connection(project: Path, monkey
     [port] = free_ports(1)
     monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
     for setting, line in [
-        ("pack.sequence_length=2", "recipe.toml: pack.sequence_length is 2"),
+        ("pack.sequence_length=2", "recipe.toml: pack.sequence_length: must be at least 28"),
         ("input.paths=none.parquet", "recipe.toml: input.paths: none.parquet: no such file"),
         ("tokenizer.path=none.json", "recipe.toml: tokenizer: no tokenizer file none.json"),
         ('annotators.q={type="fasttext",model="none.bin",score={argmax=true}}', "recipe.toml: annotators.q.model: "),
