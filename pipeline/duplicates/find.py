@@ -20,6 +20,8 @@ from colophon.pipeline.duplicates.key_ranges import RANGE_BYTES
 from colophon.pipeline.duplicates.keys import KeyFiles, duplicates_config, keys_path, keys_recipe
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.executors.session import ExecutorName
+from colophon.pipeline.inputs.search.find import find_files
+from colophon.pipeline.inputs.search.overlap import check_apart
 from colophon.pipeline.reports.summary import print_quarantine
 from colophon.pipeline.runs.recipe_run import run_recipe
 from colophon.pipeline.scratch import scratch_directory
@@ -102,7 +104,8 @@ def compute_keys(
         UsageError: there is no such annotator, or the recipe does not fit.
         ColophonError: a worker failed. What was committed stays, and the same call resumes it.
     """
-    _ = _table_path(recipe, name, where=where)  # an error comes before hours of work
+    table = _table_path(recipe, name, where=where)  # an error comes before hours of work
+    check_apart(find_files(*recipe.sources), str(table), key=f"{where}: annotators.{name}.path")
     return run_recipe(
         keys_recipe(recipe, name, where=where),
         stages=("annotate",),

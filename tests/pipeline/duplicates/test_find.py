@@ -212,7 +212,11 @@ def test_input_without_a_usable_document_has_an_empty_table(
 
 @pytest.mark.parametrize(
     ("path", "message"),
-    [("data", "data is a directory; the table is a file"), ("recipe.toml/x", "recipe.toml: File exists")],
+    [
+        ("data", "data is a directory; the table is a file"),
+        ("recipe.toml/x", "recipe.toml: File exists"),
+        ("data/table", "data/table is inside of .*, which input.paths searches: its files would become input. .*"),
+    ],
 )
 def test_a_table_that_cannot_be_written_ends_the_command_before_work(project: Path, path: str, message: str) -> None:
     with pytest.raises(UsageError, match=rf"^recipe: annotators\.duplicates\.path: {project}/{message}$"):
