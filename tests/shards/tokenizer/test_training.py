@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -95,7 +96,7 @@ def test_training_again_replaces_both_files(tmp_path: Path) -> None:
 
 def test_a_failed_write_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(handle: int) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full")
 
     path = tmp_path / "own.tiktoken"
     train_tokenizer(CORPUS, vocabulary_size=300, output=path)
