@@ -11,7 +11,7 @@ import importlib
 import pkgutil
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from inspect import isabstract
@@ -106,6 +106,10 @@ class Annotator(ABC):
     typed: Mapping[str, TypedColumn] = MappingProxyType({})
     """Those of `columns` that are always the input's, and are read in a type of their own, by their names in `columns`.
     Annotators that give the same name must mean the same column and type."""
+    read_by: Mapping[str, Callable[[pa.RecordBatch, str], pa.Array]] = MappingProxyType({})
+    """The functions of `annotators.columns` that read those of `columns` that another annotator may write.
+
+    A run calls them without rows, so that a column of a wrong type ends it before it begins."""
     settings: Mapping[str, Any] = MappingProxyType({})
     """Everything that the output depends on besides the input, as JSON: config, model bytes (sha256), code version.
 

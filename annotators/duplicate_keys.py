@@ -82,6 +82,8 @@ class DuplicateKeysAnnotator(Annotator):
         self._config = config
         read = (DOCUMENT_FILE, DOCUMENT_PLACE, "text", config.within, config.score)
         self.columns = tuple(dict.fromkeys(column for column in read if column is not None))
+        readers = {config.within: string_column, config.score: number_column}
+        self.read_by = {column: read for column, read in readers.items() if column is not None}
         columns = [
             ("file", pa.string()),
             ("place", pa.int64()),

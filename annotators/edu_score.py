@@ -50,6 +50,7 @@ class EduScoreAnnotator(Annotator):
     def __init__(self, name: str, *, column: str, prefix: str) -> None:
         self.name = name
         self.columns = (column,)
+        self.read_by = {column: number_column}
         self.schema = pa.schema([(f"{prefix}_coarse", pa.int8()), (f"{prefix}_fine", pa.int8())])
         self.settings: dict[str, Any] = {
             "type": EduScoreConfig.type_name,

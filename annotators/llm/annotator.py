@@ -59,6 +59,7 @@ class LlmAnnotator(RemoteAnnotator):
         self._question = config.asked
         self._is_offline = is_offline
         self.columns = tuple(dict.fromkeys(("text", *columns_of(self._question.prompt))))
+        self.read_by = dict.fromkeys(self.columns, string_column)
         fields = [(f"{name}_{field}", FIELD_TYPES[each["type"]]) for field, each in self._question.answer.items()]
         self.schema = pa.schema([*fields, (f"{name}_status", pa.string())])
 

@@ -30,6 +30,8 @@ class Columns:
     teacher: str
     text: str = "text"
     id: str = "id"
+    teacher_id: str = "id"
+    """The ids' name in the teacher's files."""
     url: str = "url"
     vector: str | None = None
     """A column of ready vectors, for classifiers that read one."""
@@ -98,7 +100,7 @@ def read_teaching(
         names[VECTOR_COLUMN] = columns.vector
     if teacher:
         rows = read_columns(paths, names, optional=("url",))
-        judged = read_columns(teacher, {"id": columns.id, "teacher": columns.teacher})
+        judged = read_columns(teacher, {"id": columns.teacher_id, "teacher": columns.teacher})
         rows = _joined(rows, judged, files=teacher)
     else:
         rows = read_columns(paths, {**names, "teacher": columns.teacher}, optional=("id", "url"))

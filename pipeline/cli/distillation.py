@@ -72,7 +72,10 @@ def distill(
     ] = 0.2,
     seed: Annotated[int, typer.Option(min=0, help="Random seed for the split, the training and the intervals.")] = 0,
     text: Annotated[str, typer.Option(help="Name of the text column.")] = "text",
-    document_id: Annotated[str, typer.Option("--id", help="Name of the id column, in both kinds of files.")] = "id",
+    document_id: Annotated[str, typer.Option("--id", help="Name of the id column of --input.")] = "id",
+    teacher_id: Annotated[
+        str, typer.Option(help="Name of the id column of --teacher; a run's annotations have id.")
+    ] = "id",
     url: Annotated[str, typer.Option(help="Name of the URL column; without one, ids are split.")] = "url",
     as_json: JsonOption = False,
 ) -> None:
@@ -91,7 +94,7 @@ def distill(
         seed=seed,
     )
     vector = next((each.column for each in kinds if each.column is not None), None)
-    names = Columns(teacher=column, text=text, id=document_id, url=url, vector=vector)
+    names = Columns(teacher=column, text=text, id=document_id, teacher_id=teacher_id, url=url, vector=vector)
     teaching = read_teaching(texts, names, teacher=teacher or [], classes=classes, most_labels=most_labels)
     log = progress_log(as_json)
     if left_out := described(teaching.counts):

@@ -58,7 +58,7 @@ class Export:
             executor.ready(len(tasks), requirements(self._plan, (), directories=directories))
         store = self.resolved.store.absolute
         columns = self.resolved.columns
-        needs = {name: need for name, need in columns.needs.items() if name not in columns.typed}
+        needs = {n: need for n, need in columns.needs.items() if not (n in columns.typed or need.is_place)}
         annotated = {
             field.name: (Output.annotations(annotator.name), field.type)
             for annotator in self.resolved.annotators

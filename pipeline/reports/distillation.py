@@ -48,12 +48,15 @@ def agreement_tables(distilled: Distilled) -> Iterator[Table]:
 
 
 def recipe_lines(distilled: Distilled, *, name: str) -> str:
-    """The annotator's table of a recipe, as TOML."""
+    """The annotator's table of a recipe, as TOML; the recipe may have the teacher, whose column is `name`, too."""
     numbers = distilled.card["distilled"]["numbers"]
     pairs = ", ".join(f"{json.dumps(label)} = {number:.6g}" for label, number in (numbers or {}).items())
     score = f"{{ expected = {{ {pairs} }} }}" if numbers else "{ argmax = true }"
     keys = {**distilled.annotator, "model": str(distilled.path)}
-    lines = [f"[annotators.{_key(name)}]", *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]
+    lines = [
+        f"[annotators.{_key(f'{name}_{distilled.agreements[0].kind}')}]",
+        *(f"{key} = {json.dumps(value)}" for key, value in keys.items()),
+    ]
     if distilled.agreements[0].kind != "fasttext":
         return "\n".join([*lines, f"heads = {{ {_key(name)} = {{ score = {score} }} }}"])
     return "\n".join([*lines, f"score = {score}"])

@@ -224,9 +224,10 @@ def layout_counts(records: Sequence[Record]) -> dict[str, Any]:
 def print_summary(summary: dict[str, Any], manifest: Manifest, *, console: Console, has_worked: bool = True) -> None:
     """Print the tables that end a run; `has_worked` is False if everything was up to date."""
     documents = summary["documents"]
+    size = f", {documents['text_bytes'] / 1e6:,.1f} MB of text, {documents['tokens']:,} tokens"
+    text = size if TOKENS in manifest.outputs else ""  # without tokens, nothing has counted the text
     console.print(
-        f"\n{documents['documents']:,} documents of {documents['files']:,} files, "
-        f"{documents['text_bytes'] / 1e6:,.1f} MB of text, {documents['tokens']:,} tokens" + _text_problems(documents),
+        f"\n{documents['documents']:,} documents of {documents['files']:,} files" + text + _text_problems(documents),
         highlight=False,
     )
     if loss := _losses(documents):

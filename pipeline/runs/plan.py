@@ -255,7 +255,8 @@ class Plan:
         if stage not in _STAGES_OVER_THE_INPUT:
             return []
         annotators = self.resolved.annotators if stage == "annotate" else ()
-        notes = [*self.resolved.inputs.notes, *(note for each in annotators for note in each.notes)]
+        working = [each for each in annotators if not self.state(Output.annotations(each.name)).is_done.all()]
+        notes = [*self.resolved.inputs.notes, *(note for each in working for note in each.notes)]
         if readers := [each for each in annotators if DOCUMENT_FILE in each.columns]:
             files = self.resolved.inputs.partitions.infos().files_and_contents
             notes += [note for each in readers for note in each.notes_on(files)]

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 import pyarrow as pa
 
-from colophon.annotators.base import INPUT_IDS, PROVIDED, Annotator, AnnotatorConfig, explained
+from colophon.annotators.base import INPUT_IDS, PROVIDED, Annotator, AnnotatorConfig, AnnotatorError, explained
 from colophon.annotators.plugin_files import PluginFile
 from colophon.annotators.registry import contract_problem, origin_of
 from colophon.pipeline.errors import UsageError
@@ -231,6 +231,7 @@ def resolve(recipe: Recipe, *, where: str) -> ResolvedRecipe:
         UsageError: one line that names what does not fit, where, and the choices.
     """
     resolved = _resolved(recipe, where=where, annotators=_sorted(_build(recipe, where=where), where=where))
+    _check_types(resolved.annotators, where=where)
     _check_ids(resolved)
     _check_templates(resolved)
     _check_rewriters(resolved)
@@ -279,7 +280,10 @@ def _build(recipe: Recipe, *, where: str) -> list[Annotator]:
                     "under this name. Give the column a different name"
                 )
             if column in owners:
-                raise UsageError(f"{where}: annotators {owners[column]} and {name} both write the column {column!r}")
+                raise UsageError(
+                    f"{where}: annotators {owners[column]} and {name} both write the column {column!r}. "
+                    "Give one of them a different name"
+                )
             owners[column] = name
         built.append(annotator)
     return built
@@ -309,6 +313,17 @@ def _sorted(annotators: Sequence[Annotator], *, where: str) -> tuple[Annotator, 
         waiting.remove(ready[0])
         known.update(ready[0].schema.names)
     return tuple(order)
+
+
+def _check_types(annotators: Sequence[Annotator], *, where: str) -> None:
+    """Check that annotators can read the types of the columns that others write."""
+    written = {field.name: field.type for annotator in annotators for field in annotator.schema}
+    for annotator in annotators:
+        for column in sorted(annotator.read_by.keys() & (written.keys() - FINEWEB_TYPES.keys())):
+            try:
+                annotator.read_by[column](pa.record_batch([pa.array([], written[column])], [column]), column)
+            except AnnotatorError as error:
+                raise UsageError(f"{where}: annotators.{annotator.name}: {error}") from None
 
 
 def _check_ids(resolved: ResolvedRecipe) -> None:

@@ -47,7 +47,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     pq.write_table(table.drop_columns(["score"]), root / "texts.parquet")
     judged = table.select(["id", "score"]).slice(0, 200)
-    pq.write_table(judged, root / "judged.parquet")
+    pq.write_table(judged.rename_columns(["document", "score"]), root / "judged.parquet")
     pq.write_table(pa.concat_tables([judged, judged.slice(0, 3)]), root / "twice.parquet")
     return root
 
@@ -65,9 +65,8 @@ def parsed(called: Called) -> dict[str, Any]:
 
 
 def test_a_score_of_another_file_is_taught_and_both_kinds_are_compared(here: Path) -> None:
-    found = parsed(
-        distill("--teacher", "judged.parquet", "--compare", *TOKENIZER, *QUICK, "--json", column="score", output="s.st")
-    )
+    judged = ("--teacher", "judged.parquet", "--teacher-id", "document")
+    found = parsed(distill(*judged, "--compare", *TOKENIZER, *QUICK, "--json", column="score", output="s.st"))
     pooled, fasttext = found["agreement"]
     assert (pooled["kind"], fasttext["kind"]) == ("pooled", "fasttext")
     assert pooled["texts"] == fasttext["texts"] == 200 - found["texts"]
@@ -94,8 +93,9 @@ def test_the_model_works_in_a_recipe_as_printed(here: Path) -> None:
     Path("with.toml").write_text(Path("recipe.toml").read_text() + table)
     run = colophon("annotate", "with.toml", "--executor", "inline", "--set", "output.path=annotated")
     assert run.code == 0, run.err
-    columns = pq.read_table(next(Path("annotated/annotations/label").glob("*.parquet"))).column_names
-    assert columns == ["id", "label", "label_score"]
+    assert "tokens" not in run.out, "nothing has counted them"
+    columns = pq.read_table(next(Path("annotated/annotations/label_pooled").glob("*.parquet"))).column_names
+    assert columns == ["id", "label_pooled", "label_pooled_score"]
 
 
 def test_domains_are_held_out_as_a_whole_by_the_seed_alone(here: Path) -> None:

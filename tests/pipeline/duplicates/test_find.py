@@ -210,6 +210,15 @@ def test_input_without_a_usable_document_has_an_empty_table(
     assert annotate(*settings, "layouts={}") == [(None, None, None)] * len(rows)
 
 
+def test_a_column_of_an_annotator_of_a_wrong_type_ends_the_command_before_work(project: Path) -> None:
+    find()
+    table = Path("duplicates.parquet").read_bytes()
+    message = r"^recipe: annotators\.duplicates: column 'quality_fine' has type int8; text .* is needed$"
+    with pytest.raises(UsageError, match=message):
+        find("annotators.edu_score={}", "annotators.duplicates.within=quality_fine", rebuild=True)
+    assert Path("duplicates.parquet").read_bytes() == table
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [
@@ -303,6 +312,10 @@ def test_the_command(project: Path) -> None:
     assert (called.code, called.out.splitlines()[-1]) == (0, line)
     called = colophon("duplicates", "recipe.toml", "--executor", "inline", "--json")
     assert json.loads(called.out)["duplicates"][0]["not_kept"] == 10
+    assert colophon("annotate", "recipe.toml", "--executor", "inline").code == 0
+    assert colophon("export", "recipe.toml", "--to", "exported").code == 0
+    (schema, *_) = {pq.read_schema(file) for file in Path("exported").iterdir()}
+    assert not {"document_file", "document_place"} & {*schema.names}, "they are for annotators alone"
     called = colophon("duplicates", "recipe.toml", "--name", "url")
     assert (called.code, called.line) == (
         2,

@@ -108,7 +108,7 @@ WRONG: list[tuple[str, str, str]] = [
     (
         "[annotators.crawl]",
         '[annotators.crawl]\n[annotators.quality]\ntype = "edu_score"',
-        "annotators quality and edu_score both write the column 'quality_coarse'",
+        "annotators quality and edu_score both write the column 'quality_coarse'. Give one of them a different name",
     ),
     (
         "sequence_length = 64",

@@ -57,8 +57,11 @@ def test_many_labels_are_lines_that_name_the_most_frequent_predictions() -> None
     ]
 
 
-@pytest.mark.parametrize(("name", "key"), [("edu-score", "edu-score"), ("meta.edu", '"meta.edu"')])
-def test_keys_are_quoted_where_toml_needs_it(name: str, key: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "table", "key"),
+    [("edu-score", "edu-score_pooled", "edu-score"), ("meta.edu", '"meta.edu_pooled"', '"meta.edu"')],
+)
+def test_keys_are_quoted_where_toml_needs_it(name: str, table: str, key: str) -> None:
     lines = recipe_lines(distilled([[1]], ["a"]), name=name).splitlines()
-    assert lines[0] == f"[annotators.{key}]"
+    assert lines[0] == f"[annotators.{table}]"
     assert lines[-1] == f"heads = {{ {key} = {{ score = {{ argmax = true }} }} }}"

@@ -105,6 +105,9 @@ def test_a_layout_shows_the_answers(project: Path) -> None:
         called = run()
         assert (called.code, called.err) == (0, "")
         assert f"annotators.tags: sends a sample (0.3) of the documents to small at {server.endpoint}" in called.out
+        called = colophon("annotate", "recipe.toml", "--executor", "inline", "--set", 'annotators.more={type="pii"}')
+        assert called.code == 0
+        assert "sends" not in called.out, "the other annotator alone has work"
     assert statuses()[None] > 100
     assert statuses()["answered"] == len(server.received) > 30
     assert set(manifest().outputs) >= {"annotations/tags", "packed/tags"}
