@@ -9,7 +9,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from colophon.annotators.base import DOCUMENT_FILE
 from colophon.annotators.remote import RemoteAnnotator
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.estimates.rates import Rate, rate_of
@@ -140,7 +141,7 @@ def _copy(resolved: ResolvedRecipe, files: Sequence[Path], output: Path) -> Reso
     Annotators are calibrated on the first files that suffice: all of them would take as long as the work itself.
     """
     annotators = (a.without_requests() if isinstance(a, RemoteAnnotator) else a for a in resolved.annotators)
-    copy = resolved.with_annotators([*annotators])
+    copy = _selecting_by_known(resolved).with_annotators([*annotators])
     for number in range(1, len(files) + 1):
         try:
             fitted = calibrated(_over(copy, files[:number], output), write=True, log=lambda line: None)
@@ -150,6 +151,21 @@ def _copy(resolved: ResolvedRecipe, files: Sequence[Path], output: Path) -> Reso
         else:
             break
     return _over(fitted, files, output)
+
+
+def _selecting_by_known(resolved: ResolvedRecipe) -> ResolvedRecipe:
+    """Return the recipe without conditions on columns that are null here: of services, and of the input's own files."""
+    nulls = {
+        column
+        for annotator in resolved.annotators
+        if isinstance(annotator, RemoteAnnotator) or DOCUMENT_FILE in annotator.columns
+        for column in annotator.schema.names
+    }
+    layouts = {
+        name: layout.model_copy(update={"where": {c: each for c, each in layout.where.items() if c not in nulls}})
+        for name, layout in resolved.recipe.layouts.items()
+    }
+    return replace(resolved, recipe=resolved.recipe.model_copy(update={"layouts": layouts}))
 
 
 def _over(resolved: ResolvedRecipe, files: Sequence[Path], output: Path) -> ResolvedRecipe:

@@ -89,6 +89,14 @@ def test_a_pass_that_reads_no_text_is_estimated_by_its_documents(project: Path) 
     assert 0 < found.total_bytes < 10 * sum(partition.bytes for partition in resolved.inputs.partitions)
 
 
+def test_a_selection_by_answers_that_a_probe_does_not_ask_for_counts_all_documents(project: Path) -> None:
+    tags = 'annotators.tags={type="llm_tags", endpoint="http://127.0.0.1:9/v1", model="small"}'
+    selected = resolved_recipe(tags, 'layouts.plain.where={tags_status="answered"}')
+    found = [dry_run(each, stages=STAGES).estimate for each in (resolved_recipe(tags), selected)]
+    every, answered = (one.written_bytes["packed/plain"] for one in found if one is not None)
+    assert answered > every / 2
+
+
 def test_a_run_that_is_up_to_date_is_not_probed(finished: Path) -> None:
     found = estimate(Plan(resolved_recipe()), STAGES)
     assert found.total_bytes == 0
