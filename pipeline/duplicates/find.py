@@ -25,11 +25,11 @@ from colophon.pipeline.inputs.search.overlap import check_apart
 from colophon.pipeline.reports.summary import print_quarantine
 from colophon.pipeline.runs.recipe_run import run_recipe
 from colophon.pipeline.scratch import scratch_directory
-from colophon.pipeline.storage.commits import Store
+from colophon.pipeline.storage.commits import QUARANTINE, Store
 from colophon.pipeline.storage.fault_injection import reached
 from colophon.pipeline.storage.run_files import disk_full_as_store_error
 from colophon.shards.common.durable import replaced_file
-from colophon.shards.common.errors import ExitCode
+from colophon.shards.common.errors import ColophonError, ExitCode
 from colophon.shards.common.paths import absolute_path
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def find_duplicates(
         range_bytes: bytes of keys that are sorted at once.
         options: see `compute_keys`.
 
-    Raises: see `compute_keys`.
+    Raises: see `compute_keys`; also ColophonError where no document can be read: an earlier table stays.
     """
     result = compute_keys(recipe, name, where=where, console=console, **options)
     root = keys_path(recipe, name)
@@ -150,6 +150,10 @@ def find_duplicates(
         print_quarantine(result.manifest, root=root, console=console)
     config, table = duplicates_config(recipe, name, where=where), _table_path(recipe, name, where=where)
     files = KeyFiles.of(result.manifest, name, store=Store(root))
+    if result.manifest.quarantine and not files.num_documents:
+        raise ColophonError(
+            f"{where}: annotators.{name}: no document can be read: see {root}/{QUARANTINE}. {table} is not written"
+        )
     with _scratch_beside(table) as scratch:
         clusters = _clusters(files, config, scratch=scratch, range_bytes=range_bytes)
         _write_table(files, clusters, config, table, scratch=scratch)

@@ -19,7 +19,7 @@ from colophon.pipeline.duplicates.keys import keys_recipe
 from colophon.pipeline.errors import UsageError
 from colophon.pipeline.recipe.loading import load_recipe
 from colophon.pipeline.runs.recipe_run import run_recipe
-from colophon.shards.common.errors import DamagedFileError
+from colophon.shards.common.errors import ColophonError, DamagedFileError
 from colophon.shards.manifest import read_manifest
 from tests.pipeline.executors.nodes import two_nodes
 from tests.pipeline.project import colophon, redone, snapshot
@@ -190,24 +190,23 @@ def test_input_that_cannot_be_read_is_reported(project: Path) -> None:
     assert last.startswith("duplicates: 20 of 80 documents are in 10 clusters; 10 are not kept. 6 files or partitions ")
 
 
-@pytest.mark.parametrize(
-    ("rows", "settings", "quarantined"),
-    [
-        ([], (), 0),
-        ([{"text": "a b", "url": "c"}], ("annotators.duplicates.keep=highest", "annotators.duplicates.score=url"), 1),
-    ],
-    ids=["no rows", "scores that are no numbers"],
-)
-def test_input_without_a_usable_document_has_an_empty_table(
-    project: Path, rows: list[dict[str, str]], settings: tuple[str, ...], quarantined: int
-) -> None:
-    schema = pa.schema([("text", pa.string()), ("url", pa.string())])
-    pq.write_table(pa.Table.from_pylist(rows, schema), "only.parquet")
-    settings = ('input.paths=["only.parquet"]', *settings)
+def test_input_without_rows_has_an_empty_table(project: Path) -> None:
+    pq.write_table(pa.table({name: pa.array([], pa.string()) for name in ("text", "url")}), "only.parquet")
+    settings = ('input.paths=["only.parquet"]', "layouts={}")
     found = find(*settings)
-    assert (found.documents, found.clusters, found.quarantined) == (0, 0, quarantined)
+    assert (found.documents, found.clusters, found.quarantined) == (0, 0, 0)
     assert pq.read_table("duplicates.parquet").num_rows == 0
-    assert annotate(*settings, "layouts={}") == [(None, None, None)] * len(rows)
+    assert annotate(*settings) == []
+
+
+def test_a_table_stays_where_no_document_can_be_read(project: Path) -> None:
+    find()
+    before = Path("duplicates.parquet").read_bytes()
+    with pytest.raises(
+        ColophonError, match=r"annotators\.duplicates: no document can be read: see .*quarantine\.jsonl"
+    ):
+        find("annotators.duplicates.keep=highest", "annotators.duplicates.score=url", rebuild=True)
+    assert Path("duplicates.parquet").read_bytes() == before
 
 
 def test_a_column_of_an_annotator_of_a_wrong_type_ends_the_command_before_work(project: Path) -> None:
