@@ -291,9 +291,10 @@ def test_found_columns_of_hostile_files() -> None:
     assert [column.name for column in found_columns(partition)] == ["text", "k.." * 5]
     assert found_columns(partition)[1] == FoundColumn("k.." * 5, "object", 1, 0)
     twice = pa.StructArray.from_arrays([pa.array(["x"]), pa.array(["y"]), pa.array([1])], ["u", "u", "v"])
-    broken = pa.array([b"\xff"]).view(pa.string())
-    write(pa.table([["a"], [1], [2], twice, broken], ["text", "x", "x", "m", "bad"]), "a.arrow")
+    no_utf8 = pa.array([b"\xff"]).view(pa.string())
+    broken = pa.DictionaryArray.from_arrays(pa.array([5]), pa.array(["a"]), safe=False)
+    write(pa.table([["a"], [1], [2], twice, no_utf8, broken], ["text", "x", "x", "m", "latin", "bad"]), "a.arrow")
     (partition,) = planned("a.arrow", needs=(TEXT,)).partitions
     assert [(column.name, column.type) for column in found_columns(partition)] == [
-        ("text", "string"), ("x", "int64"), ("m.v", "int64"), ("bad", "cannot be read"),
+        ("text", "string"), ("x", "int64"), ("m.v", "int64"), ("latin", "string"), ("bad", "cannot be read"),
     ]  # fmt: skip
