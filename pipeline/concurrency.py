@@ -7,6 +7,7 @@ a slow side blocks the other instead of filling memory.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,6 +18,7 @@ Result = TypeVar("Result")
 _QUEUE_DEPTH = 2
 _THREADS = 16
 _ITEMS_PER_THREAD = 64
+_WAITED_SECONDS = 0.01
 _END: Any = object()
 
 
@@ -30,6 +32,24 @@ def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> lis
     with ThreadPoolExecutor(_THREADS, thread_name_prefix="in-threads") as threads:
         results = threads.map(lambda chunk: list(map(function, chunk)), chunks)
         return [result for chunk in results for result in chunk]
+
+
+def in_threads_if_waiting(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+    """`function(item)` of each item, in order: in this thread, and in others from when the function waits.
+
+    It has waited if more than half of the time so far, and at least 10 ms, was no CPU time. For functions that hold the
+    interpreter's lock: footers of 20,000 files in memory took 0.8 s in one thread, and 2.0 s in sixteen that take turns
+    on two cores.
+    """
+    results: list[Result] = []
+    begun = time.perf_counter()
+    computed = -time.thread_time()
+    for item in items:
+        seconds = time.perf_counter() - begun
+        if seconds - (computed + time.thread_time()) > max(seconds / 2, _WAITED_SECONDS):
+            return results + in_threads(function, items[len(results) :])
+        results.append(function(item))
+    return results
 
 
 def read_ahead(items: Iterable[Item], *, depth: int = 1) -> Generator[Item, None, None]:

@@ -16,7 +16,7 @@ from itertools import accumulate
 
 import pyarrow.parquet as pq
 
-from colophon.pipeline.concurrency import in_threads
+from colophon.pipeline.concurrency import in_threads, in_threads_if_waiting
 from colophon.pipeline.errors import InputError, UsageError
 from colophon.pipeline.inputs.columnar.arrow_reader import arrow_schema
 from colophon.pipeline.inputs.columnar.csv_reader import csv_schema
@@ -164,7 +164,7 @@ def _plan_source(
     is_any = False
     quarantine: list[QuarantineEntry] = []
     for start in range(0, len(files), _PLANNED_AT_ONCE):
-        plans = in_threads(plan_file, files[start : start + _PLANNED_AT_ONCE])
+        plans = in_threads_if_waiting(plan_file, files[start : start + _PLANNED_AT_ONCE])
         quarantine += [plan for plan in plans if isinstance(plan, QuarantineEntry)]
         planned = [plan for plan in plans if isinstance(plan, PlannedFile)]
         is_any = is_any or bool(planned)
