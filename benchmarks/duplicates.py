@@ -1,4 +1,7 @@
-"""`python -m benchmarks.duplicates --texts "data/*.parquet"`: MinHash against brute force, and its cost by size.
+"""MinHash against brute force, and its cost by size.
+
+    python -m benchmarks.duplicates measure --texts "data/*.parquet"     write benchmarks/results/duplicates.json
+    python -m benchmarks.duplicates table                                print the tables of docs/annotators.md
 
 Recall: originals from the files and edited copies of them, with the Jaccard similarity that plain Python counts for
 each pair; beside them the similar pairs that the files have anyway. Cost: clusters of documents with keys at random,
@@ -9,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import glob
+import json
 import math
 import multiprocessing
 import re
@@ -16,21 +20,24 @@ import resource
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import combinations, islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from benchmarks.machine import machine
 from colophon.annotators.duplicate_keys import DuplicateKeysConfig
 from colophon.pipeline.duplicates.clusters import find_clusters
 from colophon.pipeline.duplicates.keys import KeyFiles
 from colophon.pipeline.storage.commits import Store
 from colophon.shards.records import Record
 
+RESULTS = Path(__file__).parent / "results" / "duplicates.json"
 _WORD = re.compile(r"[^\W_]+")
 _NGRAM = 5
 _SIMILARITIES = (0.7, 0.8, 0.9)
@@ -202,19 +209,42 @@ def _written(root: Path, number: int) -> KeyFiles:
     return KeyFiles(Store(str(root)), "k", records)
 
 
-def format_recalls(rows: Sequence[Recall]) -> str:
+def measure(
+    texts: Sequence[str], *, copies: int, seed: int, sizes: Sequence[int], rounds: int, work: Path | None = None
+) -> dict[str, Any]:
+    """The content of the file of results: recall among the texts, and clusterings of these numbers of documents."""
+    # Costs come first: the peak of a forked process counts the memory of this one.
+    clusterings = [asdict(row) for row in costs(sizes, rounds=rounds, work=work)]
+    of_copies, natural = recalls(texts, copies=copies, seed=seed)
+    return {
+        "machine": machine(),
+        "settings": {"texts": len(texts), "copies": copies, "seed": seed, "rounds": rounds},
+        "recalls": {
+            "edited copies": [asdict(row) for row in of_copies],
+            "the documents themselves": [asdict(row) for row in natural],
+        },
+        "costs": clusterings,
+    }
+
+
+def recall_table(results: Mapping[str, Any]) -> str:
     """A table of Markdown."""
-    lines = ["| similarity | pairs | formula | found | 95 % interval |", "| ---: | ---: | ---: | ---: | --- |"]
-    for row in rows:
-        low, high = row.interval
-        shares = f"{row.expected:.4f} | {row.found / row.pairs:.4f} | {low:.4f} to {high:.4f}"
-        lines.append(f"| {row.similarity} | {row.pairs:,} | {shares} |")
+    lines = [
+        "| similarity | of | pairs | formula | found | 95 % interval |",
+        "| ---: | --- | ---: | ---: | ---: | --- |",
+    ]
+    for kind, rows in results["recalls"].items():
+        for row in (Recall(**row) for row in rows):
+            low, high = row.interval
+            shares = f"{row.expected:.4f} | {row.found / row.pairs:.4f} | {low:.3f} to {high:.3f}"
+            lines.append(f"| {row.similarity} | {kind} | {row.pairs:,} | {shares} |")
     return "\n".join(lines)
 
 
-def format_costs(rows: Sequence[Cost]) -> str:
+def cost_table(results: Mapping[str, Any]) -> str:
     """A table of Markdown; of the rounds the median."""
     lines = ["| documents | CPU seconds | µs a document | peak memory, MB |", "| ---: | ---: | ---: | ---: |"]
+    rows = [Cost(**row) for row in results["costs"]]
     for number in dict.fromkeys(row.documents for row in rows):
         seconds = float(np.median([row.seconds for row in rows if row.documents == number]))
         peak = float(np.median([row.peak_bytes for row in rows if row.documents == number]))
@@ -223,21 +253,39 @@ def format_costs(rows: Sequence[Cost]) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print both."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--texts", required=True, help="Parquet files with a column text: a glob.")
-    parser.add_argument("--most", type=int, default=6000, help="Texts that are read. [default: 6000]")
-    parser.add_argument("--copies", type=int, default=1000, help="Edited copies for each similarity. [default: 1000]")
+    """Measure both, or print their tables."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.duplicates",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=["measure", "table"])
+    parser.add_argument("--texts", default="../shared/data/web/*.parquet", help="Parquet files with a column text.")
+    parser.add_argument("--most", type=int, default=4000, help="Texts that are read. [default: 4000]")
+    parser.add_argument("--copies", type=int, default=800, help="Edited copies for each similarity. [default: 800]")
     parser.add_argument("--seed", type=int, default=0, help="Random seed of the edits. [default: 0]")
-    parser.add_argument("--sizes", default="500000,1000000,2000000,4000000", help="Documents to cluster.")
+    parser.add_argument("--sizes", default="250000,500000,1000000,2000000,4000000", help="Documents to cluster.")
     parser.add_argument("--rounds", type=int, default=3, help="Rounds of all sizes. [default: 3]")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="File of the results.")
     options = parser.parse_args(arguments)
-    tables = (pq.read_table(path, columns=["text"]) for path in sorted(glob.glob(options.texts)))
-    texts = [text for table in tables for text in table.column(0).to_pylist() if text][: options.most]
-    of_copies, natural = recalls(texts, copies=options.copies, seed=options.seed)
-    print(f"edited copies\n\n{format_recalls(of_copies)}\n\npairs of the texts\n\n{format_recalls(natural)}\n")
-    sizes = [int(size) for size in options.sizes.split(",") if size]
-    print(format_costs(list(costs(sizes, rounds=options.rounds))))
+    if options.command == "measure":
+        results = measure(
+            _texts(options.texts, most=options.most),
+            copies=options.copies,
+            seed=options.seed,
+            sizes=[int(size) for size in options.sizes.split(",")],
+            rounds=options.rounds,
+        )
+        options.results.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    results = json.loads(options.results.read_text(encoding="utf-8"))
+    print(f"{recall_table(results)}\n\n{cost_table(results)}")
+
+
+def _texts(pattern: str, *, most: int) -> list[str]:
+    """The first texts of the files."""
+    tables = (pq.read_table(path, columns=["text"]) for path in sorted(glob.glob(pattern)))
+    texts = (text for table in tables for text in table.column(0).to_pylist() if text)
+    return list(islice(texts, most))
 
 
 if __name__ == "__main__":

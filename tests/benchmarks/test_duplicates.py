@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.duplicates import edited, format_recalls, jaccard, main, recalls, shingles_of
+from benchmarks.duplicates import (
+    RESULTS,
+    Cost,
+    cost_table,
+    edited,
+    jaccard,
+    main,
+    recall_table,
+    recalls,
+    shingles_of,
+)
+from tests.pages import PAGES
 
 
 def text(seed: int, size: int = 400) -> str:
@@ -32,13 +44,26 @@ def test_recall_among_copies_and_among_pairs_of_the_texts() -> None:
         assert row.pairs > 10
         assert low - 0.05 < row.expected < high + 0.05
     assert [(row.similarity, row.pairs, row.found) for row in natural] == [(0.9, 1, 1)] or natural == []
-    assert format_recalls(of_copies).count("\n") == 1 + len(of_copies)
+
+
+def test_the_page_has_the_tables_of_the_results_and_the_cost_is_nearly_linear() -> None:
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    for found in (recall_table(results), cost_table(results)):
+        assert found in PAGES["annotators"], (
+            f"docs/annotators.md: paste `python -m benchmarks.duplicates table`:\n{found}"
+        )
+    costs = [Cost(**row) for row in results["costs"]]
+    first, last = min(row.documents for row in costs), max(row.documents for row in costs)
+    of_first, of_last = (np.median([row.seconds for row in costs if row.documents == size]) for size in (first, last))
+    assert last >= 16 * first
+    assert of_last / last < 2 * of_first / first
 
 
 @pytest.mark.slow
-def test_both_tables_are_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_small_measurement_prints_both_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pq.write_table(pa.table({"text": [text(seed) for seed in range(12)]}), tmp_path / "a.parquet")
-    main(["--texts", str(tmp_path / "*.parquet"), "--copies", "30", "--sizes", "1000,2000", "--rounds", "1"])
+    options = ("--copies", "30", "--sizes", "1000,2000", "--rounds", "1", "--results", f"{tmp_path}/results.json")
+    main(["measure", "--texts", str(tmp_path / "*.parquet"), *options])
     printed = capsys.readouterr().out
-    assert "| 0.9 |" in printed
+    assert "| 0.9 | edited copies | " in printed
     assert "| 2,000 |" in printed
