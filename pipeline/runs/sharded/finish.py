@@ -18,7 +18,7 @@ from colophon.pipeline.reports.summary import summarize, write_report
 from colophon.pipeline.runs.calibration import calibrated
 from colophon.pipeline.runs.plan import Plan
 from colophon.pipeline.runs.recipe_run import recipe_arguments
-from colophon.pipeline.runs.resolve import ResolvedRecipe, resolve
+from colophon.pipeline.runs.resolve import ResolvedRecipe, changed_settings, resolve
 from colophon.pipeline.runs.run import VISIBLE_PAUSES_SECONDS, PassTiming, Run, RunResult
 from colophon.pipeline.runs.sharded.state import ShardState, completed, shard_states
 from colophon.pipeline.stages.timing import STEPS
@@ -62,6 +62,7 @@ def finish_run(
         quarantined = [entry for _, state in sorted(known.items()) for entry in state.quarantine]
         is_all_there = bool(known) and len(known) == next(iter(known)).count
         arguments = recipe_arguments(where, settings)
+        _check_settings(resolved, stages, arguments=arguments)
         _check_complete(resolved, stages, states, quarantined, may_wait=is_all_there, arguments=arguments)
         before = _manifest(resolved)
         result = Run(
@@ -72,6 +73,21 @@ def finish_run(
         summary = summarize(result, store=resolved.store)
         write_report(summary, result, store=resolved.store)
     return replace(result, summary=summary)
+
+
+def _check_settings(resolved: ResolvedRecipe, stages: Sequence[StageName], *, arguments: str) -> None:
+    """Check that the files of the shards have the recipe's settings: a shard that is run again would refuse them.
+
+    Raises:
+        UsageError: an output was written with other settings.
+    """
+    plan = Plan(resolved)
+    for output, lines in (each for stage in stages for each in plan.changed_settings(stage).items()):
+        remedy = (
+            f"`colophon run {arguments} --rebuild`, or each shard with --rebuild, replaces the outdated files; "
+            "a different output.path keeps both"
+        )
+        raise changed_settings(f"{resolved.store.root}/{output}", lines, remedy=remedy)
 
 
 def _check_complete(

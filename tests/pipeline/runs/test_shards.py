@@ -109,6 +109,22 @@ def test_finish_without_shards(project: Path, templates: Path) -> None:
     assert colophon("finish", "recipe.toml").code == 0, "a complete run is finished"
 
 
+def test_finish_with_a_changed_recipe_names_the_change_and_not_shards_that_would_refuse_it(project: Path) -> None:
+    change = ("--set", "pack.sequence_length=96")
+    assert shard(1, count=1).code == 0
+    before = snapshot(Path("out"))
+    refused = colophon("finish", "recipe.toml", *change)
+    assert refused.code == 2
+    assert "was written with other settings: pack.sequence_length: " in refused.line
+    assert "`colophon run recipe.toml --set pack.sequence_length=96 --rebuild`, or each shard" in refused.line
+    assert snapshot(Path("out")) == before
+    assert shard(1, *change, "--rebuild", count=2).code == 0
+    half = colophon("finish", "recipe.toml", *change)
+    assert (half.code, "of shards 2 of 2. Run each" in half.line) == (1, True)
+    assert shard(2, *change, count=2).code == 0
+    assert colophon("finish", "recipe.toml", *change).code == 0
+
+
 def test_quarantined_partitions_are_in_the_manifest_and_in_the_exit_codes(project: Path) -> None:
     whole = Path("data/part-1.parquet").read_bytes()
     damaged = bytearray(whole)
