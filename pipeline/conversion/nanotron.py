@@ -52,7 +52,7 @@ NANOTRON = Format(
     reader="datatrove and nanotron",
     holds_weights=False,
     lacks=(
-        "loss weights other than 0 and 1 (it would not hold them; these rows have none)",
+        "loss weights other than 0 and 1 (it would not hold them; the rows as written have none)",
         "DatatroveFolderDataset does not read the .ds.loss files: examples/trainers/read_nanotron.py does",
         "ids of documents",
     ),

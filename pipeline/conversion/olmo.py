@@ -61,7 +61,7 @@ NPY = Format(
     reader="OLMo-core",
     holds_weights=False,
     lacks=(
-        "loss weights other than 0 and 1 (it would not hold them; these rows have none)",
+        "loss weights other than 0 and 1 (it would not hold them; the rows as written have none)",
         "documents within a row: OLMo-core searches for eos, which a document that is continued lacks; the exact "
         "segments are in the .csv.gz files",
         "sequence_length of the reader is one more than that of [pack], so that it cuts where rows end",

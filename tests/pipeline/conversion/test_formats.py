@@ -60,6 +60,7 @@ def test_rows_weights_and_segments_are_those_of_the_layout(packed: Path, layout:
     weights = dataset.rows(range(len(dataset))).loss_weights(dataset.role_weights)
     assert_equal(tmp_path / "converted", to, dataset, weights > 0 if binarize else weights)
     assert (written.rows, written.is_binarized) == (len(dataset), binarize)
+    assert not binarize or any("the rows as written have none" in lack for lack in written.lacks)
     assert len(written.files) > 5
     for file in written.files:
         path = tmp_path / "converted" / file.path
