@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +26,17 @@ from colophon.trainer.model import loss as loss_module
 from colophon.trainer.model.attention import SegmentBounds, attend, document_mask
 from colophon.trainer.model.decoder import Decoder
 from colophon.trainer.optimization.optimizer import ModelOptimizer
-from tests.trainer import varlen_on_cpu
 from tests.trainer.runs import TINY_MODEL, TOKENIZER, config
 
 # Warnings of torch's compiler itself.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:The .grad attribute", "ignore:.*lru_cache"
-)
+pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
+    pytest.mark.filterwarnings(
+        "ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:The .grad attribute", "ignore:.*lru_cache"
+    ),
+]
 
 ROWS, LENGTH = 2, 128
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler() -> Iterator[None]:
-    varlen_on_cpu.register()
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def segments_with(density: float, *, seed: int = 0) -> Tensor:

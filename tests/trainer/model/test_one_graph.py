@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,27 +15,21 @@ from colophon.trainer.config import CompileScope, ModelConfig
 from colophon.trainer.model.attention import AttentionKind, SegmentBounds, attend, document_mask
 from colophon.trainer.model.decoder import Decoder
 from colophon.trainer.optimization.optimizer import ModelOptimizer
-from tests.trainer import varlen_on_cpu
 from tests.trainer.compiling import compile_with
 from tests.trainer.runs import TINY_MODEL, TOKENIZER, config
 
 # Warnings of torch's compiler itself.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:The .grad attribute", "ignore:.*lru_cache"
-)
+pytestmark = [
+    pytest.mark.usefixtures("fresh_compiler"),
+    pytest.mark.filterwarnings(
+        "ignore:.*torch.jit.script_method:DeprecationWarning", "ignore:The .grad attribute", "ignore:.*lru_cache"
+    ),
+]
 
 ROWS, LENGTH = 2, 128
 DENSITIES = (0.01, 0.05, 0.4, 0.0, 0.2)
 IDS = torch.randint(0, 50, (ROWS, LENGTH), generator=torch.Generator().manual_seed(0))
 POSITIONS = torch.arange(LENGTH, dtype=torch.int32).expand(ROWS, LENGTH)
-
-
-@pytest.fixture(autouse=True)
-def _fresh_compiler() -> Iterator[None]:
-    varlen_on_cpu.register()
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
 
 
 def segments_with(density: float) -> Tensor:
