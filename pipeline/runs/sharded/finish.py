@@ -82,12 +82,13 @@ def _check_settings(resolved: ResolvedRecipe, stages: Sequence[StageName], *, ar
         UsageError: an output was written with other settings.
     """
     plan = Plan(resolved)
-    for output, lines in (each for stage in stages for each in plan.changed_settings(stage).items()):
-        remedy = (
-            f"`colophon run {arguments} --rebuild`, or each shard with --rebuild, replaces the outdated files; "
-            "a different output.path keeps both"
-        )
-        raise changed_settings(f"{resolved.store.root}/{output}", lines, remedy=remedy)
+    for stage in stages:
+        for output, lines in plan.changed_settings(stage).items():
+            remedy = (
+                f"`colophon run {arguments} --rebuild`, or each shard with --rebuild, replaces the outdated files; "
+                "a different output.path keeps both"
+            )
+            raise changed_settings(f"{resolved.store.root}/{output}", lines, remedy=remedy)
 
 
 def _check_complete(
